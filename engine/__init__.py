@@ -1,0 +1,1 @@
+"""The relay: an asyncio library that knows no screen."""

@@ -1,0 +1,197 @@
+"""The client of control.sock, for the console and the commands.
+
+HTTP with JSON over a Unix socket, so that `curl --unix-socket control.sock http://relay/v1/health` works too.
+"""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import aiohttp
+import msgspec
+
+from engine.control import views
+
+T = TypeVar("T")
+
+
+class EngineUnreachable(Exception):
+    """No engine answers on the control socket."""
+
+
+class Refused(Exception):
+    """The engine did not do what was asked; `refusal` says what is wrong, where, and what is allowed."""
+
+    def __init__(self, refusal: views.Refusal) -> None:
+        super().__init__(": ".join(part for part in (refusal.where, refusal.what, refusal.allowed) if part))
+        self.refusal = refusal
+
+
+class Client:
+    """One console's or command's way to the engine. Every call raises EngineUnreachable or Refused.
+
+    `timeout` (seconds) bounds each call as a whole; an engine that does not answer in time counts as unreachable.
+    Use it as an async context manager.
+    """
+
+    def __init__(self, socket: Path, timeout: float = 30.0) -> None:
+        self._socket = socket
+        self._timeout = aiohttp.ClientTimeout(total=timeout)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(
+            base_url="http://relay/v1/",
+            connector=aiohttp.UnixConnector(path=str(self._socket)),
+            timeout=self._timeout,
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    # -- see ------------------------------------------------------------------------------------------------------
+
+    async def health(self) -> views.HealthView:
+        """One line of health."""
+        return await self._get(views.HealthView, "health")
+
+    async def overview(self, destinations: int = 50, events: int = 50) -> views.OverviewView:
+        """The four panes and the health line in one snapshot, with up to so many destinations and events."""
+        return await self._get(views.OverviewView, "overview", destinations=destinations, events=events)
+
+    async def queue(self, filter: str = "", sort: str = "id", offset: int = 0, limit: int = 100) -> views.QueueView:
+        """A window of the queue; `sort` is a field (see engine.queue.queue.SORTS), "-" before it for descending."""
+        return await self._get(views.QueueView, "queue", filter=filter, sort=sort, offset=offset, limit=limit)
+
+    async def message(self, number: int) -> views.MessageView:
+        """One message: envelope, headers, attempts, events."""
+        return await self._get(views.MessageView, f"messages/{number}")
+
+    async def destinations(
+        self, match: str = "", sort: str = "-waiting", offset: int = 0, limit: int = 100
+    ) -> views.DestinationsView:
+        """A window of the destinations whose name contains `match`."""
+        return await self._get(
+            views.DestinationsView, "destinations", match=match, sort=sort, offset=offset, limit=limit
+        )
+
+    async def destination(self, name: str) -> views.DestinationView:
+        """One destination."""
+        return await self._get(views.DestinationView, f"destinations/{name}")
+
+    async def relayers(self, ended: int = 0) -> tuple[views.RelayerView, ...]:
+        """The live relayers, then up to `ended` of those that ended last."""
+        return await self._get(tuple[views.RelayerView, ...], "relayers", ended=ended)
+
+    async def transcript(self, relayer: int) -> views.TranscriptView:
+        """What a relayer and its peer have said, live or shortly after its end."""
+        return await self._get(views.TranscriptView, f"relayers/{relayer}")
+
+    async def hosts(self) -> tuple[views.HostView, ...]:
+        """The MX hosts marked bad."""
+        return await self._get(tuple[views.HostView, ...], "hosts")
+
+    async def suspensions(self) -> tuple[views.SuspensionView, ...]:
+        """The suspensions in force."""
+        return await self._get(tuple[views.SuspensionView, ...], "suspensions")
+
+    async def events(
+        self,
+        *,
+        before: int | None = None,
+        after: int | None = None,
+        message: int | None = None,
+        match: str = "",
+        limit: int = 100,
+    ) -> tuple[views.EventView, ...]:
+        """Events by `seq`: the newest `limit` (below `before`), or the first after `after`."""
+        return await self._get(
+            tuple[views.EventView, ...],
+            "events",
+            before=before,
+            after=after,
+            message=message,
+            match=match,
+            limit=limit,
+        )
+
+    async def follow(self) -> AsyncIterator[views.EventView]:
+        """Every event from now on, as it happens. Ends when the engine does."""
+        try:
+            async with self._open.get(
+                "events/follow", timeout=aiohttp.ClientTimeout(total=None, sock_connect=5)
+            ) as response:
+                async for line in response.content:
+                    if line.strip():  # an empty line is the server's sign of life
+                        yield msgspec.json.decode(line, type=views.EventView)
+        except aiohttp.ClientError as error:
+            raise EngineUnreachable(str(error)) from error
+
+    # -- ask ------------------------------------------------------------------------------------------------------
+
+    async def check(self) -> views.ResultView:
+        """Run check_state now."""
+        return await self._post(views.ResultView, "check")
+
+    async def preview(self, verb: views.Verb, action: views.Action) -> views.SelectionView:
+        """What an action would touch; it touches nothing."""
+        return await self._post(views.SelectionView, verb, msgspec.structs.replace(action, dry_run=True))
+
+    async def act(self, verb: views.Verb, action: views.Action) -> views.ResultView:
+        """Do it. Refused with `not_found` when nothing matches."""
+        return await self._post(views.ResultView, verb, msgspec.structs.replace(action, dry_run=False))
+
+    async def undo(self, operation: int) -> views.ResultView:
+        """Take back a bounce or drop that has not been carried out yet."""
+        return await self._post(views.ResultView, "undo", views.Undo(operation=operation))
+
+    async def suspend(self, ask: views.Suspend) -> views.ResultView:
+        """Suspend a destination or the relay."""
+        return await self._post(views.ResultView, "suspend", ask)
+
+    async def resume(self, destination: str) -> views.ResultView:
+        """End a suspension."""
+        return await self._post(views.ResultView, "resume", views.Resume(destination=destination))
+
+    async def mark_bad(self, ask: views.MarkBad) -> views.ResultView:
+        """Leave a host out."""
+        return await self._post(views.ResultView, "mark-bad", ask)
+
+    async def mark_good(self, host: str) -> views.ResultView:
+        """Use a host again."""
+        return await self._post(views.ResultView, "mark-good", views.MarkGood(host=host))
+
+    # -- the wire -------------------------------------------------------------------------------------------------
+
+    @property
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            raise RuntimeError("use the client as an async context manager")
+        return self._session
+
+    async def _get(self, kind: type[T], path: str, **query: str | int | None) -> T:
+        params = {name: str(value) for name, value in query.items() if value is not None}
+        return await self._call(kind, "GET", path, params=params)
+
+    async def _post(self, kind: type[T], path: str, body: views.View | None = None) -> T:
+        data = b"{}" if body is None else msgspec.json.encode(body)
+        return await self._call(kind, "POST", path, data=data, headers={"Content-Type": "application/json"})
+
+    async def _call(self, kind: type[T], method: str, path: str, **request: Any) -> T:
+        try:
+            async with self._open.request(method, path, **request) as response:
+                body = await response.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise EngineUnreachable(f"no engine answers on {self._socket}: {error or 'timed out'}") from error
+        try:
+            if response.status == 200:
+                return msgspec.json.decode(body, type=kind)
+            refusal = msgspec.json.decode(body, type=views.Refusal)
+        except msgspec.DecodeError as error:
+            raise EngineUnreachable(f"what answers on {self._socket} is no engine of this version: {error}") from error
+        raise Refused(refusal)

@@ -1,0 +1,314 @@
+"""What can be seen and asked through the control socket: the wire's types, and nothing of how they come about.
+
+Times are seconds since 1970 (UTC), sizes are bytes, texts are cleaned for a terminal by the engine.
+"""
+
+from typing import Literal
+
+from msgspec import Struct
+
+from engine.outcome import Outcome
+
+RELAY = "*"  # the destination that stands for the whole relay
+
+
+class View(Struct, frozen=True, kw_only=True):
+    """Base of all views: frozen, fields by keyword. Unknown fields are ignored, so that versions may differ."""
+
+
+# -- what is seen ---------------------------------------------------------------------------------------------------
+
+
+class SuspensionView(View, frozen=True, kw_only=True):
+    """A destination, or the relay ("*"), that opens no new connections until `until`."""
+
+    destination: str
+    since: float
+    until: float
+    by: str
+    reason: str
+
+
+class HealthView(View, frozen=True, kw_only=True):
+    """One line of health. `state`: relaying, suspended, draining, or sick (with `trouble` saying why)."""
+
+    hostname: str
+    version: str
+    pid: int
+    started: float
+    now: float
+    state: Literal["relaying", "suspended", "draining", "sick"]
+    trouble: str = ""
+    waiting: int = 0
+    due: int = 0
+    held: int = 0
+    relaying: int = 0
+    oldest: float | None = None
+    destinations: int = 0
+    rate_in: float = 0.0
+    rate_out: float = 0.0
+    connections: int = 0
+    max_connections: int = 0
+    next_check: float | None = None
+    suspended: SuspensionView | None = None
+    undo_seconds: float = 10.0
+    confirm_typed_over: int = 1000
+    bad_mx_seconds: float = 3600.0
+
+
+class DestinationView(View, frozen=True, kw_only=True):
+    """One destination. `blocked_until`: no connection before, because none could be had (`blocked_why`)."""
+
+    name: str
+    waiting: int
+    due: int
+    held: int
+    relaying: int
+    oldest: float | None = None
+    next_due: float | None = None
+    rate_out: float = 0.0
+    connections: int = 0
+    last: Outcome | None = None
+    last_at: float | None = None
+    suspended: SuspensionView | None = None
+    blocked_until: float | None = None
+    blocked_why: str = ""
+    exchanges: tuple[str, ...] = ()
+
+
+class DestinationsView(View, frozen=True, kw_only=True):
+    """A window of the destinations."""
+
+    total: int
+    offset: int
+    rows: tuple[DestinationView, ...]
+
+
+class RelayerView(View, frozen=True, kw_only=True):
+    """One connection, live or ended (`ended`, `result`). `done` of `taken` messages are settled.
+
+    `phase`: connecting, greeting, hello, TLS, AUTH, MAIL, RCPT, DATA, body, reply, idle, QUIT, ended.
+    `tls` is the protocol version ("TLSv1.3") or "". `stalling`: longer in its phase than is usual for it.
+    """
+
+    id: int
+    destination: str
+    host: str
+    address: str
+    port: int
+    phase: str
+    phase_since: float
+    started: float
+    done: int
+    taken: int
+    tls: str = ""
+    stalling: bool = False
+    ended: float | None = None
+    result: str = ""
+
+
+class TranscriptLine(View, frozen=True, kw_only=True):
+    """One line of an SMTP conversation. `side`: "<" the peer, ">" we, "=" a remark of ours."""
+
+    at: float
+    side: Literal["<", ">", "="]
+    text: str
+
+
+class TranscriptView(View, frozen=True, kw_only=True):
+    """A relayer and what was said so far; `cut` lines in the middle were not kept."""
+
+    relayer: RelayerView
+    lines: tuple[TranscriptLine, ...]
+    cut: int = 0
+
+
+class HostView(View, frozen=True, kw_only=True):
+    """One MX host marked bad. `back_at` is when the mark ends; `by` is "engine" or an operator.
+
+    `waiting` counts the mail that has no other exchange; `alternates` are used for the rest.
+    """
+
+    host: str
+    since: float
+    back_at: float
+    by: str
+    reason: str
+    last: Outcome | None = None
+    waiting: int = 0
+    destinations: tuple[str, ...] = ()
+    alternates: tuple[str, ...] = ()
+    next_due: float | None = None
+
+
+class EntryView(View, frozen=True, kw_only=True):
+    """One recipient of one message: a row of the queue. `id` is "48213.2"."""
+
+    id: str
+    message: int
+    sender: str
+    recipient: str
+    destination: str
+    state: Literal["waiting", "relaying", "held"]
+    arrived: float
+    due: float
+    expires: float
+    attempts: int
+    size: int
+    subject: str = ""
+    last: Outcome | None = None
+    last_at: float | None = None
+    ordered: Literal["hold", "bounce", "drop"] | None = None
+    order_at: float | None = None
+    by: str = ""
+    reason: str = ""
+
+
+class QueueView(View, frozen=True, kw_only=True):
+    """A window of the queue."""
+
+    total: int
+    offset: int
+    rows: tuple[EntryView, ...]
+
+
+class AttemptView(View, frozen=True, kw_only=True):
+    """One try at one recipient (`entry` is "48213.2")."""
+
+    entry: str
+    relayer: int
+    started: float
+    ended: float | None = None
+    outcome: Outcome | None = None
+    interrupted: bool = False
+
+
+class EventView(View, frozen=True, kw_only=True):
+    """One thing that happened; see engine.events for the kinds."""
+
+    seq: int
+    at: float
+    kind: str
+    by: str
+    message: int = 0
+    entry: str = ""
+    sender: str = ""
+    recipient: str = ""
+    destination: str = ""
+    host: str = ""
+    outcome: Outcome | None = None
+    text: str = ""
+
+
+class MessageView(View, frozen=True, kw_only=True):
+    """One message. When it has left the queue (`finished`), only what the events tell of it is here."""
+
+    number: int
+    finished: bool = False
+    sender: str = ""
+    size: int = 0
+    arrived: float = 0.0
+    expires: float = 0.0
+    origin: str = ""
+    subject: str = ""
+    message_id: str = ""
+    headers: tuple[str, ...] = ()
+    entries: tuple[EntryView, ...] = ()
+    attempts: tuple[AttemptView, ...] = ()
+    events: tuple[EventView, ...] = ()
+
+
+class OverviewView(View, frozen=True, kw_only=True):
+    """The overview in one snapshot: the head of each listing, taken at one moment."""
+
+    health: HealthView
+    destinations: tuple[DestinationView, ...] = ()
+    relayers: tuple[RelayerView, ...] = ()
+    hosts: tuple[HostView, ...] = ()
+    events: tuple[EventView, ...] = ()
+
+
+# -- what is asked --------------------------------------------------------------------------------------------------
+
+Verb = Literal["retry", "hold", "release", "bounce", "drop"]
+
+
+class Action(View, frozen=True, kw_only=True):
+    """An action on the messages a filter names. With `dry_run` it only says what it would touch.
+
+    `newest`: mail that arrived after this message number is not touched (given by the dry run), so that what was
+    confirmed is what is done.
+    """
+
+    filter: str
+    reason: str = ""
+    newest: int | None = None
+    dry_run: bool = False
+    now: bool = False  # bounce and drop: at once, not to be undone
+
+
+class Suspend(View, frozen=True, kw_only=True):
+    """Suspend a destination, or the relay ("*"), for `seconds` (60 to 30 days)."""
+
+    destination: str
+    seconds: float
+    reason: str
+
+
+class Resume(View, frozen=True, kw_only=True):
+    """End the suspension of a destination, or of the relay ("*")."""
+
+    destination: str
+
+
+class MarkBad(View, frozen=True, kw_only=True):
+    """Leave a host out for `seconds` (None: the setting delivery.bad_mx_timeout)."""
+
+    host: str
+    seconds: float | None = None
+    reason: str = ""
+
+
+class MarkGood(View, frozen=True, kw_only=True):
+    """Use a host again."""
+
+    host: str
+
+
+class Undo(View, frozen=True, kw_only=True):
+    """Take back a bounce or drop by the operation number its result gave."""
+
+    operation: int
+
+
+# -- what is answered -----------------------------------------------------------------------------------------------
+
+
+class SelectionView(View, frozen=True, kw_only=True):
+    """What an action would touch."""
+
+    messages: int
+    recipients: int
+    newest: int
+    examples: tuple[EntryView, ...] = ()
+
+
+class ResultView(View, frozen=True, kw_only=True):
+    """What an action did, exactly. `operation` with `undo_until`: it can be undone until then."""
+
+    verb: str
+    text: str
+    messages: int = 0
+    recipients: int = 0
+    skipped: int = 0
+    operation: int = 0
+    undo_until: float | None = None
+
+
+class Refusal(View, frozen=True, kw_only=True):
+    """Why the engine did not do what was asked: what is wrong, where, and what is allowed."""
+
+    what: str
+    where: str = ""
+    allowed: str = ""
+    not_found: bool = False  # nothing of that name, or nothing matched

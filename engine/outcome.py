@@ -1,0 +1,61 @@
+"""What became of one recipient in one attempt: the only thing that leaves a relayer."""
+
+import re
+from typing import Literal, Self
+
+from msgspec import Struct
+
+from engine.text import clean
+
+Kind = Literal["delivered", "transient", "permanent"]
+
+# RFC 3463 2: class "." subject "." detail, the class the same as the reply's.
+_ENHANCED = re.compile(r"^([245])\.(\d{1,3})\.(\d{1,3})(?=\s|$)")
+
+
+class Outcome(Struct, frozen=True, kw_only=True):
+    """The result for one recipient, and whose words it rests on.
+
+    `code` is the SMTP reply code, or 0 where no reply was had; `enhanced` is the RFC 3463 code or ""; `text` is
+    cleaned, one line; `host` is who said it, or ""; `phase` is where in the conversation (see relayer.Phase).
+    `may_duplicate`: the peer may have taken the message although we must send it again (RFC 1047).
+    """
+
+    kind: Kind
+    text: str
+    code: int = 0
+    enhanced: str = ""
+    host: str = ""
+    phase: str = ""
+    may_duplicate: bool = False
+
+    @classmethod
+    def of_reply(cls, code: int, text: str, *, host: str = "", phase: str = "") -> Self:
+        """Judge a reply by its code alone: 2xx delivered, 5xx permanent, everything else transient.
+
+        RFC 5321 4.2.1; 421 is transient wherever it comes (4.2.2), and so is what is not a reply code at all.
+        """
+        kind: Kind = "transient"
+        if 200 <= code <= 299:
+            kind = "delivered"
+        elif 500 <= code <= 599:
+            kind = "permanent"
+        match = _ENHANCED.match(text)
+        enhanced = match.group(0) if match and match.group(1) == str(code)[0] else ""
+        said = clean(text.removeprefix(enhanced).lstrip() if enhanced else text)
+        return cls(kind=kind, code=code, enhanced=enhanced, text=said, host=host, phase=phase)
+
+    @classmethod
+    def transient(cls, text: str, *, enhanced: str = "", host: str = "", phase: str = "") -> Self:
+        """A failure of ours or the network's, without a reply: it will be tried again."""
+        return cls(kind="transient", text=clean(text), enhanced=enhanced, host=host, phase=phase)
+
+    @classmethod
+    def permanent(cls, text: str, *, enhanced: str, host: str = "", phase: str = "") -> Self:
+        """A failure without a reply that trying again will not mend."""
+        return cls(kind="permanent", text=clean(text), enhanced=enhanced, host=host, phase=phase)
+
+    @property
+    def line(self) -> str:
+        """The outcome as a postmaster writes it: `550 5.1.1 no such user`."""
+        return " ".join(part for part in (str(self.code or ""), self.enhanced, self.text) if part)

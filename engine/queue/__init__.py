@@ -1,0 +1,1 @@
+"""The durable queue: its contract (queue.py) and the stores that keep it (sqlite.py)."""

@@ -1,0 +1,462 @@
+"""The contract of the durable queue: what every store must do, and what it promises.
+
+A queue holds messages; every recipient of a message is an *entry*, a row of its own with a state, a destination and
+the time it is due. An entry is named `48213.2`: the second recipient of message 48213. Every method that changes
+something returns only after the change is on disk, with the events that tell of it written in the same transaction.
+Rows are listed by window, never all at once, and memory does not grow with the queue.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Sequence
+from typing import Literal
+
+from msgspec import Struct
+
+from engine.events import Event
+from engine.outcome import Outcome
+from engine.queue.filter import Filter
+
+State = Literal["waiting", "relaying", "held"]
+Order = Literal["hold", "bounce", "drop"]
+
+RELAY = "*"  # the destination that stands for the whole relay, in suspensions
+
+
+class QueueError(Exception):
+    """The queue could not do what was asked; nothing of it was done."""
+
+
+class QueueFull(QueueError):
+    """No room on the disk for this. It works again once there is."""
+
+
+class QueueBroken(QueueError):
+    """The store failed to write; it takes nothing more until the engine is started anew.
+
+    After a failed fsync what is on disk is unknown, and a second fsync may say "ok" of pages that were lost.
+    """
+
+
+class NoSuchMessage(QueueError):
+    """There is no message of this number in the queue."""
+
+
+class NewMessage(Struct, frozen=True, kw_only=True):
+    """A message to be queued. Content has CRLF line ends and ends with one; addresses have passed `engine.address`.
+
+    `sender` is "" for the null reverse-path. `origin` says where it came from ("smtp 127.0.0.1", "drop a.eml",
+    "bounce of 12"). `key`: a message whose key was enqueued before and not yet forgotten is not taken twice.
+    """
+
+    sender: str
+    recipients: tuple[str, ...]
+    content: bytes
+    origin: str
+    subject: str = ""
+    message_id: str = ""
+    smtputf8: bool = False
+    key: str | None = None
+
+
+class ClaimedEntry(Struct, frozen=True, kw_only=True):
+    """One recipient a relayer answers for. `attempt` is the record of this attempt; `attempts` counts those before."""
+
+    number: int
+    recipient: str
+    attempt: int
+    attempts: int
+
+
+class Claim(Struct, frozen=True, kw_only=True):
+    """One message and those of its recipients, all of one destination, that one relayer answers for until settled."""
+
+    message: int
+    sender: str
+    size: int
+    arrived: float
+    expires: float
+    eight_bit: bool
+    smtputf8: bool
+    destination: str
+    entries: tuple[ClaimedEntry, ...]
+
+
+class EntryResult(Struct, frozen=True, kw_only=True):
+    """What one attempt came to for one entry. `due` is when to try again, None when the entry is finished."""
+
+    number: int
+    attempt: int
+    outcome: Outcome
+    due: float | None = None
+
+
+class Settlement(Struct, frozen=True, kw_only=True):
+    """What one attempt came to for a message: applied whole, in one transaction, with the bounce it calls for."""
+
+    message: int
+    results: tuple[EntryResult, ...]
+    bounce: NewMessage | None = None
+    events: tuple[Event, ...] = ()
+
+
+class Entry(Struct, frozen=True, kw_only=True):
+    """One recipient of one message as it stands in the queue.
+
+    `ordered` is a bounce or drop that takes effect at `order_at` unless undone, or a hold; `by` is who ordered it.
+    """
+
+    message: int
+    number: int
+    sender: str
+    recipient: str
+    destination: str
+    state: State
+    arrived: float
+    due: float
+    expires: float
+    attempts: int
+    size: int
+    subject: str = ""
+    last: Outcome | None = None
+    last_at: float | None = None
+    ordered: Order | None = None
+    order_at: float | None = None
+    by: str = ""
+    reason: str = ""
+
+
+class Window(Struct, frozen=True, kw_only=True):
+    """A part of a listing: rows from `offset` on, of `total` that match."""
+
+    total: int
+    offset: int
+    rows: tuple[Entry, ...]
+
+
+class Attempt(Struct, frozen=True, kw_only=True):
+    """One try at one entry. While it runs, or if the engine was killed in it, there is no outcome."""
+
+    entry: int
+    relayer: int
+    started: float
+    ended: float | None = None
+    outcome: Outcome | None = None
+    interrupted: bool = False
+
+
+class Message(Struct, frozen=True, kw_only=True):
+    """One message with its open entries and every attempt at them, oldest first."""
+
+    number: int
+    sender: str
+    size: int
+    arrived: float
+    expires: float
+    origin: str
+    subject: str
+    message_id: str
+    eight_bit: bool
+    smtputf8: bool
+    entries: tuple[Entry, ...]
+    attempts: tuple[Attempt, ...]
+
+
+class Selection(Struct, frozen=True, kw_only=True):
+    """What a filter selects: exact counts, three examples, and the newest message number at that moment."""
+
+    messages: int
+    recipients: int
+    newest: int
+    examples: tuple[Entry, ...] = ()
+
+
+class Changed(Struct, frozen=True, kw_only=True):
+    """What an operator's action did. `skipped` entries matched but were being relayed, or were so already.
+
+    `operation` names the action for `undo`; 0 where it cannot be undone.
+    """
+
+    messages: int
+    recipients: int
+    skipped: int = 0
+    operation: int = 0
+
+
+class Suspension(Struct, frozen=True, kw_only=True):
+    """A destination (or RELAY) for which no new connection is opened until `until`."""
+
+    destination: str
+    since: float
+    until: float
+    by: str
+    reason: str
+
+
+class Destination(Struct, frozen=True, kw_only=True):
+    """One destination's counts and how it fares. `next_due` is None when nothing waits.
+
+    `blocked_until`: no connection is opened before, because none could be had (`blocked_why`).
+    `exchanges` are the hosts its last MX answer named, best first.
+    """
+
+    name: str
+    waiting: int = 0
+    due: int = 0
+    held: int = 0
+    relaying: int = 0
+    oldest: float | None = None
+    next_due: float | None = None
+    blocked_until: float | None = None
+    blocked_why: str = ""
+    last: Outcome | None = None
+    last_at: float | None = None
+    suspended: Suspension | None = None
+    exchanges: tuple[str, ...] = ()
+
+
+class Totals(Struct, frozen=True, kw_only=True):
+    """Entries in the whole queue, by state; `due` are those waiting whose time has come."""
+
+    waiting: int
+    due: int
+    held: int
+    relaying: int
+    destinations: int
+    oldest: float | None = None
+
+
+class Mark(Struct, frozen=True, kw_only=True):
+    """An MX host that is left out until `until`. `by` is "engine" or the operator who marked it."""
+
+    host: str
+    since: float
+    until: float
+    by: str
+    reason: str
+    last: Outcome | None = None
+
+
+class HeldBack(Struct, frozen=True, kw_only=True):
+    """What waits because of one bad host: the destinations that have it among their exchanges.
+
+    `waiting` counts only entries of destinations with no exchange left that is not bad; `alternates` are the
+    exchanges in use instead; `next_due` is when the first of the waiting entries is due.
+    """
+
+    host: str
+    waiting: int
+    destinations: tuple[str, ...]
+    alternates: tuple[str, ...]
+    next_due: float | None = None
+
+
+class Queue(ABC):
+    """The durable queue. `on_events` is called with the events of each commit, on the loop that opened the queue."""
+
+    on_events: Callable[[Sequence[Event]], None]
+
+    # -- life -----------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    async def open(self) -> int:
+        """Open the store and put interrupted entries back to waiting; give how many there were.
+
+        Raises QueueError when the store cannot be opened or is of a newer version.
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Finish what was asked for and close. Nothing may be asked afterwards."""
+
+    @property
+    @abstractmethod
+    def broken(self) -> str:
+        """Why the store takes nothing more, or ""."""
+
+    # -- in -------------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    async def enqueue(self, message: NewMessage) -> int:
+        """Queue a message, due at once, and give its number once it is on disk.
+
+        A key already taken gives the number it had then. Raises QueueFull, QueueBroken.
+        """
+
+    @abstractmethod
+    async def forget_key(self, key: str) -> None:
+        """The source of this key is gone: it need not be remembered any more."""
+
+    # -- choose and claim -----------------------------------------------------------------------------------------
+
+    @abstractmethod
+    async def due_destinations(self, limit: int, without: Collection[str] = ()) -> list[str]:
+        """Up to `limit` destinations with something due that may be sent now, the one served longest ago first.
+
+        Suspended and blocked destinations are left out, and all of them while RELAY is suspended.
+        """
+
+    @abstractmethod
+    async def next_due(self) -> float | None:
+        """When something next becomes due, ends (a suspension, a block) or is carried out (a bounce or drop)."""
+
+    @abstractmethod
+    async def claim(self, destination: str, limit: int, relayer: int, recipients: int = 50) -> list[Claim]:
+        """Mark up to `limit` due messages of a destination `relaying` and record the attempt, oldest due first.
+
+        At most `recipients` entries of one message go into one claim. Counts as the destination's turn. Gives []
+        when nothing is due or the destination may not be served now.
+        """
+
+    @abstractmethod
+    async def content(self, message: int) -> bytes:
+        """The message as it was queued. Raises NoSuchMessage, and QueueError when the body is damaged."""
+
+    @abstractmethod
+    async def settle(self, settlement: Settlement) -> None:
+        """Apply what an attempt came to, in one transaction with its bounce and its events.
+
+        Finished entries leave; others are due again, or held where an operator ordered so meanwhile. A message
+        without entries leaves with its body.
+        """
+
+    @abstractmethod
+    async def put_back(self, claims: Sequence[Claim], why: str) -> None:
+        """Give claims back untried: waiting as before, the attempt struck from the record."""
+
+    @abstractmethod
+    async def set_aside(self, claim: Claim, why: str) -> None:
+        """Hold the entries of a message that cannot be read, saying why, so that all others go on."""
+
+    @abstractmethod
+    async def note_destination(self, destination: str, exchanges: Sequence[str]) -> None:
+        """Remember which hosts the last MX answer named, best first."""
+
+    @abstractmethod
+    async def block(self, destination: str, until: float, why: str) -> None:
+        """Open no connection to a destination before `until`, since none could be had."""
+
+    @abstractmethod
+    async def unblock(self, destinations: Sequence[str]) -> None:
+        """Connections to these may be opened again at once."""
+
+    @abstractmethod
+    async def overdue(self, limit: int) -> list[Claim]:
+        """Claim up to `limit` messages whose waiting entries have expired or are to be bounced by order.
+
+        Orders to drop that have come due are carried out on the way. Settle these claims with permanent outcomes.
+        Their entries carry attempt 0: nothing is dialled for them.
+        """
+
+    # -- see ------------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    async def totals(self) -> Totals:
+        """Counts over the whole queue."""
+
+    @abstractmethod
+    async def window(self, filter: Filter, sort: str, offset: int, limit: int) -> Window:
+        """Rows of the listing. `sort` is a name of SORTS, with "-" before it for descending."""
+
+    @abstractmethod
+    async def message(self, number: int) -> Message:
+        """One message, without its content. Raises NoSuchMessage."""
+
+    @abstractmethod
+    async def destinations(self, match: str, sort: str, offset: int, limit: int) -> tuple[int, tuple[Destination, ...]]:
+        """How many destinations have `match` in their name, and a window of them.
+
+        `sort`: name, waiting, due, held, oldest, with "-" before it for descending.
+        """
+
+    @abstractmethod
+    async def destination(self, name: str) -> Destination:
+        """One destination; all zero when nothing is known of it."""
+
+    @abstractmethod
+    async def select(self, filter: Filter, newest: int | None = None) -> Selection:
+        """What an action with this filter would touch, up to message `newest`."""
+
+    # -- the operator's orders ------------------------------------------------------------------------------------
+
+    @abstractmethod
+    async def retry(self, filter: Filter, by: str, newest: int | None = None) -> Changed:
+        """Make matching waiting entries due now and unblock their destinations. Held entries are skipped."""
+
+    @abstractmethod
+    async def hold(self, filter: Filter, by: str, reason: str, newest: int | None = None) -> Changed:
+        """Keep matching entries from being sent until released; those being relayed, once their attempt ended."""
+
+    @abstractmethod
+    async def release(self, filter: Filter, by: str, newest: int | None = None) -> Changed:
+        """Let held entries wait again; they are due at the time they had. Ends a bounce or drop not yet done."""
+
+    @abstractmethod
+    async def give_up(
+        self,
+        order: Literal["bounce", "drop"],
+        filter: Filter,
+        by: str,
+        reason: str,
+        at: float,
+        newest: int | None = None,
+    ) -> Changed:
+        """Order matching entries bounced or dropped at time `at`; until then they are held and it can be undone."""
+
+    @abstractmethod
+    async def undo(self, operation: int, by: str) -> Changed:
+        """Take back an order to bounce or drop, for the entries where it was not yet carried out."""
+
+    @abstractmethod
+    async def suspend(self, suspension: Suspension) -> None:
+        """Open no new connection to the destination, or at all for RELAY, until the suspension ends."""
+
+    @abstractmethod
+    async def resume(self, destination: str, by: str) -> bool:
+        """End a suspension; False when there is none."""
+
+    @abstractmethod
+    async def suspensions(self) -> tuple[Suspension, ...]:
+        """Those in force, the relay's own first."""
+
+    # -- bad MX hosts ---------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    async def marks(self) -> tuple[Mark, ...]:
+        """All marks kept, ended ones too."""
+
+    @abstractmethod
+    async def save_mark(self, mark: Mark) -> None:
+        """Keep a mark, in place of any the host had."""
+
+    @abstractmethod
+    async def remove_mark(self, host: str, by: str) -> int:
+        """Forget a host's mark, unblock the destinations it held back and, where `by` is an operator, make their
+        mail due now. Gives the number of entries made due."""
+
+    @abstractmethod
+    async def held_back(self, hosts: Sequence[str]) -> tuple[HeldBack, ...]:
+        """What waits because of each of these hosts, given that all of them are bad."""
+
+    # -- events ---------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    async def record(self, *events: Event) -> None:
+        """Keep events that come with no change of the queue."""
+
+    @abstractmethod
+    async def events(
+        self,
+        *,
+        before: int | None = None,
+        after: int | None = None,
+        message: int | None = None,
+        match: str = "",
+        limit: int = 100,
+    ) -> tuple[Event, ...]:
+        """Events kept, in order of `seq`: the newest `limit` (below `before`), or the first after `after`.
+
+        `match` is looked for in recipient, sender, destination, host, by and text.
+        """
+
+
+SORTS = ("id", "due", "arrived", "attempts", "size", "destination", "recipient", "sender", "state")
