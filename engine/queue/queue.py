@@ -59,12 +59,18 @@ class NewMessage(Struct, frozen=True, kw_only=True):
 
 
 class ClaimedEntry(Struct, frozen=True, kw_only=True):
-    """One recipient a relayer answers for. `attempt` is the record of this attempt; `attempts` counts those before."""
+    """One recipient a relayer answers for. `attempt` is the record of this attempt; `attempts` counts those before.
+
+    `last` is what the attempt before came to. In a claim of `overdue`, `given_up` says by whose order and why
+    ("bounced by oncall: wrong list"), or is "" when the time was up.
+    """
 
     number: int
     recipient: str
     attempt: int
     attempts: int
+    given_up: str = ""
+    last: Outcome | None = None
 
 
 class Claim(Struct, frozen=True, kw_only=True):
@@ -297,7 +303,10 @@ class Queue(ABC):
 
     @abstractmethod
     async def next_due(self) -> float | None:
-        """When something next becomes due, ends (a suspension, a block) or is carried out (a bounce or drop)."""
+        """When something next becomes due, expires, ends (a suspension, a block) or is carried out (a bounce or drop).
+
+        A time that has passed means that there is something to do now.
+        """
 
     @abstractmethod
     async def claim(self, destination: str, limit: int, relayer: int, recipients: int = 50) -> list[Claim]:
@@ -316,7 +325,7 @@ class Queue(ABC):
         """Apply what an attempt came to, in one transaction with its bounce and its events.
 
         Finished entries leave; others are due again, or held where an operator ordered so meanwhile. A message
-        without entries leaves with its body.
+        without entries leaves with its body. Raises QueueError, and does nothing, for an attempt that is not running.
         """
 
     @abstractmethod
@@ -365,7 +374,7 @@ class Queue(ABC):
     async def destinations(self, match: str, sort: str, offset: int, limit: int) -> tuple[int, tuple[Destination, ...]]:
         """How many destinations have `match` in their name, and a window of them.
 
-        `sort`: name, waiting, due, held, oldest, with "-" before it for descending.
+        `sort` is a name of DESTINATION_SORTS, with "-" before it for descending.
         """
 
     @abstractmethod
@@ -435,7 +444,10 @@ class Queue(ABC):
 
     @abstractmethod
     async def held_back(self, hosts: Sequence[str]) -> tuple[HeldBack, ...]:
-        """What waits because of each of these hosts, given that all of them are bad."""
+        """What waits because of each of these hosts, given that all of them are bad.
+
+        Of the destinations those with most waiting are named, 100 at the most, and 20 alternates.
+        """
 
     # -- events ---------------------------------------------------------------------------------------------------
 
@@ -460,3 +472,4 @@ class Queue(ABC):
 
 
 SORTS = ("id", "due", "arrived", "attempts", "size", "destination", "recipient", "sender", "state")
+DESTINATION_SORTS = ("name", "waiting", "due", "held", "oldest")

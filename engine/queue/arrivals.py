@@ -1,0 +1,107 @@
+"""How a message comes into the store: envelope, content, one entry a recipient, and the key it came with."""
+
+import hashlib
+
+from engine.events import Event
+from engine.queue.queue import NewMessage, QueueError
+from engine.queue.rows import storable
+from engine.queue.writer import Transaction
+
+
+def enqueue(tx: Transaction, message: NewMessage, give_up_after: float) -> int:
+    """Write a message, due now and to be given up `give_up_after` seconds from now; give its number.
+
+    A key that is taken gives the number it had. Raises QueueError for an envelope that cannot be kept.
+    """
+    if message.key is not None:
+        taken = tx.execute("SELECT message FROM taken_key WHERE key = ?", (storable(message.key),)).fetchone()
+        if taken is not None:
+            return int(taken[0])
+    _check_envelope(message)
+    number = _insert(tx, message, give_up_after)
+    destinations = [destination_of(recipient) for recipient in message.recipients]
+    for destination in dict.fromkeys(destinations):
+        know_destination(tx, destination)
+    tx.connection.executemany(
+        "INSERT INTO entry (message, number, recipient, destination, state, due, expires) "
+        "VALUES (?, ?, ?, ?, 'waiting', ?, ?)",
+        [
+            (number, place, recipient, destination, tx.now, tx.now + give_up_after)
+            for place, (recipient, destination) in enumerate(zip(message.recipients, destinations, strict=True), 1)
+        ],
+    )
+    for place, (recipient, destination) in enumerate(zip(message.recipients, destinations, strict=True), 1):
+        tx.record(
+            Event(
+                at=tx.now,
+                kind="accepted",
+                message=number,
+                entry=place,
+                sender=message.sender,
+                recipient=recipient,
+                destination=destination,
+                text=message.origin,
+            )
+        )
+    return number
+
+
+def forget_key(tx: Transaction, key: str) -> None:
+    """Remember a key no longer."""
+    tx.execute("DELETE FROM taken_key WHERE key = ?", (storable(key),))
+
+
+def destination_of(recipient: str) -> str:
+    """The part after the last "@", lower case."""
+    return recipient.rpartition("@")[2].lower()
+
+
+def know_destination(tx: Transaction, name: str) -> None:
+    """See to it that a destination has a row.
+
+    A new one takes its turn just before the one served last: behind all that have waited for theirs, so that a flow
+    of new destinations starves none.
+    """
+    tx.execute(
+        "INSERT INTO destination (name, turn, touched) VALUES "
+        "(?, coalesce((SELECT 2 * seq - 1 FROM sqlite_sequence WHERE name = 'attempt'), 0), ?) "
+        "ON CONFLICT (name) DO UPDATE SET touched = excluded.touched",
+        (name, tx.now),
+    )
+
+
+def _check_envelope(message: NewMessage) -> None:
+    if not message.recipients:
+        raise QueueError("a message without recipients cannot be queued")
+    try:
+        "".join((message.sender, *message.recipients)).encode()
+    except UnicodeEncodeError as error:
+        # To replace a character would make it another address.
+        raise QueueError("an address of this message is not valid Unicode") from error
+
+
+def _insert(tx: Transaction, message: NewMessage, give_up_after: float) -> int:
+    cursor = tx.execute(
+        "INSERT INTO message (sender, size, arrived, expires, origin, subject, message_id, eight_bit, smtputf8) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            message.sender,
+            len(message.content),
+            tx.now,
+            tx.now + give_up_after,
+            storable(message.origin),
+            storable(message.subject),
+            storable(message.message_id),
+            not message.content.isascii(),
+            message.smtputf8,
+        ),
+    )
+    number = cursor.lastrowid
+    assert number is not None
+    tx.execute(
+        "INSERT INTO body (message, sha256, content) VALUES (?, ?, ?)",
+        (number, hashlib.sha256(message.content).digest(), message.content),
+    )
+    if message.key is not None:
+        tx.execute("INSERT INTO taken_key (key, message) VALUES (?, ?)", (storable(message.key), number))
+    return number

@@ -1,0 +1,245 @@
+"""Claims: entries are marked as being relayed before anything is dialled, and given back when nothing was.
+
+Whatever is claimed when the engine starts was interrupted, and goes back to what it was.
+"""
+
+from collections.abc import Sequence
+
+from engine.events import ENGINE, Event
+from engine.queue.queue import RELAY, Claim, ClaimedEntry
+from engine.queue.rows import outcome_of, storable
+from engine.queue.writer import Transaction
+
+DROPS_AT_ONCE = 500  # entries dropped in one transaction
+SKIPPED_AT_MOST = 5000  # entries
+
+# Back to what it was before the claim: an order that stands keeps it held.
+_GIVE_BACK = (
+    "UPDATE entry SET state = iif(ordered IS NULL, 'waiting', 'held'), giving_up = 0 "
+    "WHERE message = ? AND number = ? AND state = 'relaying'"
+)
+
+
+def claim(tx: Transaction, destination: str, limit: int, relayer: int, recipients: int) -> list[Claim]:
+    """Claim up to `limit` messages of a destination, oldest due first, with up to `recipients` entries of each."""
+    if _is_closed(tx, destination):
+        return []
+    taken = _due(tx, destination, limit, recipients)
+    claims = []
+    attempt = 0
+    for message, numbers in taken.items():
+        attempts = {}
+        for number in numbers:
+            attempt = _start_attempt(tx, message, number, relayer)
+            attempts[number] = attempt
+        claims.append(_claim(tx, message, destination, attempts))
+    if claims:
+        # The number of an attempt only grows: it serves as the count of turns.
+        tx.execute("UPDATE destination SET turn = 2 * ?, touched = ? WHERE name = ?", (attempt, tx.now, destination))
+    return claims
+
+
+def put_back(tx: Transaction, claims: Sequence[Claim]) -> None:
+    """Give claims back untried, and strike their attempts from the record."""
+    for one in claims:
+        for entry in one.entries:
+            if _is_running(tx, one.message, entry):
+                tx.execute(_GIVE_BACK, (one.message, entry.number))
+                tx.execute("DELETE FROM attempt WHERE id = ?", (entry.attempt,))
+
+
+def set_aside(tx: Transaction, claim: Claim, why: str) -> None:
+    """Hold what cannot be read. A drop that was ordered stands; a bounce would fail for the same reason again."""
+    for entry in claim.entries:
+        if not _is_running(tx, claim.message, entry):
+            continue
+        tx.execute(
+            "UPDATE entry SET state = 'held', giving_up = 0 WHERE message = ? AND number = ?",
+            (claim.message, entry.number),
+        )
+        tx.execute(
+            "UPDATE entry SET ordered = 'hold', order_at = NULL, ordered_by = ?, reason = ?, operation = NULL, "
+            "prior = '', prior_by = '', prior_reason = '' WHERE message = ? AND number = ? AND ordered IS NOT 'drop'",
+            (ENGINE, storable(why), claim.message, entry.number),
+        )
+        tx.execute("DELETE FROM attempt WHERE id = ?", (entry.attempt,))
+        tx.record(
+            Event(
+                at=tx.now,
+                kind="damaged",
+                message=claim.message,
+                entry=entry.number,
+                sender=claim.sender,
+                recipient=entry.recipient,
+                destination=claim.destination,
+                text=why,
+            )
+        )
+
+
+def overdue(tx: Transaction, limit: int) -> list[Claim]:
+    """Claim up to `limit` messages that expired while waiting or whose bounce is due."""
+    bounced = (
+        "SELECT message, destination, number, 'bounced by ' || ordered_by || iif(reason = '', '', ': ' || reason) "
+        "FROM entry WHERE state = 'held' AND ordered = 'bounce' AND order_at <= ? ORDER BY order_at"
+    )
+    expired = (
+        "SELECT message, destination, number, '' FROM entry WHERE state = 'waiting' AND expires <= ? ORDER BY expires"
+    )
+    taken: dict[tuple[int, str], dict[int, str]] = {}
+    for query in (bounced, expired):
+        for message, destination, number, why in tx.execute(query, (tx.now,)):
+            key = (message, destination)
+            if key not in taken and len(taken) >= limit:
+                break
+            taken.setdefault(key, {})[number] = why
+    claims = []
+    for (message, destination), reasons in taken.items():
+        tx.connection.executemany(
+            "UPDATE entry SET state = 'relaying', giving_up = 1 WHERE message = ? AND number = ?",
+            [(message, number) for number in reasons],
+        )
+        claims.append(_claim(tx, message, destination, dict.fromkeys(reasons, 0), reasons))
+    return claims
+
+
+def carry_out_drops(tx: Transaction) -> int:
+    """Remove entries whose drop is due, DROPS_AT_ONCE at the most; give how many there were."""
+    due = tx.execute(
+        "SELECT e.message, e.number, m.sender, e.recipient, e.destination, e.ordered_by, e.reason "
+        "FROM entry e JOIN message m ON m.number = e.message "
+        "WHERE e.state = 'held' AND e.ordered = 'drop' AND e.order_at <= ? ORDER BY e.order_at LIMIT ?",
+        (tx.now, DROPS_AT_ONCE),
+    ).fetchall()
+    tx.connection.executemany("DELETE FROM entry WHERE message = ? AND number = ?", [row[:2] for row in due])
+    for message in dict.fromkeys(row[0] for row in due):
+        remove_if_finished(tx, message)
+    for message, number, sender, recipient, destination, by, reason in due:
+        tx.record(
+            Event(
+                at=tx.now,
+                kind="dropped",
+                by=by,
+                message=message,
+                entry=number,
+                sender=sender,
+                recipient=recipient,
+                destination=destination,
+                text=reason,
+            )
+        )
+    return len(due)
+
+
+def recover(tx: Transaction) -> int:
+    """Put back what was being relayed when the engine ended, and say so of each attempt; give how many there were."""
+    rows = tx.execute(
+        "SELECT e.message, e.number, m.sender, e.recipient, e.destination, e.giving_up "
+        "FROM entry e JOIN message m ON m.number = e.message WHERE e.state = 'relaying' ORDER BY e.message, e.number"
+    ).fetchall()
+    for message, number, sender, recipient, destination, giving_up in rows:
+        tx.execute(_GIVE_BACK, (message, number))
+        tx.execute(
+            "UPDATE attempt SET interrupted = 1 WHERE message = ? AND entry = ? AND ended IS NULL", (message, number)
+        )
+        tx.record(
+            Event(
+                at=tx.now,
+                kind="interrupted",
+                message=message,
+                entry=number,
+                sender=sender,
+                recipient=recipient,
+                destination=destination,
+                text="the engine ended " + ("before it was returned" if giving_up else "while it was being relayed"),
+            )
+        )
+    return len(rows)
+
+
+def remove_if_finished(tx: Transaction, message: int) -> None:
+    """Remove a message without entries, with its body and attempts."""
+    tx.execute(
+        "DELETE FROM message WHERE number = ? AND NOT EXISTS (SELECT 1 FROM entry WHERE message = ?)",
+        (message, message),
+    )
+
+
+def _is_closed(tx: Transaction, destination: str) -> bool:
+    row = tx.execute(
+        "SELECT EXISTS (SELECT 1 FROM suspension WHERE destination IN (?, ?) AND until > ?) "
+        "OR EXISTS (SELECT 1 FROM destination WHERE name = ? AND blocked_until > ?)",
+        (RELAY, destination, tx.now, destination, tx.now),
+    ).fetchone()
+    return bool(row[0])
+
+
+def _due(tx: Transaction, destination: str, limit: int, recipients: int) -> dict[int, list[int]]:
+    """Due entries by message. Passes over SKIPPED_AT_MOST that are too many of their message, to bound the cost."""
+    taken: dict[int, list[int]] = {}
+    rows = tx.execute(
+        "SELECT message, number FROM entry WHERE destination = ? AND state = 'waiting' AND due <= ? "
+        "ORDER BY due, message, number LIMIT ?",
+        (destination, tx.now, limit * recipients + SKIPPED_AT_MOST),
+    )
+    for message, number in rows:
+        if message not in taken and len(taken) >= limit:
+            break
+        numbers = taken.setdefault(message, [])
+        if len(numbers) < recipients:
+            numbers.append(number)
+    return taken
+
+
+def _start_attempt(tx: Transaction, message: int, number: int, relayer: int) -> int:
+    tx.execute("UPDATE entry SET state = 'relaying' WHERE message = ? AND number = ?", (message, number))
+    cursor = tx.execute(
+        "INSERT INTO attempt (message, entry, relayer, started) VALUES (?, ?, ?, ?)",
+        (message, number, relayer, tx.now),
+    )
+    assert cursor.lastrowid is not None
+    return cursor.lastrowid
+
+
+def _claim(
+    tx: Transaction, message: int, destination: str, attempts: dict[int, int], given_up: dict[int, str] | None = None
+) -> Claim:
+    sender, size, arrived, expires, eight_bit, smtputf8 = tx.execute(
+        "SELECT sender, size, arrived, expires, eight_bit, smtputf8 FROM message WHERE number = ?", (message,)
+    ).fetchone()
+    entries = []
+    for number, attempt in attempts.items():
+        recipient, before, last = tx.execute(
+            "SELECT recipient, attempts, last FROM entry WHERE message = ? AND number = ?", (message, number)
+        ).fetchone()
+        why = (given_up or {}).get(number, "")
+        entries.append(
+            ClaimedEntry(
+                number=number,
+                recipient=recipient,
+                attempt=attempt,
+                attempts=before,
+                given_up=why,
+                last=outcome_of(last),
+            )
+        )
+    return Claim(
+        message=message,
+        sender=sender,
+        size=size,
+        arrived=arrived,
+        expires=expires,
+        eight_bit=bool(eight_bit),
+        smtputf8=bool(smtputf8),
+        destination=destination,
+        entries=tuple(entries),
+    )
+
+
+def _is_running(tx: Transaction, message: int, entry: ClaimedEntry) -> bool:
+    """Whether this very claim still stands: it may have been settled, and the entry claimed anew."""
+    if entry.attempt:
+        query = "SELECT 1 FROM attempt WHERE id = ? AND ended IS NULL AND NOT interrupted"
+        return tx.execute(query, (entry.attempt,)).fetchone() is not None
+    query = "SELECT 1 FROM entry WHERE message = ? AND number = ? AND giving_up"
+    return tx.execute(query, (message, entry.number)).fetchone() is not None

@@ -1,0 +1,105 @@
+"""Connections to the store's file: how it is created, opened and brought to this version's schema."""
+
+import os
+import re
+import sqlite3
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+
+from engine.queue.queue import QueueError
+from engine.text import clean
+
+VERSION = 1  # of the schema, kept in PRAGMA user_version
+BUSY_SECONDS = 5.0  # another process (a backup, the sqlite3 shell) may hold the file for a moment
+
+
+def connect_writer(path: Path) -> sqlite3.Connection:
+    """Open the file for writing, creating it (0600) where there is none; its tables are those of this version.
+
+    Raises QueueError when it cannot be opened, is no queue, or is of a newer version.
+    """
+    connection: sqlite3.Connection | None = None
+    try:
+        _create(path)
+        connection = _connect(path, "rw")
+        _prepare(connection, path)
+    except (sqlite3.Error, OSError) as error:
+        if connection is not None:
+            connection.close()
+        raise QueueError(f"cannot open the queue {path}: {clean(str(error))}") from error
+    except QueueError:
+        if connection is not None:
+            connection.close()
+        raise
+    return connection
+
+
+def connect_reader(path: Path) -> sqlite3.Connection:
+    """Open the file for reading only."""
+    connection = _connect(path, "ro")
+    connection.execute("PRAGMA query_only = ON")
+    return connection
+
+
+def _create(path: Path) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # SQLite would create it as the umask says; its -wal and -shm take the mode of this one.
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        os.fchmod(descriptor, 0o600)
+    finally:
+        os.close(descriptor)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)  # the name of a new file is durable only with its folder
+    finally:
+        os.close(folder)
+
+
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode={mode}",
+        uri=True,
+        timeout=BUSY_SECONDS,
+        isolation_level=None,  # transactions are begun and ended by us alone
+        check_same_thread=False,  # one thread uses it, another may close it
+        cached_statements=256,
+    )
+    connection.create_function("folded", 1, str.casefold, deterministic=True)
+    connection.create_function("folded_like", 2, _folded_like, deterministic=True)
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > VERSION:
+        raise QueueError(
+            f"the queue {path} is of version {version}, this smarthost knows {VERSION}: use the newer smarthost"
+        )
+    (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+    if mode != "wal":
+        raise QueueError(f"the queue {path} cannot use a write-ahead log: keep it on a local file system")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA cache_size = -16000")  # KiB
+    # By itself SQLite would checkpoint inside COMMIT and keep a failed fsync to itself: the writer does it instead.
+    connection.execute("PRAGMA wal_autocheckpoint = 0")
+    if version == 0:
+        schema = (resources.files("engine.queue") / "schema.sql").read_text("utf-8")
+        try:
+            connection.executescript(f"BEGIN IMMEDIATE;\n{schema}\nPRAGMA user_version = {VERSION};\nCOMMIT;")
+        except sqlite3.Error:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+
+def _folded_like(pattern: str, value: str) -> bool:
+    """Match as LIKE does, with `*` for any text, in any case of any script: SQLite folds ASCII alone."""
+    return _compiled(pattern).fullmatch(value.casefold()) is not None
+
+
+@lru_cache(maxsize=64)
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(".*".join(map(re.escape, pattern.casefold().split("*"))), re.DOTALL)

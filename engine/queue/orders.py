@@ -1,0 +1,277 @@
+"""The operator's orders: retry, hold, release, bounce, drop, undo, on whatever a filter names.
+
+An order on many entries is carried out in chunks, each a transaction of its own, so that mail moves meanwhile: a
+reader looks for the next entries, the writer looks at them again and changes those it may.
+"""
+
+import json
+from collections.abc import Callable
+from functools import partial
+from typing import Literal, NamedTuple
+
+import msgspec
+from msgspec import Struct
+
+from engine import events
+from engine.clock import Clock
+from engine.events import Event
+from engine.queue.filter import Filter
+from engine.queue.listing import candidates, newest_message
+from engine.queue.queue import Changed
+from engine.queue.readers import Readers
+from engine.queue.rows import storable
+from engine.queue.standing import unblock
+from engine.queue.where import Where, where
+from engine.queue.writer import Transaction, Writer
+from engine.text import clean
+
+CHUNK = 1000  # entries in one transaction
+
+
+class _Entry(NamedTuple):
+    """What of an entry decides whether an order touches it."""
+
+    message: int
+    number: int
+    destination: str
+    state: str
+    ordered: str | None
+    order_at: float | None
+    giving_up: int
+
+
+class Order(Struct, frozen=True, kw_only=True):
+    """What is done to each entry: `touches` says to which, `sql` does it with `values` and :message, :number.
+
+    `verb` is how the event says it. `undoable`: the operation's number is given back for undo.
+    """
+
+    kind: events.Kind
+    verb: str
+    touches: Callable[[_Entry], bool]
+    sql: str
+    values: dict[str, object]
+    by: str
+    reason: str = ""
+    unblocks: bool = False
+    undoable: bool = False
+
+
+def retry(by: str, now: float) -> Order:
+    """Due now, and their destinations unblocked."""
+    return Order(
+        kind="retried",
+        verb="retry",
+        by=by,
+        touches=lambda entry: entry.state == "waiting",
+        sql="UPDATE entry SET due = :now WHERE message = :message AND number = :number AND due > :now",
+        values={"now": now},
+        unblocks=True,
+    )
+
+
+def hold(by: str, reason: str) -> Order:
+    """Held at once, or once the attempt that runs has ended."""
+    return Order(
+        kind="held",
+        verb="hold",
+        by=by,
+        reason=reason,
+        touches=lambda entry: not entry.giving_up and entry.ordered is None,
+        sql="UPDATE entry SET state = iif(state = 'waiting', 'held', state), ordered = 'hold', ordered_by = :by, "
+        "reason = :reason WHERE message = :message AND number = :number",
+        values={"by": storable(by), "reason": storable(reason)},
+    )
+
+
+def release(by: str) -> Order:
+    """Waiting again, without any order."""
+    return Order(
+        kind="released",
+        verb="release",
+        by=by,
+        touches=lambda entry: not entry.giving_up and (entry.state == "held" or entry.ordered is not None),
+        sql="UPDATE entry SET state = iif(state = 'held', 'waiting', state), ordered = NULL, order_at = NULL, "
+        "ordered_by = '', reason = '', operation = NULL, prior = '', prior_by = '', prior_reason = '' "
+        "WHERE message = :message AND number = :number",
+        values={},
+    )
+
+
+def give_up(order: Literal["bounce", "drop"], by: str, reason: str, at: float) -> Order:
+    """Bounced or dropped at a time, and held until then. What was before the first such order is kept for undo."""
+    return Order(
+        kind="ordered",
+        verb=order,
+        by=by,
+        reason=reason,
+        touches=lambda entry: (
+            not entry.giving_up and not (entry.ordered == order and entry.order_at is not None and entry.order_at <= at)
+        ),
+        sql="UPDATE entry SET state = iif(state = 'waiting', 'held', state), "
+        "prior = CASE WHEN prior <> '' THEN prior WHEN ordered = 'hold' THEN 'held' ELSE 'waiting' END, "
+        "prior_by = iif(prior <> '', prior_by, ordered_by), prior_reason = iif(prior <> '', prior_reason, reason), "
+        "ordered = :order, order_at = :at, ordered_by = :by, reason = :reason, operation = :operation "
+        "WHERE message = :message AND number = :number",
+        values={"order": order, "at": at, "by": storable(by), "reason": storable(reason)},
+        undoable=True,
+    )
+
+
+def undo(by: str) -> Order:
+    """As they were before they were ordered to be bounced or dropped."""
+    return Order(
+        kind="undone",
+        verb="undo",
+        by=by,
+        touches=lambda entry: not entry.giving_up,
+        sql="UPDATE entry SET state = iif(state = 'held', prior, state), ordered = iif(prior = 'held', 'hold', NULL), "
+        "ordered_by = prior_by, reason = prior_reason, order_at = NULL, operation = NULL, prior = '', prior_by = '', "
+        "prior_reason = '' WHERE message = :message AND number = :number",
+        values={},
+    )
+
+
+class Orders:
+    """Carries orders out."""
+
+    def __init__(self, writer: Writer, readers: Readers, clock: Clock) -> None:
+        self._writer = writer
+        self._readers = readers
+        self._clock = clock
+
+    async def carry_out(self, order: Order, filter: Filter, newest: int | None) -> Changed:
+        """Do it to whatever the filter names up to message `newest`, with one event in the end."""
+        bound = await self._readers.ask(newest_message) if newest is None else newest
+        selected = where(filter, self._clock.now(), bound)
+        return await self._carry_out(order, selected, str(filter) or "everything")
+
+    async def undo(self, operation: int, by: str) -> Changed:
+        """Take back an order to bounce or drop."""
+        selected = Where("e.operation = ?", (operation,))
+        changed = await self._carry_out(undo(by), selected, f"operation {operation}")
+        return msgspec.structs.replace(changed, operation=0)
+
+    async def make_due(self, host: str) -> int:
+        """Make due now what waits in destinations that have this host among their exchanges; give how many."""
+        now = self._clock.now()
+        sql = "e.destination IN (SELECT destination FROM exchange WHERE host = ?) AND e.state = 'waiting' AND e.due > ?"
+        selected = Where(sql, (storable(host).lower(), now))
+        order = retry("", now)
+        count = 0
+        found = await self._find(selected, (0, 0))
+        while found:
+            touched, _ = await self._writer.do(partial(_apply, order=order, selected=selected, ids=found))
+            count += len(touched)
+            found = await self._find(selected, found[-1]) if len(found) == CHUNK else []
+        return count
+
+    async def _carry_out(self, order: Order, selected: Where, named: str) -> Changed:
+        operation = 0
+        after = (0, 0)
+        while True:
+            found = await self._find(selected, after)
+            if not found and not operation:
+                return Changed(messages=0, recipients=0)
+            chunk = _Chunk(order, selected, named, found, operation, last=len(found) < CHUNK)
+            changed = await self._writer.do(chunk)
+            if chunk.last:
+                return changed if order.undoable else msgspec.structs.replace(changed, operation=0)
+            operation, after = changed.operation, found[-1]
+
+    async def _find(self, selected: Where, after: tuple[int, int]) -> list[tuple[int, int]]:
+        return await self._readers.ask(lambda connection: candidates(connection, selected, after, CHUNK), console=True)
+
+
+class _Chunk:
+    """One chunk of an order, as an operation of the writer; the last one writes the event that tells of all."""
+
+    def __init__(
+        self, order: Order, selected: Where, named: str, ids: list[tuple[int, int]], operation: int, *, last: bool
+    ) -> None:
+        self.order = order
+        self.selected = selected
+        self.named = clean(named, 500)
+        self.ids = ids
+        self.operation = operation
+        self.last = last
+
+    def __call__(self, tx: Transaction) -> Changed:
+        operation = self.operation or self._begin(tx)
+        touched, skipped = _apply(tx, self.order, self.selected, self.ids, operation)
+        messages = list(dict.fromkeys(entry.message for entry in touched))
+        (before,) = tx.execute("SELECT last FROM operation WHERE id = ?", (operation,)).fetchone()
+        tx.execute(
+            "UPDATE operation SET messages = messages + ?, recipients = recipients + ?, skipped = skipped + ?, "
+            "last = ?, finished = ? WHERE id = ?",
+            (
+                len(messages) - (before in messages),
+                len(touched),
+                skipped,
+                messages[-1] if messages else before,
+                self.last,
+                operation,
+            ),
+        )
+        row = tx.execute("SELECT messages, recipients, skipped FROM operation WHERE id = ?", (operation,)).fetchone()
+        changed = Changed(messages=row[0], recipients=row[1], skipped=row[2], operation=operation)
+        if not self.last:
+            return changed
+        if not changed.recipients:
+            tx.execute("DELETE FROM operation WHERE id = ?", (operation,))
+            return msgspec.structs.replace(changed, operation=0)
+        tx.record(_event(tx.now, operation, tx))
+        return changed
+
+    def _begin(self, tx: Transaction) -> int:
+        order = self.order
+        cursor = tx.execute(
+            'INSERT INTO operation (kind, verb, filter, "by", reason, at) VALUES (?, ?, ?, ?, ?, ?)',
+            (order.kind, order.verb, self.named, storable(order.by), storable(order.reason), tx.now),
+        )
+        assert cursor.lastrowid is not None
+        return cursor.lastrowid
+
+
+def end_unfinished(tx: Transaction) -> None:
+    """Tell of the orders that were cut short by the end of the engine, with what they touched until then."""
+    for (operation,) in tx.execute("SELECT id FROM operation WHERE NOT finished ORDER BY id").fetchall():
+        tx.record(_event(tx.now, operation, tx, " (cut short: the engine ended)"))
+        tx.execute("UPDATE operation SET finished = 1 WHERE id = ?", (operation,))
+
+
+def _event(now: float, operation: int, tx: Transaction, note: str = "") -> Event:
+    kind, verb, named, by, reason, messages, recipients = tx.execute(
+        'SELECT kind, verb, filter, "by", reason, messages, recipients FROM operation WHERE id = ?', (operation,)
+    ).fetchone()
+    why = f" ({reason})" if reason else ""
+    text = f"{verb} {_count(recipients, 'recipient')} in {_count(messages, 'message')}: {named}{why}{note}"
+    return Event(at=now, kind=kind, by=by, text=clean(text))
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def _apply(
+    tx: Transaction, order: Order, selected: Where, ids: list[tuple[int, int]], operation: int = 0
+) -> tuple[list[_Entry], int]:
+    """Do it to those of `ids` that still match and may be touched; give these, and how many were skipped."""
+    rows = tx.execute(
+        "SELECT e.message, e.number, e.destination, e.state, e.ordered, e.order_at, e.giving_up FROM json_each(?) j "
+        "CROSS JOIN entry e ON e.message = j.value ->> 0 AND e.number = j.value ->> 1 "
+        f"CROSS JOIN message m ON m.number = e.message WHERE {selected.sql}",
+        (json.dumps(ids), *selected.values),
+    ).fetchall()
+    matching = [_Entry(*row) for row in rows]
+    touched = [entry for entry in matching if order.touches(entry)]
+    tx.connection.executemany(
+        order.sql,
+        [
+            {**order.values, "operation": operation, "message": entry.message, "number": entry.number}
+            for entry in touched
+        ],
+    )
+    if order.unblocks:
+        unblock(tx, list(dict.fromkeys(entry.destination for entry in touched)))
+    return touched, len(matching) - len(touched)

@@ -1,0 +1,101 @@
+"""Rows and the data they stand for: what goes into the store's columns, and how it comes out."""
+
+import sqlite3
+
+import msgspec
+
+from engine.events import Event
+from engine.outcome import Outcome
+from engine.queue.queue import Entry
+from engine.text import clean
+
+# Of `entry AS e JOIN message AS m`, in the order `entry_of` takes them.
+ENTRY_COLUMNS = (
+    "e.message, e.number, m.sender, e.recipient, e.destination, e.state, m.arrived, e.due, e.expires, e.attempts, "
+    "m.size, m.subject, e.last, e.last_at, e.ordered, e.order_at, e.ordered_by, e.reason"
+)
+_INSERT_EVENT = (
+    'INSERT INTO event (at, kind, "by", message, entry, sender, recipient, destination, host, outcome, text) '
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+EVENT_COLUMNS = 'seq, at, kind, "by", message, entry, sender, recipient, destination, host, outcome, text'
+
+_decode_outcome = msgspec.json.Decoder(Outcome).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def storable(text: str) -> str:
+    """Give `text` as it can be stored. A surrogate, which no encoder takes, would make the whole operation fail."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return clean(text)
+    return text
+
+
+def outcome_json(outcome: Outcome | None) -> str | None:
+    """Give an outcome as its column holds it."""
+    if outcome is None:
+        return None
+    try:
+        return _encode(outcome).decode()
+    except UnicodeEncodeError:
+        safe = msgspec.structs.replace(
+            outcome,
+            text=storable(outcome.text),
+            enhanced=storable(outcome.enhanced),
+            host=storable(outcome.host),
+            phase=storable(outcome.phase),
+        )
+        return _encode(safe).decode()
+
+
+def outcome_of(column: str | None) -> Outcome | None:
+    """Read what `outcome_json` wrote. A damaged one says so: it must not hide the row it belongs to."""
+    if column is None:
+        return None
+    try:
+        return _decode_outcome(column)
+    except msgspec.MsgspecError:
+        return Outcome.transient("the record of this outcome is damaged")
+
+
+def entry_of(row: tuple[object, ...]) -> Entry:
+    """Give an entry from a row of ENTRY_COLUMNS."""
+    values = dict(zip(Entry.__struct_fields__, row, strict=True))
+    values["last"] = outcome_of(row[12])  # type: ignore[arg-type]
+    return Entry(**values)  # type: ignore[arg-type]
+
+
+def insert_event(connection: sqlite3.Connection, event: Event) -> Event:
+    """Store an event and give it as stored, with its `seq`."""
+    try:
+        cursor = connection.execute(_INSERT_EVENT, _event_values(event))
+    except UnicodeEncodeError:
+        names = ("by", "sender", "recipient", "destination", "host", "text")
+        event = msgspec.structs.replace(event, **{name: storable(getattr(event, name)) for name in names})
+        cursor = connection.execute(_INSERT_EVENT, _event_values(event))
+    return msgspec.structs.replace(event, seq=cursor.lastrowid or 0)
+
+
+def event_of(row: tuple[object, ...]) -> Event:
+    """Give an event from a row of EVENT_COLUMNS."""
+    names = ("seq", "at", "kind", "by", "message", "entry", "sender", "recipient", "destination", "host")
+    values = dict(zip(names, row, strict=False))
+    return Event(**values, outcome=outcome_of(row[10]), text=row[11])  # type: ignore[arg-type]
+
+
+def _event_values(event: Event) -> tuple[object, ...]:
+    return (
+        event.at,
+        event.kind,
+        event.by,
+        event.message,
+        event.entry,
+        event.sender,
+        event.recipient,
+        event.destination,
+        event.host,
+        outcome_json(event.outcome),
+        event.text,
+    )

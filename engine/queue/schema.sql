@@ -1,0 +1,188 @@
+-- The store's tables, version 1. One row of `entry` is one recipient of one message.
+
+CREATE TABLE message (
+    number      INTEGER PRIMARY KEY AUTOINCREMENT,  -- never given twice, not even after the message has left
+    sender      TEXT    NOT NULL,                   -- "" is the null reverse-path
+    size        INTEGER NOT NULL,
+    arrived     REAL    NOT NULL,
+    expires     REAL    NOT NULL,
+    origin      TEXT    NOT NULL,
+    subject     TEXT    NOT NULL,
+    message_id  TEXT    NOT NULL,
+    eight_bit   INTEGER NOT NULL,
+    smtputf8    INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE body (
+    message     INTEGER PRIMARY KEY REFERENCES message ON DELETE CASCADE,
+    sha256      BLOB    NOT NULL,
+    content     BLOB    NOT NULL
+) STRICT;
+
+CREATE TABLE destination (
+    name          TEXT    NOT NULL PRIMARY KEY,
+    waiting       INTEGER NOT NULL DEFAULT 0,       -- these counts and the edge are kept by the triggers below
+    held          INTEGER NOT NULL DEFAULT 0,
+    relaying      INTEGER NOT NULL DEFAULT 0,
+    edge          REAL,                             -- when the first waiting entry is due
+    turn          INTEGER NOT NULL,                 -- grows with every claim; the smallest is served next
+    blocked_until REAL    NOT NULL DEFAULT 0,
+    blocked_why   TEXT    NOT NULL DEFAULT '',
+    last          TEXT,                             -- Outcome as JSON
+    last_at       REAL,
+    touched       REAL    NOT NULL,                 -- last activity, for pruning
+    ready         REAL    GENERATED ALWAYS AS (max(edge, blocked_until)) VIRTUAL
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX destination_turn  ON destination (turn, name, ready) WHERE ready IS NOT NULL;
+CREATE INDEX destination_ready ON destination (ready)             WHERE ready IS NOT NULL;
+
+CREATE TABLE entry (
+    message      INTEGER NOT NULL REFERENCES message ON DELETE CASCADE,
+    number       INTEGER NOT NULL,
+    recipient    TEXT    NOT NULL,
+    destination  TEXT    NOT NULL REFERENCES destination,
+    state        TEXT    NOT NULL CHECK (state IN ('waiting', 'relaying', 'held')),
+    due          REAL    NOT NULL,
+    expires      REAL    NOT NULL,
+    attempts     INTEGER NOT NULL DEFAULT 0,
+    last         TEXT,                              -- Outcome as JSON
+    last_line    TEXT    NOT NULL DEFAULT '',       -- the same as filters look at it: "550 5.1.1 no such user"
+    last_at      REAL,
+    giving_up    INTEGER NOT NULL DEFAULT 0,        -- 1: relaying only to be returned, nothing is dialled for it
+    ordered      TEXT    CHECK (ordered IN ('hold', 'bounce', 'drop')),
+    order_at     REAL,                              -- of a bounce or drop: when it is carried out
+    ordered_by   TEXT    NOT NULL DEFAULT '',
+    reason       TEXT    NOT NULL DEFAULT '',
+    operation    INTEGER,                           -- of a bounce or drop: what undo names
+    prior        TEXT    NOT NULL DEFAULT '' CHECK (prior IN ('', 'waiting', 'held')),
+    prior_by     TEXT    NOT NULL DEFAULT '',       -- before the bounce or drop; "held" had these words
+    prior_reason TEXT    NOT NULL DEFAULT '',
+    PRIMARY KEY (message, number)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX entry_destination ON entry (destination);
+-- The state is in this one so that due entries can be counted without reading their rows.
+CREATE INDEX entry_due         ON entry (destination, due, state) WHERE state = 'waiting';
+CREATE INDEX entry_expires     ON entry (expires)           WHERE state = 'waiting';
+CREATE INDEX entry_relaying    ON entry (destination)       WHERE state = 'relaying';
+CREATE INDEX entry_order       ON entry (ordered, order_at) WHERE state = 'held' AND order_at IS NOT NULL;
+CREATE INDEX entry_operation   ON entry (operation)         WHERE operation IS NOT NULL;
+
+-- The edge is written only when it changes: it is in two indexes, the counts are in none.
+
+CREATE TRIGGER entry_added AFTER INSERT ON entry BEGIN
+    UPDATE destination SET
+        waiting  = waiting  + (NEW.state = 'waiting'),
+        held     = held     + (NEW.state = 'held'),
+        relaying = relaying + (NEW.state = 'relaying')
+    WHERE name = NEW.destination;
+    UPDATE destination SET edge = NEW.due
+    WHERE name = NEW.destination AND NEW.state = 'waiting' AND NEW.due < coalesce(edge, NEW.due + 1);
+END;
+
+CREATE TRIGGER entry_moved AFTER UPDATE OF state ON entry WHEN OLD.state <> NEW.state BEGIN
+    UPDATE destination SET
+        waiting  = waiting  + (NEW.state = 'waiting')  - (OLD.state = 'waiting'),
+        held     = held     + (NEW.state = 'held')     - (OLD.state = 'held'),
+        relaying = relaying + (NEW.state = 'relaying') - (OLD.state = 'relaying')
+    WHERE name = NEW.destination;
+END;
+
+CREATE TRIGGER entry_timed AFTER UPDATE OF state, due ON entry
+WHEN (OLD.state = 'waiting' OR NEW.state = 'waiting') AND (OLD.state <> NEW.state OR OLD.due <> NEW.due) BEGIN
+    UPDATE destination SET edge = NEW.due
+    WHERE name = NEW.destination AND NEW.state = 'waiting' AND NEW.due < coalesce(edge, NEW.due + 1);
+    UPDATE destination SET edge =
+        (SELECT min(due) FROM entry WHERE destination = NEW.destination AND state = 'waiting')
+    WHERE name = NEW.destination AND OLD.state = 'waiting' AND OLD.due <= edge AND edge IS NOT
+        (SELECT min(due) FROM entry WHERE destination = NEW.destination AND state = 'waiting');
+END;
+
+CREATE TRIGGER entry_left AFTER DELETE ON entry BEGIN
+    UPDATE destination SET
+        waiting  = waiting  - (OLD.state = 'waiting'),
+        held     = held     - (OLD.state = 'held'),
+        relaying = relaying - (OLD.state = 'relaying')
+    WHERE name = OLD.destination;
+    UPDATE destination SET edge =
+        (SELECT min(due) FROM entry WHERE destination = OLD.destination AND state = 'waiting')
+    WHERE name = OLD.destination AND OLD.state = 'waiting' AND OLD.due <= edge AND edge IS NOT
+        (SELECT min(due) FROM entry WHERE destination = OLD.destination AND state = 'waiting');
+END;
+
+CREATE TABLE attempt (
+    id          INTEGER PRIMARY KEY AUTOINCREMENT,  -- never given twice: a late settlement cannot meet another attempt
+    message     INTEGER NOT NULL REFERENCES message ON DELETE CASCADE,
+    entry       INTEGER NOT NULL,
+    relayer     INTEGER NOT NULL,
+    started     REAL    NOT NULL,
+    ended       REAL,
+    outcome     TEXT,                               -- Outcome as JSON
+    interrupted INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+CREATE INDEX attempt_message ON attempt (message);
+
+CREATE TABLE taken_key (
+    key         TEXT    NOT NULL PRIMARY KEY,
+    message     INTEGER NOT NULL                    -- the number it had; the message may have left since
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE exchange (
+    destination TEXT    NOT NULL REFERENCES destination ON DELETE CASCADE,
+    preference  INTEGER NOT NULL,                   -- 0 is the best
+    host        TEXT    NOT NULL,
+    PRIMARY KEY (destination, preference)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX exchange_host ON exchange (host);
+
+CREATE TABLE suspension (
+    destination TEXT    NOT NULL PRIMARY KEY,       -- "*" is the whole relay
+    since       REAL    NOT NULL,
+    until       REAL    NOT NULL,
+    "by"        TEXT    NOT NULL,
+    reason      TEXT    NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE mark (
+    host        TEXT    NOT NULL PRIMARY KEY,
+    since       REAL    NOT NULL,
+    until       REAL    NOT NULL,
+    "by"        TEXT    NOT NULL,
+    reason      TEXT    NOT NULL,
+    last        TEXT                                -- Outcome as JSON
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE operation (
+    id          INTEGER PRIMARY KEY AUTOINCREMENT,
+    kind        TEXT    NOT NULL,                   -- kind of the event that tells of it
+    verb        TEXT    NOT NULL,
+    filter      TEXT    NOT NULL,
+    "by"        TEXT    NOT NULL,
+    reason      TEXT    NOT NULL,
+    at          REAL    NOT NULL,
+    messages    INTEGER NOT NULL DEFAULT 0,         -- what it touched so far
+    recipients  INTEGER NOT NULL DEFAULT 0,
+    skipped     INTEGER NOT NULL DEFAULT 0,
+    last        INTEGER NOT NULL DEFAULT 0,         -- the last message it touched
+    finished    INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+CREATE TABLE event (
+    seq         INTEGER PRIMARY KEY AUTOINCREMENT,
+    at          REAL    NOT NULL,
+    kind        TEXT    NOT NULL,
+    "by"        TEXT    NOT NULL,
+    message     INTEGER NOT NULL,
+    entry       INTEGER NOT NULL,
+    sender      TEXT    NOT NULL,
+    recipient   TEXT    NOT NULL,
+    destination TEXT    NOT NULL,
+    host        TEXT    NOT NULL,
+    outcome     TEXT,                               -- Outcome as JSON
+    text        TEXT    NOT NULL
+) STRICT;
+
+CREATE INDEX event_message ON event (message) WHERE message > 0;

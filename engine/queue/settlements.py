@@ -1,0 +1,74 @@
+"""Settlements: what an attempt came to becomes a change of the store, with the bounce it calls for, at once."""
+
+from engine.queue.arrivals import enqueue
+from engine.queue.claims import remove_if_finished
+from engine.queue.queue import EntryResult, QueueError, Settlement
+from engine.queue.rows import outcome_json, storable
+from engine.queue.writer import Transaction
+
+
+def settle(tx: Transaction, settlement: Settlement, give_up_after: float) -> None:
+    """Apply a settlement whole. Raises QueueError for an entry that is not being relayed by this attempt."""
+    message = settlement.message
+    answered: EntryResult | None = None
+    destination = ""
+    for result in settlement.results:
+        destination = _end_attempt(tx, message, result)
+        if result.due is None:
+            tx.execute("DELETE FROM entry WHERE message = ? AND number = ?", (message, result.number))
+        else:
+            _wait_again(tx, message, result, result.due)
+        if result.attempt:
+            answered = result
+    if answered is not None:
+        tx.execute(
+            "UPDATE destination SET last = ?, last_at = ? WHERE name = ?",
+            (outcome_json(answered.outcome), tx.now, destination),
+        )
+    remove_if_finished(tx, message)
+    tx.record(*settlement.events)
+    if settlement.bounce is not None:
+        enqueue(tx, settlement.bounce, give_up_after)
+
+
+def _end_attempt(tx: Transaction, message: int, result: EntryResult) -> str:
+    """Close the record of the attempt and give the entry's destination."""
+    row = tx.execute(
+        "SELECT destination, giving_up FROM entry WHERE message = ? AND number = ? AND state = 'relaying'",
+        (message, result.number),
+    ).fetchone()
+    # A claim to give up has no attempt on record, and only such a claim has none.
+    running = row is not None and bool(row[1]) == (result.attempt == 0)
+    if running and result.attempt:
+        cursor = tx.execute(
+            "UPDATE attempt SET ended = ?, outcome = ? "
+            "WHERE id = ? AND message = ? AND entry = ? AND ended IS NULL AND NOT interrupted",
+            (tx.now, outcome_json(result.outcome), result.attempt, message, result.number),
+        )
+        running = cursor.rowcount == 1
+    if not running:
+        raise QueueError(f"attempt {result.attempt} at {message}.{result.number} is not running")
+    return str(row[0])
+
+
+def _wait_again(tx: Transaction, message: int, result: EntryResult, due: float) -> None:
+    """Back to waiting, or held where an order was given meanwhile. Words count only where there was an attempt."""
+    tried = result.attempt != 0
+    tx.execute(
+        "UPDATE entry SET state = iif(ordered IS NULL, 'waiting', 'held'), giving_up = 0, due = ?, "
+        "attempts = attempts + ?, "
+        "last = iif(?, ?, last), last_line = iif(?, ?, last_line), last_at = iif(?, ?, last_at) "
+        "WHERE message = ? AND number = ?",
+        (
+            due,
+            tried,
+            tried,
+            outcome_json(result.outcome),
+            tried,
+            storable(result.outcome.line),
+            tried,
+            tx.now,
+            message,
+            result.number,
+        ),
+    )

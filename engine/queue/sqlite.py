@@ -1,0 +1,291 @@
+"""The default store: one SQLite file in the spool, one writer, and readers that never wait for it."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Coroutine, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from engine.clock import Clock
+from engine.events import ENGINE, Event
+from engine.queue import arrivals, destinations, listing, orders, settlements, standing
+from engine.queue import claims as claiming
+from engine.queue.filter import Filter
+from engine.queue.queue import (
+    Changed,
+    Claim,
+    Destination,
+    HeldBack,
+    Mark,
+    Message,
+    NewMessage,
+    Queue,
+    QueueError,
+    Selection,
+    Settlement,
+    Suspension,
+    Totals,
+    Window,
+)
+from engine.queue.readers import Readers
+from engine.queue.writer import Transaction, Writer
+from engine.text import clean
+
+T = TypeVar("T")
+
+FILE = "queue.db"
+GIVE_UP_AFTER = 5 * 86400.0  # seconds; RFC 5321 4.5.4.1: at least 4-5 days
+TIDY_EVERY = 3600.0  # seconds between two looks for idle destinations
+
+_log = logging.getLogger(__name__)
+
+
+class SqliteQueue(Queue):
+    """The durable queue in `directory`/queue.db (mode 0600), made by `open` where there is none.
+
+    `give_up_after` is in seconds from arrival. Of the events the newest `events_kept` are kept. Only one engine may
+    have it open: see that the spool is locked before.
+    """
+
+    def __init__(
+        self, directory: Path, clock: Clock, *, give_up_after: float = GIVE_UP_AFTER, events_kept: int = 100_000
+    ) -> None:
+        self.on_events: Callable[[Sequence[Event]], None] = lambda _: None
+        self._path = directory / FILE
+        self._clock = clock
+        self._give_up_after = give_up_after
+        self._events_kept = events_kept
+        self._due_counts = destinations.DueCounts()
+        self._tidied = 0.0
+        self._running: set[asyncio.Task[Any]] = set()
+        self._writer_or_none: Writer | None = None
+        self._readers_or_none: Readers | None = None
+
+    # -- life -----------------------------------------------------------------------------------------------------
+
+    async def open(self) -> int:
+        writer = Writer(self._path, self._clock, self._deliver, self._events_kept)
+        await writer.open()
+        self._writer_or_none, self._readers_or_none = writer, Readers(self._path)
+        try:
+            interrupted = await writer.do(_recover)
+            await self._readers.ask(listing.newest_message)  # a read-only connection is open from now on: see close()
+        except BaseException:
+            await self.close()
+            raise
+        return interrupted
+
+    async def close(self) -> None:
+        if self._writer_or_none is None or self._readers_or_none is None:
+            return
+        writer, readers = self._writer_or_none, self._readers_or_none
+        while self._running:
+            await asyncio.wait(self._running)
+        await writer.close()
+        await readers.close()
+        # The last connection to close copies the log into the file, unless it may only read. After a failed write
+        # nothing more is to be written.
+        parts: list[Writer | Readers] = [writer, readers] if writer.broken else [readers, writer]
+        for part in parts:
+            part.disconnect()
+        self._writer_or_none = self._readers_or_none = None
+
+    @property
+    def broken(self) -> str:
+        return self._writer_or_none.broken if self._writer_or_none is not None else ""
+
+    # -- in -------------------------------------------------------------------------------------------------------
+
+    async def enqueue(self, message: NewMessage) -> int:
+        return await self._writer.do(
+            lambda tx: arrivals.enqueue(tx, message, self._give_up_after), weight=len(message.content)
+        )
+
+    async def forget_key(self, key: str) -> None:
+        await self._writer.do(lambda tx: arrivals.forget_key(tx, key))
+
+    # -- choose and claim -----------------------------------------------------------------------------------------
+
+    async def due_destinations(self, limit: int, without: Collection[str] = ()) -> list[str]:
+        now, left_out = self._clock.now(), tuple(without)
+        return await self._readers.ask(lambda c: destinations.due_destinations(c, limit, left_out, now=now))
+
+    async def next_due(self) -> float | None:
+        now = self._clock.now()
+        return await self._readers.ask(lambda c: destinations.next_due(c, now=now))
+
+    async def claim(self, destination: str, limit: int, relayer: int, recipients: int = 50) -> list[Claim]:
+        return await self._writer.do(lambda tx: claiming.claim(tx, destination, limit, relayer, recipients))
+
+    async def content(self, message: int) -> bytes:
+        return await self._readers.ask(lambda c: listing.content(c, message))
+
+    async def settle(self, settlement: Settlement) -> None:
+        weight = len(settlement.bounce.content) if settlement.bounce is not None else 0
+        await self._writer.do(lambda tx: settlements.settle(tx, settlement, self._give_up_after), weight=weight)
+
+    async def put_back(self, claims: Sequence[Claim], why: str) -> None:
+        _log.debug("%d messages put back: %s", len(claims), clean(why))
+        await self._writer.do(lambda tx: claiming.put_back(tx, claims))
+
+    async def set_aside(self, claim: Claim, why: str) -> None:
+        await self._writer.do(lambda tx: claiming.set_aside(tx, claim, why))
+
+    async def note_destination(self, destination: str, exchanges: Sequence[str]) -> None:
+        await self._writer.do(lambda tx: standing.note_destination(tx, destination, exchanges))
+
+    async def block(self, destination: str, until: float, why: str) -> None:
+        await self._writer.do(lambda tx: standing.block(tx, destination, until, why))
+
+    async def unblock(self, destinations: Sequence[str]) -> None:
+        await self._writer.do(lambda tx: standing.unblock(tx, destinations))
+
+    async def overdue(self, limit: int) -> list[Claim]:
+        while await self._writer.do(claiming.carry_out_drops) == claiming.DROPS_AT_ONCE:
+            pass
+        tidy = self._clock.now() >= self._tidied + TIDY_EVERY
+        if tidy:
+            self._tidied = self._clock.now()
+        return await self._writer.do(lambda tx: _overdue(tx, limit, tidy=tidy))
+
+    # -- see ------------------------------------------------------------------------------------------------------
+
+    async def totals(self) -> Totals:
+        now = self._clock.now()
+        return await self._see(lambda c: destinations.totals(c, self._due_counts, now=now))
+
+    async def window(self, filter: Filter, sort: str, offset: int, limit: int) -> Window:
+        now = self._clock.now()
+        return await self._see(lambda c: listing.window(c, filter, sort, offset, limit, now=now))
+
+    async def message(self, number: int) -> Message:
+        return await self._see(lambda c: listing.message(c, number))
+
+    async def destinations(self, match: str, sort: str, offset: int, limit: int) -> tuple[int, tuple[Destination, ...]]:
+        now, counts = self._clock.now(), self._due_counts
+        return await self._see(lambda c: destinations.destinations(c, match, sort, offset, limit, counts, now=now))
+
+    async def destination(self, name: str) -> Destination:
+        now = self._clock.now()
+        return await self._see(lambda c: destinations.destination(c, name, self._due_counts, now=now))
+
+    async def select(self, filter: Filter, newest: int | None = None) -> Selection:
+        now = self._clock.now()
+        return await self._see(lambda c: listing.select(c, filter, newest, now=now))
+
+    # -- the operator's orders ------------------------------------------------------------------------------------
+
+    async def retry(self, filter: Filter, by: str, newest: int | None = None) -> Changed:
+        return await self._order(orders.retry(by, self._clock.now()), filter, newest)
+
+    async def hold(self, filter: Filter, by: str, reason: str, newest: int | None = None) -> Changed:
+        return await self._order(orders.hold(by, reason), filter, newest)
+
+    async def release(self, filter: Filter, by: str, newest: int | None = None) -> Changed:
+        return await self._order(orders.release(by), filter, newest)
+
+    async def give_up(
+        self,
+        order: Literal["bounce", "drop"],
+        filter: Filter,
+        by: str,
+        reason: str,
+        at: float,
+        newest: int | None = None,
+    ) -> Changed:
+        return await self._order(orders.give_up(order, by, reason, at), filter, newest)
+
+    async def undo(self, operation: int, by: str) -> Changed:
+        return await self._to_its_end(self._orders.undo(operation, by))
+
+    async def suspend(self, suspension: Suspension) -> None:
+        await self._writer.do(lambda tx: standing.suspend(tx, suspension))
+
+    async def resume(self, destination: str, by: str) -> bool:
+        return await self._writer.do(lambda tx: standing.resume(tx, destination, by))
+
+    async def suspensions(self) -> tuple[Suspension, ...]:
+        now = self._clock.now()
+        return await self._see(lambda c: destinations.suspensions(c, now))
+
+    # -- bad MX hosts ---------------------------------------------------------------------------------------------
+
+    async def marks(self) -> tuple[Mark, ...]:
+        return await self._readers.ask(standing.marks)
+
+    async def save_mark(self, mark: Mark) -> None:
+        await self._writer.do(lambda tx: standing.save_mark(tx, mark))
+
+    async def remove_mark(self, host: str, by: str) -> int:
+        marked = await self._writer.do(lambda tx: standing.remove_mark(tx, host, by))
+        if not marked or by == ENGINE:
+            return 0
+        return await self._to_its_end(self._orders.make_due(host))
+
+    async def held_back(self, hosts: Sequence[str]) -> tuple[HeldBack, ...]:
+        named = tuple(hosts)
+        return await self._see(lambda c: standing.held_back(c, named))
+
+    # -- events ---------------------------------------------------------------------------------------------------
+
+    async def record(self, *events: Event) -> None:
+        await self._writer.do(lambda tx: tx.record(*events))
+
+    async def events(
+        self,
+        *,
+        before: int | None = None,
+        after: int | None = None,
+        message: int | None = None,
+        match: str = "",
+        limit: int = 100,
+    ) -> tuple[Event, ...]:
+        return await self._see(
+            lambda c: listing.events(c, before=before, after=after, message=message, match=match, limit=limit)
+        )
+
+    # -- within ---------------------------------------------------------------------------------------------------
+
+    @property
+    def _writer(self) -> Writer:
+        if self._writer_or_none is None:
+            raise QueueError("the queue is not open")
+        return self._writer_or_none
+
+    @property
+    def _readers(self) -> Readers:
+        if self._readers_or_none is None:
+            raise QueueError("the queue is not open")
+        return self._readers_or_none
+
+    @property
+    def _orders(self) -> orders.Orders:
+        return orders.Orders(self._writer, self._readers, self._clock)
+
+    async def _see(self, question: Callable[..., T]) -> T:
+        return await self._readers.ask(question, console=True)
+
+    async def _order(self, order: orders.Order, filter: Filter, newest: int | None) -> Changed:
+        return await self._to_its_end(self._orders.carry_out(order, filter, newest))
+
+    async def _to_its_end(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do what takes several transactions in a task of its own: who asked may go, the order is still carried out."""
+        task = asyncio.ensure_future(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return await asyncio.shield(task)
+
+    def _deliver(self, events: Sequence[Event]) -> None:
+        self.on_events(events)
+
+
+def _recover(tx: Transaction) -> int:
+    orders.end_unfinished(tx)
+    return claiming.recover(tx)
+
+
+def _overdue(tx: Transaction, limit: int, *, tidy: bool) -> list[Claim]:
+    standing.end_suspensions(tx)
+    if tidy:
+        standing.forget_idle(tx)
+    return claiming.overdue(tx, limit)

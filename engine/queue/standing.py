@@ -1,0 +1,151 @@
+"""What stands until its time is over: suspensions, blocks and marks, and the exchanges of a destination."""
+
+import json
+import sqlite3
+from collections.abc import Sequence
+
+from engine.events import ENGINE, Event
+from engine.queue.arrivals import know_destination
+from engine.queue.queue import HeldBack, Mark, Suspension
+from engine.queue.rows import outcome_json, outcome_of, storable
+from engine.queue.writer import Transaction
+
+IDLE_SECONDS = 86400.0  # a destination with nothing in it is forgotten after
+FORGET_AT_ONCE = 1000  # destinations forgotten in one transaction
+KEEP_OPERATIONS = 30 * 86400.0  # seconds
+HELD_BACK_NAMED = 100  # destinations
+ALTERNATES_NAMED = 20  # hosts
+
+
+def suspend(tx: Transaction, suspension: Suspension) -> None:
+    """Keep a suspension, in place of any there was."""
+    name, by, reason = storable(suspension.destination).lower(), storable(suspension.by), storable(suspension.reason)
+    tx.execute(
+        'INSERT OR REPLACE INTO suspension (destination, since, until, "by", reason) VALUES (?, ?, ?, ?, ?)',
+        (name, suspension.since, suspension.until, by, reason),
+    )
+    tx.record(Event(at=tx.now, kind="suspended", by=by, destination=name, text=reason))
+
+
+def resume(tx: Transaction, destination: str, by: str) -> bool:
+    """End a suspension; False when none was in force."""
+    name = storable(destination).lower()
+    cursor = tx.execute("DELETE FROM suspension WHERE destination = ? AND until > ?", (name, tx.now))
+    if cursor.rowcount:
+        tx.record(Event(at=tx.now, kind="resumed", by=by, destination=name))
+    return bool(cursor.rowcount)
+
+
+def end_suspensions(tx: Transaction) -> None:
+    """Remove the suspensions whose time is over, and say so."""
+    ended = tx.execute("SELECT destination FROM suspension WHERE until <= ? ORDER BY until", (tx.now,)).fetchall()
+    for (name,) in ended:
+        tx.execute("DELETE FROM suspension WHERE destination = ?", (name,))
+        tx.record(Event(at=tx.now, kind="resumed", by=ENGINE, destination=name, text="its time was over"))
+
+
+def note_destination(tx: Transaction, destination: str, exchanges: Sequence[str]) -> None:
+    """Remember the hosts of a destination, best first. Nothing is written when they are known."""
+    name = storable(destination).lower()
+    hosts = [storable(host).lower() for host in dict.fromkeys(exchanges)]
+    known = tx.execute("SELECT host FROM exchange WHERE destination = ? ORDER BY preference", (name,)).fetchall()
+    if hosts == [host for (host,) in known]:
+        return
+    know_destination(tx, name)
+    tx.execute("DELETE FROM exchange WHERE destination = ?", (name,))
+    tx.connection.executemany(
+        "INSERT INTO exchange (destination, preference, host) VALUES (?, ?, ?)",
+        [(name, preference, host) for preference, host in enumerate(hosts)],
+    )
+
+
+def block(tx: Transaction, destination: str, until: float, why: str) -> None:
+    """Open no connection before `until`."""
+    name = storable(destination).lower()
+    know_destination(tx, name)
+    tx.execute("UPDATE destination SET blocked_until = ?, blocked_why = ? WHERE name = ?", (until, storable(why), name))
+
+
+def unblock(tx: Transaction, destinations: Sequence[str]) -> None:
+    """Connections may be opened again."""
+    tx.connection.executemany(
+        "UPDATE destination SET blocked_until = 0, blocked_why = '' WHERE name = ? AND blocked_until > 0",
+        [(storable(name).lower(),) for name in destinations],
+    )
+
+
+def save_mark(tx: Transaction, mark: Mark) -> None:
+    """Keep a mark, in place of any the host had."""
+    host, by, reason = storable(mark.host).lower(), storable(mark.by), storable(mark.reason)
+    tx.execute(
+        'INSERT OR REPLACE INTO mark (host, since, until, "by", reason, last) VALUES (?, ?, ?, ?, ?, ?)',
+        (host, mark.since, mark.until, by, reason, outcome_json(mark.last)),
+    )
+    tx.record(Event(at=tx.now, kind="marked bad", by=by, host=host, outcome=mark.last, text=reason))
+
+
+def remove_mark(tx: Transaction, host: str, by: str) -> bool:
+    """Forget a mark and unblock the destinations that have the host among their exchanges; False without a mark."""
+    host = storable(host).lower()
+    if not tx.execute("DELETE FROM mark WHERE host = ?", (host,)).rowcount:
+        return False
+    tx.execute(
+        "UPDATE destination SET blocked_until = 0, blocked_why = '' "
+        "WHERE name IN (SELECT destination FROM exchange WHERE host = ?) AND blocked_until > 0",
+        (host,),
+    )
+    tx.record(Event(at=tx.now, kind="marked good", by=by, host=host))
+    return True
+
+
+def forget_idle(tx: Transaction) -> None:
+    """Forget destinations in which nothing is and of which nothing was heard for a day, and old operations."""
+    long_ago = tx.now - IDLE_SECONDS
+    tx.execute(
+        "DELETE FROM destination WHERE name IN (SELECT name FROM destination WHERE waiting + held + relaying = 0 "
+        "AND touched < ? AND coalesce(last_at, 0) < ? AND blocked_until <= ? "
+        "AND name NOT IN (SELECT destination FROM suspension) LIMIT ?)",
+        (long_ago, long_ago, tx.now, FORGET_AT_ONCE),
+    )
+    tx.execute("DELETE FROM operation WHERE finished AND at < ?", (tx.now - KEEP_OPERATIONS,))
+
+
+def marks(connection: sqlite3.Connection) -> tuple[Mark, ...]:
+    """All marks kept, ended ones too."""
+    rows = connection.execute('SELECT host, since, until, "by", reason, last FROM mark ORDER BY host')
+    return tuple(
+        Mark(host=host, since=since, until=until, by=by, reason=reason, last=outcome_of(last))
+        for host, since, until, by, reason, last in rows
+    )
+
+
+def held_back(connection: sqlite3.Connection, hosts: Sequence[str]) -> tuple[HeldBack, ...]:
+    """What waits because of each of these hosts, all of them bad; see Queue.held_back."""
+    names = [storable(host).lower() for host in hosts]
+    bad = json.dumps(names)
+    return tuple(_held_back(connection, host, name, bad) for host, name in zip(hosts, names, strict=True))
+
+
+def _held_back(connection: sqlite3.Connection, host: str, name: str, bad: str) -> HeldBack:
+    """Give what one host holds back; `bad` is the JSON list of all bad hosts."""
+    good = "x.host NOT IN (SELECT value FROM json_each(?))"
+    stuck = f"NOT EXISTS (SELECT 1 FROM exchange x WHERE x.destination = d.name AND {good})"
+    affected = "FROM exchange b JOIN destination d ON d.name = b.destination WHERE b.host = ? AND d.waiting > 0"
+    waiting, edge = connection.execute(
+        f"SELECT coalesce(sum(d.waiting), 0), min(d.edge) {affected} AND {stuck}", (name, bad)
+    ).fetchone()
+    destinations = connection.execute(
+        f"SELECT d.name {affected} ORDER BY d.waiting DESC, d.name LIMIT ?", (name, HELD_BACK_NAMED)
+    ).fetchall()
+    alternates = connection.execute(
+        f"SELECT DISTINCT x.host FROM exchange x WHERE {good} AND x.destination IN (SELECT d.name {affected}) "
+        "ORDER BY x.host LIMIT ?",
+        (bad, name, ALTERNATES_NAMED),
+    ).fetchall()
+    return HeldBack(
+        host=host,
+        waiting=waiting,
+        destinations=tuple(one for (one,) in destinations),
+        alternates=tuple(one for (one,) in alternates),
+        next_due=edge,
+    )

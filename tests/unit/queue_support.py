@@ -1,0 +1,80 @@
+"""What the tests of the store share: a queue in a temporary spool, and short ways to put mail in and through it."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from engine.events import Event
+from engine.outcome import Outcome
+from engine.queue.filter import Filter
+from engine.queue.queue import Claim, Entry, EntryResult, NewMessage, Settlement
+from engine.queue.sqlite import SqliteQueue
+from tests.clock import FakeClock
+
+ALL = Filter.all()
+LATER = Outcome.of_reply(451, "4.2.1 try later", host="mx1.example.org", phase="RCPT")
+DELIVERED = Outcome.of_reply(250, "2.0.0 ok")
+CONTENT = b"Subject: hi\r\n\r\nhello\r\n"
+
+
+class Spool:
+    """A queue that is open, its clock, and every event it handed on."""
+
+    def __init__(self, directory: Path, clock: FakeClock, **settings: Any) -> None:
+        self.directory = directory
+        self.clock = clock
+        self.queue = SqliteQueue(directory, clock, **settings)
+        self.events: list[Event] = []
+        self.queue.on_events = self.events.extend
+
+    async def add(self, *recipients: str, **fields: Any) -> int:
+        """Queue a message and give its number."""
+        return await self.queue.enqueue(new_message(*recipients, **fields))
+
+    async def claim(self, destination: str = "example.org", limit: int = 100) -> list[Claim]:
+        return await self.queue.claim(destination, limit, 1)
+
+    async def settle(self, claim: Claim, outcome: Outcome, after: float | None = None) -> None:
+        """Settle all entries of a claim alike; `after` seconds they are due again."""
+        due = None if after is None else self.clock.now() + after
+        results = tuple(
+            EntryResult(number=entry.number, attempt=entry.attempt, outcome=outcome, due=due) for entry in claim.entries
+        )
+        await self.queue.settle(Settlement(message=claim.message, results=results))
+
+    async def entries(self, filter: str = "", sort: str = "id") -> tuple[Entry, ...]:
+        return (await self.queue.window(Filter.parse(filter), sort, 0, 1000)).rows
+
+    async def entry(self, message: int, number: int = 1) -> Entry:
+        (found,) = await self.entries(f"id={message}.{number}")
+        return found
+
+    def kinds(self) -> list[str]:
+        return [event.kind for event in self.events]
+
+    def sql(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        """Ask the store's own connection, between two operations."""
+        rows: list[tuple[Any, ...]] = self.queue._writer._connection.execute(query, values).fetchall()
+        return rows
+
+
+@asynccontextmanager
+async def opened(directory: Path, clock: FakeClock | None = None, **settings: Any) -> AsyncIterator[Spool]:
+    """Open a queue in `directory` and close it in the end."""
+    spool = Spool(directory, clock or FakeClock(), **settings)
+    await spool.queue.open()
+    try:
+        yield spool
+    finally:
+        await spool.queue.close()
+
+
+def new_message(*recipients: str, **fields: Any) -> NewMessage:
+    values: dict[str, Any] = {
+        "sender": "ann@example.net",
+        "recipients": recipients or ("bob@example.org",),
+        "content": CONTENT,
+        "origin": "test",
+    }
+    return NewMessage(**(values | fields))

@@ -1,0 +1,324 @@
+"""Claim and settle: what a relayer answers for, what becomes of it, and what a killed engine leaves behind."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from engine.events import Event
+from engine.outcome import Outcome
+from engine.queue.filter import Filter
+from engine.queue.queue import EntryResult, NoSuchMessage, QueueError, Settlement, Suspension
+from tests.clock import FakeClock
+from tests.unit.queue_support import ALL, DELIVERED, LATER, Spool, new_message, opened
+
+
+async def test_a_claim_is_recorded_before_anything_is_dialled(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        number = await spool.add("a@example.org", "b@example.org", "c@example.com")
+        (claim,) = await spool.claim()
+        assert [entry.recipient for entry in claim.entries] == ["a@example.org", "b@example.org"]
+        message = await spool.queue.message(number)
+        assert [entry.state for entry in message.entries] == ["relaying", "relaying", "waiting"]
+        assert [(attempt.entry, attempt.relayer, attempt.ended) for attempt in message.attempts] == [
+            (1, 1, None),
+            (2, 1, None),
+        ]
+        assert await spool.claim() == []
+
+
+async def test_a_claim_takes_the_oldest_due_first_within_its_limits(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        late = await spool.add()
+        (claim,) = await spool.claim()
+        await spool.settle(claim, LATER, after=60)
+        await spool.clock.advance(10)
+        numbers = [await spool.add(*(f"u{n}@example.org" for n in range(5))) for _ in range(3)]
+        await spool.clock.advance(100)
+        claims = await spool.queue.claim("example.org", 2, 1, recipients=3)
+        assert [(one.message, len(one.entries)) for one in claims] == [(numbers[0], 3), (numbers[1], 3)]
+        rest = await spool.queue.claim("example.org", 10, 1, recipients=3)
+        assert [(one.message, len(one.entries)) for one in rest] == [
+            (numbers[0], 2),
+            (numbers[1], 2),
+            (numbers[2], 3),
+            (late, 1),
+        ]
+
+
+async def test_what_is_not_due_is_not_claimed(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        await spool.add()
+        (claim,) = await spool.claim()
+        await spool.settle(claim, LATER, after=300)
+        assert await spool.claim() == []
+        assert await spool.queue.due_destinations(10) == []
+        assert await spool.queue.next_due() == spool.clock.now() + 300
+        await spool.clock.advance(300)
+        assert await spool.queue.due_destinations(10) == ["example.org"]
+        (again,) = await spool.claim()
+        assert (again.entries[0].attempts, again.entries[0].last) == (1, LATER)
+
+
+async def test_destinations_take_turns_the_one_served_longest_ago_first(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        for name in ("a", "b", "c"):
+            for _ in range(3):
+                await spool.add(f"x@{name}.example")
+        served = []
+        for _ in range(6):
+            (next_one,) = await spool.queue.due_destinations(1)
+            served.append(next_one)
+            await spool.claim(next_one, limit=1)
+        assert served == ["a.example", "b.example", "c.example"] * 2
+        await spool.add("x@new.example")
+        assert await spool.queue.due_destinations(9) == ["a.example", "b.example", "new.example", "c.example"]
+        assert await spool.queue.due_destinations(9, without=["b.example"]) == ["a.example", "new.example", "c.example"]
+
+
+async def test_a_suspended_or_blocked_destination_is_not_served(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        await spool.add("x@a.example", "x@b.example")
+        now = spool.clock.now()
+        await spool.queue.suspend(suspension("a.example", now, 60))
+        await spool.queue.block("b.example", now + 30, "connect: refused")
+        assert await spool.queue.due_destinations(9) == []
+        assert await spool.claim("a.example") == await spool.claim("b.example") == []
+        assert await spool.queue.next_due() == now + 30
+        await spool.clock.advance(30)
+        assert await spool.queue.due_destinations(9) == ["b.example"]
+        await spool.clock.advance(30)
+        assert await spool.queue.due_destinations(9) == ["a.example", "b.example"]
+
+
+async def test_while_the_relay_is_suspended_nothing_is_served(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        await spool.add()
+        now = spool.clock.now()
+        await spool.queue.suspend(suspension("*", now, 60))
+        assert await spool.queue.due_destinations(9) == []
+        assert await spool.claim() == []
+        assert await spool.queue.next_due() == now + 60
+        await spool.queue.resume("*", "oncall")
+        assert len(await spool.claim()) == 1
+
+
+async def test_a_delivered_message_leaves_with_its_body_and_attempts(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        number = await spool.add()
+        (claim,) = await spool.claim()
+        await spool.settle(claim, DELIVERED)
+        with pytest.raises(NoSuchMessage):
+            await spool.queue.message(number)
+        with pytest.raises(NoSuchMessage):
+            await spool.queue.content(number)
+        assert spool.sql("SELECT (SELECT count(*) FROM body), (SELECT count(*) FROM attempt)") == [(0, 0)]
+
+
+async def test_each_recipient_is_settled_by_itself_and_the_rest_of_the_message_stays(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        number = await spool.add("a@example.org", "b@example.org")
+        (claim,) = await spool.claim()
+        first, second = claim.entries
+        due = spool.clock.now() + 300
+        told = Event(at=spool.clock.now(), kind="delivered", message=number, entry=1, outcome=DELIVERED)
+        await spool.queue.settle(
+            Settlement(
+                message=number,
+                results=(
+                    EntryResult(number=1, attempt=first.attempt, outcome=DELIVERED),
+                    EntryResult(number=2, attempt=second.attempt, outcome=LATER, due=due),
+                ),
+                events=(told,),
+            )
+        )
+        (entry,) = (await spool.queue.message(number)).entries
+        assert (entry.number, entry.state, entry.due, entry.attempts, entry.last) == (2, "waiting", due, 1, LATER)
+        assert [attempt.outcome for attempt in (await spool.queue.message(number)).attempts] == [DELIVERED, LATER]
+        destination = await spool.queue.destination("example.org")
+        assert (destination.last, destination.last_at) == (LATER, spool.clock.now())
+        assert (spool.events[-1].kind, spool.events[-1].outcome) == ("delivered", DELIVERED)
+
+
+async def test_the_bounce_is_queued_in_the_transaction_that_removes_the_message(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        number = await spool.add()
+        (claim,) = await spool.claim()
+        before = spool.queue._writer.groups
+        bounce = new_message("ann@example.net", sender="", origin=f"bounce of {number}")
+        no = Outcome.of_reply(550, "5.1.1 no such user")
+        result = EntryResult(number=1, attempt=claim.entries[0].attempt, outcome=no)
+        await spool.queue.settle(Settlement(message=number, results=(result,), bounce=bounce))
+        assert spool.queue._writer.groups == before + 1
+        (entry,) = await spool.entries()
+        assert (entry.sender, entry.recipient) == ("", "ann@example.net")
+
+
+async def test_an_attempt_is_settled_once(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        await spool.add()
+        (claim,) = await spool.claim()
+        await spool.settle(claim, LATER, after=0)
+        with pytest.raises(QueueError, match="is not running"):
+            await spool.settle(claim, DELIVERED)
+        (again,) = await spool.claim()
+        with pytest.raises(QueueError, match="is not running"):
+            await spool.settle(claim, DELIVERED)
+        await spool.settle(again, DELIVERED)
+        assert (await spool.queue.totals()).destinations == 0
+
+
+async def test_what_is_put_back_is_as_it_was_before(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        number = await spool.add()
+        before = await spool.entry(number)
+        await spool.queue.put_back(await spool.claim(), "the connection was closed")
+        assert await spool.entry(number) == before
+        assert (await spool.queue.message(number)).attempts == ()
+        assert len(await spool.claim()) == 1
+
+
+async def test_a_claim_put_back_late_does_not_disturb_the_next_one(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        number = await spool.add()
+        (claim,) = await spool.claim()
+        await spool.settle(claim, LATER, after=0)
+        await spool.claim()
+        await spool.queue.put_back([claim], "late")
+        assert (await spool.entry(number)).state == "relaying"
+
+
+async def test_what_cannot_be_read_is_set_aside_and_shown(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        number = await spool.add()
+        other = await spool.add()
+        spool.sql("UPDATE body SET content = x'00' WHERE message = ?", number)
+        damaged, fine = await spool.claim()
+        with pytest.raises(QueueError, match="damaged"):
+            await spool.queue.content(damaged.message)
+        await spool.queue.set_aside(damaged, "the body is damaged")
+        await spool.settle(fine, DELIVERED)
+        entry = await spool.entry(number)
+        assert (entry.state, entry.ordered, entry.by, entry.reason) == (
+            "held",
+            "hold",
+            "engine",
+            "the body is damaged",
+        )
+        assert [event.message for event in spool.events if event.kind == "damaged"] == [number]
+        assert other not in {one.message for one in await spool.entries()}
+
+
+async def test_a_missing_body_is_told_from_a_missing_message(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        number = await spool.add()
+        spool.sql("DELETE FROM body")
+        with pytest.raises(QueueError, match="missing"):
+            await spool.queue.content(number)
+        with pytest.raises(NoSuchMessage):
+            await spool.queue.content(number + 1)
+
+
+async def test_what_expired_while_waiting_is_claimed_to_be_given_up(tmp_path: Path) -> None:
+    async with opened(tmp_path, give_up_after=1000) as spool:
+        await spool.add("a@example.org", "b@example.com")
+        (claim,) = await spool.claim()
+        await spool.settle(claim, LATER, after=5000)
+        assert await spool.queue.overdue(9) == []
+        await spool.clock.advance(999)
+        assert await spool.queue.next_due() == spool.clock.now() - 999  # b is due since it came
+        await spool.clock.advance(1)
+        first, second = await spool.queue.overdue(9)
+        assert {first.destination, second.destination} == {"example.org", "example.com"}
+        (entry,) = first.entries if first.destination == "example.org" else second.entries
+        assert (entry.attempt, entry.attempts, entry.given_up, entry.last) == (0, 1, "", LATER)
+        assert await spool.queue.overdue(9) == []
+        for one in (first, second):
+            await spool.settle(one, Outcome.permanent("expired", enhanced="5.4.7"))
+        assert (await spool.queue.totals()).destinations == 0
+
+
+async def test_overdue_claims_no_more_than_asked(tmp_path: Path) -> None:
+    async with opened(tmp_path, give_up_after=10) as spool:
+        for _ in range(3):
+            await spool.add()
+        await spool.clock.advance(10)
+        assert [len(await spool.queue.overdue(2)) for _ in range(3)] == [2, 1, 0]
+
+
+async def test_a_claim_to_give_up_that_is_put_back_is_overdue_again(tmp_path: Path) -> None:
+    async with opened(tmp_path, give_up_after=10) as spool:
+        await spool.add()
+        await spool.clock.advance(10)
+        await spool.queue.put_back(await spool.queue.overdue(9), "no room for the bounce")
+        assert len(await spool.queue.overdue(9)) == 1
+
+
+async def test_a_bounce_that_cannot_be_made_is_not_tried_for_ever(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        number = await spool.add()
+        await spool.queue.give_up("bounce", ALL, "oncall", "", spool.clock.now())
+        (claim,) = await spool.queue.overdue(9)
+        await spool.queue.set_aside(claim, "the body is damaged")
+        assert await spool.queue.overdue(9) == []
+        assert (await spool.entry(number)).ordered == "hold"
+
+
+async def killed(spool: Spool, to: Path) -> Path:
+    """Copy the files as a killed engine would leave them."""
+    await spool.queue.record()
+    to.mkdir()
+    for path in spool.directory.iterdir():
+        shutil.copy(path, to)
+    return to
+
+
+async def test_a_killed_engine_finds_its_claims_waiting_and_their_attempts_interrupted(tmp_path: Path) -> None:
+    clock = FakeClock()
+    async with opened(tmp_path / "one", clock) as spool:
+        number = await spool.add("a@example.org", "b@example.org", "c@example.com")
+        await spool.claim()
+        two = await killed(spool, tmp_path / "two")
+    again = Spool(two, clock)
+    assert await again.queue.open() == 2
+    message = await again.queue.message(number)
+    assert [entry.state for entry in message.entries] == ["waiting"] * 3
+    assert [entry.attempts for entry in message.entries] == [0] * 3
+    assert [(attempt.interrupted, attempt.ended) for attempt in message.attempts] == [(True, None)] * 2
+    assert [(event.kind, event.entry) for event in again.events] == [("interrupted", 1), ("interrupted", 2)]
+    (claim,) = await again.claim()
+    await again.settle(claim, DELIVERED)
+    await again.queue.close()
+
+
+async def test_an_order_given_while_relaying_outlives_a_killed_engine(tmp_path: Path) -> None:
+    clock = FakeClock()
+    async with opened(tmp_path / "one", clock) as spool:
+        held, bounced = await spool.add(), await spool.add()
+        await spool.claim()
+        await spool.queue.hold(Filter.of_ids([held]), "oncall", "")
+        await spool.queue.give_up("bounce", Filter.of_ids([bounced]), "oncall", "", clock.now())
+        two = await killed(spool, tmp_path / "two")
+    async with opened(two, clock) as again:
+        assert [(e.state, e.ordered) for e in await again.entries()] == [("held", "hold"), ("held", "bounce")]
+        assert [one.message for one in await again.queue.overdue(9)] == [bounced]
+
+
+async def test_giving_up_that_was_cut_short_is_overdue_again(tmp_path: Path) -> None:
+    clock = FakeClock()
+    async with opened(tmp_path / "one", clock, give_up_after=100) as spool:
+        bounced = await spool.add()
+        await spool.queue.give_up("bounce", ALL, "oncall", "wrong list", clock.now())
+        await spool.add()
+        await clock.advance(100)
+        assert len(await spool.queue.overdue(9)) == 2
+        two = await killed(spool, tmp_path / "two")
+    again = Spool(two, clock)
+    assert await again.queue.open() == 2
+    claims = {one.message: one.entries[0].given_up for one in await again.queue.overdue(9)}
+    assert claims == {bounced: "bounced by oncall: wrong list", bounced + 1: ""}
+    await again.queue.close()
+
+
+def suspension(destination: str, now: float, seconds: float) -> Suspension:
+    return Suspension(destination=destination, since=now, until=now + seconds, by="oncall", reason="maintenance")

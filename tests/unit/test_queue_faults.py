@@ -1,0 +1,213 @@
+"""When the disk is full, broken, or holds what this version does not know."""
+
+import asyncio
+import sqlite3
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from engine.events import Event
+from engine.outcome import Outcome
+from engine.queue.filter import Filter
+from engine.queue.queue import EntryResult, QueueBroken, QueueError, QueueFull, Settlement, Suspension
+from tests.clock import FakeClock
+from tests.unit.queue_support import ALL, DELIVERED, LATER, Spool, new_message, opened
+
+
+async def limit_pages(spool: Spool, more: int) -> None:
+    """Let the file grow by so many pages and no further."""
+    await spool.queue._writer.do(
+        lambda tx: tx.execute(
+            f"PRAGMA max_page_count = {tx.execute('PRAGMA page_count').fetchone()[0] + more}"
+        ).fetchone()
+    )
+
+
+async def test_a_full_disk_refuses_and_works_again_once_freed(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        first = await spool.add()
+        await limit_pages(spool, 4)
+        big = new_message(content=b"x" * 100_000)
+        with pytest.raises(QueueFull, match="no room"):
+            await spool.queue.enqueue(big)
+        assert [entry.message for entry in await spool.entries()] == [first]
+        assert spool.queue.broken == ""
+        await limit_pages(spool, 1000)
+        assert await spool.queue.enqueue(big) > first
+
+
+@pytest.mark.parametrize("room", range(0, 12, 2))
+async def test_a_disk_that_fills_anywhere_leaves_no_half_message(tmp_path: Path, room: int) -> None:
+    async with opened(tmp_path) as spool:
+        await limit_pages(spool, room)
+        names = [f"user-{n}@{'d' * 50}{n}.example" for n in range(60)]
+        results = await asyncio.gather(
+            *(spool.add(*names, content=b"x" * 9000, key=f"key-{n}") for n in range(3)), return_exceptions=True
+        )
+        kept = [result for result in results if isinstance(result, int)]
+        assert all(isinstance(result, int | QueueFull) for result in results)
+        assert {entry.message for entry in await spool.entries()} == set(kept)
+        assert spool.sql("SELECT count(*) FROM body") == spool.sql("SELECT count(*) FROM message") == [(len(kept),)]
+        assert spool.sql("SELECT count(*) FROM entry") == [(60 * len(kept),)]
+        assert spool.sql("SELECT count(*) FROM taken_key") == [(len(kept),)]
+
+
+async def test_what_frees_room_is_done_though_its_group_found_the_disk_full(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        await spool.add(content=b"x" * 50_000)
+        (claim,) = await spool.claim()
+        await limit_pages(spool, 0)
+        full, done = await asyncio.gather(
+            spool.add(content=b"x" * 100_000), spool.settle(claim, DELIVERED), return_exceptions=True
+        )
+        assert isinstance(full, QueueFull)
+        assert done is None
+        assert await spool.entries() == ()
+
+
+class Failing:
+    """A connection that fails at the statements that begin with `statement`."""
+
+    def __init__(self, connection: sqlite3.Connection, statement: str, message: str) -> None:
+        self._connection = connection
+        self._statement = statement
+        self._message = message
+        self.tried = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def execute(self, query: str, *values: Any) -> Any:
+        if query.startswith(self._statement):
+            self.tried += 1
+            raise sqlite3.OperationalError(self._message)
+        return self._connection.execute(query, *values)
+
+
+def fail_at(spool: Spool, statement: str, message: str = "disk I/O error") -> Failing:
+    writer = spool.queue._writer
+    failing = Failing(writer._connection, statement, message)
+    writer._connection = cast(sqlite3.Connection, failing)
+    return failing
+
+
+@pytest.mark.parametrize("statement", ["BEGIN", "COMMIT", "INSERT INTO body"])
+async def test_after_a_failed_write_nothing_more_is_written(tmp_path: Path, statement: str) -> None:
+    async with opened(tmp_path) as spool:
+        number = await spool.add()
+        failing = fail_at(spool, statement)
+        results = await asyncio.gather(spool.add(), spool.add(), return_exceptions=True)
+        assert [type(result) for result in results] == [QueueBroken, QueueBroken]
+        assert "disk I/O error" in spool.queue.broken
+        with pytest.raises(QueueBroken, match="start the engine anew"):
+            await spool.queue.record()
+        assert failing.tried == 1
+        assert await spool.queue.content(number)  # what is there can still be read
+
+
+async def test_a_commit_that_finds_the_disk_full_is_undone_and_later_ones_go_on(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        whole = spool.queue._writer._connection
+        fail_at(spool, "COMMIT", "database or disk is full")
+        results = await asyncio.gather(spool.add(), spool.add(), return_exceptions=True)
+        assert [type(result) for result in results] == [QueueFull, QueueFull]
+        spool.queue._writer._connection = whole
+        assert await spool.add()
+        assert len(await spool.entries()) == 1
+
+
+async def test_a_failed_sync_while_the_log_is_copied_counts_as_a_failed_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.queue.writer.CHECKPOINT_GROUPS", 1)
+    async with opened(tmp_path) as spool:
+        fail_at(spool, "PRAGMA wal_checkpoint")
+        await spool.add()
+        for _ in range(100):
+            if spool.queue.broken:
+                break
+            await asyncio.sleep(0.01)
+        with pytest.raises(QueueBroken):
+            await spool.add()
+
+
+async def test_a_broken_store_closes_without_writing(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        await spool.add()
+        before = (tmp_path / "queue.db").read_bytes()
+        fail_at(spool, "COMMIT")
+        with pytest.raises(QueueBroken):
+            await spool.add()
+    assert (tmp_path / "queue.db").read_bytes() == before
+    async with opened(tmp_path) as spool:
+        assert len(await spool.entries()) >= 1
+
+
+async def test_a_surrogate_in_any_text_fails_no_settlement(tmp_path: Path) -> None:
+    bad = "caf\udce9"
+    async with opened(tmp_path) as spool:
+        number = await spool.add(subject=bad, message_id=bad, origin=bad, key=bad)
+        (claim,) = await spool.claim()
+        outcome = Outcome(kind="transient", code=451, text=bad, host=bad, enhanced=bad, phase=bad)
+        results = (EntryResult(number=1, attempt=claim.entries[0].attempt, outcome=outcome, due=spool.clock.now()),)
+        told = Event(at=0, kind="deferred", text=bad, host=bad, recipient=bad, by=bad, outcome=outcome)
+        await spool.queue.settle(Settlement(message=number, results=results, events=(told,)))
+        entry = await spool.entry(number)
+        assert entry.subject == "caf\\xe9"
+        assert entry.last is not None
+        assert entry.last.text == "caf\\xe9"
+        assert spool.events[-1].text == "caf\\xe9"
+        await spool.queue.block("example.org", 0, bad)
+        await spool.queue.note_destination("example.org", [bad])
+        await spool.queue.suspend(Suspension(destination=bad, since=0, until=9e9, by=bad, reason=bad))
+        await spool.queue.hold(ALL, bad, bad)
+        await spool.queue.give_up("bounce", ALL, bad, bad, 0)
+        assert await spool.queue.events(match=bad)
+        assert await spool.queue.destinations(bad, "name", 0, 9) == (0, ())
+        assert (await spool.queue.destination(bad)).waiting == 0
+        await spool.queue.forget_key(bad)
+
+
+async def test_a_damaged_row_hides_no_other(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        await spool.add()
+        (claim,) = await spool.claim()
+        await spool.settle(claim, LATER, after=0)
+        await spool.add()
+        spool.sql("UPDATE entry SET last = '{' WHERE last IS NOT NULL")
+        first = (await spool.entries())[0]
+        assert first.last is not None
+        assert "damaged" in first.last.text
+        assert len(await spool.claim()) == 2
+
+
+async def test_a_queue_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        spool.sql("PRAGMA user_version = 99")
+    with pytest.raises(QueueError, match="version 99"):
+        await Spool(tmp_path, spool.clock).queue.open()
+
+
+async def test_what_is_no_queue_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "queue.db").write_bytes(b"this is no database" * 100)
+    spool = Spool(tmp_path, FakeClock())
+    with pytest.raises(QueueError, match="cannot open the queue"):
+        await spool.queue.open()
+    assert spool.queue.broken == ""
+
+
+async def test_a_symbolic_link_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "queue.db").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(QueueError, match="cannot open the queue"):
+        await Spool(tmp_path, FakeClock()).queue.open()
+    assert not (tmp_path / "elsewhere").exists()
+
+
+async def test_hostile_filter_text_is_only_ever_a_value(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        await spool.add()
+        for text in ('"\' OR 1=1 --"', "to~%", "to~_", r"to~\\", "to=%", "subject~'", "to~;DROP"):
+            assert await spool.entries(text) == (), text
+        assert len(await spool.entries("to~bob")) == 1
+        assert str(Filter.parse("to~%")) == "to~%"

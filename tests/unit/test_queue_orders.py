@@ -1,0 +1,242 @@
+"""The operator's orders: exactly what was named, exactly what is reported, and the way back."""
+
+import asyncio
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from engine.outcome import Outcome
+from engine.queue import orders
+from engine.queue.filter import Filter
+from engine.queue.queue import Changed, EntryResult, Settlement
+from tests.unit.queue_support import ALL, DELIVERED, LATER, Spool, opened
+
+
+async def three(spool: Spool) -> tuple[int, int, int]:
+    """One message that waits for its time, one held, one being relayed."""
+    waiting = await spool.add("w@example.com", "w2@example.com")
+    (claim,) = await spool.claim("example.com")
+    await spool.settle(claim, LATER, after=600)
+    held = await spool.add("h@example.org")
+    await spool.queue.hold(Filter.of_ids([held]), "night", "asleep")
+    relaying = await spool.add("r@example.net")
+    await spool.claim("example.net")
+    spool.events.clear()
+    return waiting, held, relaying
+
+
+async def test_retry_makes_due_what_waits_and_unblocks_its_destination(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        await three(spool)
+        await spool.queue.block("example.com", spool.clock.now() + 99, "connect: refused")
+        assert await spool.queue.retry(ALL, "oncall") == Changed(messages=1, recipients=2, skipped=2)
+        assert await spool.queue.due_destinations(9) == ["example.com"]
+        assert [(event.kind, event.by, event.text) for event in spool.events] == [
+            ("retried", "oncall", "retry 2 recipients in 1 message: everything")
+        ]
+
+
+async def test_hold_keeps_from_being_sent_and_skips_what_is_held(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        _, _, relaying = await three(spool)
+        assert await spool.queue.hold(ALL, "oncall", "why") == Changed(messages=2, recipients=3, skipped=1)
+        assert [entry.by for entry in await spool.entries("state=held")] == ["oncall", "oncall", "night"]
+        assert (await spool.entry(relaying)).state == "relaying"
+        assert [event.kind for event in spool.events] == ["held"]
+
+
+async def test_what_is_relayed_is_held_once_its_attempt_has_ended(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        number = await spool.add("a@example.org", "b@example.org")
+        (claim,) = await spool.claim()
+        await spool.queue.hold(ALL, "oncall", "wait")
+        first, second = claim.entries
+        results = (
+            EntryResult(number=1, attempt=first.attempt, outcome=DELIVERED),
+            EntryResult(number=2, attempt=second.attempt, outcome=LATER, due=spool.clock.now() + 60),
+        )
+        await spool.queue.settle(Settlement(message=number, results=results))
+        (entry,) = await spool.entries()
+        assert (entry.state, entry.ordered, entry.reason, entry.attempts) == ("held", "hold", "wait", 1)
+
+
+async def test_a_claim_put_back_is_held_where_that_was_ordered_meanwhile(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        number = await spool.add()
+        claims = await spool.claim()
+        await spool.queue.hold(ALL, "oncall", "")
+        await spool.queue.put_back(claims, "closed")
+        assert (await spool.entry(number)).state == "held"
+
+
+async def test_release_lets_wait_again_until_the_time_it_had(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        waiting, _, _ = await three(spool)
+        due = (await spool.entry(waiting)).due
+        await spool.queue.hold(ALL, "oncall", "")
+        assert await spool.queue.release(ALL, "oncall") == Changed(messages=3, recipients=4)
+        entry = await spool.entry(waiting)
+        assert (entry.state, entry.due, entry.ordered, entry.by) == ("waiting", due, None, "")
+        assert await spool.queue.release(ALL, "oncall") == Changed(messages=0, recipients=0, skipped=4)
+
+
+async def test_release_ends_a_bounce_that_is_not_done(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        await spool.add()
+        await spool.queue.give_up("bounce", ALL, "oncall", "", spool.clock.now() + 10)
+        await spool.queue.release(ALL, "oncall")
+        await spool.clock.advance(20)
+        assert await spool.queue.overdue(9) == []
+        assert (await spool.queue.totals()).waiting == 1
+
+
+async def test_a_bounce_is_only_held_until_its_time_and_then_claimed(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        number = await spool.add()
+        at = spool.clock.now() + 10
+        changed = await spool.queue.give_up("bounce", ALL, "oncall", "wrong list", at)
+        assert (changed.messages, changed.recipients, changed.skipped) == (1, 1, 0)
+        assert changed.operation
+        entry = await spool.entry(number)
+        assert (entry.state, entry.ordered, entry.order_at, entry.by) == ("held", "bounce", at, "oncall")
+        assert await spool.queue.next_due() == at
+        assert await spool.queue.overdue(9) == []
+        await spool.clock.advance(10)
+        (claim,) = await spool.queue.overdue(9)
+        assert (claim.entries[0].attempt, claim.entries[0].given_up) == (0, "bounced by oncall: wrong list")
+
+
+async def test_a_drop_is_carried_out_at_its_time_and_told_of_each_entry(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        number = await spool.add("a@example.org", "b@example.com")
+        await spool.queue.give_up("drop", ALL, "oncall", "runaway", spool.clock.now() + 10)
+        await spool.clock.advance(10)
+        spool.events.clear()
+        assert await spool.queue.overdue(9) == []
+        assert await spool.entries() == ()
+        assert [(e.kind, e.by, e.message, e.entry, e.recipient, e.text) for e in spool.events] == [
+            ("dropped", "oncall", number, 1, "a@example.org", "runaway"),
+            ("dropped", "oncall", number, 2, "b@example.com", "runaway"),
+        ]
+
+
+async def test_many_drops_are_all_carried_out(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        for _ in range(3):
+            await spool.add(*(f"u{n}@example.org" for n in range(400)))
+        await spool.queue.give_up("drop", ALL, "oncall", "", spool.clock.now())
+        await spool.queue.overdue(1)
+        assert (await spool.queue.totals()).held == 0
+
+
+@pytest.mark.parametrize("order", ["bounce", "drop"])
+async def test_undo_restores_each_entry_to_what_it_was(tmp_path: Path, order: Literal["bounce", "drop"]) -> None:
+    async with opened(tmp_path) as spool:
+        await three(spool)
+        before = await spool.entries()
+        at = spool.clock.now() + 10
+        changed = await spool.queue.give_up(order, ALL, "oncall", "oops", at)
+        assert changed.recipients == 4
+        assert await spool.queue.undo(changed.operation, "oncall") == Changed(messages=3, recipients=4)
+        assert await spool.entries() == before
+        assert spool.kinds() == ["ordered", "undone"]
+        assert await spool.queue.undo(changed.operation, "oncall") == Changed(messages=0, recipients=0)
+
+
+async def test_undo_after_the_attempt_ended_lets_it_wait_for_its_new_time(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        number = await spool.add()
+        (claim,) = await spool.claim()
+        changed = await spool.queue.give_up("drop", ALL, "oncall", "", spool.clock.now() + 10)
+        await spool.settle(claim, LATER, after=300)
+        assert (await spool.entry(number)).state == "held"
+        await spool.queue.undo(changed.operation, "oncall")
+        entry = await spool.entry(number)
+        assert (entry.state, entry.due, entry.ordered) == ("waiting", spool.clock.now() + 300, None)
+
+
+async def test_undo_does_not_reach_what_is_being_carried_out(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        await spool.add()
+        changed = await spool.queue.give_up("bounce", ALL, "oncall", "", spool.clock.now())
+        (claim,) = await spool.queue.overdue(9)
+        assert (await spool.queue.undo(changed.operation, "oncall")).recipients == 0
+        assert (await spool.queue.release(ALL, "oncall")).recipients == 0
+        await spool.settle(claim, Outcome.permanent("given up", enhanced="5.0.0"))
+        assert await spool.entries() == ()
+
+
+async def test_the_later_of_two_orders_counts_and_undo_goes_back_before_both(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        number = await spool.add()
+        before = await spool.entry(number)
+        at = spool.clock.now() + 10
+        bounce = await spool.queue.give_up("bounce", ALL, "oncall", "", at)
+        assert (await spool.queue.give_up("bounce", ALL, "oncall", "", at)).skipped == 1
+        drop = await spool.queue.give_up("drop", ALL, "oncall", "", at)
+        assert (await spool.queue.undo(bounce.operation, "oncall")).recipients == 0
+        await spool.queue.undo(drop.operation, "oncall")
+        assert await spool.entry(number) == before
+
+
+async def test_mail_that_came_after_it_was_confirmed_is_not_touched(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        await spool.add()
+        selection = await spool.queue.select(ALL)
+        later = await spool.add()
+        await spool.queue.hold(ALL, "oncall", "", newest=selection.newest)
+        assert [entry.message for entry in await spool.entries("state=waiting")] == [later]
+
+
+async def test_an_order_on_many_goes_in_chunks_and_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(orders, "CHUNK", 7)
+    async with opened(tmp_path) as spool:
+        for _ in range(7):
+            await spool.add("a@example.org", "b@example.com", "c@example.org")
+        spool.events.clear()
+        before = spool.queue._writer.groups
+        assert await spool.queue.hold(ALL, "oncall", "many") == Changed(messages=7, recipients=21)
+        assert spool.queue._writer.groups - before == 4
+        assert [(e.kind, e.text) for e in spool.events] == [
+            ("held", "hold 21 recipients in 7 messages: everything (many)")
+        ]
+        changed = await spool.queue.give_up("drop", Filter.parse("domain=example.org"), "oncall", "", 0)
+        assert (changed.messages, changed.recipients) == (7, 14)
+        assert await spool.queue.undo(changed.operation, "oncall") == Changed(messages=7, recipients=14)
+
+
+async def test_an_order_is_carried_out_to_its_end_though_who_gave_it_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(orders, "CHUNK", 5)
+    async with opened(tmp_path) as spool:
+        await spool.add(*(f"u{n}@example.org" for n in range(40)))
+        task = asyncio.create_task(spool.queue.hold(ALL, "oncall", ""))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    async with opened(tmp_path) as spool:
+        assert (await spool.queue.totals()).held == 40
+
+
+async def test_an_order_cut_short_is_told_of_at_the_next_start(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        await spool.add("a@example.org", "b@example.org")
+        await spool.queue.hold(Filter.parse("to=a@*"), "oncall", "")
+        spool.sql("UPDATE operation SET finished = 0")
+    async with opened(tmp_path) as spool:
+        text = "hold 1 recipient in 1 message: to=a@* (cut short: the engine ended)"
+        assert [(event.kind, event.by, event.text) for event in spool.events] == [("held", "oncall", text)]
+
+
+async def test_an_order_that_touches_nothing_leaves_no_trace(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        await spool.add()
+        assert await spool.queue.hold(Filter.parse("to=nobody@*"), "oncall", "") == Changed(messages=0, recipients=0)
+        assert await spool.queue.release(ALL, "oncall") == Changed(messages=0, recipients=0, skipped=1)
+        assert spool.kinds() == ["accepted"]
+        assert spool.sql("SELECT count(*) FROM operation") == [(0,)]

@@ -1,0 +1,59 @@
+"""However big the queue, what mail needs to move is found by index: no query of it reads a whole table."""
+
+from pathlib import Path
+
+from engine.queue import claims, destinations, listing
+from engine.queue.filter import Filter
+from engine.queue.where import where
+from engine.queue.writer import Transaction
+from tests.unit.queue_support import ALL, DELIVERED, LATER, Spool, opened
+
+NOW = 1_800_000_000.0
+BIG_TABLES = ("e", "entry", "m", "message", "body", "attempt", "event")
+
+
+async def statements(spool: Spool, *, writing: bool) -> list[str]:
+    """The statements, with their values written out, of a round of what a relay does all the time."""
+    seen: list[str] = []
+    connection = spool.queue._writer._connection
+    connection.set_trace_callback(seen.append)
+    if writing:
+        await spool.add()
+        (claim,) = await spool.claim(limit=1)
+        await spool.settle(claim, LATER, after=60)
+        (claim,) = await spool.claim(limit=1)
+        await spool.settle(claim, DELIVERED)
+        await spool.queue.overdue(10)
+    else:
+        counts = destinations.DueCounts()
+        destinations.due_destinations(connection, 10, (), now=NOW)
+        destinations.next_due(connection, now=NOW)
+        destinations.destination(connection, "example.org", counts, now=NOW)
+        listing.window(connection, ALL, "-id", 0, 50, now=NOW)
+        listing.window(connection, Filter.parse("domain=example.org"), "id", 0, 50, now=NOW)
+        listing.candidates(connection, where(Filter.parse("to=bob@example.org"), NOW, 99), (1, 1), 10)
+        listing.message(connection, 1)
+        listing.content(connection, 1)
+        claims._is_closed(Transaction(connection, NOW), "example.org")
+    connection.set_trace_callback(None)
+    return [one for one in seen if one.startswith(("SELECT", "UPDATE", "DELETE"))]
+
+
+async def test_nothing_that_moves_mail_reads_or_sorts_a_whole_table(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        await spool.add("a@example.org", "b@example.com")
+        await spool.add()
+        seen = await statements(spool, writing=True) + await statements(spool, writing=False)
+        assert len(set(seen)) > 20
+        costly = set()
+        for statement in seen:
+            for *_, detail in spool.sql(f"EXPLAIN QUERY PLAN {statement}"):
+                scanned = detail.split()[1] if detail.startswith("SCAN ") else ""
+                # A listing by id may walk along the table, since it stops; few rows may be sorted.
+                walks = scanned == "e" and "ORDER BY e.message" in statement
+                sorts = detail.startswith("USE TEMP B-TREE") and not any(
+                    few in statement for few in ("suspension", "LIMIT")
+                )
+                if (scanned in BIG_TABLES and not walks) or sorts:
+                    costly.add(f"{detail}: {statement}")
+        assert costly == set()

@@ -1,0 +1,188 @@
+"""What stands until its time is over: suspensions, blocks and bad hosts, over restarts too."""
+
+from pathlib import Path
+
+from engine.events import Event
+from engine.outcome import Outcome
+from engine.queue.queue import HeldBack, Mark, Suspension
+from tests.clock import FakeClock
+from tests.unit.queue_support import ALL, DELIVERED, LATER, Spool, opened
+
+
+def suspension(clock: FakeClock, destination: str, seconds: float = 60) -> Suspension:
+    now = clock.now()
+    return Suspension(destination=destination, since=now, until=now + seconds, by="oncall", reason="maintenance")
+
+
+def mark(clock: FakeClock, host: str, seconds: float = 60) -> Mark:
+    now = clock.now()
+    refused = Outcome.transient("connect: refused", host=host)
+    return Mark(host=host, since=now, until=now + seconds, by="engine", reason="unreachable", last=refused)
+
+
+async def test_suspensions_outlive_a_restart_the_relays_own_first(tmp_path: Path) -> None:
+    clock = FakeClock()
+    both = suspension(clock, "a.example"), suspension(clock, "*")
+    async with opened(tmp_path, clock) as spool:
+        for one in both:
+            await spool.queue.suspend(one)
+    async with opened(tmp_path, clock) as spool:
+        assert await spool.queue.suspensions() == both[::-1]
+        assert (await spool.queue.destination("a.example")).suspended == both[0]
+
+
+async def test_a_suspension_ends_by_hand_once(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        await spool.queue.suspend(suspension(spool.clock, "A.example"))
+        assert await spool.queue.resume("a.example", "oncall")
+        assert not await spool.queue.resume("a.example", "oncall")
+        assert [(e.kind, e.by, e.destination) for e in spool.events] == [
+            ("suspended", "oncall", "a.example"),
+            ("resumed", "oncall", "a.example"),
+        ]
+
+
+async def test_a_suspension_ends_by_itself_and_that_is_told(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        await spool.queue.suspend(suspension(spool.clock, "a.example"))
+        assert await spool.queue.next_due() == spool.clock.now() + 60
+        await spool.clock.advance(60)
+        assert await spool.queue.suspensions() == ()
+        assert await spool.queue.next_due() is None
+        assert not await spool.queue.resume("a.example", "oncall")
+        await spool.queue.overdue(1)
+        assert [(event.kind, event.by) for event in spool.events[1:]] == [("resumed", "engine")]
+
+
+async def test_a_block_is_shown_until_it_ends(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        await spool.add("x@a.example")
+        until = spool.clock.now() + 30
+        await spool.queue.block("a.example", until, "no host answers")
+        destination = await spool.queue.destination("a.example")
+        assert (destination.blocked_until, destination.blocked_why) == (until, "no host answers")
+        await spool.queue.unblock(["a.example"])
+        assert await spool.queue.due_destinations(1) == ["a.example"]
+        await spool.queue.block("a.example", until, "no host answers")
+        await spool.clock.advance(30)
+        assert (await spool.queue.destination("a.example")).blocked_until is None
+
+
+async def test_exchanges_are_remembered_best_first(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        await spool.queue.note_destination("a.example", ["MX1.a.example", "mx2.a.example"])
+        await spool.queue.note_destination("a.example", ["mx2.a.example", "mx3.a.example"])
+        assert (await spool.queue.destination("a.example")).exchanges == ("mx2.a.example", "mx3.a.example")
+
+
+async def test_marks_are_kept_with_what_was_said_until_removed(tmp_path: Path) -> None:
+    clock = FakeClock()
+    async with opened(tmp_path, clock) as spool:
+        await spool.queue.save_mark(mark(clock, "mx1.example", 10))
+        longer = mark(clock, "mx1.example", 99)
+        await spool.queue.save_mark(longer)
+        await clock.advance(500)
+    async with opened(tmp_path, clock) as spool:
+        assert await spool.queue.marks() == (longer,)
+        assert await spool.queue.remove_mark("mx1.example", "engine") == 0
+        assert await spool.queue.marks() == ()
+        assert await spool.queue.remove_mark("mx1.example", "engine") == 0
+        assert [(event.kind, event.host) for event in spool.events] == [("marked good", "mx1.example")]
+
+
+async def stuck(spool: Spool) -> None:
+    """Two destinations with one bad host: a.example has no other, b.example has; both wait and are blocked."""
+    for name, hosts in (("a.example", ["mx1.example"]), ("b.example", ["mx1.example", "mx2.example"])):
+        await spool.add(f"x@{name}", f"y@{name}")
+        (claim,) = await spool.claim(name)
+        await spool.settle(claim, LATER, after=600)
+        await spool.queue.note_destination(name, hosts)
+        await spool.queue.block(name, spool.clock.now() + 60, "mx1.example is bad")
+    await spool.queue.save_mark(mark(spool.clock, "mx1.example"))
+
+
+async def test_what_a_bad_host_holds_back_is_what_has_no_other(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        await stuck(spool)
+        due = spool.clock.now() + 600
+        assert await spool.queue.held_back(["mx1.example"]) == (
+            HeldBack(
+                host="mx1.example",
+                waiting=2,
+                destinations=("a.example", "b.example"),
+                alternates=("mx2.example",),
+                next_due=due,
+            ),
+        )
+        first, second = await spool.queue.held_back(["mx1.example", "mx2.example"])
+        assert (first.waiting, first.alternates) == (4, ())
+        assert (second.waiting, second.destinations) == (2, ("b.example",))
+
+
+async def test_a_host_marked_good_by_the_engine_unblocks_its_destinations(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        await stuck(spool)
+        assert await spool.queue.remove_mark("mx1.example", "engine") == 0
+        assert (await spool.queue.destination("a.example")).blocked_until is None
+        assert await spool.queue.due_destinations(9) == []
+
+
+async def test_a_host_marked_good_by_an_operator_makes_its_mail_due(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        await stuck(spool)
+        await spool.add("z@c.example")
+        (claim,) = await spool.claim("c.example")
+        await spool.settle(claim, LATER, after=600)
+        assert await spool.queue.remove_mark("mx1.example", "oncall") == 4
+        assert await spool.queue.due_destinations(9) == ["a.example", "b.example"]
+        assert (spool.events[-1].kind, spool.events[-1].by) == ("marked good", "oncall")
+
+
+async def test_a_destination_of_which_nothing_is_heard_for_a_day_is_forgotten(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        await spool.add("x@idle.example")
+        (claim,) = await spool.claim("idle.example")
+        await spool.settle(claim, DELIVERED)
+        await spool.queue.note_destination("idle.example", ["mx.example"])
+        await spool.add("x@busy.example")
+        await spool.queue.overdue(1)
+        assert (await spool.queue.destinations("", "name", 0, 9))[0] == 2
+        await spool.clock.advance(86401)
+        await spool.queue.overdue(1)
+        total, (left,) = await spool.queue.destinations("", "name", 0, 9)
+        assert (total, left.name) == (1, "busy.example")
+        assert spool.sql("SELECT count(*) FROM exchange") == [(0,)]
+
+
+async def test_events_are_found_by_number_by_message_and_by_text(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        one = await spool.add("bob@example.org")
+        two = await spool.add("Zoë@example.com")
+        await spool.queue.record(Event(at=spool.clock.now(), kind="checked", by="oncall", text="100% sure"))
+        seqs = [event.seq for event in spool.events]
+        assert seqs == [1, 2, 3]
+
+        async def found(**query: object) -> list[int]:
+            return [event.seq for event in await spool.queue.events(**query)]  # type: ignore[arg-type]
+
+        assert await found(limit=2) == [2, 3]
+        assert await found(before=3) == [1, 2]
+        assert await found(before=3, limit=1) == [2]
+        assert await found(after=1, limit=1) == [2]
+        assert await found(message=two) == [2]
+        assert await found(message=one, match="nobody") == []
+        assert await found(match="BOB@") == [1]
+        assert await found(match="ZOË") == [2]
+        assert await found(match="0% s") == [3]
+        assert await found(match="oncall") == [3]
+
+
+async def test_only_the_newest_events_are_kept(tmp_path: Path) -> None:
+    async with opened(tmp_path, events_kept=50) as spool:
+        for _ in range(3):
+            await spool.add(*(f"u{n}@example.org" for n in range(600)))
+        await spool.queue.record()
+        await spool.queue.select(ALL)
+        (count,) = spool.sql("SELECT count(*) FROM event")[0]
+        assert count <= 50 + 1000
+        assert (await spool.queue.events(limit=1))[0].seq == 1800
