@@ -1,0 +1,321 @@
+"""The settings: one typed structure, read from TOML, every error naming its key."""
+
+import difflib
+import ipaddress
+import os
+import socket
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import platformdirs
+from msgspec import Struct, field
+
+from engine import values
+from engine.text import clean
+from engine.values import Listen, Nameserver, Network, Tls
+
+VARIABLE = "SMARTHOST_CONFIG"
+MACHINE_WIDE = Path("/etc/smarthost/smarthost.toml")
+
+__all__ = ["Listen", "Nameserver", "Route", "Settings", "SettingsError", "Timeouts", "find", "load"]
+
+
+def find(explicit: Path | None = None) -> Path | None:
+    """Give the settings file to read: `explicit`, $SMARTHOST_CONFIG, the machine's, the user's; None with none.
+
+    Raises SettingsError when one that was named is not there.
+    """
+    named = [(explicit, "--config")] if explicit else []
+    if from_environment := os.environ.get(VARIABLE):
+        named.append((Path(from_environment), f"${VARIABLE}"))
+    for path, by in named:
+        if _exists(path):
+            return path
+        raise SettingsError(path, [f"no such file, but {by} names it"])
+    user = platformdirs.user_config_path("smarthost") / "smarthost.toml"
+    return next((path for path in (MACHINE_WIDE, user) if _exists(path)), None)
+
+
+def load(path: Path | None) -> "Settings":
+    """Read and check the settings; the defaults where `path` is None.
+
+    Raises SettingsError with all that is wrong, each naming its key and what is allowed.
+    """
+    if path is None:
+        return Settings()
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(path, [f"cannot be read: {error.strerror}"]) from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(path, [f"is not UTF-8: {error.reason} at byte {error.start}"]) from error
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(path, [f"is not TOML: {error}"]) from error
+    problems: list[str] = []
+    settings = _read(Settings, table, "", problems)
+    if settings is None or problems:
+        raise SettingsError(path, problems)
+    return settings
+
+
+class SettingsError(Exception):
+    """Something in the settings is wrong. `problems` are all of them, `key: what is wrong; what is allowed`."""
+
+    def __init__(self, file: Path, problems: list[str]) -> None:
+        self.file = file
+        self.problems = tuple(problems)
+        super().__init__("\n".join(f"{file}: {problem}" for problem in problems))
+
+
+class Smtp(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[intake.smtp]`: who may hand us mail over SMTP. `max_message_size` is in bytes; no `listen`, no SMTP.
+
+    `max_received`: a message with more Received fields is in a loop (RFC 5321 6.3).
+    """
+
+    listen: tuple[Listen, ...] = (Listen("127.0.0.1", 2525),)
+    relay_networks: tuple[Network, ...] = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
+    max_message_size: int = 25 * 1024 * 1024
+    max_sessions: int = 200
+    max_received: int = 50
+
+
+class Drop(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[intake.drop]`: whether the folder `drop` in the spool is watched."""
+
+    enabled: bool = True
+
+
+class Intake(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[intake]`: how mail comes in."""
+
+    smtp: Smtp = field(default_factory=Smtp)
+    drop: Drop = field(default_factory=Drop)
+
+
+class Dns(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[dns]`: whom to ask; the system's name servers where there are none."""
+
+    nameservers: tuple[Nameserver, ...] = ()
+
+
+class Timeouts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[delivery.timeouts]`: seconds a peer may take for each step, by default RFC 5321 4.5.3.2's minimum.
+
+    `hello` bounds EHLO, HELO and AUTH; `block` each 64 KiB of the message; `reply` what follows the final dot, where
+    impatience duplicates mail (RFC 1047); `attempt` the whole conversation with one peer.
+    """
+
+    connect: float = 30.0
+    greeting: float = 300.0
+    hello: float = 300.0
+    tls: float = 60.0
+    mail: float = 300.0
+    rcpt: float = 300.0
+    data: float = 120.0
+    block: float = 180.0
+    reply: float = 600.0
+    quit: float = 10.0
+    attempt: float = 1800.0
+
+
+class Delivery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[delivery]`: how mail goes out. Durations are in seconds."""
+
+    port: int = 25
+    max_connections: int = 20
+    max_connections_per_destination: int = 5
+    max_messages_per_connection: int = 100
+    check_interval: float = 30.0
+    bad_mx_timeout: float = 3600.0
+    fallback_to_domain: bool = True
+    timeouts: Timeouts = field(default_factory=Timeouts)
+
+
+class Retry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[retry]`: seconds between attempts, the last repeated, until `give_up_after` seconds after arrival."""
+
+    schedule: tuple[float, ...] = (300.0, 600.0, 1200.0, 2400.0, 3600.0, 7200.0)
+    give_up_after: float = 432_000.0
+
+
+class Route(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[[route]]`: the host that takes a domain's mail instead of its mail exchanges; domain "*": all other mail."""
+
+    domain: str
+    host: str
+    port: int = 25
+    tls: Tls = "opportunistic"
+    username: str = ""
+    password_file: Path | None = None
+
+
+class Events(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[events]`: how many of what happened are kept in the spool."""
+
+    kept: int = 100_000
+
+
+class Control(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[control]`: the group that may use control.sock besides its owner; "" for none."""
+
+    group: str = ""
+
+
+class Console(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[console]`: seconds in which bounce and drop can be undone; what touches more messages must be typed out."""
+
+    undo: float = 10.0
+    confirm_typed_over: int = 1000
+
+
+def default_hostname() -> str:
+    """This machine's name as it knows it; no DNS is asked, which could take long."""
+    try:
+        return values.host(socket.gethostname())
+    except ValueError:
+        return "localhost"
+
+
+def default_spool() -> Path:
+    """The user's state folder."""
+    return platformdirs.user_state_path("smarthost")
+
+
+class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All settings. `Settings()` are the defaults."""
+
+    hostname: str = field(default_factory=default_hostname)
+    spool: Path = field(default_factory=default_spool)
+    intake: Intake = field(default_factory=Intake)
+    dns: Dns = field(default_factory=Dns)
+    delivery: Delivery = field(default_factory=Delivery)
+    retry: Retry = field(default_factory=Retry)
+    route: tuple[Route, ...] = ()
+    events: Events = field(default_factory=Events)
+    control: Control = field(default_factory=Control)
+    console: Console = field(default_factory=Console)
+
+
+# How each key is read, where its name alone does not say it.
+_READERS: Mapping[type[Struct], Mapping[str, values.Reader]] = {
+    Settings: {"hostname": values.host, "spool": values.folder},
+    Smtp: {
+        "listen": values.each(values.listen),
+        "relay_networks": values.each(values.network),
+        "max_message_size": values.size,
+        "max_sessions": values.count,
+        "max_received": values.count,
+    },
+    Drop: {"enabled": values.flag},
+    Dns: {"nameservers": values.each(values.nameserver)},
+    Timeouts: dict.fromkeys(Timeouts.__struct_fields__, values.duration),
+    Delivery: {
+        "port": values.port,
+        "max_connections": values.count,
+        "max_connections_per_destination": values.count,
+        "max_messages_per_connection": values.count,
+        "check_interval": values.duration,
+        "bad_mx_timeout": values.duration,
+        "fallback_to_domain": values.flag,
+    },
+    Retry: {"schedule": values.each(values.duration, at_least=1), "give_up_after": values.duration},
+    Route: {
+        "domain": values.route_domain,
+        "host": values.host_or_address,
+        "port": values.port,
+        "tls": values.tls,
+        "username": values.text,
+        "password_file": values.readable_file,
+    },
+    Events: {"kept": values.count},
+    Control: {"group": values.group},
+    Console: {"undo": values.duration, "confirm_typed_over": values.count},
+}
+
+_Table = TypeVar("_Table", bound=Struct)
+
+
+def _read(into: type[_Table], table: object, at: str, problems: list[str]) -> _Table | None:
+    """Read one table and those inside it; add to `problems` all that is wrong, and give None if anything is."""
+    if not isinstance(table, dict):
+        problems.append(f"{at}: not a table; write [{at}] and its keys below it")
+        return None
+    before = len(problems)
+    fields = {known.name: known for known in msgspec.structs.fields(into)}
+    problems.extend(_unknown(key, at, fields) for key in table if key not in fields)
+    read: dict[str, Any] = {}
+    for name, known in fields.items():
+        dotted = f"{at}.{name}" if at else name
+        if name in table:
+            read[name] = _value(into, known, table[name], dotted, problems)
+        elif known.required:
+            problems.append(f"{dotted}: missing; it has no default")
+    if len(problems) > before:
+        return None
+    settings = into(**read)
+    if isinstance(settings, Route):
+        problems.extend(f"{at}.{problem}" for problem in _unsafe(settings))
+    return settings
+
+
+def _value(into: type[Struct], known: Any, value: object, dotted: str, problems: list[str]) -> Any:
+    if into is Settings and known.name == "route":
+        return _routes(value, problems)
+    if isinstance(known.type, type) and issubclass(known.type, Struct):
+        return _read(known.type, value, dotted, problems)
+    try:
+        return _READERS[into][known.name](value)
+    except ValueError as error:
+        problem = str(error)
+        problems.append(f"{dotted}{problem}" if problem.startswith("[") else f"{dotted}: {problem}")
+        return None
+
+
+def _routes(value: object, problems: list[str]) -> tuple[Route, ...]:
+    """Read the routes; one domain has one route."""
+    if not isinstance(value, list):
+        problems.append("route: not a list of tables; write [[route]] before each route's keys")
+        return ()
+    routes: dict[str, int] = {}
+    read: list[Route] = []
+    for position, table in enumerate(value):
+        route = _read(Route, table, f"route[{position}]", problems)
+        if route is None:
+            continue
+        first = routes.setdefault(route.domain, position)
+        if first != position:
+            problems.append(f"route[{position}].domain: route[{first}] has {route.domain} already; one route for each")
+        read.append(route)
+    return tuple(read)
+
+
+def _unsafe(route: Route) -> list[str]:
+    """What is wrong with a route whose keys are right each by itself."""
+    problems = []
+    if route.username and route.password_file is None:
+        problems.append("password_file: missing; a username needs the file that holds its password")
+    if route.password_file is not None and not route.username:
+        problems.append("username: missing; a password_file needs the user it belongs to")
+    if route.username and route.tls != "required":
+        problems.append(
+            f'tls: "{route.tls}" with a username; only "required" is allowed: no password goes in the clear'
+        )
+    return problems
+
+
+def _unknown(key: str, at: str, fields: Mapping[str, Any]) -> str:
+    close = difflib.get_close_matches(key, fields, n=1)
+    dotted = clean(f"{at}.{key}" if at else key, 200)
+    hint = f"did you mean {close[0]}? " if close else ""
+    return f"{dotted}: no such key; {hint}allowed here: {', '.join(sorted(fields))}"
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # it may be there, but we may not look: reading it says why
+        return True

@@ -1,0 +1,59 @@
+"""The arguments of MAIL and RCPT: a path, and parameters after it."""
+
+import re
+
+from msgspec import Struct
+
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
+_KEYWORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*", re.ASCII)
+_VALUE = re.compile(r"[!-<>-~]+")
+
+
+class SyntaxProblem(ValueError):
+    """The argument is not what RFC 5321 4.1.2 allows; the text says why."""
+
+
+class Argument(Struct, frozen=True):
+    """A path as it was written, in its angle brackets if it had them, and the parameters by keyword in capitals."""
+
+    path: str
+    parameters: dict[str, str | None]
+
+
+def read_argument(text: str | None, keyword: str) -> Argument:
+    """Read `FROM:<path> KEY=value ...`. A blank after the colon is forgiven, as everywhere. Raises SyntaxProblem."""
+    if text is None or text[: len(keyword)].upper() != keyword:
+        raise SyntaxProblem(f"{keyword}<address> is missing")
+    rest = text[len(keyword) :].lstrip(" ")
+    if not rest:
+        raise SyntaxProblem("the address is missing")
+    end = _path_end(rest)
+    path, tail = rest[:end], rest[end:]
+    if tail and not tail.startswith(" "):
+        raise SyntaxProblem("a blank must follow the address")
+    parameters: dict[str, str | None] = {}
+    for word in tail.split():
+        key, equals, value = word.partition("=")
+        name = key.upper()
+        if not _KEYWORD.fullmatch(key) or (equals and not _VALUE.fullmatch(value)):
+            raise SyntaxProblem("a parameter is written KEYWORD or KEYWORD=value")
+        if name in parameters:
+            raise SyntaxProblem("a parameter stands twice")
+        parameters[name] = value if equals else None
+    return Argument(path, parameters)
+
+
+def _path_end(text: str) -> int:
+    """Where the path ends: after its closing bracket, or at the first blank that is not in quotes."""
+    bracketed = text.startswith("<")
+    position = 0
+    while position < len(text):
+        if quoted := _QUOTED.match(text, position):
+            position = quoted.end()
+            continue
+        if bracketed and text[position] == ">":
+            return position + 1
+        if not bracketed and text[position] == " ":
+            return position
+        position += 1
+    return position

@@ -1,0 +1,224 @@
+"""How mail comes in through a folder: whoever moves a file into it whose name ends in `.eml` has sent it.
+
+Nothing is deleted before it is committed, and what cannot be taken is kept in `failed`, with the reason beside it.
+"""
+
+import asyncio
+import logging
+import os
+from enum import Enum, auto
+from pathlib import Path
+
+from watchfiles import Change, awatch
+
+from engine.clock import Clock
+from engine.config import Settings
+from engine.intake.dropfile import SETTLE, Look, look_at, read, set_aside, take_away
+from engine.intake.dropped import Dropped
+from engine.intake.errors import IntakeError, NotYet, Unfit
+from engine.intake.refusals import Refusals
+from engine.intake.taker import Taker
+from engine.queue.queue import NewMessage, QueueError
+from engine.text import clean
+
+_LOG = logging.getLogger(__name__)
+
+RESCAN = 30.0  # seconds between looks that nothing called for: a watch may miss something
+AT_A_TIME = 8  # files in memory at once, whose commits and deletions share their syncs
+PER_LOOK = 1000  # names in memory at once
+
+_SUFFIX = ".eml"
+
+
+class _Result(Enum):
+    """What came of looking at one file."""
+
+    TAKEN = auto()
+    SET_ASIDE = auto()
+    GONE = auto()
+    UNSETTLED = auto()  # look again in a moment
+    LEFT = auto()  # look again in a while
+    NO_ROOM = auto()  # the queue takes nothing: look no further
+
+
+class DropIntake:
+    """Watches a folder. Files that cannot be taken yet stay where they are until the next look."""
+
+    def __init__(self, queue: Taker, folder: Path, settings: Settings, clock: Clock) -> None:
+        self._queue = queue
+        self._folder = folder
+        self._failed = folder / "failed"
+        self._hostname = settings.hostname
+        self._rules = settings.intake.smtp
+        self._clock = clock
+        self._refusals = Refusals(queue, clock)
+        self._stop = asyncio.Event()
+        self._wake = asyncio.Event()
+        self._settling: dict[str, tuple[Look, float]] = {}
+        self._taken: list[str] = []
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Make the folder, take what lies in it, and watch it. Raises IntakeError."""
+        try:
+            for folder in (self._folder, self._failed):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise IntakeError(f"cannot use the drop folder {self._folder}: {error.strerror}") from error
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._run()), loop.create_task(self._watch())]
+
+    async def stop(self, drain: float = 10.0) -> None:
+        """Look no more; files under way are finished, for at most `drain` seconds.
+
+        A commit that takes longer may still come to pass: the file stays, and its key keeps it from being sent twice.
+        """
+        self._stop.set()
+        self._wake.set()
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=drain)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._refusals.finish(drain)
+
+    # -- when to look ---------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        while not self._stop.is_set():
+            self._wake.clear()
+            try:
+                pause = await self._look()
+            except OSError as error:
+                _LOG.error("the drop folder cannot be read: %s", error)
+                pause = RESCAN
+            if not self._stop.is_set():
+                await self._clock.wait(self._wake, self._clock.now() + pause)
+
+    async def _watch(self) -> None:
+        def is_mail(change: Change, path: str) -> bool:
+            return change != Change.deleted and path.endswith(_SUFFIX)
+
+        try:
+            changes = awatch(
+                self._folder, watch_filter=is_mail, stop_event=self._stop, recursive=False, debounce=50, step=20
+            )
+            async for _ in changes:
+                self._wake.set()
+        except (OSError, RuntimeError) as error:  # RuntimeError: how watchfiles tells of a watch that broke
+            _LOG.warning("the drop folder cannot be watched, it is read every %.0f s instead: %s", RESCAN, error)
+
+    async def _look(self) -> float:
+        """Take all that can be taken; give in how many seconds to look again."""
+        pause = RESCAN
+        left: set[str] = set()
+        more = True
+        while more and not self._stop.is_set():
+            names = await asyncio.to_thread(self._names, left)
+            more = len(names) == PER_LOOK and len(left) < PER_LOOK
+            for start in range(0, len(names), AT_A_TIME):
+                if self._stop.is_set():
+                    return pause
+                batch = names[start : start + AT_A_TIME]
+                results = dict(zip(batch, await asyncio.gather(*map(self._take, batch)), strict=True))
+                await self._forget()
+                if _Result.NO_ROOM in results.values():
+                    return pause
+                if _Result.UNSETTLED in results.values():
+                    pause = SETTLE
+                left.update(name for name in batch if results[name] in {_Result.UNSETTLED, _Result.LEFT})
+        self._settling = {name: seen for name, seen in self._settling.items() if name in left}
+        return pause
+
+    def _names(self, left: set[str]) -> list[str]:
+        """Up to PER_LOOK names to look at. A dot in front is how programs mark what they have not finished."""
+        names: list[str] = []
+        with os.scandir(self._folder) as entries:
+            for entry in entries:
+                if entry.name.endswith(_SUFFIX) and not entry.name.startswith(".") and entry.name not in left:
+                    names.append(entry.name)
+                    if len(names) == PER_LOOK:
+                        break
+        return sorted(names)
+
+    # -- one file -------------------------------------------------------------------------------------------------
+
+    async def _take(self, name: str) -> _Result:
+        try:
+            look, message = await asyncio.to_thread(self._read, name)
+        except FileNotFoundError:
+            return _Result.GONE
+        except NotYet:
+            return _Result.UNSETTLED
+        except Unfit as error:
+            return await self._set_aside(name, str(error))
+        except OSError as error:
+            _LOG.warning("%s in the drop folder cannot be read for now: %s", clean(name), error.strerror)
+            return _Result.LEFT
+        try:
+            await self._queue.enqueue(message)
+        except QueueError as error:
+            _LOG.warning("%s stays in the drop folder for now: %s", clean(name), clean(str(error)))
+            return _Result.NO_ROOM
+        try:
+            await asyncio.to_thread(take_away, self._folder / name, look)
+        except OSError as error:
+            _LOG.error("%s was queued but cannot be deleted from the drop folder: %s", clean(name), error.strerror)
+            return _Result.LEFT
+        assert message.key is not None
+        self._taken.append(message.key)
+        return _Result.TAKEN
+
+    def _read(self, name: str) -> tuple[Look, NewMessage]:
+        """Read a file and make a message of it. Raises Unfit, NotYet, OSError."""
+        path, now = self._folder / name, self._clock.now()
+        look = look_at(path)
+        if now - look.modified / 1e9 < SETTLE:
+            # Young, or of a future time: then it must have been the same for long enough.
+            seen, since = self._settling.get(name, (None, now))
+            if seen != look:
+                self._settling[name] = (look, now)
+            if seen != look or now - since < SETTLE:
+                raise NotYet
+        dropped = Dropped(
+            content=read(path, look, self._rules.max_message_size),
+            origin=f"drop {clean(name, 255)}",
+            key=f"drop:{clean(name, 255)}:{look.inode}:{look.modified}:{look.size}",
+        )
+        return look, dropped.message(hostname=self._hostname, rules=self._rules, at=now)
+
+    async def _forget(self) -> None:
+        """Let go of the keys of files that are deleted.
+
+        The deletions are synced first, one sync for all of them: a key that is forgotten while its file comes back
+        after a power failure would send the file twice. No other deletion needs a sync, for the key outlives it.
+        """
+        taken, self._taken = self._taken, []
+        if not taken:
+            return
+        try:
+            await asyncio.to_thread(_sync, self._folder)
+            for key in taken:
+                await self._queue.forget_key(key)
+        except (OSError, QueueError) as error:
+            _LOG.warning("%d files that were queued are remembered longer than need be: %s", len(taken), error)
+
+    async def _set_aside(self, name: str, why: str) -> _Result:
+        try:
+            target = await asyncio.to_thread(set_aside, self._folder / name, self._failed, why, self._clock.now())
+        except FileNotFoundError:
+            return _Result.GONE
+        except OSError as error:
+            _LOG.error("%s cannot be taken (%s) nor set aside: %s", clean(name), clean(why), error.strerror)
+            return _Result.LEFT
+        _LOG.warning("%s was set aside as %s: %s", clean(name), clean(target.name), clean(why))
+        self._refusals.note(f"drop {clean(name, 255)}", "set aside", detail=why)
+        return _Result.SET_ASIDE
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,13 @@
+"""Why mail cannot come in."""
+
+
+class IntakeError(Exception):
+    """Mail cannot come in this way; the text names the address or the folder, and why."""
+
+
+class Unfit(Exception):
+    """This file cannot be taken; the text says what is wrong, where, and what is allowed."""
+
+
+class NotYet(Exception):
+    """Somebody is at work on this file: it is looked at again."""

@@ -1,0 +1,89 @@
+"""What all SMTP sessions share: the queue they hand mail to, the rules, and whether mail is taken at all."""
+
+import asyncio
+import ipaddress
+import logging
+
+from engine.clock import Clock
+from engine.config import Settings
+from engine.intake.refusals import Refusals
+from engine.intake.taker import Taker
+from engine.queue.queue import NewMessage, QueueBroken, QueueError, QueueFull
+from engine.text import clean
+
+_LOG = logging.getLogger(__name__)
+
+PAUSED = "452 4.3.1 Not taking mail at the moment; try again later"
+FULL = "452 4.3.1 No room for this message at the moment; try again later"
+SICK = "451 4.3.0 This system has a problem; try again later"
+
+
+class Reception:
+    """The desk behind the door. `paused` is why no mail is taken, or ""; `closing` is set when intake stops.
+
+    `held` is how many octets of messages sessions hold in memory at this moment, `may_hold` how many they may.
+    """
+
+    def __init__(self, queue: Taker, settings: Settings, clock: Clock) -> None:
+        self.hostname = settings.hostname
+        self.rules = settings.intake.smtp
+        self.clock = clock
+        self.refusals = Refusals(queue, clock)
+        self.paused = ""
+        self.closing = False
+        self.held = 0
+        self.may_hold = max(8 * self.rules.max_message_size, 64 * 2**20)
+        self._queue = queue
+        self._commits: set[asyncio.Task[int]] = set()
+
+    def relays_for(self, address: str) -> bool:
+        """Whether a client of this IP address may send to anyone through us."""
+        try:
+            peer = ipaddress.ip_address(address.partition("%")[0])
+        except ValueError:
+            return False
+        if isinstance(peer, ipaddress.IPv6Address) and peer.ipv4_mapped:
+            peer = peer.ipv4_mapped
+        return any(peer in network for network in self.rules.relay_networks)
+
+    async def take(self, message: NewMessage) -> str:
+        """Queue a message and give the reply: 250 only once it is on disk.
+
+        The commit goes on when the caller is cancelled, for its client may be gone in the middle of it: the whole
+        message is queued, or none of it.
+        """
+        commit = asyncio.get_running_loop().create_task(self._queue.enqueue(message))
+        self._commits.add(commit)
+        commit.add_done_callback(self._committed)
+        try:
+            number = await asyncio.shield(commit)
+        except QueueFull:
+            return FULL
+        except QueueError:
+            return SICK
+        return f"250 2.0.0 Ok: queued as {number}"
+
+    async def finish(self, seconds: float) -> None:
+        """Wait for the commits under way, at most `seconds`; none is ever cancelled."""
+        if self._commits:
+            _, late = await asyncio.wait(self._commits, timeout=seconds)
+            if late:
+                _LOG.warning("%d messages were still being committed when SMTP intake stopped", len(late))
+        await self.refusals.finish(seconds)
+
+    def _committed(self, commit: asyncio.Task[int]) -> None:
+        self._commits.discard(commit)
+        error = None if commit.cancelled() else commit.exception()
+        if error is None:
+            return
+        if isinstance(error, QueueBroken):
+            self.paused = self.paused or clean(str(error)) or "the queue takes nothing more"
+        if isinstance(error, QueueError):
+            _LOG.warning("a message could not be queued: %s", clean(str(error)))
+
+
+def trace_name(greeted: str, peer: str) -> str:
+    """The from clause of the Received field: the name the client gave, and the address it has (RFC 5321 4.4)."""
+    peer = peer.partition("%")[0]
+    literal = f"[IPv6:{peer}]" if ":" in peer else f"[{peer}]"
+    return f"{greeted} ({literal})"

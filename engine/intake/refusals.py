@@ -1,0 +1,63 @@
+"""What was refused at the door, told in the events without letting a flood of it fill them."""
+
+import asyncio
+import logging
+from collections import OrderedDict
+
+from engine.clock import Clock
+from engine.events import Event
+from engine.intake.taker import Taker
+from engine.queue.queue import QueueError
+from engine.text import clean
+
+_LOG = logging.getLogger(__name__)
+
+EACH = 60.0  # seconds for which the same refusal of the same peer is told once
+MOST = 20  # refusals told in that time, of all peers together
+
+
+class Refusals:
+    """Records `refused` events: each kind of refusal once a minute for each peer, twenty a minute in all.
+
+    What was left out is counted and told with the next one.
+    """
+
+    def __init__(self, queue: Taker, clock: Clock) -> None:
+        self._queue = queue
+        self._clock = clock
+        self._told: OrderedDict[tuple[str, str], float] = OrderedDict()
+        self._left_out = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def note(self, peer: str, why: str, *, sender: str = "", recipient: str = "", detail: str = "") -> None:
+        """Tell that mail of `peer` was refused. `why` names the kind of refusal, `detail` what varies in it."""
+        now = self._clock.now()
+        while self._told and next(iter(self._told.values())) <= now - EACH:
+            self._told.popitem(last=False)
+        if (peer, why) in self._told or len(self._told) >= MOST:
+            self._left_out += 1
+            return
+        self._told[peer, why] = now
+        more = f" ({self._left_out} more were refused before)" if self._left_out else ""
+        self._left_out = 0
+        event = Event(
+            at=now,
+            kind="refused",
+            sender=clean(sender, 320),
+            recipient=clean(recipient, 320),
+            text=clean(f"{peer}: {why}{': ' if detail else ''}{clean(detail, 300)}{more}"),
+        )
+        task = asyncio.get_running_loop().create_task(self._record(event))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def finish(self, seconds: float) -> None:
+        """Wait until what was noted is recorded, at most `seconds`."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=seconds)
+
+    async def _record(self, event: Event) -> None:
+        try:
+            await self._queue.record(event)
+        except QueueError as error:
+            _LOG.warning("a refusal could not be recorded: %s", clean(str(error)))

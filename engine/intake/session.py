@@ -1,0 +1,452 @@
+"""One SMTP session with a client: aiosmtpd's protocol, with our rules for what is taken and how it is read.
+
+The library reads commands and keeps their order. Envelope and message are read here: its own reading rewrites
+addresses, holds a line to 1001 octets, and lets go of a message in mid-commit when the client hangs up.
+"""
+
+import asyncio
+import collections
+import logging
+import re
+from typing import AnyStr
+
+from aiosmtpd.smtp import SMTP, Envelope
+
+from engine.address import Address, AddressError, parse_path
+from engine.intake.command import Argument, SyntaxProblem, read_argument
+from engine.intake.content import MAX_LINE, canonical, has_long_line, read_header, received, with_field
+from engine.intake.reception import FULL, PAUSED, Reception, trace_name
+from engine.queue.queue import NewMessage
+from engine.text import clean
+
+_LOG = logging.getLogger(__name__)
+
+IDLE = 300.0  # seconds a client may take for its next command, RFC 5321 4.5.3.2.7
+WHOLE_MESSAGE = 1800.0  # seconds it may take for one message
+MAX_RECIPIENTS = 1000  # RFC 5321 4.5.3.1.8 asks for 100
+MAX_COMMAND = 2048  # octets; RFC 5321 4.5.3.1.4 asks for 512
+MAX_REPLY = 500  # characters, RFC 5321 4.5.3.1.5
+MAX_DENIED = 20  # recipients refused to a stranger before the session ends
+
+_END = b"\r\n.\r\n"
+_STARTS_OF_END = tuple(_END[:length] for length in range(1, len(_END)))
+_STUFFED = b"\r\n.."
+_GREETED = re.compile(r"[A-Za-z0-9._:\[\]-]{1,255}", re.ASCII)
+_YIELD_EVERY = 32  # replies; a pipelined burst must not keep the loop from everyone else
+_TOO_BIG = "552 5.3.4 Message too big; at most {} octets are taken"
+
+
+class _Stream:
+    """The reader as the library uses it, but with the end of the stream told as what it is: a lost connection."""
+
+    def __init__(self, reader: asyncio.StreamReader) -> None:
+        self._reader = reader
+
+    async def readuntil(self, separator: bytes = b"\n") -> bytes:
+        try:
+            return await self._reader.readuntil(separator)
+        except asyncio.IncompleteReadError:
+            raise ConnectionResetError("the client has gone") from None
+
+    async def readexactly(self, octets: int) -> bytes:
+        try:
+            return await self._reader.readexactly(octets)
+        except asyncio.IncompleteReadError:
+            raise ConnectionResetError("the client has gone") from None
+
+    async def read(self, octets: int) -> bytes:
+        return await self._reader.read(octets)
+
+
+class _Transaction(Envelope):
+    """The mail transaction that MAIL begins: who sends it and who is to have it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sender: Address | None = None
+        self.declared_utf8 = False
+        self.recipients: dict[str, Address] = {}
+
+
+class Session(SMTP):
+    """The server's side of one connection.
+
+    `reading` is true while a message is being read or committed; `ended` is done when the connection is gone.
+    """
+
+    line_length_limit = MAX_LINE
+    command_size_limit = MAX_COMMAND
+
+    def __init__(self, reception: Reception, sessions: set["Session"], *, idle: float = IDLE) -> None:
+        super().__init__(
+            object(),
+            data_size_limit=reception.rules.max_message_size,
+            enable_SMTPUTF8=True,
+            hostname=reception.hostname,
+            ident="ESMTP smarthost",
+            timeout=idle,
+            loop=asyncio.get_running_loop(),
+        )
+        # The library's own is shared by all sessions, and cleared by each new one.
+        self.command_size_limits = collections.defaultdict(lambda: MAX_COMMAND)
+        for absent in ("AUTH", "STARTTLS"):
+            self._smtp_methods.pop(absent, None)
+        self.reading = False
+        self.ended: asyncio.Future[None] = self.loop.create_future()
+        self._mail = _Transaction()
+        self._reception = reception
+        self._sessions = sessions
+        self._peer = ""
+        self._trusted = False
+        self._denied = 0
+        self._replies = 0
+        self._holding = 0
+
+    # -- the connection -------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client has come."""
+        peer = transport.get_extra_info("peername")
+        self._peer = str(peer[0]) if isinstance(peer, tuple) and peer else ""
+        self._trusted = self._reception.relays_for(self._peer)
+        self._sessions.add(self)
+        super().connection_made(transport)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The client has gone, or we have closed."""
+        self._sessions.discard(self)
+        if not self.ended.done():
+            self.ended.set_result(None)
+        super().connection_lost(error)
+
+    def eof_received(self) -> bool | None:
+        """The client will send no more. What it sent is still answered; the library would drop it in mid-commit."""
+        return asyncio.StreamReaderProtocol.eof_received(self)
+
+    def close(self, farewell: str) -> None:
+        """Say why and hang up, now; a client that does not read is cut off."""
+        if not isinstance(self.transport, asyncio.Transport) or self.transport.is_closing():
+            return
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
+            return
+        self.transport.write(f"{farewell}\r\n".encode())
+        self.transport.close()
+
+    def abort(self) -> None:
+        """Hang up without a word."""
+        if isinstance(self.transport, asyncio.Transport):
+            self.transport.abort()
+
+    async def push(self, status: AnyStr) -> None:
+        """Send a reply, and let other sessions have their turn now and then.
+
+        A reply in text is one line; the library's own may repeat what the client said, so it is cleaned.
+        """
+        if self.transport is None or self.transport.is_closing():
+            raise ConnectionResetError("the session has ended")
+        await super().push(clean(status, MAX_REPLY) if isinstance(status, str) else status)
+        self._replies += 1
+        if self._replies % _YIELD_EVERY == 0:
+            await asyncio.sleep(0)
+
+    async def handle_exception(self, error: Exception) -> str:
+        """What went wrong here is no fault of the message, and no business of the client's."""
+        _LOG.error("SMTP session with %s failed", self._peer, exc_info=error)
+        return "451 4.3.0 This system has a problem; try again later"
+
+    async def _handle_client(self) -> None:
+        try:
+            await super()._handle_client()
+        except ConnectionError:
+            self._hang_up()
+
+    def _cb_client_connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        super()._cb_client_connected(_Stream(reader), writer)  # type: ignore[arg-type]
+
+    def _timeout_cb(self) -> None:
+        self.close(f"421 4.4.2 {self.hostname} Too slow, closing the connection")
+
+    def _create_envelope(self) -> _Transaction:
+        self._mail = _Transaction()
+        return self._mail
+
+    # -- commands -------------------------------------------------------------------------------------------------
+
+    async def smtp_HELO(self, hostname: str) -> None:  # noqa: N802
+        """HELO: the old greeting."""
+        if await self._greeted_well("HELO", hostname):
+            await super().smtp_HELO(hostname)
+
+    async def smtp_EHLO(self, hostname: str) -> None:  # noqa: N802
+        """EHLO: the greeting, answered with what we offer (RFC 5321 4.1.1.1)."""
+        if not await self._greeted_well("EHLO", hostname):
+            return
+        assert self.session is not None
+        self.envelope = self._create_envelope()
+        self.session.extended_smtp = True
+        self.session.host_name = hostname
+        offers = ("PIPELINING", f"SIZE {self._reception.rules.max_message_size}", "8BITMIME", "SMTPUTF8")
+        lines = (f"250-{self.hostname}", *(f"250-{offer}" for offer in offers), "250 HELP")
+        await self.push("\r\n".join(lines).encode())
+
+    async def smtp_MAIL(self, arg: str | None) -> None:  # noqa: N802
+        """MAIL: begin a transaction (RFC 5321 4.1.1.2)."""
+        if await self.check_helo_needed():
+            return
+        if self._mail.sender is not None:
+            await self.push("503 5.5.1 A transaction is open already; RSET ends it")
+        elif self._reception.paused:
+            self._refuse("not taking mail", self._reception.paused)
+            await self.push(PAUSED)
+        else:
+            await self.push(self._begin(arg))
+
+    async def smtp_RCPT(self, arg: str | None) -> None:  # noqa: N802
+        """RCPT: one more recipient (RFC 5321 4.1.1.3)."""
+        if await self.check_helo_needed():
+            return
+        if self._mail.sender is None:
+            await self.push("503 5.5.1 MAIL comes before RCPT")
+        elif self._trusted:
+            await self.push(self._address(arg))
+        else:
+            await self._deny(arg)
+
+    async def smtp_DATA(self, arg: str | None) -> None:  # noqa: N802
+        """DATA: read the message and queue it (RFC 5321 4.1.1.4)."""
+        if await self.check_helo_needed():
+            return
+        if arg:
+            await self.push("501 5.5.4 DATA takes no argument")
+            return
+        if not self._mail.recipients:
+            await self.push("503 5.5.1 RCPT comes before DATA")
+            return
+        self.reading = True
+        try:
+            await self.push("354 End the message with <CR><LF>.<CR><LF>")
+            reply = await self._message()
+        finally:
+            self.reading = False
+            self._let_go()
+            self.envelope = self._create_envelope()
+        await self.push(reply)
+        if reply.startswith("421"):
+            self._hang_up()
+        elif self._reception.closing:
+            self.close(f"421 4.3.2 {self.hostname} Going down, come again")
+
+    async def smtp_VRFY(self, arg: str | None) -> None:  # noqa: N802
+        """VRFY: we do not know who exists elsewhere (RFC 5321 3.5.3)."""
+        await self.push("252 2.5.0 Cannot verify, but send it and see" if arg else "501 5.5.4 VRFY <address>")
+
+    async def smtp_HELP(self, arg: str | None) -> None:  # noqa: ARG002, N802
+        """HELP: what one can say here."""
+        await self.push("214 2.0.0 EHLO HELO MAIL RCPT DATA RSET NOOP VRFY HELP QUIT")
+
+    async def _greeted_well(self, verb: str, hostname: str | None) -> bool:
+        if hostname and _GREETED.fullmatch(hostname):
+            return True
+        await self.push(f"501 5.5.4 {verb} and then the name or the address literal of your host")
+        return False
+
+    # -- the envelope ---------------------------------------------------------------------------------------------
+
+    def _begin(self, arg: str | None) -> str:
+        try:
+            argument = read_argument(arg, "FROM:")
+        except SyntaxProblem as error:
+            return f"501 5.5.4 MAIL: {error}"
+        if refusal := self._wrong_parameters(argument):
+            return refusal
+        declared = "SMTPUTF8" in argument.parameters
+        try:
+            sender = parse_path(argument.path, sender=True, qualify=self.hostname)
+        except AddressError as error:
+            self._refuse("bad sender address", str(error))
+            return f"553 5.1.7 {_reason(error)}"
+        if sender.smtputf8 and not declared:
+            return "553 5.6.7 This sender needs the SMTPUTF8 parameter"
+        self._mail.sender, self._mail.declared_utf8 = sender, declared
+        self._mail.mail_from = str(sender)
+        return "250 2.1.0 Ok"
+
+    def _wrong_parameters(self, argument: Argument) -> str:
+        """Give the reply to parameters of MAIL that cannot be kept, or ""."""
+        assert self.session is not None
+        if argument.parameters and not self.session.extended_smtp:
+            return "555 5.5.4 Parameters come after EHLO, not after HELO"
+        for name, value in argument.parameters.items():
+            if name == "SIZE":
+                if value is None or not re.fullmatch(r"[0-9]{1,20}", value):
+                    return "501 5.5.4 SIZE is written SIZE=octets"
+                if int(value) > self._reception.rules.max_message_size:
+                    self._refuse("too big", f"{int(value)} octets announced")
+                    return _TOO_BIG.format(self._reception.rules.max_message_size)
+            elif name == "BODY":
+                if (value or "").upper() not in {"7BIT", "8BITMIME"}:
+                    return "501 5.5.4 BODY is 7BIT or 8BITMIME"
+            elif name == "SMTPUTF8":
+                if value is not None:
+                    return "501 5.5.4 SMTPUTF8 takes no value"
+            else:
+                return "555 5.5.4 Only SIZE, BODY and SMTPUTF8 are known here"
+        return ""
+
+    def _address(self, arg: str | None) -> str:
+        """Add a recipient and give the reply."""
+        try:
+            argument = read_argument(arg, "TO:")
+        except SyntaxProblem as error:
+            return f"501 5.5.4 RCPT: {error}"
+        if argument.parameters:
+            return "555 5.5.4 RCPT takes no parameters here"
+        mail = self._mail
+        if len(mail.recipients) >= MAX_RECIPIENTS:
+            return f"452 4.5.3 At most {MAX_RECIPIENTS} recipients at a time; send it again for the others"
+        try:
+            recipient = parse_path(argument.path, qualify=self.hostname)
+        except AddressError as error:
+            self._refuse("bad recipient address", str(error))
+            return f"501 5.1.3 {_reason(error)}"
+        if recipient.smtputf8 and not mail.declared_utf8:
+            return "553 5.6.7 This recipient needs the SMTPUTF8 parameter of MAIL"
+        mail.recipients[str(recipient)] = recipient
+        return "250 2.1.5 Ok"
+
+    async def _deny(self, arg: str | None) -> None:
+        """Refuse a stranger's recipient, however it is written (RFC 5321 7.9)."""
+        self._denied += 1
+        self._refuse("relaying denied", recipient=(arg or "").removeprefix("TO:"))
+        if self._denied > MAX_DENIED:
+            self.close(f"421 4.7.0 {self.hostname} Too many refused recipients")
+        else:
+            await self.push("550 5.7.1 Relaying denied")
+
+    def _refuse(self, why: str, detail: str = "", *, recipient: str = "") -> None:
+        self._reception.refusals.note(
+            f"smtp {self._peer}", why, sender=str(self._mail.sender or ""), recipient=recipient, detail=detail
+        )
+
+    # -- the message ----------------------------------------------------------------------------------------------
+
+    async def _message(self) -> str:
+        """Read the message, judge it, queue it; give the reply."""
+        try:
+            async with asyncio.timeout(WHOLE_MESSAGE):
+                content, refusal = await self._read()
+        except TimeoutError:
+            return f"421 4.4.2 {self.hostname} Too slow, closing the connection"
+        if refusal:
+            return refusal
+        # From here to the reply the client waits, and the time it may take for a command starts anew.
+        self._reset_timeout()
+        message = self._judged(content)
+        return message if isinstance(message, str) else await self._reception.take(message)
+
+    async def _read(self) -> tuple[bytes, str]:
+        """Read up to the final dot and give the message without its dot-stuffing, or the reply that refuses it.
+
+        Only CRLF.CRLF ends a message (RFC 5321 4.1.1.4): whatever else a careless relay might take for the end is
+        part of it, so that no second message can hide in the first.
+        """
+        # The line end of DATA itself may be the CRLF before the final dot: then the message is empty.
+        chunks = [await self._start_of_message()]
+        size, refusal = len(chunks[0]), ""
+        limit = self._reception.rules.max_message_size + len(_END)
+        done = chunks[0].endswith(_END)
+        while not done:
+            try:
+                chunk = await self._reader.readuntil(_END)
+                done = True
+            except asyncio.LimitOverrunError as more:
+                chunk = await self._reader.readexactly(more.consumed)
+            self._reset_timeout()
+            size += len(chunk)
+            if size > limit:
+                refusal = _TOO_BIG.format(self._reception.rules.max_message_size)
+            elif not self._hold(len(chunk)):
+                refusal = refusal or FULL
+            if refusal:
+                chunks.clear()
+                self._let_go()
+                if size > 2 * limit and not done:
+                    self._refuse("too big", f"more than {size} octets")
+                    return b"", f"421 4.3.4 {self.hostname} {refusal[10:]}"
+            else:
+                chunks.append(chunk)
+        if refusal:
+            self._refuse("too big" if refusal.startswith("552") else "no room", f"{size} octets")
+            return b"", refusal
+        return b"".join(chunks)[: -len(b".\r\n")].replace(_STUFFED, b"\r\n.")[len(b"\r\n") :], ""
+
+    async def _start_of_message(self) -> bytes:
+        """Read, after the CRLF of DATA, until what was read is the end or can be no part of it."""
+        start = bytearray(b"\r\n")
+        while not start.endswith(_END) and start.endswith(_STARTS_OF_END):
+            start += await self._reader.readexactly(1)
+            if len(start) % 1024 == 0:
+                await asyncio.sleep(0)
+            if len(start) > MAX_LINE:
+                self.close(f"421 4.5.2 {self.hostname} Nothing but line ends is no message")
+                raise ConnectionResetError("the client sends only line ends")
+        return bytes(start)
+
+    def _judged(self, content: bytes) -> NewMessage | str:
+        """Give the message to queue, its Received field on top, or the reply that refuses it."""
+        mail, rules = self._mail, self._reception.rules
+        assert self.session is not None
+        assert mail.sender is not None
+        if b"\0" in content:
+            self._refuse("NUL in the message")
+            return "554 5.6.0 A message may not hold NUL (RFC 5321 4.1.1.4)"
+        content = canonical(content)
+        if has_long_line(content):
+            self._refuse("line too long")
+            return f"500 5.5.2 Line too long; at most {MAX_LINE} octets are taken"
+        header = read_header(content)
+        if header.count(b"received") > rules.max_received:
+            self._refuse("mail loop", f"more than {rules.max_received} Received fields")
+            return f"554 5.4.6 Mail loop: more than {rules.max_received} Received fields"
+        needs_utf8 = mail.declared_utf8 and header.eight_bit
+        smtputf8 = needs_utf8 or mail.sender.smtputf8 or any(to.smtputf8 for to in mail.recipients.values())
+        protocol = "UTF8SMTP" if mail.declared_utf8 else "ESMTP" if self.session.extended_smtp else "SMTP"
+        recipients = tuple(mail.recipients)
+        trace = received(
+            sent_by=trace_name(self.session.host_name or "unknown", self._peer),
+            by=self.hostname,
+            protocol=protocol,
+            at=self._reception.clock.now(),
+            recipients=recipients,
+        )
+        return NewMessage(
+            sender=str(mail.sender),
+            recipients=recipients,
+            content=with_field(trace, content),
+            origin=f"smtp {self._peer}",
+            subject=header.shown(b"subject"),
+            message_id=header.shown(b"message-id"),
+            smtputf8=smtputf8,
+        )
+
+    def _hold(self, octets: int) -> bool:
+        """Take room for more of a message; False when all sessions together hold as much as they may."""
+        if self._reception.held + octets > self._reception.may_hold:
+            return False
+        self._reception.held += octets
+        self._holding += octets
+        return True
+
+    def _let_go(self) -> None:
+        self._reception.held -= self._holding
+        self._holding = 0
+
+    def _hang_up(self) -> None:
+        if self.transport is not None:
+            self.transport.close()
+
+
+def _reason(error: AddressError) -> str:
+    """The reason as a reply may carry it: one line, well within 512 octets (RFC 5321 4.5.3.1.5)."""
+    return clean(str(error), 120).encode("ascii", "replace").decode()

@@ -1,0 +1,22 @@
+"""What intake asks of the queue: that it takes mail, and nothing else."""
+
+from typing import Protocol
+
+from engine.events import Event
+from engine.queue.queue import NewMessage
+
+
+class Taker(Protocol):
+    """The part of `engine.queue.Queue` that intake uses."""
+
+    async def enqueue(self, message: NewMessage) -> int:
+        """Queue a message and give its number once it is on disk. Raises QueueFull, QueueBroken."""
+        ...
+
+    async def forget_key(self, key: str) -> None:
+        """The source of this key is gone."""
+        ...
+
+    async def record(self, *events: Event) -> None:
+        """Keep events that come with no change of the queue."""
+        ...

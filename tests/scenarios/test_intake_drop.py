@@ -1,0 +1,312 @@
+"""Mail comes in through the drop folder: real files, some of which are not what they seem."""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from engine.clock import SystemClock
+from engine.config import Intake, Settings, Smtp
+from engine.intake.drop import DropIntake
+from engine.intake.errors import IntakeError
+from engine.queue.queue import QueueBroken, QueueFull
+from tests.clock import FakeClock
+from tests.unit.fake_queue import FakeQueue
+
+MAIL = b"From: a@example.org\nTo: b@example.net\nSubject: hello\n\nbody\n"
+SETTINGS = Settings(hostname="relay.example", intake=Intake(smtp=Smtp(max_message_size=10_240)))
+PATIENCE = 20.0
+
+
+@asynccontextmanager
+async def watching(
+    queue: FakeQueue, folder: Path, clock: FakeClock | SystemClock | None = None
+) -> AsyncIterator[DropIntake]:
+    intake = DropIntake(queue, folder / "drop", SETTINGS, clock or FakeClock())
+    await intake.start()
+    try:
+        yield intake
+    finally:
+        await intake.stop(1.0)
+
+
+def before(folder: Path, name: str, content: bytes = MAIL) -> Path:
+    """Put a file into the folder before anybody watches it."""
+    path = folder / "drop" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def moved(folder: Path, name: str, content: bytes = MAIL) -> Path:
+    """Move a file into place, as one should."""
+    (folder / name).write_bytes(content)
+    return (folder / name).rename(folder / "drop" / name)
+
+
+async def eventually(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not holds():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+
+
+def reason(folder: Path, name: str) -> str:
+    return (folder / "drop" / "failed" / f"{name}.reason").read_text()
+
+
+async def test_files_that_lie_there_at_the_start_are_sent(tmp_path: Path) -> None:
+    queue = FakeQueue()
+    paths = [before(tmp_path, f"{number}.eml") for number in range(20)]
+    async with watching(queue, tmp_path):
+        await eventually(lambda: len(queue.forgotten) == 20)
+    assert not any(path.exists() for path in paths)
+    message = next(message for message in queue.messages if message.origin == "drop 0.eml")
+    assert message.recipients == ("b@example.net",)
+    assert message.subject == "hello"
+    assert message.content.endswith(b"\r\n\r\nbody\r\n")
+    assert set(queue.forgotten) == {message.key for message in queue.messages}
+    assert not queue.keys
+
+
+async def test_a_file_that_is_moved_in_is_sent_at_once(tmp_path: Path) -> None:
+    queue = FakeQueue()
+    async with watching(queue, tmp_path):
+        await asyncio.sleep(0.2)  # the watch is on
+        path = moved(tmp_path, "new.eml")
+        await eventually(lambda: len(queue.forgotten) == 1)
+        assert not path.exists()
+
+
+async def test_a_change_the_watch_missed_is_found_by_the_next_look(tmp_path: Path) -> None:
+    queue = FakeQueue()
+    clock = FakeClock()
+    intake = DropIntake(queue, tmp_path / "drop", SETTINGS, clock)
+    intake._watch = lambda: asyncio.sleep(0)  # type: ignore[method-assign]
+    await intake.start()
+    await asyncio.sleep(0.1)
+    moved(tmp_path, "new.eml")
+    await clock.advance(29)
+    await asyncio.sleep(0.1)
+    assert not queue.messages
+    await clock.advance(1)
+    await eventually(lambda: len(queue.forgotten) == 1)
+    await intake.stop(1.0)
+
+
+async def test_only_names_that_end_in_eml_are_looked_at(tmp_path: Path) -> None:
+    queue = FakeQueue()
+    others = [before(tmp_path, name) for name in ("a.txt", "b.eml.part", ".c.eml", "eml")]
+    before(tmp_path, "z.eml")
+    async with watching(queue, tmp_path):
+        await eventually(lambda: len(queue.forgotten) == 1)
+    assert all(path.exists() for path in others)
+
+
+async def test_a_file_is_deleted_only_when_it_is_committed(tmp_path: Path) -> None:
+    queue = FakeQueue()
+    queue.open_gate.clear()
+    path = before(tmp_path, "a.eml")
+    async with watching(queue, tmp_path):
+        await queue.started.wait()
+        await asyncio.sleep(0.05)
+        assert path.exists()
+        queue.open_gate.set()
+        await eventually(lambda: not path.exists())
+
+
+async def test_a_file_committed_before_a_crash_is_not_sent_twice(tmp_path: Path) -> None:
+    queue = FakeQueue()
+    path = before(tmp_path, "a.eml")
+    found = path.stat()
+    queue.keys[f"drop:a.eml:{found.st_ino}:{found.st_mtime_ns}:{found.st_size}"] = 1
+    async with watching(queue, tmp_path):
+        await eventually(lambda: len(queue.forgotten) == 1)
+    assert not queue.messages
+    assert not path.exists()
+
+
+async def test_another_file_under_the_same_name_is_not_deleted_for_the_first(tmp_path: Path) -> None:
+    queue = FakeQueue()
+    queue.open_gate.clear()
+    before(tmp_path, "a.eml")
+    async with watching(queue, tmp_path):
+        await queue.started.wait()
+        moved(tmp_path, "a.eml", MAIL.replace(b"hello", b"second"))
+        queue.open_gate.set()
+        await eventually(lambda: len(queue.messages) == 2)
+    assert [message.subject for message in queue.messages] == ["hello", "second"]
+
+
+@pytest.mark.parametrize("error", [QueueFull("disk full"), QueueBroken("fsync")])
+async def test_a_queue_that_takes_nothing_leaves_the_file_where_it_is(tmp_path: Path, error: Exception) -> None:
+    queue = FakeQueue()
+    queue.fail = error
+    path = before(tmp_path, "a.eml")
+    clock = FakeClock()
+    async with watching(queue, tmp_path, clock):
+        await queue.started.wait()
+        await asyncio.sleep(0.05)
+        assert path.exists()
+        assert not list((tmp_path / "drop" / "failed").iterdir())
+        queue.fail = None
+        await clock.advance(30)
+        await eventually(lambda: len(queue.forgotten) == 1)
+
+
+async def test_a_file_that_is_still_written_is_left_until_it_is_whole(tmp_path: Path) -> None:
+    queue = FakeQueue()
+    path = before(tmp_path, "a.eml", MAIL[:30])
+    async with watching(queue, tmp_path, SystemClock()):
+        for end in (40, 50, len(MAIL)):
+            await asyncio.sleep(0.4)
+            assert not queue.messages
+            with path.open("ab") as file:
+                file.write(MAIL[path.stat().st_size : end])
+        await eventually(lambda: len(queue.forgotten) == 1)
+    assert queue.messages[0].content.endswith(b"\r\n\r\nbody\r\n")
+
+
+async def test_a_file_from_the_future_is_taken_once_it_is_still(tmp_path: Path) -> None:
+    queue = FakeQueue()
+    clock = FakeClock()
+    path = before(tmp_path, "a.eml")
+    os.utime(path, (clock.now() + 9999, clock.now() + 9999))
+    async with watching(queue, tmp_path, clock):
+        await asyncio.sleep(0.1)
+        assert not queue.messages
+        await clock.advance(1)
+        await eventually(lambda: len(queue.forgotten) == 1)
+
+
+def symlink(path: Path) -> None:
+    target = path.parent.parent / "elsewhere"
+    target.write_bytes(MAIL)
+    path.symlink_to(target)
+
+
+def dangling(path: Path) -> None:
+    path.symlink_to("/nowhere/at/all")
+
+
+def hard_link(path: Path) -> None:
+    target = path.parent.parent / "elsewhere"
+    target.write_bytes(MAIL)
+    path.hardlink_to(target)
+
+
+def fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def folder(path: Path) -> None:
+    path.mkdir()
+
+
+def too_large(path: Path) -> None:
+    path.write_bytes(MAIL + b"x" * 10_240)
+
+
+def no_recipient(path: Path) -> None:
+    path.write_bytes(b"From: a@example.org\n\nbody\n")
+
+
+def nul(path: Path) -> None:
+    path.write_bytes(MAIL + b"\0")
+
+
+def anothers(path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a file away")
+    path.write_bytes(MAIL)
+    os.chown(path, 12345, 12345)
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (symlink, "it is a symbolic link; only regular files"),
+        (dangling, "it is a symbolic link; only regular files"),
+        (hard_link, "it has 2 hard links"),
+        (fifo, "it is a FIFO; only regular files"),
+        (folder, "it is a folder; only regular files"),
+        (too_large, "intake.smtp.max_message_size allows 10240"),
+        (no_recipient, "recipients: none found"),
+        (nul, "content: holds NUL"),
+        (anothers, "it belongs to user 12345; files of user 0 and of root are taken"),
+    ],
+)
+async def test_what_cannot_be_taken_is_set_aside_with_the_reason(
+    tmp_path: Path, make: Callable[[Path], None], why: str
+) -> None:
+    queue = FakeQueue()
+    path = tmp_path / "drop" / "odd.eml"
+    path.parent.mkdir()
+    make(path)
+    async with watching(queue, tmp_path):
+        await eventually(lambda: not os.path.lexists(path))
+        await eventually(lambda: bool(queue.events_recorded))
+    assert not queue.messages
+    assert os.path.lexists(tmp_path / "drop" / "failed" / "odd.eml")
+    assert why in reason(tmp_path, "odd.eml")
+    assert why in queue.events_recorded[0].text
+    assert (tmp_path / "drop" / "failed" / "odd.eml.reason").stat().st_mode & 0o777 == 0o600
+
+
+async def test_what_is_set_aside_overwrites_nothing(tmp_path: Path) -> None:
+    queue = FakeQueue()
+    failed = tmp_path / "drop" / "failed"
+    failed.mkdir(parents=True)
+    (failed / "a.eml").write_bytes(b"the first")
+    (failed / "a-2.eml.reason").write_bytes(b"the second's reason")
+    path = before(tmp_path, "a.eml", b"no header")
+    async with watching(queue, tmp_path):
+        await eventually(lambda: not path.exists())
+    assert (failed / "a.eml").read_bytes() == b"the first"
+    assert (failed / "a-2.eml.reason").read_bytes() == b"the second's reason"
+    assert (failed / "a-3.eml").read_bytes() == b"no header"
+    assert sorted(entry.name for entry in failed.iterdir()) == ["a-2.eml.reason", "a-3.eml", "a-3.eml.reason", "a.eml"]
+
+
+async def test_a_hostile_name_harms_nobody(tmp_path: Path) -> None:
+    queue = FakeQueue()
+    bad = os.fsdecode(b"\x1b]0;x\x07\xff" + b"n" * 230 + b".eml")
+    good = os.fsdecode(b"\x1b[2J\xff.eml")
+    before(tmp_path, bad, b"no header")
+    before(tmp_path, good)
+    async with watching(queue, tmp_path):
+        await eventually(lambda: len(queue.forgotten) == 1 and not (tmp_path / "drop" / bad).exists())
+        await eventually(lambda: bool(queue.events_recorded))
+    for text in (queue.messages[0].origin, queue.messages[0].key or "", queue.events_recorded[0].text):
+        assert text.isprintable()
+        text.encode()
+
+
+async def test_the_folders_are_for_the_owner_alone(tmp_path: Path) -> None:
+    async with watching(FakeQueue(), tmp_path):
+        for made in (tmp_path / "drop", tmp_path / "drop" / "failed"):
+            assert made.stat().st_mode & 0o777 == 0o700
+
+
+async def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "drop").write_bytes(b"")
+    with pytest.raises(IntakeError, match="cannot use the drop folder"):
+        async with watching(FakeQueue(), tmp_path):
+            pass
+
+
+async def test_stopping_takes_no_longer_than_it_may(tmp_path: Path) -> None:
+    queue = FakeQueue()
+    queue.open_gate.clear()
+    path = before(tmp_path, "a.eml")
+    intake = DropIntake(queue, tmp_path / "drop", SETTINGS, FakeClock())
+    await intake.start()
+    await queue.started.wait()
+    began = time.monotonic()
+    await intake.stop(0.2)
+    assert time.monotonic() - began < 2.0
+    assert path.exists()

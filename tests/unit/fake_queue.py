@@ -1,0 +1,40 @@
+"""A queue in memory for the tests of intake: it takes messages, and can fail or take its time."""
+
+import asyncio
+
+from engine.events import Event
+from engine.queue.queue import NewMessage
+
+
+class FakeQueue:
+    """Keeps what was enqueued. `fail` is raised instead while set; clear `open_gate` to make commits wait."""
+
+    def __init__(self) -> None:
+        self.messages: list[NewMessage] = []
+        self.keys: dict[str, int] = {}
+        self.forgotten: list[str] = []
+        self.events_recorded: list[Event] = []
+        self.fail: Exception | None = None
+        self.started = asyncio.Event()
+        self.open_gate = asyncio.Event()
+        self.open_gate.set()
+
+    async def enqueue(self, message: NewMessage) -> int:
+        self.started.set()
+        await self.open_gate.wait()
+        if self.fail is not None:
+            raise self.fail
+        if message.key is not None and message.key in self.keys:
+            return self.keys[message.key]
+        self.messages.append(message)
+        number = len(self.messages)
+        if message.key is not None:
+            self.keys[message.key] = number
+        return number
+
+    async def forget_key(self, key: str) -> None:
+        self.keys.pop(key, None)
+        self.forgotten.append(key)
+
+    async def record(self, *events: Event) -> None:
+        self.events_recorded.extend(events)

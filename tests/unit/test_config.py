@@ -1,0 +1,230 @@
+"""The settings are read as written, and every error names its key and what is allowed."""
+
+import ipaddress
+import os
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from engine.config import Listen, Nameserver, Route, Settings, SettingsError, find, load
+
+COMPLETE = """
+hostname = "Relay.Example.net"
+spool = "/var/spool/smarthost"
+[intake.smtp]
+listen = ["127.0.0.1:2525", "[::1]:0"]
+relay_networks = ["127.0.0.0/8", "::1/128"]
+max_message_size = "25 MiB"
+max_sessions = 10
+max_received = 30
+[intake.drop]
+enabled = false
+[dns]
+nameservers = ["192.0.2.53", "127.0.0.1:5300", "[::1]:5300", "2001:db8::53"]
+[delivery]
+port = 2526
+max_connections = 20
+max_connections_per_destination = 4
+max_messages_per_connection = 100
+check_interval = "30s"
+bad_mx_timeout = "1h"
+fallback_to_domain = true
+[delivery.timeouts]
+connect = 5
+reply = "12m"
+[retry]
+schedule = ["5m", "10m", 3600]
+give_up_after = "5d"
+[[route]]
+domain = "Internal.example"
+host = "10.0.0.25"
+[[route]]
+domain = "*"
+host = "upstream.example"
+port = 587
+tls = "required"
+username = "relay"
+password_file = "PASSWORD"
+[events]
+kept = 500
+[console]
+undo = "5s"
+confirm_typed_over = 50
+[control]
+group = ""
+"""
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "smarthost.toml"
+    path.write_text(text)
+    return path
+
+
+def problems(folder: Path, text: str) -> tuple[str, ...]:
+    with pytest.raises(SettingsError) as refused:
+        load(written(folder, text))
+    assert str(folder / "smarthost.toml") in str(refused.value)
+    return refused.value.problems
+
+
+def test_all_settings_are_read(tmp_path: Path) -> None:
+    password = tmp_path / "password"
+    password.write_text("secret")
+    settings = load(written(tmp_path, COMPLETE.replace("PASSWORD", str(password))))
+    assert settings.hostname == "relay.example.net"
+    assert settings.spool == Path("/var/spool/smarthost")
+    assert settings.intake.smtp.listen == (Listen("127.0.0.1", 2525), Listen("::1", 0))
+    assert settings.intake.smtp.relay_networks[1] == ipaddress.ip_network("::1/128")
+    assert settings.intake.smtp.max_message_size == 26_214_400
+    assert not settings.intake.drop.enabled
+    assert [str(server) for server in settings.dns.nameservers] == [
+        "192.0.2.53:53",
+        "127.0.0.1:5300",
+        "[::1]:5300",
+        "[2001:db8::53]:53",
+    ]
+    assert settings.dns.nameservers[0] == Nameserver("192.0.2.53", 53)
+    assert (settings.delivery.port, settings.delivery.bad_mx_timeout) == (2526, 3600.0)
+    assert (settings.delivery.timeouts.connect, settings.delivery.timeouts.reply) == (5.0, 720.0)
+    assert settings.retry.schedule == (300.0, 600.0, 3600.0)
+    assert settings.route == (
+        Route(domain="internal.example", host="10.0.0.25"),
+        Route(domain="*", host="upstream.example", port=587, tls="required", username="relay", password_file=password),
+    )
+    assert (settings.events.kept, settings.console.undo, settings.console.confirm_typed_over) == (500, 5.0, 50)
+
+
+def test_the_defaults_are_those_of_an_empty_file(tmp_path: Path) -> None:
+    assert load(written(tmp_path, "")) == Settings() == load(None)
+    settings = Settings()
+    assert settings.hostname
+    assert settings.spool.name == "smarthost"
+    assert settings.intake.smtp.listen == (Listen("127.0.0.1", 2525),)
+    assert settings.delivery.timeouts.reply == 600.0
+    assert settings.retry.give_up_after == 5 * 86_400
+    assert msgspec.structs.replace(settings, hostname="other.example").hostname == "other.example"
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "words"),
+    [
+        ("[delivery]\nmax_conections = 3", "delivery.max_conections: no such key", "did you mean max_connections?"),
+        ("colour = 1", "colour: no such key", "allowed here: console, control, delivery"),
+        ("[delivery]\nmax_connections = 0", "delivery.max_connections: 0 is out of range", "1 to"),
+        ("[delivery]\nmax_connections = true", "delivery.max_connections: true is not a whole number", "1 to"),
+        ("[delivery]\nport = 70000", "delivery.port: 70000 is out of range", "1 to 65535"),
+        ("[delivery]\ncheck_interval = '30'", "delivery.check_interval: '30'", "30s"),
+        ("[delivery]\ncheck_interval = 0", "delivery.check_interval: 0 is out of range", "more than 0s"),
+        ("[delivery]\nfallback_to_domain = 'yes'", "delivery.fallback_to_domain: 'yes'", "true nor false"),
+        ("[delivery.timeouts]\nmial = 1", "delivery.timeouts.mial: no such key", "did you mean mail?"),
+        ("delivery = 3", "delivery: not a table", "[delivery]"),
+        ("hostname = 'a b'", "hostname: not a host name", "relay.example.net"),
+        ("hostname = '[127.0.0.1]'", "hostname: '[127.0.0.1]' is an address", "relay.example.net"),
+        ("spool = 'here'", "spool: 'here' depends", "absolute path"),
+        ("spool = '/dev/null'", "spool: '/dev/null' is not a folder", "absolute path"),
+        ("[intake.smtp]\nlisten = '127.0.0.1:25'", "intake.smtp.listen: '127.0.0.1:25' is not a list", "[ ]"),
+        ("[intake.smtp]\nlisten = ['127.0.0.1']", "intake.smtp.listen[0]: '127.0.0.1' is not host:port", "[::1]:2525"),
+        ("[intake.smtp]\nlisten = ['::1:25']", "intake.smtp.listen[0]: '::1:25' is not host:port", "[::1]:2525"),
+        ("[intake.smtp]\nlisten = ['127.0.0.1:99999']", "intake.smtp.listen[0]", "1 to 65535"),
+        (
+            "[intake.smtp]\nrelay_networks = ['10.0.0.1/8']",
+            "intake.smtp.relay_networks[0]: '10.0.0.1/8' is no network",
+            "10.0.0.0/8 is the network it lies in",
+        ),
+        ("[intake.smtp]\nmax_message_size = 'big'", "intake.smtp.max_message_size: 'big' is not a size", "25 MiB"),
+        ("[intake.smtp]\nmax_message_size = 5", "intake.smtp.max_message_size: 5 is out of range", "1 KiB"),
+        ("[dns]\nnameservers = ['ns.example']", "dns.nameservers[0]: 'ns.example' is not host:port", "127.0.0.1:5300"),
+        ("[dns]\nnameservers = ['ns.example:53']", "dns.nameservers[0]", "127.0.0.1:5300"),
+        ("[retry]\nschedule = []", "retry.schedule: it is empty", "at least 1"),
+        ("[retry]\nschedule = ['5m', '-1m']", "retry.schedule[1]: '-1m'", "30s"),
+        ("[control]\ngroup = 'no such group here'", "control.group: this machine has no group", "name one"),
+        ("route = 3", "route: not a list of tables", "[[route]]"),
+        ("[[route]]\ndomain = 'a.example'", "route[0].host: missing", "no default"),
+        ("[[route]]\ndomain = '*'\nhost = 'b.example'\ntls = 'yes'", "route[0].tls: 'yes' is none of", "required"),
+        (
+            "[[route]]\ndomain = 'a.example'\nhost = 'b.example'\n[[route]]\ndomain = 'A.example'\nhost = 'c.example'",
+            "route[1].domain: route[0] has a.example already",
+            "one route for each",
+        ),
+        (
+            "[[route]]\ndomain = '*'\nhost = 'b.example'\nusername = 'u'\ntls = 'required'",
+            "route[0].password_file: missing",
+            "password",
+        ),
+        (
+            "[[route]]\ndomain = '*'\nhost = 'b.example'\npassword_file = '/etc/hostname'",
+            "route[0].username: missing",
+            "user",
+        ),
+        (
+            "[[route]]\ndomain = '*'\nhost = 'b.example'\nusername = 'u'\npassword_file = '/etc/hostname'",
+            'route[0].tls: "opportunistic" with a username',
+            "in the clear",
+        ),
+        (
+            "[[route]]\ndomain = '*'\nhost = 'b.example'\npassword_file = '/nowhere/at/all'",
+            "route[0].password_file: /nowhere/at/all cannot be read",
+            "No such file",
+        ),
+        ("hostname = \"a\\u001bb\"", "hostname: it holds control characters", "seen"),
+        ("hostname = ", "is not TOML", "Invalid value"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_named_with_what_is_allowed(tmp_path: Path, text: str, key: str, words: str) -> None:
+    (problem,) = problems(tmp_path, text)
+    assert problem.startswith(key)
+    assert words in problem
+
+
+def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
+    told = problems(tmp_path, "colour = 1\n[delivery]\nport = 0\nmax_connections = 'many'\n[retry]\nschedule = 3")
+    assert len(told) == 4
+
+
+def test_plain_numbers_are_bytes_and_seconds(tmp_path: Path) -> None:
+    settings = load(written(tmp_path, "[intake.smtp]\nmax_message_size = 10240\n[retry]\ngive_up_after = 60\n"))
+    assert settings.intake.smtp.max_message_size == 10_240
+    assert settings.retry.give_up_after == 60.0
+
+
+@pytest.mark.parametrize(
+    ("text", "octets"), [("10MB", 10_000_000), ("10 kib", 10_240), ("1.5 MiB", 1_572_864), ("2048", 2048)]
+)
+def test_sizes_are_read_in_their_units(tmp_path: Path, text: str, octets: int) -> None:
+    settings = load(written(tmp_path, f'[intake.smtp]\nmax_message_size = "{text}"'))
+    assert settings.intake.smtp.max_message_size == octets
+
+
+def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="cannot be read"):
+        load(tmp_path)
+    (tmp_path / "smarthost.toml").write_bytes(b"hostname = '\xff'")
+    with pytest.raises(SettingsError, match="not UTF-8"):
+        load(tmp_path / "smarthost.toml")
+
+
+def test_the_settings_are_found_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.config.MACHINE_WIDE", tmp_path / "machine.toml")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("SMARTHOST_CONFIG", raising=False)
+    assert find() is None
+    users = tmp_path / "home" / "smarthost" / "smarthost.toml"
+    for path in (users, tmp_path / "machine.toml", tmp_path / "variable.toml", tmp_path / "named.toml"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert find() == tmp_path / "machine.toml"
+    (tmp_path / "machine.toml").unlink()
+    assert find() == users
+    monkeypatch.setenv("SMARTHOST_CONFIG", str(tmp_path / "variable.toml"))
+    assert find() == tmp_path / "variable.toml"
+    assert find(tmp_path / "named.toml") == tmp_path / "named.toml"
+
+
+def test_a_file_that_was_named_must_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SettingsError, match="--config names it"):
+        find(tmp_path / "none.toml")
+    monkeypatch.setenv("SMARTHOST_CONFIG", os.fspath(tmp_path / "none.toml"))
+    with pytest.raises(SettingsError, match=r"\$SMARTHOST_CONFIG names it"):
+        find()
