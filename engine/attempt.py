@@ -1,0 +1,143 @@
+"""The attempt manager: what a relayer reports becomes a change of the queue, atomically.
+
+This is where an outcome turns into a decision: finished, due again at a later time, or returned to the sender. The
+bounce is queued in the very transaction that removes the message, so a kill at any line leaves either the message or
+its bounce, never neither.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from msgspec.structs import replace
+
+from engine import dsn
+from engine.clock import Clock
+from engine.events import ENGINE, Event, Kind
+from engine.outcome import Outcome
+from engine.queue.queue import (
+    Claim,
+    ClaimedEntry,
+    EntryResult,
+    NewMessage,
+    Queue,
+    QueueError,
+    QueueFull,
+    Settlement,
+)
+from engine.retry import RetrySchedule
+
+log = logging.getLogger(__name__)
+
+_FULL_DISK_PAUSE = 2.0  # seconds between tries to record a result while the disk is full
+
+
+class AttemptManager:
+    """Settles what relayers report.
+
+    The ancestor's notifySuccess and notifyFailure are `report` (recipients of one message may differ),
+    notifyNoConnection is `no_connection`; notifyDone, the end of a relayer, is the smart host's own matter.
+    """
+
+    def __init__(self, queue: Queue, schedule: RetrySchedule, clock: Clock, *, hostname: str) -> None:
+        self._queue = queue
+        self._schedule = schedule
+        self._clock = clock
+        self._hostname = hostname
+
+    async def report(self, claim: Claim, outcomes: Sequence[Outcome]) -> None:
+        """Record what became of each recipient of a claim, in the order of its entries.
+
+        A full disk is waited for: the peer has the message, so a result that is not recorded would send it again.
+        Raises QueueBroken.
+        """
+        now = self._clock.now()
+        results: list[EntryResult] = []
+        failed: list[dsn.Failed] = []
+        events: list[Event] = []
+        for entry, said in zip(claim.entries, outcomes, strict=True):
+            outcome = self._in_the_end(claim, said, now)
+            due = None
+            if outcome.kind == "transient":
+                due = self._schedule.next_due(now, entry.attempts + 1)
+            elif outcome.kind == "permanent":
+                failed.append(dsn.Failed(recipient=entry.recipient, outcome=outcome))
+            results.append(EntryResult(number=entry.number, attempt=entry.attempt, outcome=outcome, due=due))
+            events.append(self._event(claim, entry, outcome, now))
+        bounce = await self._bounce(claim, failed, now) if failed else None
+        await self._settle(
+            Settlement(message=claim.message, results=tuple(results), bounce=bounce, events=tuple(events))
+        )
+
+    async def no_connection(self, claims: Sequence[Claim], outcome: Outcome) -> None:
+        """Record that no exchange could be reached for these claims: one outcome for all."""
+        for claim in claims:
+            await self.report(claim, [outcome] * len(claim.entries))
+
+    async def give_up(self, claims: Sequence[Claim]) -> None:
+        """Return to their senders claims that have expired or that an operator ordered bounced."""
+        for claim in claims:
+            await self.report(claim, [self._last_word(entry) for entry in claim.entries])
+
+    def _in_the_end(self, claim: Claim, outcome: Outcome, now: float) -> Outcome:
+        """A transient failure of a message that is out of time is for good (RFC 5321 4.5.4.1)."""
+        if outcome.kind != "transient" or now < claim.expires:
+            return outcome
+        return _expired(outcome)
+
+    @staticmethod
+    def _last_word(entry: ClaimedEntry) -> Outcome:
+        if entry.given_up:
+            return Outcome.permanent(entry.given_up, enhanced="5.7.0")
+        return _expired(entry.last or Outcome.transient("no attempt could be made"))
+
+    def _event(self, claim: Claim, entry: ClaimedEntry, outcome: Outcome, now: float) -> Event:
+        text = ""
+        kind: Kind
+        if outcome.kind == "delivered":
+            kind = "delivered"
+        elif outcome.kind == "transient":
+            kind = "deferred"
+            if outcome.may_duplicate:
+                text = "the peer may have taken it: it may arrive twice"
+        elif claim.sender == dsn.NULL_SENDER:
+            kind = "discarded"
+            text = "a bounce that bounces is told to nobody"
+        else:
+            kind = "returned"
+        return Event(
+            at=now,
+            kind=kind,
+            by=ENGINE,
+            message=claim.message,
+            entry=entry.number,
+            sender=claim.sender,
+            recipient=entry.recipient,
+            destination=claim.destination,
+            host=outcome.host,
+            outcome=outcome,
+            text=text,
+        )
+
+    async def _bounce(self, claim: Claim, failed: Sequence[dsn.Failed], now: float) -> NewMessage | None:
+        try:
+            content = await self._queue.content(claim.message)
+        except QueueError as error:
+            log.warning("message %d: returned without its headers: %s", claim.message, error)
+            content = b""
+        original = dsn.Original(message=claim.message, sender=claim.sender, arrived=claim.arrived, content=content)
+        return dsn.bounce(original, failed, hostname=self._hostname, now=now)
+
+    async def _settle(self, settlement: Settlement) -> None:
+        while True:
+            try:
+                return await self._queue.settle(settlement)
+            except QueueFull:
+                log.error("message %d: the disk is full, its result waits to be recorded", settlement.message)
+                await asyncio.sleep(_FULL_DISK_PAUSE)
+
+
+def _expired(last: Outcome) -> Outcome:
+    """RFC 3463 X.4.7: delivery time expired. What was said last is the reason a sender can act on."""
+    said = f"; the last try: {last.line}" if last.line else ""
+    return replace(last, kind="permanent", enhanced="5.4.7", code=0, text=f"delivery time expired{said}")

@@ -1,0 +1,339 @@
+"""A managed relayer: opens a way to one destination and carries its messages there, one after the other.
+
+It reports to the attempt manager as it goes, and to its manager when it is established and when it has ended. What it
+still answers for when it is stopped is put back untried.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable
+from typing import Protocol
+
+from msgspec.structs import replace
+
+from engine.attempt import AttemptManager
+from engine.clock import Clock
+from engine.config import Timeouts
+from engine.mx import AllMarkedBad, MXCalculator, MXError
+from engine.outcome import Outcome
+from engine.queue.queue import Claim, Queue, QueueBroken, QueueError
+from engine.relayer.dialler import Dialler
+from engine.relayer.session import Form, Mail, Phase, Session, SessionError, TlsBroken
+from engine.relayer.transcript import Transcript
+from engine.routes import Router, Target, Way
+
+log = logging.getLogger(__name__)
+
+_STALLS_AFTER = 20.0  # seconds in one phase; an exchange that is well answers in a few
+
+
+class Manager(Protocol):
+    """What a relayer asks of the smart host that manages it."""
+
+    async def more(self, relayer: "ManagedRelayer") -> list[Claim]:
+        """Further messages for a relayer that has carried all it had; [] ends it."""
+        ...
+
+    def established(self, relayer: "ManagedRelayer") -> None:
+        """The relayer's exchange has answered."""
+        ...
+
+    async def unreachable(self, relayer: "ManagedRelayer", outcome: Outcome, until: float | None) -> None:
+        """No session could be had for the relayer's destination; `until`: not before then, where that is known."""
+        ...
+
+
+class Parts:
+    """What every relayer of a smart host works with."""
+
+    def __init__(
+        self,
+        *,
+        queue: Queue,
+        mx: MXCalculator,
+        router: Router,
+        attempts: AttemptManager,
+        dialler: Dialler,
+        clock: Clock,
+        hostname: str,
+        timeouts: Timeouts,
+    ) -> None:
+        self.queue = queue
+        self.mx = mx
+        self.router = router
+        self.attempts = attempts
+        self.dialler = dialler
+        self.clock = clock
+        self.hostname = hostname
+        self.timeouts = timeouts
+
+
+class ManagedRelayer:
+    """One connection's life, readable from outside while it runs: where it is, since when, and what was said.
+
+    `done` of `taken` messages are settled; `answers_for` are those that are not. `result` tells in a few words how it
+    ended. Times are the clock's seconds.
+    """
+
+    def __init__(
+        self, id: int, destination: str, claims: list[Claim], parts: Parts, manager: Manager, form: Form = "ESMTP"
+    ) -> None:
+        self.id = id
+        self.destination = destination
+        self.answers_for: dict[int, Claim] = {claim.message: claim for claim in claims}
+        self.host = ""
+        self.address = ""
+        self.port = 0
+        self.phase: Phase = "connecting"
+        self.started = parts.clock.now()
+        self.phase_since = self.started
+        self.ended: float | None = None
+        self.result = ""
+        self.taken = len(claims)
+        self.done = 0
+        self.tls = ""
+        self.is_established = False
+        self.transcript = Transcript(parts.clock)
+        self._parts = parts
+        self._manager = manager
+        self._form = form
+        self._leaving = False
+        self._session: Session | None = None
+        self._sending: Claim | None = None
+
+    @property
+    def stalling(self) -> bool:
+        """Whether it has been in its phase for longer than is usual."""
+        return self.ended is None and self._parts.clock.now() - self.phase_since > _STALLS_AFTER
+
+    def leave(self) -> None:
+        """End after the message that is being sent."""
+        self._leaving = True
+
+    async def run(self) -> None:
+        """Carry the messages until there are none left. Raises nothing but cancellation and QueueBroken."""
+        try:
+            await self._relay()
+        except QueueBroken as error:
+            self.result = f"the queue is broken: {error}"
+            raise
+        except asyncio.CancelledError:
+            self.result = "stopped"
+            raise
+        except Exception as error:
+            log.exception("relayer %d to %s", self.id, self.destination)
+            self.result = f"fault: {type(error).__name__}"
+        finally:
+            await self._leave_nothing_behind()
+            self._enter("ended")
+            self.ended = self._parts.clock.now()
+
+    # -- the way there --------------------------------------------------------------------------------------------
+
+    async def _relay(self) -> None:
+        try:
+            way = await self._parts.router.way(self.destination)
+        except AllMarkedBad as error:
+            self.result = error.outcome.text
+            await self._put_back(error.outcome.text)
+            await self._manager.unreachable(self, error.outcome, error.until)
+            return
+        except MXError as error:
+            await self._no_way(error.outcome)
+            return
+        await self._parts.queue.note_destination(self.destination, [exchange.host for exchange in way.exchanges])
+        session = await self._open(way)
+        if session is None:
+            return
+        self._session = session
+        try:
+            await self._carry(session)
+            await session.quit()
+        finally:
+            session.close()
+
+    async def _no_way(self, outcome: Outcome) -> None:
+        """DNS has no way: for good (and then for all the mail that comes after) or for now."""
+        self.transcript.add("=", outcome.line)
+        self.result = outcome.text
+        if outcome.kind == "transient":
+            await self._no_connection(outcome)
+            return
+        while claims := list(self.answers_for.values()):
+            for claim in claims:
+                await self._report(claim, [outcome] * len(claim.entries))
+            self._take(await self._manager.more(self))
+
+    async def _open(self, way: Way) -> Session | None:
+        """Try every exchange, and every address of each, in order, until one gives us a session (RFC 5321 5.1)."""
+        last: Outcome | None = None
+        for exchange in way.exchanges:
+            reached = False
+            try:
+                async for target in self._parts.router.targets(way, exchange):
+                    try:
+                        session = await self._open_target(target)
+                    except SessionError as error:
+                        last = error.outcome
+                        reached = reached or not error.unreachable
+                    else:
+                        await self._parts.mx.mark_good(exchange.host)
+                        self._establish()
+                        return session
+                    if self._leaving:
+                        return None
+            except MXError as error:
+                last = error.outcome
+                self.transcript.add("=", f"{exchange.host}: {error.outcome.line}")
+                continue
+            if not reached and last is not None:
+                await self._parts.mx.mark_bad(exchange.host, reason=last.text, last=last)
+        outcome = last or Outcome.transient("no exchange has an address", enhanced="4.4.4")
+        await self._no_connection(_transient(outcome))
+        return None
+
+    async def _open_target(self, target: Target) -> Session:
+        """Open a session; where opportunistic TLS breaks, once more without it (RFC 7435 4)."""
+        self.host, self.address, self.port = target.host, target.address, target.port
+        session = self._session_with(target)
+        try:
+            await session.open(self._parts.dialler)
+        except TlsBroken:
+            if target.tls == "required":
+                raise
+            self.transcript.add("=", "TLS broke: once more without it")
+            session = self._session_with(_without_tls(target))
+            await session.open(self._parts.dialler)
+        self.tls = session.tls
+        return session
+
+    def _session_with(self, target: Target) -> Session:
+        return Session(
+            target,
+            hostname=self._parts.hostname,
+            timeouts=self._parts.timeouts,
+            transcript=self.transcript,
+            on_phase=self._enter,
+            form=self._form,
+        )
+
+    def _establish(self) -> None:
+        self.is_established = True
+        self._manager.established(self)
+
+    async def _no_connection(self, outcome: Outcome) -> None:
+        self.result = outcome.line
+        claims = list(self.answers_for.values())
+        await self._parts.attempts.no_connection(claims, outcome)
+        for claim in claims:
+            self._settled(claim)
+        await self._manager.unreachable(self, outcome, None)
+
+    # -- the messages ---------------------------------------------------------------------------------------------
+
+    async def _carry(self, session: Session) -> None:
+        while self.answers_for:
+            for claim in list(self.answers_for.values()):
+                if self._leaving or not session.usable:
+                    self.result = "left" if self._leaving else "connection lost"
+                    return
+                await self._send(session, claim)
+            if not session.usable:
+                self.result = "connection lost"
+                return
+            self._take(await self._manager.more(self))
+        self.result = f"{self.done} sent"
+
+    async def _send(self, session: Session, claim: Claim) -> None:
+        try:
+            content = await self._parts.queue.content(claim.message)
+        except QueueBroken:
+            raise
+        except QueueError as error:
+            await self._parts.queue.set_aside(claim, str(error))
+            self._settled(claim)
+            return
+        mail = Mail(
+            sender=claim.sender,
+            recipients=tuple(entry.recipient for entry in claim.entries),
+            content=content,
+            eight_bit=claim.eight_bit,
+            smtputf8=claim.smtputf8,
+        )
+        self._sending = claim
+        outcomes = await self._within_bounds(session, mail)
+        self._sending = None
+        await self._report(claim, outcomes)
+
+    async def _within_bounds(self, session: Session, mail: Mail) -> list[Outcome]:
+        """Every phase has its time-out; a peer that drips just within each of them has this one."""
+        bound = self._parts.timeouts.attempt
+        try:
+            async with asyncio.timeout(bound):
+                return await session.deliver(mail)
+        except TimeoutError:
+            session.close()
+            text = f"the message was not done within {bound:.0f} s"
+            return [self._cut_off(session, text)] * len(mail.recipients)
+
+    def _cut_off(self, session: Session, text: str) -> Outcome:
+        self.transcript.add("=", text)
+        return Outcome(
+            kind="transient",
+            enhanced="4.4.2",
+            text=text,
+            host=self.host,
+            phase=session.phase,
+            may_duplicate=session.dotted,
+        )
+
+    async def _report(self, claim: Claim, outcomes: list[Outcome]) -> None:
+        await self._parts.attempts.report(claim, outcomes)
+        self._settled(claim)
+
+    def _settled(self, claim: Claim) -> None:
+        self.answers_for.pop(claim.message, None)
+        self.done += 1
+
+    def _take(self, claims: list[Claim]) -> None:
+        self.answers_for.update((claim.message, claim) for claim in claims)
+        self.taken += len(claims)
+
+    # -- the end --------------------------------------------------------------------------------------------------
+
+    async def _leave_nothing_behind(self) -> None:
+        """Settle or put back what is still ours. Should this fail too, the queue recovers it at its next start."""
+        sending, session = self._sending, self._session
+        try:
+            if sending is not None and session is not None and session.dotted:
+                # The peer may have it already: that belongs on the record, unlike a message that was never sent.
+                cut = self._cut_off(session, "stopped while waiting for the reply to the final dot")
+                await self._bounded(self._report(sending, [cut] * len(sending.entries)))
+            await self._bounded(self._put_back(self.result or "connection lost"))
+        except (QueueError, TimeoutError) as error:
+            log.warning("relayer %d leaves %d messages to recovery: %s", self.id, len(self.answers_for), error)
+
+    async def _put_back(self, why: str) -> None:
+        claims = list(self.answers_for.values())
+        self.answers_for.clear()
+        self.taken -= len(claims)
+        if claims:
+            await self._parts.queue.put_back(claims, why)
+
+    @staticmethod
+    async def _bounded(work: Awaitable[None], seconds: float = 10.0) -> None:
+        async with asyncio.timeout(seconds):
+            await work
+
+    def _enter(self, phase: Phase) -> None:
+        self.phase = phase
+        self.phase_since = self._parts.clock.now()
+
+
+def _transient(outcome: Outcome) -> Outcome:
+    """What kept us from connecting is never a verdict on the mail."""
+    return outcome if outcome.kind == "transient" else Outcome.transient(outcome.text, host=outcome.host)
+
+
+def _without_tls(target: Target) -> Target:
+    return replace(target, tls="none")

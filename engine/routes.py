@@ -1,0 +1,94 @@
+"""Which way a destination's mail goes: to its mail exchanges, or to the upstream host a route names."""
+
+import ipaddress
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+from msgspec import Struct
+
+from engine.config import Route
+from engine.events import ENGINE
+from engine.mx import AllMarkedBad, Exchange, MXCalculator
+
+MAX_ADDRESSES = 10  # tried for one host; a host may have a hundred
+
+
+class Target(Struct, frozen=True, kw_only=True):
+    """One place to try: an address of a host, and how to speak to it.
+
+    `tls`: "none" never asks for it, "opportunistic" takes it when offered and goes on without, "required" sends
+    nothing without it. A password is sent under TLS only.
+    """
+
+    host: str
+    address: str
+    port: int
+    tls: Literal["none", "opportunistic", "required"] = "opportunistic"
+    username: str = ""
+    password: str = ""
+
+
+class Way(Struct, frozen=True, kw_only=True):
+    """The hosts to try for a destination, best first, and the route that named them, if one did."""
+
+    destination: str
+    exchanges: tuple[Exchange, ...]
+    route: Route | None = None
+
+
+class Router:
+    """Finds the way. A route for the domain itself comes before the route for "*", and that before MX.
+
+    `passwords` holds the password of each route that has a user name, by the route's domain.
+    """
+
+    def __init__(
+        self, mx: MXCalculator, *, port: int, routes: Sequence[Route] = (), passwords: dict[str, str] | None = None
+    ) -> None:
+        self._mx = mx
+        self._port = port
+        self._routes = {route.domain: route for route in routes}
+        self._passwords = passwords or {}
+
+    async def way(self, destination: str) -> Way:
+        """Give the hosts for a destination. Raises MXError, whose outcome is what becomes of the mail."""
+        route = self._routes.get(destination) or self._routes.get("*")
+        if route is None:
+            exchanges = await self._mx.exchanges(destination)
+            return Way(destination=destination, exchanges=tuple(exchanges))
+        mark = self._mx.mark(route.host)
+        if mark is not None and mark.by != ENGINE:
+            raise AllMarkedBad(f"{route.host} is marked bad by {mark.by} ({mark.reason})", until=mark.until)
+        upstream = Exchange(host=route.host, preference=0, mark=mark)
+        return Way(destination=destination, exchanges=(upstream,), route=route)
+
+    async def targets(self, way: Way, exchange: Exchange) -> AsyncIterator[Target]:
+        """Give the addresses of one host, in the order to try. Raises MXError when it has none."""
+        for address in (await self._addresses(exchange.host))[:MAX_ADDRESSES]:
+            if way.route is None:
+                yield Target(host=exchange.host, address=address, port=self._port)
+            else:
+                yield Target(
+                    host=exchange.host,
+                    address=address,
+                    port=way.route.port,
+                    tls=way.route.tls,
+                    username=way.route.username,
+                    password=self._passwords.get(way.route.domain, ""),
+                )
+
+    async def _addresses(self, host: str) -> list[str]:
+        try:
+            return [str(ipaddress.ip_address(host))]
+        except ValueError:
+            return await self._mx.addresses(host)
+
+
+def read_passwords(routes: Sequence[Route]) -> dict[str, str]:
+    """Read the password of each route that names a file for it; that it can be read was checked with the settings."""
+    return {
+        route.domain: Path(route.password_file).read_text(encoding="utf-8").strip()
+        for route in routes
+        if route.password_file
+    }

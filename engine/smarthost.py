@@ -1,0 +1,211 @@
+"""The smart host: decides what to send next, over which connections.
+
+It runs `check_state` when mail arrives, when something falls due, when a connection frees, every `check_interval`, and
+when the operator forces it. Destinations take turns, so that one with 500,000 messages does not starve one with 1.
+"""
+
+import asyncio
+import logging
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from contextlib import suppress
+
+from engine.attempt import AttemptManager
+from engine.clock import Clock
+from engine.events import Event
+from engine.outcome import Outcome
+from engine.queue.queue import Claim, Queue, QueueBroken, QueueError
+from engine.relayer.relayer import ManagedRelayer, Parts
+from engine.relayer.session import Form
+from engine.retry import RetrySchedule
+
+log = logging.getLogger(__name__)
+
+BATCH = 10  # messages claimed at a time: few are held back by a slow peer, one sync serves several
+OVERDUE_AT_ONCE = 100
+ENDED_KEPT = 100  # relayers whose transcript can still be read
+FAILURES_KEPT = 10_000  # destinations whose failures in a row are remembered
+LONGEST_BLOCK = 900.0  # seconds; a destination that cannot be reached is tried again at least this often
+
+
+class Check:
+    """What one check_state opened. `completed` returns when all of it has ended."""
+
+    def __init__(self, relayers: Sequence[ManagedRelayer], tasks: Sequence["asyncio.Task[None]"]) -> None:
+        self.relayers = tuple(relayers)
+        self._tasks = tuple(tasks)
+
+    async def completed(self) -> None:
+        """Wait until every connection this check opened has ended."""
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+
+class SmartHost:
+    """Manages the relayers: who runs, for which destination, with which messages.
+
+    `managed` maps each live relayer to the messages it answers for. `max_connections` bounds all relayers,
+    `max_connections_per_destination` those of one; `max_messages_per_connection` is what one carries in its life. A
+    destination gets its second connection only once its first is established, so a dead one costs one at a time.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        attempts: AttemptManager,
+        parts: Parts,
+        *,
+        clock: Clock,
+        schedule: RetrySchedule,
+        max_connections: int = 20,
+        max_connections_per_destination: int = 5,
+        max_messages_per_connection: int = 100,
+        check_interval: float = 30.0,
+        form: Form = "ESMTP",
+    ) -> None:
+        self.max_connections = max_connections
+        self.max_connections_per_destination = max_connections_per_destination
+        self.max_messages_per_connection = max_messages_per_connection
+        self.ended: deque[ManagedRelayer] = deque(maxlen=ENDED_KEPT)
+        self.next_check: float | None = None
+        self.draining = False
+        self.trouble = ""
+        self._queue = queue
+        self._attempts = attempts
+        self._parts = parts
+        self._clock = clock
+        self._schedule = schedule
+        self._check_interval = check_interval
+        self._form = form
+        self._live: dict[ManagedRelayer, asyncio.Task[None]] = {}
+        self._failures: OrderedDict[str, int] = OrderedDict()
+        self._woken = asyncio.Event()
+        self._checking = asyncio.Lock()
+        self._last_id = 0
+
+    @property
+    def managed(self) -> dict[ManagedRelayer, tuple[Claim, ...]]:
+        """Each live relayer and the messages it answers for."""
+        return {relayer: tuple(relayer.answers_for.values()) for relayer in self._live}
+
+    def wake(self) -> None:
+        """Check soon: something has changed that may let mail go."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Check whenever there is reason to, until drained. A store that fails is retried at the next check."""
+        while not self.draining:
+            self._woken.clear()
+            due: float | None = None
+            try:
+                await self.check_state()
+                due = await self._queue.next_due()
+                self.trouble = ""
+            except QueueBroken as error:
+                self.trouble = str(error)
+                log.error("the queue is broken: %s", error)
+            except QueueError as error:
+                self.trouble = str(error)
+                log.warning("check failed: %s", error)
+            now = self._clock.now()
+            # What is due and was not taken waits for a connection: the end of one wakes us, not its time.
+            at = now + self._check_interval
+            self.next_check = min(at, due) if due is not None and due > now else at
+            await self._clock.wait(self._woken, self.next_check)
+
+    async def check_state(self) -> Check:
+        """Carry out what is overdue, then open connections for what is due, destination by destination in turn.
+
+        Returns once they are opened; the handle completes when they have ended. Raises QueueError.
+        """
+        relayers: list[ManagedRelayer] = []
+        async with self._checking:
+            await self._attempts.give_up(await self._queue.overdue(OVERDUE_AT_ONCE))
+            while not self.draining and (room := self.max_connections - len(self._live)) > 0:
+                destinations = await self._queue.due_destinations(room, without=self._satisfied())
+                opened = [relayer for name in destinations if (relayer := await self._open(name))]
+                if not opened:
+                    break
+                relayers += opened
+        return Check(relayers, [self._live[relayer] for relayer in relayers if relayer in self._live])
+
+    async def drain(self, seconds: float) -> None:
+        """Open nothing more, let each relayer end its message, and stop those that have not after `seconds`."""
+        self.draining = True
+        self.wake()
+        async with self._checking:
+            tasks = list(self._live.values())
+        for relayer in list(self._live):
+            relayer.leave()
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=seconds)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late, timeout=seconds)
+
+    # -- what a relayer asks of its manager -----------------------------------------------------------------------
+
+    async def more(self, relayer: ManagedRelayer) -> list[Claim]:
+        """More messages for a relayer's destination, unless another destination waits for its connection."""
+        room = self.max_messages_per_connection - relayer.taken
+        if self.draining or room <= 0:
+            return []
+        if len(self._live) >= self.max_connections:
+            others = await self._queue.due_destinations(1, without=[*self._satisfied(), relayer.destination])
+            if others:
+                return []
+        return await self._queue.claim(relayer.destination, min(BATCH, room), relayer.id)
+
+    def established(self, relayer: ManagedRelayer) -> None:
+        """The destination can be reached: it may have further connections now."""
+        self._failures.pop(relayer.destination, None)
+        self.wake()
+
+    async def unreachable(self, relayer: ManagedRelayer, outcome: Outcome, until: float | None) -> None:
+        """Leave a destination alone for a while: longer with each failure in a row."""
+        name, now = relayer.destination, self._clock.now()
+        if until is None:
+            failures = self._failures.pop(name, 0) + 1
+            self._failures[name] = failures
+            while len(self._failures) > FAILURES_KEPT:
+                self._failures.popitem(last=False)
+            until = now + min(self._schedule.interval(failures), LONGEST_BLOCK)
+        await self._queue.block(name, until, outcome.line)
+        await self._queue.record(
+            Event(at=now, kind="unreachable", destination=name, host=outcome.host, outcome=outcome)
+        )
+
+    # -- opening --------------------------------------------------------------------------------------------------
+
+    def _satisfied(self) -> set[str]:
+        """Destinations that get no further connection now: at their limit, or not known to be reachable yet."""
+        counts: dict[str, int] = {}
+        satisfied: set[str] = set()
+        for relayer in self._live:
+            counts[relayer.destination] = counts.get(relayer.destination, 0) + 1
+            if not relayer.is_established:
+                satisfied.add(relayer.destination)
+        satisfied.update(name for name, count in counts.items() if count >= self.max_connections_per_destination)
+        return satisfied
+
+    async def _open(self, destination: str) -> ManagedRelayer | None:
+        number = self._last_id + 1
+        claims = await self._queue.claim(destination, min(BATCH, self.max_messages_per_connection), number)
+        if not claims:
+            return None
+        self._last_id = number
+        relayer = ManagedRelayer(number, destination, claims, self._parts, self, self._form)
+        self._live[relayer] = asyncio.create_task(self._run(relayer), name=f"relayer {number} to {destination}")
+        return relayer
+
+    async def _run(self, relayer: ManagedRelayer) -> None:
+        try:
+            with suppress(asyncio.CancelledError):
+                await relayer.run()
+        except QueueBroken as error:
+            self.trouble = str(error)
+        finally:
+            del self._live[relayer]
+            self.ended.append(relayer)
+            self.wake()

@@ -1,0 +1,65 @@
+"""The spool: the directory that is the queue, and the lock that gives it one owner."""
+
+import fcntl
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+
+class SpoolError(Exception):
+    """The spool directory cannot be used; the text names it and says why."""
+
+
+class SpoolOwned(SpoolError):
+    """Another engine owns the spool; `pid` is its process (0 where it did not say)."""
+
+    def __init__(self, path: Path, pid: int) -> None:
+        super().__init__(f"{path}: an engine with pid {pid} owns this spool")
+        self.pid = pid
+
+
+class Spool:
+    """A spool directory, owned for as long as this is entered.
+
+    The directory is made with mode 0700 where it is missing. The lock is the kernel's: it goes with the process, so a
+    kill leaves nothing behind to be cleaned up. Raises SpoolOwned, SpoolError.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: int | None = None
+
+    @property
+    def drop(self) -> Path:
+        """The watched folder."""
+        return self.path / "drop"
+
+    @property
+    def control_socket(self) -> Path:
+        """The operator's door."""
+        return self.path / "control.sock"
+
+    def __enter__(self) -> Self:
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise SpoolError(f"{self.path}: {error.strerror}") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            pid = os.read(lock, 20).strip()
+            os.close(lock)
+            raise SpoolOwned(self.path, int(pid) if pid.isdigit() else 0) from error
+        os.ftruncate(lock, 0)
+        os.write(lock, b"%d\n" % os.getpid())
+        self._lock = lock
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None

@@ -1,0 +1,302 @@
+"""Every kind of reply at every command: what it comes to for the mail (promises 15, 17 to 19, 21)."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+from msgspec.structs import replace
+
+from engine.clock import SystemClock
+from engine.config import Timeouts
+from engine.outcome import Outcome
+from engine.relayer.dialler import TcpDialler
+from engine.relayer.session import Mail, Session, SessionError, TlsBroken
+from engine.relayer.transcript import Transcript
+from engine.routes import Target
+from engine.sandbox.certificates import Certificates
+from engine.sandbox.exchanges import Action, Exchange, Temper
+from engine.sandbox.tempers import Authenticating, BlackHole, Encrypted, Healthy, HelloOnly, Script
+
+QUICK = Timeouts(
+    connect=2, greeting=0.5, hello=0.5, tls=1, mail=0.5, rcpt=0.5, data=0.5, block=0.5, reply=0.5, quit=0.5, attempt=5
+)
+MAIL = Mail(sender="ann@example.com", recipients=("bob@example.org",), content=b"Subject: hi\r\n\r\nbody\r\n")
+
+Serve = Callable[[Temper], Awaitable[Exchange]]
+
+
+@pytest.fixture
+async def serve() -> AsyncIterator[Serve]:
+    running: list[Exchange] = []
+    certificates = Certificates()
+
+    async def start(temper: Temper) -> Exchange:
+        exchange = Exchange("mx.example.org", temper, clock=SystemClock(), certificates=certificates)
+        await exchange.start()
+        running.append(exchange)
+        return exchange
+
+    yield start
+    for exchange in running:
+        await exchange.stop()
+
+
+def session_with(exchange: Exchange, tls: str = "opportunistic", **target: str) -> Session:
+    return Session(
+        Target(host=exchange.host, address=exchange.address, port=exchange.port, tls=tls, **target),  # type: ignore[arg-type]
+        hostname="relay.example.net",
+        timeouts=QUICK,
+        transcript=Transcript(SystemClock()),
+        on_phase=lambda phase: None,
+    )
+
+
+async def outcome_of(exchange: Exchange, mail: Mail = MAIL) -> Outcome:
+    session = session_with(exchange)
+    await session.open(TcpDialler())
+    try:
+        (outcome,) = await session.deliver(mail)
+    finally:
+        session.close()
+    return outcome
+
+
+AT = ("MAIL", "RCPT", "DATA", "content")
+
+TABLE = [
+    ("450 4.2.1 later", "transient", 450, "4.2.1"),
+    ("421 4.3.2 closing", "transient", 421, "4.3.2"),
+    ("550 5.7.1 never", "permanent", 550, "5.7.1"),
+    ("554 no", "permanent", 554, ""),
+    ("550 first\n550 second", "permanent", 550, ""),
+    (b"550-5.1.1 no\r\n250 5.1.1 yes\r\n", "transient", 0, ""),  # a reply of two minds
+    (b"2_2 what\r\n", "transient", 0, ""),
+    (b"999 what\r\n", "transient", 0, ""),
+    (b"+25 what\r\n", "transient", 0, ""),
+    (b"hello\r\n", "transient", 0, ""),
+    (b"550 \x1b]0;x\x07\xff\r\n", "permanent", 550, ""),
+    (b"250-and on\r\n" * 5000, "transient", 0, ""),  # never ends
+    (b"250 " + b"x" * 100_000 + b"\r\n", "transient", 0, ""),
+    (Action.DROP, "transient", 0, ""),
+    (Action.SILENCE, "transient", 0, ""),
+]
+
+
+@pytest.mark.parametrize("verb", AT)
+@pytest.mark.parametrize(("said", "kind", "code", "enhanced"), TABLE, ids=lambda value: repr(value)[:24])
+async def test_a_reply_is_judged_by_its_code_alone(
+    serve: Serve, verb: str, said: str | bytes | Action, kind: str, code: int, enhanced: str
+) -> None:
+    outcome = await outcome_of(await serve(Script({verb: said})))
+    assert (outcome.kind, outcome.code) == (kind, code)
+    assert outcome.enhanced == (enhanced or outcome.enhanced)
+    assert outcome.text.isprintable()
+    assert outcome.host == "mx.example.org"
+
+
+@pytest.mark.parametrize("verb", AT)
+async def test_only_a_loss_after_the_final_dot_may_duplicate(serve: Serve, verb: str) -> None:
+    outcome = await outcome_of(await serve(Script({verb: Action.DROP})))
+    assert outcome.may_duplicate == (verb == "content")
+
+
+async def test_a_2xx_after_the_final_dot_is_delivered(serve: Serve) -> None:
+    exchange = await serve(Healthy())
+    outcome = await outcome_of(exchange)
+    assert (outcome.kind, outcome.code) == ("delivered", 250)
+    assert exchange.delivered[0].content == MAIL.content
+
+
+@pytest.mark.parametrize(
+    ("verb", "said"),
+    [
+        *(("connect", said) for said in ("421 busy", "554 no service", b"junk\r\n", b"250 hm\r\n")),
+        *(("EHLO", said) for said in ("421 busy", b"junk\r\n", b"354 hm\r\n")),
+        *((verb, said) for verb in ("connect", "EHLO") for said in (Action.DROP, Action.SILENCE)),
+    ],
+)
+async def test_a_host_that_will_not_talk_is_no_verdict_on_the_mail(
+    serve: Serve, verb: str, said: str | bytes | Action
+) -> None:
+    session = session_with(await serve(Script({verb: said})))
+    with pytest.raises(SessionError) as refused:
+        await session.open(TcpDialler())
+    assert refused.value.outcome.kind == "transient"
+    assert not session.usable
+
+
+async def test_a_host_that_never_greets_counts_as_unreachable(serve: Serve) -> None:
+    session = session_with(await serve(BlackHole()))
+    with pytest.raises(SessionError) as refused:
+        await session.open(TcpDialler())
+    assert refused.value.unreachable
+
+
+async def test_a_host_that_knows_only_helo_gets_helo(serve: Serve) -> None:
+    exchange = await serve(HelloOnly())
+    assert (await outcome_of(exchange)).kind == "delivered"
+    assert exchange.delivered[0].hello == "relay.example.net"
+
+
+async def test_each_recipient_has_an_outcome_of_its_own(serve: Serve) -> None:
+    exchange = await serve(Script({"RCPT": [None, "550 5.1.1 unknown", "451 later", None]}))
+    session = session_with(exchange)
+    await session.open(TcpDialler())
+    many = replace(MAIL, recipients=("a@x.example", "b@x.example", "c@x.example", "d@x.example"))
+    outcomes = await session.deliver(many)
+    session.close()
+    assert [outcome.kind for outcome in outcomes] == ["delivered", "permanent", "transient", "delivered"]
+    assert exchange.delivered[0].recipients == ("a@x.example", "d@x.example")
+
+
+async def test_after_a_refusal_the_next_message_goes_over_the_same_connection(serve: Serve) -> None:
+    exchange = await serve(Script({"RCPT": ["550 5.1.1 unknown", None], "DATA": ["451 later", None]}))
+    session = session_with(exchange)
+    await session.open(TcpDialler())
+    kinds = [(await session.deliver(MAIL))[0].kind for _ in range(3)]
+    await session.quit()
+    assert kinds == ["permanent", "transient", "delivered"]
+    assert exchange.sessions == 1
+
+
+async def test_421_ends_the_session_whatever_was_asked(serve: Serve) -> None:
+    for verb in AT:
+        session = session_with(await serve(Script({verb: b"421 closing\r\n"})))
+        await session.open(TcpDialler())
+        (outcome,) = await session.deliver(MAIL)
+        assert outcome.kind == "transient"
+        assert not session.usable
+
+
+async def test_lines_that_begin_with_a_dot_arrive_as_they_were(serve: Serve) -> None:
+    exchange = await serve(Healthy())
+    content = b".\r\n..\r\n.hidden\r\n\r\n.\r\nend\r\n"
+    assert (await outcome_of(exchange, replace(MAIL, content=content))).kind == "delivered"
+    assert exchange.delivered[0].content == content
+
+
+async def test_a_message_over_the_announced_size_is_not_sent(serve: Serve) -> None:
+    exchange = await serve(Script({"EHLO": "250 mx\n250 SIZE 10"}))
+    outcome = await outcome_of(exchange)
+    assert (outcome.kind, outcome.enhanced) == ("permanent", "5.3.4")
+    assert not any(line.startswith("MAIL") for _, line in exchange.commands)
+
+
+async def test_a_message_that_needs_smtputf8_is_refused_where_the_peer_has_none(serve: Serve) -> None:
+    exchange = await serve(Script({"EHLO": "250 mx\n250 8BITMIME"}))
+    outcome = await outcome_of(exchange, replace(MAIL, recipients=("jörg@example.org",), smtputf8=True))
+    assert (outcome.kind, outcome.enhanced) == ("permanent", "5.6.7")
+
+
+async def test_what_the_peer_offers_is_used(serve: Serve) -> None:
+    exchange = await serve(Healthy())
+    mail = replace(MAIL, recipients=("jörg@example.org",), smtputf8=True, eight_bit=True)
+    assert (await outcome_of(exchange, mail)).kind == "delivered"
+    assert exchange.delivered[0].parameters == f"SIZE={len(MAIL.content)} BODY=8BITMIME SMTPUTF8"
+
+
+@pytest.mark.parametrize("certificate", ["good", "self-signed", "wrong name"])
+async def test_opportunistic_tls_takes_any_certificate(serve: Serve, certificate: str) -> None:
+    exchange = await serve(Encrypted(certificate))  # type: ignore[arg-type]
+    session = session_with(exchange)
+    await session.open(TcpDialler())
+    await session.deliver(MAIL)
+    await session.quit()
+    assert exchange.delivered[0].tls
+    assert session.tls.startswith("TLSv1.")
+
+
+async def test_a_broken_handshake_is_told_apart_so_that_it_can_be_done_without(serve: Serve) -> None:
+    session = session_with(await serve(Encrypted("broken")))
+    with pytest.raises(TlsBroken):
+        await session.open(TcpDialler())
+
+
+async def test_without_tls_nothing_is_sent_where_tls_is_required(serve: Serve) -> None:
+    exchange = await serve(Healthy())
+    session = session_with(exchange, tls="required")
+    with pytest.raises(SessionError, match="TLS is required") as refused:
+        await session.open(TcpDialler())
+    assert refused.value.outcome.kind == "transient"
+    assert not any(line.startswith("MAIL") for _, line in exchange.commands)
+
+
+async def test_what_is_injected_before_the_handshake_is_thrown_away(serve: Serve) -> None:
+    injected = b"220 go ahead\r\n250 injected.example\r\n250 AUTH PLAIN\r\n"
+    session = session_with(await serve(Script({"STARTTLS": injected}, on=Encrypted())))
+    try:
+        await session.open(TcpDialler())
+    except SessionError:
+        return  # refusing to go on is as good
+    assert session.tls
+    session.close()
+
+
+async def test_a_password_is_given_under_tls_and_kept_out_of_the_transcript(serve: Serve) -> None:
+    exchange = await serve(Authenticating({"relay": "s3cret"}, certificate="good"))
+    session = session_with(exchange, tls="required", username="relay", password="s3cret")
+    await session.open(TcpDialler())
+    assert (await session.deliver(MAIL))[0].kind == "delivered"
+    await session.quit()
+    assert exchange.delivered[0].login == "relay"
+    said = "\n".join(line.text for line in session._transcript.lines())
+    assert "AUTH PLAIN ********" in said
+    assert "s3cret" not in said
+    assert "AHJlbGF5AHMzY3JldA==" not in said
+
+
+async def test_a_wrong_password_keeps_the_mail(serve: Serve) -> None:
+    exchange = await serve(Authenticating({"relay": "right"}, certificate="good"))
+    session = session_with(exchange, tls="required", username="relay", password="wrong")
+    with pytest.raises(SessionError) as refused:
+        await session.open(TcpDialler())
+    assert (refused.value.outcome.kind, refused.value.outcome.code) == ("transient", 535)
+
+
+async def test_a_password_is_never_sent_in_the_clear(serve: Serve) -> None:
+    exchange = await serve(Authenticating({"relay": "s3cret"}))
+    session = session_with(exchange, username="relay", password="s3cret")
+    with pytest.raises(SessionError):
+        await session.open(TcpDialler())
+    assert not any("AUTH" in line for _, line in exchange.commands)
+
+
+async def test_a_peer_that_does_not_read_the_message_is_left() -> None:
+    async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for reply in (b"220 mx", b"250 mx", b"250 ok", b"250 ok", b"354 go"):
+            writer.write(reply + b"\r\n")
+            if reply != b"354 go":
+                await reader.readline()
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await left.wait()
+        writer.transport.abort()
+
+    left = asyncio.Event()
+    server = await asyncio.start_server(deaf, "127.0.0.1", 0, limit=1024)
+    target = Target(host="mx", address="127.0.0.1", port=server.sockets[0].getsockname()[1])
+    session = Session(
+        target,
+        hostname="relay",
+        timeouts=QUICK,
+        transcript=Transcript(SystemClock()),
+        on_phase=lambda phase: None,
+    )
+    await session.open(TcpDialler())
+    (outcome,) = await session.deliver(replace(MAIL, content=b"x" * 98 * 300_000 + b"\r\n"))
+    assert (outcome.kind, outcome.phase, outcome.may_duplicate) == ("transient", "body", False)
+    assert not session.usable
+    left.set()
+    server.close()
+    await server.wait_closed()
+
+
+async def test_the_transcript_tells_what_was_said(serve: Serve) -> None:
+    session = session_with(await serve(Script({"RCPT": "550 5.1.1 \x1b[2J unknown"})))
+    await session.open(TcpDialler())
+    await session.deliver(MAIL)
+    await session.quit()
+    said = [f"{line.side} {line.text}" for line in session._transcript.lines()]
+    assert said[1] == "< 220 mx.example.org ESMTP"
+    assert "> MAIL FROM:<ann@example.com> SIZE=21" in said
+    assert "< 550 5.1.1 \\x1b[2J unknown" in said
+    assert "> QUIT" in said

@@ -1,0 +1,111 @@
+"""Bounces: readable by people, parsed by programs, and safe whatever the message and the reply were."""
+
+import email
+import email.policy
+from email.message import EmailMessage, Message
+
+from engine.dsn import Failed, Original, bounce, status
+from engine.outcome import Outcome
+from engine.queue.queue import NewMessage
+
+REFUSED = Outcome.of_reply(550, "5.1.1 no such user", host="mx1.example.org", phase="RCPT")
+
+
+def original(sender: str = "ann@example.com", content: bytes = b"Subject: hi\r\nTo: bob\r\n\r\nbody\r\n") -> Original:
+    return Original(message=12, sender=sender, arrived=1_800_000_000.0, content=content)
+
+
+def returned(about: Original, *failed: Failed) -> NewMessage:
+    new = bounce(about, failed or [Failed(recipient="bob@example.org", outcome=REFUSED)], hostname="relay", now=1.8e9)
+    assert new is not None
+    return new
+
+
+def parts_of(new: NewMessage) -> tuple[EmailMessage, list[Message]]:
+    message = email.message_from_bytes(new.content, policy=email.policy.default)
+    assert isinstance(message, EmailMessage)
+    return message, list(message.iter_parts())
+
+
+def test_a_bounce_has_the_null_sender_and_goes_to_the_sender() -> None:
+    new = returned(original())
+    assert (new.sender, new.recipients, new.origin) == ("", ("ann@example.com",), "bounce of 12")
+
+
+def test_a_bounce_that_bounces_is_answered_with_nothing() -> None:
+    assert bounce(original(sender=""), [Failed(recipient="x@y.example", outcome=REFUSED)], hostname="r", now=0) is None
+
+
+def test_programs_can_parse_the_status_of_each_recipient() -> None:
+    late = Outcome(kind="permanent", enhanced="5.4.7", text="delivery time expired")
+    new = returned(
+        original(),
+        Failed(recipient="bob@example.org", outcome=REFUSED),
+        Failed(recipient="eve@example.org", outcome=late),
+    )
+    message, parts = parts_of(new)
+    assert message.get_content_type() == "multipart/report"
+    assert message.get_param("report-type") == "delivery-status"
+    assert [part.get_content_type() for part in parts] == [
+        "text/plain",
+        "message/delivery-status",
+        "text/rfc822-headers",
+    ]
+    groups = parts[1].get_payload()
+    assert isinstance(groups, list)
+    about, bob, eve = (group for group in groups if isinstance(group, Message))
+    assert about["Reporting-MTA"] == "dns; relay"
+    assert bob["Final-Recipient"] == "rfc822; bob@example.org"
+    assert (bob["Action"], bob["Status"]) == ("failed", "5.1.1")
+    assert bob["Remote-MTA"] == "dns; mx1.example.org"
+    assert bob["Diagnostic-Code"] == "smtp; 550 5.1.1 no such user"
+    assert (eve["Status"], eve["Remote-MTA"]) == ("5.4.7", None)
+
+
+def test_people_can_read_who_was_not_reached_and_why() -> None:
+    _, parts = parts_of(returned(original()))
+    text = parts[0].get_content()  # type: ignore[attr-defined]
+    assert "<bob@example.org>" in text
+    assert "550 5.1.1 no such user (mx1.example.org said)" in text
+
+
+def test_it_says_that_a_program_wrote_it() -> None:
+    message, _ = parts_of(returned(original()))
+    assert message["Auto-Submitted"] == "auto-replied"
+
+
+def test_only_the_headers_of_the_message_go_back() -> None:
+    new = returned(original(content=b"Subject: secret plans\r\n\r\nthe plans\r\n"))
+    assert b"secret plans" in new.content
+    assert b"the plans" not in new.content
+
+
+def test_hostile_headers_and_replies_cannot_break_the_bounce() -> None:
+    nasty = Outcome.of_reply(550, "\x1b]52;c;AAAA\x07\udcff\nBcc: eve@example.org", host="mx", phase="DATA")
+    content = b"Subject: \x1b[2J\xff\xfe\r\nX: " + b"y" * 5000 + b"\r\n\r\nbody"
+    new = returned(original(content=content), Failed(recipient="bob@example.org", outcome=nasty))
+    assert b"\x1b" not in new.content
+    assert max(map(len, new.content.split(b"\r\n"))) <= 998
+    message, _ = parts_of(new)
+    assert message["Bcc"] is None
+
+
+def test_every_line_ends_in_crlf() -> None:
+    content = returned(original()).content
+    assert content.count(b"\n") == content.count(b"\r\n")
+    assert content.endswith(b"\r\n")
+
+
+def test_a_sender_with_a_utf8_local_part_is_told_too() -> None:
+    new = returned(original(sender="jürgen@example.com"))
+    assert new.smtputf8
+    assert "jürgen@example.com".encode() in new.content
+
+
+def test_a_message_that_cannot_be_read_is_returned_without_its_headers() -> None:
+    assert returned(original(content=b"")).recipients == ("ann@example.com",)
+
+
+def test_a_transient_code_becomes_its_permanent_one_when_we_give_up() -> None:
+    assert status(Outcome(kind="permanent", enhanced="4.2.2", text="")) == "5.2.2"
+    assert status(Outcome(kind="permanent", text="")) == "5.0.0"
