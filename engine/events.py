@@ -5,7 +5,7 @@ follows, and counted into rates.
 """
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Literal
@@ -88,6 +88,7 @@ class EventLog:
         self._in = _Rate()
         self._out = _Rate()
         self._out_to: OrderedDict[str, _Rate] = OrderedDict()
+        self._counts: Counter[Kind] = Counter()
 
     def publish(self, events: Iterable[Event]) -> None:
         """Hand on events that have been committed, in their order. Called on the engine's loop."""
@@ -117,7 +118,12 @@ class EventLog:
         rate = self._out if destination is None else self._out_to.get(destination)
         return rate.per_second(self._clock.now()) if rate else 0.0
 
+    def counts(self) -> dict[Kind, int]:
+        """How many events of each kind were published since the engine started."""
+        return dict(self._counts)
+
     def _count(self, event: Event) -> None:
+        self._counts[event.kind] += 1
         if event.kind == "accepted":
             self._in.add(event.at)
         elif event.kind == "delivered":

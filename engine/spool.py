@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shutil
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -22,12 +23,14 @@ class SpoolOwned(SpoolError):
 class Spool:
     """A spool directory, owned for as long as this is entered.
 
-    The directory is made with mode 0700 where it is missing. The lock is the kernel's: it goes with the process, so a
-    kill leaves nothing behind to be cleaned up. Raises SpoolOwned, SpoolError.
+    The directory is made with mode 0700 where it is missing; with a `group` it is 0710, so that its members reach the
+    control socket and see nothing else. The lock is the kernel's: it goes with the process, so a kill leaves nothing
+    behind to be cleaned up. Raises SpoolOwned, SpoolError.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, group: str = "") -> None:
         self.path = path
+        self._group = group
         self._lock: int | None = None
 
     @property
@@ -43,9 +46,12 @@ class Spool:
     def __enter__(self) -> Self:
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if self._group:
+                shutil.chown(self.path, group=self._group)
+                self.path.chmod(0o710)
             lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise SpoolError(f"{self.path}: {error.strerror}") from error
+        except (OSError, LookupError) as error:
+            raise SpoolError(f"{self.path}: {error}") from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -3,7 +3,7 @@
 HTTP with JSON over a Unix socket, so that `curl --unix-socket control.sock http://relay/v1/health` works too.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -14,6 +14,11 @@ import msgspec
 from engine.control import views
 
 T = TypeVar("T")
+
+
+def control_socket(spool: Path) -> Path:
+    """Where the engine that owns a spool listens."""
+    return spool / "control.sock"
 
 
 class EngineUnreachable(Exception):
@@ -120,17 +125,23 @@ class Client:
             limit=limit,
         )
 
-    async def follow(self) -> AsyncIterator[views.EventView]:
-        """Every event from now on, as it happens. Ends when the engine does."""
+    async def follow(self) -> AsyncGenerator[views.EventView, None]:
+        """Every event from now on, as it happens. Ends when the engine does.
+
+        An engine that gives no sign of life for a minute counts as unreachable.
+        """
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=60)
         try:
-            async with self._open.get(
-                "events/follow", timeout=aiohttp.ClientTimeout(total=None, sock_connect=5)
-            ) as response:
+            async with self._open.get("events/follow", timeout=timeout) as response:
+                if response.status != 200:
+                    raise self._refused(await response.read())
                 async for line in response.content:
                     if line.strip():  # an empty line is the server's sign of life
                         yield msgspec.json.decode(line, type=views.EventView)
-        except aiohttp.ClientError as error:
-            raise EngineUnreachable(str(error)) from error
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise self._unreachable(error) from error
+        except msgspec.DecodeError as error:
+            raise self._stranger(error) from error
 
     # -- ask ------------------------------------------------------------------------------------------------------
 
@@ -187,11 +198,24 @@ class Client:
             async with self._open.request(method, path, **request) as response:
                 body = await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise EngineUnreachable(f"no engine answers on {self._socket}: {error or 'timed out'}") from error
+            raise self._unreachable(error) from error
+        if response.status != 200:
+            raise self._refused(body)
         try:
-            if response.status == 200:
-                return msgspec.json.decode(body, type=kind)
-            refusal = msgspec.json.decode(body, type=views.Refusal)
+            return msgspec.json.decode(body, type=kind)
         except msgspec.DecodeError as error:
-            raise EngineUnreachable(f"what answers on {self._socket} is no engine of this version: {error}") from error
-        raise Refused(refusal)
+            raise self._stranger(error) from error
+
+    def _unreachable(self, error: Exception) -> EngineUnreachable:
+        cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+        why = (cause.strerror if isinstance(cause, OSError) else "") or str(cause) or "timed out"
+        return EngineUnreachable(f"no engine answers on {self._socket}: {why}")
+
+    def _refused(self, body: bytes) -> Exception:
+        try:
+            return Refused(msgspec.json.decode(body, type=views.Refusal))
+        except msgspec.DecodeError as error:
+            return self._stranger(error)
+
+    def _stranger(self, error: Exception) -> EngineUnreachable:
+        return EngineUnreachable(f"what answers on {self._socket} is no engine of this version: {error}")

@@ -29,6 +29,9 @@ class SuspensionView(View, frozen=True, kw_only=True):
     reason: str
 
 
+HealthState = Literal["relaying", "suspended", "draining", "sick"]
+
+
 class HealthView(View, frozen=True, kw_only=True):
     """One line of health. `state`: relaying, suspended, draining, or sick (with `trouble` saying why)."""
 
@@ -37,7 +40,7 @@ class HealthView(View, frozen=True, kw_only=True):
     pid: int
     started: float
     now: float
-    state: Literal["relaying", "suspended", "draining", "sick"]
+    state: HealthState
     trouble: str = ""
     waiting: int = 0
     due: int = 0
@@ -230,6 +233,7 @@ class OverviewView(View, frozen=True, kw_only=True):
 
 # -- what is asked --------------------------------------------------------------------------------------------------
 
+GivingUp = Literal["bounce", "drop"]
 Verb = Literal["retry", "hold", "release", "bounce", "drop"]
 
 

@@ -130,7 +130,7 @@ def _held_back(connection: sqlite3.Connection, host: str, name: str, bad: str) -
     """Give what one host holds back; `bad` is the JSON list of all bad hosts."""
     good = "x.host NOT IN (SELECT value FROM json_each(?))"
     stuck = f"NOT EXISTS (SELECT 1 FROM exchange x WHERE x.destination = d.name AND {good})"
-    affected = "FROM exchange b JOIN destination d ON d.name = b.destination WHERE b.host = ? AND d.waiting > 0"
+    affected = "FROM exchange b JOIN destination d ON d.name = b.destination WHERE b.host = ?"
     waiting, edge = connection.execute(
         f"SELECT coalesce(sum(d.waiting), 0), min(d.edge) {affected} AND {stuck}", (name, bad)
     ).fetchone()

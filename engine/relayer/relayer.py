@@ -134,6 +134,7 @@ class ManagedRelayer:
         try:
             way = await self._parts.router.way(self.destination)
         except AllMarkedBad as error:
+            await self._parts.queue.note_destination(self.destination, sorted(error.hosts))
             self.result = error.outcome.text
             await self._put_back(error.outcome.text)
             await self._manager.unreachable(self, error.outcome, error.until)
@@ -141,7 +142,9 @@ class ManagedRelayer:
         except MXError as error:
             await self._no_way(error.outcome)
             return
-        await self._parts.queue.note_destination(self.destination, [exchange.host for exchange in way.exchanges])
+        # By preference, not in the order to try: that is drawn anew each time and would be written anew each time.
+        known = sorted(way.exchanges, key=lambda exchange: (exchange.preference, exchange.host))
+        await self._parts.queue.note_destination(self.destination, [exchange.host for exchange in known])
         session = await self._open(way)
         if session is None:
             return

@@ -1,0 +1,276 @@
+"""The command line: `smarthost` and everything behind it.
+
+What draws or relays is imported only by the command that needs it, so that `smarthost status` is quick.
+"""
+
+import contextlib
+import io
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import msgspec
+import typer
+from typer.core import TyperGroup
+
+from console.commands import acting, looking
+from console.commands.door import Door, Status, complain, refuse, say
+from engine.control.client import control_socket
+
+if TYPE_CHECKING:
+    from engine.config import Settings
+
+_ANYWHERE = ("--config", "--spool")  # these may stand before or behind the command
+_LOG_BYTES = 1024 * 1024
+
+
+class _Line(TyperGroup):
+    """A command line whose options for all commands may stand anywhere."""
+
+    def parse_args(self, context: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        return super().parse_args(context, _options_first(args))
+
+
+app = typer.Typer(
+    name="smarthost",
+    cls=_Line,
+    invoke_without_command=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # a crash report must not print locals: they hold passwords and addresses
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit status: 0 done, 1 refused or nothing matched, 2 wrong usage, 3 no engine reachable.",
+)
+config_app = typer.Typer(help="Look after the settings.", no_args_is_help=True, rich_markup_mode=None)
+
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", metavar="FILE", help="The settings; else $SMARTHOST_CONFIG, /etc/smarthost, your own."),
+]
+Spool = Annotated[
+    Path | None, typer.Option("--spool", metavar="FOLDER", help="The queue's folder, instead of the settings' one.")
+]
+ReadOnly = Annotated[bool, typer.Option("--read-only", help="Look only: the console has no actions.")]
+
+
+def main() -> None:
+    """The entry point."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without UTF-8 shows "?", and nothing fails
+    app(prog_name="smarthost")
+
+
+@app.callback()
+def smarthost(
+    context: typer.Context,
+    config: Config = None,
+    spool: Spool = None,
+    version: Annotated[bool, typer.Option("--version", help="Say which version this is.")] = False,
+) -> None:
+    """An outgoing mail relay with the operator's console built in.
+
+    Without a command: the console, with the engine inside it; where one runs already, the console of that one.
+    """
+    if version:
+        from importlib.metadata import version as version_of
+
+        say(f"smarthost {version_of('smarthost')}")
+        raise typer.Exit
+    setup = Setup(config, spool)
+    context.obj = setup
+    if context.invoked_subcommand is None:
+        _console_with_engine(setup.settings(), attach=True)
+
+
+class Setup(Door):
+    """What the options for all commands name: the settings, and with them the way to the engine."""
+
+    def __init__(self, config: Path | None, spool: Path | None) -> None:
+        super().__init__(lambda: control_socket(self.settings().spool))
+        self._config = config
+        self._spool = spool
+
+    def settings(self) -> "Settings":
+        """The settings; where they are wrong, says so and leaves."""
+        from engine.config import SettingsError, find, load
+
+        try:
+            settings = load(find(self._config))
+        except SettingsError as error:
+            _refuse_each(str(error), Status.USAGE)
+        if self._spool is None:
+            return settings
+        return msgspec.structs.replace(settings, spool=self._spool.expanduser().absolute())
+
+    def check(self) -> str:
+        """Which file the settings come from, once they have been found right. Raises SettingsError."""
+        from engine.config import find, load
+
+        path = find(self._config)
+        load(path)
+        return str(path) if path is not None else "no settings file, so the defaults"
+
+
+@app.command()
+def demo() -> None:
+    """Try it: relay, console and a sandbox internet.
+
+    Mail hosts of every temper on this machine alone; no mail leaves it, and nothing is kept.
+    """
+    from engine.sandbox.demo import demo as sandbox
+
+    _need_terminal()
+    with sandbox() as settings:
+        _console_with_engine(settings, attach=False)
+
+
+@app.command()
+def serve(context: typer.Context) -> None:
+    """Run the engine without a console.
+
+    For systemd and its like: until SIGTERM, SIGINT or SIGHUP.
+    """
+    from engine.engine import run_daemon
+
+    settings = _setup(context).settings()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    with _starting():
+        run_daemon(settings)
+
+
+@app.command()
+def attach(context: typer.Context, read_only: ReadOnly = False) -> None:
+    """Open the console of an engine that runs already."""
+    _need_terminal()
+    setup = _setup(context)
+    socket = control_socket(setup.settings().spool)
+    setup.ask(lambda client: client.health())  # says so, and leaves, where there is none
+    _draw(socket, read_only=read_only)
+
+
+looking.add_to(app)
+acting.add_to(app)
+app.add_typer(config_app, name="config")
+
+
+@config_app.callback()
+def _config() -> None:
+    """Look after the settings."""
+
+
+@config_app.command("check")
+def config_check(context: typer.Context) -> None:
+    """Say whether the settings are right.
+
+    And all that is wrong with them; nothing is started.
+    """
+    from engine.config import SettingsError
+
+    try:
+        say(f"{_setup(context).check()}: ok")
+    except SettingsError as error:
+        _refuse_each(str(error), Status.REFUSED)
+
+
+# -- the console ----------------------------------------------------------------------------------------------------
+
+
+def _console_with_engine(settings: "Settings", *, attach: bool) -> None:
+    """The console with an engine in a thread of its own; or, with `attach`, of the one that owns the spool."""
+    from engine.engine import EngineThread, SpoolOwned
+
+    _need_terminal()
+    _log_to(settings.spool / "engine.log")
+    socket = control_socket(settings.spool)
+    engine = EngineThread(settings)
+    try:
+        with _starting(but_for=SpoolOwned):
+            engine.start()
+    except SpoolOwned as error:
+        if not attach:
+            raise
+        complain(f"an engine runs already (pid {error.pid}): this is its console")
+        _draw(socket)
+        return
+    try:
+        _draw(socket, engine_inside=True, stop_engine=engine.stop)
+    finally:
+        engine.stop()
+
+
+def _draw(
+    socket: Path,
+    *,
+    read_only: bool = False,
+    engine_inside: bool = False,
+    stop_engine: Callable[[], object] = lambda: None,
+) -> None:
+    from console import terminal
+    from console.app import Console
+    from engine.control.client import Client
+
+    terminal.run(Console(Client(socket), read_only=read_only, engine_inside=engine_inside), stop_engine=stop_engine)
+
+
+def _need_terminal() -> None:
+    from console.terminal import is_terminal
+
+    if not is_terminal():
+        refuse("the console needs a terminal; `smarthost serve` runs the engine without one", Status.USAGE)
+
+
+@contextlib.contextmanager
+def _starting(but_for: type[Exception] | None = None) -> Iterator[None]:
+    """Say why the engine does not start, and leave; errors of the kind `but_for` are passed on."""
+    from engine.engine import CannotStart, SpoolOwned
+
+    try:
+        yield
+    except (CannotStart, SpoolOwned) as error:
+        if but_for is not None and isinstance(error, but_for):
+            raise
+        hint = "; `smarthost attach` opens its console" if isinstance(error, SpoolOwned) else ""
+        refuse(f"the engine does not start: {error}{hint}")
+
+
+def _log_to(path: Path) -> None:
+    """Logging goes to a file beside the queue: on the terminal it would be drawn into the screen."""
+    logging.raiseExceptions = False
+    handler = RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=2, delay=True, encoding="utf-8")
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", handlers=[handler]
+    )
+
+
+def _refuse_each(problems: str, status: Status) -> NoReturn:
+    for problem in problems.split("\n"):
+        complain(problem)
+    raise typer.Exit(status)
+
+
+def _setup(context: typer.Context) -> Setup:
+    found = context.find_object(Setup)
+    if found is None:
+        raise RuntimeError("the command was not started through the front of the command line")
+    return found
+
+
+def _options_first(args: list[str]) -> list[str]:
+    """The same words, the options that may stand anywhere before all others; what follows "--" is left alone."""
+    first: list[str] = []
+    others: list[str] = []
+    left = iter(args)
+    for word in left:
+        if word == "--":
+            others += [word, *left]
+        elif word in _ANYWHERE:
+            first += [word, *(value for value in (next(left, None),) if value is not None)]
+        elif word.startswith(tuple(f"{option}=" for option in _ANYWHERE)):
+            first.append(word)
+        else:
+            others.append(word)
+    return first + others

@@ -1,0 +1,1 @@
+"""The commands that speak to a running engine, as the console does: through its control socket."""

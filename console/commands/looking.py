@@ -1,0 +1,292 @@
+"""The commands that show: status, queue, show, relayers, hosts, destinations, events."""
+
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from functools import partial
+from itertools import islice
+from typing import Annotated, Protocol, TypeVar
+
+import typer
+
+from console.commands import wording
+from console.commands.columns import Column, aligned, line_width
+from console.commands.door import Door, Status, complain, door_of, refuse, say, say_json
+from console.format import Moment
+from engine.control import views
+from engine.control.client import Client
+
+R = TypeVar("R", covariant=True)
+
+_PAGE = 1000  # the most the engine gives at a time
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+Limit = Annotated[int, typer.Option("--limit", min=0, help="At most so many; 0 for all.")]
+Words = Annotated[list[str] | None, typer.Argument(metavar="FILTER", help="Which messages; see below.")]
+
+_ID = re.compile(r"(\d{1,18})(\.\d{1,9})?", re.ASCII)
+
+FILTERS = (
+    "A filter is a list of terms that must all hold: domain=example.org, to=bob@example.org, from=ann@example.net, "
+    "id=48213 or id=48213.2, state=waiting|relaying|held|due, reason~text, subject~text, age>2h, tries>3, size>1MiB, "
+    "or a word; ! before a term inverts it."
+)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    app.command()(status)
+    app.command(epilog=FILTERS)(queue)
+    for command in (show, destinations, relayers, hosts, events):
+        app.command()(command)
+
+
+def status(context: typer.Context, json: Json = False) -> None:
+    """Say how the relay is."""
+
+    async def look(client: Client) -> tuple[views.HealthView, tuple[views.SuspensionView, ...]]:
+        return await client.health(), await client.suspensions()
+
+    if json:
+        say_json(door_of(context).ask(lambda client: client.health()))
+        return
+    health, suspensions = door_of(context).ask(look)
+    moment = wording.here_and_now()
+    for line in wording.health_lines(health, moment):
+        say(line)
+    for one in suspensions:
+        if one.destination != views.RELAY:
+            say(f"  {one.destination} {wording.suspended(one, moment)}")
+
+
+def queue(
+    context: typer.Context,
+    words: Words = None,
+    sort: Annotated[str, typer.Option(help="A field to sort by, - before it turns the order.")] = "id",
+    offset: Annotated[int, typer.Option(min=0, help="Leave out so many at the beginning.")] = 0,
+    limit: Limit = 100,
+    json: Json = False,
+) -> None:
+    """List the queue, or what a filter names of it."""
+    text = " ".join(words or ())
+    width = line_width()
+    wide = width is None or width >= wording.WIDE
+    columns = wording.QUEUE_WIDE if wide else wording.QUEUE
+
+    async def page(client: Client, offset: int, limit: int) -> views.QueueView:
+        return await client.queue(text, sort=sort, offset=offset, limit=limit)
+
+    def cells(row: views.EntryView, moment: Moment) -> list[str]:
+        return wording.queue_row(row, moment, wide)
+
+    shown, total = _list(door_of(context), page, columns, cells, offset=offset, limit=limit, json=json)
+    _end(shown, total, "recipient in the queue", filtered=bool(text))
+
+
+def destinations(
+    context: typer.Context,
+    match: Annotated[str, typer.Argument(metavar="[NAME]", help="Only those with this in their name.")] = "",
+    sort: Annotated[
+        str, typer.Option(help="name, waiting, due, held or oldest; - before it turns the order.")
+    ] = "-waiting",
+    limit: Limit = 100,
+    json: Json = False,
+) -> None:
+    """List the destinations and how they fare."""
+
+    async def page(client: Client, offset: int, limit: int) -> views.DestinationsView:
+        return await client.destinations(match, sort=sort, offset=offset, limit=limit)
+
+    shown, total = _list(
+        door_of(context), page, wording.DESTINATIONS, wording.destination_row, offset=0, limit=limit, json=json
+    )
+    _end(shown, total, "destination", filtered=bool(match))
+
+
+def show(
+    context: typer.Context,
+    id: Annotated[str, typer.Argument(metavar="ID", help="A message (48213) or one of its recipients (48213.2).")],
+    json: Json = False,
+) -> None:
+    """Show one message and what happened to it.
+
+    Its envelope, recipients, attempts with full replies, events and headers.
+    """
+    written = _ID.fullmatch(id)
+    if written is None:
+        raise typer.BadParameter(f"{id!r} is not the number of a message, such as 48213 or 48213.2", param_hint="ID")
+    number = int(written[1])
+    message = door_of(context).ask(lambda client: client.message(number))
+    if json:
+        say_json(message)
+        return
+    for line in wording.message_lines(message, wording.here_and_now()):
+        say(line)
+
+
+def relayers(
+    context: typer.Context,
+    id: Annotated[
+        int | None, typer.Argument(metavar="[ID]", min=1, help="Show what this one and its peer said.")
+    ] = None,
+    ended: Annotated[int, typer.Option(min=0, max=_PAGE, help="And so many of those that ended last.")] = 0,
+    json: Json = False,
+) -> None:
+    """List the connections, or show what one said."""
+    door, moment = door_of(context), wording.here_and_now()
+    if id is not None:
+        number = id
+        found = door.ask(lambda client: client.transcript(number))
+        if json:
+            say_json(found)
+            return
+        for line in wording.transcript_lines(found, moment):
+            say(line)
+        return
+    rows = door.ask(lambda client: client.relayers(ended))
+    _table(rows, wording.RELAYERS, [wording.relayer_row(row, moment) for row in rows], json=json)
+    _end(len(rows), len(rows), "open connection", filtered=False)
+
+
+def hosts(context: typer.Context, json: Json = False) -> None:
+    """List the MX hosts marked bad.
+
+    Until when, by whom and why, and how much waits for them.
+    """
+    rows = door_of(context).ask(lambda client: client.hosts())
+    width, moment = line_width(), wording.here_and_now()
+    wide = width is None or width >= wording.WIDE
+    columns = wording.HOSTS_WIDE if wide else wording.HOSTS
+    _table(rows, columns, [wording.host_row(row, moment, wide) for row in rows], json=json)
+    _end(len(rows), len(rows), "host marked bad", filtered=False)
+
+
+def events(
+    context: typer.Context,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what happens from now on.")] = False,
+    message: Annotated[int | None, typer.Option(min=1, help="Only those of this message.")] = None,
+    match: Annotated[str, typer.Option(help="Only those with this in an address, name or text.")] = "",
+    limit: Annotated[int, typer.Option(min=1, max=_PAGE, help="At most so many, the newest.")] = 50,
+    json: Json = False,
+) -> None:
+    """List what happened last, and who did it."""
+
+    def write(one: views.EventView) -> None:
+        if json:
+            say_json(one)
+        else:
+            say(wording.event_line(one, wording.here_and_now()))
+
+    async def look(client: Client) -> int:
+        newest = await _newest(client)
+        found = await client.events(before=newest + 1, message=message, match=match, limit=limit)
+        for one in found:
+            write(one)
+        if follow:
+            async for one in _followed(client, newest):
+                if _concerns(one, message, match):
+                    write(one)
+        return len(found)
+
+    try:
+        shown = door_of(context).ask(look)
+    except KeyboardInterrupt as error:
+        raise typer.Exit(Status.DONE if follow else 130) from error
+    if follow:
+        refuse("the engine has ended", Status.NO_ENGINE)
+    _end(shown, shown, "event", filtered=bool(match or message))
+
+
+# -- helpers --------------------------------------------------------------------------------------------------------
+
+
+class _Page(Protocol[R]):
+    """A window of a listing."""
+
+    @property
+    def total(self) -> int: ...
+    @property
+    def rows(self) -> tuple[R, ...]: ...
+
+
+async def _newest(client: Client) -> int:
+    found = await client.events(limit=1)
+    return found[-1].seq if found else 0
+
+
+async def _followed(client: Client, last: int) -> AsyncIterator[views.EventView]:
+    """Every event after `last`, once and in order, also those that the stream was too late for or had to leave out."""
+    async with aclosing(client.follow()) as stream:
+        async for one in stream:
+            while last < one.seq - 1:
+                later = await client.events(after=last, limit=_PAGE)
+                missed = [other for other in later if last < other.seq < one.seq]
+                if not missed:
+                    break
+                for other in missed:
+                    yield other
+                last = missed[-1].seq
+            if one.seq > last:
+                last = one.seq
+                yield one
+
+
+def _concerns(one: views.EventView, message: int | None, match: str) -> bool:
+    if message is not None and one.message != message:
+        return False
+    texts = (one.recipient, one.sender, one.destination, one.host, one.by, one.text)
+    return not match or any(match.casefold() in text.casefold() for text in texts)
+
+
+def _list(
+    door: Door,
+    page: Callable[[Client, int, int], Awaitable[_Page[R]]],
+    columns: Sequence[Column],
+    cells: Callable[[R, Moment], list[str]],
+    *,
+    offset: int,
+    limit: int,
+    json: bool,
+) -> tuple[int, int]:
+    """Write a listing page by page; give how many rows were shown and how many there are."""
+    shown = 0
+    while True:
+        size = min(_PAGE, limit - shown) if limit else _PAGE
+        found = door.ask(partial(_turn, page, offset + shown, size))
+        moment = wording.here_and_now()
+        _table(found.rows, columns, [cells(row, moment) for row in found.rows], json=json, titles=not shown)
+        shown += len(found.rows)
+        if not found.rows or shown == limit or offset + shown >= found.total:
+            return shown, found.total
+
+
+async def _turn(
+    page: Callable[[Client, int, int], Awaitable[_Page[R]]], offset: int, size: int, client: Client
+) -> _Page[R]:
+    return await page(client, offset, size)
+
+
+def _table(
+    rows: Sequence[object],
+    columns: Sequence[Column],
+    cells: Sequence[Sequence[str]],
+    *,
+    json: bool,
+    titles: bool = True,
+) -> None:
+    if json:
+        for row in rows:
+            say_json(row)
+    elif rows:
+        for line in islice(aligned(columns, cells, line_width()), 0 if titles else 1, None):
+            say(line)
+
+
+def _end(shown: int, total: int, what: str, *, filtered: bool) -> None:
+    """Say, beside the listing, that there is nothing or that there is more."""
+    if not total and filtered:
+        refuse(f"nothing matches: no {what}")
+    if not total:
+        complain(f"no {what}")
+    elif shown < total:
+        complain(f"{shown:,} of {total:,} shown; --limit 0 shows all")

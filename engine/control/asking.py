@@ -1,0 +1,163 @@
+"""Reads what was asked: query and body, decoded strictly and bounded, or refused with what is allowed."""
+
+import ipaddress
+import re
+from collections.abc import Collection
+from contextlib import suppress
+from typing import TypeVar
+
+import msgspec
+from aiohttp import web
+
+from engine.address import AddressError, parse_domain
+from engine.control import views
+from engine.queue.filter import Filter, FilterError
+from engine.queue.queue import RELAY
+from engine.text import clean
+
+T = TypeVar("T")
+
+BODY_LIMIT = 64 * 1024
+LIMIT = 1000  # rows in one answer
+REASON = 200  # characters
+MATCH = 200  # characters
+NUMBER = 2**63 - 1  # what the store can count to
+SHORTEST = 60.0
+LONGEST = 30 * 86400.0
+
+# RFC 1123 2.1, and the underscore that names in use have; A-labels, as MX answers give them.
+_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
+
+
+class Wrong(Exception):
+    """The request is refused; `status` is the HTTP status and `refusal` what the asker is told."""
+
+    def __init__(self, what: str, *, where: str = "", allowed: str = "", status: int = 400) -> None:
+        super().__init__(what)
+        self.status = status
+        self.refusal = views.Refusal(
+            what=clean(what, 400), where=clean(where, 200), allowed=clean(allowed, 400), not_found=False
+        )
+
+
+class Missing(Wrong):
+    """There is nothing of that name, or nothing matched."""
+
+    def __init__(self, what: str, *, where: str = "", allowed: str = "") -> None:
+        super().__init__(what, where=where, allowed=allowed, status=404)
+        self.refusal = msgspec.structs.replace(self.refusal, not_found=True)
+
+
+async def body(request: web.Request, kind: type[T]) -> T:
+    """The body as a view of this kind. Raises Wrong."""
+    raw = await request.read()
+    try:
+        return msgspec.json.decode(raw, type=kind, strict=True)
+    except msgspec.ValidationError as error:
+        what, _, where = str(error).partition(" - at ")
+        raise Wrong(what, where=where.strip("`").removeprefix("$.")) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Wrong(f"the body is no JSON: {error}") from error
+
+
+def only(request: web.Request, *names: str) -> None:
+    """Refuse a query with other fields than these."""
+    for name in request.query:
+        if name not in names:
+            raise Wrong("there is no such field", where=name, allowed=", ".join(names) or "none")
+        if len(request.query.getall(name)) > 1:
+            raise Wrong("given more than once", where=name, allowed="once")
+
+
+def number(request: web.Request, name: str, default: int, least: int = 0, most: int = NUMBER) -> int:
+    """A whole number of the query. Raises Wrong when it is none or out of range."""
+    found = optional(request, name, least, most)
+    return default if found is None else found
+
+
+def optional(request: web.Request, name: str, least: int = 0, most: int = NUMBER) -> int | None:
+    """A whole number of the query, or None when it is not given."""
+    text = request.query.get(name)
+    return None if text is None else whole(text, name, least, most)
+
+
+def whole(text: str, where: str, least: int = 0, most: int = NUMBER) -> int:
+    """A whole number within a range. Raises Wrong."""
+    if not (text.isascii() and text.isdigit() and len(text) <= 19 and least <= int(text) <= most):
+        raise Wrong(f"{clean(text, 40)!r} is not a number allowed here", where=where, allowed=f"{least} to {most}")
+    return int(text)
+
+
+def counted(value: int | None, where: str) -> int | None:
+    """A whole number of a body, which the store must be able to count to."""
+    if value is not None and not 0 <= value <= NUMBER:
+        raise Wrong(f"{value} is not a number allowed here", where=where, allowed=f"0 to {NUMBER}")
+    return value
+
+
+def sort(request: web.Request, default: str, allowed: Collection[str]) -> str:
+    """The name of a field to sort by, "-" before it for descending. Raises Wrong."""
+    found = request.query.get("sort", default)
+    if found.removeprefix("-") not in allowed:
+        shown = ", ".join(allowed)
+        raise Wrong(f"{clean(found, 40)!r} is nothing to sort by", where="sort", allowed=f"{shown}; - before it turns")
+    return found
+
+
+def match(request: web.Request) -> str:
+    """A text to look for. Raises Wrong when it is too long."""
+    text = request.query.get("match", "")
+    if len(text) > MATCH:
+        raise Wrong("the text is too long", where="match", allowed=f"up to {MATCH} characters")
+    return text
+
+
+def filter_of(text: str) -> Filter:
+    """The filter that the text stands for. Raises Wrong."""
+    try:
+        return Filter.parse(text)
+    except FilterError as error:
+        raise Wrong(
+            error.what, where=f"filter: {error.where}" if error.where else "filter", allowed=error.allowed
+        ) from error
+
+
+def reason(text: str) -> str:
+    """The reason an operator gave, fit to be shown and kept."""
+    return clean(text.strip(), REASON)
+
+
+def seconds(value: float, where: str = "seconds") -> float:
+    """How long a suspension or mark lasts. Raises Wrong."""
+    if not SHORTEST <= value <= LONGEST:  # NaN fails here, too
+        raise Wrong(f"{value:g} seconds is out of range", where=where, allowed="60 seconds (1m) to 2592000 (30d)")
+    return value
+
+
+def host(text: str) -> str:
+    """A host name, address or address literal in the form in which hosts are marked. Raises Wrong."""
+    name = text.strip().lower().removesuffix(".")
+    if name.startswith("["):
+        with suppress(AddressError):
+            return parse_domain(name).lower()
+    with suppress(ValueError):
+        return str(ipaddress.ip_address(name))
+    if not name.isascii():
+        with suppress(AddressError):
+            name = parse_domain(name)
+    if not 1 <= len(name) <= 253 or not all(map(_LABEL.fullmatch, name.split("."))):
+        allowed = "letters, digits, hyphens and dots, as in mx1.example.org"
+        raise Wrong(f"{clean(text, 80)!r} is no host name", where="host", allowed=allowed)
+    return name
+
+
+def destination(text: str) -> str:
+    """A destination to be seen, suspended or resumed: a domain, an address literal, or "*". Raises Wrong."""
+    name = text.strip()
+    if name == RELAY:
+        return RELAY
+    try:
+        return parse_domain(name.removesuffix("."))
+    except AddressError as error:
+        allowed = f"a domain such as example.org, or {RELAY} for the whole relay"
+        raise Wrong(str(error), where="destination", allowed=allowed) from error

@@ -1,0 +1,64 @@
+"""Figures for a monitoring system, in the text format of Prometheus."""
+
+from collections.abc import Iterable
+
+from msgspec import Struct
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from engine.control import views
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Figures(Struct, frozen=True, kw_only=True):
+    """What is counted, at one moment."""
+
+    health: views.HealthView
+    events: dict[str, int]
+    bad_hosts: int
+
+
+def exposition(figures: Figures) -> bytes:
+    """The figures as a scrape reads them."""
+    registry = CollectorRegistry()
+    registry.register(_Shown(figures))
+    return generate_latest(registry)
+
+
+class _Shown(Collector):
+    def __init__(self, figures: Figures) -> None:
+        self._figures = figures
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        health = self._figures.health
+        entries = GaugeMetricFamily("smarthost_queue_recipients", "Recipients in the queue, by state", labels=["state"])
+        for state, count in (("waiting", health.waiting), ("held", health.held), ("relaying", health.relaying)):
+            entries.add_metric([state], count)
+        yield entries
+        states = GaugeMetricFamily("smarthost_state", "1 for the state the relay is in", labels=["state"])
+        for name in ("relaying", "suspended", "draining", "sick"):
+            states.add_metric([name], float(health.state == name))
+        yield states
+        events = CounterMetricFamily("smarthost_events", "What happened since the start, by kind", labels=["kind"])
+        for kind, count in sorted(self._figures.events.items()):
+            events.add_metric([kind], count)
+        yield events
+        age = 0.0 if health.oldest is None else max(0.0, health.now - health.oldest)
+        for name, what, value in (
+            ("due_recipients", "Recipients waiting whose time has come", health.due),
+            ("destinations", "Destinations known to the queue", health.destinations),
+            ("oldest_seconds", "Age of the oldest message in the queue", age),
+            ("accepted_per_second", "Recipients accepted a second, over ten seconds", health.rate_in),
+            ("delivered_per_second", "Recipients delivered a second, over ten seconds", health.rate_out),
+            ("connections", "Connections open to other hosts", health.connections),
+            ("connections_allowed", "Connections that may be open at a time", health.max_connections),
+            ("bad_hosts", "MX hosts marked bad", self._figures.bad_hosts),
+            ("start_time_seconds", "When the engine started, in seconds since 1970", health.started),
+        ):
+            yield GaugeMetricFamily(f"smarthost_{name}", what, value)

@@ -1,0 +1,44 @@
+"""Who is asking: the local user at the other end of the control socket, as the kernel knows it."""
+
+import asyncio
+import os
+import pwd
+import socket
+import struct
+from functools import lru_cache
+
+from aiohttp import web
+
+from engine.events import ENGINE
+from engine.text import clean
+
+_CREDENTIALS = struct.Struct("iII")  # pid, uid, gid: SO_PEERCRED of unix(7)
+
+
+async def actor(request: web.Request) -> str:
+    """The login name of whoever sent this request, or "uid 1234" where the user has none."""
+    transport = request.transport
+    peer = transport.get_extra_info("socket") if transport is not None else None
+    uid = None if peer is None else _uid(peer.fileno())
+    # Names may come from a directory on the network: asking for one must not stop the engine.
+    return "unknown" if uid is None else await asyncio.to_thread(_name, uid)
+
+
+def _uid(descriptor: int) -> int | None:
+    # The loop gives a stand-in for its socket, which may not be asked for options; a duplicate may be.
+    with socket.socket(fileno=os.dup(descriptor)) as peer:
+        try:
+            raw = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        except OSError:
+            return None
+    _, uid, _ = _CREDENTIALS.unpack(raw)
+    return int(uid)
+
+
+@lru_cache(maxsize=256)
+def _name(uid: int) -> str:
+    try:
+        name = clean(pwd.getpwuid(uid).pw_name, 40)
+    except KeyError:
+        return f"uid {uid}"
+    return f"{name} (uid {uid})" if name == ENGINE else name  # what the engine does by itself bears its name

@@ -1,0 +1,156 @@
+"""What the control server stands before: the parts of a running engine, as far as an operator sees or asks them.
+
+Written as protocols, so that the server can be tested before stand-ins, and so that it is plain what it uses.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from engine.clock import Clock
+from engine.config import Settings
+from engine.events import EventLog
+from engine.outcome import Outcome
+from engine.queue.queue import Mark, Queue
+
+
+class Spoken(Protocol):
+    """One line of a transcript."""
+
+    @property
+    def at(self) -> float:
+        """When it was said."""
+        ...
+
+    @property
+    def side(self) -> str:
+        """ "<" the peer, ">" we, "=" a remark of ours."""
+        ...
+
+    @property
+    def text(self) -> str:
+        """What was said, cleaned."""
+        ...
+
+
+class Transcript(Protocol):
+    """What a relayer and its peer have said; `cut` lines in the middle were not kept."""
+
+    @property
+    def cut(self) -> int:
+        """How many lines were not kept."""
+        ...
+
+    def lines(self) -> Sequence[Spoken]:
+        """The lines kept, oldest first."""
+        ...
+
+
+class Relayer(Protocol):
+    """One SMTP conversation, live or ended; see engine.relayer and views.RelayerView for the meanings."""
+
+    @property
+    def id(self) -> int: ...
+    @property
+    def destination(self) -> str: ...
+    @property
+    def host(self) -> str: ...
+    @property
+    def address(self) -> str: ...
+    @property
+    def port(self) -> int: ...
+    @property
+    def phase(self) -> str: ...
+    @property
+    def phase_since(self) -> float: ...
+    @property
+    def started(self) -> float: ...
+    @property
+    def done(self) -> int: ...
+    @property
+    def taken(self) -> int: ...
+    @property
+    def tls(self) -> str: ...
+    @property
+    def stalling(self) -> bool: ...
+    @property
+    def ended(self) -> float | None: ...
+    @property
+    def result(self) -> str: ...
+    @property
+    def transcript(self) -> Transcript: ...
+
+
+class SmartHost(Protocol):
+    """The relaying manager."""
+
+    @property
+    def managed(self) -> Collection[Relayer]:
+        """The live relayers (a mapping to what each answers for)."""
+        ...
+
+    @property
+    def ended(self) -> Collection[Relayer]:
+        """Relayers that ended lately, the last one last."""
+        ...
+
+    @property
+    def max_connections(self) -> int:
+        """How many connections may be open at a time."""
+        ...
+
+    @property
+    def next_check(self) -> float | None:
+        """When the next check is due."""
+        ...
+
+    @property
+    def draining(self) -> bool:
+        """Whether nothing new is sent because the engine is about to stop."""
+        ...
+
+    async def check_state(self) -> object:
+        """Look for something to send and send it."""
+        ...
+
+    def wake(self) -> None:
+        """Have a check run soon."""
+        ...
+
+
+class MX(Protocol):
+    """The MX calculator's marks."""
+
+    @property
+    def marks(self) -> Collection[Mark]:
+        """The marks in force."""
+        ...
+
+    def mark(self, host: str) -> Mark | None:
+        """The mark in force on a host."""
+        ...
+
+    async def mark_bad(
+        self, host: str, *, seconds: float | None = None, reason: str, by: str, last: Outcome | None = None
+    ) -> Mark:
+        """Leave a host out."""
+        ...
+
+    async def mark_good(self, host: str, *, by: str) -> int:
+        """Use a host again; gives how many entries were made due."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Relay:
+    """A running engine's parts. `started` is in seconds since 1970; `trouble` says why the engine is sick, or ""."""
+
+    queue: Queue
+    smarthost: SmartHost
+    mx: MX
+    events: EventLog
+    settings: Settings
+    clock: Clock
+    started: float
+    version: str
+    trouble: Callable[[], str]

@@ -1,0 +1,175 @@
+"""What can be seen: gathers each view from the parts of the relay, in a bounded number of bounded questions."""
+
+import os
+from collections import Counter
+
+from engine.control import showing, views
+from engine.control.asking import Missing
+from engine.control.metrics import Figures
+from engine.control.relay import Relay, Relayer
+from engine.queue.filter import Filter
+from engine.queue.queue import RELAY, Mark, NoSuchMessage, QueueError, Totals
+
+DESTINATION_SORTS = ("name", "waiting", "due", "held", "oldest")
+_EVENTS_OF_MESSAGE = 1000
+_NOTHING = Totals(waiting=0, due=0, held=0, relaying=0, destinations=0)
+
+
+class Seeing:
+    """Answers what operators want to see of a relay. Raises QueueError where the store cannot be read."""
+
+    def __init__(self, relay: Relay) -> None:
+        self._relay = relay
+
+    async def health(self) -> views.HealthView:
+        """One line of health. It is answered even when the store cannot be read: then that is the trouble."""
+        relay = self._relay
+        trouble = relay.trouble()
+        try:
+            totals = await relay.queue.totals()
+            suspensions = await self.suspensions()
+        except QueueError as error:
+            totals, suspensions = _NOTHING, ()
+            trouble = trouble or f"the queue cannot be read: {error}"
+        return self._health(totals, next((one for one in suspensions if one.destination == RELAY), None), trouble)
+
+    async def overview(self, destinations: int, events: int) -> views.OverviewView:
+        """The four panes and the health line. Where the store cannot be read, its panes are empty."""
+        health = await self.health()
+        try:
+            busiest = (await self.destinations("", "-waiting", 0, destinations)).rows
+            hosts = await self.hosts()
+            happened = await self.events(limit=events)
+        except QueueError:
+            if health.state != "sick":
+                raise
+            busiest, hosts, happened = (), (), ()
+        return views.OverviewView(
+            health=health, destinations=busiest, relayers=self.relayers(0), hosts=hosts, events=happened
+        )
+
+    async def window(self, filter: Filter, sort: str, offset: int, limit: int) -> views.QueueView:
+        """A window of the queue."""
+        return showing.window(await self._relay.queue.window(filter, sort, offset, limit))
+
+    async def message(self, number: int) -> views.MessageView:
+        """A message in the queue, or what the events tell of one that has left it. Raises Missing."""
+        queue = self._relay.queue
+        try:
+            found = await queue.message(number)
+        except NoSuchMessage as error:
+            # Asked for only now: a message that leaves between the two questions has its last events by then.
+            events = await self.events(message=number, limit=_EVENTS_OF_MESSAGE)
+            if not events:
+                raise Missing(f"there is no message {number}, and no event tells of it", where="id") from error
+            return showing.finished(number, events)
+        events = await self.events(message=number, limit=_EVENTS_OF_MESSAGE)
+        try:
+            headers = showing.headers(await queue.content(number))
+        except NoSuchMessage:  # it left between the two questions
+            headers = ()
+        except QueueError as error:
+            headers = (f"(the content cannot be read: {error})",)
+        return showing.message(found, headers, events)
+
+    async def destinations(self, match: str, sort: str, offset: int, limit: int) -> views.DestinationsView:
+        """A window of the destinations."""
+        total, rows = await self._relay.queue.destinations(match, sort, offset, limit)
+        open_to = self._connections()
+        shown = tuple(
+            showing.destination(
+                row, rate_out=self._relay.events.rate_out(row.name), connections=open_to.get(row.name, 0)
+            )
+            for row in rows
+        )
+        return views.DestinationsView(total=total, offset=offset, rows=shown)
+
+    async def destination(self, name: str) -> views.DestinationView:
+        """One destination."""
+        found = await self._relay.queue.destination(name)
+        rate = self._relay.events.rate_out(name)
+        return showing.destination(found, rate_out=rate, connections=self._connections().get(name, 0))
+
+    def relayers(self, ended: int) -> tuple[views.RelayerView, ...]:
+        """The live relayers in the order they started, then up to `ended` of those that ended last, newest first."""
+        live = sorted(self._relay.smarthost.managed, key=lambda one: one.id)
+        gone = list(self._relay.smarthost.ended)[::-1][:ended]
+        return tuple(map(showing.relayer, (*live, *gone)))
+
+    def transcript(self, number: int) -> views.TranscriptView:
+        """What one relayer and its peer have said. Raises Missing."""
+        smarthost = self._relay.smarthost
+        found: Relayer | None = next((one for one in (*smarthost.managed, *smarthost.ended) if one.id == number), None)
+        if found is None:
+            raise Missing(f"there is no relayer {number}, and it is not among those that ended last", where="id")
+        return showing.transcript(found)
+
+    async def hosts(self) -> tuple[views.HostView, ...]:
+        """The MX hosts marked bad, the first to be back first."""
+        marks = self._marks()
+        held = {one.host: one for one in await self._relay.queue.held_back([mark.host for mark in marks])}
+        return tuple(showing.host(mark, held.get(mark.host)) for mark in marks)
+
+    async def suspensions(self) -> tuple[views.SuspensionView, ...]:
+        """The suspensions in force, the relay's own first."""
+        return tuple(map(showing.suspension, await self._relay.queue.suspensions()))
+
+    async def events(
+        self,
+        *,
+        before: int | None = None,
+        after: int | None = None,
+        message: int | None = None,
+        match: str = "",
+        limit: int = 100,
+    ) -> tuple[views.EventView, ...]:
+        """Events kept, in order of `seq`: the newest come last."""
+        found = await self._relay.queue.events(before=before, after=after, message=message, match=match, limit=limit)
+        return tuple(map(showing.event, found))
+
+    async def figures(self) -> Figures:
+        """What a monitoring system counts."""
+        counts = {str(kind): count for kind, count in self._relay.events.counts().items()}
+        return Figures(health=await self.health(), events=counts, bad_hosts=len(self._marks()))
+
+    def _health(self, totals: Totals, suspended: views.SuspensionView | None, trouble: str) -> views.HealthView:
+        relay, settings = self._relay, self._relay.settings
+        smarthost = relay.smarthost
+        state: views.HealthState = "relaying"
+        if trouble:
+            state = "sick"
+        elif smarthost.draining:
+            state = "draining"
+        elif suspended:
+            state = "suspended"
+        return views.HealthView(
+            hostname=settings.hostname,
+            version=relay.version,
+            pid=os.getpid(),
+            started=relay.started,
+            now=relay.clock.now(),
+            state=state,
+            trouble=trouble,
+            waiting=totals.waiting,
+            due=totals.due,
+            held=totals.held,
+            relaying=totals.relaying,
+            oldest=totals.oldest,
+            destinations=totals.destinations,
+            rate_in=relay.events.rate_in(),
+            rate_out=relay.events.rate_out(),
+            connections=len(smarthost.managed),
+            max_connections=smarthost.max_connections,
+            next_check=smarthost.next_check,
+            suspended=suspended,
+            undo_seconds=settings.console.undo,
+            confirm_typed_over=settings.console.confirm_typed_over,
+            bad_mx_seconds=settings.delivery.bad_mx_timeout,
+        )
+
+    def _marks(self) -> list[Mark]:
+        now = self._relay.clock.now()
+        return sorted((mark for mark in self._relay.mx.marks if mark.until > now), key=lambda one: one.until)
+
+    def _connections(self) -> Counter[str]:
+        return Counter(one.destination for one in self._relay.smarthost.managed)

@@ -1,0 +1,299 @@
+"""The control server: HTTP and JSON on a Unix socket in the spool, the one door for consoles and commands.
+
+`curl --unix-socket control.sock http://relay/v1/health` works too. Only the owner of the spool and, where the
+settings name one, the members of a group may knock; the kernel says who it is.
+"""
+
+import asyncio
+import grp
+import logging
+import os
+import socket
+import stat
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+from aiohttp import web
+
+from engine.control import asking, metrics, views
+from engine.control.acting import Acting
+from engine.control.asking import Wrong
+from engine.control.following import Following
+from engine.control.peer import actor
+from engine.control.relay import Relay
+from engine.control.seeing import DESTINATION_SORTS, Seeing
+from engine.queue.queue import SORTS, NoSuchMessage, QueueError
+from engine.text import clean
+
+_log = logging.getLogger(__name__)
+
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_VERBS: tuple[views.Verb, ...] = ("retry", "hold", "release", "bounce", "drop")
+_FOLLOW = "/v1/events/follow"
+_LINE_LIMIT = 64 * 1024  # of a request line: a filter may be long
+
+
+class ControlServer:
+    """Serves a relay's views and verbs on the socket at `path`.
+
+    The socket has mode 0600, or 0660 and the named `group`. A socket left behind is replaced: the caller holds the
+    lock of the spool, so no other engine listens there. `answer_within` (seconds) bounds each request but the
+    stream of events.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        relay: Relay,
+        *,
+        group: str = "",
+        answer_within: float = 20.0,
+        sign_of_life: float = 15.0,
+        patience: float = 10.0,
+    ) -> None:
+        self._path = path
+        self._group = group
+        self._answer_within = answer_within
+        self._seeing = Seeing(relay)
+        self._acting = Acting(relay)
+        self._following = Following(relay.events, sign_of_life=sign_of_life, patience=patience)
+        self._runner: web.AppRunner | None = None
+        self._server: asyncio.Server | None = None
+        self._inode: int | None = None
+
+    async def start(self) -> None:
+        """Listen. Raises OSError, saying what is in the way, when the socket cannot be made."""
+        app = web.Application(middlewares=[self._guard], client_max_size=asking.BODY_LIMIT)
+        app.add_routes(self._routes())
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5, max_line_size=_LINE_LIMIT)
+        await runner.setup()
+        self._runner = runner
+        try:
+            listening = _listen(self._path, self._group)
+            self._inode = self._path.stat().st_ino
+            self._server = await asyncio.get_running_loop().create_unix_server(_factory(runner), sock=listening)
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """End the streams, let running requests end within a second, and take the socket away."""
+        self._following.stop()
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        with suppress(FileNotFoundError):
+            if self._inode is not None and self._path.stat().st_ino == self._inode:
+                self._path.unlink()
+        self._inode = None
+        if self._runner is not None:
+            runner, self._runner = self._runner, None
+            await runner.cleanup()
+
+    # -- the routes -----------------------------------------------------------------------------------------------
+
+    def _routes(self) -> list[web.RouteDef]:
+        return [
+            web.get("/metrics", self._metrics),
+            web.get("/v1/health", self._health),
+            web.get("/v1/overview", self._overview),
+            web.get("/v1/queue", self._queue),
+            web.get("/v1/messages/{number}", self._message),
+            web.get("/v1/destinations", self._destinations),
+            web.get("/v1/destinations/{name}", self._destination),
+            web.get("/v1/relayers", self._relayers),
+            web.get("/v1/relayers/{number}", self._transcript),
+            web.get("/v1/hosts", self._hosts),
+            web.get("/v1/suspensions", self._suspensions),
+            web.get("/v1/events", self._events),
+            web.get(_FOLLOW, self._following.serve, allow_head=False),
+            web.post("/v1/check", self._check),
+            *(web.post(f"/v1/{verb}", self._verb(verb)) for verb in _VERBS),
+            web.post("/v1/undo", self._undo),
+            web.post("/v1/suspend", self._suspend),
+            web.post("/v1/resume", self._resume),
+            web.post("/v1/mark-bad", self._mark_bad),
+            web.post("/v1/mark-good", self._mark_good),
+        ]
+
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        """Bound every request in time, and turn every error into a refusal that says what to do next."""
+        try:
+            async with asyncio.timeout(None if request.path == _FOLLOW else self._answer_within):
+                return await handler(request)
+        except Wrong as error:
+            return _answer(error.refusal, error.status)
+        except NoSuchMessage as error:
+            return _refusal(404, str(error), not_found=True)
+        except QueueError as error:
+            return _refusal(503, str(error), where="queue")
+        except web.HTTPException as error:
+            return _http_refusal(request, error)
+        except TimeoutError:
+            what = f"the engine did not answer within {self._answer_within:g} s"
+            return _refusal(503, what, allowed="an action may still be carried out: the events will tell")
+        except ConnectionError:
+            raise
+        except Exception:  # noqa: BLE001 - whatever failed, the asker gets an answer and the log the rest
+            _log.exception("control: %s %s failed", request.method, clean(request.path, 200))
+            return _refusal(500, "the engine failed to answer; its log says more")
+
+    # -- see ------------------------------------------------------------------------------------------------------
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        asking.only(request)
+        figures = await self._seeing.figures()
+        return web.Response(body=metrics.exposition(figures), headers={"Content-Type": metrics.CONTENT_TYPE})
+
+    async def _health(self, request: web.Request) -> web.Response:
+        asking.only(request)
+        return _answer(await self._seeing.health())
+
+    async def _overview(self, request: web.Request) -> web.Response:
+        asking.only(request, "destinations", "events")
+        destinations = asking.number(request, "destinations", 50, 1, asking.LIMIT)
+        events = asking.number(request, "events", 50, 1, asking.LIMIT)
+        return _answer(await self._seeing.overview(destinations, events))
+
+    async def _queue(self, request: web.Request) -> web.Response:
+        asking.only(request, "filter", "sort", "offset", "limit")
+        named = asking.filter_of(request.query.get("filter", ""))
+        sort = asking.sort(request, "id", SORTS)
+        return _answer(await self._seeing.window(named, sort, *_window(request)))
+
+    async def _message(self, request: web.Request) -> web.Response:
+        asking.only(request)
+        return _answer(await self._seeing.message(asking.whole(request.match_info["number"], "id")))
+
+    async def _destinations(self, request: web.Request) -> web.Response:
+        asking.only(request, "match", "sort", "offset", "limit")
+        sort = asking.sort(request, "-waiting", DESTINATION_SORTS)
+        return _answer(await self._seeing.destinations(asking.match(request), sort, *_window(request)))
+
+    async def _destination(self, request: web.Request) -> web.Response:
+        asking.only(request)
+        return _answer(await self._seeing.destination(asking.destination(request.match_info["name"])))
+
+    async def _relayers(self, request: web.Request) -> web.Response:
+        asking.only(request, "ended")
+        return _answer(self._seeing.relayers(asking.number(request, "ended", 0, 0, asking.LIMIT)))
+
+    async def _transcript(self, request: web.Request) -> web.Response:
+        asking.only(request)
+        return _answer(self._seeing.transcript(asking.whole(request.match_info["number"], "id")))
+
+    async def _hosts(self, request: web.Request) -> web.Response:
+        asking.only(request)
+        return _answer(await self._seeing.hosts())
+
+    async def _suspensions(self, request: web.Request) -> web.Response:
+        asking.only(request)
+        return _answer(await self._seeing.suspensions())
+
+    async def _events(self, request: web.Request) -> web.Response:
+        asking.only(request, "before", "after", "message", "match", "limit")
+        return _answer(
+            await self._seeing.events(
+                before=asking.optional(request, "before"),
+                after=asking.optional(request, "after"),
+                message=asking.optional(request, "message"),
+                match=asking.match(request),
+                limit=asking.number(request, "limit", 100, 1, asking.LIMIT),
+            )
+        )
+
+    # -- ask ------------------------------------------------------------------------------------------------------
+
+    async def _check(self, request: web.Request) -> web.Response:
+        return _answer(await self._acting.check(await actor(request)))
+
+    def _verb(self, verb: views.Verb) -> Callable[[web.Request], Awaitable[web.Response]]:
+        async def act(request: web.Request) -> web.Response:
+            ask = await asking.body(request, views.Action)
+            if ask.dry_run:
+                return _answer(await self._acting.select(ask))
+            return _answer(await self._acting.act(verb, ask, await actor(request)))
+
+        return act
+
+    async def _undo(self, request: web.Request) -> web.Response:
+        return _answer(await self._acting.undo(await asking.body(request, views.Undo), await actor(request)))
+
+    async def _suspend(self, request: web.Request) -> web.Response:
+        return _answer(await self._acting.suspend(await asking.body(request, views.Suspend), await actor(request)))
+
+    async def _resume(self, request: web.Request) -> web.Response:
+        return _answer(await self._acting.resume(await asking.body(request, views.Resume), await actor(request)))
+
+    async def _mark_bad(self, request: web.Request) -> web.Response:
+        return _answer(await self._acting.mark_bad(await asking.body(request, views.MarkBad), await actor(request)))
+
+    async def _mark_good(self, request: web.Request) -> web.Response:
+        return _answer(await self._acting.mark_good(await asking.body(request, views.MarkGood), await actor(request)))
+
+
+def _listen(path: Path, group: str) -> socket.socket:
+    """Bind a socket that at no moment is open to others."""
+    with suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise FileExistsError(f"{path} is there already and is no socket: move it away")
+        path.unlink()
+    try:
+        owner = grp.getgrnam(group).gr_gid if group else -1
+    except KeyError:
+        raise OSError(f"control.group: there is no group {group!r} on this machine") from None
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        os.fchmod(listening.fileno(), 0o600)  # Linux gives the file the mode of the socket it is bound to
+        listening.bind(str(path))
+        path.chmod(0o600)
+        if group:
+            os.chown(path, -1, owner)
+            path.chmod(0o660)
+    except BaseException:
+        listening.close()
+        raise
+    return listening
+
+
+def _factory(runner: web.AppRunner) -> Callable[[], asyncio.BaseProtocol]:
+    server = runner.server
+    if server is None:
+        raise RuntimeError("the runner was not set up")
+    return server
+
+
+def _window(request: web.Request) -> tuple[int, int]:
+    return asking.number(request, "offset", 0), asking.number(request, "limit", 100, 1, asking.LIMIT)
+
+
+def _answer(view: object, status: int = 200) -> web.Response:
+    return web.Response(
+        status=status,
+        body=msgspec.json.encode(view),
+        content_type="application/json",
+        headers={"Cache-Control": "no-store"},
+    )
+
+
+def _refusal(status: int, what: str, *, where: str = "", allowed: str = "", not_found: bool = False) -> web.Response:
+    refusal = views.Refusal(
+        what=clean(what, 400), where=clean(where, 200), allowed=clean(allowed, 400), not_found=not_found
+    )
+    return _answer(refusal, status)
+
+
+def _http_refusal(request: web.Request, error: web.HTTPException) -> web.Response:
+    where = f"{request.method} {request.path}"
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        return _refusal(
+            405, "the method is not for this path", where=where, allowed=", ".join(sorted(error.allowed_methods))
+        )
+    if isinstance(error, web.HTTPNotFound):
+        return _refusal(404, "there is no such path", where=where, allowed="see engine.control.client")
+    if isinstance(error, web.HTTPRequestEntityTooLarge):
+        return _refusal(413, "the body is too large", where=where, allowed=f"up to {asking.BODY_LIMIT} bytes")
+    return _refusal(error.status, error.reason or "the request is refused", where=where)

@@ -1,0 +1,232 @@
+"""Turns the engine's data into views: one function per view, all of them pure.
+
+Whatever strangers had a hand in is cleaned here once more, so that no view carries a byte that steers a terminal.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+from engine.control import views
+from engine.control.relay import Relayer
+from engine.events import Event
+from engine.queue.queue import (
+    Attempt,
+    Changed,
+    Destination,
+    Entry,
+    HeldBack,
+    Mark,
+    Message,
+    Selection,
+    Suspension,
+    Window,
+)
+from engine.text import clean, clean_lines
+
+HEADER_BYTES = 16 * 1024  # of a header block, more is not shown
+HEADER_LINES = 200
+
+
+def entry(row: Entry) -> views.EntryView:
+    """A row of the queue."""
+    return views.EntryView(
+        id=f"{row.message}.{row.number}",
+        message=row.message,
+        sender=clean(row.sender),
+        recipient=clean(row.recipient),
+        destination=clean(row.destination),
+        state=row.state,
+        arrived=row.arrived,
+        due=row.due,
+        expires=row.expires,
+        attempts=row.attempts,
+        size=row.size,
+        subject=clean(row.subject),
+        last=row.last,
+        last_at=row.last_at,
+        ordered=row.ordered,
+        order_at=row.order_at,
+        by=clean(row.by),
+        reason=clean(row.reason),
+    )
+
+
+def window(rows: Window) -> views.QueueView:
+    """A window of the queue."""
+    return views.QueueView(total=rows.total, offset=rows.offset, rows=tuple(entry(row) for row in rows.rows))
+
+
+def selection(chosen: Selection) -> views.SelectionView:
+    """What an action would touch."""
+    return views.SelectionView(
+        messages=chosen.messages,
+        recipients=chosen.recipients,
+        newest=chosen.newest,
+        examples=tuple(entry(row) for row in chosen.examples),
+    )
+
+
+def result(verb: str, changed: Changed, text: str, undo_until: float | None = None) -> views.ResultView:
+    """What an action did."""
+    return views.ResultView(
+        verb=verb,
+        text=text,
+        messages=changed.messages,
+        recipients=changed.recipients,
+        skipped=changed.skipped,
+        operation=changed.operation,
+        undo_until=undo_until if changed.operation else None,
+    )
+
+
+def suspension(one: Suspension) -> views.SuspensionView:
+    """A suspension in force."""
+    return views.SuspensionView(
+        destination=clean(one.destination),
+        since=one.since,
+        until=one.until,
+        by=clean(one.by),
+        reason=clean(one.reason),
+    )
+
+
+def destination(one: Destination, *, rate_out: float, connections: int) -> views.DestinationView:
+    """A destination, with what only the running engine knows of it."""
+    return views.DestinationView(
+        name=clean(one.name),
+        waiting=one.waiting,
+        due=one.due,
+        held=one.held,
+        relaying=one.relaying,
+        oldest=one.oldest,
+        next_due=one.next_due,
+        rate_out=rate_out,
+        connections=connections,
+        last=one.last,
+        last_at=one.last_at,
+        suspended=suspension(one.suspended) if one.suspended else None,
+        blocked_until=one.blocked_until,
+        blocked_why=clean(one.blocked_why),
+        exchanges=tuple(map(clean, one.exchanges)),
+    )
+
+
+def relayer(one: Relayer) -> views.RelayerView:
+    """A relayer, live or ended."""
+    return views.RelayerView(
+        id=one.id,
+        destination=clean(one.destination),
+        host=clean(one.host),
+        address=clean(one.address),
+        port=one.port,
+        phase=one.phase,
+        phase_since=one.phase_since,
+        started=one.started,
+        done=one.done,
+        taken=one.taken,
+        tls=one.tls,
+        stalling=one.stalling,
+        ended=one.ended,
+        result=clean(one.result),
+    )
+
+
+def transcript(one: Relayer) -> views.TranscriptView:
+    """What a relayer and its peer have said so far."""
+    lines = tuple(
+        views.TranscriptLine(at=line.at, side=_side(line.side), text=clean(line.text))
+        for line in one.transcript.lines()
+    )
+    return views.TranscriptView(relayer=relayer(one), lines=lines, cut=one.transcript.cut)
+
+
+def host(mark: Mark, held: HeldBack | None) -> views.HostView:
+    """A host marked bad, and what waits because of it."""
+    return views.HostView(
+        host=clean(mark.host),
+        since=mark.since,
+        back_at=mark.until,
+        by=clean(mark.by),
+        reason=clean(mark.reason),
+        last=mark.last,
+        waiting=held.waiting if held else 0,
+        destinations=tuple(map(clean, held.destinations)) if held else (),
+        alternates=tuple(map(clean, held.alternates)) if held else (),
+        next_due=held.next_due if held else None,
+    )
+
+
+def event(one: Event) -> views.EventView:
+    """One thing that happened."""
+    return views.EventView(
+        seq=one.seq,
+        at=one.at,
+        kind=one.kind,
+        by=clean(one.by),
+        message=one.message,
+        entry=f"{one.message}.{one.entry}" if one.entry else "",
+        sender=clean(one.sender),
+        recipient=clean(one.recipient),
+        destination=clean(one.destination),
+        host=clean(one.host),
+        outcome=one.outcome,
+        text=clean(one.text),
+    )
+
+
+def message(one: Message, headers: tuple[str, ...], events: tuple[views.EventView, ...]) -> views.MessageView:
+    """A message that is in the queue."""
+    return views.MessageView(
+        number=one.number,
+        sender=clean(one.sender),
+        size=one.size,
+        arrived=one.arrived,
+        expires=one.expires,
+        origin=clean(one.origin),
+        subject=clean(one.subject),
+        message_id=clean(one.message_id),
+        headers=headers,
+        entries=tuple(entry(row) for row in one.entries),
+        attempts=tuple(_attempt(one.number, attempt) for attempt in one.attempts),
+        events=events,
+    )
+
+
+def finished(number: int, events: tuple[views.EventView, ...]) -> views.MessageView:
+    """A message that has left the queue, as far as the events tell of it."""
+
+    def first(field: Callable[[views.EventView], str]) -> str:
+        return next(filter(None, map(field, events)), "")
+
+    arrived = next((one.at for one in events if one.kind == "accepted"), 0.0)
+    return views.MessageView(
+        number=number, finished=True, sender=first(lambda one: one.sender), arrived=arrived, events=events
+    )
+
+
+def headers(content: bytes) -> tuple[str, ...]:
+    """The header block of a message, cleaned: its first lines, and a remark where there are more."""
+    if content.startswith(b"\r\n"):  # a message of a body alone
+        return ()
+    block, end, _ = content[: HEADER_BYTES + 4].partition(b"\r\n\r\n")
+    text = block[:HEADER_BYTES].decode("utf-8", "surrogateescape")
+    lines = clean_lines(text, HEADER_LINES)
+    cut = (not end and len(content) > HEADER_BYTES) or text.count("\n") >= HEADER_LINES
+    return (*lines, "(the header block goes on; the rest is not shown)") if cut else tuple(lines)
+
+
+def _attempt(message: int, one: Attempt) -> views.AttemptView:
+    return views.AttemptView(
+        entry=f"{message}.{one.entry}",
+        relayer=one.relayer,
+        started=one.started,
+        ended=one.ended,
+        outcome=one.outcome,
+        interrupted=one.interrupted,
+    )
+
+
+def _side(side: str) -> Literal["<", ">", "="]:
+    if side == "<":
+        return "<"
+    return ">" if side == ">" else "="

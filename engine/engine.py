@@ -1,0 +1,228 @@
+"""The engine: builds, starts, drains and stops the parts, as a daemon or in a thread beside the console."""
+
+import asyncio
+import logging
+import signal
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from importlib.metadata import version
+
+import uvloop
+
+from engine.attempt import AttemptManager
+from engine.clock import Clock, SystemClock
+from engine.config import Settings
+from engine.control.relay import Relay
+from engine.control.server import ControlServer
+from engine.events import Event, EventLog
+from engine.intake.drop import DropIntake
+from engine.intake.errors import IntakeError
+from engine.intake.smtp import SmtpIntake
+from engine.lookups import resolver_for
+from engine.mx import MXCalculator
+from engine.queue.queue import QueueError
+from engine.queue.sqlite import SqliteQueue
+from engine.relayer.dialler import Dialler, TcpDialler
+from engine.relayer.relayer import Parts
+from engine.retry import RetrySchedule
+from engine.routes import Router, read_passwords
+from engine.smarthost import SmartHost
+from engine.spool import Spool, SpoolError, SpoolOwned
+from engine.threads import LoopThread
+
+__all__ = ["CannotStart", "Engine", "EngineThread", "SpoolOwned", "run_daemon"]
+
+log = logging.getLogger(__name__)
+
+DRAIN_SECONDS = 10.0  # how long relayers may take to end their message when the engine stops
+INTAKE_SECONDS = 5.0  # how long senders may take to end their message
+DNS_TIMEOUT = 3.0  # seconds for one question to one name server
+DNS_LIFETIME = 10.0  # seconds for an answer, whoever gives it
+
+# After these something may be due that was not: a check should not wait for its interval.
+_WAKING = frozenset({"accepted", "retried", "released", "resumed", "undone", "ordered", "marked good"})
+
+
+class CannotStart(Exception):
+    """Something the engine needs is not to be had; the text names it and says why."""
+
+
+class Engine:
+    """The whole relay on one event loop. `start` raises SpoolOwned and CannotStart; then nothing is left open.
+
+    Clock and dialler may be passed in by tests.
+    """
+
+    def __init__(self, settings: Settings, *, clock: Clock | None = None, dialler: Dialler | None = None) -> None:
+        self._settings = settings
+        self._clock = clock or SystemClock()
+        self._exit = AsyncExitStack()
+        self._fault = ""
+        self._running: asyncio.Task[None] | None = None
+        spool = self._spool = Spool(settings.spool, group=settings.control.group)
+        delivery = settings.delivery
+        self.events = EventLog(self._clock)
+        self.queue = SqliteQueue(
+            spool.path,
+            self._clock,
+            give_up_after=settings.retry.give_up_after,
+            events_kept=settings.events.kept,
+        )
+        self.queue.on_events = self._publish
+        self.mx = MXCalculator(
+            resolver_for([str(each) for each in settings.dns.nameservers], timeout=DNS_TIMEOUT, lifetime=DNS_LIFETIME),
+            clock=self._clock,
+            marks=self.queue,
+            own_names=(settings.hostname,),
+            bad_mx_timeout=delivery.bad_mx_timeout,
+            fallback_to_domain=delivery.fallback_to_domain,
+        )
+        schedule = RetrySchedule(settings.retry.schedule)
+        attempts = AttemptManager(self.queue, schedule, self._clock, hostname=settings.hostname)
+        parts = Parts(
+            queue=self.queue,
+            mx=self.mx,
+            router=Router(self.mx, port=delivery.port, routes=settings.route, passwords=read_passwords(settings.route)),
+            attempts=attempts,
+            dialler=dialler or TcpDialler(),
+            clock=self._clock,
+            hostname=settings.hostname,
+            timeouts=delivery.timeouts,
+        )
+        self.smarthost = SmartHost(
+            self.queue,
+            attempts,
+            parts,
+            clock=self._clock,
+            schedule=schedule,
+            max_connections=delivery.max_connections,
+            max_connections_per_destination=delivery.max_connections_per_destination,
+            max_messages_per_connection=delivery.max_messages_per_connection,
+            check_interval=delivery.check_interval,
+        )
+        self.smtp = SmtpIntake(self.queue, settings, self._clock)
+        self.drop = DropIntake(self.queue, spool.drop, settings, self._clock)
+
+    @property
+    def trouble(self) -> str:
+        """Why the engine is not well, or ""."""
+        return self.queue.broken or self._fault or self.smarthost.trouble
+
+    async def start(self) -> None:
+        """Take the spool, recover what was interrupted, open the doors; the one for new mail last."""
+        try:
+            await self._start()
+        except SpoolOwned:
+            raise
+        except (SpoolError, QueueError, IntakeError, OSError) as error:
+            raise CannotStart(str(error)) from error
+        log.info("relaying as %s from %s", self._settings.hostname, self._spool.path)
+
+    async def _start(self) -> None:
+        async with AsyncExitStack() as opening:
+            opening.enter_context(self._spool)
+            interrupted = await self.queue.open()
+            opening.push_async_callback(self.queue.close)
+            await self.mx.load()
+            started = self._clock.now()
+            text = f"{interrupted} interrupted attempts put back" if interrupted else ""
+            await self.queue.record(Event(at=started, kind="started", text=text))
+            control = ControlServer(
+                self._spool.control_socket, self._relay(started), group=self._settings.control.group
+            )
+            await control.start()
+            opening.push_async_callback(control.stop)
+            self._running = asyncio.create_task(self._keep_running(), name="smarthost")
+            opening.push_async_callback(self._stop_sending)
+            if self._settings.intake.drop.enabled:
+                await self.drop.start()
+                opening.push_async_callback(self.drop.stop)
+            await self.smtp.start()
+            opening.push_async_callback(self.smtp.stop, INTAKE_SECONDS)
+            self._exit = opening.pop_all()
+
+    async def stop(self) -> None:
+        """Close the doors, let what is being sent end, write the rest down. Bounded in time."""
+        await self._exit.aclose()
+
+    async def _stop_sending(self) -> None:
+        await self.smarthost.drain(DRAIN_SECONDS)
+        if self._running is not None:
+            self._running.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._running
+        if not self.queue.broken:
+            await self.queue.record(Event(at=self._clock.now(), kind="stopped"))
+
+    async def _keep_running(self) -> None:
+        """A fault in the check is shown and logged; mail goes on at the next one."""
+        while not self.smarthost.draining:
+            try:
+                await self.smarthost.run()
+            except Exception as error:
+                log.exception("the check failed")
+                self._fault = f"fault in the check: {type(error).__name__}"
+                await asyncio.sleep(self._settings.delivery.check_interval)
+
+    def _relay(self, started: float) -> Relay:
+        return Relay(
+            queue=self.queue,
+            smarthost=self.smarthost,
+            mx=self.mx,
+            events=self.events,
+            settings=self._settings,
+            clock=self._clock,
+            started=started,
+            version=version("smarthost"),
+            trouble=lambda: self.trouble,
+        )
+
+    def _publish(self, events: Sequence[Event]) -> None:
+        self.events.publish(events)
+        if any(event.kind in _WAKING for event in events):
+            self.smarthost.wake()
+
+
+def run_daemon(settings: Settings, ready: Callable[[Engine], None] = lambda _: None) -> None:
+    """Run an engine until SIGTERM, SIGINT or SIGHUP, then drain it. `ready` is called once the doors are open."""
+
+    async def serve() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            loop.add_signal_handler(number, stop.set)
+        async with _running(settings) as engine:
+            ready(engine)
+            await stop.wait()
+            log.info("draining")
+
+    uvloop.run(serve())
+
+
+class EngineThread:
+    """An engine in a thread of its own: a terminal that stalls must never block mail.
+
+    `start` returns once the doors are open, or raises what Engine.start raised; `stop` drains, is bounded in time, may
+    be called from any thread, more than once, and returns False when the engine did not stop in time.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._thread = LoopThread(lambda: _running(settings), name="engine")
+
+    def start(self) -> None:
+        """Start the engine and wait until mail can come in."""
+        self._thread.start()
+
+    def stop(self) -> bool:
+        """Drain and stop."""
+        return self._thread.stop(2 * DRAIN_SECONDS + 5)
+
+
+@asynccontextmanager
+async def _running(settings: Settings) -> AsyncIterator[Engine]:
+    engine = Engine(settings)
+    await engine.start()
+    try:
+        yield engine
+    finally:
+        await engine.stop()

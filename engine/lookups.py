@@ -1,0 +1,242 @@
+"""Asking DNS: the same question once at a time, canonical names followed, every failure told apart."""
+
+import asyncio
+import ipaddress
+import time
+from collections.abc import Iterable, Sequence
+from typing import ClassVar, cast
+
+import dns.asyncresolver
+import dns.exception
+import dns.flags
+import dns.message
+import dns.name
+import dns.nameserver
+import dns.rdataclass
+import dns.rdatatype
+import dns.resolver
+import dns.rrset
+from dns.rdatatype import RdataType
+from dns.rdtypes.ANY.CNAME import CNAME
+from msgspec import Struct
+
+from engine.outcome import Outcome
+from engine.text import clean
+
+EDNS_PAYLOAD = 1232  # bytes; what passes everywhere without fragments (DNS flag day 2020)
+
+_CACHED = 10_000  # answers kept
+_LONGEST_TTL = 86_400.0  # seconds; an answer that says "for ever" is asked for again after a day
+_OVERRUN = 1.0  # seconds that a lookup may take beyond the resolver's lifetime before it is cut off
+_NO_DOMAIN_CHARACTERS = frozenset('\\"(),:;<>@[]')
+
+
+class MXError(Exception):
+    """No host can be named for a domain, or no address for a host. `outcome` is what becomes of the mail.
+
+    `until` is when it is worth asking again, where that is known.
+    """
+
+    permanent: ClassVar[bool] = False
+    enhanced: ClassVar[str] = "4.4.3"
+
+    def __init__(self, text: str, *, until: float | None = None) -> None:
+        super().__init__(clean(text))
+        self.until = until
+        kind = Outcome.permanent if self.permanent else Outcome.transient
+        self.outcome = kind(text, enhanced=self.enhanced)
+
+
+class CanonicalNameLoop(MXError):
+    """The canonical names of the domain lead back to one another."""
+
+    enhanced = "4.4.4"
+
+
+class CanonicalNameChainTooLong(MXError):
+    """More canonical names in a row than we follow."""
+
+    enhanced = "4.4.4"
+
+
+class DomainNotFound(MXError):
+    """The domain does not exist, or is no domain name at all."""
+
+    permanent = True
+    enhanced = "5.1.2"
+
+
+class LookupFailed(MXError):
+    """DNS did not answer, or not in a way that tells anything."""
+
+
+def resolver_for(
+    nameservers: Sequence[str], *, timeout: float = 2.0, lifetime: float = 5.0
+) -> dns.asyncresolver.Resolver:
+    """A resolver that asks these name servers ("9.9.9.9", "127.0.0.1:5300", "[::1]:53"), or the system's for [].
+
+    `timeout` is seconds for one question to one server, `lifetime` for all of them together. Answers are cached for
+    their TTL. Raises ValueError for what is no address.
+    """
+    resolver = dns.asyncresolver.Resolver(configure=False)
+    if nameservers:
+        resolver.nameservers = [dns.nameserver.Do53Nameserver(*_endpoint(text)) for text in nameservers]
+    else:
+        try:
+            resolver = dns.asyncresolver.Resolver()
+        except dns.resolver.NoResolverConfiguration:
+            resolver.nameservers = ["127.0.0.1"]  # as resolv.conf(5) has it
+    resolver.search = []
+    resolver.timeout = timeout
+    resolver.lifetime = lifetime
+    resolver.use_edns(0, 0, EDNS_PAYLOAD)
+    resolver.cache = _Cache(_CACHED)
+    return resolver
+
+
+class _Answer(Struct, frozen=True):
+    """What one question came to: the canonical names it was led through, and the records at the last of them."""
+
+    aliases: tuple[dns.name.Name, ...] = ()
+    records: dns.rrset.RRset | None = None
+    trouble: type[MXError] | None = None
+    text: str = ""
+
+
+class Lookups:
+    """Asks DNS, the same question only once at a time, and follows canonical names."""
+
+    def __init__(self, resolver: dns.asyncresolver.Resolver) -> None:
+        self._resolver = resolver
+        self._under_way: dict[tuple[dns.name.Name, RdataType], asyncio.Task[_Answer]] = {}
+
+    async def follow(
+        self, name: dns.name.Name, rdtype: RdataType, maximum: int
+    ) -> tuple[dns.name.Name, dns.rrset.RRset | tuple[()]]:
+        """The canonical name of `name` and its records of a type, following up to `maximum` canonical names.
+
+        They are counted alike whether they come in one answer or are asked for one by one.
+        """
+        seen = {name}
+        asked = name
+        while True:
+            answer = await self._ask(asked, rdtype)
+            if answer.trouble:
+                raise answer.trouble(answer.text)
+            for alias in answer.aliases:
+                if alias in seen:
+                    raise CanonicalNameLoop(f"the canonical names of {text_of(name)} form a loop at {text_of(alias)}")
+                seen.add(alias)
+                if len(seen) > maximum + 1:
+                    raise CanonicalNameChainTooLong(
+                        f"{text_of(name)} leads through more than {maximum} canonical names, to {text_of(alias)}"
+                    )
+            asked = answer.aliases[-1] if answer.aliases else asked
+            if answer.records is not None:
+                return asked, answer.records
+            if not answer.aliases:
+                return asked, ()
+
+    async def _ask(self, name: dns.name.Name, rdtype: RdataType) -> _Answer:
+        cache = self._resolver.cache
+        cached = cache.get((name, rdtype, dns.rdataclass.IN)) if cache is not None else None
+        if cached is not None:
+            return _of_answer(cached)
+        key = (name, rdtype)
+        task = self._under_way.get(key)
+        if task is None:
+            task = self._under_way[key] = asyncio.create_task(self._look_up(name, rdtype))
+            task.add_done_callback(lambda _: self._under_way.pop(key, None))
+        return await asyncio.shield(task)  # whoever gives up waiting does not end it for the others
+
+    async def _look_up(self, name: dns.name.Name, rdtype: RdataType) -> _Answer:
+        """Ask once. Never raises: several may be waiting, and each raises an error of its own."""
+        what = f"{dns.rdatatype.to_text(rdtype)} of {text_of(name)}"
+        try:
+            async with asyncio.timeout(self._resolver.lifetime + _OVERRUN):
+                answer = await self._resolver.resolve(name, rdtype, raise_on_no_answer=False, search=False)
+        except dns.resolver.NXDOMAIN:
+            return _Answer(trouble=DomainNotFound, text=f"the domain {text_of(name)} does not exist")
+        except (dns.exception.Timeout, TimeoutError):
+            text = f"DNS gave no answer for the {what} in {self._resolver.lifetime:g} s"
+            return _Answer(trouble=LookupFailed, text=text)
+        except dns.resolver.NoNameservers as error:
+            return _of_errors(error, name, what)
+        except (dns.exception.DNSException, OSError) as error:
+            return _Answer(trouble=LookupFailed, text=f"DNS could not be asked for the {what}: {error}")
+        return _of_answer(answer)
+
+
+class _Cache(dns.resolver.LRUCache):
+    """Keeps answers for their TTL, but none for longer than a day, and no half ones."""
+
+    def put(self, key: dns.resolver.CacheKey, value: dns.resolver.Answer) -> None:
+        if value.response.flags & dns.flags.TC:
+            return
+        value.expiration = min(value.expiration, time.time() + _LONGEST_TTL)
+        super().put(key, value)
+
+
+def _of_answer(answer: dns.resolver.Answer) -> _Answer:
+    if answer.response.flags & dns.flags.TC:  # dnspython looks at this over UDP only
+        text = f"DNS gave half an answer for the {dns.rdatatype.to_text(answer.rdtype)} of {text_of(answer.qname)}"
+        return _Answer(trouble=LookupFailed, text=text)
+    aliases = tuple(cast(CNAME, records[0]).target for records in answer.chaining_result.cnames)
+    return _Answer(aliases, answer.rrset)
+
+
+def _of_errors(error: dns.resolver.NoNameservers, name: dns.name.Name, what: str) -> _Answer:
+    """What the name servers said that dnspython could do nothing with."""
+    told = []
+    for server, _, _, problem, response in error.kwargs["errors"]:
+        if isinstance(problem, dns.message.ChainTooLong) and response is not None:
+            return _Answer(tuple(_aliases(response, name)))
+        address = str(server).removeprefix("Do53:").rpartition("@")[0] or str(server)
+        told.append(f"{address}: {problem or type(problem).__name__}")
+    return _Answer(trouble=LookupFailed, text=f"DNS has no answer for the {what} ({'; '.join(dict.fromkeys(told))})")
+
+
+def _aliases(response: dns.message.Message, name: dns.name.Name) -> Iterable[dns.name.Name]:
+    """The canonical names of `name` in one answer, up to and with the first that comes a second time."""
+    seen = {name}
+    while records := response.get_rrset(response.answer, name, dns.rdataclass.IN, dns.rdatatype.CNAME):
+        name = cast(CNAME, records[0]).target
+        yield name
+        if name in seen:
+            return
+        seen.add(name)
+
+
+def text_of(name: dns.name.Name) -> str:
+    """A DNS name as people write it: lower case, without the final dot."""
+    return name.to_text(omit_final_dot=True).lower()
+
+
+def name_of(text: str) -> dns.name.Name:
+    """The DNS name that `text` writes; internationalised labels become A-labels (RFC 5891)."""
+    if not text.isprintable() or " " in text or not _NO_DOMAIN_CHARACTERS.isdisjoint(text):
+        raise DomainNotFound(f"{text} is not a domain name")
+    try:
+        name = dns.name.from_text(text, idna_codec=dns.name.IDNA_2008_Practical)
+    except (dns.exception.DNSException, UnicodeError):
+        raise DomainNotFound(f"{text} is not a domain name") from None
+    if name == dns.name.root:
+        raise DomainNotFound("the root of the DNS takes no mail")
+    return name
+
+
+def _endpoint(text: str) -> tuple[str, int]:
+    """Address and port of a name server."""
+    host, port = text, "53"
+    if text.startswith("["):
+        host, _, rest = text[1:].partition("]")
+        port = rest.removeprefix(":") or "53"
+    elif text.count(":") == 1:
+        host, _, port = text.partition(":")
+    try:
+        number = int(port)
+        if not 0 < number < 65536:
+            raise ValueError
+        return str(ipaddress.ip_address(host)), number
+    except ValueError:
+        raise ValueError(f"{text!r} is no name server: write an address, or address:port") from None

@@ -1,0 +1,323 @@
+"""MXCalculator: which hosts take mail for a domain, and which of them are bad until when.
+
+It asks DNS and judges the answers as RFC 5321 5.1 and RFC 7505 want them judged. What can go wrong is one of a few
+named errors, each of which carries the Outcome it means for mail to that domain; that DNS does not answer is never
+a reason to return mail.
+"""
+
+import asyncio
+import contextlib
+import ipaddress
+import random
+from collections.abc import Collection
+from itertools import chain, zip_longest
+from typing import Protocol, cast
+
+import dns.asyncresolver
+import dns.name
+import dns.rdatatype
+from dns.rdatatype import RdataType
+from dns.rdtypes.ANY.MX import MX
+from msgspec import Struct
+
+from engine.clock import Clock
+from engine.events import ENGINE
+from engine.lookups import (
+    CanonicalNameChainTooLong,
+    CanonicalNameLoop,
+    DomainNotFound,
+    LookupFailed,
+    Lookups,
+    MXError,
+    name_of,
+    text_of,
+)
+from engine.outcome import Outcome
+from engine.queue.queue import Mark
+from engine.text import clean
+
+__all__ = [
+    "AllMarkedBad",
+    "CanonicalNameChainTooLong",
+    "CanonicalNameLoop",
+    "DomainNotFound",
+    "Exchange",
+    "LookupFailed",
+    "MXCalculator",
+    "MXError",
+    "MarkStore",
+    "NoExchange",
+    "NullMX",
+    "OwnName",
+]
+
+MAXIMUM_CHAIN = 3  # canonical names followed, unless told otherwise
+MOST_EXCHANGES = 20  # of one domain, and addresses of one host: what is beyond is not tried
+
+_ENDED_KEPT = 10_000  # hosts whose ended mark is still in the store
+
+
+class NullMX(MXError):
+    """The domain says that it takes no mail (RFC 7505)."""
+
+    permanent = True
+    enhanced = "5.1.10"
+
+
+class NoExchange(MXError):
+    """The domain names no exchange and may not stand for itself, or the host has no address."""
+
+    permanent = True
+    enhanced = "5.4.4"
+
+
+class OwnName(MXError):
+    """We are the best exchange of the domain: mail would come back to us (RFC 5321 5.1)."""
+
+    permanent = True
+    enhanced = "5.4.6"
+
+
+class AllMarkedBad(MXError):
+    """Operators have marked every exchange of the domain bad (`hosts`); `until` is when the first mark ends."""
+
+    enhanced = "4.4.1"
+
+    def __init__(self, text: str, *, until: float | None = None, hosts: tuple[str, ...] = ()) -> None:
+        super().__init__(text, until=until)
+        self.hosts = hosts
+
+
+class Exchange(Struct, frozen=True, kw_only=True):
+    """A host that takes mail for a domain: lower-case, without the final dot, or a literal (`[127.0.0.1]`).
+
+    `mark` says why it is bad, if it is named although it is bad.
+    """
+
+    host: str
+    preference: int
+    mark: Mark | None = None
+
+
+class MarkStore(Protocol):
+    """Where marks outlive a restart: the queue."""
+
+    async def marks(self) -> tuple[Mark, ...]:
+        """All marks kept, ended ones too."""
+        ...
+
+    async def save_mark(self, mark: Mark) -> None:
+        """Keep a mark, in place of any the host had."""
+        ...
+
+    async def remove_mark(self, host: str, by: str) -> int:
+        """Forget a host's mark; give the number of entries made due."""
+        ...
+
+
+class MXCalculator:
+    """Names the hosts that take mail for a domain, in the order to try them, and remembers which are bad.
+
+    `own_names` are names of this relay; an exchange so called ends the list. `bad_mx_timeout` is in seconds.
+    `fallback_to_domain`: a domain without MX stands for itself, as RFC 5321 5.1 says. `draw` shuffles equals.
+    """
+
+    def __init__(
+        self,
+        resolver: dns.asyncresolver.Resolver,
+        *,
+        clock: Clock,
+        marks: MarkStore,
+        own_names: Collection[str] = (),
+        bad_mx_timeout: float = 3600.0,
+        fallback_to_domain: bool = True,
+        draw: random.Random | None = None,
+    ) -> None:
+        self._lookups = Lookups(resolver)
+        self._clock = clock
+        self._store = marks
+        self._own_names = frozenset(map(_host, own_names))
+        self._bad_mx_timeout = bad_mx_timeout
+        self._fallback_to_domain = fallback_to_domain
+        self._draw = draw or random.Random()
+        self._marks: dict[str, Mark] = {}
+        self._ended: dict[str, None] = {}  # hosts, oldest first
+        self._marking = asyncio.Lock()
+
+    # -- which hosts --------------------------------------------------------------------------------------------------
+
+    async def get_mx(self, domain: str, maximum_canonical_chain_length: int = MAXIMUM_CHAIN) -> Exchange:
+        """The host of the lowest preference that is not bad, or of the lowest preference when all are.
+
+        Raises the errors of `exchanges`, AllMarkedBad excepted.
+        """
+        candidates = await self._candidates(domain, maximum_canonical_chain_length)
+        for preference, host in candidates:
+            if self.mark(host) is None:
+                return Exchange(host=host, preference=preference)
+        preference, host = candidates[0]
+        return Exchange(host=host, preference=preference, mark=self.mark(host))
+
+    async def exchanges(self, domain: str, maximum_canonical_chain_length: int = MAXIMUM_CHAIN) -> list[Exchange]:
+        """The hosts to try, in order: good ones by preference, then those the engine found bad, by preference.
+
+        Equal preferences are shuffled at every call (RFC 5321 5.1). Hosts that an operator marked bad are left out.
+        Raises CanonicalNameLoop, CanonicalNameChainTooLong, NullMX, DomainNotFound, NoExchange, LookupFailed,
+        OwnName, AllMarkedBad.
+        """
+        candidates = await self._candidates(domain, maximum_canonical_chain_length)
+        found = [Exchange(host=host, preference=number, mark=self.mark(host)) for number, host in candidates]
+        allowed = [exchange for exchange in found if exchange.mark is None or exchange.mark.by == ENGINE]
+        if not allowed:
+            marks = [exchange.mark for exchange in found if exchange.mark]
+            reasons = ", ".join(f"{mark.host} by {mark.by} ({mark.reason})" for mark in marks)
+            raise AllMarkedBad(
+                f"every exchange of {domain} is marked bad: {reasons}",
+                until=min(mark.until for mark in marks),
+                hosts=tuple(mark.host for mark in marks[:MOST_EXCHANGES]),
+            )
+        return sorted(allowed, key=lambda exchange: exchange.mark is not None)[:MOST_EXCHANGES]
+
+    async def addresses(self, host: str) -> list[str]:
+        """The addresses of a host: both families in turn, IPv6 first, each in the order of the answer.
+
+        An address gives itself, with brackets or without. Raises NoExchange when there is none, else as `exchanges`.
+        """
+        if address := _address(host):
+            return [address]
+        name = name_of(host)
+        families = await asyncio.gather(
+            self._family(name, dns.rdatatype.AAAA), self._family(name, dns.rdatatype.A), return_exceptions=True
+        )
+        failed = [found for found in families if isinstance(found, BaseException)]
+        texts = [found for found in families if not isinstance(found, BaseException)]
+        mixed = [text for text in chain.from_iterable(zip_longest(*texts)) if text is not None]
+        if mixed:
+            return mixed[:MOST_EXCHANGES]
+        # A family that could not be asked for may have an address: that is not yet "none".
+        for error in failed:
+            if not isinstance(error, DomainNotFound):
+                raise error
+        raise NoExchange(f"the host {host} has no address")
+
+    # -- which are bad ------------------------------------------------------------------------------------------------
+
+    async def load(self) -> None:
+        """Take over the marks the store has kept."""
+        for mark in await self._store.marks():
+            self._marks[mark.host] = mark
+
+    async def mark_bad(
+        self, host: str, *, seconds: float | None = None, reason: str, by: str = ENGINE, last: Outcome | None = None
+    ) -> Mark:
+        """Mark a host bad for `seconds` (None: `bad_mx_timeout`); the mark is on disk when this returns.
+
+        Gives the mark in force: the engine leaves a mark that an operator made as it is.
+        """
+        host = _host(host)
+        async with self._marking:
+            now = self._clock.now()
+            before = self.mark(host)
+            if before and by == ENGINE != before.by:
+                return before
+            mark = Mark(
+                host=host,
+                since=before.since if before and by == before.by else now,
+                until=now + max(0.0, self._bad_mx_timeout if seconds is None else seconds),
+                by=by,
+                reason=clean(reason),
+                last=last or (before.last if before else None),
+            )
+            self._marks[host] = mark
+            self._ended.pop(host, None)
+            await self._store.save_mark(mark)
+            return mark
+
+    async def mark_good(self, host: str, *, by: str = ENGINE) -> int:
+        """End a host's mark; give the number of entries that this made due.
+
+        Does nothing where there is no mark, and nothing when the engine meets a mark that an operator made.
+        """
+        host = _host(host)
+        if host not in self._marks and host not in self._ended:
+            return 0  # the common case, after every good conversation
+        async with self._marking:
+            mark = self.mark(host)
+            if mark and by == ENGINE != mark.by:
+                return 0
+            if mark is None and host not in self._ended:
+                return 0
+            self._marks.pop(host, None)
+            self._ended.pop(host, None)
+            return await self._store.remove_mark(host, by)
+
+    def mark(self, host: str) -> Mark | None:
+        """The mark in force on a host. A mark whose time has come is forgotten when met."""
+        host = _host(host)
+        mark = self._marks.get(host)
+        if mark is None or mark.until > self._clock.now():
+            return mark
+        del self._marks[host]
+        # The store still has it: it is removed there when the host answers, which is when that is news.
+        self._ended[host] = None
+        if len(self._ended) > _ENDED_KEPT:
+            del self._ended[next(iter(self._ended))]
+        return None
+
+    @property
+    def marks(self) -> tuple[Mark, ...]:
+        """The marks in force, the first to end first."""
+        return tuple(sorted(filter(None, map(self.mark, list(self._marks))), key=lambda mark: (mark.until, mark.host)))
+
+    # -- how ----------------------------------------------------------------------------------------------------------
+
+    async def _candidates(self, domain: str, maximum: int) -> list[tuple[int, str]]:
+        """Preference and host of every exchange before our own name, best first, equals shuffled. Never empty."""
+        if domain.startswith("["):
+            if _address(domain) is None:
+                raise DomainNotFound(f"{domain} is not an address literal")
+            return [(0, _host(domain))]
+        canonical, records = await self._lookups.follow(name_of(domain), dns.rdatatype.MX, maximum)
+        best: dict[str, int] = {}
+        for record in map(_mx, records):
+            if record.exchange != dns.name.root:  # RFC 7505 3: beside others it says nothing
+                host = text_of(record.exchange)
+                best[host] = min(record.preference, best.get(host, record.preference))
+        if not best:
+            if records:
+                raise NullMX(f"the domain {domain} takes no mail (null MX)")
+            if not self._fallback_to_domain:
+                raise NoExchange(f"the domain {domain} names no mail exchange")
+            best[text_of(canonical)] = 0
+        limit = min((number for host, number in best.items() if host in self._own_names), default=None)
+        hosts = [(number, host) for host, number in best.items() if limit is None or number < limit]
+        if not hosts:
+            raise OwnName(f"mail for {domain} loops back to this relay: it is the best exchange itself")
+        self._draw.shuffle(hosts)
+        return sorted(hosts, key=lambda pair: pair[0])
+
+    async def _family(self, name: dns.name.Name, rdtype: RdataType) -> list[str]:
+        _, records = await self._lookups.follow(name, rdtype, MAXIMUM_CHAIN)
+        return [record.to_text() for record in records]
+
+
+def _mx(record: object) -> MX:
+    return cast(MX, record)
+
+
+def _host(text: str) -> str:
+    return clean(text).lower().removesuffix(".")
+
+
+def _address(text: str) -> str | None:
+    """The address that `text` is, be it a literal (RFC 5321 4.1.3) or bare; None when it is a name."""
+    if text.startswith("[") and text.endswith("]"):
+        literal = text[1:-1].lower()
+        with contextlib.suppress(ValueError):
+            if literal.startswith("ipv6:"):
+                return str(ipaddress.IPv6Address(literal.removeprefix("ipv6:")))
+            return str(ipaddress.IPv4Address(literal))
+        return None
+    with contextlib.suppress(ValueError):
+        return str(ipaddress.ip_address(text))
+    return None

@@ -1,0 +1,18 @@
+"""Programs that interop tests need; without them the tests are skipped and say which is missing."""
+
+import os
+import shutil
+
+import pytest
+
+
+def program(name: str) -> str:
+    """Where a program is. It may lie where only root looks."""
+    found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    return found or ""
+
+
+def needs(*names: str) -> pytest.MarkDecorator:
+    """Skip without these programs."""
+    missing = [name for name in names if not program(name)]
+    return pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")

@@ -1,0 +1,128 @@
+"""The console on a real pseudo-terminal: one that stalls does not stop mail, one that goes away ends cleanly."""
+
+import asyncio
+import fcntl
+import os
+import pty
+import signal
+import struct
+import subprocess
+import tempfile
+import termios
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import aiosmtplib
+import pytest
+
+from engine.clock import SystemClock
+from engine.sandbox.internet import Internet
+from engine.sandbox.tempers import Healthy
+from tests.serving import SMARTHOST, Served
+
+LEAVES_WITHIN = 25.0  # seconds; draining has ten
+
+
+class Terminal:
+    """The console with the engine inside it, on a pty of ours that reads or does not."""
+
+    def __init__(self, relay: Served, columns: int = 80, lines: int = 24) -> None:
+        self.relay = relay
+        self.seen = b""
+        self._master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+        self.process = subprocess.Popen(
+            [SMARTHOST, "--config", relay.settings],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            env={**os.environ, "TERM": "xterm-256color", "HOME": str(relay.settings.parent)},
+        )
+        os.close(slave)
+        os.set_blocking(self._master, False)
+
+    async def read_until(self, text: bytes, seconds: float = 20) -> None:
+        """Read what the console draws until `text` is among it."""
+        async with asyncio.timeout(seconds):
+            while text not in self.seen:
+                with suppress(BlockingIOError):
+                    self.seen += os.read(self._master, 65536)
+                await asyncio.sleep(0.02)
+
+    async def ended(self, seconds: float = LEAVES_WITHIN) -> int:
+        """Wait for the process to end; give its status."""
+        async with asyncio.timeout(seconds):
+            while (status := self.process.poll()) is None:
+                await asyncio.sleep(0.05)
+        return status
+
+    def press(self, keys: bytes) -> None:
+        os.write(self._master, keys)
+
+    def hang_up(self) -> None:
+        """The line drops: the kernel sends SIGHUP."""
+        os.close(self._master)
+        self._master = -1
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        if self._master >= 0:
+            os.close(self._master)
+
+
+@asynccontextmanager
+async def console(internet: Internet) -> AsyncIterator[Terminal]:
+    await internet.add("example.org", mx=[(10, "mx.example.org", Healthy())])
+    with tempfile.TemporaryDirectory(prefix="sh-") as folder:
+        terminal = Terminal(Served(Path(folder), internet.nameserver, internet.port))
+        try:
+            await terminal.read_until(b"relaying")
+            yield terminal
+        finally:
+            terminal.close()
+
+
+async def send(relay: Served, messages: int) -> None:
+    async with aiosmtplib.SMTP(hostname="127.0.0.1", port=relay.port, start_tls=False) as smtp:
+        for number in range(messages):
+            await smtp.sendmail("ann@example.com", [f"n{number}@example.org"], b"Subject: hi\r\n\r\nhi\r\n")
+
+
+async def test_a_terminal_that_stops_reading_does_not_stop_the_mail() -> None:
+    async with Internet(clock=SystemClock()) as internet, console(internet) as terminal:
+        for _ in range(6):  # many frames, none of them read: far more than the terminal and the writer can hold
+            terminal.press(b"?\x1b1234" * 20)
+            await send(terminal.relay, 50)
+        await internet.wait_for(300, seconds=30)
+        terminal.process.send_signal(signal.SIGTERM)
+        assert await terminal.ended() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+async def test_a_signal_drains_and_ends_the_console(number: signal.Signals) -> None:
+    async with Internet(clock=SystemClock()) as internet, console(internet) as terminal:
+        await send(terminal.relay, 20)
+        terminal.process.send_signal(number)
+        assert await terminal.ended() == 0
+        await internet.wait_for(20)
+        assert not terminal.relay.control_socket.exists()
+
+
+async def test_a_dropped_line_drains_and_ends_the_console() -> None:
+    async with Internet(clock=SystemClock()) as internet, console(internet) as terminal:
+        await send(terminal.relay, 20)
+        terminal.hang_up()
+        assert await terminal.ended() == 0
+        await internet.wait_for(20)
+
+
+async def test_a_console_without_a_terminal_says_what_to_do() -> None:
+    command = [SMARTHOST, "demo"]
+    result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20, check=False)
+    assert result.returncode == 2
+    assert "smarthost serve" in result.stderr

@@ -1,0 +1,36 @@
+"""What the scenarios stand on: a clock moved by hand, and an internet on loopback."""
+
+from collections.abc import AsyncIterator
+
+import dns.asyncresolver
+import pytest
+
+from engine.lookups import resolver_for
+from engine.sandbox.internet import Internet
+from tests.clock import FakeClock
+from tests.scenarios.relaying import Relay, relaying
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+async def internet(clock: FakeClock) -> AsyncIterator[Internet]:
+    """A running internet with nobody in it yet; its exchanges go by `clock`."""
+    async with Internet(clock=clock) as internet:
+        yield internet
+
+
+@pytest.fixture
+def resolver(internet: Internet) -> dns.asyncresolver.Resolver:
+    """A resolver that asks the sandbox's name server."""
+    return resolver_for([internet.nameserver], timeout=2.0, lifetime=5.0)
+
+
+@pytest.fixture
+async def relay(internet: Internet, clock: FakeClock) -> AsyncIterator[Relay]:
+    """A running relay with the default settings, in the middle of `internet`."""
+    async with relaying(internet, clock=clock) as relay:
+        yield relay

@@ -1,0 +1,94 @@
+"""An engine in the middle of a sandbox internet, for scenarios: real sockets, real DNS, a clock moved by hand."""
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiosmtplib
+from msgspec.structs import replace
+
+from engine.config import Delivery, Dns, Intake, Listen, Nameserver, Route, Settings, Smtp, Timeouts
+from engine.control.client import Client
+from engine.engine import Engine
+from engine.events import Event
+from engine.queue.filter import Filter
+from engine.queue.queue import Entry
+from engine.sandbox.internet import Internet
+from tests.clock import FakeClock
+
+QUICK = Timeouts(connect=2, greeting=1, hello=1, tls=2, mail=2, rcpt=2, data=2, block=2, reply=2, quit=1, attempt=10)
+LETTER = b"From: ann@example.com\r\nTo: bob@example.org\r\nSubject: hello\r\n\r\nHow are you?\r\n"
+
+
+class Relay:
+    """A running engine, its clock, and the ways a test speaks to it."""
+
+    def __init__(self, engine: Engine, clock: FakeClock, client: Client, internet: Internet, spool: Path) -> None:
+        self.engine = engine
+        self.clock = clock
+        self.client = client
+        self.internet = internet
+        self.spool = spool
+
+    async def send(
+        self, *recipients: str, sender: str = "ann@example.com", content: bytes = LETTER, times: int = 1
+    ) -> None:
+        """Hand the relay mail over SMTP; every one is answered with 250 or this raises."""
+        door = self.engine.smtp.addresses[0]
+        async with aiosmtplib.SMTP(hostname=door.host, port=door.port, start_tls=False) as smtp:
+            for _ in range(times):
+                await smtp.sendmail(sender, list(recipients), content)
+
+    async def settled(self) -> None:
+        """Wait until nothing is due that may go, and no connection is open."""
+        for _ in range(100):
+            check = await self.engine.smarthost.check_state()
+            if live := list(self.engine.smarthost._live.values()):
+                await asyncio.wait(live)
+            elif not check.relayers:
+                return
+        raise AssertionError("the relay does not come to rest")
+
+    async def later(self, seconds: float) -> None:
+        """Move the clock, and let what falls due be done."""
+        await self.clock.advance(seconds)
+        await self.settled()
+
+    async def entries(self, filter: str = "") -> Sequence[Entry]:
+        return (await self.engine.queue.window(Filter.parse(filter), "id", 0, 1000)).rows
+
+    async def events(self, *kinds: str) -> list[Event]:
+        every = await self.engine.queue.events(limit=1000)
+        return [event for event in every if not kinds or event.kind in kinds]
+
+
+@asynccontextmanager
+async def relaying(
+    internet: Internet,
+    *,
+    clock: FakeClock,
+    route: tuple[Route, ...] = (),
+    spool: Path | None = None,
+    **delivery: float,
+) -> AsyncIterator[Relay]:
+    """Run an engine whose mail goes into `internet`. Further keywords are settings of [delivery]."""
+    with tempfile.TemporaryDirectory(prefix="sh-") as folder:
+        path = spool or Path(folder) / "spool"
+        host, _, port = internet.nameserver.rpartition(":")
+        settings = Settings(
+            hostname="relay.example.net",
+            spool=path,
+            intake=Intake(smtp=Smtp(listen=(Listen("127.0.0.1", 0),))),
+            dns=Dns(nameservers=(Nameserver(host, int(port)),)),
+            delivery=replace(Delivery(port=internet.port, timeouts=QUICK), **delivery),
+            route=route,
+        )
+        engine = Engine(settings, clock=clock)
+        await engine.start()
+        try:
+            async with Client(path / "control.sock") as client:
+                yield Relay(engine, clock, client, internet, path)
+        finally:
+            await engine.stop()

@@ -1,0 +1,154 @@
+"""Which hosts are bad: who may say so, for how long, and what that does to the order in which they are tried."""
+
+import dns.asyncresolver
+import pytest
+
+from engine.events import ENGINE
+from engine.mx import AllMarkedBad, MXCalculator
+from engine.outcome import Outcome
+from engine.queue.queue import Mark
+from engine.sandbox.internet import Internet
+from tests.clock import FakeClock
+from tests.scenarios.marks import MarksInMemory
+
+ONE_HOUR = 3600.0
+
+
+@pytest.fixture
+def store() -> MarksInMemory:
+    return MarksInMemory()
+
+
+@pytest.fixture
+def mx(
+    internet: Internet, resolver: dns.asyncresolver.Resolver, clock: FakeClock, store: MarksInMemory
+) -> MXCalculator:
+    internet.dns.add("example.org", "MX", "10 one.example.", "20 two.example.", "30 three.example.")
+    return MXCalculator(resolver, clock=clock, marks=store)
+
+
+async def hosts(mx: MXCalculator) -> list[str]:
+    return [exchange.host for exchange in await mx.exchanges("example.org")]
+
+
+async def test_hosts_the_engine_found_bad_are_tried_last_and_say_so(mx: MXCalculator) -> None:
+    second = await mx.mark_bad("two.example", reason="refused")
+    first = await mx.mark_bad("one.example", reason="refused")
+    assert await hosts(mx) == ["three.example", "one.example", "two.example"]
+    assert [exchange.mark for exchange in await mx.exchanges("example.org")] == [None, first, second]
+
+
+async def test_hosts_an_operator_marked_bad_are_left_out(mx: MXCalculator) -> None:
+    await mx.mark_bad("one.example", reason="maintenance", by="oncall")
+    assert await hosts(mx) == ["two.example", "three.example"]
+
+
+async def test_when_operators_left_out_all_it_says_until_when(mx: MXCalculator, clock: FakeClock) -> None:
+    for seconds, host in ((300, "one.example"), (60, "two.example"), (600, "three.example")):
+        await mx.mark_bad(host, seconds=seconds, reason="\x1b[2Jmoving house", by="oncall")
+    with pytest.raises(AllMarkedBad) as caught:
+        await mx.exchanges("example.org")
+    assert caught.value.until == clock.now() + 60
+    assert caught.value.hosts == ("one.example", "two.example", "three.example")
+    assert (caught.value.outcome.kind, caught.value.outcome.enhanced) == ("transient", "4.4.1")
+    assert "moving house" in caught.value.outcome.text
+    assert "\x1b" not in caught.value.outcome.text
+    assert (await mx.get_mx("example.org")).host == "one.example"
+
+
+async def test_a_mark_is_in_the_store_before_it_is_confirmed(
+    mx: MXCalculator, store: MarksInMemory, clock: FakeClock
+) -> None:
+    said = Outcome.transient("connect: refused", host="one.example")
+    mark = await mx.mark_bad("One.Example.", reason="connect: \x07refused", last=said)
+    assert store.kept == {"one.example": mark}
+    assert mark == Mark(
+        host="one.example",
+        since=clock.now(),
+        until=clock.now() + ONE_HOUR,
+        by=ENGINE,
+        reason="connect: \\x07refused",
+        last=said,
+    )
+    assert mx.mark("ONE.example.") == mark
+    assert mx.marks == (mark,)
+
+
+async def test_marks_outlive_a_restart(
+    mx: MXCalculator, store: MarksInMemory, resolver: dns.asyncresolver.Resolver, clock: FakeClock
+) -> None:
+    await mx.mark_bad("one.example", reason="maintenance", by="oncall")
+    await mx.mark_bad("two.example", seconds=5, reason="refused")
+    await clock.advance(10)
+    again = MXCalculator(resolver, clock=clock, marks=store)
+    assert await hosts(again) == ["one.example", "two.example", "three.example"]
+    await again.load()
+    assert await hosts(again) == ["two.example", "three.example"]
+    assert [mark.host for mark in again.marks] == ["one.example"]
+
+
+async def test_the_engine_leaves_the_mark_of_an_operator_as_it_is(
+    mx: MXCalculator, store: MarksInMemory, clock: FakeClock
+) -> None:
+    mark = await mx.mark_bad("one.example", seconds=60, reason="maintenance", by="oncall")
+    assert await mx.mark_bad("one.example", reason="refused") == mark
+    assert await mx.mark_good("one.example") == 0
+    assert mx.mark("one.example") == mark
+    assert store.writes == ["save one.example by oncall"]
+    await clock.advance(60)
+    assert (await mx.mark_bad("one.example", reason="refused")).by == ENGINE
+
+
+async def test_an_operator_may_replace_any_mark(mx: MXCalculator, clock: FakeClock) -> None:
+    await mx.mark_bad("one.example", reason="refused", last=Outcome.transient("refused"))
+    await mx.mark_bad("one.example", seconds=60, reason="maintenance", by="oncall")
+    mark = await mx.mark_bad("one.example", seconds=30, reason="nearly done", by="night")
+    assert (mark.by, mark.reason, mark.until) == ("night", "nearly done", clock.now() + 30)
+    assert mark.last == Outcome.transient("refused")
+
+
+async def test_a_host_found_bad_again_has_been_bad_since_the_first_time(mx: MXCalculator, clock: FakeClock) -> None:
+    first = await mx.mark_bad("one.example", reason="refused")
+    await clock.advance(100)
+    second = await mx.mark_bad("one.example", reason="timed out")
+    assert (second.since, second.until, second.reason) == (first.since, first.until + 100, "timed out")
+
+
+async def test_marking_good_says_how_much_mail_it_made_due(mx: MXCalculator, store: MarksInMemory) -> None:
+    await mx.mark_bad("one.example", reason="maintenance", by="oncall")
+    assert await mx.mark_good("ONE.example", by="oncall") == 7
+    assert store.kept == {}
+    assert await hosts(mx) == ["one.example", "two.example", "three.example"]
+
+
+async def test_marking_good_a_host_without_mark_writes_nothing(mx: MXCalculator, store: MarksInMemory) -> None:
+    assert await mx.mark_good("one.example") == 0
+    assert await mx.mark_good("one.example", by="oncall") == 0
+    assert store.writes == []
+
+
+async def test_a_host_that_answers_after_its_mark_ended_leaves_the_store(
+    mx: MXCalculator, store: MarksInMemory, clock: FakeClock
+) -> None:
+    await mx.mark_bad("one.example", reason="refused")
+    await clock.advance(ONE_HOUR)
+    assert await hosts(mx) == ["one.example", "two.example", "three.example"]
+    assert mx.marks == ()
+    await mx.mark_good("one.example")
+    await mx.mark_good("one.example")
+    assert store.writes == ["save one.example by engine", "remove one.example by engine"]
+
+
+async def test_marks_are_listed_by_when_they_end(mx: MXCalculator) -> None:
+    for seconds, host in ((300, "one.example"), (60, "two.example"), (600, "[127.0.0.1]")):
+        await mx.mark_bad(host, seconds=seconds, reason="refused")
+    assert [mark.host for mark in mx.marks] == ["two.example", "one.example", "[127.0.0.1]"]
+
+
+async def test_a_mark_takes_its_place_at_once_although_the_answer_is_cached(
+    internet: Internet, mx: MXCalculator
+) -> None:
+    await hosts(mx)
+    await mx.mark_bad("one.example", reason="refused")
+    assert await hosts(mx) == ["two.example", "three.example", "one.example"]
+    assert internet.dns.asked("example.org", "MX") == 1

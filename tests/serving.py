@@ -1,0 +1,117 @@
+"""A relay as its users run it: `smarthost serve` in a process of its own, with a settings file."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+from engine.control.client import Client, EngineUnreachable
+
+SMARTHOST = Path(sys.executable).with_name("smarthost")
+
+
+def free_port(address: str = "127.0.0.1") -> int:
+    """A port nobody listens on."""
+    with socket.socket() as sock:
+        sock.bind((address, 0))
+        return int(sock.getsockname()[1])
+
+
+class Served:
+    """A relay's process, its settings and the way to ask it."""
+
+    def __init__(self, folder: Path, nameserver: str, delivery_port: int, extra: str = "") -> None:
+        self.spool = folder / "spool"
+        self.port = free_port()
+        self.settings = folder / "smarthost.toml"
+        self.output = folder / "serve.log"
+        self.process: subprocess.Popen[bytes] | None = None
+        self.settings.write_text(
+            f"""
+hostname = "relay.example.net"
+spool = "{self.spool}"
+[intake.smtp]
+listen = ["127.0.0.1:{self.port}"]
+[dns]
+nameservers = ["{nameserver}"]
+[delivery]
+port = {delivery_port}
+check_interval = "1s"
+{extra}
+"""
+        )
+
+    @property
+    def control_socket(self) -> Path:
+        return self.spool / "control.sock"
+
+    def client(self) -> Client:
+        return Client(self.control_socket)
+
+    async def start(self) -> None:
+        """Start the process and wait until it takes mail."""
+        with self.output.open("ab") as log:
+            self.process = subprocess.Popen(
+                [SMARTHOST, "--config", self.settings, "serve"], stdout=log, stderr=log, stdin=subprocess.DEVNULL
+            )
+        async with asyncio.timeout(20):
+            while not await self.answers():
+                assert self.process.poll() is None, self.output.read_text()
+                await asyncio.sleep(0.05)
+
+    async def answers(self) -> bool:
+        """Whether both doors are open."""
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+            async with self.client() as client:
+                await client.health()
+        except (OSError, EngineUnreachable):
+            return False
+        return True
+
+    def kill(self) -> None:
+        """kill -9."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self, seconds: float = 20) -> int:
+        """Ask it to drain and stop; give its exit status."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(seconds)
+
+    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of smarthost against this relay."""
+        return subprocess.run(
+            [SMARTHOST, "--config", self.settings, *words],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "COLUMNS": "80"},
+        )
+
+
+@asynccontextmanager
+async def serving(nameserver: str, delivery_port: int, extra: str = "") -> AsyncIterator[Served]:
+    """Serve until the block ends. The folder is short-named: a Unix socket's path may have 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="sh-") as folder:
+        served = Served(Path(folder), nameserver, delivery_port, extra)
+        await served.start()
+        try:
+            yield served
+        finally:
+            if served.process is not None and served.process.poll() is None:
+                served.process.kill()
+                served.process.wait()

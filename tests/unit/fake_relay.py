@@ -1,0 +1,375 @@
+"""A relay made by hand for tests of the control socket: fixed data, and a note of every call that changes something."""
+
+import asyncio
+import tempfile
+from collections import deque
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from engine.config import Console, Settings
+from engine.control.client import Client, control_socket
+from engine.control.relay import Relay
+from engine.control.server import ControlServer
+from engine.events import Event, EventLog
+from engine.outcome import Outcome
+from engine.queue.filter import Filter
+from engine.queue.queue import (
+    RELAY,
+    Attempt,
+    Changed,
+    Destination,
+    Entry,
+    HeldBack,
+    Mark,
+    Message,
+    NoSuchMessage,
+    Queue,
+    QueueError,
+    Selection,
+    Suspension,
+    Totals,
+    Window,
+)
+from tests.clock import FakeClock
+
+NOW = 1_800_000_000.0
+DEFERRED = Outcome(
+    kind="transient", code=450, enhanced="4.2.1", text="mailbox busy, try again later", host="mx.example.org"
+)
+CONTENT = b"From: ann@example.net\r\nSubject: hello \x1b[31mred\r\nX-Odd: \xff\r\n\r\nThe body\r\n"
+
+
+def entry(message: int, number: int = 1, **changes: Any) -> Entry:
+    """A waiting recipient of example.org."""
+    fields: dict[str, Any] = {
+        "message": message,
+        "number": number,
+        "sender": "ann@example.net",
+        "recipient": f"bob{number}@example.org",
+        "destination": "example.org",
+        "state": "waiting",
+        "arrived": NOW - 3600,
+        "due": NOW + 300,
+        "expires": NOW + 428_400,
+        "attempts": 2,
+        "size": 4096,
+        "subject": "hello",
+        "last": DEFERRED,
+        "last_at": NOW - 300,
+    }
+    return Entry(**fields | changes)
+
+
+class FakeQueue:
+    """Holds `entries`; what acts on them is noted in `calls` and answered with `changed`."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.clock = clock
+        self.calls: list[tuple[Any, ...]] = []
+        self.entries = [entry(7), entry(7, 2), entry(8, state="held", ordered="hold", by="root", reason="looking")]
+        self.changed = Changed(messages=1, recipients=2, skipped=1)
+        self.selected = Selection(messages=2, recipients=3, newest=8, examples=(entry(7),))
+        self.suspended: list[Suspension] = []
+        self.happened: list[Event] = [
+            Event(
+                seq=1, at=NOW - 3600, kind="accepted", message=6, sender="ann@example.net", recipient="cy@example.org"
+            ),
+            Event(seq=2, at=NOW - 3000, kind="delivered", message=6, entry=1, recipient="cy@example.org"),
+            Event(seq=3, at=NOW - 300, kind="deferred", message=7, entry=1, host="mx.example.org", outcome=DEFERRED),
+        ]
+        self.fails: QueueError | None = None
+        self.crashes: Exception | None = None
+        self.stalls: asyncio.Event | None = None
+        self.damaged = False
+
+    async def _read(self) -> None:
+        if self.stalls is not None:
+            await self.stalls.wait()
+        if self.crashes is not None:
+            raise self.crashes
+        if self.fails is not None:
+            raise self.fails
+
+    async def totals(self) -> Totals:
+        await self._read()
+        return Totals(waiting=12_480, due=310, held=1, relaying=14, destinations=2, oldest=NOW - 8040)
+
+    async def window(self, filter: Filter, sort: str, offset: int, limit: int) -> Window:
+        await self._read()
+        self.calls.append(("window", str(filter), sort, offset, limit))
+        return Window(total=len(self.entries), offset=offset, rows=tuple(self.entries[offset : offset + limit]))
+
+    async def message(self, number: int) -> Message:
+        await self._read()
+        rows = tuple(row for row in self.entries if row.message == number)
+        if not rows:
+            raise NoSuchMessage(f"no message {number}")
+        return Message(
+            number=number,
+            sender="ann@example.net",
+            size=4096,
+            arrived=NOW - 3600,
+            expires=NOW + 428_400,
+            origin="smtp 127.0.0.1",
+            subject="hello \x1b]0;title\x07",
+            message_id="<1@example.net>",
+            eight_bit=False,
+            smtputf8=False,
+            entries=rows,
+            attempts=(
+                Attempt(entry=1, relayer=3, started=NOW - 3590, ended=NOW - 3580, outcome=DEFERRED),
+                Attempt(entry=1, relayer=4, started=NOW - 310, interrupted=True),
+            ),
+        )
+
+    async def content(self, message: int) -> bytes:
+        if self.damaged:
+            raise QueueError("the body of message 7 is damaged")
+        return CONTENT
+
+    async def destinations(self, match: str, sort: str, offset: int, limit: int) -> tuple[int, tuple[Destination, ...]]:
+        await self._read()
+        self.calls.append(("destinations", match, sort, offset, limit))
+        rows = [
+            row for row in (await self.destination("example.org"), Destination(name="example.com")) if match in row.name
+        ]
+        return len(rows), tuple(rows[offset : offset + limit])
+
+    async def destination(self, name: str) -> Destination:
+        await self._read()
+        if name != "example.org":
+            return Destination(name=name)
+        return Destination(
+            name=name,
+            waiting=8120,
+            due=210,
+            oldest=NOW - 8040,
+            next_due=NOW + 300,
+            last=DEFERRED,
+            last_at=NOW - 300,
+            exchanges=("mx.example.org", "mx2.example.org"),
+        )
+
+    async def suspensions(self) -> tuple[Suspension, ...]:
+        await self._read()
+        return tuple(sorted(self.suspended, key=lambda one: one.destination != RELAY))
+
+    async def held_back(self, hosts: Sequence[str]) -> tuple[HeldBack, ...]:
+        await self._read()
+        return tuple(
+            HeldBack(host=host, waiting=2204, destinations=("example.org",), alternates=(), next_due=NOW + 60)
+            for host in hosts
+        )
+
+    async def events(
+        self,
+        *,
+        before: int | None = None,
+        after: int | None = None,
+        message: int | None = None,
+        match: str = "",
+        limit: int = 100,
+    ) -> tuple[Event, ...]:
+        await self._read()
+        self.calls.append(("events", before, after, message, match, limit))
+        found = [one for one in self.happened if message in (None, one.message)]
+        if after is not None:
+            return tuple([one for one in found if one.seq > after][:limit])
+        return tuple([one for one in found if before is None or one.seq < before][-limit:])
+
+    async def record(self, *events: Event) -> None:
+        await self._read()
+        self.calls.extend(("record", event.kind, event.by) for event in events)
+
+    async def select(self, filter: Filter, newest: int | None = None) -> Selection:
+        self.calls.append(("select", str(filter), newest))
+        return self.selected
+
+    async def retry(self, filter: Filter, by: str, newest: int | None = None) -> Changed:
+        return await self._act("retry", str(filter), by, newest)
+
+    async def hold(self, filter: Filter, by: str, reason: str, newest: int | None = None) -> Changed:
+        return await self._act("hold", str(filter), by, reason, newest)
+
+    async def release(self, filter: Filter, by: str, newest: int | None = None) -> Changed:
+        return await self._act("release", str(filter), by, newest)
+
+    async def give_up(
+        self,
+        order: Literal["bounce", "drop"],
+        filter: Filter,
+        by: str,
+        reason: str,
+        at: float,
+        newest: int | None = None,
+    ) -> Changed:
+        return await self._act(order, str(filter), by, reason, at - NOW, newest)
+
+    async def undo(self, operation: int, by: str) -> Changed:
+        return await self._act("undo", operation, by)
+
+    async def suspend(self, suspension: Suspension) -> None:
+        await self._read()
+        self.suspended.append(suspension)
+
+    async def resume(self, destination: str, by: str) -> bool:
+        await self._read()
+        self.calls.append(("resume", destination, by))
+        before = len(self.suspended)
+        self.suspended = [one for one in self.suspended if one.destination != destination]
+        return len(self.suspended) < before
+
+    async def _act(self, *call: Any) -> Changed:
+        await self._read()
+        self.calls.append(call)
+        return self.changed
+
+
+@dataclass(frozen=True)
+class FakeLine:
+    """A line of a transcript."""
+
+    at: float
+    side: str
+    text: str
+
+
+@dataclass
+class FakeTranscript:
+    """Two lines of a conversation."""
+
+    cut: int = 0
+
+    def lines(self) -> list[FakeLine]:
+        return [
+            FakeLine(NOW - 3, "<", "220 mx.example.org \x1b[2Jready"),
+            FakeLine(NOW - 2, ">", "EHLO relay.example.net"),
+        ]
+
+
+@dataclass(eq=False)
+class FakeRelayer:
+    """A relayer that has sent 12 of 100 messages."""
+
+    id: int
+    destination: str = "example.org"
+    host: str = "mx.example.org"
+    address: str = "192.0.2.1"
+    port: int = 25
+    phase: str = "DATA"
+    phase_since: float = NOW - 0.2
+    started: float = NOW - 10
+    done: int = 12
+    taken: int = 100
+    tls: str = "TLSv1.3"
+    stalling: bool = False
+    ended: float | None = None
+    result: str = ""
+    transcript: FakeTranscript = field(default_factory=FakeTranscript)
+
+
+class FakeSmartHost:
+    """Two live relayers and two that have ended."""
+
+    def __init__(self) -> None:
+        self.managed: Collection[FakeRelayer] = [FakeRelayer(6, destination="example.com"), FakeRelayer(5)]
+        self.ended = deque(
+            [
+                FakeRelayer(3, ended=NOW - 60, phase="ended", result="connect: refused"),
+                FakeRelayer(4, ended=NOW - 30, phase="ended", result="sent 3 of 3"),
+            ]
+        )
+        self.max_connections = 20
+        self.next_check: float | None = NOW + 28
+        self.draining = False
+        self.checks = 0
+        self.wakes = 0
+
+    async def check_state(self) -> object:
+        self.checks += 1
+        self.managed = [*self.managed, FakeRelayer(7)]
+        return object()
+
+    def wake(self) -> None:
+        self.wakes += 1
+
+
+class FakeMX:
+    """One host marked bad, and one whose mark has ended."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Any, ...]] = []
+        self.marks: list[Mark] = [
+            Mark(host="mx.slow.example", since=NOW - 60, until=NOW + 2882, by="oncall", reason="maintenance"),
+            Mark(
+                host="mx1.dead.example",
+                since=NOW - 60,
+                until=NOW + 761,
+                by="engine",
+                reason="cannot be reached",
+                last=Outcome.transient("connect: refused", host="mx1.dead.example"),
+            ),
+            Mark(host="mx.back.example", since=NOW - 600, until=NOW - 1, by="engine", reason="was bad"),
+        ]
+
+    def mark(self, host: str) -> Mark | None:
+        return next((mark for mark in self.marks if mark.host == host), None)
+
+    async def mark_bad(
+        self, host: str, *, seconds: float | None = None, reason: str, by: str, last: Outcome | None = None
+    ) -> Mark:
+        self.calls.append(("mark_bad", host, seconds, reason, by))
+        mark = Mark(host=host, since=NOW, until=NOW + (seconds or 3600), by=by, reason=reason, last=last)
+        self.marks.append(mark)
+        return mark
+
+    async def mark_good(self, host: str, *, by: str) -> int:
+        self.calls.append(("mark_good", host, by))
+        return 2204
+
+
+class FakeEngine:
+    """All of the above, as the control server takes it."""
+
+    def __init__(self, spool: Path) -> None:
+        self.clock = FakeClock(NOW)
+        self.queue = FakeQueue(self.clock)
+        self.smarthost = FakeSmartHost()
+        self.mx = FakeMX()
+        self.events = EventLog(self.clock)
+        self.trouble = ""
+        self.socket = control_socket(spool)
+        self.relay = Relay(
+            queue=cast("Queue", self.queue),
+            smarthost=self.smarthost,
+            mx=self.mx,
+            events=self.events,
+            settings=Settings(hostname="relay.example.net", spool=spool, console=Console(undo=10.0)),
+            clock=self.clock,
+            started=NOW - 86_400,
+            version="0.1.0",
+            trouble=lambda: self.trouble,
+        )
+
+    def server(self, **options: Any) -> ControlServer:
+        """A control server before this engine."""
+        return ControlServer(self.socket, self.relay, **options)
+
+    @asynccontextmanager
+    async def serving(self, **options: Any) -> AsyncIterator[Client]:
+        """A running server, and a client of it."""
+        server = self.server(**options)
+        await server.start()
+        try:
+            async with Client(self.socket, timeout=20) as client:
+                yield client
+        finally:
+            await server.stop()
+
+
+def short_folder() -> tempfile.TemporaryDirectory[str]:
+    """A folder whose name leaves room for a socket's: 107 bytes are all it may have."""
+    return tempfile.TemporaryDirectory(prefix="sh-", dir="/tmp")

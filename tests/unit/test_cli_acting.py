@@ -1,0 +1,195 @@
+"""The commands that act."""
+
+import os
+import pwd
+from collections.abc import Iterator
+from datetime import UTC
+
+import pytest
+
+from console.commands import acting, wording
+from console.format import Moment
+from engine.queue.queue import Changed, Selection
+from tests.unit.fake_line import FakeLine, serving_line
+from tests.unit.fake_relay import NOW, entry
+
+ME = pwd.getpwuid(os.getuid()).pw_name
+
+
+@pytest.fixture
+def line(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeLine]:
+    monkeypatch.setattr(wording, "here_and_now", lambda: Moment(NOW, UTC))
+    with serving_line() as line:
+        yield line
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody sits there who can be asked."""
+    monkeypatch.setattr(acting, "on_terminal", lambda: True)
+
+
+@pytest.mark.parametrize(
+    ("words", "call"),
+    [
+        (("retry", "domain=example.org"), ("retry", "domain=example.org", ME, None)),
+        (("retry", "--all"), ("retry", "", ME, None)),
+        (("hold", "id=7", "--reason", "odd one"), ("hold", "id=7", ME, "odd one", None)),
+        (("release", "state=held", "from=ann@example.net"), ("release", "state=held from=ann@example.net", ME, None)),
+        (("bounce", "id=7", "--yes"), ("bounce", "id=7", ME, "", 10.0, None)),
+        (("drop", "id=7", "-y", "--now", "--reason", "spam"), ("drop", "id=7", ME, "spam", 0.0, None)),
+        (("undo", "41"), ("undo", 41, ME)),
+    ],
+)
+def test_a_verb_acts_and_says_what_it_did(line: FakeLine, words: tuple[str, ...], call: tuple[object, ...]) -> None:
+    result = line.run(*words)
+    assert result.exit_code == 0, result.output
+    assert line.engine.queue.calls == [call]
+    assert result.stdout.startswith("2 recipients of 1 message are ")
+
+
+def test_what_can_be_undone_comes_with_the_command_for_it(line: FakeLine) -> None:
+    line.engine.queue.changed = Changed(messages=1, recipients=2, operation=41)
+    result = line.run("drop", "id=7", "--yes")
+    assert result.stdout.splitlines()[1] == "until 08:00:10: smarthost undo 41"
+
+
+def test_an_action_tells_json_too(line: FakeLine) -> None:
+    rows = line.rows("retry", "id=7")
+    assert [(row["verb"], row["messages"], row["recipients"], row["skipped"]) for row in rows] == [("retry", 1, 2, 1)]
+
+
+@pytest.mark.parametrize("verb", ["retry", "hold", "release", "bounce", "drop"])
+def test_no_filter_touches_nothing(line: FakeLine, verb: str) -> None:
+    result = line.run(verb)
+    assert result.exit_code == 1
+    assert result.stderr == "nothing done: say which messages, or --all for every one\n"
+    assert line.engine.queue.calls == []
+
+
+def test_a_filter_and_all_do_not_go_together(line: FakeLine) -> None:
+    assert line.run("retry", "id=7", "--all").exit_code == 2
+    assert line.engine.queue.calls == []
+
+
+@pytest.mark.parametrize("verb", ["retry", "hold", "release", "undo"])
+def test_where_nothing_matches_it_says_so_and_leaves_one(line: FakeLine, verb: str) -> None:
+    line.engine.queue.changed = Changed(messages=0, recipients=0)
+    result = line.run(verb, "7" if verb == "undo" else "id=7")
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert "nothing is left to undo" in result.stderr or "no message in the queue matches" in result.stderr
+
+
+def test_where_nothing_was_changed_it_leaves_one(line: FakeLine) -> None:
+    line.engine.queue.changed = Changed(messages=0, recipients=0, skipped=2)
+    result = line.run("hold", "id=7")
+    assert result.exit_code == 1
+    assert result.stderr == "nothing changed; 2 recipients left as they were: held already\n"
+
+
+@pytest.mark.parametrize("verb", ["bounce", "drop"])
+def test_giving_up_without_a_terminal_needs_yes(line: FakeLine, verb: str) -> None:
+    result = line.run(verb, "id=7", input="y\n")
+    assert result.exit_code == 1
+    assert "there is no terminal to ask on; --yes" in result.stderr
+    assert line.engine.queue.calls == []
+
+
+@pytest.mark.usefixtures("terminal")
+def test_giving_up_asks_with_exact_counts_and_touches_only_what_was_seen(line: FakeLine) -> None:
+    result = line.run("drop", "from=ann@example.net", input="y\n")
+    assert result.exit_code == 0
+    assert result.stderr.splitlines()[:3] == [
+        "drop 3 recipients of 2 messages and tell nobody, to be undone within 10 s:",
+        "  7.1  ann@example.net to bob1@example.org  hello",
+        "  and 2 others",
+    ]
+    assert line.engine.queue.calls == [
+        ("select", "from=ann@example.net", None),
+        ("drop", "from=ann@example.net", ME, "", 10.0, 8),
+    ]
+
+
+@pytest.mark.usefixtures("terminal")
+@pytest.mark.parametrize("answer", ["n\n", "\n", ""])
+def test_any_answer_but_yes_does_nothing(line: FakeLine, answer: str) -> None:
+    result = line.run("bounce", "id=7", input=answer)
+    assert result.exit_code == 1
+    assert [call[0] for call in line.engine.queue.calls] == ["select"]
+
+
+@pytest.mark.usefixtures("terminal")
+@pytest.mark.parametrize(("answer", "done"), [("3000\n", True), ("3,000\n", True), ("y\n", False), ("30\n", False)])
+def test_over_a_thousand_messages_the_count_is_typed_out(line: FakeLine, answer: str, done: bool) -> None:
+    line.engine.queue.selected = Selection(messages=3000, recipients=3000, newest=9, examples=(entry(7),))
+    result = line.run("drop", "--all", input=answer)
+    assert result.exit_code == (0 if done else 1)
+    assert [call[0] for call in line.engine.queue.calls] == (["select", "drop"] if done else ["select"])
+
+
+@pytest.mark.usefixtures("terminal")
+def test_nothing_to_give_up_is_not_asked_about(line: FakeLine) -> None:
+    line.engine.queue.selected = Selection(messages=0, recipients=0, newest=0)
+    result = line.run("drop", "to=nobody", input="y\n")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("nothing matches")
+
+
+def test_suspensions_last_an_hour_unless_told_otherwise(line: FakeLine) -> None:
+    assert line.run("suspend", "example.org").exit_code == 0
+    assert line.run("suspend", "--all", "--for", "1h30m", "--reason", "upgrade").exit_code == 0
+    assert [(one.destination, one.until - one.since, one.reason) for one in line.engine.queue.suspended] == [
+        ("example.org", 3600, ""),
+        ("*", 5400, "upgrade"),
+    ]
+    assert line.run("resume", "--all").exit_code == 0
+    assert line.run("resume", "example.org").exit_code == 0
+    result = line.run("resume", "example.org")
+    assert (result.exit_code, result.stderr) == (1, "destination: example.org is not suspended\n")
+
+
+@pytest.mark.parametrize("words", [("suspend",), ("suspend", "example.org", "--all"), ("resume",)])
+def test_a_suspension_needs_a_destination_or_all(line: FakeLine, words: tuple[str, ...]) -> None:
+    assert line.run(*words).exit_code == 2
+    assert line.engine.queue.suspended == []
+
+
+def test_a_host_is_marked_bad_for_as_long_as_is_said(line: FakeLine) -> None:
+    result = line.run("mark-bad", "mx1.example.org", "--for", "30m", "--reason", "slow")
+    assert (result.exit_code, result.stdout) == (
+        0,
+        "mx1.example.org is marked bad for 30m: other hosts are tried first\n",
+    )
+    assert line.run("mark-bad", "mx2.example.org").exit_code == 0
+    assert [call[1:4] for call in line.engine.mx.calls] == [
+        ("mx1.example.org", 1800.0, "slow"),
+        ("mx2.example.org", None, ""),
+    ]
+
+
+@pytest.mark.parametrize("lasting", ["soon", "10", "30s", "31d", ""])
+def test_a_wrong_duration_is_wrong_usage(line: FakeLine, lasting: str) -> None:
+    result = line.run("mark-bad", "mx1.example.org", "--for", lasting)
+    assert result.exit_code == 2
+    assert "--for" in result.stderr
+    assert line.engine.mx.calls == []
+
+
+def test_a_host_is_marked_good(line: FakeLine) -> None:
+    result = line.run("mark-good", "mx1.dead.example")
+    assert result.exit_code == 0
+    assert "2,204 recipients" in result.stdout
+    result = line.run("mark-good", "mx9.example.org")
+    assert (result.exit_code, result.stderr) == (1, "host: mx9.example.org is not marked bad\n")
+
+
+def test_what_is_no_host_is_refused_with_what_is_allowed(line: FakeLine) -> None:
+    result = line.run("mark-bad", "mx1 example")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[1].startswith("allowed: letters")
+
+
+def test_a_check_says_what_it_opened(line: FakeLine) -> None:
+    result = line.run("check")
+    assert (result.exit_code, result.stdout) == (0, "checked: 1 new connection, 3 open in all\n")

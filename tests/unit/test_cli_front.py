@@ -1,0 +1,156 @@
+"""The front of the command line: options, settings, exit status, and what is imported for what."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from console import cli
+from console.cli import app
+from tests.unit.fake_line import serving_line
+from tests.unit.fake_relay import short_folder
+
+
+@pytest.fixture
+def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A short folder in which nothing is, and no settings of anybody's anywhere."""
+    monkeypatch.delenv("SMARTHOST_CONFIG", raising=False)
+    with short_folder() as name:
+        monkeypatch.setenv("XDG_CONFIG_HOME", name)
+        monkeypatch.setenv("XDG_STATE_HOME", name)
+        yield Path(name)
+
+
+def test_without_an_engine_it_says_how_to_start_one_and_leaves_three(folder: Path) -> None:
+    result = CliRunner().invoke(app, ["status", "--spool", str(folder)])
+    assert result.exit_code == 3
+    assert result.stderr.splitlines() == [
+        f"no engine answers on {folder}/control.sock: No such file or directory",
+        "start one with `smarthost serve`, or with `smarthost` to see it at work",
+    ]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["status", "--spool", "SPOOL"],
+        ["--spool", "SPOOL", "status"],
+        ["status", "--spool=SPOOL"],
+        ["status", "--config", "SETTINGS"],
+        ["--config=SETTINGS", "status"],
+    ],
+)
+def test_options_for_all_commands_may_stand_anywhere(words: list[str]) -> None:
+    with serving_line() as line:
+        settings = line.spool / "settings.toml"
+        settings.write_text(f'spool = "{line.spool}"\n')
+        given = [word.replace("SPOOL", str(line.spool)).replace("SETTINGS", str(settings)) for word in words]
+        result = CliRunner().invoke(app, given)
+    assert result.exit_code == 0, result.output
+
+
+def test_the_settings_may_be_named_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving_line() as line:
+        settings = line.spool / "settings.toml"
+        settings.write_text(f'spool = "{line.spool}"\n')
+        monkeypatch.setenv("SMARTHOST_CONFIG", str(settings))
+        assert CliRunner().invoke(app, ["status"]).exit_code == 0
+
+
+def test_wrong_settings_are_told_each_on_a_line(folder: Path) -> None:
+    settings = folder / "wrong.toml"
+    settings.write_text('hostnam = "x"\n[delivery]\nport = 99999\n')
+    for words, status in ((["status"], 2), (["serve"], 2), (["config", "check"], 1)):
+        result = CliRunner().invoke(app, ["--config", str(settings), *words])
+        assert result.exit_code == status
+        assert result.stdout == ""
+        lines = result.stderr.splitlines()
+        assert len(lines) == 2
+        assert all(line.startswith(f"{settings}: ") for line in lines)
+        assert any("hostnam" in line for line in lines)
+        assert any("delivery.port" in line for line in lines)
+
+
+def test_right_settings_are_told_to_be(folder: Path) -> None:
+    settings = folder / "right.toml"
+    settings.write_text('hostname = "relay.example.net"\n')
+    result = CliRunner().invoke(app, ["config", "check", "--config", str(settings)])
+    assert (result.exit_code, result.stdout) == (0, f"{settings}: ok\n")
+
+
+def test_settings_that_are_named_but_not_there_are_wrong(folder: Path) -> None:
+    result = CliRunner().invoke(app, ["config", "check", "--config", str(folder / "none.toml")])
+    assert result.exit_code == 1
+    assert "no such file" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "words", [["flush"], ["queue", "--colour"], ["show"], ["mark-bad"], ["events", "--limit", "0"]]
+)
+def test_wrong_usage_leaves_two(words: list[str]) -> None:
+    assert CliRunner().invoke(app, words).exit_code == 2
+
+
+def test_the_version_is_told() -> None:
+    assert CliRunner().invoke(app, ["--version"]).stdout == "smarthost 0.1.0\n"
+
+
+def _commands() -> list[list[str]]:
+    names = [
+        command.name or (command.callback.__name__ if command.callback else "") for command in app.registered_commands
+    ]
+    return [[], ["config"], ["config", "check"], *([name.replace("_", "-")] for name in names)]
+
+
+def test_every_verb_of_the_operator_is_a_command() -> None:
+    assert {" ".join(words) for words in _commands()} >= {
+        *("demo", "serve", "attach", "status", "queue", "show", "relayers", "hosts", "destinations", "events", "check"),
+        *("retry", "hold", "release", "bounce", "drop", "suspend", "resume", "mark-bad", "mark-good", "config check"),
+    }
+
+
+@pytest.mark.parametrize("words", _commands(), ids=" ".join)
+def test_every_command_has_help_that_fits_80_columns(words: list[str]) -> None:
+    result = CliRunner().invoke(app, [*words, "--help"])
+    assert result.exit_code == 0
+    assert result.stdout.startswith("Usage: ")
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    assert "..." not in result.stdout.partition("Commands:")[2]
+
+
+@pytest.mark.parametrize("words", [[], ["demo"], ["attach"]])
+def test_the_console_needs_a_terminal(folder: Path, words: list[str]) -> None:
+    result = CliRunner().invoke(app, ["--spool", str(folder), *words])
+    assert result.exit_code == 2
+    assert "needs a terminal" in result.stderr
+
+
+def test_attaching_needs_an_engine(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "_need_terminal", lambda: None)
+    assert CliRunner().invoke(app, ["attach", "--spool", str(folder)]).exit_code == 3
+
+
+def test_a_command_loads_neither_screens_nor_engine() -> None:
+    with serving_line() as line:
+        script = (
+            "import sys\nfrom console.cli import main\n"
+            f"sys.argv = ['smarthost', '--spool', {str(line.spool)!r}, 'status']\n"
+            "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
+            "print([name for name in ('textual', 'engine.engine', 'dns', 'aiosmtpd', 'uvloop') if name in sys.modules])"
+        )
+        run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert run.stdout.splitlines()[-1] == "[]"
+
+
+def test_words_behind_two_dashes_are_left_alone() -> None:
+    assert cli._options_first(["queue", "--config", "a", "--", "--spool", "b"]) == [
+        "--config",
+        "a",
+        "queue",
+        "--",
+        "--spool",
+        "b",
+    ]

@@ -1,0 +1,149 @@
+"""The live stream of events: what a follower gets, and what a bad follower cannot do."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from engine.control import views
+from engine.control.client import Client, Refused
+from engine.events import Event
+from tests.unit.fake_relay import DEFERRED, NOW, FakeEngine, short_folder
+
+
+@pytest.fixture
+def engine() -> Iterator[FakeEngine]:
+    with short_folder() as folder:
+        yield FakeEngine(Path(folder))
+
+
+def event(seq: int, text: str = "") -> Event:
+    return Event(
+        seq=seq, at=NOW, kind="deferred", message=7, entry=2, host="mx.example.org", outcome=DEFERRED, text=text
+    )
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait, for a bounded time, for what the other end does in its own time."""
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def following(engine: FakeEngine, client: Client) -> AsyncIterator[asyncio.Queue[views.EventView | None]]:
+    """A queue of what the follower got; None at the end of the stream."""
+    got: asyncio.Queue[views.EventView | None] = asyncio.Queue()
+    before = followers(engine)
+
+    async def follow() -> None:
+        async with aclosing(client.follow()) as stream:
+            async for one in stream:
+                got.put_nowait(one)
+        got.put_nowait(None)
+
+    task = asyncio.create_task(follow())
+    try:
+        await until(lambda: followers(engine) > before)
+        yield got
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def followers(engine: FakeEngine) -> int:
+    return len(engine.events._followers)
+
+
+async def _next(got: asyncio.Queue[views.EventView | None]) -> views.EventView | None:
+    async with asyncio.timeout(10):
+        return await got.get()
+
+
+async def test_a_follower_gets_each_event_as_it_happens(engine: FakeEngine) -> None:
+    async with engine.serving() as client, following(engine, client) as got:
+        engine.events.publish([event(1)])
+        assert await _next(got) == views.EventView(
+            seq=1,
+            at=NOW,
+            kind="deferred",
+            by="engine",
+            message=7,
+            entry="7.2",
+            host="mx.example.org",
+            outcome=DEFERRED,
+        )
+        engine.events.publish([event(2), event(3)])
+        assert [one.seq for one in (await _next(got), await _next(got)) if one] == [2, 3]
+
+
+async def test_every_follower_gets_every_event(engine: FakeEngine) -> None:
+    async with engine.serving() as client, following(engine, client) as one, following(engine, client) as other:
+        engine.events.publish([event(1)])
+        assert await _next(one) == await _next(other)
+
+
+async def test_signs_of_life_are_not_taken_for_events(engine: FakeEngine) -> None:
+    async with engine.serving(sign_of_life=0.01) as client, following(engine, client) as got:
+        await asyncio.sleep(0.1)
+        engine.events.publish([event(1)])
+        assert (await _next(got)) is not None
+        assert got.empty()
+
+
+async def test_the_stream_ends_with_the_server_and_quickly(engine: FakeEngine) -> None:
+    server = engine.server()
+    await server.start()
+    async with Client(engine.socket) as client, following(engine, client) as one, following(engine, client) as other:
+        began = time.monotonic()
+        await server.stop()
+        assert time.monotonic() - began < 2
+        assert await _next(one) is None
+        assert await _next(other) is None
+    assert followers(engine) == 0
+
+
+async def test_a_follower_that_goes_is_forgotten(engine: FakeEngine) -> None:
+    async with engine.serving(sign_of_life=0.01) as client:
+        async with following(engine, client):
+            assert followers(engine) == 1
+        await until(lambda: followers(engine) == 0)
+
+
+async def test_a_follower_that_does_not_read_is_cut_off(engine: FakeEngine) -> None:
+    async with engine.serving(patience=0.2) as client:
+        reader, writer = await asyncio.open_unix_connection(str(engine.socket), limit=1024)
+        writer.write(b"GET /v1/events/follow HTTP/1.1\r\nHost: relay\r\n\r\n")
+        await until(lambda: followers(engine) == 1)
+        async with asyncio.timeout(20):
+            while followers(engine):
+                engine.events.publish([event(seq, "x" * 900) for seq in range(500)])
+                await asyncio.sleep(0.005)
+        assert (await client.health()).state == "relaying"
+        writer.close()
+        del reader
+
+
+async def test_the_server_stops_quickly_with_a_follower_that_does_not_read(engine: FakeEngine) -> None:
+    server = engine.server(patience=60)
+    await server.start()
+    _, writer = await asyncio.open_unix_connection(str(engine.socket), limit=1024)
+    writer.write(b"GET /v1/events/follow HTTP/1.1\r\nHost: relay\r\n\r\n")
+    await until(lambda: followers(engine) == 1)
+    for _ in range(50):
+        engine.events.publish([event(seq, "x" * 900) for seq in range(500)])
+        await asyncio.sleep(0.002)
+    began = time.monotonic()
+    await server.stop()
+    assert time.monotonic() - began < 2
+    writer.close()
+
+
+async def test_there_is_a_limit_to_followers(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.control.following._FOLLOWERS", 1)
+    async with engine.serving() as client, following(engine, client):
+        with pytest.raises(Refused, match="too many follow"):
+            await anext(client.follow())
