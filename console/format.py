@@ -85,7 +85,7 @@ def age(seconds: float) -> str:
     return f"{whole // 86_400}d{whole % 86_400 // 3_600:02}h"
 
 
-def brief(seconds: float) -> str:
+def span(seconds: float) -> str:
     """A span that is short as a rule, with tenths below a minute: `0.2s`, `41.0s`, `3:20`."""
     return f"{max(0.0, seconds):.1f}s" if seconds < 60 else countdown(seconds)
 

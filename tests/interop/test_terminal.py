@@ -122,7 +122,7 @@ async def test_a_dropped_line_drains_and_ends_the_console() -> None:
 
 
 async def test_a_console_without_a_terminal_says_what_to_do() -> None:
-    command = [SMARTHOST, "demo"]
+    command = [str(SMARTHOST), "demo"]
     result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20, check=False)
     assert result.returncode == 2
     assert "smarthost serve" in result.stderr

@@ -1,0 +1,213 @@
+"""Everything one can do in the console, named once: keys, footer, help, palette and command line all read this."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+Group = Literal["Act", "Look", "Go", "Console"]
+GROUPS: tuple[Group, ...] = ("Act", "Go", "Look", "Console")
+
+# What terminals, tmux and screen keep for themselves: never bound here.
+RESERVED = frozenset({"ctrl+a", "ctrl+b", "ctrl+d", "ctrl+z", "ctrl+s", "ctrl+c", "ctrl+backslash"})
+
+LISTS = frozenset({"destinations", "queue", "relayers", "hosts", "events"})
+MAIL = frozenset({"destinations", "queue", "destination", "message"})
+EVERYWHERE = LISTS | {"destination", "message", "relayer", "host"}
+
+
+@dataclass(frozen=True)
+class Action:
+    """One thing to do.
+
+    `word` is what is typed after `:`, with `usage` behind it; `label` stands in the footer, where `on` names the
+    contexts it is offered in and the lowest `rank` is the last to go when room is short. `changes`: it acts on the
+    relay, and is absent from a read-only console.
+    """
+
+    name: str
+    keys: tuple[str, ...]
+    word: str
+    label: str
+    help: str
+    group: Group
+    usage: str = ""
+    on: frozenset[str] = frozenset()
+    rank: int = 50
+    changes: bool = False
+
+    @property
+    def key(self) -> str:
+        """The first key, as a person reads it."""
+        return shown_key(self.keys[0])
+
+
+@dataclass(frozen=True)
+class Move:
+    """A key that moves about in a list or a text."""
+
+    name: str
+    keys: tuple[str, ...]
+    help: str
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is pointed at, or marked: what a verb will act on.
+
+    `filter` names messages in the engine's own terms, and `what` in the operator's; `single`: it is one message or
+    one recipient, so that what can be taken back needs no question. `bad` are those of `hosts` marked bad.
+    """
+
+    what: str
+    filter: str = ""
+    single: bool = False
+    destination: str = ""
+    hosts: tuple[str, ...] = ()
+    bad: tuple[str, ...] = ()
+    relay: bool = field(default=False)
+
+
+_SHOWN = {
+    "question_mark": "?",
+    "colon": ":",
+    "slash": "/",
+    "escape": "esc",
+    "space": "space",
+    "ctrl+p": "ctrl+p",
+    "pageup": "pgup",
+    "pagedown": "pgdn",
+    "up": "↑",
+    "down": "↓",
+}
+
+
+def shown_key(key: str) -> str:
+    """A key as it stands on the keyboard: `question_mark` is `?`."""
+    return _SHOWN.get(key, key)
+
+
+# Shift and a letter sorts by the column whose title has that letter underlined; again, and the order is turned.
+SORT_LETTERS = ("A", "E", "F", "I", "K", "L", "M", "N", "O", "P", "R", "T", "U", "W", "Z")
+
+ACTIONS: tuple[Action, ...] = (
+    Action("check", ("c",), "check", "Check", "Look now for what can be sent (check_state)", "Act",
+           on=EVERYWHERE, rank=23, changes=True),
+    Action("retry", ("r",), "retry", "Retry", "Make messages due now", "Act",
+           usage="[FILTER]", on=MAIL, rank=10, changes=True),
+    Action("hold", ("h",), "hold", "Hold", "Keep messages from being sent until released", "Act",
+           usage="[FILTER]", on=MAIL, rank=14, changes=True),
+    Action("release", ("l",), "release", "Release", "Let held messages go on", "Act",
+           usage="[FILTER]", on=MAIL, rank=16, changes=True),
+    Action("bounce", ("B",), "bounce", "Bounce", "Give up now and tell the sender", "Act",
+           usage="[FILTER]", on=frozenset({"queue", "destination", "message"}), rank=24, changes=True),
+    Action("drop", ("D",), "drop", "Drop", "Give up now and tell nobody", "Act",
+           usage="[FILTER]", on=frozenset({"queue", "destination", "message"}), rank=26, changes=True),
+    Action("suspend", ("s",), "suspend", "Suspend", "Open no new connections to a destination for a while", "Act",
+           usage="[DESTINATION|all] [1h] [WHY]", on=frozenset({"destinations", "destination"}), rank=20, changes=True),
+    Action("resume", ("S",), "resume", "Resume", "End a suspension", "Act",
+           usage="[DESTINATION|all]", on=frozenset({"destinations", "destination"}), rank=30, changes=True),
+    Action("bad", ("b",), "bad", "Mark bad", "Leave an MX host out for a while", "Act",
+           usage="[HOST] [1h] [WHY]", on=frozenset({"destinations", "destination", "relayers", "relayer", "hosts",
+                                                  "host"}), rank=19, changes=True),
+    Action("good", ("g",), "good", "Mark good", "Use an MX host again and let its backlog go", "Act",
+           usage="[HOST]", on=frozenset({"hosts", "host", "destination", "relayers"}), rank=18, changes=True),
+    Action("undo", ("u",), "undo", "Undo", "Take back the last bounce or drop, while there is time", "Act",
+           on=frozenset({"queue", "destination", "message"}), rank=36, changes=True),
+    Action("mark", ("space",), "mark", "Mark", "Mark the row, to act on several at once", "Look",
+           on=frozenset({"queue", "destination"}), rank=38),
+    Action("all", ("a",), "all", "Mark all", "Mark all that match the filter, also beyond the screen", "Look",
+           on=frozenset({"queue", "destination"}), rank=44),
+    Action("filter", ("slash",), "filter", "Filter", "Show only what matches", "Look",
+           usage="[FILTER]", on=LISTS, rank=6),
+    Action("sort", SORT_LETTERS, "sort", "Sort", "Sort by the column with that letter underlined; again to turn round",
+           "Look", usage="[COLUMN]", on=frozenset({"queue"}), rank=60),
+    Action("freeze", ("p",), "freeze", "Freeze", "Let the view stand still; the health line lives on", "Look",
+           on=EVERYWHERE, rank=40),
+    Action("open", ("enter",), "open", "Open", "Open what is pointed at, or a message or destination by its name",
+           "Go", usage="[MESSAGE|DESTINATION]", on=LISTS, rank=8),
+    Action("back", ("escape",), "back", "Back", "Clear marks, then the filter, then go back", "Go",
+           on=frozenset({"destination", "message", "relayer", "host"}), rank=4),
+    Action("next", ("tab",), "next", "Next pane", "Go to the next pane, or the next screen where there is one pane",
+           "Go", on=frozenset({"destinations", "relayers", "hosts", "events"}), rank=42),
+    Action("previous", ("shift+tab",), "previous", "Previous pane", "Go to the pane before", "Go"),
+    Action("overview", ("1",), "overview", "Overview", "Destinations, relayers, bad hosts and events at once", "Go"),
+    Action("queue", ("2",), "queue", "Queue", "Every recipient of every message", "Go", usage="[FILTER]"),
+    Action("relayers", ("3",), "relayers", "Relayers", "The connections that are open", "Go"),
+    Action("hosts", ("4",), "hosts", "Bad MX", "The mail exchanges marked bad", "Go"),
+    Action("events", ("6",), "events", "Events", "What happened, and who did it", "Go", usage="[WORDS]"),
+    Action("command", ("colon",), "command", "Command", "Type a command", "Console", on=EVERYWHERE, rank=5),
+    Action("palette", ("ctrl+p",), "palette", "Palette", "Find anything one can do by its name", "Console"),
+    Action("help", ("question_mark",), "help", "Help", "Every key and command", "Console", on=EVERYWHERE, rank=2),
+    Action("quit", ("q",), "quit", "Quit", "Leave the console", "Console", on=EVERYWHERE, rank=46),
+)  # fmt: skip
+
+MOVES: tuple[Move, ...] = (
+    Move("cursor_up", ("up", "k"), "One line up"),
+    Move("cursor_down", ("down", "j"), "One line down"),
+    Move("page_up", ("pageup",), "One page up"),
+    Move("page_down", ("pagedown",), "One page down"),
+    Move("first", ("home",), "To the first line"),
+    Move("last", ("end",), "To the last line"),
+)
+
+FILTER_HELP = "domain=example.org  to~bob  from=*@a.example  id=48213  state=held  reason~4.7  age>2h  !inverts"
+
+
+def domain_filter(name: str) -> str:
+    """The filter that names a destination's messages, quoted where its name calls for it."""
+    if name and all(char.isalnum() or char in "._-[]:" for char in name):
+        return f"domain={name}"
+    escaped = name.replace("\\", "\\\\").replace('"', '\\"')
+    return f'domain="{escaped}"'
+
+
+class Registry:
+    """The actions of one console: all of them, or those that change nothing when it is read-only."""
+
+    def __init__(self, read_only: bool = False) -> None:
+        self._actions = {action.name: action for action in ACTIONS if not (read_only and action.changes)}
+        self._words = {action.word: action for action in self}
+
+    def __iter__(self) -> Iterator[Action]:
+        return iter(self._actions.values())
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._actions
+
+    def named(self, name: str) -> Action | None:
+        """The action of this name, if this console has it."""
+        return self._actions.get(name)
+
+    def command(self, line: str) -> tuple[Action | None, str]:
+        """The action a typed line asks for, and what stands behind its word; an unambiguous beginning is enough."""
+        word, _, rest = line.strip().partition(" ")
+        word = word.lower().replace("mark-", "")
+        action = self._words.get(word)
+        if action is None and word:
+            near = [found for known, found in self._words.items() if known.startswith(word)]
+            action = near[0] if len(near) == 1 else None
+        return action, rest.strip()
+
+    def near(self, line: str) -> list[Action]:
+        """The actions whose word begins with what was typed so far."""
+        word = line.strip().partition(" ")[0].lower()
+        exact = self._words.get(word)
+        if exact is not None:
+            return [exact]
+        return [action for known, action in self._words.items() if known.startswith(word)]
+
+    def found(self, words: str) -> list[Action]:
+        """The actions in whose label, word or help all these words stand, best first."""
+        wanted = words.lower().split()
+        hits = []
+        for action in self:
+            text = f"{action.word} {action.label} {action.help}".lower()
+            if all(word in text for word in wanted):
+                first = not wanted or any(part.startswith(wanted[0]) for part in (action.word, action.label.lower()))
+                hits.append((not first, action))
+        return [action for _, action in sorted(hits, key=lambda hit: hit[0])]
+
+    def footer(self, context: str) -> list[Action]:
+        """What the footer offers in a context, in the order of the list; `rank` says which go first."""
+        offered = [action for action in self if context in action.on]
+        return sorted(offered, key=lambda action: action.name not in ("open", "back"))

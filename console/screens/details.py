@@ -1,0 +1,346 @@
+"""What one reads in full: a message, a connection's conversation, a bad host."""
+
+from textual.app import ComposeResult
+from textual.widget import Widget
+
+from console.actions import Target
+from console.format import Moment, plural, span
+from console.screens.front import Front
+from console.widgets.document import Document, Para, heading, para
+from console.widgets.line import Piece
+from console.widgets.note import Note
+from console.widgets.panes import host_target
+from console.widgets.rows import entry_next, entry_state, event_kind, event_says, event_subject, tls_name
+from engine.control.client import Client
+from engine.control.views import (
+    AttemptView,
+    EntryView,
+    EventView,
+    HostView,
+    MessageView,
+    TranscriptLine,
+    TranscriptView,
+)
+
+KINDS = {"delivered": "good", "transient": "warn", "permanent": "bad"}
+WIDTH = 13  # of the names before the values
+
+
+class Detail(Front):
+    """A screen that is a text. A view that cannot be loaded says why, and what was there stays."""
+
+    tail = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._trouble = ""
+
+    def body(self) -> ComposeResult:
+        yield Document(tail=self.tail, id="text")
+
+    def main(self) -> Widget | None:
+        return self.query_one(Document)
+
+    def paras(self, moment: Moment) -> list[Para]:
+        """The text, or nothing as long as nothing was fetched."""
+        raise NotImplementedError
+
+    def show(self, moment: Moment) -> None:
+        self._trouble = ""
+        self.tick(moment)
+        self.freshen()
+
+    def fail(self, why: str) -> None:
+        self._trouble = why
+        self.tick(self.console.moment)
+
+    def tick(self, moment: Moment) -> None:
+        paras = self.paras(moment)
+        if self._trouble:
+            paras = [Para(), para((f"  ✗ {self._trouble}", "bad"), hang=4), *paras]
+        self.query_one(Document).show(paras)
+
+
+class MessageScreen(Detail):
+    """One message: envelope, recipients, every attempt with its full reply, headers, events."""
+
+    def __init__(self, number: int, way: list[str]) -> None:
+        super().__init__()
+        self.number = number
+        self._way = way
+        self._view: MessageView | None = None
+
+    @property
+    def context(self) -> str:
+        return "message"
+
+    def crumbs(self) -> list[str]:
+        return [*self._way, f"message {self.number}"]
+
+    def target(self) -> Target | None:
+        if self._view is None or self._view.finished:
+            return None
+        domains = {entry.destination for entry in self._view.entries}
+        return Target(
+            f"message {self.number}",
+            filter=f"id={self.number}",
+            single=True,
+            destination=domains.pop() if len(domains) == 1 else "",
+        )
+
+    async def reload(self, client: Client) -> None:
+        self._view = await client.message(self.number)
+
+    def paras(self, moment: Moment) -> list[Para]:
+        view = self._view
+        if view is None:
+            return []
+        return [
+            *_envelope(view, moment),
+            *_recipients(view, moment),
+            *_attempts(view, moment),
+            *_headers(view),
+            *_events(view, moment),
+        ]
+
+
+class HostScreen(Detail):
+    """A bad host: why, what it said, who waits because of it, what is used instead."""
+
+    def __init__(self, host: str) -> None:
+        super().__init__()
+        self.host = host
+
+    @property
+    def context(self) -> str:
+        return "host"
+
+    def crumbs(self) -> list[str]:
+        return ["Bad MX", self.host]
+
+    def target(self) -> Target | None:
+        overview = self.console.overview
+        return None if overview is None else host_target(self.host, overview)
+
+    def paras(self, moment: Moment) -> list[Para]:
+        overview = self.console.overview
+        if overview is None:
+            return []
+        view = next((row for row in overview.hosts if row.host == self.host), None)
+        if view is None:
+            return [
+                Para(),
+                para((f"  ▲ {self.host}", "good"), (" is not marked bad: it is used as its preference says", "")),
+            ]
+        return _host(view, moment)
+
+
+class RelayerScreen(Front):
+    """One connection and every line said over it, live."""
+
+    def __init__(self, number: int, host: str) -> None:
+        super().__init__()
+        self.number = number
+        self.host = host
+        self._view: TranscriptView | None = None
+        self._trouble = ""
+
+    def body(self) -> ComposeResult:
+        yield Note(id="about")
+        yield Document(tail=True, id="text")
+
+    @property
+    def context(self) -> str:
+        return "relayer"
+
+    def main(self) -> Widget | None:
+        return self.query_one(Document)
+
+    def crumbs(self) -> list[str]:
+        return ["Relayers", f"{self.host} #{self.number}"]
+
+    def target(self) -> Target | None:
+        overview = self.console.overview
+        return None if overview is None else host_target(self.host, overview)
+
+    async def reload(self, client: Client) -> None:
+        if self._view is None or self._view.relayer.ended is None:
+            self._view = await client.transcript(self.number)
+
+    def fail(self, why: str) -> None:
+        self._trouble = why
+        self.tick(self.console.moment)
+
+    def show(self, moment: Moment) -> None:
+        self._trouble = ""
+        self.tick(moment)
+
+    def tick(self, moment: Moment) -> None:
+        paras = [] if self._view is None else _connection(self._view, moment)
+        if self._trouble:
+            paras.append(para((f"  ✗ {self._trouble}", "bad"), hang=4))
+        self.query_one(Note).show([*paras, Para()])
+        if self._view is not None:
+            self.query_one(Document).show(_conversation(self._view, moment))
+
+
+# -- a message --------------------------------------------------------------------------------------------------------
+
+
+def _named(name: str, *pieces: Piece) -> Para:
+    return Para(((f"  {name:<{WIDTH - 2}}", "dim"), *pieces), WIDTH)
+
+
+def _envelope(view: MessageView, moment: Moment) -> list[Para]:
+    if view.finished:
+        done = ("  ✓ has left the queue", "good"), (": this is what the events tell of it", "")
+        return [para(*done), *([_named("from", (view.sender or "<>", ""))] if view.sender else [])]
+    paras = [_named("subject", (view.subject or "(none)", "bold" if view.subject else "dim"))]
+    paras.append(_named("from", (view.sender or "<> (the null sender: a bounce)", "")))
+    paras.append(_named("came", (moment.both(view.arrived), ""), (f"  by {view.origin}" if view.origin else "", "")))
+    paras.append(_named("given up", (moment.both(view.expires), "")))
+    paras.append(_named("size", (f"{view.size:,} bytes", "")))
+    if view.message_id:
+        paras.append(_named("message-id", (view.message_id, "")))
+    return paras
+
+
+def _recipients(view: MessageView, moment: Moment) -> list[Para]:
+    if not view.entries:
+        return []
+    paras = heading("Recipients", plural(len(view.entries), "is", "are") + " still to be served")
+    for entry in view.entries:
+        paras += _recipient(entry, moment)
+    return paras
+
+
+def _recipient(entry: EntryView, moment: Moment) -> list[Para]:
+    tries = f"   {plural(entry.attempts, 'try', 'tries')}" if entry.attempts else "   not tried yet"
+    state = entry_state(entry, moment)
+    following = entry_next(entry, moment)
+    when: Piece = ("", "")
+    if entry.state == "waiting":
+        due = "due now" if entry.due <= moment.now else f"next try {moment.near(entry.due)}"
+        when = (f"   {due}", following[1])
+    paras = [Para(((f"  {entry.id}  ", "dim"), (entry.recipient, "bold"), ("   ", ""), state, (tries, ""), when), 4)]
+    if entry.ordered or entry.by or entry.reason:
+        why = f"by {entry.by or 'the engine'}: {entry.reason or 'no reason given'}"
+        paras.append(para((f"    {entry.ordered or 'held'} {why}", "warn"), hang=4))
+    return paras
+
+
+def _attempts(view: MessageView, moment: Moment) -> list[Para]:
+    if not view.attempts:
+        return []
+    paras = heading("Attempts", "newest first")
+    for attempt in sorted(view.attempts, key=lambda row: -row.started):
+        paras += _attempt(attempt, moment)
+    return paras
+
+
+def _attempt(attempt: AttemptView, moment: Moment) -> list[Para]:
+    took = f", took {span(attempt.ended - attempt.started)}" if attempt.ended is not None else ""
+    outcome = attempt.outcome
+    ending: Piece = ("▶ under way", "good")
+    if outcome is not None:
+        ending = ({"delivered": "✓", "transient": "◷", "permanent": "✗"}[outcome.kind] + f" {outcome.kind}",
+                  KINDS[outcome.kind])  # fmt: skip
+    elif attempt.interrupted:
+        ending = ("! interrupted: the engine ended in the middle of it", "warn")
+    where = "" if outcome is None else "".join((
+        f"  {outcome.host}" if outcome.host else "", f"  at {outcome.phase}" if outcome.phase else "",
+    ))  # fmt: skip
+    paras = [
+        Para(
+            ((f"  {moment.near(attempt.started)}{took}  ", "dim"), (f"{attempt.entry}  ", "dim"), ending, (where, "")),
+            4,
+        )
+    ]
+    if outcome is not None:
+        paras.append(para((f"    {outcome.line}", KINDS[outcome.kind]), hang=4))
+        if outcome.may_duplicate:
+            paras.append(para(("    ! the peer may have taken it although its answer was lost", "warn"), hang=4))
+    return paras
+
+
+def _headers(view: MessageView) -> list[Para]:
+    if not view.headers:
+        return []
+    return [*heading("Headers"), *(para((f"  {line}", ""), hang=6) for line in view.headers)]
+
+
+def _events(view: MessageView, moment: Moment) -> list[Para]:
+    if not view.events:
+        return []
+    newest_first = sorted(view.events, key=lambda row: -row.seq)
+    return [*heading("Events", "newest first"), *(_event(row, moment) for row in newest_first)]
+
+
+def _event(row: EventView, moment: Moment) -> Para:
+    kind, style = event_kind(row, moment)
+    whom = event_subject(row, moment)[0]
+    return Para(
+        ((f"  {moment.clock(row.at):<14}", "dim"), (f"{kind:<13} ", style), (f"{whom}  ", ""), event_says(row, moment)),
+        16,
+    )
+
+
+# -- a host -----------------------------------------------------------------------------------------------------------
+
+
+def _host(view: HostView, moment: Moment) -> list[Para]:
+    back = f"{moment.left(view.back_at)}  ({moment.both(view.back_at).partition(' (')[0]})"
+    paras = [
+        _named("host", ("▼ ", "bad"), (view.host, "bold")),
+        _named("back in", (back, "warn")),
+        _named("marked", (f"by {view.by}, {moment.both(view.since)}", "")),
+        _named("why", (view.reason or "no reason given", "")),
+    ]
+    if view.last is not None:
+        paras.append(_named("last reply", (view.last.line, KINDS[view.last.kind])))
+    waits = plural(view.waiting, "message waits", "messages wait") + " because of it"
+    following = f", next try {moment.near(view.next_due)}" if view.waiting and view.next_due else ""
+    paras.append(_named("waiting", (waits, "bold" if view.waiting else ""), (following, "")))
+    paras += heading("Destinations it serves", "" if view.destinations else "none with mail")
+    paras += [para((f"  {name}", ""), hang=4) for name in view.destinations]
+    paras += heading("Used instead", "" if view.alternates else "none: their mail waits for this host")
+    paras += [para((f"  {name}", "good"), hang=4) for name in view.alternates]
+    return paras
+
+
+# -- a connection -----------------------------------------------------------------------------------------------------
+
+
+def _connection(view: TranscriptView, moment: Moment) -> list[Para]:
+    row = view.relayer
+    phase: Piece = (f"{row.phase} for {span(moment.now - row.phase_since)}", "good")
+    if row.ended is not None:
+        phase = (f"■ ended {moment.both(row.ended)}: {row.result}", "warn" if row.result else "")
+    elif row.stalling:
+        phase = (f"▲ stalling: {phase[0]}", "warn")
+    return [
+        _named("to", (row.host, "bold"), (f"  {row.address}:{row.port}", ""), (f"  for {row.destination}", "dim")),
+        _named("phase", phase),
+        _named(
+            "sent",
+            (f"{row.done:,} of {plural(row.taken, 'message')}", ""),
+            (f"   open for {span((row.ended or moment.now) - row.started)}   TLS {tls_name(row)[0]}", ""),
+        ),
+    ]
+
+
+def _conversation(view: TranscriptView, moment: Moment) -> list[Para]:
+    lines = list(view.lines)
+    paras = [_said(line, moment) for line in lines]
+    if view.cut:
+        middle = len(paras) // 2
+        cut = para((f"  ··· {plural(view.cut, 'line')} in the middle were not kept ···", "dim"))
+        paras.insert(middle, cut)
+    return paras or [para(("  nothing was said yet", "dim"))]
+
+
+def _said(line: TranscriptLine, moment: Moment) -> Para:
+    style = {"<": "key", ">": "", "=": "dim"}[line.side]
+    if line.side == "<" and line.text[:1] in ("4", "5"):
+        style = "warn" if line.text[0] == "4" else "bad"
+    return Para(((f"  {moment.clock(line.at)} ", "dim"), (f"{line.side} ", style), (line.text, style)), 13)

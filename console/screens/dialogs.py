@@ -1,0 +1,227 @@
+"""Questions: what stands between a key and what cannot be taken back, and what an action needs to know."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Horizontal, Vertical
+from textual.message import Message
+from textual.screen import ModalScreen
+from textual.strip import Strip
+from textual.widget import Widget
+from textual.widgets import Input
+
+from console.widgets.columns import Column
+from console.widgets.document import Para
+from console.widgets.line import Line, crop, strip_of
+from console.widgets.note import Note
+from console.widgets.table import Table
+
+
+@dataclass(frozen=True)
+class Field:
+    """Something to fill in. `check` raises ValueError, whose text says what is allowed."""
+
+    name: str
+    label: str
+    value: str = ""
+    check: Callable[[str], object] | None = None
+
+
+class Press(Widget, can_focus=True):
+    """A button of one line."""
+
+    DEFAULT_CSS = "Press { height: 1; width: auto; }"
+    BINDINGS = [Binding("enter,space", "press", show=False)]  # noqa: RUF012
+
+    class Pressed(Message):
+        """It was pressed."""
+
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.name = name
+
+    def __init__(self, name: str, label: str, style: str = "") -> None:
+        super().__init__(id=name)
+        self._named = name
+        self._label = f"[ {label} ]"
+        self._style = style
+
+    def get_content_width(self, *_: object) -> int:
+        return len(self._label) + 2
+
+    def render_line(self, y: int) -> Strip:
+        here = self.has_focus
+        text = crop(f"{'▸' if here else ' '}{self._label}", self.size.width)
+        return strip_of([(text, "" if y else self._style)], self.size.width, "cursor" if here else "")
+
+    def on_click(self) -> None:
+        self.action_press()
+
+    def action_press(self) -> None:
+        """Press it."""
+        self.post_message(self.Pressed(self._named))
+
+
+class Dialog(ModalScreen[dict[str, str] | None]):
+    """A question with fields and two answers. Cancel has the focus, unless `fill` puts it into the first field.
+
+    `typed`: a number that must be typed before the other answer is taken.
+    """
+
+    BINDINGS = [  # noqa: RUF012
+        Binding("escape", "cancel", show=False),
+        Binding("right,down", "app.focus_next", show=False),
+        Binding("left,up", "app.focus_previous", show=False),
+        Binding("ctrl+c,super+c", "cancel", show=False),
+    ]
+
+    def __init__(
+        self,
+        title: str,
+        body: Sequence[Para],
+        *,
+        ok: str,
+        fields: Sequence[Field] = (),
+        danger: bool = False,
+        typed: int | None = None,
+        fill: bool = False,
+    ) -> None:
+        super().__init__()
+        self._title = title
+        self._body = tuple(body)
+        self._ok = ok
+        self._fields = list(fields)
+        self._danger = danger
+        self._fill = fill
+        if typed is not None:
+            self._fields.append(Field("typed", f"type {typed:,} to confirm", check=lambda text: _same(text, typed)))
+
+    def compose(self) -> ComposeResult:
+        width = max((len(field.label) for field in self._fields), default=0) + 4
+        with Vertical(id="box"):
+            yield Line(id="title")
+            yield Note(self._body)
+            for field in self._fields:
+                with Horizontal(classes="field"):
+                    label = Line(id=f"label-{field.name}")
+                    label.styles.width = width
+                    label.say([(f"  {field.label}", "dim")])
+                    yield label
+                    typed = Input(field.value, compact=True, id=f"field-{field.name}")
+                    typed.cursor_blink = False
+                    yield typed
+            yield Line(id="wrong")
+            with Horizontal(id="answers"):
+                yield Press("cancel", "Cancel")
+                yield Press("ok", self._ok, "bad" if self._danger else "good")
+
+    def on_mount(self) -> None:
+        self.query_one("#title", Line).say([(f"  {self._title}", "bad" if self._danger else "here")])
+        if self._fill and self._fields:
+            self.query_one(f"#field-{self._fields[0].name}", Input).focus()
+        else:
+            self.query_one("#cancel", Press).focus()
+
+    def on_descendant_focus(self) -> None:
+        for field in self._fields:
+            here = self.query_one(f"#field-{field.name}").has_focus
+            label = self.query_one(f"#label-{field.name}", Line)
+            label.say([("▸ " if here else "  ", "here"), (field.label, "here" if here else "dim")])
+
+    def on_press_pressed(self, event: Press.Pressed) -> None:
+        if event.name == "ok":
+            self._accept()
+        else:
+            self.dismiss(None)
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        event.stop()
+        last = f"field-{self._fields[-1].name}"
+        if event.input.id != last:
+            self.app.action_focus_next()
+        elif self._danger:
+            self.query_one("#ok", Press).focus()
+        else:
+            self._accept()
+
+    def action_cancel(self) -> None:
+        """Do nothing of it."""
+        self.dismiss(None)
+
+    def _accept(self) -> None:
+        answers: dict[str, str] = {}
+        for field in self._fields:
+            typed = self.query_one(f"#field-{field.name}", Input)
+            answers[field.name] = typed.value.strip()
+            if field.check is not None:
+                try:
+                    field.check(answers[field.name])
+                except ValueError as error:
+                    self.query_one("#wrong", Line).say([(f"  ✗ {error}", "bad")])
+                    typed.focus()
+                    return
+        self.dismiss(answers)
+
+
+def _same(text: str, number: int) -> None:
+    if text.replace(",", "").replace(".", "").replace(" ", "") != str(number):
+        raise ValueError(f"type {number:,}: so many messages are touched")
+
+
+@dataclass(frozen=True)
+class Option:
+    """One thing to choose, and what is to be known of it."""
+
+    name: str
+    remark: str = ""
+
+
+_OPTIONS: tuple[Column[Option], ...] = (
+    Column("", 20, lambda row, _: (row.name, ""), grow=30),
+    Column("", 10, lambda row, _: (row.remark, "dim"), rank=1, rest=True),
+)
+
+
+class Choose(ModalScreen[str | None]):
+    """One of a few, the best first."""
+
+    BINDINGS = [  # noqa: RUF012
+        Binding("escape", "cancel", show=False),
+        Binding("ctrl+c,super+c", "cancel", show=False),
+        Binding("enter", "choose", show=False),
+    ]
+
+    def __init__(self, title: str, options: Sequence[Option]) -> None:
+        super().__init__()
+        self._title = title
+        self._options = tuple(options)
+        self._table: Table[Option] = Table(_OPTIONS, lambda row: row.name, empty="nothing to choose from")
+        self._table.hold(self._options)
+
+    def compose(self) -> ComposeResult:
+        with Vertical(id="box"):
+            yield Line(id="title")
+            yield self._table
+            yield Line(id="wrong")
+
+    def on_mount(self) -> None:
+        self.query_one("#title", Line).say([(f"  {self._title}", "here")])
+        self.query_one("#wrong", Line).say([("  enter", "key"), (" chooses   ", "dim"), ("esc", "key"),
+                                            (" leaves it be", "dim")])  # fmt: skip
+        self._table.styles.height = min(len(self._options), 10) + 2
+        self._table.focus()
+
+    def on_table_chosen(self) -> None:
+        self.action_choose()
+
+    def action_choose(self) -> None:
+        """Take the one pointed at."""
+        row = self._table.pointed
+        if row is not None:
+            self.dismiss(row.name)
+
+    def action_cancel(self) -> None:
+        """Take none."""
+        self.dismiss(None)

@@ -1,0 +1,212 @@
+"""What every screen of the console has: health above, the way here, the body, and the foot with its keys."""
+
+from typing import TYPE_CHECKING, Any, cast
+
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Vertical
+from textual.screen import Screen
+from textual.widget import Widget
+
+from console.actions import Target
+from console.format import Moment, count
+from console.widgets.foot import KeyLine, Prompt, StatusLine
+from console.widgets.health import HealthLine
+from console.widgets.line import Line
+from console.widgets.table import Table
+from console.widgets.trail import Trail
+from engine.control.client import Client
+
+if TYPE_CHECKING:
+    from console.app import Console
+
+LEAST = (60, 15)  # columns and rows below which nothing sensible fits
+
+
+class Front(Screen[None]):
+    """A screen with the health line on top. Subclasses give the body, and say what is pointed at."""
+
+    BINDINGS = [  # noqa: RUF012 (Textual's own way of declaring them)
+        Binding("tab", "app.run('next')", show=False),
+        Binding("shift+tab", "app.run('previous')", show=False),
+        Binding("ctrl+c,super+c", "app.help_quit", show=False),
+    ]
+    tab = ""
+
+    def compose(self) -> ComposeResult:
+        yield HealthLine(id="health")
+        yield Trail(id="trail")
+        with Vertical(id="body"):
+            yield from self.body()
+        yield StatusLine(id="status")
+        yield KeyLine(id="keys")
+        yield Prompt(self.console.registry)
+        yield Line(id="small")
+
+    @property
+    def console(self) -> "Console":
+        """The app."""
+        return cast("Console", self.app)
+
+    # -- what a subclass says -------------------------------------------------------------------------------------
+
+    def body(self) -> ComposeResult:
+        """What stands between health line and foot."""
+        raise NotImplementedError
+
+    @property
+    def context(self) -> str:
+        """Which of the registry's contexts this is."""
+        raise NotImplementedError
+
+    def crumbs(self) -> list[str]:
+        """The way from the top to here; nothing for a screen of the top level."""
+        return []
+
+    def target(self) -> Target | None:
+        """What verbs act on, or None when nothing is pointed at."""
+        return None
+
+    def table(self) -> Table[Any] | None:
+        """The table that has the focus, if there is one."""
+        focused = self.focused
+        return focused if isinstance(focused, Table) else None
+
+    def main(self) -> Widget | None:
+        """What gets the focus when nothing else has it."""
+        return None
+
+    def tables(self) -> list[Table[Any]]:
+        """All tables one sees."""
+        return [table for table in self.query(Table) if table.display and table.is_on_screen]
+
+    async def reload(self, client: Client) -> None:
+        """Fetch what this screen shows beyond the overview. Raises Refused and EngineUnreachable."""
+
+    def show(self, moment: Moment) -> None:
+        """Show what was fetched."""
+
+    def fail(self, why: str) -> None:
+        """Say why nothing new can be shown."""
+        table = self.table()
+        if table is not None:
+            table.fail(why)
+
+    def open_pointed(self) -> None:
+        """Go into what is pointed at."""
+
+    def clear(self) -> bool:
+        """Take back one step of what was chosen here (marks, filter); False when there is none."""
+        return False
+
+    @property
+    def filter(self) -> str:
+        """The filter in force."""
+        return ""
+
+    @property
+    def filter_help(self) -> str | None:
+        """How the filter is written; None when there is nothing to filter."""
+        return None
+
+    async def set_filter(self, text: str) -> None:
+        """Filter. Raises Refused, with why."""
+
+    def sorts(self) -> dict[str, str]:
+        """The letters that sort here, and by what."""
+        return {}
+
+    def sort_by(self, field: str) -> None:
+        """Sort by one of `sorts`."""
+
+    # -- what all do ----------------------------------------------------------------------------------------------
+
+    def tick(self, moment: Moment) -> None:
+        """Time has passed."""
+        for table in self.query(Table):
+            table.tick(moment)
+
+    def freshen(self) -> None:
+        """Tell health, way, status and keys anew; what did not change is not painted."""
+        if not self.is_mounted or not self.query("#health"):
+            return
+        console, moment = self.console, self.console.moment
+        overview = console.overview
+        self.query_one(HealthLine).tell(
+            overview.health if overview else None, moment, lost=console.lost_since, read_only=console.read_only
+        )
+        note = f"frozen {moment.clock(console.frozen_at)}" if console.frozen_at is not None else ""
+        trail = self.query_one(Trail)
+        if crumbs := self.crumbs():
+            trail.crumbs(crumbs, note)
+        else:
+            trail.tabs(console.tabs(), self.tab, note)
+        self.query_one(StatusLine).tell(console.status(), self.place())
+        self.query_one(KeyLine).offer(console.registry.footer(self.context))
+
+    def place(self) -> str:
+        """Where in the list one is, and how it is cut and ordered."""
+        table = self.table()
+        if table is None or not table.total:
+            return f"/{self.filter} " if self.filter else ""
+        parts = [f"/{self.filter}" if self.filter else "", f"✱ {len(table.marks):,} marked" if table.marks else ""]
+        parts.append("the row pointed at has moved away" if table.lost else f"{table.cursor + 1:,} of {table.total:,}")
+        return "  ".join(part for part in parts if part) + " "
+
+    def mail(self) -> str:
+        """How many wait, for the tabs."""
+        overview = self.console.overview
+        return count(overview.health.waiting) if overview else ""
+
+    def on_mount(self) -> None:
+        self._measure()
+        self.settle_focus()
+
+    def on_screen_resume(self) -> None:
+        self.settle_focus()
+        self.console.freshen()
+        self.console.poll_soon()
+
+    def on_resize(self) -> None:
+        self._measure()
+        self.call_after_refresh(self.settle_focus)
+        self.call_after_refresh(self.freshen)
+
+    def settle_focus(self) -> None:
+        """See that something that can be seen has the focus."""
+        if not self.has_class("asking") and not self.focus_is_seen():
+            main = self.main()
+            if main is not None:
+                self.set_focus(main)
+
+    def focus_is_seen(self) -> bool:
+        """Whether what has the focus is there to be seen."""
+        return self.focused is not None and self.focused.display
+
+    def on_descendant_focus(self) -> None:
+        self.freshen()
+
+    def on_table_moved(self) -> None:
+        self.freshen()
+
+    def on_table_chosen(self) -> None:
+        self.open_pointed()
+
+    def on_table_wanted(self, event: Table.Wanted) -> None:
+        event.stop()
+        self.console.reload_soon()
+
+    def on_prompt_closed(self) -> None:
+        self.remove_class("asking")
+        main = self.main()
+        if main is not None:
+            self.set_focus(main)
+
+    def _measure(self) -> None:
+        width, height = self.app.size
+        tiny = width < LEAST[0] or height < LEAST[1]
+        self.set_class(tiny, "tiny")
+        self.set_class(self.console.wide, "wide")
+        if tiny:
+            said = f"{width}x{height} is too small; {LEAST[0]}x{LEAST[1]} is the least"
+            self.query_one("#small", Line).say([(said, "warn")])

@@ -1,0 +1,260 @@
+"""The queue: every recipient of every message, however many there are; and one destination with its own."""
+
+from typing import NamedTuple
+
+from textual.app import ComposeResult
+from textual.widget import Widget
+
+from console.actions import FILTER_HELP, Target, domain_filter
+from console.format import Moment, duration, plural
+from console.screens.front import Front
+from console.widgets.document import Para, para
+from console.widgets.note import Note
+from console.widgets.panes import destination_target
+from console.widgets.rows import QUEUE
+from console.widgets.table import Table
+from engine.control.client import Client
+from engine.control.views import DestinationView, EntryView, OverviewView
+
+PAGE = 200  # rows asked for at a time, around what one sees
+
+
+class _Window(NamedTuple):
+    total: int
+    start: int
+    rows: tuple[EntryView, ...]
+
+
+class QueueScreen(Front):
+    """A window of the queue, filtered and sorted by the engine."""
+
+    tab = "2"
+    base_filter = ""  # what cannot be taken away from the filter
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._filter = ""
+        self._window: _Window | None = None
+        self._all = False
+        self._rows: Table[EntryView] = Table(QUEUE, lambda row: row.id, empty="the queue is empty", id="queue")
+        self._rows.sort = "id"
+
+    def body(self) -> ComposeResult:
+        yield self._rows
+
+    @property
+    def context(self) -> str:
+        return "queue"
+
+    def main(self) -> Widget | None:
+        return self._rows
+
+    def table(self) -> Table[EntryView]:
+        return self._rows
+
+    @property
+    def filter(self) -> str:
+        return self._filter
+
+    @property
+    def filter_help(self) -> str | None:
+        return FILTER_HELP
+
+    @property
+    def whole_filter(self) -> str:
+        """The filter the engine is asked with."""
+        return " ".join(part for part in (self.base_filter, self._filter) if part)
+
+    async def set_filter(self, text: str) -> None:
+        before = self._filter
+        self._filter = text
+        try:
+            window = await self.console.client.queue(self.whole_filter, self._rows.sort, 0, PAGE)
+        except Exception:
+            self._filter = before
+            raise
+        self._rows.to_top()
+        self._unmark()
+        self._take(_Window(window.total, window.offset, window.rows), self.console.moment)
+
+    async def reload(self, client: Client) -> None:
+        start = max(0, self._rows.top + self._rows.page // 2 - PAGE // 2)
+        window = await client.queue(self.whole_filter, self._rows.sort, start, PAGE)
+        self._window = _Window(window.total, window.offset, window.rows)
+
+    def show(self, moment: Moment) -> None:
+        if self._window is not None:
+            self._take(self._window, moment)
+
+    def _take(self, window: _Window, moment: Moment) -> None:
+        self._window = window
+        self._rows.empty = "nothing matches the filter" if self._filter else self.none
+        self._rows.show(window.rows, moment, total=window.total, start=window.start)
+        if self._all:
+            self._rows.marks |= {row.id for row in window.rows}
+            self._rows.repaint()
+        self.freshen()
+
+    @property
+    def none(self) -> str:
+        """What is said when there is nothing."""
+        return "the queue is empty"
+
+    def sorts(self) -> dict[str, str]:
+        return {column.letter: column.sort for column in QUEUE if column.letter}
+
+    def sort_by(self, field: str) -> None:
+        self._rows.sort = f"-{field}" if self._rows.sort == field else field
+        self._rows.to_top()
+        self.console.reload_soon()
+
+    # -- marks ----------------------------------------------------------------------------------------------------
+
+    def toggle_mark(self) -> None:
+        """Mark the row pointed at. Where all were marked, the marks are taken away first."""
+        if self._all:
+            self._unmark()
+        self._rows.toggle_mark()
+        self.freshen()
+
+    def mark_all(self) -> None:
+        """Mark all that match the filter, also those one does not see; again takes it back."""
+        self._all = not self._all
+        self._rows.marks = {row.id for row in self._rows.rows} if self._all else set()
+        self._rows.repaint()
+        self.freshen()
+
+    def _unmark(self) -> None:
+        self._all = False
+        self._rows.marks.clear()
+        self._rows.repaint()
+
+    def clear(self) -> bool:
+        if self._rows.marks or self._all:
+            self._unmark()
+        elif self._filter:
+            self._filter = ""
+            self._rows.to_top()
+            self.console.reload_soon()
+        else:
+            return False
+        self.freshen()
+        return True
+
+    def place(self) -> str:
+        if self._all:
+            return f"{f'/{self._filter}  ' if self._filter else ''}✱ all {self._rows.total:,} marked "
+        return super().place()
+
+    def target(self) -> Target | None:
+        if self._all:
+            return Target("all that match", filter=self.whole_filter)
+        if self._rows.marks:
+            marks = sorted(self._rows.marks, key=_by_number)
+            what = "the marked one" if len(marks) == 1 else f"{len(marks):,} marked"
+            return Target(what, filter=f"id={','.join(marks)}", single=len(marks) == 1)
+        row = self._rows.pointed
+        if row is None:
+            return None
+        return Target(row.id, filter=f"id={row.id}", single=True, destination=row.destination)
+
+    def open_pointed(self) -> None:
+        row = self._rows.pointed
+        if row is not None:
+            self.console.open_message(row.message)
+
+
+class DestinationScreen(QueueScreen):
+    """One destination: what keeps it, what it said last, its exchanges, and its messages."""
+
+    tab = ""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.destination = name
+        self.base_filter = domain_filter(name)
+        self._view: DestinationView | None = None
+
+    def body(self) -> ComposeResult:
+        yield Note(id="about")
+        yield self._rows
+
+    @property
+    def context(self) -> str:
+        return "destination"
+
+    @property
+    def none(self) -> str:
+        return "no mail waits for this destination"
+
+    def crumbs(self) -> list[str]:
+        return ["Overview", self.destination]
+
+    async def reload(self, client: Client) -> None:
+        self._view = await client.destination(self.destination)
+        await super().reload(client)
+
+    def show(self, moment: Moment) -> None:
+        super().show(moment)
+        self.tick(moment)
+
+    def tick(self, moment: Moment) -> None:
+        super().tick(moment)
+        overview = self.console.overview
+        if self._view is not None and overview is not None:
+            self.query_one(Note).show(about(self._view, overview, moment))
+
+    def target(self) -> Target | None:
+        overview = self.console.overview
+        if overview is None or self._view is None:
+            return super().target()
+        whole = destination_target(self._view, overview)
+        chosen = super().target() if self._rows.marks or self._all else None
+        pointed = chosen or super().target()
+        if pointed is None:
+            return whole
+        return Target(pointed.what, pointed.filter, pointed.single, self.destination, whole.hosts, whole.bad)
+
+
+def about(view: DestinationView, overview: OverviewView, moment: Moment) -> list[Para]:
+    """What is to be known of a destination."""
+    bad = {host.host: host for host in overview.hosts}
+    counts = f"{view.waiting:,} waiting · {view.due:,} due · {view.held:,} held · {view.relaying:,} being relayed"
+    oldest = f" · oldest {moment.since(view.oldest)}" if view.oldest else ""
+    paras = [para(("  mail       ", "dim"), (counts + oldest, ""), hang=13)]
+    if view.suspended is not None:
+        held = view.suspended
+        words = f"‖ suspended until {moment.short(held.until)}, {moment.left(held.until)} left"
+        why = f" by {held.by} for {duration(held.until - held.since)}: {held.reason or 'no reason given'}"
+        paras.append(para(("  status     ", "dim"), (words, "warn"), (why, ""), hang=13))
+    elif view.blocked_until is not None and view.blocked_until > moment.now:
+        words = f"✗ blocked, tried again in {moment.left(view.blocked_until)}"
+        paras.append(para(("  status     ", "dim"), (words, "bad"), (f": {view.blocked_why}", ""), hang=13))
+    elif view.relaying or view.connections:
+        open_now = plural(view.connections, "connection")
+        paras.append(para(("  status     ", "dim"), ("● relaying", "good"), (f" over {open_now}", ""), hang=13))
+    else:
+        when = f", next try {'is due' if view.next_due <= moment.now else 'in ' + moment.left(view.next_due)}" if (
+            view.next_due
+        ) else ""  # fmt: skip
+        paras.append(para(("  status     ", "dim"), ("◷ idle", ""), (when, ""), hang=13))
+    if view.last is not None:
+        style = {"delivered": "good", "permanent": "bad"}.get(view.last.kind, "warn")
+        said = [(view.last.line, style)]
+        if view.last.host:
+            said.append((f"  {view.last.host}", ""))
+        if view.last_at is not None:
+            said.append((f" at {moment.clock(view.last_at)}, {moment.since(view.last_at)} ago", "dim"))
+        paras.append(Para((("  last reply ", "dim"), *said), 13))
+    pieces = [("  exchanges  ", "dim")]
+    for index, host in enumerate(view.exchanges):
+        mark = bad.get(host)
+        pieces.append((", " if index else "", ""))
+        pieces.append((f"▼ {host} (bad, back in {moment.left(mark.back_at)})" if mark else host, "bad" if mark else ""))
+    if view.exchanges:
+        paras.append(Para(tuple(pieces), 13))
+    return [*paras, Para()]
+
+
+def _by_number(entry: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in entry.split(".") if part.isdigit())

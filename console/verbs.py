@@ -1,0 +1,232 @@
+"""What the verbs do: they ask first where it is called for, then the engine, then say exactly what came of it."""
+
+from typing import TYPE_CHECKING
+
+from console.actions import Target
+from console.format import BadDuration, duration, parse_duration, plural, safe
+from console.screens.dialogs import Choose, Dialog, Field, Option
+from console.widgets.document import Para, para
+from console.widgets.line import crop
+from engine.control.views import RELAY, Action, EntryView, MarkBad, ResultView, SelectionView, Suspend, Verb
+
+if TYPE_CHECKING:
+    from console.app import Console
+
+DEFAULT_SUSPENSION = 3_600.0  # seconds offered when asked how long
+WORDS: dict[Verb, str] = {
+    "retry": "Retry",
+    "hold": "Hold",
+    "release": "Release",
+    "bounce": "Bounce",
+    "drop": "Drop",
+}
+FREELY: frozenset[Verb] = frozenset({"retry", "release"})  # no question for a single message
+ASK_WHY: frozenset[Verb] = frozenset({"hold", "bounce", "drop"})
+
+
+class Mistyped(ValueError):
+    """A command line cannot be followed; the text says how it is written."""
+
+
+async def mail(console: "Console", verb: Verb, argument: str) -> None:
+    """Retry, hold, release, bounce or drop: what a filter names, or what is marked or pointed at."""
+    target = Target(argument, filter=argument) if argument else console.pointed()
+    if target is None or not target.filter:
+        console.tell(f"{WORDS[verb]}: point at a message or a destination first, or name a filter", "warn")
+        return
+    if target.single and verb in FREELY:
+        console.report(await console.client.act(verb, Action(filter=target.filter)))
+        return
+    selection = await console.client.preview(verb, Action(filter=target.filter))
+    if not selection.messages:
+        console.tell(f"{WORDS[verb]}: nothing matches {target.filter}", "warn")
+        return
+    answers = await console.ask(confirmation(console, verb, target, selection))
+    if answers is None:
+        console.tell(f"{WORDS[verb]}: left as it was", "dim")
+        return
+    reason = answers.get("why", "")
+    console.report(await console.client.act(verb, Action(filter=target.filter, reason=reason, newest=selection.newest)))
+
+
+def confirmation(console: "Console", verb: Verb, target: Target, selection: SelectionView) -> Dialog:
+    """Say exactly what would be touched: how many, by what filter, for example which, and what follows."""
+    health = console.overview.health if console.overview else None
+    undo = health.undo_seconds if health else 10
+    over = health.confirm_typed_over if health else 1000
+    follows = {
+        "retry": "They are due now.",
+        "hold": "They stay in the queue, unsent, until they are released.",
+        "release": "They may be sent again when they are due.",
+        "bounce": f"Their senders are told. It can be undone for {undo:.0f} s.",
+        "drop": f"Nobody is told. It can be undone for {undo:.0f} s.",
+    }[verb]
+    counted = f"{plural(selection.messages, 'message')}, {plural(selection.recipients, 'recipient')}"
+    scope = target.filter if len(target.filter) <= 200 else f"{target.what} ({target.filter[:60]}…)"
+    body = [
+        Para(),
+        para(("  ", ""), (counted, "bold"), ("  that match  ", "dim"), (scope, "bold"), hang=2),
+        para((f"  {follows}", ""), hang=2),
+        Para(),
+        para(("  for example" if selection.messages > len(selection.examples) else "  namely", "dim")),
+        *(example(entry) for entry in selection.examples),
+        Para(),
+    ]
+    danger = verb in ("bounce", "drop")
+    return Dialog(
+        f"{WORDS[verb]} {plural(selection.messages, 'message')}?",
+        body,
+        ok=f"{WORDS[verb]} {selection.messages:,}",
+        danger=danger,
+        fields=[Field("why", "why (is recorded)")] if verb in ASK_WHY else (),
+        typed=selection.messages if selection.messages > over else None,
+    )
+
+
+def example(entry: EntryView) -> Para:
+    """One of the messages an action would touch."""
+    return para(
+        (f"  {entry.id:>9}  ", "dim"),
+        (crop(safe(entry.recipient), 28), ""),
+        (f"  from {crop(safe(entry.sender or '<>'), 24)}", "dim"),
+    )
+
+
+async def suspend(console: "Console", argument: str) -> None:
+    """Suspend a destination or the relay; asks how long and why, unless both were typed."""
+    name, seconds, reason = _three(argument)
+    target = console.pointed()
+    name = name or (target.destination if target else "")
+    if not name:
+        console.tell("Suspend: point at a destination first, or name one (:suspend all for the whole relay)", "warn")
+        return
+    name = RELAY if name.lower() in ("all", RELAY) else name
+    if not (argument and seconds is not None and reason):
+        answers = await console.ask(
+            _how_long_and_why(
+                f"Suspend {'the whole relay' if name == RELAY else name}?",
+                "No new connections are opened until then; open ones finish. It ends by itself.",
+                "Suspend",
+                seconds if seconds is not None else DEFAULT_SUSPENSION,
+                reason,
+            )
+        )
+        if answers is None:
+            console.tell("Suspend: left as it was", "dim")
+            return
+        seconds, reason = parse_duration(answers["for"]), answers["why"]
+    console.report(await console.client.suspend(Suspend(destination=name, seconds=seconds or 0, reason=reason)))
+
+
+async def resume(console: "Console", argument: str) -> None:
+    """End a suspension: of what is pointed at, or named; of the relay, where nothing is pointed at."""
+    target = console.pointed()
+    name = argument or (target.destination if target else "")
+    overview = console.overview
+    if overview is not None and not argument and overview.health.suspended is not None:
+        own = next((row.suspended for row in overview.destinations if row.name == name), None)
+        name = name if own is not None else RELAY
+    if not name:
+        console.tell("Resume: point at a destination first, or name one (:resume all for the whole relay)", "warn")
+        return
+    console.report(await console.client.resume(RELAY if name.lower() in ("all", RELAY) else name))
+
+
+async def mark_bad(console: "Console", argument: str) -> None:
+    """Leave a host out; asks which, how long and why, as far as that was not typed."""
+    host, seconds, reason = _three(argument)
+    if not host:
+        target = console.pointed()
+        host = await _one_of(console, "Mark bad: which of its exchanges?", target, bad=False)
+        if not host:
+            return
+    if not (argument and seconds is not None):
+        default = console.overview.health.bad_mx_seconds if console.overview else 3_600.0
+        answers = await console.ask(
+            _how_long_and_why(
+                f"Mark {host} bad?",
+                "It is left out until then, or until it is marked good. Mail goes to other exchanges, if any.",
+                "Mark bad",
+                default,
+                reason,
+            )
+        )
+        if answers is None:
+            console.tell("Mark bad: left as it was", "dim")
+            return
+        seconds, reason = parse_duration(answers["for"]), answers["why"]
+    console.report(await console.client.mark_bad(MarkBad(host=host, seconds=seconds, reason=reason)))
+
+
+async def mark_good(console: "Console", argument: str) -> None:
+    """Use a host again, at once."""
+    host = argument or await _one_of(console, "Mark good: which host?", console.pointed(), bad=True)
+    if host:
+        console.report(await console.client.mark_good(host))
+
+
+async def check(console: "Console") -> None:
+    """Run check_state now."""
+    console.report(await console.client.check())
+
+
+async def undo(console: "Console") -> None:
+    """Take back the last bounce or drop of this console."""
+    result = console.undoable
+    if result is None:
+        console.tell("Undo: there is nothing that could be taken back", "warn")
+        return
+    console.report(await console.client.undo(result.operation))
+
+
+async def _one_of(console: "Console", title: str, target: Target | None, *, bad: bool) -> str:
+    hosts = () if target is None else target.bad if bad else target.hosts
+    if not hosts:
+        known = target is not None and bool(target.hosts)
+        why = f"{target.what} has no bad host" if bad and known and target else "point at a host or a destination first"
+        console.tell(f"{title.partition(':')[0]}: {why}", "warn")
+        return ""
+    if len(hosts) == 1:
+        return hosts[0]
+    marked = {row.host: row for row in console.overview.hosts} if console.overview else {}
+    options = [
+        Option(host, f"bad, back in {console.moment.left(marked[host].back_at)}" if host in marked else "")
+        for host in hosts
+    ]
+    return await console.choose(Choose(title, options)) or ""
+
+
+def _how_long_and_why(title: str, follows: str, ok: str, seconds: float, reason: str) -> Dialog:
+    body = [Para(), para((f"  {follows}", ""), hang=2), Para()]
+    fields = [
+        Field("for", "for how long", duration(seconds), check=parse_duration),
+        Field("why", "why (is recorded)", reason),
+    ]
+    return Dialog(title, body, ok=ok, fields=fields, fill=True)
+
+
+def _three(argument: str) -> tuple[str, float | None, str]:
+    """Read `NAME [DURATION] [WHY]`. Raises Mistyped when what looks like a duration is none that is allowed."""
+    name, _, rest = argument.partition(" ")
+    first, _, others = rest.strip().partition(" ")
+    if not first:
+        return name, None, ""
+    try:
+        return name, parse_duration(first), others.strip()
+    except BadDuration as error:
+        if first[0].isdigit():
+            raise Mistyped(str(error)) from error
+        return name, None, rest.strip()
+
+
+def coming(result: ResultView) -> str:
+    """What an action will do when its time has come, exactly."""
+    what = plural(result.messages, "message")
+    if result.recipients != result.messages:
+        what += f" ({plural(result.recipients, 'recipient')})"
+    return f"{what} will be {'bounced' if result.verb == 'bounce' else 'dropped'}"
+
+
+def summary(result: ResultView) -> str:
+    """What an action did, in one sentence: the engine's own, or made from its counts."""
+    return result.text or f"{result.verb}: {plural(result.messages, 'message')}"

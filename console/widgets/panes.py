@@ -1,0 +1,304 @@
+"""The four panes: destinations, relayers, bad hosts and events; each is a part of the overview or a whole screen."""
+
+from collections.abc import Sequence
+from typing import Any, Generic, TypeVar
+
+from textual.app import ComposeResult
+from textual.containers import Vertical
+
+from console.actions import Target, domain_filter
+from console.format import Moment, count, plural
+from console.widgets.line import Line, Piece, width_of
+from console.widgets.rows import DESTINATIONS, EVENT_ROWS, HOSTS, RELAYERS
+from console.widgets.table import Table
+from engine.control.client import Client
+from engine.control.views import DestinationView, EventView, HostView, OverviewView, RelayerView
+
+R = TypeVar("R")
+PAGE = 200  # destinations asked for at a time
+EVENTS_AT_ONCE = 200
+EVENTS_KEPT = 5_000
+
+
+class Pane(Vertical, Generic[R]):
+    """A table with a title. `full`: it is a whole screen, without the title, and may ask for more."""
+
+    context = ""
+    key = ""
+    label = ""
+    filter_help = "words that stand in the row; ! before a word leaves out what has it"
+
+    def __init__(self, table: Table[R], *, full: bool = False) -> None:
+        super().__init__(id=f"pane-{self.context}", classes="full" if full else "boxed")
+        self.table = table
+        self.full = full
+        self.filter = ""
+        self._said = ""
+        self._none = table.empty
+
+    def compose(self) -> ComposeResult:
+        if not self.full:
+            yield Line(id=f"title-{self.context}")
+        yield self.table
+
+    def on_descendant_focus(self) -> None:
+        self._entitle()
+
+    def on_descendant_blur(self) -> None:
+        self._entitle()
+
+    def on_resize(self) -> None:
+        self._entitle()
+
+    async def reload(self, client: Client, overview: OverviewView) -> None:
+        """Fetch what the overview does not hold. Raises Refused and EngineUnreachable."""
+
+    def show(self, overview: OverviewView, moment: Moment) -> None:
+        """Show the rows of this snapshot."""
+        rows = self.arranged(self.select(overview))
+        self.table.show(rows, moment)
+        self.head(overview)
+
+    def head(self, overview: OverviewView) -> None:
+        """Write the title over the table."""
+        self._said = f"/{self.filter}" if self.filter else self.title(overview)
+        self.table.empty = "nothing matches the filter" if self.filter else self._none
+        self.table.repaint()
+        self._entitle()
+
+    def _entitle(self) -> None:
+        if self.full:
+            return
+        here = self.table.has_focus
+        pieces: list[Piece] = [
+            ("━━" if here else "──", "key" if here else "dim"),
+            (f" {self.key} {self.label} ", "cursor" if here else "bold"),
+            (f" {self._said} ", "" if here else "dim"),
+        ]
+        rule = "━" if here else "─"
+        pieces.append((rule * max(0, self.size.width - width_of(pieces)), "key" if here else "dim"))
+        self.query_one(Line).say(pieces)
+
+    def select(self, overview: OverviewView) -> Sequence[R]:
+        """The rows of a snapshot."""
+        raise NotImplementedError
+
+    def words(self, row: R) -> str:
+        """What the filter looks into."""
+        raise NotImplementedError
+
+    def title(self, overview: OverviewView) -> str:
+        """What the title says beside the name."""
+        raise NotImplementedError
+
+    def target(self, overview: OverviewView) -> Target | None:
+        """What is pointed at."""
+        raise NotImplementedError
+
+    def arranged(self, rows: Sequence[R]) -> list[R]:
+        """The rows that match the filter, in the order asked for."""
+        kept = [row for row in rows if matches(self.filter, self.words(row))]
+        order = next((c.order for c in self.table.columns if c.sort and c.sort == self.table.sort.lstrip("-")), None)
+        if order is not None:
+            kept.sort(key=order, reverse=self.table.sort.startswith("-"))
+        return kept
+
+    def sorts(self) -> dict[str, str]:
+        """The letters that sort, and by what."""
+        return {column.letter: column.sort for column in self.table.columns if column.letter}
+
+    def sort_by(self, field: str) -> None:
+        """Sort by a field of `sorts`; again, and the order is turned."""
+        self.table.sort = f"-{field}" if self.table.sort == field else field
+        self.table.to_top()
+
+
+class DestinationsPane(Pane[DestinationView]):
+    """Where mail waits to go, most waiting first."""
+
+    context, label, key = "destinations", "Destinations", "1"
+    filter_help = "a part of the destination's name"
+
+    def __init__(self, *, full: bool = False) -> None:
+        table: Table[DestinationView] = Table(
+            DESTINATIONS, lambda row: row.name, empty="no mail waits", id="destinations"
+        )
+        table.sort = "-waiting"
+        super().__init__(table, full=full)
+        self._window: tuple[int, int, tuple[DestinationView, ...]] | None = None
+
+    def sort_by(self, field: str) -> None:
+        falling = field not in ("name", "oldest")
+        wanted = f"-{field}" if falling else field
+        self.table.sort = (field if falling else f"-{field}") if self.table.sort == wanted else wanted
+        self.table.to_top()
+
+    async def reload(self, client: Client, overview: OverviewView) -> None:
+        head_is_enough = (
+            not self.filter
+            and self.table.sort == "-waiting"
+            and min(self.table.top + self.table.page, overview.health.destinations) <= len(overview.destinations)
+        )
+        if head_is_enough:
+            self._window = None
+            return
+        start = max(0, self.table.top + self.table.page // 2 - PAGE // 2)
+        window = await client.destinations(match=self.filter, sort=self.table.sort, offset=start, limit=PAGE)
+        self._window = (window.total, window.offset, window.rows)
+
+    def show(self, overview: OverviewView, moment: Moment) -> None:
+        if self._window is None:
+            total = max(overview.health.destinations, len(overview.destinations))
+            rows = overview.destinations
+            self.table.show(rows, moment, total=total if rows else 0)
+        else:
+            total, start, rows = self._window
+            self.table.show(rows, moment, total=total, start=start)
+        self.head(overview)
+
+    def title(self, overview: OverviewView) -> str:
+        order = self.table.sort.lstrip("-")
+        total = max(overview.health.destinations, len(overview.destinations))
+        return f"{count(total)} by {order}" if total else "none"
+
+    def target(self, overview: OverviewView) -> Target | None:
+        row = self.table.pointed
+        return None if row is None else destination_target(row, overview)
+
+
+class RelayersPane(Pane[RelayerView]):
+    """The connections that are open."""
+
+    context, label, key = "relayers", "Relayers", "3"
+
+    def __init__(self, *, full: bool = False) -> None:
+        super().__init__(
+            Table(RELAYERS, lambda row: str(row.id), empty="no connections are open", id="relayers"), full=full
+        )
+
+    def select(self, overview: OverviewView) -> Sequence[RelayerView]:
+        return overview.relayers
+
+    def words(self, row: RelayerView) -> str:
+        return f"{row.host} {row.destination} {row.address} {row.phase} {row.tls}{' stalling' if row.stalling else ''}"
+
+    def title(self, overview: OverviewView) -> str:
+        stalling = sum(row.stalling for row in overview.relayers)
+        health = overview.health
+        return f"{health.connections} of {health.max_connections}" + (f" · ▲ {stalling} stalling" if stalling else "")
+
+    def target(self, overview: OverviewView) -> Target | None:
+        row = self.table.pointed
+        return None if row is None else host_target(row.host, overview)
+
+
+class HostsPane(Pane[HostView]):
+    """The mail exchanges marked bad: until when, how much waits for them, and why."""
+
+    context, label, key = "hosts", "Bad MX", "4"
+
+    def __init__(self, *, full: bool = False) -> None:
+        super().__init__(Table(HOSTS, lambda row: row.host, empty="no bad hosts", id="hosts"), full=full)
+
+    def select(self, overview: OverviewView) -> Sequence[HostView]:
+        return overview.hosts
+
+    def words(self, row: HostView) -> str:
+        return " ".join((row.host, row.by, row.reason, *row.destinations, *row.alternates))
+
+    def title(self, overview: OverviewView) -> str:
+        if not overview.hosts:
+            return "none"
+        held = sum(row.waiting for row in overview.hosts)
+        hosts = plural(len(overview.hosts), "host")
+        return f"{hosts}, {count(held)} waiting" if held else f"{hosts}, nothing waits"
+
+    def target(self, overview: OverviewView) -> Target | None:
+        row = self.table.pointed
+        return None if row is None else host_target(row.host, overview)
+
+
+class EventsPane(Pane[EventView]):
+    """What happened and who did it, newest first. As a whole screen it goes back as far as the engine remembers."""
+
+    context, label, key = "events", "Events", "6"
+    filter_help = "words in an address, a host, a name or what was said"
+
+    def __init__(self, *, full: bool = False) -> None:
+        table: Table[EventView] = Table(
+            EVENT_ROWS, lambda row: str(row.seq), empty="nothing happened yet", follow=True, id="events"
+        )
+        super().__init__(table, full=full)
+        self._events: list[EventView] = []
+        self._match: str | None = None
+        self._ends = False
+
+    def select(self, overview: OverviewView) -> Sequence[EventView]:
+        own = self.full or bool(self.filter)
+        return self._events if own else sorted(overview.events, key=lambda row: -row.seq)
+
+    def arranged(self, rows: Sequence[EventView]) -> list[EventView]:
+        return list(rows)
+
+    async def reload(self, client: Client, _overview: OverviewView) -> None:
+        if not (self.full or self.filter):
+            return
+        if self._match != self.filter:
+            wanted = self.filter
+            first = await client.events(match=wanted, limit=EVENTS_AT_ONCE)
+            self._events, self._match, self._ends = _newest_first(first), wanted, len(first) < EVENTS_AT_ONCE
+            return
+        newest = self._events[0].seq if self._events else 0
+        fresh = await client.events(after=newest, match=self.filter, limit=1_000)
+        self._events = (_newest_first(fresh) + self._events)[:EVENTS_KEPT]
+        near_end = self.table.cursor + 2 * self.table.page >= len(self._events)
+        if near_end and not self._ends and 0 < len(self._events) < EVENTS_KEPT:
+            older = await client.events(before=self._events[-1].seq, match=self.filter, limit=EVENTS_AT_ONCE)
+            self._events += _newest_first(older)
+            self._ends = len(older) < EVENTS_AT_ONCE
+
+    def title(self, _overview: OverviewView) -> str:
+        return "newest first"
+
+    def target(self, overview: OverviewView) -> Target | None:
+        row = self.table.pointed
+        if row is None:
+            return None
+        if row.message:
+            return Target(f"message {row.message}", filter=f"id={row.message}", single=True)
+        return host_target(row.host, overview) if row.host else None
+
+
+AnyPane = Pane[Any]
+
+
+def destination_target(row: DestinationView, overview: OverviewView) -> Target:
+    """A destination, as what verbs act on."""
+    bad = {host.host for host in overview.hosts}
+    of_it = tuple(host.host for host in overview.hosts if row.name in host.destinations)
+    hosts = row.exchanges or of_it
+    return Target(
+        row.name,
+        filter=domain_filter(row.name),
+        destination=row.name,
+        hosts=hosts,
+        bad=tuple(host for host in hosts if host in bad),
+    )
+
+
+def host_target(host: str, overview: OverviewView) -> Target:
+    """A mail exchange, as what verbs act on."""
+    return Target(host, hosts=(host,), bad=(host,) if any(row.host == host for row in overview.hosts) else ())
+
+
+def matches(filter: str, text: str) -> bool:
+    """Whether all words of the filter stand in the text, and none of those after `!`."""
+    low = text.lower()
+    return all(
+        (word[1:] not in low if word.startswith("!") and len(word) > 1 else word in low)
+        for word in filter.lower().split()
+    )
+
+
+def _newest_first(events: Sequence[EventView]) -> list[EventView]:
+    return sorted(events, key=lambda row: -row.seq)

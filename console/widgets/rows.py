@@ -1,0 +1,182 @@
+"""What stands in the rows: the columns of every list, and the words and glyphs of every state."""
+
+from console.format import Moment, age, count, rate, size, span
+from console.widgets.columns import Column
+from console.widgets.line import Piece
+from engine.control.views import DestinationView, EntryView, EventView, HostView, RelayerView
+
+# A glyph and a word before it is a colour.
+EVENTS: dict[str, tuple[str, str]] = {
+    "started": ("●", "good"),
+    "stopped": ("■", "warn"),
+    "sick": ("✗", "bad"),
+    "accepted": ("→", ""),
+    "refused": ("✗", "warn"),
+    "delivered": ("✓", "good"),
+    "deferred": ("◷", "warn"),
+    "returned": ("↩", "bad"),
+    "discarded": ("✗", "bad"),
+    "dropped": ("✗", "bad"),
+    "interrupted": ("!", "warn"),
+    "damaged": ("!", "bad"),
+    "checked": ("✎", ""),
+    "retried": ("✎", ""),
+    "held": ("✎", ""),
+    "released": ("✎", ""),
+    "ordered": ("✎", "warn"),
+    "undone": ("✎", ""),
+    "suspended": ("‖", "warn"),
+    "resumed": ("✎", ""),
+    "marked bad": ("▼", "bad"),
+    "marked good": ("▲", "good"),
+    "unreachable": ("✗", "bad"),
+}
+
+STATES: dict[str, tuple[str, str]] = {"waiting": ("◷", ""), "relaying": ("▶", "good"), "held": ("‖", "warn")}
+
+
+def outcome_piece(row: EntryView | DestinationView | HostView, none: str = "") -> Piece:
+    """The last reply in one line, coloured by what it means."""
+    if row.last is None:
+        return none, "dim"
+    kinds = {"delivered": "good", "permanent": "bad"}
+    return row.last.line, kinds.get(row.last.kind, "")
+
+
+def number(value: int, style: str = "") -> Piece:
+    """A count; none is nothing to look at."""
+    return count(value), style if value else "dim"
+
+
+def entry_state(row: EntryView, moment: Moment) -> Piece:
+    """The state of a recipient: `◷ waiting`, `‖ held`, or what was ordered and when it is done."""
+    if row.ordered in ("bounce", "drop"):
+        left = f" {moment.left(row.order_at)}" if row.order_at is not None else ""
+        return f"✗ {row.ordered}{left}", "bad"
+    glyph, style = STATES.get(row.state, ("?", ""))
+    return f"{glyph} {row.state}", style
+
+
+def entry_next(row: EntryView, moment: Moment) -> Piece:
+    """When it will be tried again."""
+    if row.state == "held":
+        return "-", "dim"
+    if row.state == "relaying":
+        return "now", "good"
+    return ("due", "warn") if row.due <= moment.now else (moment.left(row.due), "")
+
+
+def destination_status(row: DestinationView, moment: Moment) -> Piece:
+    """What keeps a destination from moving, if something does, and what was said last."""
+    if row.suspended is not None:
+        return f"‖ suspended {moment.left(row.suspended.until)} {row.suspended.reason}".rstrip(), "warn"
+    if row.blocked_until is not None and row.blocked_until > moment.now:
+        return f"✗ blocked {moment.left(row.blocked_until)} {row.blocked_why}".rstrip(), "bad"
+    return outcome_piece(row)
+
+
+def relayer_phase(row: RelayerView, _moment: Moment) -> Piece:
+    """Where in the conversation a connection is; a stalling one says so."""
+    if row.ended is not None:
+        return f"■ {row.result or 'ended'}", "dim"
+    return (f"▲ {row.phase}", "warn") if row.stalling else (row.phase, "")
+
+
+def relayer_time(row: RelayerView, moment: Moment) -> Piece:
+    """How long it has been in its phase."""
+    return span(moment.now - row.phase_since), "warn" if row.stalling else ""
+
+
+def tls_name(row: RelayerView) -> Piece:
+    """The version of TLS alone: `1.3`, `none`."""
+    return (row.tls.removeprefix("TLSv"), "") if row.tls else ("none", "dim")
+
+
+def event_kind(row: EventView, _moment: Moment) -> Piece:
+    """What happened: a glyph and a word."""
+    glyph, style = EVENTS.get(row.kind, ("·", ""))
+    return f"{glyph} {row.kind}", style
+
+
+def event_subject(row: EventView, _moment: Moment) -> Piece:
+    """Whom or what it happened to."""
+    return row.recipient or row.host or row.destination or row.sender or (f"{row.message}" if row.message else ""), ""
+
+
+def event_says(row: EventView, _moment: Moment) -> Piece:
+    """What was said or done, and by whom when it was an operator."""
+    by = "" if row.by in ("", "engine") else f"{row.by}: "
+    return by + (row.outcome.line if row.outcome is not None else row.text), "" if by else "dim"
+
+
+def event_what(row: EventView, moment: Moment) -> Piece:
+    """Whom it happened to, and what was said."""
+    whom, says = event_subject(row, moment)[0], event_says(row, moment)[0]
+    return "  ".join(part for part in (whom, says) if part), ""
+
+
+DESTINATIONS: tuple[Column[DestinationView], ...] = (
+    Column("destination", 17, lambda r, _: (r.name, ""), grow=5, letter="N", sort="name"),
+    Column("waiting", 8, lambda r, _: number(r.waiting), right=True, letter="W", sort="waiting"),
+    Column("due", 5, lambda r, _: number(r.due), rank=3, right=True, letter="U", sort="due"),
+    Column("held", 5, lambda r, _: number(r.held, "warn"), rank=6, right=True, letter="L", sort="held"),
+    Column("oldest", 6, lambda r, m: (m.since(r.oldest) if r.oldest else "-", "" if r.oldest else "dim"), rank=2,
+           right=True, letter="O", sort="oldest"),
+    Column("out/s", 5, lambda r, _: (rate(r.rate_out), "" if r.rate_out >= 0.05 else "dim"), rank=5, right=True),
+    Column("conns", 5, lambda r, _: number(r.connections), rank=7, right=True),
+    Column("next try", 8, lambda r, m: (m.left(r.next_due) if r.next_due else "-", ""), rank=8, right=True),
+    Column("status, last reply", 20, destination_status, rank=1, rest=True),
+)  # fmt: skip
+
+RELAYERS: tuple[Column[RelayerView], ...] = (
+    Column("host", 16, lambda r, _: (r.host or r.address, ""), grow=13, letter="O", sort="host",
+           order=lambda r: r.host),
+    Column("phase", 10, relayer_phase, letter="P", sort="phase", order=lambda r: r.phase),
+    Column("time", 5, relayer_time, right=True, letter="T", sort="time", order=lambda r: r.phase_since),
+    Column("sent", 6, lambda r, _: (f"{r.done}/{r.taken}", ""), rank=1, right=True),
+    Column("tls", 4, lambda r, _: tls_name(r), rank=2, right=True),
+    Column("open for", 8, lambda r, m: (age(m.now - r.started), ""), rank=4, right=True),
+    Column("destination", 20, lambda r, _: (r.destination, ""), rank=3, grow=10),
+    Column("address", 20, lambda r, _: (f"{r.address}:{r.port}", "dim"), rank=5, rest=True),
+)  # fmt: skip
+
+HOSTS: tuple[Column[HostView], ...] = (
+    Column("host", 16, lambda r, _: (r.host, ""), grow=6, letter="O", sort="host", order=lambda r: r.host),
+    Column("back in", 7, lambda r, m: (m.left(r.back_at), "warn"), right=True, letter="K", sort="back",
+           order=lambda r: r.back_at),
+    Column("waiting", 7, lambda r, _: number(r.waiting), right=True, letter="W", sort="waiting",
+           order=lambda r: r.waiting),
+    Column("by", 6, lambda r, _: (r.by, ""), rank=2),
+    Column("why", 20, lambda r, _: (r.reason or (r.last.line if r.last else ""), ""), rank=1, grow=20, rest=True),
+    Column("next try", 8, lambda r, m: (m.left(r.next_due) if r.next_due else "-", ""), rank=5, right=True),
+    Column("holds back", 18, lambda r, _: (_names(r.destinations), ""), rank=4, grow=6),
+    Column("used instead", 18, lambda r, _: (_names(r.alternates, "none"), "" if r.alternates else "warn"), rank=3,
+           grow=10),
+)  # fmt: skip
+
+EVENT_ROWS: tuple[Column[EventView], ...] = (
+    Column("time", 8, lambda r, m: (m.clock(r.at), "dim")),
+    Column("event", 13, event_kind),
+    Column("message", 8, lambda r, _: (str(r.message) if r.message else "", "dim"), rank=3, right=True),
+    Column("what", 24, event_what, rank=1, rest=True),
+)  # fmt: skip
+
+QUEUE: tuple[Column[EntryView], ...] = (
+    Column("id", 9, lambda r, _: (r.id, ""), right=True, letter="I", sort="id"),
+    Column("state", 10, entry_state, letter="E", sort="state"),
+    Column("to", 18, lambda r, _: (r.recipient, ""), grow=10, letter="T", sort="recipient"),
+    Column("next try", 8, entry_next, rank=1, right=True, letter="N", sort="due"),
+    Column("tries", 5, lambda r, _: (str(r.attempts), "" if r.attempts else "dim"), rank=3, right=True, letter="R",
+           sort="attempts"),
+    Column("age", 6, lambda r, m: (m.since(r.arrived), ""), rank=4, right=True, letter="A", sort="arrived"),
+    Column("size", 9, lambda r, _: (size(r.size), ""), rank=6, right=True, letter="Z", sort="size"),
+    Column("from", 18, lambda r, _: (r.sender or "<>", "" if r.sender else "dim"), rank=5, grow=8, letter="F",
+           sort="sender"),
+    Column("domain", 16, lambda r, _: (r.destination, ""), rank=8, letter="M", sort="destination"),
+    Column("subject", 20, lambda r, _: (r.subject, ""), rank=7, grow=20),
+    Column("last reply", 24, lambda r, _: outcome_piece(r, "not tried yet"), rank=2, rest=True),
+)  # fmt: skip
+
+
+def _names(names: tuple[str, ...], none: str = "") -> str:
+    return none if not names else names[0] if len(names) == 1 else f"{names[0]} +{len(names) - 1}"

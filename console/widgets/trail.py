@@ -1,0 +1,41 @@
+"""The second line: the screens with their counts, or, further in, the way back."""
+
+from collections.abc import Sequence
+
+from console.widgets.line import Line, Piece, width_of
+
+
+class Trail(Line):
+    """Screens as tabs at the top level; a breadcrumb where one has drilled in."""
+
+    def tabs(self, names: Sequence[tuple[str, str, str]], here: str, note: str = "") -> None:
+        """Show the screens: key, name and count of each; `here` is the key of the one that is open."""
+        pieces = _tabs(names, here)
+        if note and width_of(pieces) + len(note) + 3 > self.size.width:
+            pieces = _tabs([(key, name, "") for key, name, _ in names], here)
+        self._with_note(pieces, note)
+
+    def crumbs(self, names: Sequence[str], note: str = "") -> None:
+        """Show the way from the top to here."""
+        pieces: list[Piece] = [("  ", "")]
+        for index, name in enumerate(names):
+            last = index == len(names) - 1
+            pieces += [(name, "here" if last else "dim"), ("" if last else " ▸ ", "dim")]
+        self._with_note(pieces, note)
+
+    def _with_note(self, pieces: list[Piece], note: str) -> None:
+        if note:
+            room = self.size.width - width_of(pieces) - len(note) - 2
+            pieces += [(" " * max(1, room), ""), (f" {note} ", "caution")]
+        self.say(pieces)
+
+
+def _tabs(names: Sequence[tuple[str, str, str]], here: str) -> list[Piece]:
+    pieces: list[Piece] = []
+    for key, name, number in names:
+        on = key == here
+        pieces.append((" ", ""))
+        pieces += [(f" {key} {name} ", "cursor")] if on else [(f" {key}", "key"), (f" {name} ", "")]
+        if number:
+            pieces.append((f" {number}", "here") if on else (f"{number} ", "dim"))
+    return pieces

@@ -1,0 +1,339 @@
+"""A client with canned answers at a fixed time, which remembers what it was asked."""
+
+from pathlib import Path
+from typing import Any
+
+from msgspec.structs import replace
+
+from engine.control import views
+from engine.control.client import Client, EngineUnreachable, Refused
+from engine.outcome import Outcome
+
+NOW = 1_800_007_331.0  # 2027-01-15 10:02:11 UTC
+
+RATE = Outcome.of_reply(
+    421, "4.7.28 Our system has detected an unusual rate of unsolicited mail originating from your IP address. To "
+    "protect our users from spam, mail sent from your IP address has been temporarily rate limited. Please visit "
+    "https://support.example/bulk_email to review our guidelines.", host="mx1.gmail.example", phase="MAIL",
+)  # fmt: skip
+OK = Outcome.of_reply(250, "2.0.0 OK queued as 4RzK1t6JbQz", host="mx.outlook.example", phase="reply")
+FULL = Outcome.of_reply(452, "4.2.2 The recipient's inbox is over quota", host="mx2.example.org", phase="RCPT")
+GONE = Outcome.of_reply(550, "5.1.1 <zoe@example.org>: user unknown", host="mx2.example.org", phase="RCPT")
+GREY = Outcome.of_reply(451, "4.7.1 Greylisted, try again in 300 s", host="mx.uni.example", phase="RCPT")
+DEAD = Outcome.transient("connect: connection refused", host="mx1.dead.example", phase="connecting")
+SLOW = Outcome.transient("no greeting within 300 s", host="mx.slow.example", phase="greeting")
+
+PAUSE = views.SuspensionView(
+    destination="lists.example.net", since=NOW - 1_140, until=NOW + 2_460, by="oncall", reason="their list server loops"
+)
+WHOLE = views.SuspensionView(destination="*", since=NOW - 300, until=NOW + 1_500, by="ann", reason="moving racks")
+
+HEALTH = views.HealthView(
+    hostname="relay1.example.net", version="0.1.0", pid=4711, started=NOW - 400_000, now=NOW, state="relaying",
+    waiting=12_480, due=310, held=24, relaying=41, oldest=NOW - 8_080, destinations=9, rate_in=398.0, rate_out=412.3,
+    connections=14, max_connections=20, next_check=NOW + 28,
+)  # fmt: skip
+CALM = replace(
+    HEALTH, waiting=0, due=0, held=0, relaying=0, oldest=None, destinations=0, rate_in=0.0, rate_out=0.0, connections=0
+)
+
+
+def _destination(name: str, waiting: int, due: int, held: int, oldest: float, rate: float, last: Outcome | None,
+                 **more: Any) -> views.DestinationView:  # fmt: skip
+    return views.DestinationView(
+        name=name, waiting=waiting, due=due, held=held, relaying=more.pop("relaying", 0), oldest=NOW - oldest,
+        rate_out=rate, last=last, last_at=NOW - 12 if last else None, next_due=NOW + 41, **more,
+    )  # fmt: skip
+
+
+DESTINATIONS = (
+    _destination("gmail.example", 8_120, 210, 0, 8_080, 41.0, RATE, relaying=20, connections=4,
+                 exchanges=("mx1.gmail.example", "mx2.gmail.example", "mx3.gmail.example")),
+    _destination("dead.example", 2_204, 0, 0, 7_412, 0.0, DEAD, blocked_until=NOW + 761,
+                 blocked_why="no exchange could be reached", exchanges=("mx1.dead.example",)),
+    _destination("outlook.example", 1_702, 80, 0, 2_466, 322.1, OK, relaying=20, connections=6,
+                 exchanges=("mx.outlook.example",)),
+    _destination("lists.example.net", 291, 0, 0, 1_980, 0.0, OK, suspended=PAUSE,
+                 exchanges=("mx.lists.example.net",)),
+    _destination("slow.example", 106, 14, 0, 3_002, 0.0, SLOW, exchanges=("mx.slow.example", "mx-b.slow.example")),
+    _destination("example.org", 41, 6, 24, 1_260, 2.4, FULL, relaying=1, connections=2,
+                 exchanges=("mx1.example.org", "mx2.example.org")),
+    _destination("uni.example", 12, 0, 0, 290, 0.0, GREY, exchanges=("mx.uni.example",)),
+    _destination("bücher.example", 3, 0, 0, 88, 0.0, None, exchanges=("mx.xn--bcher-kva.example",)),
+    _destination("a-very-long-name-that-nobody-can-read.subdomain.example.com", 1, 0, 0, 31, 0.0, OK),
+)  # fmt: skip
+
+
+def _relayer(number: int, host: str, destination: str, phase: str, since: float, done: int, taken: int,
+             tls: str = "TLSv1.3", **more: Any) -> views.RelayerView:  # fmt: skip
+    return views.RelayerView(
+        id=number, destination=destination, host=host, address=f"198.51.100.{number % 250}", port=25, phase=phase,
+        phase_since=NOW - since, started=NOW - since - 7.5, done=done, taken=taken, tls=tls, **more,
+    )  # fmt: skip
+
+
+RELAYERS = (
+    _relayer(901, "mx2.example.org", "example.org", "RCPT", 141.0, 0, 20, "", stalling=True),
+    _relayer(902, "mx1.gmail.example", "gmail.example", "body", 0.2, 12, 100),
+    _relayer(903, "mx1.gmail.example", "gmail.example", "MAIL", 0.1, 47, 100),
+    _relayer(904, "mx2.gmail.example", "gmail.example", "reply", 1.4, 88, 100),
+    _relayer(905, "mx3.gmail.example", "gmail.example", "TLS", 0.3, 0, 100, ""),
+    _relayer(906, "mx.outlook.example", "outlook.example", "body", 0.1, 61, 100, "TLSv1.2"),
+    _relayer(907, "mx.outlook.example", "outlook.example", "RCPT", 0.4, 17, 100, "TLSv1.2"),
+    _relayer(908, "mx.outlook.example", "outlook.example", "reply", 0.8, 99, 100, "TLSv1.2"),
+    _relayer(909, "mx.outlook.example", "outlook.example", "DATA", 0.1, 3, 100, "TLSv1.2"),
+    _relayer(910, "mx.outlook.example", "outlook.example", "body", 0.2, 31, 100, "TLSv1.2"),
+    _relayer(911, "mx.outlook.example", "outlook.example", "MAIL", 0.1, 75, 100, "TLSv1.2"),
+    _relayer(912, "mx-b.slow.example", "slow.example", "greeting", 31.0, 0, 14, "", stalling=True),
+    _relayer(913, "mx1.example.org", "example.org", "body", 2.2, 1, 6),
+    _relayer(914, "mx.uni.example", "uni.example", "connecting", 0.6, 0, 1, ""),
+)
+
+HOSTS = (
+    views.HostView(host="mx1.dead.example", since=NOW - 2_839, back_at=NOW + 761, by="engine",
+                   reason="connect: connection refused", last=DEAD, waiting=2_204, destinations=("dead.example",),
+                   next_due=NOW + 761),
+    views.HostView(host="mx.slow.example", since=NOW - 718, back_at=NOW + 2_882, by="oncall", reason="maintenance",
+                   last=SLOW, waiting=0, destinations=("slow.example",), alternates=("mx-b.slow.example",),
+                   next_due=NOW + 20),
+    views.HostView(host="mx9.uni.example", since=NOW - 100, back_at=NOW + 9_101, by="engine",
+                   reason="greeting: 554 5.7.1 no SMTP service here", waiting=12,
+                   destinations=("uni.example", "a.uni.example"),
+                   alternates=("mx.uni.example", "mx2.uni.example")),
+)  # fmt: skip
+
+
+def entry(number: int, part: int = 1, **more: Any) -> views.EntryView:
+    """A row of the queue, made from its number."""
+    names = ("bob", "ann", "zoe", "carol", "dave", "mallory", "grace")
+    domain = more.pop("destination", "example.org")
+    state = more.pop("state", "waiting")
+    return views.EntryView(
+        id=f"{number}.{part}", message=number, sender=more.pop("sender", "news@shop.example"),
+        recipient=more.pop("recipient", f"{names[number % len(names)]}@{domain}"), destination=domain, state=state,
+        arrived=NOW - 1_260 + number % 600, due=more.pop("due", NOW + (number * 37) % 900 - 60),
+        expires=NOW + 430_740, attempts=more.pop("attempts", number % 4), size=more.pop("size", 4_100 + number % 9_000),
+        subject=more.pop("subject", f"Your order {number}"),
+        last=more.pop("last", FULL if number % 4 else None), last_at=NOW - 120, **more,
+    )  # fmt: skip
+
+
+ENTRIES = (
+    *(
+        entry(48_200 + index, state=("held" if index % 9 == 4 else "relaying" if index % 9 == 7 else "waiting"))
+        for index in range(1, 60)
+    ),
+    entry(48_290, ordered="bounce", order_at=NOW + 8, state="held", by="oncall", reason="runaway sender"),
+)
+
+
+def _event(seq: int, ago: float, kind: str, by: str = "engine", **more: Any) -> views.EventView:
+    return views.EventView(seq=seq, at=NOW - ago, kind=kind, by=by, **more)
+
+
+EVENTS = tuple(
+    reversed([
+        _event(7_040, 0, "delivered", message=48_311, entry="48311.1", recipient="bob@outlook.example",
+               destination="outlook.example", host="mx.outlook.example", outcome=OK),
+        _event(7_039, 1, "deferred", message=48_102, entry="48102.1", recipient="ann@gmail.example",
+               destination="gmail.example", host="mx1.gmail.example", outcome=RATE),
+        _event(7_038, 1, "accepted", message=48_312, sender="news@shop.example", text="1 recipient, 4.0 KiB, smtp"),
+        _event(7_037, 4, "marked bad", by="oncall", host="mx.slow.example", text="for 1h: maintenance"),
+        _event(7_036, 6, "returned", message=47_990, entry="47990.1", recipient="zoe@example.org",
+               destination="example.org", host="mx2.example.org", outcome=GONE),
+        _event(7_035, 12, "held", by="oncall", destination="example.org", text="24 messages: domain=example.org"),
+        _event(7_034, 19, "unreachable", destination="dead.example", text="no exchange could be reached"),
+        _event(7_033, 19, "marked bad", host="mx1.dead.example", text="for 1h: connect: connection refused"),
+        _event(7_032, 44, "suspended", by="oncall", destination="lists.example.net",
+               text="for 1h: their list server loops"),
+        _event(7_031, 60, "checked", by="oncall", text="3 connections opened"),
+        _event(7_030, 71, "marked good", host="mx7.example.com", text="it answered"),
+        *(_event(7_029 - index, 75 + index * 3, "delivered", message=48_310 - index,
+                 recipient=f"u{index}@outlook.example", destination="outlook.example", host="mx.outlook.example",
+                 outcome=OK) for index in range(40)),
+    ])
+)  # fmt: skip
+
+OVERVIEW = views.OverviewView(health=HEALTH, destinations=DESTINATIONS, relayers=RELAYERS, hosts=HOSTS, events=EVENTS)
+
+MESSAGE = views.MessageView(
+    number=48_213, sender="news@shop.example", size=4_312, arrived=NOW - 1_247, expires=NOW + 430_753,
+    origin="smtp 192.0.2.17 (app1.shop.example)", subject="Your order 48213 is on its way",
+    message_id="<20270115094124.48213@app1.shop.example>",
+    headers=(
+        ("Received: from app1.shop.example (app1.shop.example [192.0.2.17]) by relay1.example.net with ESMTP id "
+         "48213; Fri, 15 Jan 2027 09:41:24 +0000"),
+        "From: Shop <news@shop.example>", "To: bob@example.org, zoe@example.org",
+        "Subject: Your order 48213 is on its way", "Message-ID: <20270115094124.48213@app1.shop.example>",
+    ),
+    entries=(
+        entry(48_213, 1, recipient="bob@example.org", attempts=2, due=NOW + 184),
+        entry(48_213, 2, recipient="carol@example.org", attempts=2, state="held", by="oncall", reason="their quota"),
+    ),
+    attempts=(
+        views.AttemptView(entry="48213.1", relayer=860, started=NOW - 1_246, ended=NOW - 1_246, interrupted=True),
+        views.AttemptView(entry="48213.1", relayer=871, started=NOW - 900, ended=NOW - 898.8, outcome=RATE),
+        views.AttemptView(entry="48213.1", relayer=880, started=NOW - 120, ended=NOW - 118.2, outcome=FULL),
+    ),
+    events=(
+        _event(6_001, 1_247, "accepted", message=48_213, sender="news@shop.example", text="3 recipients, 4.2 KiB"),
+        _event(6_044, 898, "deferred", message=48_213, recipient="bob@example.org", outcome=RATE),
+        _event(6_140, 118, "returned", message=48_213, recipient="zoe@example.org", outcome=GONE),
+        _event(6_141, 118, "held", by="oncall", message=48_213, recipient="carol@example.org", text="their quota"),
+    ),
+)  # fmt: skip
+
+FINISHED = views.MessageView(
+    number=48_311, finished=True, sender="news@shop.example",
+    events=(
+        _event(7_001, 9, "accepted", message=48_311, sender="news@shop.example", text="1 recipient, 4.0 KiB"),
+        _event(7_040, 0, "delivered", message=48_311, recipient="bob@outlook.example", outcome=OK),
+    ),
+)  # fmt: skip
+
+
+def _lines(*said: tuple[float, str, str]) -> tuple[views.TranscriptLine, ...]:
+    return tuple(views.TranscriptLine(at=NOW - ago, side=side, text=text) for ago, side, text in said)  # type: ignore[arg-type]
+
+
+TRANSCRIPT = views.TranscriptView(
+    relayer=RELAYERS[0],
+    lines=_lines(
+        (148.5, "=", "connecting to 198.51.100.151 port 25 (mx2.example.org)"),
+        (148.3, "<", "220 mx2.example.org ESMTP ready"),
+        (148.3, ">", "EHLO relay1.example.net"),
+        (148.2, "<", "250-mx2.example.org"), (148.2, "<", "250-SIZE 52428800"), (148.2, "<", "250 8BITMIME"),
+        (148.2, "=", "no STARTTLS is offered; going on in the clear"),
+        (148.1, ">", "MAIL FROM:<news@shop.example> SIZE=4312"),
+        (148.0, "<", "250 2.1.0 Ok"),
+        (147.9, ">", "RCPT TO:<zoe@example.org>"),
+        (147.8, "<", "550 5.1.1 <zoe@example.org>: user unknown"),
+        (147.7, ">", "RCPT TO:<bob@example.org>"),
+        (141.0, "<", ("452 4.2.2 The recipient's inbox is over quota, which is a pity, since it is the only one there "
+                      "is, and it has been over quota for eleven days in a row now")),
+        (141.0, ">", "RCPT TO:<carol@example.org>"),
+    ),
+)  # fmt: skip
+
+
+class CannedClient(Client):
+    """Answers from what it was given. `asked` holds every question that is not a look at the overview."""
+
+    def __init__(self, overview: views.OverviewView = OVERVIEW, entries: tuple[views.EntryView, ...] = ENTRIES) -> None:
+        super().__init__(Path("control.sock"))
+        self.seen = overview
+        self.entries = entries
+        self.asked: list[tuple[Any, ...]] = []
+        self.lost = False
+        self.refusal: views.Refusal | None = None
+        self.broken: Exception | None = None
+        self.selection = views.SelectionView(messages=12, recipients=14, newest=48_311, examples=ENTRIES[:3])
+        self.view = MESSAGE
+        self.transcript_view = TRANSCRIPT
+
+    def _reach(self, *asked: Any) -> None:
+        if asked:
+            self.asked.append(asked)
+        if self.lost:
+            raise EngineUnreachable("no engine answers on control.sock")
+        if self.broken is not None:
+            raise self.broken
+        if self.refusal is not None and asked:
+            raise Refused(self.refusal)
+
+    def asks(self, name: str) -> list[tuple[Any, ...]]:
+        """The questions of one name."""
+        return [asked for asked in self.asked if asked[0] == name]
+
+    async def health(self) -> views.HealthView:
+        self._reach()
+        return self.seen.health
+
+    async def overview(self, destinations: int = 50, events: int = 50) -> views.OverviewView:
+        self._reach()
+        return self.seen
+
+    async def queue(self, filter: str = "", sort: str = "id", offset: int = 0, limit: int = 100) -> views.QueueView:
+        self._reach("queue", filter, sort, offset, limit)
+        rows = self.entries[offset : offset + limit]
+        return views.QueueView(total=len(self.entries), offset=offset, rows=rows)
+
+    async def message(self, number: int) -> views.MessageView:
+        self._reach("message", number)
+        return self.view
+
+    async def destinations(
+        self, match: str = "", sort: str = "-waiting", offset: int = 0, limit: int = 100
+    ) -> views.DestinationsView:
+        self._reach("destinations", match, sort, offset, limit)
+        rows = tuple(row for row in self.seen.destinations if match in row.name)
+        return views.DestinationsView(total=len(rows), offset=offset, rows=rows[offset : offset + limit])
+
+    async def destination(self, name: str) -> views.DestinationView:
+        self._reach("destination", name)
+        empty = views.DestinationView(name=name, waiting=0, due=0, held=0, relaying=0)
+        return next((row for row in self.seen.destinations if row.name == name), empty)
+
+    async def relayers(self, ended: int = 0) -> tuple[views.RelayerView, ...]:
+        self._reach("relayers", ended)
+        return self.seen.relayers
+
+    async def transcript(self, relayer: int) -> views.TranscriptView:
+        self._reach("transcript", relayer)
+        return self.transcript_view
+
+    async def hosts(self) -> tuple[views.HostView, ...]:
+        self._reach("hosts")
+        return self.seen.hosts
+
+    async def events(
+        self,
+        *,
+        before: int | None = None,
+        after: int | None = None,
+        message: int | None = None,
+        match: str = "",
+        limit: int = 100,
+    ) -> tuple[views.EventView, ...]:
+        self._reach("events", before, after, match, limit)
+        rows = [row for row in self.seen.events if match in f"{row.recipient} {row.host} {row.text}"]
+        rows = [row for row in rows if (after is None or row.seq > after) and (before is None or row.seq < before)]
+        return tuple(rows[-limit:])
+
+    async def check(self) -> views.ResultView:
+        self._reach("check")
+        return views.ResultView(verb="check", text="checked: 3 connections opened")
+
+    async def preview(self, verb: views.Verb, action: views.Action) -> views.SelectionView:
+        self._reach("preview", verb, action)
+        return self.selection
+
+    async def act(self, verb: views.Verb, action: views.Action) -> views.ResultView:
+        self._reach("act", verb, action)
+        done = self.selection
+        if verb in ("bounce", "drop"):
+            return views.ResultView(
+                verb=verb, text=f"{done.messages} messages will be {verb}{'d' if verb == 'bounce' else 'ped'}",
+                messages=done.messages, recipients=done.recipients, operation=77, undo_until=NOW + 10,
+            )  # fmt: skip
+        return views.ResultView(verb=verb, text=f"{verb}: {done.messages} messages", messages=done.messages)
+
+    async def undo(self, operation: int) -> views.ResultView:
+        self._reach("undo", operation)
+        return views.ResultView(verb="undo", text="12 messages wait again", messages=12)
+
+    async def suspend(self, ask: views.Suspend) -> views.ResultView:
+        self._reach("suspend", ask)
+        return views.ResultView(verb="suspend", text=f"{ask.destination} is suspended")
+
+    async def resume(self, destination: str) -> views.ResultView:
+        self._reach("resume", destination)
+        return views.ResultView(verb="resume", text=f"{destination} goes on")
+
+    async def mark_bad(self, ask: views.MarkBad) -> views.ResultView:
+        self._reach("mark_bad", ask)
+        return views.ResultView(verb="mark-bad", text=f"{ask.host} is marked bad")
+
+    async def mark_good(self, host: str) -> views.ResultView:
+        self._reach("mark_good", host)
+        return views.ResultView(verb="mark-good", text=f"{host} is used again; 2,204 messages are due now")

@@ -1,0 +1,103 @@
+"""What the screen tests share: the app on a canned client at a fixed time, and the comparison of screens."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC
+
+import pytest
+from syrupy.assertion import SnapshotAssertion
+from textual import _wait
+from textual.pilot import Pilot
+from textual.widgets import Input
+
+from console.app import Console
+from tests.screens.canned import NOW, CannedClient
+from tests.screens.svg import ScreenshotExtension
+
+# The pilot waits until the process is at rest, and looks every 20 ms; there are some thousand key presses here.
+_wait.SLEEP_GRANULARITY = 1 / 250
+_wait.SLEEP_IDLE = 1 / 1000
+
+SIZES = {"80x24": (80, 24), "120x40": (120, 40)}
+
+
+class Hand:
+    """An operator at the console: presses keys, and sees what there is when all came to rest."""
+
+    def __init__(self, app: Console, client: CannedClient, pilot: Pilot[None], clock: list[float]) -> None:
+        self.app = app
+        self.client = client
+        self.pilot = pilot
+        self._clock = clock
+
+    async def press(self, *keys: str) -> None:
+        """Press keys, one after the other; the console looks at the engine after each."""
+        for key in keys:
+            await self.pilot.press(key)
+            await self.rest()
+
+    async def type(self, text: str) -> None:
+        """Type a text into the field that has the focus."""
+        field = self.app.screen.focused
+        assert isinstance(field, Input)
+        if not field.selection.is_empty:
+            field.delete_selection()
+        field.insert_text_at_cursor(text)
+        await self.rest()
+
+    async def rest(self) -> None:
+        """Look at the engine once, and let everything be drawn."""
+        await self.app.poll()
+        await self.pilot.pause()
+
+    async def after(self, seconds: float) -> None:
+        """Let time pass."""
+        self._clock[0] += seconds
+        self.app.tick()
+        await self.rest()
+
+    @property
+    def status(self) -> str:
+        """What the status line says."""
+        front = self.app.front
+        assert front is not None
+        return front.query_one("#status").said  # type: ignore[attr-defined, no-any-return]
+
+
+@asynccontextmanager
+async def _at_the_console(
+    client: CannedClient | None = None,
+    size: tuple[int, int] = (120, 40),
+    read_only: bool = False,
+    engine_inside: bool = False,
+) -> AsyncIterator[Hand]:
+    clock = [NOW]
+    client = client or CannedClient()
+    app = Console(
+        client,
+        read_only=read_only,
+        engine_inside=engine_inside,
+        clock=lambda: clock[0],
+        tz=UTC,
+        poll_seconds=None,
+    )
+    async with app.run_test(size=size) as pilot:
+        hand = Hand(app, client, pilot, clock)
+        await hand.rest()
+        yield hand
+
+
+Console_ = Callable[..., AbstractAsyncContextManager[Hand]]
+Do = Callable[[Hand], Awaitable[None]]
+
+
+@pytest.fixture
+def at_the_console() -> Console_:
+    """Open the console on a canned client."""
+    return _at_the_console
+
+
+@pytest.fixture
+def screenshot(snapshot: SnapshotAssertion) -> SnapshotAssertion:
+    """Compare with the SVG of that name in screenshots/; a missing one fails."""
+    return snapshot.use_extension(ScreenshotExtension)

@@ -1,0 +1,255 @@
+"""Acting: what is pointed at is what is acted upon, after a question where one is called for, and told exactly."""
+
+import pytest
+
+from console.screens.dialogs import Dialog, Press
+from engine.control import views
+from tests.screens import canned
+from tests.screens.canned import NOW, CannedClient
+from tests.screens.conftest import Console_, Hand
+
+
+def _dialog(hand: Hand) -> Dialog:
+    assert isinstance(hand.app.screen, Dialog)
+    return hand.app.screen
+
+
+async def test_check_asks_the_engine_at_once_and_says_what_came_of_it(at_the_console: Console_) -> None:
+    async with at_the_console() as hand:
+        await hand.press("c")
+        assert hand.client.asks("check")
+        assert "checked: 3 connections opened" in hand.status
+
+
+async def test_a_single_message_is_retried_without_a_question(at_the_console: Console_) -> None:
+    async with at_the_console() as hand:
+        await hand.press("2", "down", "r")
+        [(_, verb, action)] = hand.client.asks("act")
+        assert (verb, action.filter) == ("retry", "id=48202.1")
+        assert not hand.client.asks("preview")
+
+
+async def test_a_destination_is_retried_only_after_a_question(at_the_console: Console_) -> None:
+    async with at_the_console() as hand:
+        await hand.press("r")
+        [(_, verb, action)] = hand.client.asks("preview")
+        assert (verb, action.filter) == ("retry", "domain=gmail.example")
+        assert not hand.client.asks("act")
+
+
+async def test_cancel_has_the_focus_so_that_enter_does_nothing(at_the_console: Console_) -> None:
+    async with at_the_console() as hand:
+        await hand.press("2", "B")
+        focused = _dialog(hand).focused
+        assert isinstance(focused, Press)
+        assert focused.id == "cancel"
+        await hand.press("enter")
+        assert not hand.client.asks("act")
+        assert "left as it was" in hand.status
+
+
+async def test_what_was_confirmed_is_what_is_done_up_to_the_newest_message_of_the_preview(
+    at_the_console: Console_,
+) -> None:
+    async with at_the_console() as hand:
+        await hand.press("2", "D", "right", "enter")
+        [(_, verb, action)] = hand.client.asks("act")
+        assert (verb, action.filter, action.newest) == ("drop", "id=48201.1", 48_311)
+
+
+async def test_the_reason_typed_goes_with_the_action(at_the_console: Console_) -> None:
+    async with at_the_console() as hand:
+        await hand.press("2", "h", "left")
+        await hand.type("loops")
+        await hand.press("tab", "tab", "enter")
+        [(_, verb, action)] = hand.client.asks("act")
+        assert (verb, action.reason) == ("hold", "loops")
+
+
+async def test_over_the_limit_the_number_must_be_typed(at_the_console: Console_) -> None:
+    client = CannedClient()
+    client.selection = views.SelectionView(messages=2_204, recipients=2_310, newest=9, examples=canned.ENTRIES[:3])
+    async with at_the_console(client) as hand:
+        await hand.press("down", "D", "right", "enter")
+        assert not client.asks("act"), "not without the number"
+        await hand.type("2203")
+        await hand.press("enter", "enter")
+        assert not client.asks("act"), "not with another number"
+        for _ in range(4):
+            await hand.press("backspace")
+        await hand.type("2,204")
+        await hand.press("enter", "enter")
+        [(_, verb, action)] = client.asks("act")
+        assert (verb, action.filter, action.newest) == ("drop", "domain=dead.example", 9)
+
+
+async def test_marks_are_acted_on_before_the_row_pointed_at(at_the_console: Console_) -> None:
+    async with at_the_console() as hand:
+        await hand.press("2", "space", "down", "space", "B")
+        [(_, _, action)] = hand.client.asks("preview")
+        assert action.filter == "id=48201.1,48203.1"
+
+
+async def test_all_that_match_are_named_by_the_filter_and_not_by_the_rows_one_sees(at_the_console: Console_) -> None:
+    async with at_the_console() as hand:
+        await hand.press("2", "slash")
+        await hand.type("state=held")
+        await hand.press("enter", "a", "B")
+        [(_, _, action)] = hand.client.asks("preview")
+        assert action.filter == "state=held"
+
+
+async def test_nothing_is_asked_when_nothing_matches(at_the_console: Console_) -> None:
+    client = CannedClient()
+    client.selection = views.SelectionView(messages=0, recipients=0, newest=0)
+    async with at_the_console(client) as hand:
+        await hand.press("2", "B")
+        assert "nothing matches id=48201.1" in hand.status
+        assert not client.asks("act")
+
+
+async def test_a_bounce_can_be_undone_while_there_is_time(at_the_console: Console_) -> None:
+    async with at_the_console() as hand:
+        await hand.press("2", "B", "right", "enter")
+        assert "12 messages (14 recipients) will be bounced in 10 s, u undoes" in hand.status
+        await hand.after(4)
+        assert "in 6 s, u undoes" in hand.status
+        await hand.press("u")
+        assert hand.client.asks("undo") == [("undo", 77)]
+        assert "12 messages wait again" in hand.status
+
+
+async def test_after_its_time_nothing_can_be_undone(at_the_console: Console_) -> None:
+    async with at_the_console() as hand:
+        await hand.press("2", "B", "right", "enter")
+        await hand.after(11)
+        await hand.press("u")
+        assert not hand.client.asks("undo")
+        assert "nothing that could be taken back" in hand.status
+
+
+async def test_a_refusal_is_told_calmly_with_what_is_allowed(at_the_console: Console_) -> None:
+    client = CannedClient()
+    async with at_the_console(client) as hand:
+        client.refusal = views.Refusal(what="not now", where="check", allowed="once a second")
+        await hand.press("c")
+        assert "check: not now (allowed: once a second)" in hand.status
+        client.refusal = None
+        await hand.press("c")
+        assert "3 connections" in hand.status
+
+
+async def test_suspend_asks_how_long_and_why(at_the_console: Console_) -> None:
+    async with at_the_console() as hand:
+        await hand.press("s")
+        await hand.type("90s")
+        await hand.press("enter")
+        await hand.type("loops")
+        await hand.press("enter")
+        [(_, ask)] = hand.client.asks("suspend")
+        assert ask == views.Suspend(destination="gmail.example", seconds=90, reason="loops")
+
+
+async def test_what_is_no_duration_is_refused_in_the_question(at_the_console: Console_) -> None:
+    async with at_the_console() as hand:
+        await hand.press("s")
+        await hand.type("soon")
+        await hand.press("enter", "enter")
+        assert "write it like 10m, 1h30m or 2d" in _dialog(hand).query_one("#wrong").said  # type: ignore[attr-defined]
+        assert not hand.client.asks("suspend")
+
+
+async def test_mark_bad_offers_the_exchanges_of_a_destination_best_first(at_the_console: Console_) -> None:
+    async with at_the_console() as hand:
+        await hand.press("b", "down", "enter")
+        await hand.type("10m")
+        await hand.press("enter")
+        await hand.type("slow")
+        await hand.press("enter")
+        [(_, ask)] = hand.client.asks("mark_bad")
+        assert ask == views.MarkBad(host="mx2.gmail.example", seconds=600, reason="slow")
+
+
+async def test_mark_good_acts_at_once_and_says_what_it_let_go(at_the_console: Console_) -> None:
+    async with at_the_console() as hand:
+        await hand.press("4", "g")
+        assert hand.client.asks("mark_good") == [("mark_good", "mx1.dead.example")]
+        assert "2,204 messages are due now" in hand.status
+
+
+async def test_resume_ends_the_suspension_of_the_destination_pointed_at(at_the_console: Console_) -> None:
+    async with at_the_console() as hand:
+        await hand.press("down", "down", "down", "S")
+        assert hand.client.asks("resume") == [("resume", "lists.example.net")]
+
+
+@pytest.mark.parametrize(
+    ("line", "asked"),
+    [
+        ("check", ("check",)),
+        ("suspend example.org 1h maintenance",
+         ("suspend", views.Suspend(destination="example.org", seconds=3_600, reason="maintenance"))),
+        ("suspend all 10m racks", ("suspend", views.Suspend(destination="*", seconds=600, reason="racks"))),
+        ("resume all", ("resume", "*")),
+        ("bad mx1.example.org 30m maintenance at night",
+         ("mark_bad", views.MarkBad(host="mx1.example.org", seconds=1_800, reason="maintenance at night"))),
+        ("good mx1.example.org", ("mark_good", "mx1.example.org")),
+        ("mark-good mx1.example.org", ("mark_good", "mx1.example.org")),
+        ("retry domain=example.org state=held",
+         ("preview", "retry", views.Action(filter="domain=example.org state=held"))),
+        ("open 48213.2", ("message", 48_213)),
+    ],
+)  # fmt: skip
+async def test_what_a_key_does_can_be_typed(line: str, asked: tuple[object, ...], at_the_console: Console_) -> None:
+    async with at_the_console() as hand:
+        await hand.press("colon")
+        await hand.type(line)
+        await hand.press("enter")
+        assert asked in hand.client.asked
+
+
+async def test_a_command_that_is_none_can_be_mended(at_the_console: Console_) -> None:
+    async with at_the_console() as hand:
+        await hand.press("colon")
+        await hand.type("flush")
+        await hand.press("enter")
+        front = hand.app.front
+        assert front is not None
+        assert front.has_class("asking")
+        assert "no such command" in front.query_one("#hint").said  # type: ignore[attr-defined]
+        await hand.press("escape")
+        assert not front.has_class("asking")
+
+
+async def test_quit_leaves_at_once_where_the_engine_is_elsewhere(at_the_console: Console_) -> None:
+    async with at_the_console() as hand:
+        await hand.pilot.press("q")
+        await hand.pilot.pause()
+        assert not hand.app.is_running
+
+
+async def test_quit_asks_where_it_would_stop_the_relay(at_the_console: Console_) -> None:
+    async with at_the_console(engine_inside=True) as hand:
+        await hand.press("q")
+        assert hand.app.is_running
+        await hand.press("enter")
+        assert hand.app.is_running, "Cancel has the focus"
+        await hand.press("ctrl+q")
+        await hand.pilot.press("right", "enter")
+        await hand.pilot.pause()
+        assert not hand.app.is_running
+
+
+async def test_ctrl_c_says_how_to_leave_and_does_not(at_the_console: Console_) -> None:
+    async with at_the_console() as hand:
+        await hand.press("ctrl+c")
+        assert "q leaves the console" in hand.status
+        assert hand.app.is_running
+
+
+async def test_the_time_of_an_action_is_not_shown_for_ever(at_the_console: Console_) -> None:
+    async with at_the_console() as hand:
+        await hand.press("c")
+        await hand.after(31)
+        assert "checked" not in hand.status
+        assert hand.app.moment.now == NOW + 31
