@@ -8,6 +8,7 @@ its bounce, never neither.
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 
 from msgspec.structs import replace
 
@@ -20,7 +21,9 @@ from engine.queue.queue import (
     ClaimedEntry,
     EntryResult,
     NewMessage,
+    NotRunning,
     Queue,
+    QueueBusy,
     QueueError,
     QueueFull,
     Settlement,
@@ -29,7 +32,7 @@ from engine.retry import RetrySchedule
 
 log = logging.getLogger(__name__)
 
-_FULL_DISK_PAUSE = 2.0  # seconds between tries to record a result while the disk is full
+_STORE_PAUSE = 2.0  # seconds between tries to record a result while the store is full or busy
 
 
 class AttemptManager:
@@ -48,9 +51,36 @@ class AttemptManager:
     async def report(self, claim: Claim, outcomes: Sequence[Outcome]) -> None:
         """Record what became of each recipient of a claim, in the order of its entries.
 
-        A full disk is waited for: the peer has the message, so a result that is not recorded would send it again.
-        Raises QueueBroken.
+        Where the peer has taken the message, a store that is full or busy is waited for: a result that is not recorded
+        would send it again. Otherwise nothing is lost by trying again later. Raises QueueError.
         """
+        is_with_peer = any(outcome.kind == "delivered" or outcome.may_duplicate for outcome in outcomes)
+        settlement = await self._decide(claim, outcomes)
+        while True:
+            try:
+                return await self._queue.settle(settlement)
+            except NotRunning as error:
+                log.warning("message %d: its result comes too late: %s", claim.message, error)
+                return None
+            except (QueueFull, QueueBusy) as error:
+                if not is_with_peer:
+                    raise
+                log.error("message %d: its result waits to be recorded: %s", claim.message, error)
+                await asyncio.sleep(_STORE_PAUSE)
+
+    async def no_connection(self, claims: Sequence[Claim], outcome: Outcome) -> None:
+        """Record that no exchange could be reached for these claims: one outcome for all."""
+        for claim in claims:
+            await self.report(claim, [outcome] * len(claim.entries))
+
+    async def give_up(self, claim: Claim) -> None:
+        """Return to its sender a claim that has expired or that an operator ordered bounced. Raises QueueError."""
+        settlement = await self._decide(claim, [self._last_word(entry) for entry in claim.entries])
+        with suppress(NotRunning):
+            await self._queue.settle(settlement)
+
+    async def _decide(self, claim: Claim, outcomes: Sequence[Outcome]) -> Settlement:
+        """What an outcome means for each recipient, and the bounce it calls for."""
         now = self._clock.now()
         results: list[EntryResult] = []
         failed: list[dsn.Failed] = []
@@ -65,19 +95,7 @@ class AttemptManager:
             results.append(EntryResult(number=entry.number, attempt=entry.attempt, outcome=outcome, due=due))
             events.append(self._event(claim, entry, outcome, now))
         bounce = await self._bounce(claim, failed, now) if failed else None
-        await self._settle(
-            Settlement(message=claim.message, results=tuple(results), bounce=bounce, events=tuple(events))
-        )
-
-    async def no_connection(self, claims: Sequence[Claim], outcome: Outcome) -> None:
-        """Record that no exchange could be reached for these claims: one outcome for all."""
-        for claim in claims:
-            await self.report(claim, [outcome] * len(claim.entries))
-
-    async def give_up(self, claims: Sequence[Claim]) -> None:
-        """Return to their senders claims that have expired or that an operator ordered bounced."""
-        for claim in claims:
-            await self.report(claim, [self._last_word(entry) for entry in claim.entries])
+        return Settlement(message=claim.message, results=tuple(results), bounce=bounce, events=tuple(events))
 
     def _in_the_end(self, claim: Claim, outcome: Outcome, now: float) -> Outcome:
         """A transient failure of a message that is out of time is for good (RFC 5321 4.5.4.1)."""
@@ -126,15 +144,13 @@ class AttemptManager:
             log.warning("message %d: returned without its headers: %s", claim.message, error)
             content = b""
         original = dsn.Original(message=claim.message, sender=claim.sender, arrived=claim.arrived, content=content)
-        return dsn.bounce(original, failed, hostname=self._hostname, now=now)
-
-    async def _settle(self, settlement: Settlement) -> None:
-        while True:
-            try:
-                return await self._queue.settle(settlement)
-            except QueueFull:
-                log.error("message %d: the disk is full, its result waits to be recorded", settlement.message)
-                await asyncio.sleep(_FULL_DISK_PAUSE)
+        try:
+            return dsn.bounce(original, failed, hostname=self._hostname, now=now)
+        except Exception:
+            # Recording a result must not fail for the words in it: tell the sender in the plainest words instead.
+            log.exception("message %d: its bounce cannot be written as it should", claim.message)
+            plain = [dsn.plainly(each) for each in failed]
+            return dsn.bounce(replace(original, content=b""), plain, hostname=self._hostname, now=now)
 
 
 def _expired(last: Outcome) -> Outcome:

@@ -143,7 +143,11 @@ class Retry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Route(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[[route]]`: the host that takes a domain's mail instead of its mail exchanges; domain "*": all other mail."""
+    """`[[route]]`: the host that takes a domain's mail instead of its mail exchanges; domain "*": all other mail.
+
+    A password is given only under TLS and to a host whose certificate is right; `ca_file` holds the authorities (PEM)
+    to trust instead of the system's.
+    """
 
     domain: str
     host: str
@@ -151,6 +155,7 @@ class Route(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     tls: Tls = "opportunistic"
     username: str = ""
     password_file: Path | None = None
+    ca_file: Path | None = None
 
 
 class Events(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -230,6 +235,7 @@ _READERS: Mapping[type[Struct], Mapping[str, values.Reader]] = {
         "tls": values.tls,
         "username": values.text,
         "password_file": values.readable_file,
+        "ca_file": values.readable_file,
     },
     Events: {"kept": values.count},
     Control: {"group": values.group},

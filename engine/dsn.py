@@ -96,21 +96,29 @@ def _for_programs(original: Original, failed: Sequence[Failed], hostname: str, n
     groups = [_fields(("Reporting-MTA", f"dns; {hostname}"), ("Arrival-Date", _date(original.arrived)))]
     for each in failed:
         outcome = each.outcome
-        kind = "rfc822" if each.recipient.isascii() else "utf-8"  # RFC 6533 3
+        recipient = clean(each.recipient, 320)
+        final = f"rfc822; {recipient}" if recipient.isascii() else f"utf-8; {_xtext(recipient)}"
         said = f"smtp; {outcome.line}" if outcome.code else f"X-smarthost; {outcome.line}"
         fields = [
-            ("Final-Recipient", f"{kind}; {clean(each.recipient, 320)}"),
+            ("Final-Recipient", final),
             ("Action", "failed"),
             ("Status", status(outcome)),
         ]
         if outcome.host and outcome.code:
-            fields.append(("Remote-MTA", f"dns; {_ascii(outcome.host)}"))
-        fields += [("Diagnostic-Code", _ascii(said)), ("Last-Attempt-Date", _date(now))]
+            fields.append(("Remote-MTA", f"dns; {outcome.host}"))
+        fields += [("Diagnostic-Code", said), ("Last-Attempt-Date", _date(now))]
         groups.append(_fields(*fields))
     part = MIMEBase("message", "delivery-status")
     for group in groups:
         part.attach(group)
     return part
+
+
+def plainly(failed: Failed) -> Failed:
+    """The same failure in words that nothing can be wrong with."""
+    outcome = failed.outcome
+    plain = Outcome(kind="permanent", code=outcome.code, enhanced=status(outcome), text="see the relay's log")
+    return Failed(recipient=_xtext(clean(failed.recipient, 320)), outcome=plain)
 
 
 def status(outcome: Outcome) -> str:
@@ -125,8 +133,13 @@ def status(outcome: Outcome) -> str:
 def _fields(*fields: tuple[str, str]) -> Message:
     group = Message(policy=email.policy.compat32)
     for name, value in fields:
-        group[name] = value
+        group[name] = _ascii(value)
     return group
+
+
+def _xtext(address: str) -> str:
+    """An internationalised address in ASCII (RFC 6533 3, utf-8-addr-xtext)."""
+    return "".join(char if char.isascii() and char not in "\\+=" else f"\\x{{{ord(char):X}}}" for char in address)
 
 
 def _headers_of(content: bytes) -> str:

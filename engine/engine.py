@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import random
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -50,14 +51,20 @@ class CannotStart(Exception):
 class Engine:
     """The whole relay on one event loop. `start` raises SpoolOwned and CannotStart; then nothing is left open.
 
-    Clock and dialler may be passed in by tests.
+    Clock, dialler and the source of chance may be passed in by tests.
     """
 
-    def __init__(self, settings: Settings, *, clock: Clock | None = None, dialler: Dialler | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        clock: Clock | None = None,
+        dialler: Dialler | None = None,
+        draw: random.Random | None = None,
+    ) -> None:
         self._settings = settings
         self._clock = clock or SystemClock()
         self._exit = AsyncExitStack()
-        self._fault = ""
         self._running: asyncio.Task[None] | None = None
         spool = self._spool = Spool(settings.spool, group=settings.control.group)
         delivery = settings.delivery
@@ -76,8 +83,9 @@ class Engine:
             own_names=(settings.hostname,),
             bad_mx_timeout=delivery.bad_mx_timeout,
             fallback_to_domain=delivery.fallback_to_domain,
+            draw=draw,
         )
-        schedule = RetrySchedule(settings.retry.schedule)
+        schedule = RetrySchedule(settings.retry.schedule, draw)
         attempts = AttemptManager(self.queue, schedule, self._clock, hostname=settings.hostname)
         parts = Parts(
             queue=self.queue,
@@ -106,7 +114,7 @@ class Engine:
     @property
     def trouble(self) -> str:
         """Why the engine is not well, or ""."""
-        return self.queue.broken or self._fault or self.smarthost.trouble
+        return self.queue.broken or self.smarthost.trouble
 
     async def start(self) -> None:
         """Take the spool, recover what was interrupted, open the doors; the one for new mail last."""
@@ -132,7 +140,7 @@ class Engine:
             )
             await control.start()
             opening.push_async_callback(control.stop)
-            self._running = asyncio.create_task(self._keep_running(), name="smarthost")
+            self._running = asyncio.create_task(self.smarthost.run(), name="smarthost")
             opening.push_async_callback(self._stop_sending)
             if self._settings.intake.drop.enabled:
                 await self.drop.start()
@@ -151,18 +159,8 @@ class Engine:
             self._running.cancel()
             with suppress(asyncio.CancelledError):
                 await self._running
-        if not self.queue.broken:
+        with suppress(QueueError):  # a full or broken store is no reason not to stop
             await self.queue.record(Event(at=self._clock.now(), kind="stopped"))
-
-    async def _keep_running(self) -> None:
-        """A fault in the check is shown and logged; mail goes on at the next one."""
-        while not self.smarthost.draining:
-            try:
-                await self.smarthost.run()
-            except Exception as error:
-                log.exception("the check failed")
-                self._fault = f"fault in the check: {type(error).__name__}"
-                await asyncio.sleep(self._settings.delivery.check_interval)
 
     def _relay(self, started: float) -> Relay:
         return Relay(

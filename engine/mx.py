@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import ipaddress
 import random
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from itertools import chain, zip_longest
 from typing import Protocol, cast
 
@@ -33,7 +33,7 @@ from engine.lookups import (
     text_of,
 )
 from engine.outcome import Outcome
-from engine.queue.queue import Mark
+from engine.queue.queue import Mark, QueueError
 from engine.text import clean
 
 __all__ = [
@@ -55,6 +55,7 @@ MAXIMUM_CHAIN = 3  # canonical names followed, unless told otherwise
 MOST_EXCHANGES = 20  # of one domain, and addresses of one host: what is beyond is not tried
 
 _ENDED_KEPT = 10_000  # hosts whose ended mark is still in the store
+_SWEPT_OVER = 1000  # marks; with fewer, ended ones wait until they are met
 
 
 class NullMX(MXError):
@@ -103,7 +104,7 @@ class MarkStore(Protocol):
     """Where marks outlive a restart: the queue."""
 
     async def marks(self) -> tuple[Mark, ...]:
-        """All marks kept, ended ones too."""
+        """All marks kept, those too that ended not long ago."""
         ...
 
     async def save_mark(self, mark: Mark) -> None:
@@ -142,6 +143,7 @@ class MXCalculator:
         self._draw = draw or random.Random()
         self._marks: dict[str, Mark] = {}
         self._ended: dict[str, None] = {}  # hosts, oldest first
+        self._left_by_sweep = 0
         self._marking = asyncio.Lock()
 
     # -- which hosts --------------------------------------------------------------------------------------------------
@@ -212,7 +214,8 @@ class MXCalculator:
     ) -> Mark:
         """Mark a host bad for `seconds` (None: `bad_mx_timeout`); the mark is on disk when this returns.
 
-        Gives the mark in force: the engine leaves a mark that an operator made as it is.
+        Gives the mark in force: the engine leaves a mark that an operator made as it is. Raises QueueError, and
+        leaves all as it was, when the store cannot keep it.
         """
         host = _host(host)
         async with self._marking:
@@ -228,15 +231,18 @@ class MXCalculator:
                 reason=clean(reason),
                 last=last or (before.last if before else None),
             )
-            self._marks[host] = mark
-            self._ended.pop(host, None)
-            await self._store.save_mark(mark)
+            with self._unless_refused(host):
+                self._marks[host] = mark
+                self._ended.pop(host, None)
+                await self._store.save_mark(mark)
+            self._sweep()
             return mark
 
     async def mark_good(self, host: str, *, by: str = ENGINE) -> int:
         """End a host's mark; give the number of entries that this made due.
 
         Does nothing where there is no mark, and nothing when the engine meets a mark that an operator made.
+        Raises QueueError, and leaves all as it was, when the store cannot do it.
         """
         host = _host(host)
         if host not in self._marks and host not in self._ended:
@@ -247,9 +253,10 @@ class MXCalculator:
                 return 0
             if mark is None and host not in self._ended:
                 return 0
-            self._marks.pop(host, None)
-            self._ended.pop(host, None)
-            return await self._store.remove_mark(host, by)
+            with self._unless_refused(host):
+                self._marks.pop(host, None)
+                self._ended.pop(host, None)
+                return await self._store.remove_mark(host, by)
 
     def mark(self, host: str) -> Mark | None:
         """The mark in force on a host. A mark whose time has come is forgotten when met."""
@@ -268,6 +275,27 @@ class MXCalculator:
     def marks(self) -> tuple[Mark, ...]:
         """The marks in force, the first to end first."""
         return tuple(sorted(filter(None, map(self.mark, list(self._marks))), key=lambda mark: (mark.until, mark.host)))
+
+    @contextlib.contextmanager
+    def _unless_refused(self, host: str) -> Iterator[None]:
+        """A change of a host's mark holds at once, for others look meanwhile, but not if the store refuses it."""
+        mark, had_ended = self._marks.get(host), host in self._ended
+        try:
+            yield
+        except QueueError:
+            self._marks.pop(host, None)
+            if mark is not None:
+                self._marks[host] = mark
+            if had_ended:
+                self._ended[host] = None
+            raise
+
+    def _sweep(self) -> None:
+        """Now and then, let go the ended marks of hosts that nobody asks for any more."""
+        if len(self._marks) > max(_SWEPT_OVER, 2 * self._left_by_sweep):
+            for host in list(self._marks):
+                self.mark(host)
+            self._left_by_sweep = len(self._marks)
 
     # -- how ----------------------------------------------------------------------------------------------------------
 

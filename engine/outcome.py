@@ -10,7 +10,7 @@ from engine.text import clean
 Kind = Literal["delivered", "transient", "permanent"]
 
 # RFC 3463 2: class "." subject "." detail, the class the same as the reply's.
-_ENHANCED = re.compile(r"^([245])\.(\d{1,3})\.(\d{1,3})(?=\s|$)")
+_ENHANCED = re.compile(r"^([245])\.(\d{1,3})\.(\d{1,3})(?=\s|$)", re.ASCII)
 
 
 class Outcome(Struct, frozen=True, kw_only=True):

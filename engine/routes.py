@@ -18,7 +18,8 @@ class Target(Struct, frozen=True, kw_only=True):
     """One place to try: an address of a host, and how to speak to it.
 
     `tls`: "none" never asks for it, "opportunistic" takes it when offered and goes on without, "required" sends
-    nothing without it. A password is sent under TLS only.
+    nothing without it. A password is sent under TLS only, to a host whose certificate is right by the system's
+    authorities or those of `ca_file`.
     """
 
     host: str
@@ -27,6 +28,7 @@ class Target(Struct, frozen=True, kw_only=True):
     tls: Literal["none", "opportunistic", "required"] = "opportunistic"
     username: str = ""
     password: str = ""
+    ca_file: Path | None = None
 
 
 class Way(Struct, frozen=True, kw_only=True):
@@ -59,7 +61,8 @@ class Router:
             return Way(destination=destination, exchanges=tuple(exchanges))
         mark = self._mx.mark(route.host)
         if mark is not None and mark.by != ENGINE:
-            raise AllMarkedBad(f"{route.host} is marked bad by {mark.by} ({mark.reason})", until=mark.until)
+            why = f"{route.host} is marked bad by {mark.by} ({mark.reason})"
+            raise AllMarkedBad(why, until=mark.until, hosts=(route.host,))
         upstream = Exchange(host=route.host, preference=0, mark=mark)
         return Way(destination=destination, exchanges=(upstream,), route=route)
 
@@ -76,6 +79,7 @@ class Router:
                     tls=way.route.tls,
                     username=way.route.username,
                     password=self._passwords.get(way.route.domain, ""),
+                    ca_file=way.route.ca_file,
                 )
 
     async def _addresses(self, host: str) -> list[str]:

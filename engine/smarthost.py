@@ -25,6 +25,7 @@ BATCH = 10  # messages claimed at a time: few are held back by a slow peer, one 
 OVERDUE_AT_ONCE = 100
 ENDED_KEPT = 100  # relayers whose transcript can still be read
 FAILURES_KEPT = 10_000  # destinations whose failures in a row are remembered
+PAUSE = 30.0  # seconds; for a destination that took mail and then hung up
 LONGEST_BLOCK = 900.0  # seconds; a destination that cannot be reached is tried again at least this often
 
 
@@ -81,6 +82,8 @@ class SmartHost:
         self._failures: OrderedDict[str, int] = OrderedDict()
         self._woken = asyncio.Event()
         self._checking = asyncio.Lock()
+        self._checks: set[asyncio.Task[Check]] = set()
+        self._stranded: list[Claim] = []
         self._last_id = 0
 
     @property
@@ -97,16 +100,16 @@ class SmartHost:
         while not self.draining:
             self._woken.clear()
             due: float | None = None
+            self.trouble = ""
             try:
                 await self.check_state()
                 due = await self._queue.next_due()
-                self.trouble = ""
-            except QueueBroken as error:
-                self.trouble = str(error)
-                log.error("the queue is broken: %s", error)
             except QueueError as error:
                 self.trouble = str(error)
-                log.warning("check failed: %s", error)
+                log.error("check failed: %s", error)
+            except Exception as error:
+                self.trouble = f"fault in the check: {type(error).__name__}"
+                log.exception("fault in the check")
             now = self._clock.now()
             # What is due and was not taken waits for a connection: the end of one wakes us, not its time.
             at = now + self._check_interval
@@ -118,9 +121,16 @@ class SmartHost:
 
         Returns once they are opened; the handle completes when they have ended. Raises QueueError.
         """
+        # A task of its own: whoever asked may lose patience, but claims under way must get their relayer.
+        check = asyncio.create_task(self._check(), name="check")
+        self._checks.add(check)
+        check.add_done_callback(self._checks.discard)
+        return await asyncio.shield(check)
+
+    async def _check(self) -> Check:
         relayers: list[ManagedRelayer] = []
         async with self._checking:
-            await self._attempts.give_up(await self._queue.overdue(OVERDUE_AT_ONCE))
+            await self._tidy()
             while not self.draining and (room := self.max_connections - len(self._live)) > 0:
                 destinations = await self._queue.due_destinations(room, without=self._satisfied())
                 opened = [relayer for name in destinations if (relayer := await self._open(name))]
@@ -133,8 +143,9 @@ class SmartHost:
         """Open nothing more, let each relayer end its message, and stop those that have not after `seconds`."""
         self.draining = True
         self.wake()
-        async with self._checking:
-            tasks = list(self._live.values())
+        if self._checks:
+            await asyncio.wait(self._checks, timeout=seconds)
+        tasks = list(self._live.values())
         for relayer in list(self._live):
             relayer.leave()
         if tasks:
@@ -157,15 +168,29 @@ class SmartHost:
                 return []
         return await self._queue.claim(relayer.destination, min(BATCH, room), relayer.id)
 
-    def established(self, relayer: ManagedRelayer) -> None:
-        """The destination can be reached: it may have further connections now."""
-        self._failures.pop(relayer.destination, None)
+    def established(self) -> None:
+        """A destination can be reached: it may have further connections now."""
         self.wake()
 
-    async def unreachable(self, relayer: ManagedRelayer, outcome: Outcome, until: float | None) -> None:
-        """Leave a destination alone for a while: longer with each failure in a row."""
+    def delivered(self, relayer: ManagedRelayer) -> None:
+        """The destination takes mail: what failed before counts no more."""
+        self._failures.pop(relayer.destination, None)
+
+    def stranded(self, claims: list[Claim]) -> None:
+        """Keep claims that the store would not take back, and offer them again at each check."""
+        self._stranded += claims
+
+    async def unreachable(
+        self, relayer: ManagedRelayer, outcome: Outcome, *, until: float | None = None, pause: bool = False
+    ) -> None:
+        """Leave a destination alone for a while: longer with each failure in a row, briefly where it did take mail."""
         name, now = relayer.destination, self._clock.now()
-        if until is None:
+        if until is not None:
+            # Not longer than this, whatever a mark says: it may be ended, and the MX may have changed.
+            until = min(until, now + LONGEST_BLOCK)
+        elif pause:
+            until = now + PAUSE
+        else:
             failures = self._failures.pop(name, 0) + 1
             self._failures[name] = failures
             while len(self._failures) > FAILURES_KEPT:
@@ -175,6 +200,50 @@ class SmartHost:
         await self._queue.record(
             Event(at=now, kind="unreachable", destination=name, host=outcome.host, outcome=outcome)
         )
+
+    # -- what is left over ----------------------------------------------------------------------------------------
+
+    async def _tidy(self) -> None:
+        """Give back what was stranded, and give up on what is overdue.
+
+        A bounce that finds no room must not keep the rest of the mail from going, which is what makes room.
+        """
+        stranded, self._stranded = self._stranded, []
+        overdue: list[Claim] = []
+        try:
+            if stranded:
+                await self._queue.put_back(stranded, "the store would not take it back before")
+                stranded = []
+            overdue = await self._queue.overdue(OVERDUE_AT_ONCE)
+            if len(overdue) == OVERDUE_AT_ONCE:
+                self.wake()
+            for claim in list(overdue):
+                await self._give_up(claim)
+                overdue.remove(claim)
+        except QueueBroken:
+            raise
+        except QueueError as error:
+            self.trouble = str(error)
+            log.error("what is overdue has to wait: %s", error)
+        finally:
+            await self._give_back([*stranded, *overdue])
+
+    async def _give_up(self, claim: Claim) -> None:
+        try:
+            await self._attempts.give_up(claim)
+        except QueueError:
+            raise
+        except Exception as error:
+            log.exception("message %d cannot be given up", claim.message)
+            await self._queue.set_aside(claim, f"it cannot be returned: {type(error).__name__}")
+
+    async def _give_back(self, claims: list[Claim]) -> None:
+        if not claims:
+            return
+        try:
+            await self._queue.put_back(claims, "could not be given up")
+        except QueueError:
+            self._stranded += claims
 
     # -- opening --------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from console.commands.columns import Column
-from console.format import Moment, age, brief, countdown, duration, plural, rate, size
+from console.format import Moment, age, countdown, duration, plural, rate, size, span
 from engine.control import views
 
 WIDE = 110  # from this width on there is room for more columns
@@ -101,7 +101,7 @@ def relayer_row(row: views.RelayerView, moment: Moment) -> list[str]:
         ago = f"{age(moment.now - row.ended)} ago"
         return [str(row.id), host, "ended", ago, done, row.tls or "-", f"{row.destination}: {row.result}"]
     phase = f"{row.phase} (stalling)" if row.stalling else row.phase
-    time_in = brief(moment.now - row.phase_since)
+    time_in = span(moment.now - row.phase_since)
     return [str(row.id), host, phase, time_in, done, row.tls or "-", row.destination]
 
 
@@ -211,7 +211,7 @@ def _attempt(one: views.AttemptView, moment: Moment) -> str:
     place = " ".join(filter(None, (one.outcome.host, one.outcome.phase)))
     said = f"{one.outcome.kind}  {one.outcome.line}{f'  ({place})' if place else ''}"
     twice = "  may have been taken by the peer all the same" if one.outcome.may_duplicate else ""
-    return f"{began}  {brief(one.ended - one.started)}  {said}{twice}"
+    return f"{began}  {span(one.ended - one.started)}  {said}{twice}"
 
 
 def _in(seconds: float) -> str:

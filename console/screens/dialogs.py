@@ -72,6 +72,9 @@ class Dialog(ModalScreen[dict[str, str] | None]):
 
     BINDINGS = [  # noqa: RUF012
         Binding("escape", "cancel", show=False),
+        # Before any field sees them: keys typed ahead over a slow line must land in the field the tab leads to.
+        Binding("tab", "app.focus_next", show=False, priority=True),
+        Binding("shift+tab", "app.focus_previous", show=False, priority=True),
         Binding("right,down", "app.focus_next", show=False),
         Binding("left,up", "app.focus_previous", show=False),
         Binding("ctrl+c,super+c", "cancel", show=False),

@@ -6,7 +6,6 @@ still answers for when it is stopped is put back untried.
 
 import asyncio
 import logging
-from collections.abc import Awaitable
 from typing import Protocol
 
 from msgspec.structs import replace
@@ -25,6 +24,7 @@ from engine.routes import Router, Target, Way
 log = logging.getLogger(__name__)
 
 _STALLS_AFTER = 20.0  # seconds in one phase; an exchange that is well answers in a few
+_LAST_SECONDS = 10.0  # for writing down what a relayer leaves behind
 
 
 class Manager(Protocol):
@@ -34,12 +34,25 @@ class Manager(Protocol):
         """Further messages for a relayer that has carried all it had; [] ends it."""
         ...
 
-    def established(self, relayer: "ManagedRelayer") -> None:
-        """The relayer's exchange has answered."""
+    def established(self) -> None:
+        """A relayer's exchange has answered."""
         ...
 
-    async def unreachable(self, relayer: "ManagedRelayer", outcome: Outcome, until: float | None) -> None:
-        """No session could be had for the relayer's destination; `until`: not before then, where that is known."""
+    def delivered(self, relayer: "ManagedRelayer") -> None:
+        """The relayer's exchange has taken a message."""
+        ...
+
+    async def unreachable(
+        self, relayer: "ManagedRelayer", outcome: Outcome, *, until: float | None = None, pause: bool = False
+    ) -> None:
+        """No session could be had for the relayer's destination, or it broke: leave it alone for a while.
+
+        `until`: not before then, where that is known; `pause`: only briefly, since it did take mail.
+        """
+        ...
+
+    def stranded(self, claims: list[Claim]) -> None:
+        """These could neither be settled nor put back, because the store would not."""
         ...
 
 
@@ -100,6 +113,10 @@ class ManagedRelayer:
         self._leaving = False
         self._session: Session | None = None
         self._sending: Claim | None = None
+        self._outcomes: list[Outcome] | None = None  # of what is being sent, until they are recorded
+        self._last: Outcome | None = None
+        self._has_delivered = False
+        self._fault: Outcome | None = None
 
     @property
     def stalling(self) -> bool:
@@ -117,12 +134,19 @@ class ManagedRelayer:
         except QueueBroken as error:
             self.result = f"the queue is broken: {error}"
             raise
+        except QueueError as error:
+            # Nothing the peer has taken is concerned (see AttemptManager.report): it goes back untried.
+            self._outcomes, self._sending = None, None
+            self._fault = Outcome.transient(f"not recorded: {error}", enhanced="4.3.1")
+            self.result = self._fault.text
         except asyncio.CancelledError:
             self.result = "stopped"
             raise
         except Exception as error:
+            # A fault of ours must neither strand what this relayer answers for nor repeat itself without a pause.
             log.exception("relayer %d to %s", self.id, self.destination)
-            self.result = f"fault: {type(error).__name__}"
+            self._fault = Outcome.transient(f"fault in the relay: {type(error).__name__}", enhanced="4.3.0")
+            self.result = self._fault.text
         finally:
             await self._leave_nothing_behind()
             self._enter("ended")
@@ -137,7 +161,7 @@ class ManagedRelayer:
             await self._parts.queue.note_destination(self.destination, sorted(error.hosts))
             self.result = error.outcome.text
             await self._put_back(error.outcome.text)
-            await self._manager.unreachable(self, error.outcome, error.until)
+            await self._manager.unreachable(self, error.outcome, until=error.until)
             return
         except MXError as error:
             await self._no_way(error.outcome)
@@ -148,7 +172,6 @@ class ManagedRelayer:
         session = await self._open(way)
         if session is None:
             return
-        self._session = session
         try:
             await self._carry(session)
             await session.quit()
@@ -168,12 +191,34 @@ class ManagedRelayer:
             self._take(await self._manager.more(self))
 
     async def _open(self, way: Way) -> Session | None:
-        """Try every exchange, and every address of each, in order, until one gives us a session (RFC 5321 5.1)."""
+        """Try to get a session, for as long as one attempt may take. None: it has been reported that there is none."""
+        bound = self._parts.timeouts.attempt
+        try:
+            async with asyncio.timeout(bound):
+                found = await self._try_all(way)
+        except TimeoutError:
+            found = Outcome.transient(f"no session within {bound:.0f} s", enhanced="4.4.1", host=self.host)
+        if isinstance(found, Session):
+            return found
+        if found is not None and found.kind == "permanent":
+            await self._no_way(found)
+        elif found is not None:
+            await self._no_connection(found)
+        return None
+
+    async def _try_all(self, way: Way) -> Session | Outcome | None:
+        """Try every exchange, and every address of each, in order, until one gives us a session (RFC 5321 5.1).
+
+        Gives why there is none: permanent only where DNS says of every exchange that it has no address; None when we
+        are to leave.
+        """
         last: Outcome | None = None
+        nowhere = True
         for exchange in way.exchanges:
             reached = False
             try:
                 async for target in self._parts.router.targets(way, exchange):
+                    nowhere = False
                     try:
                         session = await self._open_target(target)
                     except SessionError as error:
@@ -187,25 +232,25 @@ class ManagedRelayer:
                         return None
             except MXError as error:
                 last = error.outcome
-                self.transcript.add("=", f"{exchange.host}: {error.outcome.line}")
+                nowhere = nowhere and last.kind == "permanent"
+                self.transcript.add("=", f"{exchange.host}: {last.line}")
                 continue
             if not reached and last is not None:
                 await self._parts.mx.mark_bad(exchange.host, reason=last.text, last=last)
         outcome = last or Outcome.transient("no exchange has an address", enhanced="4.4.4")
-        await self._no_connection(_transient(outcome))
-        return None
+        return outcome if nowhere else _transient(outcome)
 
     async def _open_target(self, target: Target) -> Session:
         """Open a session; where opportunistic TLS breaks, once more without it (RFC 7435 4)."""
         self.host, self.address, self.port = target.host, target.address, target.port
-        session = self._session_with(target)
+        session = self._session = self._session_with(target)
         try:
             await session.open(self._parts.dialler)
         except TlsBroken:
             if target.tls == "required":
                 raise
             self.transcript.add("=", "TLS broke: once more without it")
-            session = self._session_with(_without_tls(target))
+            session = self._session = self._session_with(replace(target, tls="none"))
             await session.open(self._parts.dialler)
         self.tls = session.tls
         return session
@@ -222,7 +267,7 @@ class ManagedRelayer:
 
     def _establish(self) -> None:
         self.is_established = True
-        self._manager.established(self)
+        self._manager.established()
 
     async def _no_connection(self, outcome: Outcome) -> None:
         self.result = outcome.line
@@ -230,22 +275,29 @@ class ManagedRelayer:
         await self._parts.attempts.no_connection(claims, outcome)
         for claim in claims:
             self._settled(claim)
-        await self._manager.unreachable(self, outcome, None)
+        await self._manager.unreachable(self, outcome)
 
     # -- the messages ---------------------------------------------------------------------------------------------
 
     async def _carry(self, session: Session) -> None:
         while self.answers_for:
             for claim in list(self.answers_for.values()):
-                if self._leaving or not session.usable:
-                    self.result = "left" if self._leaving else "connection lost"
+                if self._leaving:
+                    self.result = "left"
                     return
                 await self._send(session, claim)
-            if not session.usable:
-                self.result = "connection lost"
-                return
+                if not session.usable:
+                    await self._hung_up()
+                    return
             self._take(await self._manager.more(self))
         self.result = f"{self.done} sent"
+
+    async def _hung_up(self) -> None:
+        """The peer ended the session: what is left is not pressed upon it at once, or we would be listed for it."""
+        self.result = self._last.line if self._last else "connection lost"
+        outcome = self._last or Outcome.transient("connection lost", host=self.host)
+        await self._put_back(self.result)
+        await self._manager.unreachable(self, _transient(outcome), pause=self._has_delivered)
 
     async def _send(self, session: Session, claim: Claim) -> None:
         try:
@@ -264,9 +316,14 @@ class ManagedRelayer:
             smtputf8=claim.smtputf8,
         )
         self._sending = claim
-        outcomes = await self._within_bounds(session, mail)
+        self._outcomes = None
+        self._outcomes = await self._within_bounds(session, mail)
+        self._last = self._outcomes[-1]
+        if any(outcome.kind == "delivered" for outcome in self._outcomes) and not self._has_delivered:
+            self._has_delivered = True
+            self._manager.delivered(self)
+        await self._report(claim, self._outcomes)
         self._sending = None
-        await self._report(claim, outcomes)
 
     async def _within_bounds(self, session: Session, mail: Mail) -> list[Outcome]:
         """Every phase has its time-out; a peer that drips just within each of them has this one."""
@@ -305,28 +362,45 @@ class ManagedRelayer:
     # -- the end --------------------------------------------------------------------------------------------------
 
     async def _leave_nothing_behind(self) -> None:
-        """Settle or put back what is still ours. Should this fail too, the queue recovers it at its next start."""
-        sending, session = self._sending, self._session
+        """Settle or put back what is still ours, and hand to the manager what the store would not take."""
+        if self._session is not None:
+            self._session.close()
         try:
-            if sending is not None and session is not None and session.dotted:
-                # The peer may have it already: that belongs on the record, unlike a message that was never sent.
-                cut = self._cut_off(session, "stopped while waiting for the reply to the final dot")
-                await self._bounded(self._report(sending, [cut] * len(sending.entries)))
-            await self._bounded(self._put_back(self.result or "connection lost"))
+            async with asyncio.timeout(_LAST_SECONDS):
+                await self._settle_what_was_sent()
+                await self._put_back(self.result or "connection lost")
+                if self._fault is not None:
+                    await self._manager.unreachable(self, self._fault)
         except (QueueError, TimeoutError) as error:
-            log.warning("relayer %d leaves %d messages to recovery: %s", self.id, len(self.answers_for), error)
+            log.warning("relayer %d could not give back %d messages: %s", self.id, len(self.answers_for), error)
+            self._manager.stranded(list(self.answers_for.values()))
+
+    async def _settle_what_was_sent(self) -> None:
+        """A result in hand is recorded; one that is missing after the final dot may be a duplicate, and says so.
+
+        What cannot be recorded is left `relaying`, for the queue to recover at its next start: putting it back would
+        strike from the record that the peer may have it.
+        """
+        sending, session, outcomes = self._sending, self._session, self._outcomes
+        if sending is None or session is None:
+            return
+        if outcomes is None and session.dotted:
+            outcomes = [self._cut_off(session, "stopped while waiting for the reply to the final dot")]
+        elif outcomes is None and self._fault is not None:
+            outcomes = [self._fault]
+        if outcomes is None:
+            return  # not a byte of it counts yet: it goes back untried
+        outcomes = outcomes if len(outcomes) == len(sending.entries) else outcomes * len(sending.entries)
+        self.answers_for.pop(sending.message, None)
+        await self._parts.attempts.report(sending, outcomes)
+        self.done += 1
 
     async def _put_back(self, why: str) -> None:
         claims = list(self.answers_for.values())
-        self.answers_for.clear()
-        self.taken -= len(claims)
         if claims:
             await self._parts.queue.put_back(claims, why)
-
-    @staticmethod
-    async def _bounded(work: Awaitable[None], seconds: float = 10.0) -> None:
-        async with asyncio.timeout(seconds):
-            await work
+        self.answers_for.clear()
+        self.taken -= len(claims)
 
     def _enter(self, phase: Phase) -> None:
         self.phase = phase
@@ -336,7 +410,3 @@ class ManagedRelayer:
 def _transient(outcome: Outcome) -> Outcome:
     """What kept us from connecting is never a verdict on the mail."""
     return outcome if outcome.kind == "transient" else Outcome.transient(outcome.text, host=outcome.host)
-
-
-def _without_tls(target: Target) -> Target:
-    return replace(target, tls="none")

@@ -5,6 +5,7 @@ alone (RFC 5321 4.2.1, 4.3.2).
 """
 
 import os
+import re
 import ssl
 from collections.abc import Callable
 from typing import Literal
@@ -12,6 +13,7 @@ from typing import Literal
 from aiosmtplib.auth import auth_login_encode, auth_plain_encode
 from aiosmtplib.esmtp import parse_esmtp_extensions
 from msgspec import Struct
+from msgspec.structs import replace
 
 from engine.config import Timeouts
 from engine.outcome import Outcome
@@ -19,6 +21,8 @@ from engine.relayer.dialler import Dialler
 from engine.relayer.transcript import Transcript
 from engine.relayer.wire import Reply, Wire, WireError
 from engine.routes import Target
+
+_DIGITS = re.compile(r"[0-9]{1,20}")
 
 Phase = Literal[
     "connecting", "greeting", "hello", "TLS", "AUTH",
@@ -139,7 +143,7 @@ class Session:
             return
         self._enter("TLS")
         try:
-            declined = await self._wire.start_tls(_context(), target.host, self._timeouts.tls)
+            declined = await self._wire.start_tls(_context(target), target.host, self._timeouts.tls)
         except WireError as error:
             outcome = Outcome.transient(str(error), enhanced="4.7.5", host=target.host, phase=self.phase)
             raise TlsBroken(outcome) from error
@@ -193,7 +197,7 @@ class Session:
     def _impossible(self, mail: Mail) -> Outcome | None:
         """What the peer has said it cannot take is not sent."""
         limit = self._extensions.get("size", "").strip()
-        if limit.isdigit() and 0 < int(limit[:20]) < len(mail.content):  # RFC 1870 5
+        if _DIGITS.fullmatch(limit) and 0 < int(limit) < len(mail.content):  # RFC 1870 5
             return self._ours(
                 "permanent", f"the message has {len(mail.content)} bytes, the host takes {limit}", "5.3.4"
             )
@@ -215,9 +219,9 @@ class Session:
             if reply.code == 421:
                 return await self._abandon(reply)
             if not 200 <= reply.code <= 299:
-                outcomes[number] = self._judge(reply)
+                outcomes[number] = self._at_rcpt(reply)
         if all(outcome is not None for outcome in outcomes):
-            return await self._abandon(reply)
+            return await self._abandon(reply)  # each has an outcome of its own already
         self._enter("DATA")
         reply = await self._wire.command(b"DATA", timeout=timeouts.data)
         if reply.code != 354:
@@ -279,18 +283,17 @@ class Session:
     def _judge(self, reply: Reply) -> Outcome:
         return Outcome.of_reply(reply.code, reply.text, host=self._target.host, phase=self.phase)
 
+    def _at_rcpt(self, reply: Reply) -> Outcome:
+        """552 here means too many recipients: those that are left come in another transaction (RFC 5321 4.5.3.1.10)."""
+        outcome = self._judge(reply)
+        return replace(outcome, kind="transient") if reply.code == 552 else outcome
+
     def _not_delivered(self, reply: Reply) -> Outcome:
         """A reply that ended the transaction early: a 2xx or 3xx where it does not belong delivers nothing."""
         outcome = self._judge(reply)
         if outcome.kind != "delivered":
             return outcome
-        return Outcome(
-            kind="transient",
-            code=reply.code,
-            text=f"unexpected reply: {outcome.text}",
-            host=self._target.host,
-            phase=self.phase,
-        )
+        return replace(outcome, kind="transient", enhanced="", text=f"unexpected reply: {outcome.text}")
 
     def _lost(self, why: str) -> Outcome:
         return Outcome(
@@ -309,16 +312,7 @@ class Session:
         """A host that will not talk to us is no verdict on the mail: whatever the code, transient."""
         said = Outcome.of_reply(reply.code, reply.text, host=self._target.host, phase=self.phase)
         self.close()
-        return SessionError(
-            Outcome(
-                kind="transient",
-                code=said.code,
-                enhanced=said.enhanced,
-                text=said.text,
-                host=said.host,
-                phase=said.phase,
-            )
-        )
+        return SessionError(replace(said, kind="transient"))
 
     def _unusable(self, why: str, *, unreachable: bool = False, enhanced: str = "4.4.1") -> SessionError:
         self.close()
@@ -331,8 +325,13 @@ class Session:
         self._on_phase(phase)
 
 
-def _context() -> ssl.SSLContext:
-    """TLS against eavesdroppers only: names and certificates of exchanges prove nothing without a policy (RFC 7435)."""
+def _context(target: Target) -> ssl.SSLContext:
+    """TLS against eavesdroppers: names and certificates of exchanges prove nothing without a policy (RFC 7435).
+
+    A password is given to nobody but the host it is for, so for one the certificate must be right (RFC 8314 3).
+    """
+    if target.username:
+        return ssl.create_default_context(cafile=str(target.ca_file) if target.ca_file else None)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

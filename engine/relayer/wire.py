@@ -18,8 +18,8 @@ from engine.relayer.transcript import Transcript
 
 _REPLY_LINE = re.compile(rb"([2-5][0-9]{2})(?:([ -])(.*))?\Z", re.DOTALL)  # RFC 5321 4.2
 _MAX_LINE = 8192  # bytes; RFC 5321 4.5.3.1.5 asks for 512, peers send more
+_MAX_LINES = 128  # of one reply; an EHLO has some twenty
 _CHUNK = 64 * 1024
-_BODY_DOTS = re.compile(rb"(?m)^\.")
 
 
 class Reply(Struct, frozen=True, kw_only=True):
@@ -59,6 +59,7 @@ class Wire:
     async def command(self, *words: bytes, timeout: float, shown: str | None = None) -> Reply:
         """Send one command and wait for its reply; `shown` stands in the transcript for what must stay secret."""
         protocol = self._live()
+        protocol.forget()
         line = b" ".join(words)
         self._transcript.add(">", shown if shown is not None else line.decode("utf-8", "replace"))
         what = words[0].decode("ascii", "replace")
@@ -83,7 +84,9 @@ class Wire:
         """
         protocol = self._live()
         self._transcript.add(">", f"({len(content):,} bytes of message)")
-        stuffed = _BODY_DOTS.sub(b"..", content)
+        stuffed = content.replace(b"\r\n.", b"\r\n..")
+        if stuffed.startswith(b"."):
+            stuffed = b"." + stuffed
         try:
             for start in range(0, len(stuffed), _CHUNK):
                 protocol.send(stuffed[start : start + _CHUNK])
@@ -91,7 +94,7 @@ class Wire:
                     await protocol.drained()
         except TimeoutError as error:
             raise self._fail(f"the peer did not read the message for {block_timeout:.0f} s") from error
-        except (SMTPServerDisconnected, ConnectionError) as error:
+        except (SMTPServerDisconnected, OSError) as error:
             early = protocol.early_reply()
             if early is not None:
                 self.close()
@@ -187,6 +190,14 @@ class _Protocol(SMTPProtocol):
     def __init__(self, loop: asyncio.AbstractEventLoop, transcript: Transcript) -> None:
         super().__init__(loop=loop)
         self._transcript = transcript
+        self._texts: list[str] = []
+        self._codes: set[int] = set()
+
+    def forget(self) -> None:
+        """Drop what the peer said beyond its last reply: it must not be taken for the answer to the next command."""
+        if self._buffer:
+            self._transcript.add("=", f"{len(self._buffer)} bytes that nobody asked for are ignored")
+            del self._buffer[:]
 
     def send(self, data: bytes) -> None:
         # A reply is expected from here on, even if it comes before all has been sent.
@@ -204,27 +215,24 @@ class _Protocol(SMTPProtocol):
         return waiter.result()
 
     def _read_response_from_buffer(self) -> SMTPResponse | None:
-        """Read one whole reply from the buffer, None while it is not all there.
+        """Read on in the buffer; give the reply once it is all there, None until then.
 
         Every line must carry the same code of three digits, 200 to 599 (RFC 5321 4.2.1).
         """
-        texts: list[str] = []
-        codes: set[int] = set()
-        offset = 0
-        while (end := self._buffer.find(b"\n", offset)) >= 0:
-            line = bytes(self._buffer[offset:end]).rstrip(b"\r")
-            offset = end + 1
+        while (end := self._buffer.find(b"\n")) >= 0:
+            line = bytes(self._buffer[:end]).rstrip(b"\r")
+            del self._buffer[: end + 1]
             match = _REPLY_LINE.match(line) if len(line) <= _MAX_LINE else None
-            shown = line[:_MAX_LINE].decode("utf-8", "surrogateescape")
-            if match is None:
-                raise self._nonsense(shown)
-            codes.add(int(match[1]))
-            texts.append((match[3] or b"").strip().decode("utf-8", "surrogateescape"))
-            if match[2] != b"-":
-                del self._buffer[:offset]
-                code = int(match[1])
-                for number, text in enumerate(texts, 1):
-                    self._transcript.add("<", f"{code}{' ' if number == len(texts) else '-'}{text}")
+            if match is None or len(self._texts) >= _MAX_LINES:
+                raise self._nonsense(line[:_MAX_LINE].decode("utf-8", "surrogateescape"))
+            code, text = int(match[1]), (match[3] or b"").strip().decode("utf-8", "surrogateescape")
+            last = match[2] != b"-"
+            self._transcript.add("<", f"{code}{' ' if last else '-'}{text}")
+            self._texts.append(text)
+            self._codes.add(code)
+            if last:
+                texts, self._texts = self._texts, []
+                codes, self._codes = self._codes, set()
                 if len(codes) > 1:
                     raise SMTPResponseException(-1, "a reply whose lines have different codes")
                 return SMTPResponse(code, "\n".join(texts))
@@ -237,6 +245,8 @@ class _Protocol(SMTPProtocol):
 
 
 def _reason(error: BaseException) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"certificate: {error.verify_message}"
     if isinstance(error, ssl.SSLError):
         return error.reason or str(error)
     return str(error) or type(error).__name__

@@ -1,6 +1,7 @@
 """An engine in the middle of a sandbox internet, for scenarios: real sockets, real DNS, a clock moved by hand."""
 
 import asyncio
+import random
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -71,6 +72,7 @@ async def relaying(
     clock: FakeClock,
     route: tuple[Route, ...] = (),
     spool: Path | None = None,
+    timeouts: Timeouts = QUICK,
     **delivery: float,
 ) -> AsyncIterator[Relay]:
     """Run an engine whose mail goes into `internet`. Further keywords are settings of [delivery]."""
@@ -82,10 +84,10 @@ async def relaying(
             spool=path,
             intake=Intake(smtp=Smtp(listen=(Listen("127.0.0.1", 0),))),
             dns=Dns(nameservers=(Nameserver(host, int(port)),)),
-            delivery=replace(Delivery(port=internet.port, timeouts=QUICK), **delivery),
+            delivery=replace(Delivery(port=internet.port, timeouts=timeouts), **delivery),
             route=route,
         )
-        engine = Engine(settings, clock=clock)
+        engine = Engine(settings, clock=clock, draw=random.Random(1))
         await engine.start()
         try:
             async with Client(path / "control.sock") as client:

@@ -97,9 +97,11 @@ async def test_a_route_sends_mail_to_its_host_with_port_tls_and_password(
     upstream = await internet.host("upstream.example", Authenticating({"relay": "s3cret"}, certificate="good"))
     secret = tmp_path / "password"
     secret.write_text("s3cret\n")
+    authority = tmp_path / "authority.pem"
+    authority.write_bytes(internet.certificates.authority_pem)
     route = Route(
         domain="*", host="upstream.example", port=upstream.port, tls="required", username="relay",
-        password_file=secret,
+        password_file=secret, ca_file=authority,
     )  # fmt: skip
     async with relaying(internet, clock=clock, route=(route,)) as relay:
         await relay.send("bob@anywhere.example")

@@ -1,7 +1,10 @@
 """Every kind of reply at every command: what it comes to for the mail (promises 15, 17 to 19, 21)."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -12,8 +15,9 @@ from engine.outcome import Outcome
 from engine.relayer.dialler import TcpDialler
 from engine.relayer.session import Mail, Session, SessionError, TlsBroken
 from engine.relayer.transcript import Transcript
+from engine.relayer.wire import _Protocol
 from engine.routes import Target
-from engine.sandbox.certificates import Certificates
+from engine.sandbox.certificates import Certificate, Certificates
 from engine.sandbox.exchanges import Action, Exchange, Temper
 from engine.sandbox.tempers import Authenticating, BlackHole, Encrypted, Healthy, HelloOnly, Script
 
@@ -41,7 +45,7 @@ async def serve() -> AsyncIterator[Serve]:
         await exchange.stop()
 
 
-def session_with(exchange: Exchange, tls: str = "opportunistic", **target: str) -> Session:
+def session_with(exchange: Exchange, tls: str = "opportunistic", **target: Any) -> Session:
     return Session(
         Target(host=exchange.host, address=exchange.address, port=exchange.port, tls=tls, **target),  # type: ignore[arg-type]
         hostname="relay.example.net",
@@ -232,9 +236,23 @@ async def test_what_is_injected_before_the_handshake_is_thrown_away(serve: Serve
     session.close()
 
 
-async def test_a_password_is_given_under_tls_and_kept_out_of_the_transcript(serve: Serve) -> None:
+@pytest.fixture
+def trusted(tmp_path: Path) -> Callable[[Exchange], Path]:
+    """Write down the authority that the exchange's good certificate is from."""
+
+    def authority(exchange: Exchange) -> Path:
+        path = tmp_path / "authority.pem"
+        path.write_bytes(exchange.certificates.authority_pem)
+        return path
+
+    return authority
+
+
+async def test_a_password_is_given_under_tls_and_kept_out_of_the_transcript(
+    serve: Serve, trusted: Callable[[Exchange], Path]
+) -> None:
     exchange = await serve(Authenticating({"relay": "s3cret"}, certificate="good"))
-    session = session_with(exchange, tls="required", username="relay", password="s3cret")
+    session = session_with(exchange, tls="required", username="relay", password="s3cret", ca_file=trusted(exchange))
     await session.open(TcpDialler())
     assert (await session.deliver(MAIL))[0].kind == "delivered"
     await session.quit()
@@ -245,9 +263,21 @@ async def test_a_password_is_given_under_tls_and_kept_out_of_the_transcript(serv
     assert "AHJlbGF5AHMzY3JldA==" not in said
 
 
-async def test_a_wrong_password_keeps_the_mail(serve: Serve) -> None:
+@pytest.mark.parametrize("certificate", ["self-signed", "wrong name"])
+async def test_a_password_is_given_to_nobody_whose_certificate_is_wrong(
+    serve: Serve, trusted: Callable[[Exchange], Path], certificate: Certificate
+) -> None:
+    exchange = await serve(Authenticating({"relay": "s3cret"}, certificate=certificate))
+    session = session_with(exchange, tls="required", username="relay", password="s3cret", ca_file=trusted(exchange))
+    with pytest.raises(SessionError, match="certificate") as refused:
+        await session.open(TcpDialler())
+    assert refused.value.outcome.kind == "transient"
+    assert not any("AUTH" in line for _, line in exchange.commands)
+
+
+async def test_a_wrong_password_keeps_the_mail(serve: Serve, trusted: Callable[[Exchange], Path]) -> None:
     exchange = await serve(Authenticating({"relay": "right"}, certificate="good"))
-    session = session_with(exchange, tls="required", username="relay", password="wrong")
+    session = session_with(exchange, tls="required", username="relay", password="wrong", ca_file=trusted(exchange))
     with pytest.raises(SessionError) as refused:
         await session.open(TcpDialler())
     assert (refused.value.outcome.kind, refused.value.outcome.code) == ("transient", 535)
@@ -300,3 +330,36 @@ async def test_the_transcript_tells_what_was_said(serve: Serve) -> None:
     assert "> MAIL FROM:<ann@example.com> SIZE=21" in said
     assert "< 550 5.1.1 \\x1b[2J unknown" in said
     assert "> QUIT" in said
+
+
+async def test_552_at_rcpt_means_too_many_recipients_and_is_tried_again(serve: Serve) -> None:
+    outcome = await outcome_of(await serve(Script({"RCPT": "552 5.5.3 too many recipients"})))
+    assert (outcome.kind, outcome.code) == ("transient", 552)
+
+
+@pytest.mark.parametrize("size", ["²", "9" * 5000, "-5", "", "0", "1e3"])
+async def test_a_strange_size_is_no_limit(serve: Serve, size: str) -> None:
+    exchange = await serve(Script({"EHLO": f"250-mx\r\n250 SIZE {size}\r\n".encode()[:8000]}))
+    assert (await outcome_of(exchange)).kind == "delivered"
+
+
+async def test_an_enhanced_code_has_ascii_digits(serve: Serve) -> None:
+    outcome = await outcome_of(await serve(Script({"RCPT": "550 5.\N{ARABIC-INDIC DIGIT THREE}.1 no"})))
+    assert (outcome.kind, outcome.enhanced) == ("permanent", "")
+
+
+async def test_what_a_peer_says_unasked_is_not_taken_for_the_next_answer(serve: Serve) -> None:
+    exchange = await serve(Script({"MAIL": b"250 ok\r\n550 5.1.1 not you\r\n"}))
+    assert (await outcome_of(exchange)).kind == "delivered"
+
+
+async def test_a_reply_in_thousands_of_pieces_is_read_in_no_time() -> None:
+    wire = _Protocol(asyncio.get_running_loop(), Transcript(SystemClock()))
+    wire._response_waiter, wire._response_pending = asyncio.get_running_loop().create_future(), True
+    begin = time.process_time()
+    for _ in range(120):
+        for piece in (b"250-", b"x" * 200, b"\r\n"):
+            wire.data_received(piece)
+    wire.data_received(b"250 done\r\n")
+    assert wire._response_waiter.result().code == 250
+    assert time.process_time() - begin < 1

@@ -14,6 +14,7 @@ from tests.screens.canned import NOW, OVERVIEW, CannedClient
 from tests.screens.conftest import SIZES, Console_, Hand
 from tests.screens.hostile import hostile_client
 from tests.screens.svg import FOLDER, export
+from tests.screens.test_running_engine import PICTURES
 
 # Pictures are named for what they show and not for the test that draws them, which syrupy thinks odd.
 pytestmark = pytest.mark.filterwarnings(r"ignore:\s*Can not relate snapshot:UserWarning")
@@ -115,7 +116,7 @@ async def test_a_wide_terminal_gets_more_columns(at_the_console: Console_, scree
 
 
 def test_every_picture_belongs_to_a_screen() -> None:
-    drawn = {f"{scene.name}-{size}" for scene in SCENES for size in SIZES} | {"overview-200x50"}
+    drawn = {f"{scene.name}-{size}" for scene in SCENES for size in SIZES} | {"overview-200x50"} | PICTURES
     assert {picture.stem for picture in FOLDER.glob("*.svg")} == drawn
 
 

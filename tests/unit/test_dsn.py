@@ -109,3 +109,15 @@ def test_a_message_that_cannot_be_read_is_returned_without_its_headers() -> None
 def test_a_transient_code_becomes_its_permanent_one_when_we_give_up() -> None:
     assert status(Outcome(kind="permanent", enhanced="4.2.2", text="")) == "5.2.2"
     assert status(Outcome(kind="permanent", text="")) == "5.0.0"
+
+
+def test_an_internationalised_recipient_can_be_told_to_an_ascii_sender() -> None:
+    new = returned(original(), Failed(recipient="клиент@example.org", outcome=REFUSED))
+    assert rb"Final-Recipient: utf-8; \x{43A}\x{43B}" in new.content
+    assert new.content.isascii() or b"base64" in new.content
+    assert not new.smtputf8
+
+
+def test_nothing_a_peer_says_can_break_the_fields_for_programs() -> None:
+    odd = Outcome(kind="permanent", code=550, enhanced="5.1.1", text="ошибка" * 50, host="mx.пример", phase="RCPT")
+    assert b"Remote-MTA: dns; mx." in returned(original(), Failed(recipient="bob@example.org", outcome=odd)).content

@@ -1,0 +1,251 @@
+"""6. A fault, ours or a peer's, costs one message one attempt: nothing spins, nothing is stranded, nothing stops."""
+
+import asyncio
+
+import pytest
+from msgspec.structs import replace
+
+import engine.dsn
+from engine.attempt import AttemptManager
+from engine.config import Route
+from engine.control.views import MarkBad, Suspend
+from engine.queue.queue import QueueBroken, QueueFull
+from engine.relayer.session import Session
+from engine.sandbox.exchanges import Session as Peer
+from engine.sandbox.exchanges import Temper
+from engine.sandbox.internet import Internet
+from engine.sandbox.tempers import BlackHole, Dead, Healthy, Refusing, Script, Slow
+from tests.clock import FakeClock
+from tests.scenarios.relaying import QUICK, Relay, relaying
+
+DAY = 86_400.0
+
+
+async def home(internet: Internet) -> None:
+    await internet.add("example.com", mx=[(10, "mx.example.com", Healthy())])
+
+
+async def test_a_fault_of_ours_is_an_attempt_with_a_pause_and_not_a_loop(
+    internet: Internet, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (exchange,) = await internet.add("example.org", mx=[(10, "mx.example.org", Healthy())])
+
+    async def faulty(*_: object) -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(Session, "_transact", faulty)
+    await relay.send("a@example.org", times=2)
+    await relay.settled()
+    assert exchange.sessions == 1
+    waiting = await relay.entries()
+    assert len(waiting) == 2
+    assert sorted(entry.attempts for entry in waiting) == [0, 1]
+    assert "fault" in (await relay.engine.queue.destination("example.org")).blocked_why
+    monkeypatch.undo()
+    await relay.later(2000)
+    assert exchange.messages == 2
+
+
+async def test_mail_to_an_internationalised_address_is_returned_where_the_peer_cannot_take_it(
+    internet: Internet, relay: Relay
+) -> None:
+    await home(internet)
+    await internet.add("ascii.example", mx=[(10, "mx.ascii.example", Script({"EHLO": "250-mx\n250 8BITMIME"}))])
+    door = relay.engine.smtp.addresses[0]
+    reader, writer = await asyncio.open_connection(door.host, door.port)
+    lines = ["EHLO me", "MAIL FROM:<ann@example.com> SMTPUTF8", "RCPT TO:<клиент@ascii.example>", "DATA"]
+    for line in lines:
+        writer.write(line.encode() + b"\r\n")
+    writer.write(b"Subject: hi\r\n\r\nhi\r\n.\r\nQUIT\r\n")
+    async with asyncio.timeout(5):
+        said = await reader.read()
+    writer.close()
+    assert b"250 2.0.0" in said
+    await internet.wait_for(1)
+    assert rb"utf-8; \x{43A}" in internet.delivered[0].content
+
+
+async def test_a_bounce_that_cannot_be_written_is_told_in_plain_words(
+    internet: Internet, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await home(internet)
+    await internet.add("fort.example", mx=[(10, "mx.fort.example", Refusing())])
+    right = engine.dsn._headers_of
+    monkeypatch.setattr(engine.dsn, "_headers_of", lambda content: right(content) if not content else 1 / 0)
+    await relay.send("bob@fort.example")
+    await internet.wait_for(1)
+    assert b"see the relay's log" in internet.delivered[0].content
+
+
+@pytest.mark.parametrize("verb", ["MAIL", "RCPT"])
+async def test_a_peer_that_hangs_up_is_not_dialled_for_each_message(
+    internet: Internet, relay: Relay, verb: str
+) -> None:
+    (exchange,) = await internet.add("busy.example", mx=[(10, "mx.busy.example", Dead())])
+    await relay.send("a@busy.example", times=10)
+    await relay.settled()
+    await exchange.become(Script({verb: "421 4.7.28 unusual rate"}))
+    await relay.later(1000)
+    assert exchange.sessions == 1
+    await relay.later(1000)
+    assert exchange.sessions == 2
+
+
+async def test_a_host_that_keeps_us_waiting_costs_one_attempt(internet: Internet, clock: FakeClock) -> None:
+    impatient = replace(QUICK, greeting=0.3, attempt=1)
+    async with relaying(internet, clock=clock, timeouts=impatient) as relay:
+        hosts = [(10, f"mx{number}.hole.example", BlackHole()) for number in range(30)]
+        await internet.add("hole.example", mx=hosts)
+        await relay.send("a@hole.example")
+        begin = asyncio.get_running_loop().time()
+        await relay.settled()
+        assert asyncio.get_running_loop().time() - begin < 4  # thirty hosts of 0.3 s each, cut off at 1 s
+        (entry,) = await relay.entries()
+        assert entry.attempts == 1
+
+
+async def test_a_domain_whose_hosts_have_no_address_is_returned(internet: Internet, relay: Relay) -> None:
+    await home(internet)
+    internet.dns.add("nohost.example", "MX", "10 gone.nohost.example.")
+    await relay.send("a@nohost.example")
+    await internet.wait_for(1)
+    assert b"a@nohost.example" in internet.delivered[0].content
+
+
+async def test_a_full_disk_delays_a_bounce_and_nothing_else(
+    internet: Internet, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await home(internet)
+    await internet.add("late.example", mx=[(10, "mx.late.example", Script({"RCPT": "450 later"}))])
+    await internet.add("ok.example", mx=[(10, "mx.ok.example", Healthy())])
+    await relay.send("a@late.example")
+    await relay.settled()
+    settle = type(relay.engine.queue).settle
+
+    async def full(queue: object, settlement: object) -> None:
+        if getattr(settlement, "bounce", None) is not None:
+            raise QueueFull("no room")
+        await settle(queue, settlement)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(relay.engine.queue), "settle", full)
+    await relay.later(6 * DAY)
+    await relay.send("b@ok.example")
+    await internet.wait_for(1)
+    assert [delivery.host for delivery in internet.delivered] == ["mx.ok.example"]
+    assert "no room" in (await relay.client.health()).trouble
+    monkeypatch.undo()
+    await relay.later(60)
+    await internet.wait_for(2)
+    assert await relay.entries() == ()
+
+
+async def test_what_could_not_be_put_back_is_put_back_later(
+    internet: Internet, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (exchange,) = await internet.add("example.org", mx=[(10, "mx.example.org", Healthy())])
+    await relay.client.mark_bad(MarkBad(host="mx.example.org", seconds=600, reason="test"))
+
+    async def full(*_: object) -> None:
+        raise QueueFull("no room")
+
+    monkeypatch.setattr(type(relay.engine.queue), "put_back", full)
+    await relay.send("a@example.org")
+    check = await relay.engine.smarthost.check_state()
+    await check.completed()
+    monkeypatch.undo()
+    await relay.client.mark_good("mx.example.org")
+    await relay.later(2000)
+    assert exchange.messages == 1
+
+
+async def test_a_result_in_hand_is_recorded_when_the_engine_stops(
+    internet: Internet, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await internet.add("example.org", mx=[(10, "mx.example.org", Healthy())])
+    right = AttemptManager.report
+    stopping = asyncio.Event()
+
+    async def slow(*arguments: object) -> None:
+        if not stopping.is_set():
+            await asyncio.Event().wait()
+        await right(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(AttemptManager, "report", slow)
+    async with relaying(internet, clock=clock) as relay:
+        await relay.send("a@example.org")
+        await internet.wait_for(1)
+        stopping.set()
+        await relay.engine.smarthost.drain(0.1)
+        assert await relay.entries() == ()
+
+
+async def test_an_asker_who_loses_patience_strands_nothing(internet: Internet, relay: Relay) -> None:
+    await internet.add("slow.example", mx=[(10, "mx.slow.example", Slow(0.01))])
+    await relay.send("a@slow.example", times=5)
+    for _ in range(5):
+        asking = asyncio.create_task(relay.engine.smarthost.check_state())
+        await asyncio.sleep(0)
+        asking.cancel()
+    await relay.settled()
+    assert internet.messages == 5
+
+
+async def test_a_route_marked_bad_goes_on_when_it_is_marked_good(internet: Internet, clock: FakeClock) -> None:
+    upstream = await internet.host("upstream.example", Healthy())
+    route = Route(domain="*", host="upstream.example", port=upstream.port)
+    async with relaying(internet, clock=clock, route=(route,)) as relay:
+        await relay.client.mark_bad(MarkBad(host="upstream.example", seconds=30 * DAY, reason="test"))
+        await relay.send("a@anywhere.example")
+        await relay.settled()
+        assert upstream.messages == 0
+        await relay.client.mark_good("upstream.example")
+        await internet.wait_for(1)
+
+
+async def test_more_overdue_mail_than_one_check_takes_is_done_all_the_same(internet: Internet, relay: Relay) -> None:
+    await relay.client.suspend(Suspend(destination="x.example", seconds=20 * DAY, reason="test"))
+    await relay.send("b@x.example", sender="", times=250)
+    await relay.later(5 * DAY + 60)
+    await relay.settled()
+    assert await relay.entries() == ()
+
+
+async def test_a_broken_store_is_told_and_takes_nothing_more(
+    internet: Internet, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object, **__: object) -> None:
+        raise QueueBroken("disk I/O error")
+
+    monkeypatch.setattr(type(relay.engine.queue), "due_destinations", broken)
+    with pytest.raises(Exception, match="I/O"):
+        await relay.engine.smarthost.check_state()
+    relay.engine.smarthost.wake()
+    async with asyncio.timeout(5):
+        while not (await relay.client.health()).trouble:
+            await asyncio.sleep(0.01)
+    assert (await relay.client.health()).state == "sick"
+    monkeypatch.undo()
+
+
+class Garbling(Temper):
+    """Breaks its own TLS in the middle of the message."""
+
+    certificate = "good"
+
+    async def reply(self, session: Peer, verb: str, argument: str) -> str | None:
+        if verb == "DATA":
+            session._writer.write(b"354 go\r\n")
+            await session._writer.drain()
+            raw = session._writer.transport.get_extra_info("socket")
+            raw.send(b"this is no TLS record" * 100)
+            return None
+        return await super().reply(session, verb, argument)  # type: ignore[return-value]
+
+
+async def test_a_peer_that_breaks_its_tls_in_the_middle_costs_one_attempt(internet: Internet, relay: Relay) -> None:
+    (exchange,) = await internet.add("garbling.example", mx=[(10, "mx.garbling.example", Garbling())])
+    await relay.send("a@garbling.example", content=b"Subject: long\r\n\r\n" + (b"x" * 900 + b"\r\n") * 1000)
+    await relay.settled()
+    assert exchange.sessions == 1
+    (entry,) = await relay.entries()
+    assert entry.attempts == 1
