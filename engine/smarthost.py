@@ -100,7 +100,6 @@ class SmartHost:
         while not self.draining:
             self._woken.clear()
             due: float | None = None
-            self.trouble = ""
             try:
                 await self.check_state()
                 due = await self._queue.next_due()
@@ -130,13 +129,14 @@ class SmartHost:
     async def _check(self) -> Check:
         relayers: list[ManagedRelayer] = []
         async with self._checking:
-            await self._tidy()
+            trouble = await self._tidy()
             while not self.draining and (room := self.max_connections - len(self._live)) > 0:
                 destinations = await self._queue.due_destinations(room, without=self._satisfied())
                 opened = [relayer for name in destinations if (relayer := await self._open(name))]
                 if not opened:
                     break
                 relayers += opened
+        self.trouble = trouble
         return Check(relayers, [self._live[relayer] for relayer in relayers if relayer in self._live])
 
     async def drain(self, seconds: float) -> None:
@@ -203,8 +203,8 @@ class SmartHost:
 
     # -- what is left over ----------------------------------------------------------------------------------------
 
-    async def _tidy(self) -> None:
-        """Give back what was stranded, and give up on what is overdue.
+    async def _tidy(self) -> str:
+        """Give back what was stranded, and give up on what is overdue; say what kept us from it, or "".
 
         A bounce that finds no room must not keep the rest of the mail from going, which is what makes room.
         """
@@ -223,10 +223,11 @@ class SmartHost:
         except QueueBroken:
             raise
         except QueueError as error:
-            self.trouble = str(error)
             log.error("what is overdue has to wait: %s", error)
+            return str(error)
         finally:
             await self._give_back([*stranded, *overdue])
+        return ""
 
     async def _give_up(self, claim: Claim) -> None:
         try:

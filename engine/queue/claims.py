@@ -6,6 +6,7 @@ Whatever is claimed when the engine starts was interrupted, and goes back to wha
 from collections.abc import Sequence
 
 from engine.events import ENGINE, Event
+from engine.outcome import Outcome
 from engine.queue.queue import RELAY, Claim, ClaimedEntry
 from engine.queue.rows import outcome_of, storable
 from engine.queue.writer import Transaction
@@ -78,7 +79,10 @@ def set_aside(tx: Transaction, claim: Claim, why: str) -> None:
 
 
 def overdue(tx: Transaction, limit: int) -> list[Claim]:
-    """Claim up to `limit` messages that expired while waiting or whose bounce is due."""
+    """Claim up to `limit` messages that expired while waiting or whose bounce is due.
+
+    Entries that were never tried have as their `last` why their destination could not be had.
+    """
     bounced = (
         "SELECT message, destination, number, 'bounced by ' || ordered_by || iif(reason = '', '', ': ' || reason) "
         "FROM entry WHERE state = 'held' AND ordered = 'bounce' AND order_at <= ? ORDER BY order_at"
@@ -94,12 +98,15 @@ def overdue(tx: Transaction, limit: int) -> list[Claim]:
                 break
             taken.setdefault(key, {})[number] = why
     claims = []
+    fared: dict[str, Outcome | None] = {}
     for (message, destination), reasons in taken.items():
         tx.connection.executemany(
             "UPDATE entry SET state = 'relaying', giving_up = 1 WHERE message = ? AND number = ?",
             [(message, number) for number in reasons],
         )
-        claims.append(_claim(tx, message, destination, dict.fromkeys(reasons, 0), reasons))
+        if destination not in fared:
+            fared[destination] = _how_it_fared(tx, destination)
+        claims.append(_claim(tx, message, destination, dict.fromkeys(reasons, 0), reasons, fared[destination]))
     return claims
 
 
@@ -202,7 +209,12 @@ def _start_attempt(tx: Transaction, message: int, number: int, relayer: int) -> 
 
 
 def _claim(
-    tx: Transaction, message: int, destination: str, attempts: dict[int, int], given_up: dict[int, str] | None = None
+    tx: Transaction,
+    message: int,
+    destination: str,
+    attempts: dict[int, int],
+    given_up: dict[int, str] | None = None,
+    fared: Outcome | None = None,
 ) -> Claim:
     sender, size, arrived, expires, eight_bit, smtputf8 = tx.execute(
         "SELECT sender, size, arrived, expires, eight_bit, smtputf8 FROM message WHERE number = ?", (message,)
@@ -220,7 +232,7 @@ def _claim(
                 attempt=attempt,
                 attempts=before,
                 given_up=why,
-                last=outcome_of(last),
+                last=outcome_of(last) or fared,
             )
         )
     return Claim(
@@ -234,6 +246,17 @@ def _claim(
         destination=destination,
         entries=tuple(entries),
     )
+
+
+def _how_it_fared(tx: Transaction, destination: str) -> Outcome | None:
+    """Why mail to a destination could not be tried. What it took or refused for good was other mail: no reason."""
+    last, blocked_why = tx.execute(
+        "SELECT last, blocked_why FROM destination WHERE name = ?", (destination,)
+    ).fetchone()
+    outcome = outcome_of(last)
+    if outcome is not None and outcome.kind == "transient":
+        return outcome
+    return Outcome.transient(blocked_why) if blocked_why else None
 
 
 def _is_running(tx: Transaction, message: int, entry: ClaimedEntry) -> bool:

@@ -13,6 +13,8 @@ from engine.text import clean
 VERSION = 1  # of the schema, kept in PRAGMA user_version
 BUSY_SECONDS = 5.0  # another process (a backup, the sqlite3 shell) may hold the file for a moment
 
+_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
+
 
 def connect_writer(path: Path) -> sqlite3.Connection:
     """Open the file for writing, creating it (0600) where there is none; its tables are those of this version.
@@ -40,6 +42,12 @@ def connect_reader(path: Path) -> sqlite3.Connection:
     connection = _connect(path, "ro")
     connection.execute("PRAGMA query_only = ON")
     return connection
+
+
+def is_busy(error: sqlite3.Error) -> bool:
+    """Whether an error says that somebody else holds the file: it was waited for, and nothing was done."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code & 0xFF in _BUSY if code is not None else str(error).endswith(" is locked")
 
 
 def _create(path: Path) -> None:

@@ -37,6 +37,14 @@ class QueueBroken(QueueError):
     """
 
 
+class QueueBusy(QueueError):
+    """Somebody else holds the store; it works again once they let go."""
+
+
+class NotRunning(QueueError):
+    """The attempt to be settled is not running any more: it was settled, put back or interrupted before."""
+
+
 class NoSuchMessage(QueueError):
     """There is no message of this number in the queue."""
 
@@ -62,7 +70,8 @@ class ClaimedEntry(Struct, frozen=True, kw_only=True):
     """One recipient a relayer answers for. `attempt` is the record of this attempt; `attempts` counts those before.
 
     `last` is what the attempt before came to. In a claim of `overdue`, `given_up` says by whose order and why
-    ("bounced by oncall: wrong list"), or is "" when the time was up.
+    ("bounced by oncall: wrong list"), or is "" when the time was up, and `last` of an entry that was never tried is
+    how its destination fared.
     """
 
     number: int
@@ -285,7 +294,7 @@ class Queue(ABC):
     async def enqueue(self, message: NewMessage) -> int:
         """Queue a message, due at once, and give its number once it is on disk.
 
-        A key already taken gives the number it had then. Raises QueueFull, QueueBroken.
+        A key already taken gives the number it had then. Raises QueueFull, QueueBusy, QueueBroken.
         """
 
     @abstractmethod
@@ -325,12 +334,14 @@ class Queue(ABC):
         """Apply what an attempt came to, in one transaction with its bounce and its events.
 
         Finished entries leave; others are due again, or held where an operator ordered so meanwhile. A message
-        without entries leaves with its body. Raises QueueError, and does nothing, for an attempt that is not running.
+        without entries leaves with its body. Raises NotRunning, and does nothing, for an attempt that is not
+        running.
         """
 
     @abstractmethod
     async def put_back(self, claims: Sequence[Claim], why: str) -> None:
-        """Give claims back untried: waiting as before, the attempt struck from the record."""
+        """Give claims back untried, as they were before: waiting, or still overdue, the attempt struck from the
+        record."""
 
     @abstractmethod
     async def set_aside(self, claim: Claim, why: str) -> None:
@@ -431,11 +442,15 @@ class Queue(ABC):
 
     @abstractmethod
     async def marks(self) -> tuple[Mark, ...]:
-        """All marks kept, ended ones too."""
+        """All marks kept, those too that ended not long ago."""
 
     @abstractmethod
     async def save_mark(self, mark: Mark) -> None:
-        """Keep a mark, in place of any the host had."""
+        """Keep a mark, in place of any the host had.
+
+        If it ends earlier than that, the destinations blocked for longer that have the host among their exchanges
+        are unblocked.
+        """
 
     @abstractmethod
     async def remove_mark(self, host: str, by: str) -> int:
@@ -447,6 +462,7 @@ class Queue(ABC):
         """What waits because of each of these hosts, given that all of them are bad.
 
         Of the destinations those with most waiting are named, 100 at the most, and 20 alternates.
+        An answer that took long is given again for a while.
         """
 
     # -- events ---------------------------------------------------------------------------------------------------

@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from engine.queue.connection import connect_reader
-from engine.queue.queue import QueueError
+from engine.queue.connection import connect_reader, is_busy
+from engine.queue.queue import QueueBusy, QueueError
 from engine.text import clean
 
 T = TypeVar("T")
@@ -31,7 +31,10 @@ class Readers:
         self._closed = False
 
     async def ask(self, question: Callable[[sqlite3.Connection], T], *, console: bool = False) -> T:
-        """Run `question` on one consistent snapshot. Raises what it raises, and QueueError for what SQLite raises."""
+        """Run `question` on one consistent snapshot.
+
+        Raises what it raises, and QueueBusy or QueueError for what SQLite raises.
+        """
         if self._closed:
             raise QueueError("the queue is closed")
         pool = self._console if console else self._mail
@@ -58,7 +61,8 @@ class Readers:
                 with contextlib.suppress(sqlite3.Error):  # after a read that failed it may have ended by itself
                     connection.execute("COMMIT")
         except sqlite3.Error as error:
-            raise QueueError(f"the queue could not be read: {clean(str(error))}") from error
+            kind = QueueBusy if is_busy(error) else QueueError
+            raise kind(f"the queue could not be read: {clean(str(error))}") from error
 
     def _connection(self) -> sqlite3.Connection:
         connection: sqlite3.Connection | None = getattr(self._own, "connection", None)

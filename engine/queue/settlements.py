@@ -2,13 +2,13 @@
 
 from engine.queue.arrivals import enqueue
 from engine.queue.claims import remove_if_finished
-from engine.queue.queue import EntryResult, QueueError, Settlement
+from engine.queue.queue import EntryResult, NotRunning, Settlement
 from engine.queue.rows import outcome_json, storable
 from engine.queue.writer import Transaction
 
 
 def settle(tx: Transaction, settlement: Settlement, give_up_after: float) -> None:
-    """Apply a settlement whole. Raises QueueError for an entry that is not being relayed by this attempt."""
+    """Apply a settlement whole. Raises NotRunning for an entry that is not being relayed by this attempt."""
     message = settlement.message
     answered: EntryResult | None = None
     destination = ""
@@ -47,7 +47,7 @@ def _end_attempt(tx: Transaction, message: int, result: EntryResult) -> str:
         )
         running = cursor.rowcount == 1
     if not running:
-        raise QueueError(f"attempt {result.attempt} at {message}.{result.number} is not running")
+        raise NotRunning(f"attempt {result.attempt} at {message}.{result.number} is not running")
     return str(row[0])
 
 

@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 FILE = "queue.db"
 GIVE_UP_AFTER = 5 * 86400.0  # seconds; RFC 5321 4.5.4.1: at least 4-5 days
-TIDY_EVERY = 3600.0  # seconds between two looks for idle destinations
+TIDY_EVERY = 3600.0  # seconds between two looks for what is idle
 
 _log = logging.getLogger(__name__)
 
@@ -56,6 +56,7 @@ class SqliteQueue(Queue):
         self._give_up_after = give_up_after
         self._events_kept = events_kept
         self._due_counts = destinations.DueCounts()
+        self._held_back = standing.HeldBackAnswers()
         self._tidied = 0.0
         self._running: set[asyncio.Task[Any]] = set()
         self._writer_or_none: Writer | None = None
@@ -143,10 +144,13 @@ class SqliteQueue(Queue):
     async def overdue(self, limit: int) -> list[Claim]:
         while await self._writer.do(claiming.carry_out_drops) == claiming.DROPS_AT_ONCE:
             pass
-        tidy = self._clock.now() >= self._tidied + TIDY_EVERY
-        if tidy:
-            self._tidied = self._clock.now()
-        return await self._writer.do(lambda tx: _overdue(tx, limit, tidy=tidy))
+        now = self._clock.now()
+        if now < self._tidied + TIDY_EVERY:
+            return await self._writer.do(lambda tx: _overdue(tx, limit))
+        claims, all_forgotten = await self._writer.do(lambda tx: (_overdue(tx, limit), standing.forget_idle(tx)))
+        if all_forgotten:  # else the next call goes on, so that what is idle cannot grow faster than it is forgotten
+            self._tidied = now
+        return claims
 
     # -- see ------------------------------------------------------------------------------------------------------
 
@@ -224,7 +228,7 @@ class SqliteQueue(Queue):
 
     async def held_back(self, hosts: Sequence[str]) -> tuple[HeldBack, ...]:
         named = tuple(hosts)
-        return await self._see(lambda c: standing.held_back(c, named))
+        return await self._see(lambda c: self._held_back.of(c, named))
 
     # -- events ---------------------------------------------------------------------------------------------------
 
@@ -284,8 +288,6 @@ def _recover(tx: Transaction) -> int:
     return claiming.recover(tx)
 
 
-def _overdue(tx: Transaction, limit: int, *, tidy: bool) -> list[Claim]:
+def _overdue(tx: Transaction, limit: int) -> list[Claim]:
     standing.end_suspensions(tx)
-    if tidy:
-        standing.forget_idle(tx)
     return claiming.overdue(tx, limit)

@@ -17,8 +17,8 @@ from typing import Any, Literal, TypeVar
 
 from engine.clock import Clock
 from engine.events import Event
-from engine.queue.connection import connect_writer
-from engine.queue.queue import QueueBroken, QueueError, QueueFull
+from engine.queue.connection import connect_writer, is_busy
+from engine.queue.queue import QueueBroken, QueueBusy, QueueError, QueueFull
 from engine.queue.rows import insert_event
 from engine.text import clean
 
@@ -111,8 +111,8 @@ class Writer:
     async def do(self, operation: Callable[[Transaction], T], weight: int = 0) -> T:
         """Run `operation` and give its result once it is on disk. Cancelling the caller does not cancel it.
 
-        `weight` is the bytes of content it writes. Raises what the operation raises, QueueFull, QueueBroken, or
-        QueueError when the store could not do it.
+        `weight` is the bytes of content it writes. Raises what the operation raises, QueueFull, QueueBusy,
+        QueueBroken, or QueueError when the store could not do it.
         """
         if self.broken:
             raise QueueBroken(self.broken)
@@ -202,7 +202,7 @@ class Writer:
             job.result = job.operation(transaction)
         except Exception as error:  # it is the caller's, and of no concern to the others
             verdict = _judge(error)
-            if verdict in ("full", "broken"):
+            if verdict != "other":
                 raise
             self._connection.execute("ROLLBACK TO operation")
             job.error = self._refusal(error, verdict)
@@ -223,6 +223,8 @@ class Writer:
         refusal = QueueError(f"the queue could not be written: {said}")
         if verdict == "full":
             refusal = QueueFull(f"no room for the queue: {said}")
+        elif verdict == "busy":
+            refusal = QueueBusy(f"another program holds the queue: {said}")
         elif verdict == "broken":
             self._break(said)
             refusal = QueueBroken(self.broken)
@@ -306,10 +308,12 @@ _FULL = {sqlite3.SQLITE_FULL}
 _BROKEN = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
-def _judge(error: Exception) -> Literal["full", "broken", "other"]:
-    """Tell a full disk and a broken one from what concerns one operation alone."""
+def _judge(error: Exception) -> Literal["full", "busy", "broken", "other"]:
+    """Tell a full disk, a file held by others and a broken one from what concerns one operation alone."""
     if not isinstance(error, sqlite3.Error):
         return "other"
+    if is_busy(error):
+        return "busy"
     code = getattr(error, "sqlite_errorcode", None)
     if code is None:
         said = str(error)

@@ -140,6 +140,7 @@ class Session:
         if "starttls" not in self._extensions:
             if target.tls == "required":
                 raise self._unusable("TLS is required, but the host does not offer STARTTLS", enhanced="4.7.4")
+            self._transcript.add("=", "no STARTTLS is offered: going on in the clear")
             return
         self._enter("TLS")
         try:

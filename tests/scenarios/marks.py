@@ -1,22 +1,27 @@
 """A store of marks in memory, in the place of the queue."""
 
-from engine.queue.queue import Mark
+from engine.queue.queue import Mark, QueueError
 
 
 class MarksInMemory:
-    """Keeps marks as the queue does, and counts what is written."""
+    """Keeps marks as the queue does, and counts what is written. `fails` is raised instead while set."""
 
     def __init__(self, *marks: Mark) -> None:
         self.kept = {mark.host: mark for mark in marks}
         self.writes: list[str] = []
+        self.fails: QueueError | None = None
 
     async def marks(self) -> tuple[Mark, ...]:
         return tuple(self.kept.values())
 
     async def save_mark(self, mark: Mark) -> None:
+        if self.fails is not None:
+            raise self.fails
         self.kept[mark.host] = mark
         self.writes.append(f"save {mark.host} by {mark.by}")
 
     async def remove_mark(self, host: str, by: str) -> int:
+        if self.fails is not None:
+            raise self.fails
         self.writes.append(f"remove {host} by {by}")
         return 7 if self.kept.pop(host, None) else 0

@@ -6,7 +6,7 @@ import pytest
 from engine.events import ENGINE
 from engine.mx import AllMarkedBad, MXCalculator
 from engine.outcome import Outcome
-from engine.queue.queue import Mark
+from engine.queue.queue import Mark, QueueBusy
 from engine.sandbox.internet import Internet
 from tests.clock import FakeClock
 from tests.scenarios.marks import MarksInMemory
@@ -137,6 +137,53 @@ async def test_a_host_that_answers_after_its_mark_ended_leaves_the_store(
     await mx.mark_good("one.example")
     await mx.mark_good("one.example")
     assert store.writes == ["save one.example by engine", "remove one.example by engine"]
+
+
+async def test_ended_marks_are_let_go_though_nobody_asks_for_their_hosts(
+    mx: MXCalculator, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.mx._SWEPT_OVER", 10)
+    for n in range(100):
+        await mx.mark_bad(f"mx{n}.example", seconds=60, reason="refused")
+        await clock.advance(30)
+    assert len(mx._marks) <= 10
+    assert [mark.host for mark in mx.marks] == ["mx98.example", "mx99.example"][-len(mx.marks) :]
+
+
+async def test_many_marks_in_force_are_all_kept(mx: MXCalculator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.mx._SWEPT_OVER", 10)
+    for n in range(50):
+        await mx.mark_bad(f"mx{n}.example", reason="refused")
+    assert len(mx.marks) == 50
+
+
+async def test_a_mark_that_the_store_did_not_take_is_not_made(
+    mx: MXCalculator, store: MarksInMemory, clock: FakeClock
+) -> None:
+    before = await mx.mark_bad("one.example", seconds=60, reason="refused")
+    store.fails = QueueBusy("somebody else holds the queue")
+    with pytest.raises(QueueBusy):
+        await mx.mark_bad("one.example", seconds=9999, reason="maintenance", by="oncall")
+    with pytest.raises(QueueBusy):
+        await mx.mark_bad("two.example", reason="refused")
+    assert mx.marks == (before,)
+
+
+async def test_a_mark_that_the_store_did_not_end_stands_and_can_be_ended_later(
+    mx: MXCalculator, store: MarksInMemory, clock: FakeClock
+) -> None:
+    mark = await mx.mark_bad("one.example", seconds=60, reason="refused")
+    store.fails = QueueBusy("somebody else holds the queue")
+    with pytest.raises(QueueBusy):
+        await mx.mark_good("one.example", by="oncall")
+    assert mx.mark("one.example") == mark
+    await clock.advance(60)
+    assert mx.mark("one.example") is None
+    with pytest.raises(QueueBusy):
+        await mx.mark_good("one.example")
+    store.fails = None
+    assert await mx.mark_good("one.example") == 7
+    assert store.kept == {}
 
 
 async def test_marks_are_listed_by_when_they_end(mx: MXCalculator) -> None:

@@ -246,6 +246,80 @@ async def test_overdue_claims_no_more_than_asked(tmp_path: Path) -> None:
         assert [len(await spool.queue.overdue(2)) for _ in range(3)] == [2, 1, 0]
 
 
+async def test_what_expired_without_an_attempt_says_how_its_destination_fared(tmp_path: Path) -> None:
+    dead = Outcome.transient("connect: refused", host="mx1.example.org")
+    async with opened(tmp_path, give_up_after=1000) as spool:
+        for _ in range(3):
+            await spool.add("a@example.org")
+        (claim,) = await spool.claim(limit=1)
+        await spool.settle(claim, dead, after=5000)
+        await spool.queue.block("example.org", spool.clock.now() + 900, "connect: refused")
+        await spool.clock.advance(1000)
+        claims = await spool.queue.overdue(9)
+        assert [(one.entries[0].attempts, one.entries[0].last) for one in claims] == [(1, dead), (0, dead), (0, dead)]
+        for one in claims:  # an entry's own record tells of its own attempts alone
+            await spool.queue.put_back([one], "no room")
+        assert [entry.last for entry in await spool.entries()] == [dead, None, None]
+
+
+@pytest.mark.parametrize("said", [DELIVERED, Outcome.of_reply(550, "5.1.1 no such user"), None])
+async def test_what_expired_without_an_attempt_says_why_its_destination_was_blocked(
+    tmp_path: Path, said: Outcome | None
+) -> None:
+    """What the destination said to others of their mail is no reason for what was never sent."""
+    async with opened(tmp_path, give_up_after=1000) as spool:
+        if said is not None:
+            await spool.add()
+            (claim,) = await spool.claim()
+            await spool.settle(claim, said)
+        await spool.add()
+        await spool.queue.block("example.org", spool.clock.now() + 60, "every exchange is marked bad")
+        await spool.clock.advance(1000)
+        (claim,) = await spool.queue.overdue(9)
+        assert claim.entries[0].last == Outcome.transient("every exchange is marked bad")
+
+
+async def test_what_expired_without_any_known_reason_has_no_last_outcome(tmp_path: Path) -> None:
+    async with opened(tmp_path, give_up_after=1000) as spool:
+        await spool.add()
+        await spool.clock.advance(1000)
+        (claim,) = await spool.queue.overdue(9)
+        assert claim.entries[0].last is None
+
+
+async def test_claims_to_give_up_that_are_put_back_are_exactly_as_they_were(tmp_path: Path) -> None:
+    async with opened(tmp_path, give_up_after=1000) as spool:
+        await spool.add("a@example.org", "b@example.com")
+        (claim,) = await spool.claim()
+        await spool.settle(claim, LATER, after=5000)
+        bounced = await spool.add("c@example.org", "d@example.org")
+        await spool.queue.hold(Filter.of_ids([bounced]), "day", "to be looked at")
+        await spool.clock.advance(1000)
+        at = spool.clock.now()
+        changed = await spool.queue.give_up("bounce", Filter.of_ids([bounced]), "oncall", "wrong list", at)
+        before = spool.sql("SELECT * FROM entry"), spool.sql("SELECT * FROM destination"), len(spool.events)
+        for _ in range(3):
+            claims = await spool.queue.overdue(9)
+            told = [(one.message, entry.number, entry.given_up) for one in claims for entry in one.entries]
+            assert sorted(told) == [  # each of them once
+                (1, 1, ""),
+                (1, 2, ""),
+                (bounced, 1, "bounced by oncall: wrong list"),
+                (bounced, 2, "bounced by oncall: wrong list"),
+            ]
+            assert await spool.queue.overdue(9) == []
+            await spool.queue.put_back(claims, "no room for the bounce")
+            assert before == (
+                spool.sql("SELECT * FROM entry"),
+                spool.sql("SELECT * FROM destination"),
+                len(spool.events),
+            )
+        await spool.queue.undo(changed.operation, "oncall")
+        assert [(e.state, e.by, e.reason) for e in await spool.entries(f"id={bounced}")] == [
+            ("held", "day", "to be looked at")
+        ] * 2
+
+
 async def test_a_claim_to_give_up_that_is_put_back_is_overdue_again(tmp_path: Path) -> None:
     async with opened(tmp_path, give_up_after=10) as spool:
         await spool.add()

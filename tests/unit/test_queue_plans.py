@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from engine.queue import claims, destinations, listing
+from engine.queue import claims, destinations, listing, standing
 from engine.queue.filter import Filter
 from engine.queue.where import where
 from engine.queue.writer import Transaction
@@ -37,6 +37,19 @@ async def statements(spool: Spool, *, writing: bool) -> list[str]:
         claims._is_closed(Transaction(connection, NOW), "example.org")
     connection.set_trace_callback(None)
     return [one for one in seen if one.startswith(("SELECT", "UPDATE", "DELETE"))]
+
+
+async def test_what_bad_hosts_hold_back_is_found_by_index(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        seen: list[str] = []
+        connection = spool.queue._writer._connection
+        connection.set_trace_callback(seen.append)
+        standing.held_back(connection, ["mx1.example", "mx2.example"])
+        connection.set_trace_callback(None)
+        plans = {one: [row[-1] for row in spool.sql(f"EXPLAIN QUERY PLAN {one}")] for one in seen}
+        assert plans
+        scans = {detail for plan in plans.values() for detail in plan if detail.startswith("SCAN ")}
+        assert {scan.split()[1] for scan in scans} <= {"json_each"}
 
 
 async def test_nothing_that_moves_mail_reads_or_sorts_a_whole_table(tmp_path: Path) -> None:

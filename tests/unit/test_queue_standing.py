@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from engine.events import Event
 from engine.outcome import Outcome
 from engine.queue.queue import HeldBack, Mark, Suspension
@@ -138,6 +140,50 @@ async def test_a_host_marked_good_by_an_operator_makes_its_mail_due(tmp_path: Pa
         assert (spool.events[-1].kind, spool.events[-1].by) == ("marked good", "oncall")
 
 
+async def test_a_mark_that_is_made_shorter_unblocks_what_was_blocked_for_longer(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        now = spool.clock.now()
+        await spool.queue.save_mark(mark(spool.clock, "MX1.example", 30 * 86400))
+        blocks = {"long.example": 30 * 86400, "short.example": 60, "other.example": 30 * 86400}
+        for name, seconds in blocks.items():
+            await spool.add(f"x@{name}")
+            await spool.queue.note_destination(name, ["mx9.example" if name == "other.example" else "mx1.example"])
+            await spool.queue.block(name, now + seconds, "every exchange is marked bad")
+        groups = spool.queue._writer.groups
+        await spool.queue.save_mark(mark(spool.clock, "mx1.EXAMPLE", 600))
+        assert spool.queue._writer.groups == groups + 1
+        assert await spool.queue.due_destinations(9) == ["long.example"]
+        freed = await spool.queue.destination("long.example")
+        assert (freed.blocked_until, freed.blocked_why) == (None, "")
+        assert (await spool.queue.destination("short.example")).blocked_until == now + 60
+        assert (await spool.queue.destination("other.example")).blocked_until == now + 30 * 86400
+
+
+async def test_a_mark_that_is_made_longer_unblocks_nothing(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        await stuck(spool)
+        await spool.queue.block("a.example", spool.clock.now() + 900, "mx1.example is bad")
+        await spool.queue.save_mark(mark(spool.clock, "mx1.example", 120))
+        assert (await spool.queue.destination("a.example")).blocked_until == spool.clock.now() + 900
+
+
+async def test_an_answer_that_was_costly_is_given_again_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(tmp_path) as spool:
+        await stuck(spool)
+        (first,) = await spool.queue.held_back(["mx1.example"])
+        await spool.add("z@a.example")
+        (second,) = await spool.queue.held_back(["mx1.example"])
+        assert (first.waiting, second.waiting) == (2, 3)
+        monkeypatch.setattr("engine.queue.standing.COSTLY", 0.0)
+        monkeypatch.setattr("engine.queue.standing.RESTS", 1e9)
+        (before,) = await spool.queue.held_back(["mx1.example"])
+        await spool.add("z@a.example")
+        assert await spool.queue.held_back(["mx1.example"]) == (before,)
+        assert [held.waiting for held in await spool.queue.held_back(["mx1.example", "mx3.example"])] == [4, 0]
+
+
 async def test_a_destination_of_which_nothing_is_heard_for_a_day_is_forgotten(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
         await spool.add("x@idle.example")
@@ -152,6 +198,48 @@ async def test_a_destination_of_which_nothing_is_heard_for_a_day_is_forgotten(tm
         total, (left,) = await spool.queue.destinations("", "name", 0, 9)
         assert (total, left.name) == (1, "busy.example")
         assert spool.sql("SELECT count(*) FROM exchange") == [(0,)]
+
+
+async def test_more_idle_destinations_than_one_transaction_forgets_are_gone_soon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.queue.standing.FORGET_AT_ONCE", 3)
+    async with opened(tmp_path) as spool:
+        for n in range(8):
+            await spool.queue.note_destination(f"idle{n}.example", ["mx.example"])
+        await spool.clock.advance(86401)
+        left = []
+        for _ in range(4):
+            await spool.queue.overdue(1)
+            left.append((await spool.queue.destinations("", "name", 0, 0))[0])
+        assert left == [5, 2, 0, 0]
+        await spool.queue.note_destination("late.example", ["mx.example"])
+        spool.sql("UPDATE destination SET touched = 0")
+        await spool.queue.overdue(1)  # there was no more: the next look is in an hour
+        assert (await spool.queue.destinations("", "name", 0, 0))[0] == 1
+        await spool.clock.advance(3600)
+        await spool.queue.overdue(1)
+        assert (await spool.queue.destinations("", "name", 0, 0))[0] == 0
+
+
+async def test_a_mark_that_ended_a_day_ago_is_forgotten_though_nobody_asks_for_its_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.queue.standing.FORGET_AT_ONCE", 3)
+    async with opened(tmp_path) as spool:
+        for n in range(5):
+            await spool.queue.save_mark(mark(spool.clock, f"mx{n}.example", 60 + n))
+        lasting = mark(spool.clock, "lasting.example", 30 * 86400)
+        await spool.queue.save_mark(lasting)
+        await spool.clock.advance(120)
+        await spool.queue.overdue(1)
+        assert len(await spool.queue.marks()) == 6  # a host that answers now is still news
+        await spool.clock.advance(86400)
+        await spool.queue.overdue(1)
+        assert len(await spool.queue.marks()) == 3
+        await spool.queue.overdue(1)
+        assert await spool.queue.marks() == (lasting,)
+        assert "marked good" not in spool.kinds()
 
 
 async def test_events_are_found_by_number_by_message_and_by_text(tmp_path: Path) -> None:
