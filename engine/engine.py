@@ -114,7 +114,7 @@ class Engine:
     @property
     def trouble(self) -> str:
         """Why the engine is not well, or ""."""
-        return self.queue.broken or self.smarthost.trouble
+        return self.queue.broken or self.smarthost.trouble or self.drop.trouble
 
     async def start(self) -> None:
         """Take the spool, recover what was interrupted, open the doors; the one for new mail last."""

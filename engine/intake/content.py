@@ -3,24 +3,37 @@
 Everything works on bytes: what we did not ask for is not decoded, and not changed.
 """
 
+import encodings
 import re
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from email.errors import MessageError
 from email.header import decode_header, make_header
 from email.utils import format_datetime
+from encodings.aliases import aliases
+from pkgutil import iter_modules
 
 from msgspec import Struct
 
 from engine.text import clean
 
 MAX_LINE = 64 * 1024  # octets, CRLF included; RFC 5321 4.5.3.1.6 asks for 1000, mail in the wild goes far beyond
+MAX_HEADER = 1 << 20  # octets of a header section
+MAX_FIELDS = 10_000  # fields in it
 MAX_SHOWN = 200  # characters kept of a subject or message id
+LARGE = 256 * 1024  # octets of content that are judged while everyone else waits; what has more is judged in a thread
+SLICE = 256 * 1024  # octets handled at a time: within one call of the interpreter all its other threads stand still
 
-_BREAK = re.compile(rb"\r\n|\r|\n")
+_STUFFED = b"\r\n.."
 _FIELD_NAME = re.compile(rb"([!-9;-~]+)[ \t]*:")
+_FIELD_END = re.compile(rb"\n(?![ \t])")
 _DECODED = 2000  # octets of a field that are decoded to be shown
+
+# The interpreter remembers every charset it was ever asked for, whether there is one of that name or not.
+_CHARSETS = {*aliases, *(module.name for module in iter_modules(encodings.__path__))}
+
+
+class HeaderTooBig(ValueError):
+    """The header section is beyond MAX_HEADER or MAX_FIELDS; the text says which."""
 
 
 class Field(Struct, frozen=True):
@@ -79,10 +92,14 @@ def canonical(content: bytes) -> bytes:
 
     What is in that form already is given back as it is.
     """
-    breaks = content.count(b"\r\n")
-    if content.count(b"\n") != breaks or content.count(b"\r") != breaks:
-        content = _BREAK.sub(b"\r\n", content)
+    if not all(map(_is_canonical, _slices(content))):
+        content = b"".join(map(_made_canonical, _slices(content)))
     return content if content.endswith(b"\r\n") else content + b"\r\n"
+
+
+def unstuffed(chunks: Iterable[bytes]) -> bytes:
+    """Join the chunks of a message, and take away the dot that a client adds to a line (RFC 5321 4.5.2)."""
+    return b"".join(_without_dots(chunks))
 
 
 def has_long_line(content: bytes, limit: int = MAX_LINE) -> bool:
@@ -97,7 +114,10 @@ def has_long_line(content: bytes, limit: int = MAX_LINE) -> bool:
 
 
 def read_header(content: bytes) -> Header:
-    """Find the header fields of canonical content; the first line that is no field and continues none ends them."""
+    """Find the header fields of canonical content; the first line that is no field and continues none ends them.
+
+    No more is looked at than a header may hold. Raises HeaderTooBig.
+    """
     fields = tuple(_fields(content))
     return Header(content, fields, fields[-1].end if fields else 0)
 
@@ -119,24 +139,67 @@ def with_field(field: bytes, content: bytes) -> bytes:
     return field + content if follows else field + b"\r\n" + content
 
 
+def _slices(content: bytes) -> Iterator[bytes]:
+    """Give the content in slices of about SLICE octets, none of which ends within a CRLF."""
+    start = 0
+    while start < len(content):
+        end = start + SLICE
+        if content[end - 1 : end + 1] == b"\r\n":
+            end += 1
+        yield content[start:end]
+        start = end
+
+
+def _is_canonical(piece: bytes) -> bool:
+    breaks = piece.count(b"\r\n")
+    return piece.count(b"\n") == breaks and piece.count(b"\r") == breaks
+
+
+def _made_canonical(piece: bytes) -> bytes:
+    return piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
+
+
+def _without_dots(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    kept = b""
+    for chunk in chunks:
+        joined = kept + chunk
+        # What may be the beginning of a stuffed line waits for the next chunk.
+        end = len(joined) - next((size for size in (3, 2, 1) if joined.endswith(_STUFFED[:size])), 0)
+        kept = joined[end:]
+        yield joined[:end].replace(_STUFFED, _STUFFED[:-1])
+    yield kept
+
+
 def _fields(content: bytes) -> Iterator[Field]:
-    position, size = 0, len(content)
+    position, size, count = 0, len(content), 0
     while position < size and (name := _FIELD_NAME.match(content, position)):
-        end = _line_end(content, position)
-        while content[end : end + 1] in (b" ", b"\t"):
-            end = _line_end(content, end)
+        last = _FIELD_END.search(content, position, MAX_HEADER + 1)
+        end = last.end() if last else size
+        if end > MAX_HEADER:
+            raise HeaderTooBig(f"more than {MAX_HEADER} octets")
+        count += 1
+        if count > MAX_FIELDS:
+            raise HeaderTooBig(f"more than {MAX_FIELDS} fields")
         yield Field(name.group(1).lower(), position, name.end(), end)
         position = end
-
-
-def _line_end(content: bytes, position: int) -> int:
-    return content.find(b"\n", position) + 1 or len(content)
 
 
 def _decoded(value: bytes) -> str:
     text = value.replace(b"\r\n", b"").decode("utf-8", "surrogateescape").strip()
     if "=?" in text:
-        # With a charset nobody knows, or if it is no encoded word after all, it is shown as it was sent.
-        with suppress(MessageError, LookupError, ValueError):
-            text = str(make_header(decode_header(text)))
+        try:
+            parts = [(part, charset and _charset(charset)) for part, charset in decode_header(text)]
+            text = str(make_header(parts))
+        except Exception:  # noqa: BLE001 - decoders raise what they like
+            # With a charset nobody knows, or if it is no encoded word after all, it is
+            # shown as it was sent.
+            return clean(text, MAX_SHOWN)
     return clean(text, MAX_SHOWN)
+
+
+def _charset(name: str) -> str:
+    """Give the one name by which we ask for a charset. Raises LookupError."""
+    known = encodings.normalize_encoding(name).lower()
+    if known not in _CHARSETS:
+        raise LookupError("no such charset")
+    return known

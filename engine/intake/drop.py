@@ -6,6 +6,7 @@ Nothing is deleted before it is committed, and what cannot be taken is kept in `
 import asyncio
 import logging
 import os
+from contextlib import nullcontext
 from enum import Enum, auto
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from watchfiles import Change, awatch
 
 from engine.clock import Clock
 from engine.config import Settings
+from engine.intake.content import LARGE
 from engine.intake.dropfile import SETTLE, Look, look_at, read, set_aside, take_away
 from engine.intake.dropped import Dropped
 from engine.intake.errors import IntakeError, NotYet, Unfit
@@ -25,6 +27,7 @@ _LOG = logging.getLogger(__name__)
 
 RESCAN = 30.0  # seconds between looks that nothing called for: a watch may miss something
 AT_A_TIME = 8  # files in memory at once, whose commits and deletions share their syncs
+LARGE_AT_A_TIME = 2  # large files among them: each is in memory several times while it is judged
 PER_LOOK = 1000  # names in memory at once
 
 _SUFFIX = ".eml"
@@ -57,6 +60,14 @@ class DropIntake:
         self._settling: dict[str, tuple[Look, float]] = {}
         self._taken: list[str] = []
         self._tasks: list[asyncio.Task[None]] = []
+        self._large = asyncio.Semaphore(LARGE_AT_A_TIME)
+        self._trouble = ""
+        self._fault = ""
+
+    @property
+    def trouble(self) -> str:
+        """Why files do not come in though they should, as of the last look, or ""."""
+        return self._trouble
 
     async def start(self) -> None:
         """Make the folder, take what lies in it, and watch it. Raises IntakeError."""
@@ -87,11 +98,17 @@ class DropIntake:
     async def _run(self) -> None:
         while not self._stop.is_set():
             self._wake.clear()
+            self._fault = ""
+            pause = RESCAN
             try:
                 pause = await self._look()
             except OSError as error:
                 _LOG.error("the drop folder cannot be read: %s", error)
-                pause = RESCAN
+                self._fault = f"the drop folder cannot be read: {clean(error.strerror or str(error), 200)}"
+            except Exception as error:  # noqa: BLE001 - whatever failed, the next look may not
+                _LOG.exception("a look at the drop folder failed")
+                self._fault = _told(error)
+            self._trouble = self._fault
             if not self._stop.is_set():
                 await self._clock.wait(self._wake, self._clock.now() + pause)
 
@@ -105,8 +122,8 @@ class DropIntake:
             )
             async for _ in changes:
                 self._wake.set()
-        except (OSError, RuntimeError) as error:  # RuntimeError: how watchfiles tells of a watch that broke
-            _LOG.warning("the drop folder cannot be watched, it is read every %.0f s instead: %s", RESCAN, error)
+        except Exception:  # noqa: BLE001 - however a watch breaks, the folder is still read
+            _LOG.exception("the drop folder cannot be watched, it is read every %.0f s instead", RESCAN)
 
     async def _look(self) -> float:
         """Take all that can be taken; give in how many seconds to look again."""
@@ -144,8 +161,11 @@ class DropIntake:
     # -- one file -------------------------------------------------------------------------------------------------
 
     async def _take(self, name: str) -> _Result:
+        """Take one file, and let nothing that goes wrong with it keep the others from being taken."""
         try:
-            look, message = await asyncio.to_thread(self._read, name)
+            look = await asyncio.to_thread(self._settled, name)
+            async with self._large if look.size > LARGE else nullcontext():
+                return await self._send(name, look)
         except FileNotFoundError:
             return _Result.GONE
         except NotYet:
@@ -154,7 +174,26 @@ class DropIntake:
             return await self._set_aside(name, str(error))
         except OSError as error:
             _LOG.warning("%s in the drop folder cannot be read for now: %s", clean(name), error.strerror)
-            return _Result.LEFT
+        except Exception as error:  # noqa: BLE001 - whatever failed, the other files are taken
+            _LOG.exception("%s stays in the drop folder for now", clean(name))
+            self._fault = _told(error)
+        return _Result.LEFT
+
+    def _settled(self, name: str) -> Look:
+        """Look at a file that nobody is at work on. Raises Unfit, NotYet, OSError."""
+        look, now = look_at(self._folder / name), self._clock.now()
+        if now - look.modified / 1e9 < SETTLE:
+            # Young, or of a future time: then it must have been the same for long enough.
+            seen, since = self._settling.get(name, (None, now))
+            if seen != look:
+                self._settling[name] = (look, now)
+            if seen != look or now - since < SETTLE:
+                raise NotYet
+        return look
+
+    async def _send(self, name: str, look: Look) -> _Result:
+        """Queue a file and delete it. Raises Unfit, NotYet, OSError where the file cannot be read."""
+        message = await asyncio.to_thread(self._message, name, look)
         try:
             await self._queue.enqueue(message)
         except QueueError as error:
@@ -169,23 +208,22 @@ class DropIntake:
         self._taken.append(message.key)
         return _Result.TAKEN
 
-    def _read(self, name: str) -> tuple[Look, NewMessage]:
+    def _message(self, name: str, look: Look) -> NewMessage:
         """Read a file and make a message of it. Raises Unfit, NotYet, OSError."""
-        path, now = self._folder / name, self._clock.now()
-        look = look_at(path)
-        if now - look.modified / 1e9 < SETTLE:
-            # Young, or of a future time: then it must have been the same for long enough.
-            seen, since = self._settling.get(name, (None, now))
-            if seen != look:
-                self._settling[name] = (look, now)
-            if seen != look or now - since < SETTLE:
-                raise NotYet
         dropped = Dropped(
-            content=read(path, look, self._rules.max_message_size),
+            content=read(self._folder / name, look, self._rules.max_message_size),
             origin=f"drop {clean(name, 255)}",
             key=f"drop:{clean(name, 255)}:{look.inode}:{look.modified}:{look.size}",
         )
-        return look, dropped.message(hostname=self._hostname, rules=self._rules, at=now)
+        try:
+            return dropped.message(hostname=self._hostname, rules=self._rules, at=self._clock.now())
+        except Unfit:
+            raise
+        except Exception as error:
+            # The fault may be ours, but it is this file that meets it, and would again at every look.
+            _LOG.exception("%s in the drop folder cannot be judged", clean(name))
+            what = f"{type(error).__name__}: {error}".removesuffix(": ")
+            raise Unfit(f"cannot be read: {clean(what, 200)}") from error
 
     async def _forget(self) -> None:
         """Let go of the keys of files that are deleted.
@@ -214,6 +252,10 @@ class DropIntake:
         _LOG.warning("%s was set aside as %s: %s", clean(name), clean(target.name), clean(why))
         self._refusals.note(f"drop {clean(name, 255)}", "set aside", detail=why)
         return _Result.SET_ASIDE
+
+
+def _told(error: Exception) -> str:
+    return f"fault in the drop folder's intake: {clean(f'{type(error).__name__}: {error}', 200)}"
 
 
 def _sync(folder: Path) -> None:

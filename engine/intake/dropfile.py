@@ -98,10 +98,10 @@ def set_aside(path: Path, folder: Path, why: str, at: float) -> Path:
             reason.unlink()
             continue
         when = datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
-        with os.fdopen(file, "w", encoding="utf-8") as opened:
-            opened.write(f"{clean(path.name, 255)} was not taken on {when}: {why}\n")
-            opened.write("To send it, mend it and move it back into the drop folder.\n")
         try:
+            with os.fdopen(file, "w", encoding="utf-8") as opened:
+                opened.write(f"{clean(path.name, 255)} was not taken on {when}: {why}\n")
+                opened.write("To send it, mend it and move it back into the drop folder.\n")
             path.rename(target)
         except OSError:
             reason.unlink()

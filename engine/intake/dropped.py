@@ -1,17 +1,29 @@
 """A dropped file as a message: its envelope from its header fields, its content ready for the queue."""
 
-from email.utils import getaddresses
+from itertools import chain
 
 from msgspec import Struct
 
 from engine.address import Address, AddressError, parse_path
 from engine.config import Smtp
-from engine.intake.content import MAX_LINE, Header, canonical, has_long_line, read_header, received, with_field
+from engine.intake.content import (
+    MAX_LINE,
+    Header,
+    HeaderTooBig,
+    canonical,
+    has_long_line,
+    read_header,
+    received,
+    with_field,
+)
 from engine.intake.errors import Unfit
+from engine.intake.mailboxes import ListProblem, mailboxes
 from engine.queue.queue import NewMessage
-from engine.text import clean
 
 MAX_RECIPIENTS = 10_000
+MAX_NAMED = 2 * MAX_RECIPIENTS  # addresses in the fields of one name: some may stand there more than once
+
+_ALLOWED = "allowed are addresses such as ann@example.org, between commas"
 
 
 class Dropped(Struct, frozen=True, kw_only=True):
@@ -31,7 +43,10 @@ class Dropped(Struct, frozen=True, kw_only=True):
         content = canonical(self.content)
         if has_long_line(content):
             raise Unfit(f"content: a line is too long; at most {MAX_LINE} octets are allowed")
-        header = read_header(content)
+        try:
+            header = read_header(content)
+        except HeaderTooBig as error:
+            raise Unfit(f"header: {error}; no more is taken") from error
         if header.count(b"received") > rules.max_received:
             raise Unfit(f"Received: more than {rules.max_received} of them; this message goes round in a loop")
         sender, recipients = _sender(header), _recipients(header)
@@ -88,13 +103,14 @@ def _addresses(name: str, values: list[bytes]) -> list[Address]:
     """Read the address lists of all fields of a name; groups and display names are seen through."""
     lists = [value.decode("utf-8", "surrogateescape") for value in values]
     found: list[Address] = []
-    for _, written in getaddresses(lists):
-        if not written:
-            continue
-        try:
-            found.append(parse_path(written))
-        except AddressError as error:
-            raise Unfit(f"{name}: {error}; allowed are addresses such as ann@example.org, between commas") from error
-    if not found and any(clean(value).strip(" ,;:<>") for value in lists) and not any(";" in value for value in lists):
-        raise Unfit(f"{name}: '{clean(', '.join(lists), 200)}' is no list of addresses such as ann@example.org")
+    try:
+        for written in chain.from_iterable(map(mailboxes, lists)):
+            if written:
+                found.append(parse_path(written))
+            if len(found) > MAX_NAMED:
+                raise Unfit(f"{name}: more than {MAX_NAMED} addresses; send the message in parts")
+    except ListProblem as error:
+        raise Unfit(f"{name}: cannot be read: {error}; {_ALLOWED}") from error
+    except AddressError as error:
+        raise Unfit(f"{name}: {error}; {_ALLOWED}") from error
     return found

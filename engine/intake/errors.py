@@ -11,3 +11,13 @@ class Unfit(Exception):
 
 class NotYet(Exception):
     """Somebody is at work on this file: it is looked at again."""
+
+
+class Refused(Exception):
+    """This message is not taken: the reply to its client, and for the events the kind of refusal and its detail."""
+
+    def __init__(self, reply: str, why: str, detail: str = "") -> None:
+        super().__init__(reply)
+        self.reply = reply
+        self.why = why
+        self.detail = detail

@@ -3,9 +3,11 @@
 import asyncio
 import ipaddress
 import logging
+from collections.abc import Callable
 
 from engine.clock import Clock
 from engine.config import Settings
+from engine.intake.content import LARGE
 from engine.intake.refusals import Refusals
 from engine.intake.taker import Taker
 from engine.queue.queue import NewMessage, QueueBroken, QueueError, QueueFull
@@ -15,6 +17,8 @@ _LOG = logging.getLogger(__name__)
 
 PAUSED = "452 4.3.1 Not taking mail at the moment; try again later"
 FULL = "452 4.3.1 No room for this message at the moment; try again later"
+AT_A_TIME = 2  # large messages judged at once: each is in memory several times while it is
+
 SICK = "451 4.3.0 This system has a problem; try again later"
 
 
@@ -35,6 +39,7 @@ class Reception:
         self.may_hold = max(8 * self.rules.max_message_size, 64 * 2**20)
         self._queue = queue
         self._commits: set[asyncio.Task[int]] = set()
+        self._judging = asyncio.Semaphore(AT_A_TIME)
 
     def relays_for(self, address: str) -> bool:
         """Whether a client of this IP address may send to anyone through us."""
@@ -45,6 +50,18 @@ class Reception:
         if isinstance(peer, ipaddress.IPv6Address) and peer.ipv4_mapped:
             peer = peer.ipv4_mapped
         return any(peer in network for network in self.rules.relay_networks)
+
+    async def judge(self, octets: int, work: Callable[[], NewMessage]) -> NewMessage:
+        """Do the work that makes a message of `octets`: if they are many in a thread, for the loop is everyone's.
+
+        A thread goes on when the caller is cancelled, and keeps its place until it is done. Raises what `work` raises.
+        """
+        if octets <= LARGE:
+            return work()
+        await self._judging.acquire()
+        judged = asyncio.get_running_loop().run_in_executor(None, work)
+        judged.add_done_callback(lambda _: self._judging.release())
+        return await asyncio.shield(judged)
 
     async def take(self, message: NewMessage) -> str:
         """Queue a message and give the reply: 250 only once it is on disk.

@@ -34,7 +34,8 @@ class Refusals:
         now = self._clock.now()
         while self._told and next(iter(self._told.values())) <= now - EACH:
             self._told.popitem(last=False)
-        if (peer, why) in self._told or len(self._told) >= MOST:
+        # A store that is stuck must not make what waits for it pile up.
+        if (peer, why) in self._told or len(self._told) >= MOST or len(self._tasks) >= MOST:
             self._left_out += 1
             return
         self._told[peer, why] = now
@@ -61,3 +62,5 @@ class Refusals:
             await self._queue.record(event)
         except QueueError as error:
             _LOG.warning("a refusal could not be recorded: %s", clean(str(error)))
+        except Exception:  # noqa: BLE001 - nobody waits for this task: what it raises would be lost
+            _LOG.exception("a refusal could not be recorded")

@@ -8,14 +8,17 @@ import asyncio
 import collections
 import logging
 import re
+from functools import partial
 from typing import AnyStr
 
 from aiosmtpd.smtp import SMTP, Envelope
 
 from engine.address import Address, AddressError, parse_path
 from engine.intake.command import Argument, SyntaxProblem, read_argument
-from engine.intake.content import MAX_LINE, canonical, has_long_line, read_header, received, with_field
-from engine.intake.reception import FULL, PAUSED, Reception, trace_name
+from engine.intake.content import MAX_LINE
+from engine.intake.errors import Refused
+from engine.intake.reception import FULL, PAUSED, SICK, Reception
+from engine.intake.submitted import Submitted
 from engine.queue.queue import NewMessage
 from engine.text import clean
 
@@ -30,7 +33,6 @@ MAX_DENIED = 20  # recipients refused to a stranger before the session ends
 
 _END = b"\r\n.\r\n"
 _STARTS_OF_END = tuple(_END[:length] for length in range(1, len(_END)))
-_STUFFED = b"\r\n.."
 _GREETED = re.compile(r"[A-Za-z0-9._:\[\]-]{1,255}", re.ASCII)
 _YIELD_EVERY = 32  # replies; a pipelined burst must not keep the loop from everyone else
 _TOO_BIG = "552 5.3.4 Message too big; at most {} octets are taken"
@@ -153,7 +155,7 @@ class Session(SMTP):
     async def handle_exception(self, error: Exception) -> str:
         """What went wrong here is no fault of the message, and no business of the client's."""
         _LOG.error("SMTP session with %s failed", self._peer, exc_info=error)
-        return "451 4.3.0 This system has a problem; try again later"
+        return SICK
 
     async def _handle_client(self) -> None:
         try:
@@ -335,18 +337,19 @@ class Session(SMTP):
         """Read the message, judge it, queue it; give the reply."""
         try:
             async with asyncio.timeout(WHOLE_MESSAGE):
-                content, refusal = await self._read()
+                chunks, refusal = await self._read()
         except TimeoutError:
             return f"421 4.4.2 {self.hostname} Too slow, closing the connection"
         if refusal:
             return refusal
         # From here to the reply the client waits, and the time it may take for a command starts anew.
         self._reset_timeout()
-        message = self._judged(content)
+        message = await self._judged(chunks)
+        chunks.clear()  # the commit may take its time: the message is in memory once meanwhile
         return message if isinstance(message, str) else await self._reception.take(message)
 
-    async def _read(self) -> tuple[bytes, str]:
-        """Read up to the final dot and give the message without its dot-stuffing, or the reply that refuses it.
+    async def _read(self) -> tuple[list[bytes], str]:
+        """Read up to the final dot and give all of it (see Submitted), or the reply that refuses it.
 
         Only CRLF.CRLF ends a message (RFC 5321 4.1.1.4): whatever else a careless relay might take for the end is
         part of it, so that no second message can hide in the first.
@@ -373,13 +376,13 @@ class Session(SMTP):
                 self._let_go()
                 if size > 2 * limit and not done:
                     self._refuse("too big", f"more than {size} octets")
-                    return b"", f"421 4.3.4 {self.hostname} {refusal[10:]}"
+                    return [], f"421 4.3.4 {self.hostname} {refusal[10:]}"
             else:
                 chunks.append(chunk)
         if refusal:
             self._refuse("too big" if refusal.startswith("552") else "no room", f"{size} octets")
-            return b"", refusal
-        return b"".join(chunks)[: -len(b".\r\n")].replace(_STUFFED, b"\r\n.")[len(b"\r\n") :], ""
+            return [], refusal
+        return chunks, ""
 
     async def _start_of_message(self) -> bytes:
         """Read, after the CRLF of DATA, until what was read is the end or can be no part of it."""
@@ -393,42 +396,30 @@ class Session(SMTP):
                 raise ConnectionResetError("the client sends only line ends")
         return bytes(start)
 
-    def _judged(self, content: bytes) -> NewMessage | str:
+    async def _judged(self, chunks: list[bytes]) -> NewMessage | str:
         """Give the message to queue, its Received field on top, or the reply that refuses it."""
-        mail, rules = self._mail, self._reception.rules
+        mail = self._mail
         assert self.session is not None
         assert mail.sender is not None
-        if b"\0" in content:
-            self._refuse("NUL in the message")
-            return "554 5.6.0 A message may not hold NUL (RFC 5321 4.1.1.4)"
-        content = canonical(content)
-        if has_long_line(content):
-            self._refuse("line too long")
-            return f"500 5.5.2 Line too long; at most {MAX_LINE} octets are taken"
-        header = read_header(content)
-        if header.count(b"received") > rules.max_received:
-            self._refuse("mail loop", f"more than {rules.max_received} Received fields")
-            return f"554 5.4.6 Mail loop: more than {rules.max_received} Received fields"
-        needs_utf8 = mail.declared_utf8 and header.eight_bit
-        smtputf8 = needs_utf8 or mail.sender.smtputf8 or any(to.smtputf8 for to in mail.recipients.values())
-        protocol = "UTF8SMTP" if mail.declared_utf8 else "ESMTP" if self.session.extended_smtp else "SMTP"
-        recipients = tuple(mail.recipients)
-        trace = received(
-            sent_by=trace_name(self.session.host_name or "unknown", self._peer),
-            by=self.hostname,
-            protocol=protocol,
-            at=self._reception.clock.now(),
-            recipients=recipients,
+        submitted = Submitted(
+            chunks=chunks,
+            sender=mail.sender,
+            recipients=tuple(mail.recipients.values()),
+            protocol="UTF8SMTP" if mail.declared_utf8 else "ESMTP" if self.session.extended_smtp else "SMTP",
+            greeted=self.session.host_name or "unknown",
+            peer=self._peer,
         )
-        return NewMessage(
-            sender=str(mail.sender),
-            recipients=recipients,
-            content=with_field(trace, content),
-            origin=f"smtp {self._peer}",
-            subject=header.shown(b"subject"),
-            message_id=header.shown(b"message-id"),
-            smtputf8=smtputf8,
+        work = partial(
+            submitted.message, hostname=self.hostname, rules=self._reception.rules, at=self._reception.clock.now()
         )
+        try:
+            return await self._reception.judge(sum(map(len, chunks)), work)
+        except Refused as refused:
+            self._refuse(refused.why, refused.detail)
+            return refused.reply
+        except Exception:  # noqa: BLE001 - a connection error among them would be taken for the client's leaving
+            _LOG.exception("a message from %s could not be judged", self._peer)
+            return SICK
 
     def _hold(self, octets: int) -> bool:
         """Take room for more of a message; False when all sessions together hold as much as they may."""

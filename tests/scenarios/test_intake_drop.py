@@ -12,6 +12,7 @@ import pytest
 from engine.clock import SystemClock
 from engine.config import Intake, Settings, Smtp
 from engine.intake.drop import DropIntake
+from engine.intake.dropped import Dropped
 from engine.intake.errors import IntakeError
 from engine.queue.queue import QueueBroken, QueueFull
 from tests.clock import FakeClock
@@ -19,14 +20,15 @@ from tests.unit.fake_queue import FakeQueue
 
 MAIL = b"From: a@example.org\nTo: b@example.net\nSubject: hello\n\nbody\n"
 SETTINGS = Settings(hostname="relay.example", intake=Intake(smtp=Smtp(max_message_size=10_240)))
+ROOMY = Settings(hostname="relay.example")
 PATIENCE = 20.0
 
 
 @asynccontextmanager
 async def watching(
-    queue: FakeQueue, folder: Path, clock: FakeClock | SystemClock | None = None
+    queue: FakeQueue, folder: Path, clock: FakeClock | SystemClock | None = None, *, settings: Settings = SETTINGS
 ) -> AsyncIterator[DropIntake]:
-    intake = DropIntake(queue, folder / "drop", SETTINGS, clock or FakeClock())
+    intake = DropIntake(queue, folder / "drop", settings, clock or FakeClock())
     await intake.start()
     try:
         yield intake
@@ -255,6 +257,123 @@ async def test_what_cannot_be_taken_is_set_aside_with_the_reason(
     assert why in reason(tmp_path, "odd.eml")
     assert why in queue.events_recorded[0].text
     assert (tmp_path / "drop" / "failed" / "odd.eml.reason").stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_header_made_to_break_its_reader_stops_nobody(tmp_path: Path) -> None:
+    queue = FakeQueue()
+    path = before(tmp_path, "a.eml", b"From: " + b"(" * 20_000 + b"\nTo: b@example.net\n\nx")
+    before(tmp_path, "b.eml")
+    async with watching(queue, tmp_path, settings=ROOMY) as intake:
+        await eventually(lambda: len(queue.forgotten) == 1 and not path.exists())
+        await eventually(lambda: bool(queue.events_recorded))
+        moved(tmp_path, "c.eml")
+        await eventually(lambda: len(queue.forgotten) == 2)
+        assert intake.trouble == ""
+    assert "cannot be read: a comment has no end" in reason(tmp_path, "a.eml")
+
+
+@pytest.mark.parametrize(
+    "error", [RecursionError("deep"), AssertionError("\x1b[2J\udcff"), IndexError(), ValueError("v")]
+)
+async def test_whatever_goes_wrong_with_one_file_sets_that_file_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    def judged(self: Dropped, **rest: object) -> object:
+        if b"odd" in self.content:
+            raise error
+        return message(self, **rest)
+
+    message: Callable[..., object] = Dropped.message
+    monkeypatch.setattr(Dropped, "message", judged)
+    queue = FakeQueue()
+    path = before(tmp_path, "a.eml", MAIL + b"odd")
+    before(tmp_path, "b.eml")
+    async with watching(queue, tmp_path) as intake:
+        await eventually(lambda: len(queue.forgotten) == 1 and not path.exists())
+        await eventually(lambda: bool(queue.events_recorded))
+        assert intake.trouble == ""
+    assert (tmp_path / "drop" / "failed" / "a.eml").read_bytes() == MAIL + b"odd"
+    assert f"cannot be read: {type(error).__name__}" in reason(tmp_path, "a.eml")
+    assert "\x1b" not in reason(tmp_path, "a.eml")
+    assert "Traceback" in caplog.text
+
+
+async def test_a_look_that_fails_is_trouble_until_the_next_good_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(self: DropIntake, left: set[str]) -> list[str]:
+        raise RuntimeError("odd\x1b")
+
+    queue, clock = FakeQueue(), FakeClock()
+    before(tmp_path, "a.eml")
+    with monkeypatch.context() as patch:
+        patch.setattr(DropIntake, "_names", broken)
+        intake = DropIntake(queue, tmp_path / "drop", SETTINGS, clock)
+        assert intake.trouble == ""
+        await intake.start()
+        await eventually(lambda: bool(intake.trouble))
+    assert intake.trouble == "fault in the drop folder's intake: RuntimeError: odd\\x1b"
+    assert "Traceback" in caplog.text
+    await clock.advance(30)
+    await eventually(lambda: len(queue.forgotten) == 1)
+    await eventually(lambda: intake.trouble == "")
+    await intake.stop(1.0)
+
+
+async def test_a_folder_that_cannot_be_read_is_trouble_until_it_can(tmp_path: Path) -> None:
+    queue, clock = FakeQueue(), FakeClock()
+    async with watching(queue, tmp_path, clock) as intake:
+        await asyncio.sleep(0.1)
+        (tmp_path / "drop").rename(tmp_path / "away")
+        await clock.advance(30)
+        await eventually(lambda: intake.trouble.startswith("the drop folder cannot be read: No such file"))
+        (tmp_path / "away").rename(tmp_path / "drop")
+        before(tmp_path, "a.eml")
+        await clock.advance(30)
+        await eventually(lambda: len(queue.forgotten) == 1)
+        await eventually(lambda: intake.trouble == "")
+
+
+async def test_a_fault_of_the_queue_leaves_the_file_and_is_trouble(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    queue, clock = FakeQueue(), FakeClock()
+    queue.fail = RuntimeError("odd")
+    paths = [before(tmp_path, f"{number}.eml") for number in range(3)]
+    async with watching(queue, tmp_path, clock) as intake:
+        await eventually(lambda: "RuntimeError: odd" in intake.trouble)
+        assert all(path.exists() for path in paths)
+        queue.fail = None
+        await asyncio.sleep(0.05)
+        await clock.advance(30)
+        await eventually(lambda: len(queue.forgotten) == 3)
+        await eventually(lambda: intake.trouble == "")
+    assert "Traceback" in caplog.text
+
+
+async def test_a_full_disk_leaves_no_reasons_without_their_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, target: Path) -> Path:
+        raise OSError(28, "No space left on device")
+
+    queue, clock = FakeQueue(), FakeClock()
+    path = before(tmp_path, "a.eml", b"no header")
+    monkeypatch.setattr("engine.intake.dropfile.clean", lambda text, limit: full(path, path))
+    async with watching(queue, tmp_path, clock):
+        await asyncio.sleep(0.2)
+    assert path.exists()
+    assert not list((tmp_path / "drop" / "failed").iterdir())
+
+
+async def test_large_files_are_sent_as_well(tmp_path: Path) -> None:
+    queue = FakeQueue()
+    for number in range(6):
+        before(tmp_path, f"{number}.eml", MAIL + b"line\n" * 200_000)
+    before(tmp_path, "long.eml", b"a:\n" * 200_000 + MAIL)
+    async with watching(queue, tmp_path, settings=ROOMY):
+        await eventually(lambda: len(queue.forgotten) == 6 and bool(queue.events_recorded))
+    assert "header: more than 10000 fields" in reason(tmp_path, "long.eml")
 
 
 async def test_what_is_set_aside_overwrites_nothing(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 import asyncio
 import random
 import socket
+import struct
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -329,9 +331,107 @@ async def test_nul_and_endless_lines_are_refused() -> None:
             (b"Subject: x\r\n\r\n" + b"x" * 999, "250"),
             (b"Subject: x\r\n\r\n" + b"x" * 60_000, "250"),
             (b"".join(b"X-%d: %s\r\n" % (number, b"y" * 70) for number in range(2000)) + b"\r\n", "250"),
+            (b"a:\r\n" * 10_000 + b"\r\nx", "250"),
+            (b"a:\r\n" * 10_001 + b"\r\nx", "552 5.3.4 Header too big: more than 10000 fields"),
+            (b"a:\r\n" + b" b\r\n" * 300_000, "552 5.3.4 Header too big: more than 1048576 octets"),
         ):
             await client.begin()
             assert (await client.data(content)).startswith(reply)
+
+
+@pytest.mark.parametrize("line", [b"a:\r\n", b"\n", b"\r\n..", b"\r\n"])
+async def test_a_hostile_message_of_many_mebibytes_holds_up_nobody(line: bytes) -> None:
+    queue = FakeQueue()
+    greeting = b"EHLO c\r\nMAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.net>\r\nDATA\r\n"
+    content = b"a:\r\n" + line * (24 * 2**20 // len(line)) + b"\r\n.\r\nQUIT\r\n"
+
+    def send(port: int) -> bytes:
+        with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as client:
+            client.sendall(greeting + content)
+            return b"".join(iter(lambda: client.recv(65536), b""))
+
+    async with intake(queue, max_message_size=26 * 2**20) as server:
+        sending = asyncio.create_task(asyncio.to_thread(send, server.addresses[0].port))
+        longest, last = 0.0, time.monotonic()
+        while not sending.done():
+            await asyncio.sleep(0.002)
+            longest, last = max(longest, time.monotonic() - last), time.monotonic()
+        replies = (await sending).decode().splitlines()
+    assert replies[-2].startswith("552 5.3.4 Header" if line == b"a:\r\n" else "250")
+    assert longest < 0.25  # a twentieth of a second on an idle machine, and machines are not always idle
+
+
+@pytest.mark.parametrize(
+    "error", [RecursionError("deep"), MemoryError(), AssertionError("/secret"), OSError("/secret")]
+)
+@pytest.mark.parametrize("content", [LINE.encode(), LINE.encode() + b"x\r\n" * 100_000])
+async def test_whatever_goes_wrong_in_judging_the_session_goes_on(
+    error: Exception, content: bytes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(content: bytes) -> bytes:
+        raise error
+
+    queue = FakeQueue()
+    async with intake(queue) as server, talk(server) as client:
+        with monkeypatch.context() as patch:
+            patch.setattr("engine.intake.submitted.canonical", broken)
+            await client.begin()
+            assert await client.data(content) == "451 4.3.0 This system has a problem; try again later"
+        await client.begin()
+        assert (await client.data(content)).startswith("250")
+    assert "Traceback" in caplog.text
+    assert len(queue.messages) == 1
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError("odd"), TimeoutError("odd")])
+async def test_an_error_in_judging_that_looks_like_the_clients_leaving_is_none(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(content: bytes) -> bytes:
+        raise error
+
+    async with intake(FakeQueue()) as server, talk(server) as client:
+        monkeypatch.setattr("engine.intake.submitted.canonical", broken)
+        await client.begin()
+        assert (await client.data(LINE.encode())).startswith("451 4.3.0")
+        assert (await client.say("NOOP")).startswith("250")
+    assert "Traceback" in caplog.text
+
+
+async def test_large_messages_are_judged_two_at_a_time_and_on_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    lock, gate, most, now = threading.Lock(), threading.Event(), 0, 0
+
+    def slow(content: bytes) -> bytes:
+        nonlocal most, now
+        with lock:
+            now += 1
+            most = max(most, now)
+        gate.wait(PATIENCE)
+        with lock:
+            now -= 1
+        return content
+
+    monkeypatch.setattr("engine.intake.submitted.canonical", slow)
+    queue = FakeQueue()
+    async with intake(queue) as server, talk(server) as one, talk(server) as two, talk(server) as three:
+        for client in (one, two, three):
+            await client.begin()
+            assert (await client.say("DATA")).startswith("354")
+            client.send(b"x\r\n" * 100_000 + b".\r\n")
+        await eventually(lambda: now == 2)
+        for client in (one, two):
+            # With no time to linger, to close is to reset.
+            client.writer.get_extra_info("socket").setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+            )
+            client.writer.transport.abort()
+        await eventually(lambda: server.sessions == 1)
+        await asyncio.sleep(0.05)
+        assert most == 2
+        gate.set()
+        assert (await three.reply()).startswith("250")
+        assert most == 2
+        assert len(queue.messages) == 1
 
 
 async def test_a_message_that_goes_round_is_stopped() -> None:

@@ -1,5 +1,7 @@
 """A dropped file's envelope is read from its header, and what only it needs is left out of the message."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -59,6 +61,14 @@ def test_the_envelope_is_read(header: str, sender: str, recipients: list[str]) -
         (b"From: a@x\nTo: b@x\n\n\0", "NUL"),
         (b"From: a@x\nTo: b@x\n\n" + b"x" * 70_000, "a line is too long"),
         (b"Received: x\n" * 4 + b"From: a@x\nTo: b@x\n\n", "Received: more than 3"),
+        (b"From: " + b"(" * 5000 + b"\nTo: b@x\n\n", "From: cannot be read: a comment has no end"),
+        (b"From: a@x\nTo: " + b"a:" * 5000 + b"\n\n", "To: cannot be read: a group inside a group"),
+        (b"From: a@x\nTo: " + b"<" * 5000 + b"\n\n", "To: cannot be read: an angle bracket has no end"),
+        (b'From: a@x\nTo: "b@x\n\n', "To: cannot be read: a quoted string has no end"),
+        (b"From: a@x\nTo: <b@x> c@x\n\n", "To: cannot be read: a comma is missing"),
+        (b"From: a@x\nTo: b@x c@x\n\n", "To: x c@x: not a domain"),
+        (b"From: a@x\nTo: b@x\n" + b"X: y\n" * 10_000, "header: more than 10000 fields"),
+        (b"From: a@x\nTo: b@x\nX: y\n" + b" folded\n" * 200_000, "header: more than 1048576 octets"),
         (b"", "none found"),
         (b"\xef\xbb\xbfFrom: a@x\nTo: b@x\n\n", "none found"),
     ],
@@ -66,6 +76,17 @@ def test_the_envelope_is_read(header: str, sender: str, recipients: list[str]) -
 def test_what_has_no_envelope_is_unfit(content: bytes, words: str) -> None:
     with pytest.raises(Unfit, match=words):
         message(content)
+
+
+@pytest.mark.parametrize(
+    "piece", [b"b@x,", b"b@x ", b'"" ', b"()", b",", b'"\\"",', b"<b@x>,", b".", b"@", b":;", b"(\\)"]
+)
+def test_a_long_list_is_read_or_refused_in_a_moment(piece: bytes) -> None:
+    content = b"From: a@x\nTo: friends:" + b"\n ".join([piece * (60_000 // len(piece))] * 16) + b";\n\nbody"
+    began = time.process_time()
+    with pytest.raises(Unfit):
+        message(content)
+    assert time.process_time() - began < 5.0
 
 
 def test_everything_else_stays_as_it_was() -> None:
@@ -93,7 +114,7 @@ def test_smtputf8_is_asked_for_by_the_envelope() -> None:
 
 
 PIECES = [b"From: a@x\n", b"To: ", b"b@x", b"X-Envelope-To:", b"X-Envelope-From:", b"Bcc: ", b",", b";", b"<", b">",
-          b'"', b"(", b"\\", b"\r", b"\n", b" ", b"\x1b", b"\0", b"\xff", b"@"]  # fmt: skip
+          b'"', b"(", b")", b":", b"[", b"\\", b"\r", b"\n", b" ", b"\x1b", b"\0", b"\xff", b"@"]  # fmt: skip
 
 
 @given(st.binary(max_size=200) | st.lists(st.sampled_from(PIECES), max_size=30).map(b"".join))
