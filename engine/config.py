@@ -20,7 +20,7 @@ from engine.values import Listen, Nameserver, Network, Tls
 VARIABLE = "SMARTHOST_CONFIG"
 MACHINE_WIDE = Path("/etc/smarthost/smarthost.toml")
 
-__all__ = ["Listen", "Nameserver", "Route", "Settings", "SettingsError", "Timeouts", "find", "load"]
+__all__ = ["Limit", "Listen", "Nameserver", "Route", "Settings", "SettingsError", "Timeouts", "find", "load"]
 
 
 def find(explicit: Path | None = None) -> Path | None:
@@ -123,14 +123,26 @@ class Timeouts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Delivery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[delivery]`: how mail goes out. Durations are in seconds."""
+    """`[delivery]`: how mail goes out. Durations are in seconds.
+
+    `max_connections_per_destination` bounds those of all destinations with the same exchanges together; they begin
+    with `initial_connections`. A connection waits `idle` for more mail and lives for `connection_lifetime`. One
+    attempt tries `max_addresses` and has `max_sessions`. A mark lasts `bad_mx_timeout`, and twice as long each time
+    it is repeated, up to `bad_mx_timeout_max`.
+    """
 
     port: int = 25
     max_connections: int = 20
     max_connections_per_destination: int = 5
     max_messages_per_connection: int = 100
+    initial_connections: int = 2
+    idle: float = 2.0
+    connection_lifetime: float = 300.0
+    max_addresses: int = 5
+    max_sessions: int = 2
     check_interval: float = 30.0
     bad_mx_timeout: float = 3600.0
+    bad_mx_timeout_max: float = 28_800.0
     fallback_to_domain: bool = True
     timeouts: Timeouts = field(default_factory=Timeouts)
 
@@ -156,6 +168,20 @@ class Route(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     username: str = ""
     password_file: Path | None = None
     ca_file: Path | None = None
+
+
+class Limit(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[[limit]]`: what a destination ("gmail.com"), or all sites with such a host ("*.google.com"), get together.
+
+    None: not limited by this. `connections` stands in place of delivery.max_connections_per_destination. A
+    destination that is named has connections of its own; no minute sees more than what is set for one.
+    """
+
+    destination: str
+    connections: int | None = None
+    messages_per_connection: int | None = None
+    messages_per_minute: int | None = None
+    connections_per_minute: int | None = None
 
 
 class Events(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -200,6 +226,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     delivery: Delivery = field(default_factory=Delivery)
     retry: Retry = field(default_factory=Retry)
     route: tuple[Route, ...] = ()
+    limit: tuple[Limit, ...] = ()
     events: Events = field(default_factory=Events)
     control: Control = field(default_factory=Control)
     console: Console = field(default_factory=Console)
@@ -223,8 +250,14 @@ _READERS: Mapping[type[Struct], Mapping[str, values.Reader]] = {
         "max_connections": values.count,
         "max_connections_per_destination": values.count,
         "max_messages_per_connection": values.count,
+        "initial_connections": values.count,
+        "idle": values.duration_or_none,
+        "connection_lifetime": values.duration,
+        "max_addresses": values.few,
+        "max_sessions": values.few,
         "check_interval": values.duration,
         "bad_mx_timeout": values.duration,
+        "bad_mx_timeout_max": values.duration,
         "fallback_to_domain": values.flag,
     },
     Retry: {"schedule": values.each(values.duration, at_least=1), "give_up_after": values.duration},
@@ -237,10 +270,19 @@ _READERS: Mapping[type[Struct], Mapping[str, values.Reader]] = {
         "password_file": values.readable_file,
         "ca_file": values.readable_file,
     },
+    Limit: {
+        "destination": values.limited,
+        "connections": values.count,
+        "messages_per_connection": values.count,
+        "messages_per_minute": values.count,
+        "connections_per_minute": values.count,
+    },
     Events: {"kept": values.count},
     Control: {"group": values.group},
     Console: {"undo": values.duration, "confirm_typed_over": values.count},
 }
+
+_LIMITS = tuple(_READERS[Limit])[1:]
 
 _Table = TypeVar("_Table", bound=Struct)
 
@@ -265,12 +307,21 @@ def _read(into: type[_Table], table: object, at: str, problems: list[str]) -> _T
     settings = into(**read)
     if isinstance(settings, Route):
         problems.extend(f"{at}.{problem}" for problem in _unsafe(settings))
+    if isinstance(settings, Delivery) and settings.bad_mx_timeout_max < settings.bad_mx_timeout:
+        problems.append(
+            f"{at}.bad_mx_timeout_max: {settings.bad_mx_timeout_max:.0f} s is shorter than a mark lasts at first; "
+            f"allowed is bad_mx_timeout ({settings.bad_mx_timeout:.0f} s) or more"
+        )
+    if isinstance(settings, Limit) and not any(getattr(settings, key) for key in _LIMITS):
+        problems.append(f"{at}: it limits nothing; set one or more of {', '.join(_LIMITS)}")
     return settings
 
 
 def _value(into: type[Struct], known: Any, value: object, dotted: str, problems: list[str]) -> Any:
     if into is Settings and known.name == "route":
         return _routes(value, problems)
+    if into is Settings and known.name == "limit":
+        return _limits(value, problems)
     if isinstance(known.type, type) and issubclass(known.type, Struct):
         return _read(known.type, value, dotted, problems)
     try:
@@ -296,6 +347,26 @@ def _routes(value: object, problems: list[str]) -> tuple[Route, ...]:
         if first != position:
             problems.append(f"route[{position}].domain: route[{first}] has {route.domain} already; one route for each")
         read.append(route)
+    return tuple(read)
+
+
+def _limits(value: object, problems: list[str]) -> tuple[Limit, ...]:
+    """Read the limits; one destination has one limit."""
+    if not isinstance(value, list):
+        problems.append("limit: not a list of tables; write [[limit]] before each limit's keys")
+        return ()
+    found: dict[str, int] = {}
+    read: list[Limit] = []
+    for position, table in enumerate(value):
+        limit = _read(Limit, table, f"limit[{position}]", problems)
+        if limit is None:
+            continue
+        first = found.setdefault(limit.destination, position)
+        if first != position:
+            problems.append(
+                f"limit[{position}].destination: limit[{first}] has {limit.destination} already; one limit for each"
+            )
+        read.append(limit)
     return tuple(read)
 
 

@@ -82,6 +82,7 @@ class Engine:
             marks=self.queue,
             own_names=(settings.hostname,),
             bad_mx_timeout=delivery.bad_mx_timeout,
+            bad_mx_timeout_max=delivery.bad_mx_timeout_max,
             fallback_to_domain=delivery.fallback_to_domain,
             draw=draw,
         )
@@ -96,6 +97,8 @@ class Engine:
             clock=self._clock,
             hostname=settings.hostname,
             timeouts=delivery.timeouts,
+            max_addresses=delivery.max_addresses,
+            max_sessions=delivery.max_sessions,
         )
         self.smarthost = SmartHost(
             self.queue,
@@ -106,7 +109,11 @@ class Engine:
             max_connections=delivery.max_connections,
             max_connections_per_destination=delivery.max_connections_per_destination,
             max_messages_per_connection=delivery.max_messages_per_connection,
+            initial_connections=delivery.initial_connections,
+            idle=delivery.idle,
+            connection_lifetime=delivery.connection_lifetime,
             check_interval=delivery.check_interval,
+            limits=settings.limit,
         )
         self.smtp = SmtpIntake(self.queue, settings, self._clock)
         self.drop = DropIntake(self.queue, spool.drop, settings, self._clock)
@@ -177,6 +184,7 @@ class Engine:
 
     def _publish(self, events: Sequence[Event]) -> None:
         self.events.publish(events)
+        self.smarthost.heed(events)
         if any(event.kind in _WAKING for event in events):
             self.smarthost.wake()
 

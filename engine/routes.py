@@ -1,5 +1,6 @@
 """Which way a destination's mail goes: to its mail exchanges, or to the upstream host a route names."""
 
+import hashlib
 import ipaddress
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from engine.config import Route
 from engine.events import ENGINE
 from engine.mx import AllMarkedBad, Exchange, MXCalculator
 
+LONGEST_SITE = 255  # characters; of longer lists of hosts a digest stands for the name
 MAX_ADDRESSES = 10  # tried for one host; a host may have a hundred
 
 
@@ -32,11 +34,17 @@ class Target(Struct, frozen=True, kw_only=True):
 
 
 class Way(Struct, frozen=True, kw_only=True):
-    """The hosts to try for a destination, best first, and the route that named them, if one did."""
+    """The hosts to try for a destination, best first, and the route that named them, if one did.
+
+    `hosts` are all it has, by preference, those too that an operator marked bad. `site`: what may go over the same
+    connection has the same.
+    """
 
     destination: str
     exchanges: tuple[Exchange, ...]
     route: Route | None = None
+    hosts: tuple[str, ...] = ()
+    site: str = ""
 
 
 class Router:
@@ -57,14 +65,19 @@ class Router:
         """Give the hosts for a destination. Raises MXError, whose outcome is what becomes of the mail."""
         route = self._routes.get(destination) or self._routes.get("*")
         if route is None:
-            exchanges = await self._mx.exchanges(destination)
-            return Way(destination=destination, exchanges=tuple(exchanges))
+            candidates = await self._mx.candidates(destination)
+            hosts = tuple(one.host for one in sorted(candidates, key=lambda one: (one.preference, one.host)))
+            site = _site(*sorted(hosts))
+            exchanges = self._mx.allowed(destination, candidates, site)
+            return Way(destination=destination, exchanges=tuple(exchanges), hosts=hosts, site=site)
+        # A login is the route's own: what goes over its connections goes under its name.
+        site = _site(f"{route.host}:{route.port}", f"tls={route.tls}", f"user={route.username}", str(route.ca_file))
         mark = self._mx.mark(route.host)
         if mark is not None and mark.by != ENGINE:
             why = f"{route.host} is marked bad by {mark.by} ({mark.reason})"
-            raise AllMarkedBad(why, until=mark.until, hosts=(route.host,))
+            raise AllMarkedBad(why, until=mark.until, hosts=(route.host,), site=site)
         upstream = Exchange(host=route.host, preference=0, mark=mark)
-        return Way(destination=destination, exchanges=(upstream,), route=route)
+        return Way(destination=destination, exchanges=(upstream,), route=route, hosts=(route.host,), site=site)
 
     async def targets(self, way: Way, exchange: Exchange) -> AsyncIterator[Target]:
         """Give the addresses of one host, in the order to try. Raises MXError when it has none."""
@@ -87,6 +100,13 @@ class Router:
             return [str(ipaddress.ip_address(host))]
         except ValueError:
             return await self._mx.addresses(host)
+
+
+def _site(*parts: str) -> str:
+    name = " ".join(parts)
+    if len(name) <= LONGEST_SITE:
+        return name
+    return f"{name[:100]}... {hashlib.sha256(name.encode('utf-8', 'replace')).hexdigest()}"
 
 
 def read_passwords(routes: Sequence[Route]) -> dict[str, str]:

@@ -63,6 +63,11 @@ def count(value: object) -> int:
     return _whole(value, 1, 10**9)
 
 
+def few(value: object) -> int:
+    """A whole number from 1 to 100."""
+    return _whole(value, 1, 100)
+
+
 def port(value: object) -> int:
     """A port one can connect to."""
     return _whole(value, 1, 65_535)
@@ -79,6 +84,13 @@ def duration(value: object) -> float:
     if not 0 < seconds <= _TEN_YEARS:
         raise ValueError(f"{_shown(value)} is out of range; allowed is more than 0s and at most ten years")
     return seconds
+
+
+def duration_or_none(value: object) -> float:
+    """A duration, or 0 for none."""
+    if value in (0, "0", "0s") and not isinstance(value, bool):
+        return 0.0
+    return duration(value)
 
 
 def size(value: object) -> int:
@@ -118,6 +130,16 @@ def host_or_address(value: object) -> str:
 def route_domain(value: object) -> str:
     """A domain, or "*" for all that no other route names."""
     return "*" if value == "*" else host(value)
+
+
+def limited(value: object) -> str:
+    """What a limit is for: a domain, or "*." and a domain for all hosts whose names end so."""
+    name = text(value)
+    if name.startswith("*."):
+        return f"*.{host(name.removeprefix('*.'))}"
+    if "*" in name:
+        raise ValueError(f"{_shown(value)} names nothing; write a domain, or *.example.com for hosts that end so")
+    return host(value)
 
 
 def tls(value: object) -> Tls:

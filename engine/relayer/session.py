@@ -49,6 +49,14 @@ class SessionError(Exception):
         self.outcome = outcome
         self.unreachable = unreachable
 
+    @property
+    def is_the_hosts(self) -> bool:
+        """Whether the host is of no use to anybody now: no answer, a banner that turns us away, TLS that breaks.
+
+        What comes later, as a login that is refused, may be our fault.
+        """
+        return self.unreachable or self.outcome.phase == "greeting" or self.outcome.enhanced in ("4.7.4", "4.7.5")
+
 
 class TlsBroken(SessionError):
     """The handshake failed on a peer that offers STARTTLS."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import aiosmtplib
 from msgspec.structs import replace
 
-from engine.config import Delivery, Dns, Intake, Listen, Nameserver, Route, Settings, Smtp, Timeouts
+from engine.config import Delivery, Dns, Intake, Limit, Listen, Nameserver, Route, Settings, Smtp, Timeouts
 from engine.control.client import Client
 from engine.engine import Engine
 from engine.events import Event
@@ -71,6 +71,7 @@ async def relaying(
     *,
     clock: FakeClock,
     route: tuple[Route, ...] = (),
+    limit: tuple[Limit, ...] = (),
     spool: Path | None = None,
     timeouts: Timeouts = QUICK,
     **delivery: float,
@@ -84,8 +85,10 @@ async def relaying(
             spool=path,
             intake=Intake(smtp=Smtp(listen=(Listen("127.0.0.1", 0),))),
             dns=Dns(nameservers=(Nameserver(host, int(port)),)),
-            delivery=replace(Delivery(port=internet.port, timeouts=timeouts), **delivery),
+            # Idle connections wait by the clock, which stands still: a test that wants them says so.
+            delivery=replace(Delivery(port=internet.port, timeouts=timeouts, idle=0.0), **delivery),
             route=route,
+            limit=limit,
         )
         engine = Engine(settings, clock=clock, draw=random.Random(1))
         await engine.start()
