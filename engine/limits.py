@@ -48,11 +48,11 @@ class Bucket:
         # A clock that is set back gives nothing and takes nothing.
         self._tokens = min(float(self.size), self._tokens + max(0.0, now - self._at) * self._rate)
         self._at = now
-        return int(self._tokens)
+        return max(0, int(self._tokens))
 
     def take(self, count: int) -> None:
-        """Take some, no more than are available."""
-        self._tokens = max(0.0, min(float(self.size), self._tokens) - count)
+        """Take some; what was not available is owed."""
+        self._tokens -= count
 
     def give_back(self, count: int) -> None:
         """Return what was taken and not used."""

@@ -102,9 +102,9 @@ class Site:
                 self.window, self._successes = min(2 * self.window, max(self._bound(most), 1)), 0
         return self.allowed(most, now) > before
 
-    def shrink(self, working: int, why: str, now: float, *, by_half: bool) -> None:
-        """A connection too many, while `working` others go on: keep to those, or to half of them, for a while."""
-        keep = max(1, working // 2 if by_half else working)
+    def shrink(self, others: int, why: str, now: float, *, by_half: bool) -> None:
+        """A connection too many, while `others` go on: keep to those, or to half of them, for a while."""
+        keep = max(1, others // 2 if by_half else others)
         if now < self._ceiling_until:
             keep = min(keep, self._ceiling)
         self.window = min(self.window, keep)

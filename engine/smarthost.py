@@ -115,6 +115,8 @@ class SmartHost:
         """Check whenever there is reason to, until drained. A store that fails is retried at the next check."""
         while not self.draining:
             self._woken.clear()
+            # Before the check: what falls due, or ends, while it runs is looked at again at once.
+            now = self._clock.now()
             due: float | None = None
             try:
                 await self.check_state()
@@ -125,7 +127,6 @@ class SmartHost:
             except Exception as error:
                 self.trouble = f"fault in the check: {type(error).__name__}"
                 log.exception("fault in the check")
-            now = self._clock.now()
             # What is due and was not taken waits for a connection: the end of one wakes us, not its time.
             times = [now + self._check_interval, *self._endings()]
             self.next_check = min(times if due is None or due <= now else [*times, due])
@@ -214,6 +215,10 @@ class SmartHost:
         is_own = self._limits.name(way.destination)
         site = self._sites.get(self.site_of(way), way.destination if is_own else "", way.hosts)
         self._remember(way.destination, site.name)
+        # What is known only now counts for what was claimed before it was known.
+        rates = [rule for rule in site.rules if rule not in came_from.rules and rule.messages is not None]
+        most = min([self._messages_per_connection(site), *(rule.messages.available for rule in rates if rule.messages)])
+        await relayer.keep(max(most, 1))
         if site is not came_from:
             came_from.connections.remove(relayer)
             site.connections.append(relayer)
@@ -223,7 +228,12 @@ class SmartHost:
             if came_from.name == unknown_site(way.destination):
                 self._sites.forget(came_from.name)
         relayer.site_host = site.host
-        limiting = self._on_messages(site) or self._on_connections(site, but=relayer)
+        limiting = site.blocked if site.blocked_until > self._clock.now() else None
+        limiting = limiting or next(filter(None, (rule.on_messages() for rule in rates)), None)
+        for rule in rates:
+            if rule.messages is not None:
+                rule.messages.take(len(relayer.answers_for))
+        limiting = limiting or self._on_connections(site, but=relayer)
         if limiting is None and any(one.is_idle for one in site.connections):
             limiting = Limiting("idle", None, "a connection of its site is idle")  # which the next check calls
         if limiting is None:
@@ -294,9 +304,8 @@ class SmartHost:
         Where other connections to it go on, it has only one less, or half of them.
         """
         site, now = self._sites.get(relayer.site), self._clock.now()
-        working = sum(one.has_delivered for one in self._others(site, relayer))
-        if working and until is None:
-            site.shrink(working, outcome.line, now, by_half=relayer.is_established)
+        if until is None and self.is_served(relayer):
+            site.shrink(len(self._others(site, relayer)), outcome.line, now, by_half=relayer.is_established)
             return
         if until is not None:
             # Not longer than this, whatever a mark says: it may be ended, and the MX may have changed.

@@ -193,6 +193,12 @@ class ManagedRelayer:
         self._leaving = self._leaving or why
         self._called.set()
 
+    async def keep(self, count: int) -> None:
+        """Give back untried all messages but the first `count`. Raises QueueError."""
+        beyond = list(self.answers_for.values())[count:]
+        if beyond:
+            await self._give_back(beyond, "a limit of its site allows fewer")
+
     def call(self) -> None:
         """Have an idle relayer ask for more messages."""
         self.is_idle = False
@@ -613,8 +619,11 @@ class ManagedRelayer:
         """Give back untried what is left, of one destination or of all."""
         claims = self._claims_of(destination)
         if claims:
-            await self._parts.queue.put_back(claims, why)
-            self._manager.returned(self, len(claims))
+            await self._give_back(claims, why)
+
+    async def _give_back(self, claims: list[Claim], why: str) -> None:
+        await self._parts.queue.put_back(claims, why)
+        self._manager.returned(self, len(claims))
         for claim in claims:
             del self.answers_for[claim.message, claim.destination]
         self.taken -= len(claims)

@@ -14,7 +14,8 @@ class Trying:
     At most `max_addresses` are given, and none after `max_sessions` sessions. Of the two families of addresses neither
     gets more than half (rounded up) while the other has some left: where we have no IPv6, five dead AAAA must not hide
     the sixth address. Hosts that `put_off` names come last. `sessions` are those that may still be had; `nothing` is
-    what the DNS said, which is told to `remark` too, of a host without address, the transient before the permanent: "for good" takes all of them.
+    what the DNS said of a host without address (and `remark` is told): the transient before the permanent, since "for
+    good" takes all of them.
     """
 
     def __init__(

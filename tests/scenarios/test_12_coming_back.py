@@ -1,6 +1,7 @@
 """12. What comes back after trouble comes back gently: one connection, and when it has delivered 2, 4, 8."""
 
 import time
+from functools import partial
 
 from engine.control.views import Action, MarkBad, Suspend
 from engine.queue.queue import NewMessage
@@ -11,7 +12,7 @@ from engine.sandbox.tempers import Dead, Healthy, Script, Slow
 from tests.clock import FakeClock
 from tests.scenarios.relaying import LETTER, Relay, relaying
 
-MANY = {"max_connections": 30, "max_connections_per_destination": 16}
+many = partial(relaying, max_connections=30, max_connections_per_destination=16)
 
 
 class Counting(Slow):
@@ -69,7 +70,7 @@ def _message(recipient: str) -> NewMessage:
 async def test_ten_thousand_messages_do_not_fall_upon_a_host_that_is_marked_good(
     internet: Internet, clock: FakeClock
 ) -> None:
-    async with relaying(internet, clock=clock, **MANY) as relay:
+    async with many(internet, clock=clock) as relay:
         counting = Counting()
         (exchange,) = await internet.add("big.example", mx=[(10, "mx.big.example", counting)])
         await relay.client.mark_bad(MarkBad(host="mx.big.example", seconds=3600, reason="maintenance"))
@@ -86,7 +87,7 @@ async def test_ten_thousand_messages_do_not_fall_upon_a_host_that_is_marked_good
 
 
 async def test_so_it_is_when_a_mark_ends_by_itself(internet: Internet, clock: FakeClock) -> None:
-    async with relaying(internet, clock=clock, **MANY) as relay:
+    async with many(internet, clock=clock) as relay:
         counting = Counting()
         await internet.add("big.example", mx=[(10, "mx.big.example", counting)])
         await relay.client.mark_bad(MarkBad(host="mx.big.example", seconds=600, reason="maintenance"))
@@ -98,7 +99,7 @@ async def test_so_it_is_when_a_mark_ends_by_itself(internet: Internet, clock: Fa
 
 
 async def test_so_it_is_when_a_dead_host_lives(internet: Internet, clock: FakeClock) -> None:
-    async with relaying(internet, clock=clock, **MANY) as relay:
+    async with many(internet, clock=clock) as relay:
         (exchange,) = await internet.add("big.example", mx=[(10, "mx.big.example", Dead())])
         await fill(relay, "big.example", 400)
         await relay.settled()
@@ -110,7 +111,7 @@ async def test_so_it_is_when_a_dead_host_lives(internet: Internet, clock: FakeCl
 
 
 async def test_so_it_is_after_retry(internet: Internet, clock: FakeClock) -> None:
-    async with relaying(internet, clock=clock, **MANY) as relay:
+    async with many(internet, clock=clock) as relay:
         (exchange,) = await internet.add("big.example", mx=[(10, "mx.big.example", Dead())])
         await fill(relay, "big.example", 400)
         await relay.settled()
@@ -122,7 +123,7 @@ async def test_so_it_is_after_retry(internet: Internet, clock: FakeClock) -> Non
 
 
 async def test_so_it_is_when_a_destination_is_resumed(internet: Internet, clock: FakeClock) -> None:
-    async with relaying(internet, clock=clock, initial_connections=10, **MANY) as relay:
+    async with many(internet, clock=clock, initial_connections=10) as relay:
         counting = Counting()
         await internet.add("big.example", mx=[(10, "mx.big.example", counting)])
         await relay.client.suspend(Suspend(destination="big.example", seconds=3600, reason="storm"))
@@ -134,7 +135,7 @@ async def test_so_it_is_when_a_destination_is_resumed(internet: Internet, clock:
 
 
 async def test_so_it_is_when_the_whole_relay_is_resumed(internet: Internet, clock: FakeClock) -> None:
-    async with relaying(internet, clock=clock, initial_connections=10, **MANY) as relay:
+    async with many(internet, clock=clock, initial_connections=10) as relay:
         counting = Counting()
         await internet.add("big.example", mx=[(10, "mx.big.example", counting)])
         await relay.client.suspend(Suspend(destination="*", seconds=3600, reason="storm"))
@@ -146,7 +147,7 @@ async def test_so_it_is_when_the_whole_relay_is_resumed(internet: Internet, cloc
 
 
 async def test_one_connection_goes_on_alone_while_nothing_is_delivered(internet: Internet, clock: FakeClock) -> None:
-    async with relaying(internet, clock=clock, **MANY) as relay:
+    async with many(internet, clock=clock) as relay:
         (exchange,) = await internet.add("moody.example", mx=[(10, "mx.moody.example", Dead())])
         await fill(relay, "moody.example", 100)
         await relay.settled()
@@ -157,7 +158,7 @@ async def test_one_connection_goes_on_alone_while_nothing_is_delivered(internet:
 
 
 async def test_it_is_asked_for_by_name_while_it_comes_back(internet: Internet, clock: FakeClock) -> None:
-    async with relaying(internet, clock=clock, **MANY) as relay:
+    async with many(internet, clock=clock) as relay:
         (exchange,) = await internet.add("big.example", mx=[(10, "mx.big.example", Dead())])
         await relay.send("a@big.example", times=20)
         await relay.settled()
@@ -176,7 +177,7 @@ async def test_it_is_asked_for_by_name_while_it_comes_back(internet: Internet, c
 async def test_a_best_host_that_returns_is_tried_by_one_while_the_others_use_the_next(
     internet: Internet, clock: FakeClock
 ) -> None:
-    async with relaying(internet, clock=clock, **MANY) as relay:
+    async with many(internet, clock=clock) as relay:
         best, second = await internet.add(
             "two.example", mx=[(10, "mx1.two.example", Dead()), (20, "mx2.two.example", Healthy())]
         )
@@ -196,7 +197,7 @@ async def test_a_best_host_that_returns_is_tried_by_one_while_the_others_use_the
 
 
 async def test_a_site_with_much_mail_that_comes_back_never_spins(internet: Internet, clock: FakeClock) -> None:
-    async with relaying(internet, clock=clock, **MANY) as relay:
+    async with many(internet, clock=clock) as relay:
         (exchange,) = await internet.add("moody.example", mx=[(10, "mx.moody.example", Dead())])
         await fill(relay, "moody.example", 200)
         await relay.settled()

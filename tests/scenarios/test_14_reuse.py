@@ -2,16 +2,18 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 from engine.control.views import Suspend
 from engine.sandbox.exchanges import Action
 from engine.sandbox.exchanges import Session as Peer
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Healthy, Script
+from engine.smarthost import Check
 from tests.clock import FakeClock
 from tests.scenarios.relaying import Relay, relaying
 
-WAITING = {"idle": 2.0}
+waiting = partial(relaying, idle=2.0)
 
 
 async def until(so: Callable[[], bool]) -> None:
@@ -27,7 +29,7 @@ async def idles(relay: Relay, count: int = 1) -> None:
 
 
 async def test_a_connection_that_runs_dry_takes_what_comes_next(internet: Internet, clock: FakeClock) -> None:
-    async with relaying(internet, clock=clock, **WAITING) as relay:
+    async with waiting(internet, clock=clock) as relay:
         (exchange,) = await internet.add("example.org", mx=[(10, "mx.example.org", Healthy())])
         for number in range(1, 6):
             await relay.send(f"u{number}@example.org")
@@ -40,7 +42,7 @@ async def test_a_connection_that_runs_dry_takes_what_comes_next(internet: Intern
 
 
 async def test_it_says_quit_when_its_moment_is_over(internet: Internet, clock: FakeClock) -> None:
-    async with relaying(internet, clock=clock, **WAITING) as relay:
+    async with waiting(internet, clock=clock) as relay:
         (exchange,) = await internet.add("example.org", mx=[(10, "mx.example.org", Healthy())])
         await relay.send("a@example.org")
         await idles(relay)
@@ -52,7 +54,7 @@ async def test_it_says_quit_when_its_moment_is_over(internet: Internet, clock: F
 
 
 async def test_it_takes_mail_of_other_domains_of_its_site(internet: Internet, clock: FakeClock) -> None:
-    async with relaying(internet, clock=clock, **WAITING) as relay:
+    async with waiting(internet, clock=clock) as relay:
         (exchange,) = await internet.add("one.example", mx=[(10, "mx.farm.example", Healthy())])
         for domain in ("two.example", "three.example"):
             await internet.add(domain, mx=[(10, "mx.farm.example")])
@@ -69,7 +71,7 @@ async def test_it_takes_mail_of_other_domains_of_its_site(internet: Internet, cl
 
 
 async def test_its_life_has_an_end(internet: Internet, clock: FakeClock) -> None:
-    async with relaying(internet, clock=clock, connection_lifetime=5.0, **WAITING) as relay:
+    async with waiting(internet, clock=clock, connection_lifetime=5.0) as relay:
         (exchange,) = await internet.add("example.org", mx=[(10, "mx.example.org", Healthy())])
         for number in range(1, 8):
             await relay.send("a@example.org")
@@ -81,7 +83,7 @@ async def test_its_life_has_an_end(internet: Internet, clock: FakeClock) -> None
 
 
 async def test_it_carries_no_more_than_its_messages_however_they_come(internet: Internet, clock: FakeClock) -> None:
-    async with relaying(internet, clock=clock, max_messages_per_connection=2, **WAITING) as relay:
+    async with waiting(internet, clock=clock, max_messages_per_connection=2) as relay:
         (exchange,) = await internet.add("example.org", mx=[(10, "mx.example.org", Healthy())])
         for number in range(1, 5):
             await relay.send("a@example.org")
@@ -91,7 +93,7 @@ async def test_it_carries_no_more_than_its_messages_however_they_come(internet: 
 
 
 async def test_it_gives_its_place_to_another_site_that_waits(internet: Internet, clock: FakeClock) -> None:
-    async with relaying(internet, clock=clock, max_connections=1, **WAITING) as relay:
+    async with waiting(internet, clock=clock, max_connections=1) as relay:
         await internet.add("one.example", mx=[(10, "mx.one.example", Healthy())])
         await internet.add("two.example", mx=[(10, "mx.two.example", Healthy())])
         await relay.send("a@one.example")
@@ -103,7 +105,7 @@ async def test_it_gives_its_place_to_another_site_that_waits(internet: Internet,
 
 
 async def test_what_is_idle_ends_at_once_when_the_engine_stops(internet: Internet, clock: FakeClock) -> None:
-    async with relaying(internet, clock=clock, **WAITING) as relay:
+    async with waiting(internet, clock=clock) as relay:
         await internet.add("example.org", mx=[(10, "mx.example.org", Healthy())])
         await relay.send("a@example.org")
         await idles(relay)
@@ -115,7 +117,7 @@ class Leaving(Healthy):
     """Ends a connection when it is told to, with a word or without."""
 
     def __init__(self, word: bytes) -> None:
-        self.word = word
+        self.last_word = word
         self.sessions: list[Peer] = []
 
     async def reply(self, session: Peer, verb: str, argument: str) -> str | None:
@@ -125,8 +127,8 @@ class Leaving(Healthy):
 
     async def leave(self) -> None:
         (session, *_) = self.sessions
-        if self.word:
-            session._writer.write(self.word)
+        if self.last_word:
+            session._writer.write(self.last_word)
         session._writer.close()
         await asyncio.sleep(0.05)
 
@@ -134,7 +136,7 @@ class Leaving(Healthy):
 async def test_a_peer_that_closes_an_idle_connection_defers_nothing(internet: Internet, clock: FakeClock) -> None:
     for number, word in enumerate((b"", b"421 4.4.2 idle for too long\r\n")):
         domain = f"d{number}.example"
-        async with relaying(internet, clock=clock, **WAITING) as relay:
+        async with waiting(internet, clock=clock) as relay:
             leaving = Leaving(word)
             (exchange,) = await internet.add(domain, mx=[(10, f"mx.{domain}", leaving)])
             await relay.send(f"a@{domain}")
@@ -150,7 +152,7 @@ async def test_a_peer_that_closes_an_idle_connection_defers_nothing(internet: In
 async def test_a_peer_that_hangs_up_on_the_next_command_defers_nothing_either(
     internet: Internet, clock: FakeClock
 ) -> None:
-    async with relaying(internet, clock=clock, **WAITING) as relay:
+    async with waiting(internet, clock=clock) as relay:
         script = Script({"MAIL": [None, "421 4.4.2 idle for too long", None]})
         (exchange,) = await internet.add("example.org", mx=[(10, "mx.example.org", script)])
         await relay.send("a@example.org")
@@ -164,7 +166,7 @@ async def test_a_peer_that_hangs_up_on_the_next_command_defers_nothing_either(
 async def test_a_peer_that_drops_in_the_middle_of_the_next_message_is_left_alone(
     internet: Internet, clock: FakeClock
 ) -> None:
-    async with relaying(internet, clock=clock, **WAITING) as relay:
+    async with waiting(internet, clock=clock) as relay:
         script = Script({"RCPT": [None, Action.DROP, None]})
         (exchange,) = await internet.add("example.org", mx=[(10, "mx.example.org", script)])
         await relay.send("a@example.org")
@@ -179,7 +181,7 @@ async def test_a_peer_that_drops_in_the_middle_of_the_next_message_is_left_alone
 async def test_a_suspended_destination_gets_nothing_over_an_idle_connection(
     internet: Internet, clock: FakeClock
 ) -> None:
-    async with relaying(internet, clock=clock, **WAITING) as relay:
+    async with waiting(internet, clock=clock) as relay:
         await internet.add("example.org", mx=[(10, "mx.example.org", Healthy())])
         await relay.send("a@example.org")
         await idles(relay)
@@ -194,14 +196,14 @@ async def test_a_suspended_destination_gets_nothing_over_an_idle_connection(
 
 
 async def test_an_idle_connection_wakes_nobody(internet: Internet, clock: FakeClock) -> None:
-    async with relaying(internet, clock=clock, **WAITING) as relay:
+    async with waiting(internet, clock=clock) as relay:
         await internet.add("example.org", mx=[(10, "mx.example.org", Healthy())])
         await relay.send("a@example.org")
         await idles(relay)
         checks = 0
         right = relay.engine.smarthost._check
 
-        async def counted():  # type: ignore[no-untyped-def]
+        async def counted() -> Check:
             nonlocal checks
             checks += 1
             return await right()
