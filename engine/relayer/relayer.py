@@ -531,13 +531,15 @@ class ManagedRelayer:
                 self._unsaid, self._sending = (claim, self._outcomes), None
                 return
         self._unsaid = None
-        if any(outcome.kind == "delivered" for outcome in self._outcomes):
-            if not self.has_delivered:
-                self.has_delivered = True
-                self._parts.mx.delivered(self.host)
-            await self._manager.delivered(self)
+        has_delivered = any(outcome.kind == "delivered" for outcome in self._outcomes)
+        if has_delivered and not self.has_delivered:
+            self.has_delivered = True
+            self._parts.mx.delivered(self.host)
+        # What the peer has taken is recorded before anything else is asked of the store, which may refuse that.
         await self._report(claim, self._outcomes)
         self._sending = None
+        if has_delivered:
+            await self._manager.delivered(self)
 
     async def _within_bounds(self, session: Session, mail: Mail) -> list[Outcome]:
         """Every phase has its time-out; a peer that drips just within each of them has this one."""

@@ -3,8 +3,10 @@
 import time
 from functools import partial
 
+import pytest
+
 from engine.control.views import Action, MarkBad, Suspend
-from engine.queue.queue import NewMessage
+from engine.queue.queue import NewMessage, QueueFull
 from engine.queue.writer import Transaction
 from engine.sandbox.exchanges import Session as Peer
 from engine.sandbox.internet import Internet
@@ -208,3 +210,22 @@ async def test_a_site_with_much_mail_that_comes_back_never_spins(internet: Inter
         before = time.process_time()
         await relay.engine.smarthost.check_state()
         assert time.process_time() - before < 0.5
+
+
+async def test_a_store_that_is_full_as_a_site_comes_back_sends_nothing_twice(
+    internet: Internet, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (exchange,) = await internet.add("big.example", mx=[(10, "mx.big.example", Dead())])
+    await relay.send("a@big.example", times=5)
+    await relay.settled()
+    await exchange.become(Healthy())
+
+    async def full(*_: object) -> None:
+        raise QueueFull("no room")
+
+    monkeypatch.setattr(type(relay.engine.queue), "unblock_site", full)
+    await relay.later(1000)
+    monkeypatch.undo()
+    await relay.later(2000)
+    assert exchange.messages == 5
+    assert await relay.entries() == ()
