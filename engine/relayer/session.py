@@ -108,10 +108,10 @@ class Session:
         try:
             sock = await dialler.dial(target.address, target.port, timeouts.connect)
         except TimeoutError as error:
-            why = f"connect to [{target.address}]:{target.port}: no answer within {timeouts.connect:.0f} s"
+            why = f"no connection within {timeouts.connect:.0f} s to [{target.address}]:{target.port}"
             raise self._unusable(why, unreachable=True) from error
         except OSError as error:
-            why = f"connect to [{target.address}]:{target.port}: {_reason(error)}"
+            why = f"{_reason(error)} by [{target.address}]:{target.port}"  # what first: columns are narrow
             raise self._unusable(why, unreachable=True) from error
         self._enter("greeting")
         greeting = await self._wire.open(sock, timeouts.greeting)
