@@ -296,8 +296,9 @@ class ManagedRelayer:
         """The peer ended the session: what is left is not pressed upon it at once, or we would be listed for it."""
         self.result = self._last.line if self._last else "connection lost"
         outcome = self._last or Outcome.transient("connection lost", host=self.host)
-        await self._put_back(self.result)
+        # Blocked first: what is put back must not be claimed before the block stands.
         await self._manager.unreachable(self, _transient(outcome), pause=self._has_delivered)
+        await self._put_back(self.result)
 
     async def _send(self, session: Session, claim: Claim) -> None:
         try:
@@ -367,10 +368,10 @@ class ManagedRelayer:
             self._session.close()
         try:
             async with asyncio.timeout(_LAST_SECONDS):
-                await self._settle_what_was_sent()
-                await self._put_back(self.result or "connection lost")
                 if self._fault is not None:
                     await self._manager.unreachable(self, self._fault)
+                await self._settle_what_was_sent()
+                await self._put_back(self.result or "connection lost")
         except (QueueError, TimeoutError) as error:
             log.warning("relayer %d could not give back %d messages: %s", self.id, len(self.answers_for), error)
             self._manager.stranded(list(self.answers_for.values()))
