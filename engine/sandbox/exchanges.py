@@ -395,7 +395,7 @@ class Session:
             case "HELO" | "EHLO":
                 self.hello, self.extended = argument, verb == "EHLO"
                 self._forget()
-            case "STARTTLS":
+            case "STARTTLS" if wire.startswith(b"220"):
                 await self._secure()
             case "MAIL" if path := _PATH.match(argument):
                 self._forget()
