@@ -321,11 +321,10 @@ class Session:
     async def _reset(self) -> None:
         """RSET (RFC 5321 4.1.1.5). It is not sent along with the next MAIL: its reply shows that we are in step."""
         reset = await self._wire.command(b"RSET", timeout=self._timeouts.mail)
-        if reset.code == 250:
-            return
-        if self._pipelines and reset.code != 421:
+        if self._pipelines and reset.code != 421 and (reset.code != 250 or self._wire.has_surplus):
             raise self._wire.out_of_step()
-        self.close()
+        if reset.code != 250:
+            self.close()
 
     # -- closing --------------------------------------------------------------------------------------------------
 
