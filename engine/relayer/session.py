@@ -86,6 +86,7 @@ class Session:
         self.dotted = False  # the final dot of the current transaction is on its way
         self.tls = ""
         self.stumbled = False
+        self._has_flown = False  # the current transaction's commands have been sent in one flight
 
     @property
     def usable(self) -> bool:
@@ -189,7 +190,7 @@ class Session:
 
     async def deliver(self, mail: Mail) -> list[Outcome]:
         """Send one message; give an outcome for each recipient, in their order. Raises nothing of the network's."""
-        self.dotted = False
+        self.dotted = self._has_flown = False
         impossible = self._impossible(mail)
         if impossible is not None:
             return [impossible] * len(mail.recipients)
@@ -201,7 +202,7 @@ class Session:
             outcomes = [None] * len(mail.recipients)  # whose replies they were, nobody knows
             rest = replace(self._lost(str(error)), enhanced="4.5.0")
         except WireError as error:
-            self.stumbled = self._pipelines and self.phase in ("MAIL", "RCPT", "DATA")
+            self.stumbled = self._has_flown and self.phase in ("MAIL", "RCPT", "DATA")
             rest = self._lost(str(error))
         if self.usable:
             self._enter("idle")
@@ -233,6 +234,7 @@ class Session:
         self._enter("MAIL")
         if self._pipelines:
             self._wire.send_ahead([opening, *paths, b"DATA"])  # DATA comes last in a flight: RFC 2920 3.1
+            self._has_flown = True
         reply = await self._ask(opening, timeouts.mail)
         if not 200 <= reply.code <= 299:
             return await self._abandon(reply)

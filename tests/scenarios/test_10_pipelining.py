@@ -376,6 +376,16 @@ async def test_a_flood_in_the_middle_ends_the_session_and_takes_no_memory() -> N
     assert kinds(await deliver(peer)) == [("transient", 0)] * 3
 
 
+async def test_a_connection_that_the_peer_has_closed_meanwhile_is_no_reason_not_to_pipeline() -> None:
+    peer = Peer([OK, OK, OK, OK, GO])
+    async with talking(peer) as session:
+        session._wire._protocol.transport.abort()  # type: ignore[union-attr]
+        await asyncio.sleep(0)
+        assert kinds(await session.deliver(MAIL)) == [("transient", 0)] * 3
+        assert not session.stumbled
+        assert not session.usable
+
+
 # -- what can be seen -------------------------------------------------------------------------------------------------
 
 
