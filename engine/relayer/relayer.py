@@ -18,6 +18,7 @@ from engine.outcome import Outcome
 from engine.queue.queue import Claim, Queue, QueueBroken, QueueError
 from engine.relayer.dialler import Dialler
 from engine.relayer.session import Form, Mail, Phase, Session, SessionError, TlsBroken
+from engine.relayer.stumbles import Stumbles
 from engine.relayer.transcript import Transcript
 from engine.routes import Router, Target, Way
 
@@ -79,6 +80,7 @@ class Parts:
         self.clock = clock
         self.hostname = hostname
         self.timeouts = timeouts
+        self.stumbles = Stumbles(clock)
 
 
 class ManagedRelayer:
@@ -263,6 +265,7 @@ class ManagedRelayer:
             transcript=self.transcript,
             on_phase=self._enter,
             form=self._form,
+            pipelining=self._parts.stumbles.may_pipeline(target.host),
         )
 
     def _establish(self) -> None:
@@ -319,6 +322,8 @@ class ManagedRelayer:
         self._sending = claim
         self._outcomes = None
         self._outcomes = await self._within_bounds(session, mail)
+        if session.stumbled:
+            self._parts.stumbles.note(self.host)
         self._last = self._outcomes[-1]
         if any(outcome.kind == "delivered" for outcome in self._outcomes) and not self._has_delivered:
             self._has_delivered = True

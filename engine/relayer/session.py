@@ -19,7 +19,7 @@ from engine.config import Timeouts
 from engine.outcome import Outcome
 from engine.relayer.dialler import Dialler
 from engine.relayer.transcript import Transcript
-from engine.relayer.wire import Reply, Wire, WireError
+from engine.relayer.wire import OutOfStep, Reply, Wire, WireError
 from engine.routes import Target
 
 _DIGITS = re.compile(r"[0-9]{1,20}")
@@ -55,7 +55,11 @@ class TlsBroken(SessionError):
 
 
 class Session:
-    """A conversation with one target. `phase` can be read at any time; `on_phase` is told of each change."""
+    """A conversation with one target. `phase` can be read at any time; `on_phase` is told of each change.
+
+    `pipelining`: MAIL, RCPT and DATA go in one flight where the peer offers that (RFC 2920); `stumbled` tells that one
+    went wrong on the wire, so that the peer had better be asked one thing at a time.
+    """
 
     def __init__(
         self,
@@ -66,6 +70,7 @@ class Session:
         transcript: Transcript,
         on_phase: Callable[[Phase], None],
         form: Form = "ESMTP",
+        pipelining: bool = True,
     ) -> None:
         self._target = target
         self._hostname = hostname.encode("ascii")
@@ -73,12 +78,15 @@ class Session:
         self._transcript = transcript
         self._on_phase = on_phase
         self._form = form
+        self._may_pipeline = pipelining
         self._wire = Wire(transcript)
         self._extensions: dict[str, str] = {}
         self._auth: list[str] = []
         self.phase: Phase = "connecting"
         self.dotted = False  # the final dot of the current transaction is on its way
         self.tls = ""
+        self.stumbled = False
+        self._has_flown = False  # the current transaction's commands have been sent in one flight
 
     @property
     def usable(self) -> bool:
@@ -182,14 +190,19 @@ class Session:
 
     async def deliver(self, mail: Mail) -> list[Outcome]:
         """Send one message; give an outcome for each recipient, in their order. Raises nothing of the network's."""
-        self.dotted = False
+        self.dotted = self._has_flown = False
         impossible = self._impossible(mail)
         if impossible is not None:
             return [impossible] * len(mail.recipients)
         outcomes: list[Outcome | None] = [None] * len(mail.recipients)
         try:
             rest = await self._transact(mail, outcomes)
+        except OutOfStep as error:
+            self.stumbled = True
+            outcomes = [None] * len(mail.recipients)  # whose replies they were, nobody knows
+            rest = replace(self._lost(str(error)), enhanced="4.5.0")
         except WireError as error:
+            self.stumbled = self._has_flown and self.phase in ("MAIL", "RCPT", "DATA")
             rest = self._lost(str(error))
         if self.usable:
             self._enter("idle")
@@ -206,17 +219,28 @@ class Session:
             return self._ours("permanent", "the message needs SMTPUTF8, which the host does not offer", "5.6.7")
         return None
 
+    @property
+    def _pipelines(self) -> bool:
+        return self._may_pipeline and "pipelining" in self._extensions
+
     async def _transact(self, mail: Mail, outcomes: list[Outcome | None]) -> Outcome:
-        """MAIL, RCPT for each, DATA. Fills the outcomes of refused recipients, gives that of all others."""
+        """MAIL, RCPT for each, DATA. Fills the outcomes of refused recipients, gives that of all others.
+
+        Every status is checked, in one flight as one by one (RFC 2920 3.1), and means the same.
+        """
         timeouts = self._timeouts
+        opening = b" ".join(self._mail_command(mail))
+        paths = [b"RCPT TO:<" + recipient.encode("utf-8") + b">" for recipient in mail.recipients]
         self._enter("MAIL")
-        reply = await self._wire.command(*self._mail_command(mail), timeout=timeouts.mail)
+        if self._pipelines:
+            self._wire.send_ahead([opening, *paths, b"DATA"])  # DATA comes last in a flight: RFC 2920 3.1
+            self._has_flown = True
+        reply = await self._ask(opening, timeouts.mail)
         if not 200 <= reply.code <= 299:
             return await self._abandon(reply)
         self._enter("RCPT")
-        for number, recipient in enumerate(mail.recipients):
-            path = b"TO:<" + recipient.encode("utf-8") + b">"
-            reply = await self._wire.command(b"RCPT", path, timeout=timeouts.rcpt)
+        for number, path in enumerate(paths):
+            reply = await self._ask(path, timeouts.rcpt)
             if reply.code == 421:
                 return await self._abandon(reply)
             if not 200 <= reply.code <= 299:
@@ -224,7 +248,7 @@ class Session:
         if all(outcome is not None for outcome in outcomes):
             return await self._abandon(reply)  # each has an outcome of its own already
         self._enter("DATA")
-        reply = await self._wire.command(b"DATA", timeout=timeouts.data)
+        reply = await self._ask(b"DATA", timeouts.data)
         if reply.code != 354:
             return await self._abandon(reply)
         self._enter("body")
@@ -249,6 +273,16 @@ class Session:
             words.append(b"SMTPUTF8")
         return words
 
+    async def _ask(self, line: bytes, timeout: float) -> Reply:
+        """Send a command, or have the reply to one that was sent ahead."""
+        verb, *rest = line.split(b" ", 1)
+        reply = await self._wire.command(verb, *rest, timeout=timeout)
+        # Only the last of a flight, DATA, is answered with 3xx, and DATA with nothing positive but that. Other replies
+        # are those to other commands: the peer has left one out or put one in.
+        if self._pipelines and 200 <= reply.code <= 399 and (reply.code >= 300) != (verb == b"DATA"):
+            raise self._wire.out_of_step()
+        return reply
+
     async def _abandon(self, reply: Reply) -> Outcome:
         """The transaction ends before its message: clear the peer's buffers so that the next can begin."""
         outcome = self._not_delivered(reply)
@@ -256,12 +290,43 @@ class Session:
             self.close()
         elif self._wire.is_open:
             try:
-                reset = await self._wire.command(b"RSET", timeout=self._timeouts.mail)
+                await self._hear_out()
+                if self._wire.is_open:
+                    await self._reset()
+            except OutOfStep:
+                raise
             except WireError:
                 return outcome  # the outcome stands; the wire has closed itself
-            if reset.code != 250:
-                self.close()
         return outcome
+
+    async def _hear_out(self) -> None:
+        """Read the replies to what else was in the flight: they change nothing, but the next must not be mixed up."""
+        timeouts = self._timeouts
+        taken = False
+        while ahead := self._wire.ahead:
+            is_data = ahead[0] == b"DATA"
+            self._enter("DATA" if is_data else "RCPT")
+            reply = await self._ask(ahead[0], timeouts.data if is_data else timeouts.rcpt)
+            if reply.code == 421:
+                self.close()
+            elif not is_data:
+                taken = taken or 200 <= reply.code <= 299
+            elif reply.code == 354 and taken:
+                # Refused the sender, took the recipients, wants the message: a dot might send them an empty one.
+                self._transcript.add("=", "the host wants a message that it refused: closed without one")
+                self.close()
+            elif reply.code == 354:
+                await self._wire.send_end(timeouts.reply)  # a single dot, for no recipients: RFC 2920 3.1
+        if self._pipelines and self._wire.has_surplus:
+            raise self._wire.out_of_step()
+
+    async def _reset(self) -> None:
+        """RSET (RFC 5321 4.1.1.5). It is not sent along with the next MAIL: its reply shows that we are in step."""
+        reset = await self._wire.command(b"RSET", timeout=self._timeouts.mail)
+        if self._pipelines and reset.code != 421 and (reset.code != 250 or self._wire.has_surplus):
+            raise self._wire.out_of_step()
+        if reset.code != 250:
+            self.close()
 
     # -- closing --------------------------------------------------------------------------------------------------
 
