@@ -8,6 +8,8 @@ from engine.lookups import MXError
 from engine.tls.dane import Dane
 from engine.values import Tls
 
+LEVELS = ("none", "opportunistic", "required", "verified")  # each stricter than the one before
+
 _SAID = {
     "none": "TLS is not used",
     "opportunistic": "TLS is used where it is offered",
@@ -41,6 +43,15 @@ class TlsDemand(Struct, frozen=True, kw_only=True):
     def by_authorities(self) -> bool:
         """Whether the certificate must be right by its name and its chain to an authority."""
         return self.level == "verified" and (self.dane is None or self.dane.and_authorities)
+
+    def is_met_by(self, other: "TlsDemand") -> bool:
+        """Whether a session with the same host that was opened under `other` may carry mail under this demand too.
+
+        One who was proved otherwise, or by other names, was not proved to this mail's domain.
+        """
+        if LEVELS.index(other.level) < LEVELS.index(self.level):
+            return False
+        return self.level != "verified" or (self.dane, self.ca_file) == (other.dane, other.ca_file)
 
     @property
     def line(self) -> str:

@@ -11,13 +11,12 @@ from engine.config import Route, Settings, TlsRules
 from engine.lookups import Lookups
 from engine.text import clean
 from engine.tls.dane import Dane
-from engine.tls.demand import HostNotAllowed, TlsDemand
+from engine.tls.demand import LEVELS, HostNotAllowed, TlsDemand
 from engine.tls.fetching import HTTPS, HttpsFetch
 from engine.tls.mta_sts import Policy
 from engine.tls.policies import PolicyBook, PolicyStore
 from engine.tls.tlsa import TlsaLookup
 
-LEVELS = ("none", "opportunistic", "required", "verified")
 BROKEN_SECONDS = 3600.0  # a host whose opportunistic TLS broke is tried without for as long
 _BROKEN_KEPT = 10_000  # hosts
 

@@ -1,8 +1,10 @@
 """22. DANE (RFC 7672): TLSA records in signed zones prove a host, whatever the authorities say."""
 
 import logging
+from pathlib import Path
 
 import pytest
+import uvloop
 from msgspec.structs import replace
 
 from engine.config import TlsRules
@@ -222,3 +224,21 @@ async def test_settings_can_turn_it_off_for_all_and_for_one(internet: Internet, 
             await relay.send("bob@example.org")
             await relay.settled()
     assert internet.messages == 2
+
+
+def test_both_work_on_the_loop_that_the_engine_runs_on(tmp_path: Path) -> None:
+    async def main() -> None:
+        clock = FakeClock()
+        async with Internet(clock=clock) as internet:
+            path = tmp_path / "authority.pem"
+            path.write_bytes(internet.certificates.authority_pem)
+            await signed(internet, Encrypted("good"))
+            internet.tlsa(MX, internet.certificates.tlsa(MX, usage=2))
+            await internet.policy("example.org", f"version: STSv1\nmode: enforce\nmx: {MX}\nmax_age: 86400\n")
+            async with relaying(internet, clock=clock, validating=True, tls=TlsRules(ca_file=path)) as relay:
+                await relay.send("bob@example.org")
+                await internet.wait_for(1)
+                await relay.settled()
+                assert "MTA-STS policy of example.org (enforce); DANE: TLSA records of" in await said(relay)
+
+    uvloop.run(main())
