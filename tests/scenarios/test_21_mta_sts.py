@@ -3,16 +3,19 @@
 import asyncio
 from pathlib import Path
 
+import dns.asyncresolver
 import pytest
 from msgspec.structs import replace
 
 from engine.config import TlsRules
+from engine.lookups import Lookups
 from engine.sandbox.exchanges import Temper
 from engine.sandbox.internet import Internet
 from engine.sandbox.names import Fault
 from engine.sandbox.policies import Answer
 from engine.sandbox.tempers import Encrypted, Healthy
-from engine.tls.mta_sts import LARGEST
+from engine.tls.fetching import HttpsFetch
+from engine.tls.mta_sts import LARGEST, PolicyError
 from tests.clock import FakeClock
 from tests.scenarios.relaying import relaying
 from tests.scenarios.securing import level, rules, said, why_kept
@@ -206,6 +209,18 @@ async def test_a_policy_that_cannot_be_had_is_none_and_is_not_asked_for_at_every
         await internet.wait_for(2)
         await relay.settled()
         assert internet.policies.asked["example.org"] == asked
+
+
+async def test_a_policy_server_that_takes_its_time_is_left(
+    internet: Internet, rules: TlsRules, resolver: dns.asyncresolver.Resolver
+) -> None:
+    await internet.policy("example.org", ENFORCE)
+    internet.policies.behave("example.org", Answer(body=BODY, pause=5))
+    fetch = HttpsFetch(Lookups(resolver), port=internet.policies.port, ca_file=rules.ca_file, seconds=0.2)
+    with pytest.raises(PolicyError, match=r"not had within 0\.2 s"):
+        await fetch("example.org")
+    with pytest.raises(PolicyError, match="does not exist"):
+        await fetch("example.net")
 
 
 async def test_a_newer_policy_that_cannot_be_had_leaves_the_older_in_force(
