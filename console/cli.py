@@ -106,13 +106,16 @@ class Setup(Door):
             return settings
         return msgspec.structs.replace(settings, spool=self._spool.expanduser().absolute())
 
-    def check(self) -> str:
-        """Which file the settings come from, once they have been found right. Raises SettingsError."""
+    def check(self) -> tuple[str, tuple[str, ...]]:
+        """Which file the settings come from, once they have been found right, and what must be known of them.
+
+        Raises SettingsError.
+        """
         from engine.config import find, load
 
         path = find(self._config)
-        load(path)
-        return str(path) if path is not None else "no settings file, so the defaults"
+        notes = load(path).notes
+        return str(path) if path is not None else "no settings file, so the defaults", notes
 
 
 @app.command()
@@ -171,7 +174,10 @@ def config_check(context: typer.Context) -> None:
     from engine.config import SettingsError
 
     try:
-        say(f"{_setup(context).check()}: ok")
+        checked, notes = _setup(context).check()
+        say(f"{checked}: ok")
+        for note in notes:
+            say(note)
     except SettingsError as error:
         _refuse_each(str(error), Status.REFUSED)
 

@@ -97,9 +97,14 @@ class Intake(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Dns(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[dns]`: whom to ask; the system's name servers where there are none."""
+    """`[dns]`: whom to ask; the system's name servers where there are none.
+
+    `validating`: they check DNSSEC, and the way to them is safe (they run on this machine, say), so that an answer
+    they call authentic (AD) can be believed. Without it there is no DANE.
+    """
 
     nameservers: tuple[Nameserver, ...] = ()
+    validating: bool = False
 
 
 class Timeouts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -158,6 +163,31 @@ class Route(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ca_file: Path | None = None
 
 
+class DestinationTls(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[[tls.destination]]`: how mail to a domain is secured; domain "*": to all that no other names.
+
+    An entry for the domain itself counts for routed mail too, where it asks for more than the route. `ca_file` holds
+    the authorities (PEM) that "verified" trusts instead of those of [tls].
+    """
+
+    domain: str
+    level: Tls
+    ca_file: Path | None = None
+
+
+class TlsRules(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[tls]`: what raises the level of security above opportunistic.
+
+    `mta_sts` (RFC 8461) and `dane` (RFC 7672, needs dns.validating) do so by themselves, except where the level is
+    "none". `ca_file` holds the authorities (PEM) to trust instead of the system's, for exchanges and policy servers.
+    """
+
+    mta_sts: bool = True
+    dane: bool = True
+    ca_file: Path | None = None
+    destination: tuple[DestinationTls, ...] = ()
+
+
 class Events(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[events]`: how many of what happened are kept in the spool."""
 
@@ -200,9 +230,17 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     delivery: Delivery = field(default_factory=Delivery)
     retry: Retry = field(default_factory=Retry)
     route: tuple[Route, ...] = ()
+    tls: TlsRules = field(default_factory=TlsRules)
     events: Events = field(default_factory=Events)
     control: Control = field(default_factory=Control)
     console: Console = field(default_factory=Console)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is asked for but cannot be had with these settings, in sentences."""
+        if self.tls.dane and not self.dns.validating:
+            return ("DANE is off: dns.validating is false, so no answer of the DNS counts as secure",)
+        return ()
 
 
 # How each key is read, where its name alone does not say it.
@@ -216,7 +254,7 @@ _READERS: Mapping[type[Struct], Mapping[str, values.Reader]] = {
         "max_received": values.count,
     },
     Drop: {"enabled": values.flag},
-    Dns: {"nameservers": values.each(values.nameserver)},
+    Dns: {"nameservers": values.each(values.nameserver), "validating": values.flag},
     Timeouts: dict.fromkeys(Timeouts.__struct_fields__, values.duration),
     Delivery: {
         "port": values.port,
@@ -237,6 +275,8 @@ _READERS: Mapping[type[Struct], Mapping[str, values.Reader]] = {
         "password_file": values.readable_file,
         "ca_file": values.readable_file,
     },
+    DestinationTls: {"domain": values.route_domain, "level": values.tls, "ca_file": values.readable_file},
+    TlsRules: {"mta_sts": values.flag, "dane": values.flag, "ca_file": values.readable_file},
     Events: {"kept": values.count},
     Control: {"group": values.group},
     Console: {"undo": values.duration, "confirm_typed_over": values.count},
@@ -270,7 +310,9 @@ def _read(into: type[_Table], table: object, at: str, problems: list[str]) -> _T
 
 def _value(into: type[Struct], known: Any, value: object, dotted: str, problems: list[str]) -> Any:
     if into is Settings and known.name == "route":
-        return _routes(value, problems)
+        return _each_domain(Route, value, dotted, problems)
+    if into is TlsRules and known.name == "destination":
+        return _each_domain(DestinationTls, value, dotted, problems)
     if isinstance(known.type, type) and issubclass(known.type, Struct):
         return _read(known.type, value, dotted, problems)
     try:
@@ -281,21 +323,25 @@ def _value(into: type[Struct], known: Any, value: object, dotted: str, problems:
         return None
 
 
-def _routes(value: object, problems: list[str]) -> tuple[Route, ...]:
-    """Read the routes; one domain has one route."""
+_PerDomain = TypeVar("_PerDomain", Route, DestinationTls)
+
+
+def _each_domain(into: type[_PerDomain], value: object, at: str, problems: list[str]) -> tuple[_PerDomain, ...]:
+    """Read a list of tables that each say something of a domain; one domain has one of them."""
+    what = at.rpartition(".")[2]
     if not isinstance(value, list):
-        problems.append("route: not a list of tables; write [[route]] before each route's keys")
+        problems.append(f"{at}: not a list of tables; write [[{at}]] before each {what}'s keys")
         return ()
-    routes: dict[str, int] = {}
-    read: list[Route] = []
+    positions: dict[str, int] = {}
+    read: list[_PerDomain] = []
     for position, table in enumerate(value):
-        route = _read(Route, table, f"route[{position}]", problems)
-        if route is None:
+        one = _read(into, table, f"{at}[{position}]", problems)
+        if one is None:
             continue
-        first = routes.setdefault(route.domain, position)
+        first = positions.setdefault(one.domain, position)
         if first != position:
-            problems.append(f"route[{position}].domain: route[{first}] has {route.domain} already; one route for each")
-        read.append(route)
+            problems.append(f"{at}[{position}].domain: {at}[{first}] has {one.domain} already; one {what} for each")
+        read.append(one)
     return tuple(read)
 
 
@@ -306,9 +352,10 @@ def _unsafe(route: Route) -> list[str]:
         problems.append("password_file: missing; a username needs the file that holds its password")
     if route.password_file is not None and not route.username:
         problems.append("username: missing; a password_file needs the user it belongs to")
-    if route.username and route.tls != "required":
+    if route.username and route.tls not in ("required", "verified"):
         problems.append(
-            f'tls: "{route.tls}" with a username; only "required" is allowed: no password goes in the clear'
+            f'tls: "{route.tls}" with a username; only "required" and "verified" are allowed: '
+            "no password goes in the clear"
         )
     return problems
 

@@ -19,7 +19,7 @@ from engine.events import Event, EventLog
 from engine.intake.drop import DropIntake
 from engine.intake.errors import IntakeError
 from engine.intake.smtp import SmtpIntake
-from engine.lookups import resolver_for
+from engine.lookups import Lookups, resolver_for
 from engine.mx import MXCalculator
 from engine.queue.queue import QueueError
 from engine.queue.sqlite import SqliteQueue
@@ -30,6 +30,8 @@ from engine.routes import Router, read_passwords
 from engine.smarthost import SmartHost
 from engine.spool import Spool, SpoolError, SpoolOwned
 from engine.threads import LoopThread
+from engine.tls.fetching import HTTPS
+from engine.tls.policy import tls_policy
 
 __all__ = ["CannotStart", "Engine", "EngineThread", "SpoolOwned", "run_daemon"]
 
@@ -51,7 +53,7 @@ class CannotStart(Exception):
 class Engine:
     """The whole relay on one event loop. `start` raises SpoolOwned and CannotStart; then nothing is left open.
 
-    Clock, dialler and the source of chance may be passed in by tests.
+    Clock, dialler, the source of chance and the port of policy servers may be passed in by tests.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Engine:
         clock: Clock | None = None,
         dialler: Dialler | None = None,
         draw: random.Random | None = None,
+        https_port: int = HTTPS,
     ) -> None:
         self._settings = settings
         self._clock = clock or SystemClock()
@@ -76,8 +79,14 @@ class Engine:
             events_kept=settings.events.kept,
         )
         self.queue.on_events = self._publish
+        resolver = resolver_for(
+            [str(each) for each in settings.dns.nameservers],
+            timeout=DNS_TIMEOUT,
+            lifetime=DNS_LIFETIME,
+            validating=settings.dns.validating,
+        )
         self.mx = MXCalculator(
-            resolver_for([str(each) for each in settings.dns.nameservers], timeout=DNS_TIMEOUT, lifetime=DNS_LIFETIME),
+            resolver,
             clock=self._clock,
             marks=self.queue,
             own_names=(settings.hostname,),
@@ -85,12 +94,19 @@ class Engine:
             fallback_to_domain=delivery.fallback_to_domain,
             draw=draw,
         )
+        self.tls = tls_policy(settings, Lookups(resolver), self.queue, self._clock, https_port=https_port)
         schedule = RetrySchedule(settings.retry.schedule, draw)
         attempts = AttemptManager(self.queue, schedule, self._clock, hostname=settings.hostname)
         parts = Parts(
             queue=self.queue,
             mx=self.mx,
-            router=Router(self.mx, port=delivery.port, routes=settings.route, passwords=read_passwords(settings.route)),
+            router=Router(
+                self.mx,
+                port=delivery.port,
+                tls=self.tls,
+                routes=settings.route,
+                passwords=read_passwords(settings.route),
+            ),
             attempts=attempts,
             dialler=dialler or TcpDialler(),
             clock=self._clock,
@@ -125,12 +141,15 @@ class Engine:
         except (SpoolError, QueueError, IntakeError, OSError) as error:
             raise CannotStart(str(error)) from error
         log.info("relaying as %s from %s", self._settings.hostname, self._spool.path)
+        for note in self._settings.notes:
+            log.info("%s", note)
 
     async def _start(self) -> None:
         async with AsyncExitStack() as opening:
             opening.enter_context(self._spool)
             interrupted = await self.queue.open()
             opening.push_async_callback(self.queue.close)
+            opening.push_async_callback(self.tls.close)
             await self.mx.load()
             started = self._clock.now()
             text = f"{interrupted} interrupted attempts put back" if interrupted else ""

@@ -3,13 +3,14 @@
 import ipaddress
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Literal
 
 from msgspec import Struct
 
 from engine.config import Route
 from engine.events import ENGINE
 from engine.mx import AllMarkedBad, Exchange, MXCalculator
+from engine.tls.demand import TlsDemand
+from engine.tls.policy import TlsPolicy
 
 MAX_ADDRESSES = 10  # tried for one host; a host may have a hundred
 
@@ -17,18 +18,16 @@ MAX_ADDRESSES = 10  # tried for one host; a host may have a hundred
 class Target(Struct, frozen=True, kw_only=True):
     """One place to try: an address of a host, and how to speak to it.
 
-    `tls`: "none" never asks for it, "opportunistic" takes it when offered and goes on without, "required" sends
-    nothing without it. A password is sent under TLS only, to a host whose certificate is right by the system's
-    authorities or those of `ca_file`.
+    `demand` is what its TLS must be like. A password is sent under TLS only, to a host whose certificate is right by
+    the system's authorities or those of the demand's `ca_file`.
     """
 
     host: str
     address: str
     port: int
-    tls: Literal["none", "opportunistic", "required"] = "opportunistic"
+    demand: TlsDemand = TlsDemand()
     username: str = ""
     password: str = ""
-    ca_file: Path | None = None
 
 
 class Way(Struct, frozen=True, kw_only=True):
@@ -42,12 +41,20 @@ class Way(Struct, frozen=True, kw_only=True):
 class Router:
     """Finds the way. A route for the domain itself comes before the route for "*", and that before MX.
 
-    `passwords` holds the password of each route that has a user name, by the route's domain.
+    `passwords` holds the password of each route that has a user name, by the route's domain. `tls` says how
+    connections are to be secured.
     """
 
     def __init__(
-        self, mx: MXCalculator, *, port: int, routes: Sequence[Route] = (), passwords: dict[str, str] | None = None
+        self,
+        mx: MXCalculator,
+        *,
+        port: int,
+        tls: TlsPolicy,
+        routes: Sequence[Route] = (),
+        passwords: dict[str, str] | None = None,
     ) -> None:
+        self.tls = tls
         self._mx = mx
         self._port = port
         self._routes = {route.domain: route for route in routes}
@@ -67,20 +74,28 @@ class Router:
         return Way(destination=destination, exchanges=(upstream,), route=route)
 
     async def targets(self, way: Way, exchange: Exchange) -> AsyncIterator[Target]:
-        """Give the addresses of one host, in the order to try. Raises MXError when it has none."""
+        """Give the addresses of one host, in the order to try.
+
+        Raises MXError when it has none or is not to be tried, and QueueError as TlsPolicy.demand does.
+        """
+        demand = await self.demand(way, exchange.host)
         for address in (await self._addresses(exchange.host))[:MAX_ADDRESSES]:
             if way.route is None:
-                yield Target(host=exchange.host, address=address, port=self._port)
+                yield Target(host=exchange.host, address=address, port=self._port, demand=demand)
             else:
                 yield Target(
                     host=exchange.host,
                     address=address,
                     port=way.route.port,
-                    tls=way.route.tls,
+                    demand=demand,
                     username=way.route.username,
                     password=self._passwords.get(way.route.domain, ""),
-                    ca_file=way.route.ca_file,
                 )
+
+    async def demand(self, way: Way, host: str) -> TlsDemand:
+        """How the connection to a host of this way must be secured, and why; raises as TlsPolicy.demand."""
+        port = self._port if way.route is None else way.route.port
+        return await self.tls.demand(way.destination, host, port=port, route=way.route)
 
     async def _addresses(self, host: str) -> list[str]:
         try:

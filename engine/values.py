@@ -19,7 +19,7 @@ from engine.text import clean
 
 Reader = Callable[[object], Any]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-Tls = Literal["none", "opportunistic", "required"]
+Tls = Literal["none", "opportunistic", "required", "verified"]
 
 _TEN_YEARS = 3_650 * 86_400
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}

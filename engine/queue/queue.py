@@ -251,6 +251,14 @@ class Mark(Struct, frozen=True, kw_only=True):
     last: Outcome | None = None
 
 
+class KeptPolicy(Struct, frozen=True, kw_only=True):
+    """An MTA-STS policy as the store keeps it until `expires`; `policy` is text that only its keeper reads."""
+
+    domain: str
+    expires: float
+    policy: str
+
+
 class HeldBack(Struct, frozen=True, kw_only=True):
     """What waits because of one bad host: the destinations that have it among their exchanges.
 
@@ -464,6 +472,16 @@ class Queue(ABC):
         Of the destinations those with most waiting are named, 100 at the most, and 20 alternates.
         An answer that took long is given again for a while.
         """
+
+    # -- MTA-STS policies -----------------------------------------------------------------------------------------
+
+    @abstractmethod
+    async def sts_policy(self, domain: str) -> KeptPolicy | None:
+        """The policy kept for a domain, unless its time is over."""
+
+    @abstractmethod
+    async def save_sts_policy(self, policy: KeptPolicy) -> None:
+        """Keep a policy, in place of any the domain had. Of very many, those that end first are let go."""
 
     # -- events ---------------------------------------------------------------------------------------------------
 

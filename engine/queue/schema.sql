@@ -155,6 +155,14 @@ CREATE TABLE mark (
     last        TEXT                                -- Outcome as JSON
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE sts_policy (
+    domain      TEXT    NOT NULL PRIMARY KEY,
+    expires     REAL    NOT NULL,
+    policy      TEXT    NOT NULL                    -- as JSON, for whoever fetched it
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX sts_policy_expires ON sts_policy (expires);
+
 CREATE TABLE operation (
     id          INTEGER PRIMARY KEY AUTOINCREMENT,
     kind        TEXT    NOT NULL,                   -- kind of the event that tells of it

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar
 
 from engine.clock import Clock
 from engine.events import ENGINE, Event
-from engine.queue import arrivals, destinations, listing, orders, settlements, standing
+from engine.queue import arrivals, destinations, listing, orders, policies, settlements, standing
 from engine.queue import claims as claiming
 from engine.queue.filter import Filter
 from engine.queue.queue import (
@@ -16,6 +16,7 @@ from engine.queue.queue import (
     Claim,
     Destination,
     HeldBack,
+    KeptPolicy,
     Mark,
     Message,
     NewMessage,
@@ -229,6 +230,15 @@ class SqliteQueue(Queue):
     async def held_back(self, hosts: Sequence[str]) -> tuple[HeldBack, ...]:
         named = tuple(hosts)
         return await self._see(lambda c: self._held_back.of(c, named))
+
+    # -- MTA-STS policies -----------------------------------------------------------------------------------------
+
+    async def sts_policy(self, domain: str) -> KeptPolicy | None:
+        now = self._clock.now()
+        return await self._readers.ask(lambda c: policies.load(c, domain, now=now))
+
+    async def save_sts_policy(self, policy: KeptPolicy) -> None:
+        await self._writer.do(lambda tx: policies.save(tx, policy))
 
     # -- events ---------------------------------------------------------------------------------------------------
 

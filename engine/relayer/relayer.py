@@ -21,6 +21,7 @@ from engine.relayer.session import Form, Mail, Phase, Session, SessionError, Tls
 from engine.relayer.stumbles import Stumbles
 from engine.relayer.transcript import Transcript
 from engine.routes import Router, Target, Way
+from engine.tls.demand import TlsDemand
 
 log = logging.getLogger(__name__)
 
@@ -243,17 +244,21 @@ class ManagedRelayer:
         return outcome if nowhere else _transient(outcome)
 
     async def _open_target(self, target: Target) -> Session:
-        """Open a session; where opportunistic TLS breaks, once more without it (RFC 7435 4)."""
+        """Open a session; where opportunistic TLS breaks, once more without it (RFC 7435 4).
+
+        What did go without it is remembered: for a while the next sessions do not try.
+        """
         self.host, self.address, self.port = target.host, target.address, target.port
         session = self._session = self._session_with(target)
         try:
             await session.open(self._parts.dialler)
-        except TlsBroken:
-            if target.tls == "required":
+        except TlsBroken as broken:
+            if target.demand.is_must:
                 raise
             self.transcript.add("=", "TLS broke: once more without it")
-            session = self._session = self._session_with(replace(target, tls="none"))
+            session = self._session = self._session_with(replace(target, demand=TlsDemand(level="none")))
             await session.open(self._parts.dialler)
+            self._parts.router.tls.broke(target.host, broken.outcome.text)
         self.tls = session.tls
         return session
 

@@ -21,6 +21,7 @@ from engine.relayer.dialler import Dialler
 from engine.relayer.transcript import Transcript
 from engine.relayer.wire import OutOfStep, Reply, Wire, WireError
 from engine.routes import Target
+from engine.tls import chains, contexts, dane
 
 _DIGITS = re.compile(r"[0-9]{1,20}")
 
@@ -142,27 +143,63 @@ class Session:
             raise self._refused(reply)
 
     async def _secure(self) -> None:
-        target = self._target
-        if target.tls == "none":
+        demand = self._target.demand
+        for said in (demand.why and demand.line, demand.trial):
+            if said:
+                self._transcript.add("=", said)
+        if demand.level == "none":
             return
-        if "starttls" not in self._extensions:
-            if target.tls == "required":
-                raise self._unusable("TLS is required, but the host does not offer STARTTLS", enhanced="4.7.4")
+        if "starttls" not in self._extensions:  # the host has none, or someone on the way has taken it out
+            if demand.is_must:
+                raise self._unusable(f"{demand.line}; the host does not offer STARTTLS", enhanced="4.7.4")
             self._transcript.add("=", "no STARTTLS is offered: going on in the clear")
             return
         self._enter("TLS")
-        try:
-            declined = await self._wire.start_tls(_context(target), target.host, self._timeouts.tls)
-        except WireError as error:
-            outcome = Outcome.transient(str(error), enhanced="4.7.5", host=target.host, phase=self.phase)
-            raise TlsBroken(outcome) from error
-        if declined is not None:
-            if target.tls == "required" or declined.code == 421:
-                raise self._refused(declined)
+        if not await self._start_tls():
             self._transcript.add("=", "going on without TLS")
             return
         self.tls = self._wire.tls
         await self._hello()  # RFC 3207 4.2: what was said before TLS counts for nothing
+
+    async def _start_tls(self) -> bool:
+        """Shake hands and look at the certificate as is demanded; False: the host declined, and may."""
+        target, demand = self._target, self._target.demand
+        # RFC 7672 8.1: with DANE the host is asked for by its TLSA base domain.
+        by_dane = demand.dane is not None and not demand.by_authorities
+        name = demand.dane.names[0] if demand.dane is not None and by_dane else target.host
+        try:
+            declined = await self._wire.start_tls(_context(target), name, self._timeouts.tls)
+        except WireError as error:
+            raise self._tls_broken(str(error)) from error
+        except OSError as error:  # not the wire's
+            why = f"the authorities to trust cannot be read: {_reason(error)}"
+            raise self._unusable(why, enhanced="4.3.5") from error
+        if declined is not None:
+            if declined.code == 421:
+                raise self._refused(declined)
+            if demand.is_must:
+                why = f"{demand.line}; the host answers STARTTLS with {declined.code} {declined.text}"
+                raise self._unusable(why, enhanced="4.7.4")
+            return False
+        if demand.dane is not None and (fault := dane.fault(demand.dane, self._wire.chain)):
+            self.close()
+            self._transcript.add("=", fault)
+            raise self._tls_broken(fault)
+        if demand.trial and (fault := self._on_trial()):
+            self._transcript.add("=", f"{demand.trial}: {fault}")
+        return True
+
+    def _on_trial(self) -> str:
+        """Why the certificate would not do if the policy that is being tested were enforced, or ""."""
+        try:
+            return chains.by_authorities(self._wire.chain, self._target.host, self._target.demand.ca_file)
+        except OSError as error:
+            return f"the authorities to trust cannot be read: {_reason(error)}"
+
+    def _tls_broken(self, why: str) -> TlsBroken:
+        demand = self._target.demand
+        text = f"{why} ({demand.line})" if demand.is_must else why
+        return TlsBroken(Outcome.transient(text, enhanced="4.7.5", host=self._target.host, phase=self.phase))
 
     async def _authenticate(self) -> None:
         """RFC 4954. A refused password is our fault, not the message's: transient."""
@@ -392,16 +429,13 @@ class Session:
 
 
 def _context(target: Target) -> ssl.SSLContext:
-    """TLS against eavesdroppers: names and certificates of exchanges prove nothing without a policy (RFC 7435).
+    """What is checked in the handshake; raises OSError where the authorities cannot be read.
 
     A password is given to nobody but the host it is for, so for one the certificate must be right (RFC 8314 3).
     """
-    if target.username:
-        return ssl.create_default_context(cafile=str(target.ca_file) if target.ca_file else None)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
+    if target.username or target.demand.by_authorities:
+        return contexts.verifying(target.demand.ca_file)
+    return contexts.unverified()
 
 
 def _reason(error: OSError) -> str:

@@ -190,6 +190,20 @@ class Wire:
         return str(secured.version()) if secured is not None else ""
 
     @property
+    def chain(self) -> list[bytes]:
+        """The certificates the peer sent (DER), its own first; unverified. [] without TLS."""
+        protocol = self._protocol
+        if protocol is None or protocol.transport is None:
+            return []
+        secured = protocol.transport.get_extra_info("ssl_object")
+        if secured is None:
+            return []
+        if hasattr(secured, "get_unverified_chain"):  # from Python 3.13 on
+            return [bytes(each) for each in secured.get_unverified_chain()]
+        inner = secured._sslobj  # noqa: SLF001 - before that it is there, but not for everyone
+        return [bytes(each.public_bytes(ssl._ssl.ENCODING_DER)) for each in inner.get_unverified_chain() or ()]  # type: ignore[attr-defined]  # noqa: SLF001
+
+    @property
     def is_open(self) -> bool:
         """Whether a command could still be sent."""
         return self._protocol is not None and self._protocol.is_connected

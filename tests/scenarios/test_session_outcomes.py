@@ -25,6 +25,8 @@ from engine.sandbox.certificates import Certificate, Certificates
 from engine.sandbox.exchanges import Action, Exchange, Temper
 from engine.sandbox.exchanges import Session as Peer
 from engine.sandbox.tempers import Authenticating, BlackHole, Encrypted, Healthy, HelloOnly, Script
+from engine.tls.demand import TlsDemand
+from engine.values import Tls
 
 QUICK = Timeouts(
     connect=2, greeting=0.5, hello=0.5, tls=1, mail=0.5, rcpt=0.5, data=0.5, block=0.5, reply=0.5, quit=0.5, attempt=5
@@ -64,9 +66,16 @@ def quick(silent: str = "") -> Timeouts:
     return replace(QUICK, **{BOUND[silent]: SOON}) if silent else QUICK
 
 
-def session_with(exchange: Exchange, tls: str = "opportunistic", timeouts: Timeouts = QUICK, **target: Any) -> Session:
+def session_with(
+    exchange: Exchange,
+    tls: Tls = "opportunistic",
+    timeouts: Timeouts = QUICK,
+    ca_file: Path | None = None,
+    **target: Any,
+) -> Session:
+    demand = TlsDemand(level=tls, ca_file=ca_file)
     return Session(
-        Target(host=exchange.host, address=exchange.address, port=exchange.port, tls=tls, **target),  # type: ignore[arg-type]
+        Target(host=exchange.host, address=exchange.address, port=exchange.port, demand=demand, **target),
         hostname="relay.example.net",
         timeouts=timeouts,
         transcript=Transcript(SystemClock()),

@@ -7,7 +7,18 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from engine.config import Listen, Nameserver, Route, Settings, SettingsError, find, load
+from engine.config import (
+    DestinationTls,
+    Dns,
+    Listen,
+    Nameserver,
+    Route,
+    Settings,
+    SettingsError,
+    TlsRules,
+    find,
+    load,
+)
 
 COMPLETE = """
 hostname = "Relay.Example.net"
@@ -228,3 +239,65 @@ def test_a_file_that_was_named_must_be_there(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("SMARTHOST_CONFIG", os.fspath(tmp_path / "none.toml"))
     with pytest.raises(SettingsError, match=r"\$SMARTHOST_CONFIG names it"):
         find()
+
+
+def test_tls_is_set_for_all_and_for_a_destination(tmp_path: Path) -> None:
+    authority = tmp_path / "ca.pem"
+    authority.write_text("")
+    text = f"""
+[dns]
+validating = true
+[tls]
+mta_sts = false
+dane = false
+ca_file = "{authority}"
+[[tls.destination]]
+domain = "Example.org"
+level = "verified"
+[[tls.destination]]
+domain = "*"
+level = "required"
+ca_file = "{authority}"
+"""
+    settings = load(written(tmp_path, text))
+    assert settings.dns.validating
+    assert settings.tls == TlsRules(
+        mta_sts=False,
+        dane=False,
+        ca_file=authority,
+        destination=(
+            DestinationTls(domain="example.org", level="verified"),
+            DestinationTls(domain="*", level="required", ca_file=authority),
+        ),
+    )
+
+
+def test_what_is_wrong_with_tls_settings_is_named(tmp_path: Path) -> None:
+    text = """
+[tls]
+destination = 1
+"""
+    assert problems(tmp_path, text) == (
+        "tls.destination: not a list of tables; write [[tls.destination]] before each destination's keys",
+    )
+    text = """
+[[tls.destination]]
+domain = "a.example"
+level = "best"
+[[tls.destination]]
+domain = "b.example"
+level = "none"
+[[tls.destination]]
+domain = "b.example"
+level = "required"
+"""
+    assert problems(tmp_path, text) == (
+        "tls.destination[0].level: 'best' is none of none, opportunistic, required, verified",
+        "tls.destination[2].domain: tls.destination[1] has b.example already; one destination for each",
+    )
+
+
+def test_dane_without_a_validating_resolver_is_noted() -> None:
+    assert Settings().notes == ("DANE is off: dns.validating is false, so no answer of the DNS counts as secure",)
+    assert Settings(dns=Dns(validating=True)).notes == ()
+    assert Settings(tls=TlsRules(dane=False)).notes == ()
