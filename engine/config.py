@@ -135,11 +135,32 @@ class Delivery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     timeouts: Timeouts = field(default_factory=Timeouts)
 
 
+class RetryOf(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[[retry.destination]]`: how one destination is tried; `name` "*.example.org" means all domains below that one.
+
+    What is not given is as in `[retry]`.
+    """
+
+    name: str
+    schedule: tuple[float, ...] | None = None
+    give_up_after: float | None = None
+
+
 class Retry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[retry]`: seconds between attempts, the last repeated, until `give_up_after` seconds after arrival."""
+    """`[retry]`: seconds between attempts, the last repeated, until `give_up_after` seconds after arrival.
+
+    `destination` holds what is different for some: the one that names a domain itself counts, else the longest "*.".
+    """
 
     schedule: tuple[float, ...] = (300.0, 600.0, 1200.0, 2400.0, 3600.0, 7200.0)
     give_up_after: float = 432_000.0
+    destination: tuple[RetryOf, ...] = ()
+
+
+class Dsn(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[dsn]`: what senders are told. `delay_notice` is in seconds from arrival; 0: no notice of a delay."""
+
+    delay_notice: float = 14_400.0
 
 
 class Route(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -199,6 +220,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     dns: Dns = field(default_factory=Dns)
     delivery: Delivery = field(default_factory=Delivery)
     retry: Retry = field(default_factory=Retry)
+    dsn: Dsn = field(default_factory=Dsn)
     route: tuple[Route, ...] = ()
     events: Events = field(default_factory=Events)
     control: Control = field(default_factory=Control)
@@ -228,6 +250,12 @@ _READERS: Mapping[type[Struct], Mapping[str, values.Reader]] = {
         "fallback_to_domain": values.flag,
     },
     Retry: {"schedule": values.each(values.duration, at_least=1), "give_up_after": values.duration},
+    RetryOf: {
+        "name": values.destinations,
+        "schedule": values.each(values.duration, at_least=1),
+        "give_up_after": values.duration,
+    },
+    Dsn: {"delay_notice": values.duration_or_never},
     Route: {
         "domain": values.route_domain,
         "host": values.host_or_address,
@@ -271,6 +299,8 @@ def _read(into: type[_Table], table: object, at: str, problems: list[str]) -> _T
 def _value(into: type[Struct], known: Any, value: object, dotted: str, problems: list[str]) -> Any:
     if into is Settings and known.name == "route":
         return _routes(value, problems)
+    if into is Retry and known.name == "destination":
+        return _retries(value, dotted, problems)
     if isinstance(known.type, type) and issubclass(known.type, Struct):
         return _read(known.type, value, dotted, problems)
     try:
@@ -297,6 +327,19 @@ def _routes(value: object, problems: list[str]) -> tuple[Route, ...]:
             problems.append(f"route[{position}].domain: route[{first}] has {route.domain} already; one route for each")
         read.append(route)
     return tuple(read)
+
+
+def _retries(value: object, dotted: str, problems: list[str]) -> tuple[RetryOf, ...]:
+    """Read what is different for some destinations; each stands once."""
+    if not isinstance(value, list):
+        problems.append(f"{dotted}: not a list of tables; write [[{dotted}]] before the keys of each")
+        return ()
+    read = [_read(RetryOf, table, f"{dotted}[{position}]", problems) for position, table in enumerate(value)]
+    first: dict[str, int] = {}
+    for position, one in enumerate(read):
+        if one is not None and first.setdefault(one.name, position) != position:
+            problems.append(f"{dotted}[{position}].name: {dotted}[{first[one.name]}] is for {one.name} already")
+    return tuple(one for one in read if one is not None)
 
 
 def _unsafe(route: Route) -> list[str]:
