@@ -1,7 +1,7 @@
 """The reason of an outcome: its words without what differs from message to message, so that they can be grouped.
 
-    451 4.7.1 <bob@example.org>: greylisted until 12:30:05, see https://example.org/g/4711
-    451 4.7.1 <address>: greylisted until <time>, see <url>
+451 4.7.1 <bob@example.org>: greylisted until 12:30:05, see https://example.org/g/4711
+451 4.7.1 <address>: greylisted until <time>, see <url>
 """
 
 import re

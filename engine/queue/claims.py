@@ -224,7 +224,8 @@ def _claim(
     expires = 0.0
     for number, attempt in attempts.items():
         recipient, before, last, notify, orcpt, expires = tx.execute(
-            "SELECT recipient, attempts, last, notify, orcpt, expires FROM entry WHERE message = ? AND number = ?", (message, number)
+            "SELECT recipient, attempts, last, notify, orcpt, expires FROM entry WHERE message = ? AND number = ?",
+            (message, number),
         ).fetchone()
         why = (given_up or {}).get(number, "")
         entries.append(

@@ -183,7 +183,8 @@ class Reason(Struct, frozen=True, kw_only=True):
 class Entry(Struct, frozen=True, kw_only=True):
     """One recipient of one message as it stands in the queue.
 
-    `why` is the reason of `last`, or "" (see engine.reason). `ordered` is a bounce or drop that takes effect at `order_at` unless undone, or a hold; `by` is who ordered it.
+    `why` is the reason of `last`, or "" (see engine.reason). `ordered` is a bounce or drop that takes effect at
+    `order_at` unless undone, or a hold; `by` is who ordered it, and `reason` for what.
     """
 
     message: int

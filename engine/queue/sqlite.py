@@ -109,9 +109,7 @@ class SqliteQueue(Queue):
     # -- in -------------------------------------------------------------------------------------------------------
 
     async def enqueue(self, message: NewMessage) -> int:
-        return await self._writer.do(
-            lambda tx: arrivals.enqueue(tx, message, self._terms), weight=len(message.content)
-        )
+        return await self._writer.do(lambda tx: arrivals.enqueue(tx, message, self._terms), weight=len(message.content))
 
     async def forget_key(self, key: str) -> None:
         await self._writer.do(lambda tx: arrivals.forget_key(tx, key))
@@ -169,9 +167,7 @@ class SqliteQueue(Queue):
 
     async def notify(self, late: Late, notice: NewMessage | None, *events: Event) -> bool:
         weight = len(notice.content) if notice is not None else 0
-        return await self._writer.do(
-            lambda tx: notices.notify(tx, late, notice, events, self._terms), weight=weight
-        )
+        return await self._writer.do(lambda tx: notices.notify(tx, late, notice, events, self._terms), weight=weight)
 
     # -- see ------------------------------------------------------------------------------------------------------
 

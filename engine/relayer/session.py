@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from engine.config import Timeouts
 from engine.outcome import Outcome
+from engine.queue.queue import NO_WISHES, Ret, Wishes
 from engine.relayer.dialler import Dialler
 from engine.relayer.transcript import Transcript
 from engine.relayer.wire import Reply, Wire, WireError
@@ -32,13 +33,19 @@ Form = Literal["SMTP", "ESMTP"]
 
 
 class Mail(Struct, frozen=True, kw_only=True):
-    """What one transaction carries: content with CRLF line ends, and whether its envelope or headers need more."""
+    """What one transaction carries: content with CRLF line ends, and whether its envelope or headers need more.
+
+    `ret`, `envid` and the wishes of each recipient (or ()) are as the sender gave them.
+    """
 
     sender: str
     recipients: tuple[str, ...]
     content: bytes
     eight_bit: bool = False
     smtputf8: bool = False
+    ret: Ret = ""
+    envid: str = ""
+    wishes: tuple[Wishes, ...] = ()
 
 
 class SessionError(Exception):
@@ -215,8 +222,8 @@ class Session:
             return await self._abandon(reply)
         self._enter("RCPT")
         for number, recipient in enumerate(mail.recipients):
-            path = b"TO:<" + recipient.encode("utf-8") + b">"
-            reply = await self._wire.command(b"RCPT", path, timeout=timeouts.rcpt)
+            wishes = mail.wishes[number] if mail.wishes else NO_WISHES
+            reply = await self._wire.command(*self._rcpt_command(recipient, wishes), timeout=timeouts.rcpt)
             if reply.code == 421:
                 return await self._abandon(reply)
             if not 200 <= reply.code <= 299:
@@ -247,6 +254,20 @@ class Session:
             words.append(b"BODY=8BITMIME")
         if mail.smtputf8:
             words.append(b"SMTPUTF8")
+        if "dsn" in self._extensions:  # RFC 3461 5.2.1: what the sender asked for goes on as it came
+            if mail.ret:
+                words.append(b"RET=" + mail.ret.encode("ascii"))
+            if mail.envid:
+                words.append(b"ENVID=" + mail.envid.encode("ascii"))
+        return words
+
+    def _rcpt_command(self, recipient: str, wishes: Wishes) -> list[bytes]:
+        words = [b"RCPT", b"TO:<" + recipient.encode("utf-8") + b">"]
+        if "dsn" in self._extensions:
+            if wishes.notify:
+                words.append(b"NOTIFY=" + wishes.notify.encode("ascii"))
+            if wishes.orcpt:
+                words.append(b"ORCPT=" + wishes.orcpt.encode("ascii"))
         return words
 
     async def _abandon(self, reply: Reply) -> Outcome:
@@ -282,7 +303,9 @@ class Session:
     # -- judging --------------------------------------------------------------------------------------------------
 
     def _judge(self, reply: Reply) -> Outcome:
-        return Outcome.of_reply(reply.code, reply.text, host=self._target.host, phase=self.phase)
+        outcome = Outcome.of_reply(reply.code, reply.text, host=self._target.host, phase=self.phase)
+        notifies = outcome.kind == "delivered" and "dsn" in self._extensions
+        return replace(outcome, peer_notifies=True) if notifies else outcome
 
     def _at_rcpt(self, reply: Reply) -> Outcome:
         """552 here means too many recipients: those that are left come in another transaction (RFC 5321 4.5.3.1.10)."""

@@ -4,7 +4,7 @@ import email
 import email.policy
 from email.message import EmailMessage, Message
 
-from engine.dsn import Failed, Original, bounce, status
+from engine.dsn import Original, Told, notification, status
 from engine.outcome import Outcome
 from engine.queue.queue import NewMessage
 
@@ -15,8 +15,10 @@ def original(sender: str = "ann@example.com", content: bytes = b"Subject: hi\r\n
     return Original(message=12, sender=sender, arrived=1_800_000_000.0, content=content)
 
 
-def returned(about: Original, *failed: Failed) -> NewMessage:
-    new = bounce(about, failed or [Failed(recipient="bob@example.org", outcome=REFUSED)], hostname="relay", now=1.8e9)
+def returned(about: Original, *failed: Told) -> NewMessage:
+    new = notification(
+        about, failed or [Told(recipient="bob@example.org", outcome=REFUSED)], hostname="relay", now=1.8e9
+    )
     assert new is not None
     return new
 
@@ -33,15 +35,17 @@ def test_a_bounce_has_the_null_sender_and_goes_to_the_sender() -> None:
 
 
 def test_a_bounce_that_bounces_is_answered_with_nothing() -> None:
-    assert bounce(original(sender=""), [Failed(recipient="x@y.example", outcome=REFUSED)], hostname="r", now=0) is None
+    assert (
+        notification(original(sender=""), [Told(recipient="x@y.example", outcome=REFUSED)], hostname="r", now=0) is None
+    )
 
 
 def test_programs_can_parse_the_status_of_each_recipient() -> None:
     late = Outcome(kind="permanent", enhanced="5.4.7", text="delivery time expired")
     new = returned(
         original(),
-        Failed(recipient="bob@example.org", outcome=REFUSED),
-        Failed(recipient="eve@example.org", outcome=late),
+        Told(recipient="bob@example.org", outcome=REFUSED),
+        Told(recipient="eve@example.org", outcome=late),
     )
     message, parts = parts_of(new)
     assert message.get_content_type() == "multipart/report"
@@ -83,7 +87,7 @@ def test_only_the_headers_of_the_message_go_back() -> None:
 def test_hostile_headers_and_replies_cannot_break_the_bounce() -> None:
     nasty = Outcome.of_reply(550, "\x1b]52;c;AAAA\x07\udcff\nBcc: eve@example.org", host="mx", phase="DATA")
     content = b"Subject: \x1b[2J\xff\xfe\r\nX: " + b"y" * 5000 + b"\r\n\r\nbody"
-    new = returned(original(content=content), Failed(recipient="bob@example.org", outcome=nasty))
+    new = returned(original(content=content), Told(recipient="bob@example.org", outcome=nasty))
     assert b"\x1b" not in new.content
     assert max(map(len, new.content.split(b"\r\n"))) <= 998
     message, _ = parts_of(new)
@@ -112,7 +116,7 @@ def test_a_transient_code_becomes_its_permanent_one_when_we_give_up() -> None:
 
 
 def test_an_internationalised_recipient_can_be_told_to_an_ascii_sender() -> None:
-    new = returned(original(), Failed(recipient="клиент@example.org", outcome=REFUSED))
+    new = returned(original(), Told(recipient="клиент@example.org", outcome=REFUSED))
     assert rb"Final-Recipient: utf-8; \x{43A}\x{43B}" in new.content
     assert new.content.isascii() or b"base64" in new.content
     assert not new.smtputf8
@@ -120,4 +124,4 @@ def test_an_internationalised_recipient_can_be_told_to_an_ascii_sender() -> None
 
 def test_nothing_a_peer_says_can_break_the_fields_for_programs() -> None:
     odd = Outcome(kind="permanent", code=550, enhanced="5.1.1", text="ошибка" * 50, host="mx.пример", phase="RCPT")
-    assert b"Remote-MTA: dns; mx." in returned(original(), Failed(recipient="bob@example.org", outcome=odd)).content
+    assert b"Remote-MTA: dns; mx." in returned(original(), Told(recipient="bob@example.org", outcome=odd)).content
