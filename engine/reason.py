@@ -28,12 +28,12 @@ _VARIABLE = re.compile(
     |             (?<![\w.])(?:[245]\d\d[ -])?[245]\.\d{1,3}\.\d{1,3}(?![\w.]*\w)
     | (?P<host>   (?<![\w.])(?:[A-Za-z0-9_][A-Za-z0-9_-]{0,62}\.){1,30}
                     (?:[A-Za-z]{2,63}|xn--[A-Za-z0-9-]{1,59})(?![\w-])\.? )
-    | (?P<word>   [^\W_]\w{0,80}(?:[-.]\w{1,80}|,\d{3}(?!\d)){0,10} )
+    | (?P<word>   \d{1,80}(?:[.,]\d{1,80}){1,10}(?!\w) | [^\W_]\w{0,80}(?:-\w{1,80}){0,10} )
     """,
     re.VERBOSE,
 )
 _AMOUNT = re.compile(r"^\d[\d.,-]{0,80}([A-Za-z]{0,3})$", re.ASCII)
-_SPACES = re.compile(r" {2,}")
+_SPACES = re.compile(r"\s+")
 
 
 def reason_of(outcome: Outcome) -> str:

@@ -127,13 +127,13 @@ REASONS = (
     Column("MESSAGES", right=True),
     Column("DESTINATIONS", right=True),
     Column("OLDEST", right=True),
-    Column("REASON", least=24),
+    Column("REASON"),  # never cut: it is what one writes after why=
 )
 REASONS_WIDE = (*REASONS[:4], Column("MOST OF IT FOR", least=12), REASONS[4])
 
 
 def reason_row(row: views.ReasonView, moment: Moment, wide: bool) -> list[str]:
-    """A row of the reasons; the reason comes last, since in a pipe it is given whole."""
+    """A row of the reasons."""
     counts = [f"{number:,}" for number in (row.entries, row.messages, row.destinations)]
     most = [", ".join(row.busiest)] if wide else []
     return [*counts, moment.since(row.oldest), *most, row.why]
