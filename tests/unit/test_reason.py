@@ -13,7 +13,7 @@ from engine.reason import LONGEST, reason_of
 @pytest.mark.parametrize(
     ("code", "said", "reason"),
     [
-        (451, "4.7.1 <bob@a.example>: Greylisted, see http://pg.example/a?id=7", "451 4.7.1 <address>: Greylisted, see <url>"),
+        (451, "4.7.1 <bob@a.example>: Grey, see http://pg.example/a?id=7", "451 4.7.1 <address>: Grey, see <url>"),
         (450, "4.2.1 <bob>: mailbox busy", "450 4.2.1 <address>: mailbox busy"),
         (550, "5.1.1 bob.o'neil+x@example.org unknown", "550 5.1.1 bob.o'<address> unknown"),
         (452, "4.2.2 over quota; 25MB used of 1,000 MB", "452 4.2.2 over quota; <n>MB used of <n> MB"),
