@@ -140,11 +140,32 @@ class Delivery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     timeouts: Timeouts = field(default_factory=Timeouts)
 
 
+class RetryOf(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[[retry.destination]]`: how one destination is tried; `domain` "*.example.org" means all domains below that one.
+
+    What is not given is as in `[retry]`.
+    """
+
+    domain: str
+    schedule: tuple[float, ...] | None = None
+    give_up_after: float | None = None
+
+
 class Retry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[retry]`: seconds between attempts, the last repeated, until `give_up_after` seconds after arrival."""
+    """`[retry]`: seconds between attempts, the last repeated, until `give_up_after` seconds after arrival.
+
+    `destination` holds what is different for some: the one that names a domain itself counts, else the longest "*.".
+    """
 
     schedule: tuple[float, ...] = (300.0, 600.0, 1200.0, 2400.0, 3600.0, 7200.0)
     give_up_after: float = 432_000.0
+    destination: tuple[RetryOf, ...] = ()
+
+
+class Dsn(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[dsn]`: what senders are told. `delay_notice` is in seconds from arrival; 0: no notice of a delay."""
+
+    delay_notice: float = 14_400.0
 
 
 class Route(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -229,6 +250,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     dns: Dns = field(default_factory=Dns)
     delivery: Delivery = field(default_factory=Delivery)
     retry: Retry = field(default_factory=Retry)
+    dsn: Dsn = field(default_factory=Dsn)
     route: tuple[Route, ...] = ()
     tls: TlsRules = field(default_factory=TlsRules)
     events: Events = field(default_factory=Events)
@@ -266,6 +288,12 @@ _READERS: Mapping[type[Struct], Mapping[str, values.Reader]] = {
         "fallback_to_domain": values.flag,
     },
     Retry: {"schedule": values.each(values.duration, at_least=1), "give_up_after": values.duration},
+    RetryOf: {
+        "domain": values.destinations,
+        "schedule": values.each(values.duration, at_least=1),
+        "give_up_after": values.duration,
+    },
+    Dsn: {"delay_notice": values.duration_or_never},
     Route: {
         "domain": values.route_domain,
         "host": values.host_or_address,
@@ -313,6 +341,8 @@ def _value(into: type[Struct], known: Any, value: object, dotted: str, problems:
         return _each_domain(Route, value, dotted, problems)
     if into is TlsRules and known.name == "destination":
         return _each_domain(DestinationTls, value, dotted, problems)
+    if into is Retry and known.name == "destination":
+        return _each_domain(RetryOf, value, dotted, problems)
     if isinstance(known.type, type) and issubclass(known.type, Struct):
         return _read(known.type, value, dotted, problems)
     try:
@@ -323,7 +353,7 @@ def _value(into: type[Struct], known: Any, value: object, dotted: str, problems:
         return None
 
 
-_PerDomain = TypeVar("_PerDomain", Route, DestinationTls)
+_PerDomain = TypeVar("_PerDomain", Route, DestinationTls, RetryOf)
 
 
 def _each_domain(into: type[_PerDomain], value: object, at: str, problems: list[str]) -> tuple[_PerDomain, ...]:

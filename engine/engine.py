@@ -25,7 +25,7 @@ from engine.queue.queue import QueueError
 from engine.queue.sqlite import SqliteQueue
 from engine.relayer.dialler import Dialler, TcpDialler
 from engine.relayer.relayer import Parts
-from engine.retry import RetrySchedule
+from engine.retry import RetryPlan
 from engine.routes import Router, read_passwords
 from engine.smarthost import SmartHost
 from engine.spool import Spool, SpoolError, SpoolOwned
@@ -72,10 +72,12 @@ class Engine:
         spool = self._spool = Spool(settings.spool, group=settings.control.group)
         delivery = settings.delivery
         self.events = EventLog(self._clock)
+        retries = RetryPlan(settings.retry, draw)
         self.queue = SqliteQueue(
             spool.path,
             self._clock,
-            give_up_after=settings.retry.give_up_after,
+            give_up_after=retries.give_up_after,
+            delay_notice=settings.dsn.delay_notice,
             events_kept=settings.events.kept,
         )
         self.queue.on_events = self._publish
@@ -95,8 +97,7 @@ class Engine:
             draw=draw,
         )
         self.tls = tls_policy(settings, Lookups(resolver), self.queue, self._clock, https_port=https_port)
-        schedule = RetrySchedule(settings.retry.schedule, draw)
-        attempts = AttemptManager(self.queue, schedule, self._clock, hostname=settings.hostname)
+        attempts = AttemptManager(self.queue, retries, self._clock, hostname=settings.hostname)
         parts = Parts(
             queue=self.queue,
             mx=self.mx,
@@ -118,7 +119,7 @@ class Engine:
             attempts,
             parts,
             clock=self._clock,
-            schedule=schedule,
+            retries=retries,
             max_connections=delivery.max_connections,
             max_connections_per_destination=delivery.max_connections_per_destination,
             max_messages_per_connection=delivery.max_messages_per_connection,

@@ -17,12 +17,13 @@ from engine.outcome import Outcome
 from engine.queue.queue import Claim, Queue, QueueBroken, QueueError
 from engine.relayer.relayer import ManagedRelayer, Parts
 from engine.relayer.session import Form
-from engine.retry import RetrySchedule
+from engine.retry import RetryPlan
 
 log = logging.getLogger(__name__)
 
 BATCH = 10  # messages claimed at a time: few are held back by a slow peer, one sync serves several
 OVERDUE_AT_ONCE = 100
+NOTICES_AT_ONCE = 50  # messages of whose delay the senders are told in one check
 ENDED_KEPT = 100  # relayers whose transcript can still be read
 FAILURES_KEPT = 10_000  # destinations whose failures in a row are remembered
 PAUSE = 30.0  # seconds; for a destination that took mail and then hung up
@@ -57,7 +58,7 @@ class SmartHost:
         parts: Parts,
         *,
         clock: Clock,
-        schedule: RetrySchedule,
+        retries: RetryPlan,
         max_connections: int = 20,
         max_connections_per_destination: int = 5,
         max_messages_per_connection: int = 100,
@@ -75,7 +76,7 @@ class SmartHost:
         self._attempts = attempts
         self._parts = parts
         self._clock = clock
-        self._schedule = schedule
+        self._retries = retries
         self._check_interval = check_interval
         self._form = form
         self._live: dict[ManagedRelayer, asyncio.Task[None]] = {}
@@ -195,7 +196,7 @@ class SmartHost:
             self._failures[name] = failures
             while len(self._failures) > FAILURES_KEPT:
                 self._failures.popitem(last=False)
-            until = now + min(self._schedule.interval(failures), LONGEST_BLOCK)
+            until = now + min(self._retries.schedule(name).interval(failures), LONGEST_BLOCK)
         await self._queue.block(name, until, outcome.line)
         await self._queue.record(
             Event(at=now, kind="unreachable", destination=name, host=outcome.host, outcome=outcome)
@@ -204,7 +205,7 @@ class SmartHost:
     # -- what is left over ----------------------------------------------------------------------------------------
 
     async def _tidy(self) -> str:
-        """Give back what was stranded, and give up on what is overdue; say what kept us from it, or "".
+        """Give back what was stranded, give up on what is overdue, tell of delays; say what kept us from it, or "".
 
         A bounce that finds no room must not keep the rest of the mail from going, which is what makes room.
         """
@@ -220,6 +221,8 @@ class SmartHost:
             for claim in list(overdue):
                 await self._give_up(claim)
                 overdue.remove(claim)
+            if await self._attempts.tell_delays(NOTICES_AT_ONCE):
+                self.wake()
         except QueueBroken:
             raise
         except QueueError as error:

@@ -120,6 +120,22 @@ def route_domain(value: object) -> str:
     return "*" if value == "*" else host(value)
 
 
+def destinations(value: object) -> str:
+    """A domain, or "*." and a domain for all the domains below it."""
+    name = text(value)
+    return f"*.{host(name[2:])}" if name.startswith("*.") else host(name)
+
+
+def duration_or_never(value: object) -> float:
+    """Seconds as `duration` reads them; 0 for "never" and for no time at all."""
+    if value in ("never", "0s", "0") or (value == 0 and not isinstance(value, bool)):
+        return 0.0
+    try:
+        return duration(value)
+    except ValueError as error:
+        raise ValueError(f'{error}; or "never"') from error
+
+
 def tls(value: object) -> Tls:
     """One of the ways to use TLS."""
     for allowed in get_args(Tls):

@@ -14,6 +14,7 @@ EVENTS: dict[str, tuple[str, str]] = {
     "refused": ("✗", "warn"),
     "delivered": ("✓", "good"),
     "deferred": ("◷", "warn"),
+    "notified": ("↩", "warn"),
     "returned": ("↩", "bad"),
     "discarded": ("✗", "bad"),
     "dropped": ("✗", "bad"),

@@ -101,6 +101,10 @@ class Client:
         """The MX hosts marked bad."""
         return await self._get(tuple[views.HostView, ...], "hosts")
 
+    async def reasons(self, limit: int = 100) -> tuple[views.ReasonView, ...]:
+        """Why mail waits: what was said last, in groups, up to `limit` of them, the one with most entries first."""
+        return await self._get(tuple[views.ReasonView, ...], "reasons", limit=limit)
+
     async def suspensions(self) -> tuple[views.SuspensionView, ...]:
         """The suspensions in force."""
         return await self._get(tuple[views.SuspensionView, ...], "suspensions")

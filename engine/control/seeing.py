@@ -110,6 +110,10 @@ class Seeing:
         held = {one.host: one for one in await self._relay.queue.held_back([mark.host for mark in marks])}
         return tuple(showing.host(mark, held.get(mark.host)) for mark in marks)
 
+    async def reasons(self, limit: int) -> tuple[views.ReasonView, ...]:
+        """Why mail waits: what was said last, in groups, the one with most entries first."""
+        return tuple(map(showing.reason, await self._relay.queue.reasons(limit)))
+
     async def suspensions(self) -> tuple[views.SuspensionView, ...]:
         """The suspensions in force, the relay's own first."""
         return tuple(map(showing.suspension, await self._relay.queue.suspensions()))

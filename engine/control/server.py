@@ -106,6 +106,7 @@ class ControlServer:
             web.get("/v1/relayers", self._relayers),
             web.get("/v1/relayers/{number}", self._transcript),
             web.get("/v1/hosts", self._hosts),
+            web.get("/v1/reasons", self._reasons),
             web.get("/v1/suspensions", self._suspensions),
             web.get("/v1/events", self._events),
             web.get(_FOLLOW, self._following.serve, allow_head=False),
@@ -188,6 +189,10 @@ class ControlServer:
     async def _hosts(self, request: web.Request) -> web.Response:
         asking.only(request)
         return _answer(await self._seeing.hosts())
+
+    async def _reasons(self, request: web.Request) -> web.Response:
+        asking.only(request, "limit")
+        return _answer(await self._seeing.reasons(asking.number(request, "limit", 100, 1, asking.LIMIT)))
 
     async def _suspensions(self, request: web.Request) -> web.Response:
         asking.only(request)

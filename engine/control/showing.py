@@ -17,6 +17,7 @@ from engine.queue.queue import (
     HeldBack,
     Mark,
     Message,
+    Reason,
     Selection,
     Suspension,
     Window,
@@ -48,6 +49,20 @@ def entry(row: Entry) -> views.EntryView:
         order_at=row.order_at,
         by=clean(row.by),
         reason=clean(row.reason),
+        why=clean(row.why),
+    )
+
+
+def reason(one: Reason) -> views.ReasonView:
+    """A reason, and how much waits for it."""
+    return views.ReasonView(
+        why=clean(one.why),
+        entries=one.entries,
+        messages=one.messages,
+        destinations=one.destinations,
+        busiest=tuple(map(clean, one.busiest)),
+        oldest=one.oldest,
+        example=one.example,
     )
 
 

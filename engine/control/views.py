@@ -145,7 +145,7 @@ class HostView(View, frozen=True, kw_only=True):
 
 
 class EntryView(View, frozen=True, kw_only=True):
-    """One recipient of one message: a row of the queue. `id` is "48213.2"."""
+    """One recipient of one message: a row of the queue. `id` is "48213.2"; `why` is the reason of `last`, or ""."""
 
     id: str
     message: int
@@ -165,6 +165,7 @@ class EntryView(View, frozen=True, kw_only=True):
     order_at: float | None = None
     by: str = ""
     reason: str = ""
+    why: str = ""
 
 
 class QueueView(View, frozen=True, kw_only=True):
@@ -173,6 +174,22 @@ class QueueView(View, frozen=True, kw_only=True):
     total: int
     offset: int
     rows: tuple[EntryView, ...]
+
+
+class ReasonView(View, frozen=True, kw_only=True):
+    """What many peers said alike, without what varies. The filter `why="..."` names its entries.
+
+    Of `destinations` in all, `busiest` names three; `oldest` is when the first of the messages came, `example` one of
+    the outcomes as it was.
+    """
+
+    why: str
+    entries: int
+    messages: int
+    destinations: int
+    busiest: tuple[str, ...]
+    oldest: float
+    example: Outcome | None = None
 
 
 class AttemptView(View, frozen=True, kw_only=True):

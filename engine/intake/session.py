@@ -19,7 +19,8 @@ from engine.intake.content import MAX_LINE
 from engine.intake.errors import Refused
 from engine.intake.reception import FULL, PAUSED, SICK, Reception
 from engine.intake.submitted import Submitted
-from engine.queue.queue import NewMessage
+from engine.intake.wishes import OF_MAIL, OF_RCPT, OfMail, of_mail, of_recipient
+from engine.queue.queue import NewMessage, Wishes
 from engine.text import clean
 
 _LOG = logging.getLogger(__name__)
@@ -68,6 +69,8 @@ class _Transaction(Envelope):
         self.sender: Address | None = None
         self.declared_utf8 = False
         self.recipients: dict[str, Address] = {}
+        self.dsn = OfMail()
+        self.wishes: dict[str, Wishes] = {}
 
 
 class Session(SMTP):
@@ -188,7 +191,7 @@ class Session(SMTP):
         self.envelope = self._create_envelope()
         self.session.extended_smtp = True
         self.session.host_name = hostname
-        offers = ("PIPELINING", f"SIZE {self._reception.rules.max_message_size}", "8BITMIME", "SMTPUTF8")
+        offers = ("PIPELINING", f"SIZE {self._reception.rules.max_message_size}", "8BITMIME", "SMTPUTF8", "DSN")
         lines = (f"250-{self.hostname}", *(f"250-{offer}" for offer in offers), "250 HELP")
         await self.push("\r\n".join(lines).encode())
 
@@ -262,6 +265,10 @@ class Session(SMTP):
             return f"501 5.5.4 MAIL: {error}"
         if refusal := self._wrong_parameters(argument):
             return refusal
+        try:
+            dsn = of_mail(argument.parameters)
+        except SyntaxProblem as error:
+            return f"501 5.5.4 MAIL: {error}"
         declared = "SMTPUTF8" in argument.parameters
         try:
             sender = parse_path(argument.path, sender=True, qualify=self.hostname)
@@ -270,7 +277,7 @@ class Session(SMTP):
             return f"553 5.1.7 {_reason(error)}"
         if sender.smtputf8 and not declared:
             return "553 5.6.7 This sender needs the SMTPUTF8 parameter"
-        self._mail.sender, self._mail.declared_utf8 = sender, declared
+        self._mail.sender, self._mail.declared_utf8, self._mail.dsn = sender, declared, dsn
         self._mail.mail_from = str(sender)
         return "250 2.1.0 Ok"
 
@@ -292,8 +299,8 @@ class Session(SMTP):
             elif name == "SMTPUTF8":
                 if value is not None:
                     return "501 5.5.4 SMTPUTF8 takes no value"
-            else:
-                return "555 5.5.4 Only SIZE, BODY and SMTPUTF8 are known here"
+            elif name not in OF_MAIL:
+                return "555 5.5.4 Only SIZE, BODY, SMTPUTF8, RET and ENVID are known here"
         return ""
 
     def _address(self, arg: str | None) -> str:
@@ -302,8 +309,15 @@ class Session(SMTP):
             argument = read_argument(arg, "TO:")
         except SyntaxProblem as error:
             return f"501 5.5.4 RCPT: {error}"
-        if argument.parameters:
-            return "555 5.5.4 RCPT takes no parameters here"
+        assert self.session is not None
+        if argument.parameters and not self.session.extended_smtp:
+            return "555 5.5.4 Parameters come after EHLO, not after HELO"
+        if not argument.parameters.keys() <= OF_RCPT:
+            return "555 5.5.4 Only NOTIFY and ORCPT are known here"
+        try:
+            wishes = of_recipient(argument.parameters)
+        except SyntaxProblem as error:
+            return f"501 5.5.4 RCPT: {error}"
         mail = self._mail
         if len(mail.recipients) >= MAX_RECIPIENTS:
             return f"452 4.5.3 At most {MAX_RECIPIENTS} recipients at a time; send it again for the others"
@@ -315,6 +329,7 @@ class Session(SMTP):
         if recipient.smtputf8 and not mail.declared_utf8:
             return "553 5.6.7 This recipient needs the SMTPUTF8 parameter of MAIL"
         mail.recipients[str(recipient)] = recipient
+        mail.wishes[str(recipient)] = wishes
         return "250 2.1.5 Ok"
 
     async def _deny(self, arg: str | None) -> None:
@@ -405,6 +420,8 @@ class Session(SMTP):
             chunks=chunks,
             sender=mail.sender,
             recipients=tuple(mail.recipients.values()),
+            dsn=mail.dsn,
+            wishes=tuple(mail.wishes.values()),  # as many as recipients, and in their order
             protocol="UTF8SMTP" if mail.declared_utf8 else "ESMTP" if self.session.extended_smtp else "SMTP",
             greeted=self.session.host_name or "unknown",
             peer=self._peer,

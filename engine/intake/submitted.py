@@ -18,7 +18,8 @@ from engine.intake.content import (
 )
 from engine.intake.errors import Refused
 from engine.intake.reception import trace_name
-from engine.queue.queue import NewMessage
+from engine.intake.wishes import OfMail
+from engine.queue.queue import NewMessage, Wishes
 
 
 class Submitted(Struct, frozen=True, kw_only=True):
@@ -33,6 +34,8 @@ class Submitted(Struct, frozen=True, kw_only=True):
     protocol: str
     greeted: str
     peer: str
+    dsn: OfMail = OfMail()
+    wishes: tuple[Wishes, ...] = ()
 
     def message(self, *, hostname: str, rules: Smtp, at: float) -> NewMessage:
         """Give the message to queue, with its Received field on top. Safe to call in any thread. Raises Refused."""
@@ -66,4 +69,7 @@ class Submitted(Struct, frozen=True, kw_only=True):
             subject=header.shown(b"subject"),
             message_id=header.shown(b"message-id"),
             smtputf8=needs_utf8 or self.sender.smtputf8 or any(to.smtputf8 for to in self.recipients),
+            ret=self.dsn.ret,
+            envid=self.dsn.envid,
+            wishes=self.wishes,
         )

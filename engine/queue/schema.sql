@@ -10,7 +10,9 @@ CREATE TABLE message (
     subject     TEXT    NOT NULL,
     message_id  TEXT    NOT NULL,
     eight_bit   INTEGER NOT NULL,
-    smtputf8    INTEGER NOT NULL
+    smtputf8    INTEGER NOT NULL,
+    ret         TEXT    NOT NULL CHECK (ret IN ('', 'FULL', 'HDRS')),
+    envid       TEXT    NOT NULL                    -- xtext, as it came
 ) STRICT;
 
 CREATE TABLE body (
@@ -48,7 +50,11 @@ CREATE TABLE entry (
     attempts     INTEGER NOT NULL DEFAULT 0,
     last         TEXT,                              -- Outcome as JSON
     last_line    TEXT    NOT NULL DEFAULT '',       -- the same as filters look at it: "550 5.1.1 no such user"
+    reason_key   TEXT,                              -- and without what varies: see engine.reason; NULL: no reply yet
     last_at      REAL,
+    notify       TEXT    NOT NULL DEFAULT '',       -- of RFC 3461 4.1: '', 'NEVER' or a list such as 'SUCCESS,DELAY'
+    orcpt        TEXT    NOT NULL DEFAULT '',       -- type and xtext, as it came
+    notice_at    REAL,                              -- when the sender is told of the delay; NULL: not, or not again
     giving_up    INTEGER NOT NULL DEFAULT 0,        -- 1: relaying only to be returned, nothing is dialled for it
     ordered      TEXT    CHECK (ordered IN ('hold', 'bounce', 'drop')),
     order_at     REAL,                              -- of a bounce or drop: when it is carried out
@@ -67,6 +73,8 @@ CREATE INDEX entry_due         ON entry (destination, due, state) WHERE state = 
 CREATE INDEX entry_expires     ON entry (expires)           WHERE state = 'waiting';
 CREATE INDEX entry_relaying    ON entry (destination)       WHERE state = 'relaying';
 CREATE INDEX entry_order       ON entry (ordered, order_at) WHERE state = 'held' AND order_at IS NOT NULL;
+CREATE INDEX entry_notice      ON entry (notice_at)         WHERE state = 'waiting' AND notice_at IS NOT NULL;
+CREATE INDEX entry_reason      ON entry (reason_key, destination) WHERE reason_key IS NOT NULL;
 CREATE INDEX entry_operation   ON entry (operation)         WHERE operation IS NOT NULL;
 
 -- The edge is written only when it changes: it is in two indexes, the counts are in none.

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar
 
 from engine.clock import Clock
 from engine.events import ENGINE, Event
-from engine.queue import arrivals, destinations, listing, orders, policies, settlements, standing
+from engine.queue import arrivals, destinations, listing, notices, orders, policies, reasons, settlements, standing
 from engine.queue import claims as claiming
 from engine.queue.filter import Filter
 from engine.queue.queue import (
@@ -17,11 +17,13 @@ from engine.queue.queue import (
     Destination,
     HeldBack,
     KeptPolicy,
+    Late,
     Mark,
     Message,
     NewMessage,
     Queue,
     QueueError,
+    Reason,
     Selection,
     Settlement,
     Suspension,
@@ -44,20 +46,29 @@ _log = logging.getLogger(__name__)
 class SqliteQueue(Queue):
     """The durable queue in `directory`/queue.db (mode 0600), made by `open` where there is none.
 
-    `give_up_after` is in seconds from arrival. Of the events the newest `events_kept` are kept. Only one engine may
+    `give_up_after` is in seconds from arrival, or gives them for a destination, in any thread; so is `delay_notice`,
+    after which the sender is told (0: never). Of the events the newest `events_kept` are kept. Only one engine may
     have it open: see that the spool is locked before.
     """
 
     def __init__(
-        self, directory: Path, clock: Clock, *, give_up_after: float = GIVE_UP_AFTER, events_kept: int = 100_000
+        self,
+        directory: Path,
+        clock: Clock,
+        *,
+        give_up_after: float | Callable[[str], float] = GIVE_UP_AFTER,
+        delay_notice: float = 0.0,
+        events_kept: int = 100_000,
     ) -> None:
         self.on_events: Callable[[Sequence[Event]], None] = lambda _: None
         self._path = directory / FILE
         self._clock = clock
-        self._give_up_after = give_up_after
+        patience = give_up_after if callable(give_up_after) else (lambda _: give_up_after)
+        self._terms = arrivals.Terms(patience, delay_notice)
         self._events_kept = events_kept
         self._due_counts = destinations.DueCounts()
         self._held_back = standing.HeldBackAnswers()
+        self._reasons = reasons.ReasonAnswers()
         self._tidied = 0.0
         self._running: set[asyncio.Task[Any]] = set()
         self._writer_or_none: Writer | None = None
@@ -99,9 +110,7 @@ class SqliteQueue(Queue):
     # -- in -------------------------------------------------------------------------------------------------------
 
     async def enqueue(self, message: NewMessage) -> int:
-        return await self._writer.do(
-            lambda tx: arrivals.enqueue(tx, message, self._give_up_after), weight=len(message.content)
-        )
+        return await self._writer.do(lambda tx: arrivals.enqueue(tx, message, self._terms), weight=len(message.content))
 
     async def forget_key(self, key: str) -> None:
         await self._writer.do(lambda tx: arrivals.forget_key(tx, key))
@@ -124,7 +133,7 @@ class SqliteQueue(Queue):
 
     async def settle(self, settlement: Settlement) -> None:
         weight = len(settlement.bounce.content) if settlement.bounce is not None else 0
-        await self._writer.do(lambda tx: settlements.settle(tx, settlement, self._give_up_after), weight=weight)
+        await self._writer.do(lambda tx: settlements.settle(tx, settlement, self._terms), weight=weight)
 
     async def put_back(self, claims: Sequence[Claim], why: str) -> None:
         _log.debug("%d messages put back: %s", len(claims), clean(why))
@@ -153,6 +162,14 @@ class SqliteQueue(Queue):
             self._tidied = now
         return claims
 
+    async def late(self, limit: int) -> list[Late]:
+        now = self._clock.now()
+        return await self._readers.ask(lambda c: notices.late(c, limit, now=now))
+
+    async def notify(self, late: Late, notice: NewMessage | None, *events: Event) -> bool:
+        weight = len(notice.content) if notice is not None else 0
+        return await self._writer.do(lambda tx: notices.notify(tx, late, notice, events, self._terms), weight=weight)
+
     # -- see ------------------------------------------------------------------------------------------------------
 
     async def totals(self) -> Totals:
@@ -177,6 +194,9 @@ class SqliteQueue(Queue):
     async def select(self, filter: Filter, newest: int | None = None) -> Selection:
         now = self._clock.now()
         return await self._see(lambda c: listing.select(c, filter, newest, now=now))
+
+    async def reasons(self, limit: int) -> tuple[Reason, ...]:
+        return await self._see(lambda c: self._reasons.of(c, limit))
 
     # -- the operator's orders ------------------------------------------------------------------------------------
 

@@ -323,6 +323,9 @@ class ManagedRelayer:
             content=content,
             eight_bit=claim.eight_bit,
             smtputf8=claim.smtputf8,
+            ret=claim.ret,
+            envid=claim.envid,
+            wishes=tuple(entry.wishes for entry in claim.entries),
         )
         self._sending = claim
         self._outcomes = None

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from engine.config import Timeouts
 from engine.outcome import Outcome
+from engine.queue.queue import NO_WISHES, Ret, Wishes
 from engine.relayer.dialler import Dialler
 from engine.relayer.transcript import Transcript
 from engine.relayer.wire import OutOfStep, Reply, Wire, WireError
@@ -33,13 +34,19 @@ Form = Literal["SMTP", "ESMTP"]
 
 
 class Mail(Struct, frozen=True, kw_only=True):
-    """What one transaction carries: content with CRLF line ends, and whether its envelope or headers need more."""
+    """What one transaction carries: content with CRLF line ends, and whether its envelope or headers need more.
+
+    `ret`, `envid` and the wishes of each recipient (or ()) are as the sender gave them.
+    """
 
     sender: str
     recipients: tuple[str, ...]
     content: bytes
     eight_bit: bool = False
     smtputf8: bool = False
+    ret: Ret = ""
+    envid: str = ""
+    wishes: tuple[Wishes, ...] = ()
 
 
 class SessionError(Exception):
@@ -267,7 +274,8 @@ class Session:
         """
         timeouts = self._timeouts
         opening = b" ".join(self._mail_command(mail))
-        paths = [b"RCPT TO:<" + recipient.encode("utf-8") + b">" for recipient in mail.recipients]
+        wishes = mail.wishes or (NO_WISHES,) * len(mail.recipients)
+        paths = [self._rcpt_command(*each) for each in zip(mail.recipients, wishes, strict=True)]
         self._enter("MAIL")
         if self._pipelines:
             self._wire.send_ahead([opening, *paths, b"DATA"])  # DATA comes last in a flight: RFC 2920 3.1
@@ -308,7 +316,21 @@ class Session:
             words.append(b"BODY=8BITMIME")
         if mail.smtputf8:
             words.append(b"SMTPUTF8")
+        if "dsn" in self._extensions:  # RFC 3461 5.2.1: what the sender asked for goes on as it came
+            if mail.ret:
+                words.append(b"RET=" + mail.ret.encode("ascii"))
+            if mail.envid:
+                words.append(b"ENVID=" + mail.envid.encode("ascii"))
         return words
+
+    def _rcpt_command(self, recipient: str, wishes: Wishes) -> bytes:
+        words = [b"RCPT TO:<" + recipient.encode("utf-8") + b">"]
+        if "dsn" in self._extensions:
+            if wishes.notify:
+                words.append(b"NOTIFY=" + wishes.notify.encode("ascii"))
+            if wishes.orcpt:
+                words.append(b"ORCPT=" + wishes.orcpt.encode("ascii"))
+        return b" ".join(words)
 
     async def _ask(self, line: bytes, timeout: float) -> Reply:
         """Send a command, or have the reply to one that was sent ahead."""
@@ -384,7 +406,9 @@ class Session:
     # -- judging --------------------------------------------------------------------------------------------------
 
     def _judge(self, reply: Reply) -> Outcome:
-        return Outcome.of_reply(reply.code, reply.text, host=self._target.host, phase=self.phase)
+        outcome = Outcome.of_reply(reply.code, reply.text, host=self._target.host, phase=self.phase)
+        notifies = outcome.kind == "delivered" and "dsn" in self._extensions
+        return replace(outcome, peer_notifies=True) if notifies else outcome
 
     def _at_rcpt(self, reply: Reply) -> Outcome:
         """552 here means too many recipients: those that are left come in another transaction (RFC 5321 4.5.3.1.10)."""

@@ -17,6 +17,13 @@ class Healthy(Temper):
     """Takes everything."""
 
 
+class Notifying(Temper):
+    """Offers DSN: tells senders what they asked to be told."""
+
+    word: ClassVar[str] = "offers DSN"
+    extensions = (*Temper.extensions, "DSN")
+
+
 class HelloOnly(Temper):
     """Knows HELO and nothing newer."""
 

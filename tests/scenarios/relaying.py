@@ -10,7 +10,20 @@ from pathlib import Path
 import aiosmtplib
 from msgspec.structs import replace
 
-from engine.config import Delivery, Dns, Intake, Listen, Nameserver, Route, Settings, Smtp, Timeouts, TlsRules
+from engine.config import (
+    Delivery,
+    Dns,
+    Dsn,
+    Intake,
+    Listen,
+    Nameserver,
+    Retry,
+    Route,
+    Settings,
+    Smtp,
+    Timeouts,
+    TlsRules,
+)
 from engine.control.client import Client
 from engine.engine import Engine
 from engine.events import Event
@@ -34,13 +47,22 @@ class Relay:
         self.spool = spool
 
     async def send(
-        self, *recipients: str, sender: str = "ann@example.com", content: bytes = LETTER, times: int = 1
+        self,
+        *recipients: str,
+        sender: str = "ann@example.com",
+        content: bytes = LETTER,
+        times: int = 1,
+        mail: Sequence[str] = (),
+        rcpt: Sequence[str] = (),
     ) -> None:
-        """Hand the relay mail over SMTP; every one is answered with 250 or this raises."""
+        """Hand the relay mail over SMTP; every one is answered with 250 or this raises.
+
+        `mail` and `rcpt` are parameters of these commands.
+        """
         door = self.engine.smtp.addresses[0]
         async with aiosmtplib.SMTP(hostname=door.host, port=door.port, start_tls=False) as smtp:
             for _ in range(times):
-                await smtp.sendmail(sender, list(recipients), content)
+                await smtp.sendmail(sender, list(recipients), content, mail_options=mail, rcpt_options=rcpt)
 
     async def settled(self) -> None:
         """Wait until nothing is due that may go, and no connection is open."""
@@ -71,6 +93,8 @@ async def relaying(
     *,
     clock: FakeClock,
     route: tuple[Route, ...] = (),
+    retry: Retry | None = None,
+    dsn: Dsn | None = None,
     spool: Path | None = None,
     timeouts: Timeouts = QUICK,
     tls: TlsRules | None = None,
@@ -89,6 +113,8 @@ async def relaying(
             delivery=replace(Delivery(port=internet.port, timeouts=timeouts), **delivery),
             route=route,
             tls=tls or TlsRules(),
+            retry=retry or Retry(),
+            dsn=dsn or Dsn(),
         )
         engine = Engine(settings, clock=clock, draw=random.Random(1), https_port=internet.policies.port)
         await engine.start()

@@ -28,6 +28,7 @@ from engine.queue.queue import (
     NoSuchMessage,
     Queue,
     QueueError,
+    Reason,
     Selection,
     Suspension,
     Totals,
@@ -73,6 +74,17 @@ class FakeQueue:
         self.changed = Changed(messages=1, recipients=2, skipped=1)
         self.selected = Selection(messages=2, recipients=3, newest=8, examples=(entry(7),))
         self.suspended: list[Suspension] = []
+        self.why: tuple[Reason, ...] = (
+            Reason(
+                why="450 4.2.1 mailbox busy, try again later",
+                entries=12_480,
+                messages=12_000,
+                destinations=2,
+                busiest=("example.org", "example.com"),
+                oldest=NOW - 8040,
+                example=DEFERRED,
+            ),
+        )
         self.happened: list[Event] = [
             Event(
                 seq=1, at=NOW - 3600, kind="accepted", message=6, sender="ann@example.net", recipient="cy@example.org"
@@ -156,6 +168,10 @@ class FakeQueue:
     async def suspensions(self) -> tuple[Suspension, ...]:
         await self._read()
         return tuple(sorted(self.suspended, key=lambda one: one.destination != RELAY))
+
+    async def reasons(self, limit: int) -> tuple[Reason, ...]:
+        await self._read()
+        return self.why[:limit]
 
     async def held_back(self, hosts: Sequence[str]) -> tuple[HeldBack, ...]:
         await self._read()

@@ -150,6 +150,20 @@ def test_the_defaults_are_those_of_an_empty_file(tmp_path: Path) -> None:
         ("[dns]\nnameservers = ['ns.example:53']", "dns.nameservers[0]", "127.0.0.1:5300"),
         ("[retry]\nschedule = []", "retry.schedule: it is empty", "at least 1"),
         ("[retry]\nschedule = ['5m', '-1m']", "retry.schedule[1]: '-1m'", "30s"),
+        ("[retry]\ndestination = 3", "retry.destination: not a list of tables", "[[retry.destination]]"),
+        ("[[retry.destination]]\nschedule = ['1h']", "retry.destination[0].domain: missing", "no default"),
+        ("[[retry.destination]]\ndomain = '*'", "retry.destination[0].domain", "not a host name"),
+        (
+            "[[retry.destination]]\ndomain = 'a.example'\nschedule = []",
+            "retry.destination[0].schedule: it is empty",
+            "1",
+        ),
+        (
+            "[[retry.destination]]\ndomain = '*.a.example'\n[[retry.destination]]\ndomain = '*.A.example'",
+            "retry.destination[1].domain",
+            "retry.destination[0] has *.a.example already",
+        ),
+        ("[dsn]\ndelay_notice = 'soon'", "dsn.delay_notice: 'soon'", 'or "never"'),
         ("[control]\ngroup = 'no such group here'", "control.group: this machine has no group", "name one"),
         ("route = 3", "route: not a list of tables", "[[route]]"),
         ("[[route]]\ndomain = 'a.example'", "route[0].host: missing", "no default"),
@@ -301,3 +315,14 @@ def test_dane_without_a_validating_resolver_is_noted() -> None:
     assert Settings().notes == ("DANE is off: dns.validating is false, so no answer of the DNS counts as secure",)
     assert Settings(dns=Dns(validating=True)).notes == ()
     assert Settings(tls=TlsRules(dane=False)).notes == ()
+
+
+def test_some_destinations_are_tried_in_another_way(tmp_path: Path) -> None:
+    text = "[[retry.destination]]\ndomain = '*.Example.org'\nschedule = ['1h', '2h']\ngive_up_after = '2d'\n"
+    (one,) = load(written(tmp_path, text)).retry.destination
+    assert (one.domain, one.schedule, one.give_up_after) == ("*.example.org", (3600.0, 7200.0), 2 * 86_400.0)
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("'4h'", 14_400.0), ("'0s'", 0.0), ("'never'", 0.0), ("0", 0.0)])
+def test_the_notice_of_delay_comes_when_it_says_or_never(tmp_path: Path, text: str, seconds: float) -> None:
+    assert load(written(tmp_path, f"[dsn]\ndelay_notice = {text}\n")).dsn.delay_notice == seconds
