@@ -9,7 +9,7 @@ import collections
 import logging
 import re
 from functools import partial
-from typing import AnyStr
+from typing import AnyStr, cast
 
 from aiosmtpd.smtp import SMTP, Envelope
 
@@ -147,22 +147,26 @@ class Session(SMTP):
 
     def close(self, farewell: str) -> None:
         """Say why and hang up, now; a client that does not read is cut off."""
-        if not isinstance(self.transport, asyncio.Transport):
+        line = self._line
+        if line is None:
             self.abort()
+        elif line.is_closing():
             return
-        if self.transport.is_closing():
-            return
-        if self.transport.get_write_buffer_size():
-            self.transport.abort()
-            return
-        self.transport.write(f"{farewell}\r\n".encode())
-        self.transport.close()
+        elif line.get_write_buffer_size():
+            line.abort()
+        else:
+            line.write(f"{farewell}\r\n".encode())
+            line.close()
 
     def abort(self) -> None:
         """Hang up without a word."""
-        transport = self.transport if isinstance(self.transport, asyncio.Transport) else self._raw
-        if transport is not None:
-            transport.abort()
+        if line := self._line or self._raw:
+            line.abort()
+
+    @property
+    def _line(self) -> asyncio.Transport | None:
+        """What the conversation goes over; None before there is one. (uvloop's are no instances of asyncio's class.)"""
+        return cast("asyncio.Transport | None", self.transport)
 
     async def push(self, status: AnyStr) -> None:
         """Send a reply, and let other sessions have their turn now and then.

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from ssl import SSLContext
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from engine.clock import Clock
 from engine.config import Settings
@@ -181,7 +181,7 @@ class _Porter(asyncio.Protocol):
         self._admit = admit
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast("asyncio.Transport", transport)  # uvloop's are no instances of this class
         session = self._admit(transport)
         if isinstance(session, str):
             if self._door.tls is None:  # before TLS there is no way to say anything

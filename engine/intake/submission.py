@@ -81,8 +81,8 @@ class SubmissionSession(Session):
     async def _go_over(self) -> None:
         """Say 220 and shake hands. What was said in the clear is forgotten, and what was sent ahead thrown away."""
         await self._writer.drain()
-        raw = self.transport
-        if not isinstance(raw, asyncio.Transport) or raw.is_closing():
+        raw = self._line
+        if raw is None or raw.is_closing():
             raise ConnectionResetError("the session has ended")
         # RFC 3207 4.2 and 5: whoever sits in the path could put commands there which would be taken for the client's.
         # From here to the handshake nothing else runs, so that all that comes later is TLS's.

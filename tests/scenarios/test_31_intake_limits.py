@@ -69,7 +69,7 @@ def test_messages_are_counted_by_the_minute_and_by_the_hour_and_by_address_and_l
 def test_guesses_are_slowed_and_then_refused_until_time_has_passed() -> None:
     clock = FakeClock()
     guesses = Guesses(Limits(guesses_per_address=6, guesses_per_login=20, guess_window=600.0), clock)
-    delays = []
+    delays: list[float] = []
     while not guesses.refused("192.0.2.1", f"login{len(delays)}"):
         delays.append(guesses.begin("192.0.2.1", f"login{len(delays)}"))
     assert delays == [0, 0, 0, 1, 2, 4]
