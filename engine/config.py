@@ -44,21 +44,22 @@ def load(path: Path | None) -> "Settings":
 
     Raises SettingsError with all that is wrong, each naming its key and what is allowed.
     """
+    return Settings() if path is None else _settings(path, _table_in(path))
+
+
+def load_for_sender(path: Path | None) -> "Settings":
+    """Read what a program must know that hands us mail on this machine, as any user: spool, name and doors.
+
+    The rest is at its default: it may name files, such as passwords, that a sender must not be able to read. Raises
+    SettingsError.
+    """
     if path is None:
         return Settings()
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(path, [f"cannot be read: {error.strerror}"]) from error
-    except UnicodeDecodeError as error:
-        raise SettingsError(path, [f"is not UTF-8: {error.reason} at byte {error.start}"]) from error
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError(path, [f"is not TOML: {error}"]) from error
-    problems: list[str] = []
-    settings = _read(Settings, table, "", problems)
-    if settings is None or problems:
-        raise SettingsError(path, problems)
-    return settings
+    table = _table_in(path)
+    kept = {key: value for key, value in table.items() if key in {"hostname", "spool", "intake"}}
+    if isinstance(intake := kept.get("intake"), dict):
+        kept["intake"] = {key: value for key, value in intake.items() if key in {"min_free", "smtp", "drop"}}
+    return _settings(path, kept)
 
 
 class SettingsError(Exception):
@@ -89,10 +90,49 @@ class Drop(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     enabled: bool = True
 
 
-class Intake(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[intake]`: how mail comes in."""
+class Submission(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[intake.submission]`: where those who log in hand us mail (RFC 6409); by default nowhere.
 
+    On `listen` TLS comes with STARTTLS, on `listen_tls` it is there from the first octet (RFC 8314 3.3). `certificate`
+    (PEM, with its chain) and `key` are needed for either; `users` is the file that `smarthost user` keeps. Whether
+    these can be read is asked when the engine starts: a command that only looks at the queue need not read a key.
+    """
+
+    listen: tuple[Listen, ...] = ()
+    listen_tls: tuple[Listen, ...] = ()
+    certificate: Path | None = None
+    key: Path | None = None
+    users: Path | None = None
+
+
+class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[intake.limits]`: how much one address, and one login, may ask of us.
+
+    An IPv6 address counts by its /64. `exempt_networks` have no limits by address; a login's hold everywhere. A guess
+    is a login that failed: after `guesses_before_delay` of them each answer waits, longer each time, and after
+    `guesses_per_address` or `guesses_per_login` within `guess_window` seconds none is heard.
+    """
+
+    exempt_networks: tuple[Network, ...] = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
+    connections_per_address: int = 50
+    connections_per_login: int = 20
+    messages_per_minute_per_address: int = 600
+    messages_per_hour_per_address: int = 10_000
+    messages_per_minute_per_login: int = 100
+    messages_per_hour_per_login: int = 2_000
+    guesses_before_delay: int = 3
+    guesses_per_address: int = 20
+    guesses_per_login: int = 10
+    guess_window: float = 900.0
+
+
+class Intake(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[intake]`: how mail comes in. With fewer than `min_free` bytes free in the spool's file system, none does."""
+
+    min_free: int = 100 * 2**20
     smtp: Smtp = field(default_factory=Smtp)
+    submission: Submission = field(default_factory=Submission)
+    limits: Limits = field(default_factory=Limits)
     drop: Drop = field(default_factory=Drop)
 
 
@@ -275,6 +315,19 @@ _READERS: Mapping[type[Struct], Mapping[str, values.Reader]] = {
         "max_sessions": values.count,
         "max_received": values.count,
     },
+    Submission: {
+        "listen": values.each(values.listen),
+        "listen_tls": values.each(values.listen),
+        "certificate": values.file,
+        "key": values.file,
+        "users": values.file,
+    },
+    Limits: {
+        **dict.fromkeys(Limits.__struct_fields__, values.count),
+        "exempt_networks": values.each(values.network),
+        "guess_window": values.duration,
+    },
+    Intake: {"min_free": values.space},
     Drop: {"enabled": values.flag},
     Dns: {"nameservers": values.each(values.nameserver), "validating": values.flag},
     Timeouts: dict.fromkeys(Timeouts.__struct_fields__, values.duration),
@@ -313,6 +366,25 @@ _READERS: Mapping[type[Struct], Mapping[str, values.Reader]] = {
 _Table = TypeVar("_Table", bound=Struct)
 
 
+def _table_in(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(path, [f"cannot be read: {error.strerror}"]) from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(path, [f"is not UTF-8: {error.reason} at byte {error.start}"]) from error
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(path, [f"is not TOML: {error}"]) from error
+
+
+def _settings(path: Path, table: dict[str, Any]) -> "Settings":
+    problems: list[str] = []
+    settings = _read(Settings, table, "", problems)
+    if settings is None or problems:
+        raise SettingsError(path, problems)
+    return settings
+
+
 def _read(into: type[_Table], table: object, at: str, problems: list[str]) -> _Table | None:
     """Read one table and those inside it; add to `problems` all that is wrong, and give None if anything is."""
     if not isinstance(table, dict):
@@ -333,6 +405,13 @@ def _read(into: type[_Table], table: object, at: str, problems: list[str]) -> _T
     settings = into(**read)
     if isinstance(settings, Route):
         problems.extend(f"{at}.{problem}" for problem in _unsafe(settings))
+    if isinstance(settings, Submission) and (settings.listen or settings.listen_tls):
+        needed = {"certificate": settings.certificate, "key": settings.key, "users": settings.users}
+        problems.extend(
+            f"{at}.{name}: missing; whoever listens for submission needs certificate, key and users"
+            for name, given in needed.items()
+            if given is None
+        )
     return settings
 
 

@@ -18,6 +18,7 @@ from engine.control.server import ControlServer
 from engine.events import Event, EventLog
 from engine.intake.drop import DropIntake
 from engine.intake.errors import IntakeError
+from engine.intake.floor import DiskFloor
 from engine.intake.smtp import SmtpIntake
 from engine.lookups import Lookups, resolver_for
 from engine.mx import MXCalculator
@@ -125,13 +126,15 @@ class Engine:
             max_messages_per_connection=delivery.max_messages_per_connection,
             check_interval=delivery.check_interval,
         )
-        self.smtp = SmtpIntake(self.queue, settings, self._clock)
-        self.drop = DropIntake(self.queue, spool.drop, settings, self._clock)
+        self.floor = DiskFloor(spool.path, settings.intake.min_free)
+        self.smtp = SmtpIntake(self.queue, settings, self._clock, floor=self.floor)
+        self.drop = DropIntake(self.queue, spool.drop, settings, self._clock, self.floor)
 
     @property
     def trouble(self) -> str:
         """Why the engine is not well, or ""."""
-        return self.queue.broken or self.smarthost.trouble or self.drop.trouble
+        intake = self.floor.why_not() or self.drop.trouble or self.smtp.trouble
+        return self.queue.broken or self.smarthost.trouble or intake
 
     async def start(self) -> None:
         """Take the spool, recover what was interrupted, open the doors; the one for new mail last."""
