@@ -241,7 +241,8 @@ class ManagedRelayer:
             if not reached and last is not None:
                 await self._parts.mx.mark_bad(exchange.host, reason=last.text, last=last)
         outcome = last or Outcome.transient("no exchange has an address", enhanced="4.4.4")
-        return outcome if nowhere else _transient(outcome)
+        # A route whose host has no address is a mistake in the settings, and no verdict on the mail.
+        return outcome if nowhere and way.route is None else _transient(outcome)
 
     async def _open_target(self, target: Target) -> Session:
         """Open a session; where opportunistic TLS breaks, once more without it (RFC 7435 4).
