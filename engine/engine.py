@@ -41,7 +41,10 @@ DNS_TIMEOUT = 3.0  # seconds for one question to one name server
 DNS_LIFETIME = 10.0  # seconds for an answer, whoever gives it
 
 # After these something may be due that was not: a check should not wait for its interval.
-_WAKING = frozenset({"accepted", "retried", "released", "resumed", "undone", "ordered", "marked good"})
+_WAKING = frozenset(
+    {"accepted", "retried", "released", "resumed", "undone", "ordered", "marked good", "overridden", "ended"}
+)
+_REDIRECTING = frozenset({"overridden", "ended"})  # connections to where mail went before take no more of it
 
 
 class CannotStart(Exception):
@@ -87,10 +90,17 @@ class Engine:
         )
         schedule = RetrySchedule(settings.retry.schedule, draw)
         attempts = AttemptManager(self.queue, schedule, self._clock, hostname=settings.hostname)
+        router = Router(
+            self.mx,
+            port=delivery.port,
+            routes=settings.route,
+            passwords=read_passwords(settings.route),
+            overrides=self.queue,
+        )
         parts = Parts(
             queue=self.queue,
             mx=self.mx,
-            router=Router(self.mx, port=delivery.port, routes=settings.route, passwords=read_passwords(settings.route)),
+            router=router,
             attempts=attempts,
             dialler=dialler or TcpDialler(),
             clock=self._clock,
@@ -177,6 +187,9 @@ class Engine:
 
     def _publish(self, events: Sequence[Event]) -> None:
         self.events.publish(events)
+        for event in events:
+            if event.kind in _REDIRECTING:
+                self.smarthost.redirected(event.destination)
         if any(event.kind in _WAKING for event in events):
             self.smarthost.wake()
 

@@ -3,13 +3,14 @@
 import ipaddress
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from msgspec import Struct
 
 from engine.config import Route
 from engine.events import ENGINE
 from engine.mx import AllMarkedBad, Exchange, MXCalculator
+from engine.queue.steering import Override
 
 MAX_ADDRESSES = 10  # tried for one host; a host may have a hundred
 
@@ -32,44 +33,74 @@ class Target(Struct, frozen=True, kw_only=True):
 
 
 class Way(Struct, frozen=True, kw_only=True):
-    """The hosts to try for a destination, best first, and the route that named them, if one did."""
+    """The hosts to try for a destination, best first, and the route or the operator's override that named them.
+
+    With an override the route that it stands in for is given, too: what that asks of TLS still holds.
+    """
 
     destination: str
     exchanges: tuple[Exchange, ...]
     route: Route | None = None
+    override: Override | None = None
+
+
+class Overrides(Protocol):
+    """Where the destinations are kept that operators send elsewhere: the queue."""
+
+    async def override(self, destination: str) -> Override | None:
+        """The override in force for a destination."""
+        ...
 
 
 class Router:
-    """Finds the way. A route for the domain itself comes before the route for "*", and that before MX.
+    """Finds the way. An operator's override comes before all, then the route for the domain, that for "*", and MX.
 
     `passwords` holds the password of each route that has a user name, by the route's domain.
     """
 
     def __init__(
-        self, mx: MXCalculator, *, port: int, routes: Sequence[Route] = (), passwords: dict[str, str] | None = None
+        self,
+        mx: MXCalculator,
+        *,
+        port: int,
+        routes: Sequence[Route] = (),
+        passwords: dict[str, str] | None = None,
+        overrides: Overrides | None = None,
     ) -> None:
         self._mx = mx
         self._port = port
         self._routes = {route.domain: route for route in routes}
         self._passwords = passwords or {}
+        self._overrides = overrides
 
     async def way(self, destination: str) -> Way:
-        """Give the hosts for a destination. Raises MXError, whose outcome is what becomes of the mail."""
+        """Give the hosts for a destination. Raises MXError, whose outcome is what becomes of the mail, and QueueError."""
         route = self._routes.get(destination) or self._routes.get("*")
+        override = await self._overrides.override(destination) if self._overrides is not None else None
+        if override is not None:
+            upstream = self._upstream(override.host)
+            return Way(destination=destination, exchanges=(upstream,), route=route, override=override)
         if route is None:
             exchanges = await self._mx.exchanges(destination)
             return Way(destination=destination, exchanges=tuple(exchanges))
-        mark = self._mx.mark(route.host)
+        return Way(destination=destination, exchanges=(self._upstream(route.host),), route=route)
+
+    def _upstream(self, host: str) -> Exchange:
+        mark = self._mx.mark(host)
         if mark is not None and mark.by != ENGINE:
-            why = f"{route.host} is marked bad by {mark.by} ({mark.reason})"
-            raise AllMarkedBad(why, until=mark.until, hosts=(route.host,))
-        upstream = Exchange(host=route.host, preference=0, mark=mark)
-        return Way(destination=destination, exchanges=(upstream,), route=route)
+            why = f"{host} is marked bad by {mark.by} ({mark.reason})"
+            raise AllMarkedBad(why, until=mark.until, hosts=(host,))
+        return Exchange(host=host, preference=0, mark=mark)
 
     async def targets(self, way: Way, exchange: Exchange) -> AsyncIterator[Target]:
         """Give the addresses of one host, in the order to try. Raises MXError when it has none."""
         for address in (await self._addresses(exchange.host))[:MAX_ADDRESSES]:
-            if way.route is None:
+            if way.override is not None:
+                # No password goes to another host than the one it is for.
+                tls = way.route.tls if way.route is not None else "opportunistic"
+                port = way.override.port or self._port
+                yield Target(host=exchange.host, address=address, port=port, tls=tls)
+            elif way.route is None:
                 yield Target(host=exchange.host, address=address, port=self._port)
             else:
                 yield Target(

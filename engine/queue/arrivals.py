@@ -3,6 +3,7 @@
 import hashlib
 
 from engine.events import Event
+from engine.queue import rules
 from engine.queue.queue import NewMessage, QueueError
 from engine.queue.rows import storable
 from engine.queue.writer import Transaction
@@ -11,7 +12,7 @@ from engine.queue.writer import Transaction
 def enqueue(tx: Transaction, message: NewMessage, give_up_after: float) -> int:
     """Write a message, due now and to be given up `give_up_after` seconds from now; give its number.
 
-    A key that is taken gives the number it had. Raises QueueError for an envelope that cannot be kept.
+    What a hold rule names is held from the first moment on. A key that is taken gives the number it had. Raises QueueError for an envelope that cannot be kept.
     """
     if message.key is not None:
         taken = tx.execute("SELECT message FROM taken_key WHERE key = ?", (storable(message.key),)).fetchone()
@@ -43,6 +44,7 @@ def enqueue(tx: Transaction, message: NewMessage, give_up_after: float) -> int:
                 text=message.origin,
             )
         )
+    rules.apply(tx, number)
     return number
 
 

@@ -147,6 +147,13 @@ class Wire:
         return str(secured.version()) if secured is not None else ""
 
     @property
+    def peer_certificate(self) -> bytes:
+        """The certificate the peer showed (DER), or b"" without TLS."""
+        protocol = self._protocol
+        secured = protocol.transport.get_extra_info("ssl_object") if protocol and protocol.transport else None
+        return (secured.getpeercert(binary_form=True) or b"") if secured is not None else b""
+
+    @property
     def is_open(self) -> bool:
         """Whether a command could still be sent."""
         return self._protocol is not None and self._protocol.is_connected
