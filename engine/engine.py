@@ -16,6 +16,7 @@ from engine.config import Settings
 from engine.control.relay import Relay
 from engine.control.server import ControlServer
 from engine.events import Event, EventLog
+from engine.explain import Explainer
 from engine.intake.drop import DropIntake
 from engine.intake.errors import IntakeError
 from engine.intake.smtp import SmtpIntake
@@ -24,6 +25,7 @@ from engine.mx import MXCalculator
 from engine.queue.queue import QueueError
 from engine.queue.sqlite import SqliteQueue
 from engine.relayer.dialler import Dialler, TcpDialler
+from engine.relayer.probe import Prober
 from engine.relayer.relayer import Parts
 from engine.retry import RetrySchedule
 from engine.routes import Router, read_passwords
@@ -118,6 +120,8 @@ class Engine:
             max_messages_per_connection=delivery.max_messages_per_connection,
             check_interval=delivery.check_interval,
         )
+        self.explainer = Explainer(self.queue, self.mx, router, self.smarthost, self._clock)
+        self.prober = Prober(self.mx, parts.dialler, self._clock, hostname=settings.hostname, port=delivery.port)
         self.smtp = SmtpIntake(self.queue, settings, self._clock)
         self.drop = DropIntake(self.queue, spool.drop, settings, self._clock)
 
@@ -178,6 +182,8 @@ class Engine:
             smarthost=self.smarthost,
             mx=self.mx,
             events=self.events,
+            explainer=self.explainer,
+            prober=self.prober,
             settings=self._settings,
             clock=self._clock,
             started=started,

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from engine.config import Route
 from engine.events import ENGINE
-from engine.mx import AllMarkedBad, Exchange, MXCalculator
+from engine.mx import AllMarkedBad, Exchange, LookupFailed, MXCalculator, MXError
 from engine.queue.steering import Override
 
 MAX_ADDRESSES = 10  # tried for one host; a host may have a hundred
@@ -74,8 +74,8 @@ class Router:
         self._overrides = overrides
 
     async def way(self, destination: str) -> Way:
-        """Give the hosts for a destination. Raises MXError, whose outcome is what becomes of the mail, and QueueError."""
-        route = self._routes.get(destination) or self._routes.get("*")
+        """Give the hosts for a destination. Raises QueueError, and MXError, whose outcome is what becomes of the mail."""
+        route = self.route(destination)
         override = await self._overrides.override(destination) if self._overrides is not None else None
         if override is not None:
             upstream = self._upstream(override.host)
@@ -84,6 +84,10 @@ class Router:
             exchanges = await self._mx.exchanges(destination)
             return Way(destination=destination, exchanges=tuple(exchanges))
         return Way(destination=destination, exchanges=(self._upstream(route.host),), route=route)
+
+    def route(self, destination: str) -> Route | None:
+        """The route that the settings have for a destination."""
+        return self._routes.get(destination) or self._routes.get("*")
 
     def _upstream(self, host: str) -> Exchange:
         mark = self._mx.mark(host)
@@ -94,7 +98,7 @@ class Router:
 
     async def targets(self, way: Way, exchange: Exchange) -> AsyncIterator[Target]:
         """Give the addresses of one host, in the order to try. Raises MXError when it has none."""
-        for address in (await self._addresses(exchange.host))[:MAX_ADDRESSES]:
+        for address in (await self._addresses(way, exchange.host))[:MAX_ADDRESSES]:
             if way.override is not None:
                 # No password goes to another host than the one it is for.
                 tls = way.route.tls if way.route is not None else "opportunistic"
@@ -113,7 +117,17 @@ class Router:
                     ca_file=way.route.ca_file,
                 )
 
-    async def _addresses(self, host: str) -> list[str]:
+    async def _addresses(self, way: Way, host: str) -> list[str]:
+        try:
+            return await self.addresses(host)
+        except MXError as error:
+            if way.override is None or error.outcome.kind == "transient":
+                raise
+            # An operator's slip must not return mail: that is for the domain's own DNS alone to say.
+            raise LookupFailed(f"the mail is overridden to {host}: {error.outcome.text}") from error
+
+    async def addresses(self, host: str) -> list[str]:
+        """The addresses of a host, or itself where it is one. Raises MXError."""
         try:
             return [str(ipaddress.ip_address(host))]
         except ValueError:

@@ -86,8 +86,8 @@ def sweep(tx: Transaction) -> Step | None:
     ).fetchone()
     if row is None:
         return None
-    id, swept, newest = row
-    rule = next(one for one in _in_force(tx) if one.id == id)
+    rule_id, swept, newest = row
+    rule = next(one for one in _in_force(tx) if one.id == rule_id)
     last = tx.execute(
         "SELECT number FROM message WHERE number > ? AND number <= ? ORDER BY number LIMIT 1 OFFSET ?",
         (swept, newest, CHUNK - 1),
@@ -99,9 +99,9 @@ def sweep(tx: Transaction) -> Step | None:
         f"WHERE e.message > ? AND e.message <= ? AND e.ordered IS NULL AND NOT e.giving_up AND {selected.sql}",
         (swept, upto, *selected.values),
     ).fetchall()
-    tx.connection.executemany(_HOLD, [(rule.by, rule.reason, id, *one) for one in found])
-    tx.execute("UPDATE hold_rule SET swept = ? WHERE id = ?", (upto, id))
-    return Step(id, len(found), upto < newest)
+    tx.connection.executemany(_HOLD, [(rule.by, rule.reason, rule_id, *one) for one in found])
+    tx.execute("UPDATE hold_rule SET swept = ? WHERE id = ?", (upto, rule_id))
+    return Step(rule_id, len(found), upto < newest)
 
 
 def end(tx: Transaction, id: int, by: str) -> bool:
@@ -119,31 +119,31 @@ def let_go(tx: Transaction) -> Step | None:
     ).fetchone()
     if row is None:
         return None
-    id, named, ended_by, before = row
-    found = tx.execute("SELECT message, number FROM entry WHERE rule = ? LIMIT ?", (id, CHUNK)).fetchall()
+    rule_id, named, ended_by, before = row
+    found = tx.execute("SELECT message, number FROM entry WHERE rule = ? LIMIT ?", (rule_id, CHUNK)).fetchall()
     _hold_by_others(tx, found)
     # What is to be bounced or dropped stays so; taken back, it goes on as all the rest.
     tx.connection.executemany(
         "UPDATE entry SET rule = NULL, prior = 'waiting', prior_by = '', prior_reason = '' "
         "WHERE message = ? AND number = ? AND rule = ? AND ordered <> 'hold'",
-        [(*one, id) for one in found],
+        [(*one, rule_id) for one in found],
     )
     freed = tx.connection.executemany(
         "UPDATE entry SET state = iif(state = 'held', 'waiting', state), ordered = NULL, ordered_by = '', "
         "reason = '', rule = NULL WHERE message = ? AND number = ? AND rule = ?",
-        [(*one, id) for one in found],
+        [(*one, rule_id) for one in found],
     ).rowcount
     freed = max(0, freed)
     more = len(found) == CHUNK
     if more:
-        tx.execute("UPDATE hold_rule SET released = released + ? WHERE id = ?", (freed, id))
-        return Step(id, freed, more)
-    tx.execute("DELETE FROM hold_rule WHERE id = ?", (id,))
+        tx.execute("UPDATE hold_rule SET released = released + ? WHERE id = ?", (freed, rule_id))
+        return Step(rule_id, freed, more)
+    tx.execute("DELETE FROM hold_rule WHERE id = ?", (rule_id,))
     over = "" if ended_by else ": its time was over"
     count = before + freed
-    text = f"hold rule {id} ({named}) has ended{over}; {count:,} recipient{'' if count == 1 else 's'} let go"
+    text = f"hold rule {rule_id} ({named}) has ended{over}; {count:,} recipient{'' if count == 1 else 's'} let go"
     tx.record(Event(at=tx.now, kind="released", by=ended_by or ENGINE, text=clean(text)))
-    return Step(id, freed, more)
+    return Step(rule_id, freed, more)
 
 
 def rules(connection: sqlite3.Connection, now: float) -> tuple[HoldRule, ...]:

@@ -45,14 +45,14 @@ def rule_filter(text: str) -> Filter:
 
     Everything else of a message (its age, its last reply) is not yet there when it comes in.
     """
-    filter = Filter.parse(text)
+    found = Filter.parse(text)
     allowed = "from=ann@example.net, to=*@example.org, domain=example.org, or several of them that must all hold"
-    if not filter.terms:
+    if not found.terms:
         raise FilterError("a hold rule needs to say which mail", allowed=allowed)
-    for term in filter.terms:
+    for term in found.terms:
         if term.field not in RULE_FIELDS or term.inverted:
             raise FilterError("a hold rule cannot look for this", str(term), allowed)
-    return filter
+    return found
 
 
 class Steering(ABC):

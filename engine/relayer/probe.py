@@ -6,6 +6,7 @@ wait. What a relayer would give minutes to (RFC 5321 4.5.3.2) is told as "no ans
 
 import asyncio
 import ipaddress
+import os
 import ssl
 from pathlib import Path
 
@@ -173,7 +174,9 @@ class _Conversation:
         except TimeoutError as error:
             raise WireError(f"connect: no answer within {STEP_SECONDS:.0f} s") from error
         except OSError as error:
-            raise WireError(f"connect: {error.strerror or error}") from error
+            # The loops word a failed connect each in their own way; the system's words are the ones people know.
+            why = os.strerror(error.errno).lower() if error.errno else str(error)
+            raise WireError(f"connect: {why}") from error
         self._phase = "greeting"
         greeting = await self._wire.open(sock, STEP_SECONDS)
         self._greeting = _line(greeting)
