@@ -16,7 +16,7 @@ import msgspec
 import typer
 from typer.core import TyperGroup
 
-from console.commands import acting, looking
+from console.commands import acting, looking, operating
 from console.commands.door import Door, Status, complain, refuse, say
 from engine.control.client import control_socket
 
@@ -154,6 +154,7 @@ def attach(context: typer.Context, read_only: ReadOnly = False) -> None:
 
 looking.add_to(app)
 acting.add_to(app)
+operating.add_to(app)
 app.add_typer(config_app, name="config")
 
 

@@ -549,4 +549,3 @@ def _of_dns_line(destination: Destination) -> bool:
 
 def _left(seconds: float) -> str:
     return format_duration(max(0.0, round(seconds)))
-

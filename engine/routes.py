@@ -74,7 +74,7 @@ class Router:
         self._overrides = overrides
 
     async def way(self, destination: str) -> Way:
-        """Give the hosts for a destination. Raises QueueError, and MXError, whose outcome is what becomes of the mail."""
+        """Give the hosts for a destination. Raises MXError, whose outcome the mail has; QueueError."""
         route = self.route(destination)
         override = await self._overrides.override(destination) if self._overrides is not None else None
         if override is not None:

@@ -117,9 +117,7 @@ class Seeing:
     async def overrides(self) -> tuple[views.StandingView, ...]:
         """All that operators have laid upon mail, and the engine's marks: the first to end first."""
         queue = self._relay.queue
-        return showing.standing(
-            await queue.suspensions(), await queue.rules(), self._marks(), await queue.overrides()
-        )
+        return showing.standing(await queue.suspensions(), await queue.rules(), self._marks(), await queue.overrides())
 
     async def events(
         self,

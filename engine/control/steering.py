@@ -1,4 +1,4 @@
-"""What can be asked of mail to come and of connections: hold rules, overrides, closing and probing, each with who asked.
+"""What can be asked of mail to come and of connections: hold rules, overrides, closing and probing; with who asked.
 
 All of it is bounded, ends by itself or is over when answered, and is answered with exactly what it did.
 """
@@ -38,12 +38,12 @@ class Steering:
 
     async def release_rule(self, ask: views.ReleaseRule, by: str) -> views.ResultView:
         """End a hold rule and let go what it held."""
-        id = asking.counted(ask.rule, "rule") or 0
-        freed = await self._relay.queue.end_rule(id, by)
+        number = asking.counted(ask.rule, "rule") or 0
+        freed = await self._relay.queue.end_rule(number, by)
         if freed is None:
-            raise Missing(f"there is no hold rule {id} in force", where="rule")
+            raise Missing(f"there is no hold rule {number} in force", where="rule")
         self._relay.smarthost.wake()
-        text = f"hold rule {id} has ended; {_count(freed, 'recipient')} that it held {_goes(freed)} on"
+        text = f"hold rule {number} has ended; {_count(freed, 'recipient')} that it held {_goes(freed)} on"
         return views.ResultView(verb="release rule", text=text, recipients=freed)
 
     async def override(self, ask: views.Override, by: str) -> views.ResultView:
@@ -62,13 +62,13 @@ class Steering:
             by=by,
             reason=asking.reason(ask.reason),
         )
-        due = await self._relay.queue.set_override(override)
-        self._relay.smarthost.wake()
         waiting = (await self._relay.queue.destination(name)).waiting
+        await self._relay.queue.set_override(override)
+        self._relay.smarthost.wake()
         text = f"mail for {name} goes to {where_to(override)} for {format_duration(lasting)}"
         if waiting:
             text += f"; {_count(waiting, 'recipient')} that {_wait(waiting)} {_be(waiting)} due now"
-        return views.ResultView(verb="override", text=text, recipients=due)
+        return views.ResultView(verb="override", text=text, recipients=waiting)
 
     async def end_override(self, ask: views.EndOverride, by: str) -> views.ResultView:
         """End an override: the destination's mail goes its own way again."""
@@ -87,7 +87,9 @@ class Steering:
         closed = await smarthost.close(number, by)
         if closed is None:
             gone = any(one.id == number for one in smarthost.ended)
-            raise Missing(f"relayer {number} has ended already" if gone else f"there is no relayer {number}", where="relayer")
+            raise Missing(
+                f"relayer {number} has ended already" if gone else f"there is no relayer {number}", where="relayer"
+            )
         left = max(0, closed.taken - closed.done)
         text = f"relayer {number} to {closed.host or closed.destination} is closed: {closed.result or 'it is ending'}"
         told = f"after {_count(closed.done, 'message')}"

@@ -12,7 +12,8 @@ from engine.queue.writer import Transaction
 def enqueue(tx: Transaction, message: NewMessage, give_up_after: float) -> int:
     """Write a message, due now and to be given up `give_up_after` seconds from now; give its number.
 
-    What a hold rule names is held from the first moment on. A key that is taken gives the number it had. Raises QueueError for an envelope that cannot be kept.
+    What a hold rule names is held from the first moment on. A key that is taken gives the number it had. Raises
+    QueueError for an envelope that cannot be kept.
     """
     if message.key is not None:
         taken = tx.execute("SELECT message FROM taken_key WHERE key = ?", (storable(message.key),)).fetchone()

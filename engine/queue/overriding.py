@@ -66,9 +66,7 @@ def where_to(override: Override) -> str:
 def _end(tx: Transaction, override: Override, by: str, text: str) -> None:
     tx.execute("DELETE FROM override WHERE destination = ?", (override.destination,))
     unblock(tx, [override.destination])
-    tx.record(
-        Event(at=tx.now, kind="ended", by=by, destination=override.destination, host=override.host, text=text)
-    )
+    tx.record(Event(at=tx.now, kind="ended", by=by, destination=override.destination, host=override.host, text=text))
 
 
 def _override(row: tuple[object, ...]) -> Override:

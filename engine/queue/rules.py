@@ -39,7 +39,8 @@ def add(tx: Transaction, filter: Filter, until: float, by: str, reason: str) -> 
     known = tx.execute("SELECT id, since FROM hold_rule WHERE filter = ? AND until > ?", (named, tx.now)).fetchone()
     since = known[1] if known else tx.now
     cursor = tx.execute(
-        'INSERT OR REPLACE INTO hold_rule (id, filter, since, until, "by", reason, newest) VALUES (?, ?, ?, ?, ?, ?, ?)',
+        'INSERT OR REPLACE INTO hold_rule (id, filter, since, until, "by", reason, newest) '
+        "VALUES (?, ?, ?, ?, ?, ?, ?)",
         (known[0] if known else None, named, since, until, by, reason, newest),
     )
     assert cursor.lastrowid is not None

@@ -2,7 +2,6 @@
 
 import asyncio
 import getpass
-from collections.abc import AsyncIterator
 
 import pytest
 from msgspec import Struct
@@ -31,12 +30,12 @@ def facts(one: ExplanationView, name: str) -> str:
 
 
 @pytest.fixture
-async def deferred(internet: Internet, relay: Relay) -> AsyncIterator[Internet]:
+async def deferred(internet: Internet, relay: Relay) -> Internet:
     """One message for stuck.example, which has said "later" once; it is due in five minutes."""
     await internet.add("stuck.example", mx=[(10, "mx.stuck.example", Script({"RCPT": "450 4.2.1 over quota"}))])
     await relay.send("a@stuck.example")
     await relay.settled()
-    yield internet
+    return internet
 
 
 # -- ten stuck messages -----------------------------------------------------------------------------------------------

@@ -112,9 +112,10 @@ async def test_a_host_that_says_nothing_is_not_waited_for_long(
 
 
 async def test_a_host_without_an_address_or_with_dns_that_fails_says_so(internet: Internet, relay: Relay) -> None:
-    assert "does not exist" in (await relay.client.probe("nowhere.example")).trouble or "no address" in (
-        await relay.client.probe("nowhere.example")
-    ).trouble
+    assert (
+        "does not exist" in (await relay.client.probe("nowhere.example")).trouble
+        or "no address" in (await relay.client.probe("nowhere.example")).trouble
+    )
     internet.dns.add("mx.fails.example", "A", "127.0.0.1")
     internet.dns.behave("mx.fails.example", Fault.SERVFAIL)
     assert "SERVFAIL" in (await relay.client.probe("mx.fails.example")).trouble
