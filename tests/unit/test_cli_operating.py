@@ -70,7 +70,7 @@ def test_a_hold_rule_is_made_listed_and_released(line: FakeLine) -> None:
     listed = line.run("overrides").stdout.splitlines()
     assert listed[0].split() == ["ENDS", "IN", "KIND", "WHAT", "DOES", "BY", "WHY"]
     (shown,) = [row for row in listed if "hold rule 1" in row]
-    assert [ME, "runaway"] == shown.split()[-2:]
+    assert shown.split()[-2:] == [ME, "runaway"]
     assert line.run("release-rule", "1").stdout == "hold rule 1 has ended; 3 recipients that it held go on\n"
     assert line.run("release-rule", "1").exit_code == 1
 
