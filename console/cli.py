@@ -16,7 +16,7 @@ import msgspec
 import typer
 from typer.core import TyperGroup
 
-from console.commands import acting, looking, user
+from console.commands import acting, looking, operating, user
 from console.commands.door import Door, Status, complain, refuse, say
 from engine.control.client import control_socket
 
@@ -205,6 +205,7 @@ def attach(context: typer.Context, read_only: ReadOnly = False) -> None:
 
 looking.add_to(app)
 acting.add_to(app)
+operating.add_to(app)
 app.add_typer(config_app, name="config")
 app.add_typer(user.app_for(lambda context: _setup(context).users()), name="user")
 

@@ -16,6 +16,7 @@ from engine.config import Settings
 from engine.control.relay import Relay
 from engine.control.server import ControlServer
 from engine.events import Event, EventLog
+from engine.explain import Explainer
 from engine.intake.drop import DropIntake
 from engine.intake.errors import IntakeError
 from engine.intake.floor import DiskFloor
@@ -25,6 +26,7 @@ from engine.mx import MXCalculator
 from engine.queue.queue import QueueError
 from engine.queue.sqlite import SqliteQueue
 from engine.relayer.dialler import Dialler, TcpDialler
+from engine.relayer.probe import Prober
 from engine.relayer.relayer import Parts
 from engine.retry import RetryPlan
 from engine.routes import Router, read_passwords
@@ -44,7 +46,10 @@ DNS_TIMEOUT = 3.0  # seconds for one question to one name server
 DNS_LIFETIME = 10.0  # seconds for an answer, whoever gives it
 
 # After these something may be due that was not: a check should not wait for its interval.
-_WAKING = frozenset({"accepted", "retried", "released", "resumed", "undone", "ordered", "marked good"})
+_WAKING = frozenset(
+    {"accepted", "retried", "released", "resumed", "undone", "ordered", "marked good", "overridden", "ended"}
+)
+_REDIRECTING = frozenset({"overridden", "ended"})  # connections to where mail went before take no more of it
 
 
 class CannotStart(Exception):
@@ -99,16 +104,18 @@ class Engine:
         )
         self.tls = tls_policy(settings, Lookups(resolver), self.queue, self._clock, https_port=https_port)
         attempts = AttemptManager(self.queue, retries, self._clock, hostname=settings.hostname)
+        router = Router(
+            self.mx,
+            port=delivery.port,
+            tls=self.tls,
+            routes=settings.route,
+            passwords=read_passwords(settings.route),
+            overrides=self.queue,
+        )
         parts = Parts(
             queue=self.queue,
             mx=self.mx,
-            router=Router(
-                self.mx,
-                port=delivery.port,
-                tls=self.tls,
-                routes=settings.route,
-                passwords=read_passwords(settings.route),
-            ),
+            router=router,
             attempts=attempts,
             dialler=dialler or TcpDialler(),
             clock=self._clock,
@@ -126,6 +133,8 @@ class Engine:
             max_messages_per_connection=delivery.max_messages_per_connection,
             check_interval=delivery.check_interval,
         )
+        self.explainer = Explainer(self.queue, self.mx, router, self.smarthost, self._clock)
+        self.prober = Prober(self.mx, parts.dialler, self._clock, hostname=settings.hostname, port=delivery.port)
         self.floor = DiskFloor(spool.path, settings.intake.min_free)
         self.smtp = SmtpIntake(self.queue, settings, self._clock, floor=self.floor)
         self.drop = DropIntake(self.queue, spool.drop, settings, self._clock, self.floor)
@@ -191,6 +200,8 @@ class Engine:
             smarthost=self.smarthost,
             mx=self.mx,
             events=self.events,
+            explainer=self.explainer,
+            prober=self.prober,
             settings=self._settings,
             clock=self._clock,
             started=started,
@@ -200,6 +211,9 @@ class Engine:
 
     def _publish(self, events: Sequence[Event]) -> None:
         self.events.publish(events)
+        for event in events:
+            if event.kind in _REDIRECTING:
+                self.smarthost.redirected(event.destination)
         if any(event.kind in _WAKING for event in events):
             self.smarthost.wake()
 

@@ -114,6 +114,8 @@ class ManagedRelayer:
         self._manager = manager
         self._form = form
         self._leaving = False
+        self._closed_by = ""
+        self._is_ending = False
         self._session: Session | None = None
         self._sending: Claim | None = None
         self._outcomes: list[Outcome] | None = None  # of what is being sent, until they are recorded
@@ -130,6 +132,18 @@ class ManagedRelayer:
         """End after the message that is being sent."""
         self._leaving = True
 
+    def close(self, by: str) -> bool:
+        """Note who closes this connection; whoever asks cancels `run` then. False: it is ending already.
+
+        A relayer that writes down what it leaves behind must not be cancelled in the middle of that.
+        """
+        if self._is_ending:
+            return False
+        self._is_ending = True
+        self._closed_by = by
+        self.transcript.add("=", f"closed by {by}")
+        return True
+
     async def run(self) -> None:
         """Carry the messages until there are none left. Raises nothing but cancellation and QueueBroken."""
         try:
@@ -143,7 +157,7 @@ class ManagedRelayer:
             self._fault = Outcome.transient(f"not recorded: {error}", enhanced="4.3.1")
             self.result = self._fault.text
         except asyncio.CancelledError:
-            self.result = "stopped"
+            self.result = f"closed by {self._closed_by}" if self._closed_by else "stopped"
             raise
         except Exception as error:
             # A fault of ours must neither strand what this relayer answers for nor repeat itself without a pause.
@@ -378,6 +392,7 @@ class ManagedRelayer:
 
     async def _leave_nothing_behind(self) -> None:
         """Settle or put back what is still ours, and hand to the manager what the store would not take."""
+        self._is_ending = True
         if self._session is not None:
             self._session.close()
         try:
@@ -400,7 +415,8 @@ class ManagedRelayer:
         if sending is None or session is None:
             return
         if outcomes is None and session.dotted:
-            outcomes = [self._cut_off(session, "stopped while waiting for the reply to the final dot")]
+            stopped = f"closed by {self._closed_by}" if self._closed_by else "stopped"
+            outcomes = [self._cut_off(session, f"{stopped} while waiting for the reply to the final dot")]
         elif outcomes is None and self._fault is not None:
             outcomes = [self._fault]
         if outcomes is None:

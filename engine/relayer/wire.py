@@ -204,6 +204,13 @@ class Wire:
         return [bytes(each.public_bytes(ssl._ssl.ENCODING_DER)) for each in inner.get_unverified_chain() or ()]  # type: ignore[attr-defined]  # noqa: SLF001
 
     @property
+    def peer_certificate(self) -> bytes:
+        """The certificate the peer showed (DER), or b"" without TLS."""
+        protocol = self._protocol
+        secured = protocol.transport.get_extra_info("ssl_object") if protocol and protocol.transport else None
+        return (secured.getpeercert(binary_form=True) or b"") if secured is not None else b""
+
+    @property
     def is_open(self) -> bool:
         """Whether a command could still be sent."""
         return self._protocol is not None and self._protocol.is_connected

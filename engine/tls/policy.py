@@ -62,7 +62,7 @@ class TlsPolicy:
         not to be tried (HostNotAllowed, SecurityUnknown, or its addresses cannot be had), and QueueError when the store
         does not say which policy is in force.
         """
-        demand = self._by_settings(destination, route)
+        demand = self.by_settings(destination, route)
         if demand.level == "none":
             return demand
         if self._policies is not None and route is None and not destination.startswith("["):
@@ -87,7 +87,8 @@ class TlsPolicy:
         if self._policies is not None:
             await self._policies.close()
 
-    def _by_settings(self, destination: str, route: Route | None) -> TlsDemand:
+    def by_settings(self, destination: str, route: Route | None) -> TlsDemand:
+        """What the settings alone demand: all that counts for a host that an operator named instead."""
         own = self._destinations.get(destination)
         if route is None:
             own = own or self._destinations.get("*")
