@@ -15,20 +15,19 @@ from msgspec.structs import replace
 from engine import dsn
 from engine.clock import Clock
 from engine.events import ENGINE, Event, Kind
+from engine.notices import NOT_WANTED, Notices
 from engine.outcome import Outcome
 from engine.queue.queue import (
     Claim,
     ClaimedEntry,
     EntryResult,
-    NewMessage,
     NotRunning,
     Queue,
     QueueBusy,
-    QueueError,
     QueueFull,
     Settlement,
 )
-from engine.retry import RetrySchedule
+from engine.retry import RetryPlan
 
 log = logging.getLogger(__name__)
 
@@ -42,11 +41,11 @@ class AttemptManager:
     notifyNoConnection is `no_connection`; notifyDone, the end of a relayer, is the smart host's own matter.
     """
 
-    def __init__(self, queue: Queue, schedule: RetrySchedule, clock: Clock, *, hostname: str) -> None:
+    def __init__(self, queue: Queue, retries: RetryPlan, clock: Clock, *, hostname: str) -> None:
         self._queue = queue
-        self._schedule = schedule
+        self._retries = retries
         self._clock = clock
-        self._hostname = hostname
+        self._notices = Notices(queue, hostname=hostname)
 
     async def report(self, claim: Claim, outcomes: Sequence[Outcome]) -> None:
         """Record what became of each recipient of a claim, in the order of its entries.
@@ -79,22 +78,31 @@ class AttemptManager:
         with suppress(NotRunning):
             await self._queue.settle(settlement)
 
+    async def tell_delays(self, limit: int) -> bool:
+        """Tell the senders of up to `limit` messages of their delay; True when there may be more. Raises QueueError."""
+        late = await self._queue.late(limit)
+        told = [await self._notices.of_delay(one, self._clock.now()) for one in late]
+        # What was not told has changed meanwhile, and is looked at again at the next check.
+        return len(told) == limit and all(told)
+
     async def _decide(self, claim: Claim, outcomes: Sequence[Outcome]) -> Settlement:
-        """What an outcome means for each recipient, and the bounce it calls for."""
+        """What an outcome means for each recipient, and the notification it calls for."""
         now = self._clock.now()
         results: list[EntryResult] = []
-        failed: list[dsn.Failed] = []
+        told: list[dsn.Told] = []
         events: list[Event] = []
         for entry, said in zip(claim.entries, outcomes, strict=True):
             outcome = self._in_the_end(claim, said, now)
             due = None
             if outcome.kind == "transient":
-                due = self._schedule.next_due(now, entry.attempts + 1)
-            elif outcome.kind == "permanent":
-                failed.append(dsn.Failed(recipient=entry.recipient, outcome=outcome))
+                due = self._retries.next_due(
+                    claim.destination, outcome, now=now, failures=entry.attempts + 1, expires=claim.expires
+                )
+            elif (tell := self._notices.told(entry, outcome)) is not None:
+                told.append(tell)
             results.append(EntryResult(number=entry.number, attempt=entry.attempt, outcome=outcome, due=due))
             events.append(self._event(claim, entry, outcome, now))
-        bounce = await self._bounce(claim, failed, now) if failed else None
+        bounce = await self._notices.of_claim(claim, told, now) if told else None
         return Settlement(message=claim.message, results=tuple(results), bounce=bounce, events=tuple(events))
 
     def _in_the_end(self, claim: Claim, outcome: Outcome, now: float) -> Outcome:
@@ -114,6 +122,8 @@ class AttemptManager:
         kind: Kind
         if outcome.kind == "delivered":
             kind = "delivered"
+            if claim.sender != dsn.NULL_SENDER and self._notices.told(entry, outcome) is not None:
+                text = "the sender asked to be told, and is"
         elif outcome.kind == "transient":
             kind = "deferred"
             if outcome.may_duplicate:
@@ -121,6 +131,9 @@ class AttemptManager:
         elif claim.sender == dsn.NULL_SENDER:
             kind = "discarded"
             text = "a bounce that bounces is told to nobody"
+        elif self._notices.told(entry, outcome) is None:
+            kind = "discarded"
+            text = f"{NOT_WANTED} (NOTIFY={entry.wishes.notify})"
         else:
             kind = "returned"
         return Event(
@@ -136,21 +149,6 @@ class AttemptManager:
             outcome=outcome,
             text=text,
         )
-
-    async def _bounce(self, claim: Claim, failed: Sequence[dsn.Failed], now: float) -> NewMessage | None:
-        try:
-            content = await self._queue.content(claim.message)
-        except QueueError as error:
-            log.warning("message %d: returned without its headers: %s", claim.message, error)
-            content = b""
-        original = dsn.Original(message=claim.message, sender=claim.sender, arrived=claim.arrived, content=content)
-        try:
-            return dsn.bounce(original, failed, hostname=self._hostname, now=now)
-        except Exception:
-            # Recording a result must not fail for the words in it: tell the sender in the plainest words instead.
-            log.exception("message %d: its bounce cannot be written as it should", claim.message)
-            plain = [dsn.plainly(each) for each in failed]
-            return dsn.bounce(replace(original, content=b""), plain, hostname=self._hostname, now=now)
 
 
 def _expired(last: Outcome) -> Outcome:

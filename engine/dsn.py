@@ -1,6 +1,7 @@
-"""What the sender is told when we give up: the delivery status notification (RFC 3464)."""
+"""What the sender is told: delivery status notifications (RFC 3464), of failure, of delay and of success."""
 
 import email.policy
+import secrets
 import textwrap
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -10,22 +11,48 @@ from email.mime.base import MIMEBase
 from email.mime.multipart import MIMEMultipart
 from email.mime.text import MIMEText
 from email.utils import format_datetime, make_msgid
+from typing import Literal
 
 from msgspec import Struct
 
+from engine import xtext
 from engine.outcome import Outcome
-from engine.queue.queue import NewMessage
+from engine.queue.queue import NewMessage, Ret
 from engine.text import clean
 
 HEADERS_RETURNED = 32 * 1024  # bytes of the original's header block that go back with the notification
+WHOLE_RETURNED = 1024 * 1024  # bytes; a larger message goes back as its headers, whatever was asked for
 NULL_SENDER = ""  # RFC 5321 4.5.5: a notification has the null reverse-path, so that it cannot cause another
 
+Action = Literal["failed", "delayed", "relayed"]  # RFC 3464 2.3.3
 
-class Failed(Struct, frozen=True, kw_only=True):
-    """A recipient we gave up on, and why."""
+_SUBJECTS: dict[Action, str] = {
+    "failed": "Your message could not be delivered",
+    "delayed": "Your message is delayed",
+    "relayed": "Your message has been passed on",
+}
+_ORIGINS: dict[Action, str] = {"failed": "bounce", "delayed": "delay notice", "relayed": "success notice"}
+_SAID: dict[Action, tuple[str, ...]] = {
+    "failed": ("could not be delivered to the", "recipients below, and will not be tried again."),
+    "delayed": (
+        "could not be delivered yet to the",
+        "recipients below. It will be tried again; there is nothing you need to do.",
+    ),
+    "relayed": (
+        "was handed to the mail systems of the",
+        "recipients below, which do not tell us what becomes of it.",
+    ),
+}
+
+
+class Told(Struct, frozen=True, kw_only=True):
+    """What the sender is told of one recipient. `orcpt` is as in Wishes; `until`: when a delayed one is given up."""
 
     recipient: str
     outcome: Outcome
+    action: Action = "failed"
+    orcpt: str = ""
+    until: float | None = None
 
 
 class Original(Struct, frozen=True, kw_only=True):
@@ -35,99 +62,155 @@ class Original(Struct, frozen=True, kw_only=True):
     sender: str
     arrived: float
     content: bytes
+    smtputf8: bool = False
+    ret: Ret = ""
+    envid: str = ""
 
 
-def bounce(original: Original, failed: Sequence[Failed], *, hostname: str, now: float) -> NewMessage | None:
-    """Build the notification that tells a sender of `failed` recipients; None when there is nobody to tell.
+def notification(original: Original, told: Sequence[Told], *, hostname: str, now: float) -> NewMessage | None:
+    """Build the notification that tells a sender of some recipients; None when there is nobody to tell.
 
     A message with the null sender is never answered with a notification (RFC 5321 6.1), so bounces of bounces end.
     """
     if original.sender == NULL_SENDER:
         return None
-    report = _report(original, failed, hostname, now)
+    report = _report(original, told, hostname, now)
     # 8-bit headers are allowed only where the sender's own address needs them (RFC 6532).
     utf8 = not original.sender.isascii()
     policy = email.policy.SMTPUTF8 if utf8 else email.policy.SMTP
+    returned = _whole(original) if any(each.action == "failed" for each in told) else None
+    if returned is None:
+        report.attach(MIMEText(_headers_of(original.content), "rfc822-headers", "us-ascii"))
+        content = report.as_bytes(policy=policy)
+    else:
+        content = _with_original(report, returned, policy)
     return NewMessage(
         sender=NULL_SENDER,
         recipients=(original.sender,),
-        content=report.as_bytes(policy=policy),
-        origin=f"bounce of {original.message}",
+        content=content,
+        origin=f"{_ORIGINS[_gravest(told)]} of {original.message}",
         subject=str(report["Subject"]),
         message_id=str(report["Message-ID"]),
         smtputf8=utf8,
     )
 
 
-def _report(original: Original, failed: Sequence[Failed], hostname: str, now: float) -> MIMEMultipart:
-    """RFC 6522: text for people, a status for programs, and the headers of what could not be delivered."""
+def _gravest(told: Sequence[Told]) -> Action:
+    """What a notification of several is called after: a failure first."""
+    actions = {each.action for each in told}
+    return next(action for action in _SUBJECTS if action in actions)
+
+
+def _report(original: Original, told: Sequence[Told], hostname: str, now: float) -> MIMEMultipart:
+    """RFC 6522: text for people, a status for programs; what could not be delivered is still to come."""
     report = MIMEMultipart("report", policy=email.policy.SMTPUTF8, report_type="delivery-status")
     report["From"] = str(Address("Mail Delivery System", "mailer-daemon", hostname))
     report["To"] = _header_safe(original.sender)
-    report["Subject"] = "Your message could not be delivered"
+    report["Subject"] = _SUBJECTS[_gravest(told)]
     report["Date"] = _date(now)
     report["Message-ID"] = make_msgid(domain=hostname)
     report["Auto-Submitted"] = "auto-replied"  # RFC 3834 5
-    text = _for_people(original, failed, hostname)
+    text = _for_people(original, told, hostname)
     report.attach(MIMEText(text, "plain", "us-ascii" if text.isascii() else "utf-8"))
-    report.attach(_for_programs(original, failed, hostname, now))
-    report.attach(MIMEText(_headers_of(original.content), "rfc822-headers", "us-ascii"))
+    report.attach(_for_programs(original, told, hostname, now))
     return report
 
 
-def _for_people(original: Original, failed: Sequence[Failed], hostname: str) -> str:
-    lines = [
-        f"This is the mail relay {hostname}.",
-        "",
-        f"Your message of {_date(original.arrived)} could not be delivered to the",
-        "recipients below, and will not be tried again.",
-        "",
-    ]
-    for each in failed:
-        who = f" ({clean(each.outcome.host, 255)} said)" if each.outcome.host and each.outcome.code else ""
-        said = textwrap.fill(each.outcome.line + who, 76, initial_indent="    ", subsequent_indent="    ")
-        lines += [f"  <{clean(each.recipient, 320)}>", said, ""]
-    lines.append("The headers of your message are attached.")
+def _for_people(original: Original, told: Sequence[Told], hostname: str) -> str:
+    lines = [f"This is the mail relay {hostname}.", ""]
+    for action, (said, *more) in _SAID.items():
+        these = [each for each in told if each.action == action]
+        if these:
+            lines += [f"Your message of {_date(original.arrived)} {said}", *more, ""]
+        for each in these:
+            lines += [*_of_recipient(each), ""]
+    lines.append("The headers of your message, or all of it, are attached.")
     return "\n".join(lines) + "\n"
 
 
-def _for_programs(original: Original, failed: Sequence[Failed], hostname: str, now: float) -> MIMEBase:
+def _of_recipient(each: Told) -> list[str]:
+    outcome = each.outcome
+    who = f" ({clean(outcome.host, 255)} said)" if outcome.host and outcome.code else ""
+    said = textwrap.fill(outcome.line + who, 76, initial_indent="    ", subsequent_indent="    ")
+    until = [] if each.until is None else [f"    It will be tried until {_date(each.until)}."]
+    return [f"  <{clean(each.recipient, 320)}>", said, *until]
+
+
+def _for_programs(original: Original, told: Sequence[Told], hostname: str, now: float) -> MIMEBase:
     """RFC 3464 2.2 and 2.3: one group of fields for the message, then one for each recipient."""
-    groups = [_fields(("Reporting-MTA", f"dns; {hostname}"), ("Arrival-Date", _date(original.arrived)))]
-    for each in failed:
-        outcome = each.outcome
-        recipient = clean(each.recipient, 320)
-        final = f"rfc822; {recipient}" if recipient.isascii() else f"utf-8; {_xtext(recipient)}"
-        said = f"smtp; {outcome.line}" if outcome.code else f"X-smarthost; {outcome.line}"
-        fields = [
-            ("Final-Recipient", final),
-            ("Action", "failed"),
-            ("Status", status(outcome)),
-        ]
-        if outcome.host and outcome.code:
-            fields.append(("Remote-MTA", f"dns; {outcome.host}"))
-        fields += [("Diagnostic-Code", said), ("Last-Attempt-Date", _date(now))]
-        groups.append(_fields(*fields))
+    about = [("Reporting-MTA", f"dns; {hostname}"), ("Arrival-Date", _date(original.arrived))]
+    if envid := _plain(original.envid):
+        about.insert(0, ("Original-Envelope-Id", envid))  # RFC 3464 2.2.1
     part = MIMEBase("message", "delivery-status")
-    for group in groups:
-        part.attach(group)
+    part.attach(_fields(*about))
+    for each in told:
+        part.attach(_fields(*_status_of(each, now)))
     return part
 
 
-def plainly(failed: Failed) -> Failed:
-    """The same failure in words that nothing can be wrong with."""
-    outcome = failed.outcome
-    plain = Outcome(kind="permanent", code=outcome.code, enhanced=status(outcome), text="see the relay's log")
-    return Failed(recipient=_xtext(clean(failed.recipient, 320)), outcome=plain)
+def _status_of(each: Told, now: float) -> list[tuple[str, str]]:
+    outcome = each.outcome
+    recipient = clean(each.recipient, 320)
+    final = f"rfc822; {recipient}" if recipient.isascii() else f"utf-8; {xtext.utf8_address(recipient)}"
+    fields = [("Final-Recipient", final), ("Action", each.action), ("Status", status(outcome, each.action))]
+    kind, _, named = each.orcpt.partition(";")
+    if original := _plain(named):
+        fields.insert(0, ("Original-Recipient", f"{clean(kind, 100)}; {original}"))  # RFC 3464 2.3.1
+    if outcome.host and outcome.code:
+        fields.append(("Remote-MTA", f"dns; {outcome.host}"))
+    if each.action != "relayed":  # RFC 3464 2.3.6: a diagnosis is of what is wrong
+        said = f"smtp; {outcome.line}" if outcome.code else f"X-smarthost; {outcome.line}"
+        fields.append(("Diagnostic-Code", said))
+    if each.action != "delayed":
+        fields.append(("Last-Attempt-Date", _date(now)))
+    if each.until is not None:
+        fields.append(("Will-Retry-Until", _date(each.until)))  # RFC 3464 2.3.9
+    return fields
 
 
-def status(outcome: Outcome) -> str:
-    """The RFC 3463 status of a failure for good: the peer's own code where it gave one of class 5."""
-    if outcome.enhanced.startswith("5."):
+def plainly(told: Told) -> Told:
+    """The same in words that nothing can be wrong with."""
+    outcome = told.outcome
+    enhanced = status(outcome, told.action)
+    plain = Outcome(kind=outcome.kind, code=outcome.code, enhanced=enhanced, text="see the relay's log")
+    recipient = xtext.utf8_address(clean(told.recipient, 320))
+    return Told(recipient=recipient, outcome=plain, action=told.action, until=told.until)
+
+
+def status(outcome: Outcome, action: Action = "failed") -> str:
+    """The RFC 3463 status of an action: the peer's own code, in the class that the action has."""
+    digit = {"failed": "5", "delayed": "4", "relayed": "2"}[action]
+    if outcome.enhanced.startswith(f"{digit}."):
         return outcome.enhanced
-    if outcome.enhanced.startswith("4."):  # tried until we gave up: the same detail, now for good
+    if action == "failed" and outcome.enhanced.startswith("4."):  # tried until we gave up: the same, now for good
         return f"5{outcome.enhanced[1:]}"
-    return "5.0.0"
+    return f"{digit}.0.0"
+
+
+def _whole(original: Original) -> bytes | None:
+    """The message itself, where its return was asked for (RFC 3461 4.3) and it can be had in bounds.
+
+    What needs SMTPUTF8 goes back as its headers, written in ASCII: who asks for its return may not speak it.
+    """
+    content = original.content
+    if original.ret != "FULL" or original.smtputf8 or not 0 < len(content) <= WHOLE_RETURNED:
+        return None
+    return content
+
+
+def _with_original(report: MIMEMultipart, content: bytes, policy: "email.policy.Policy[Message]") -> bytes:
+    """The report with the message as its last part, byte for byte: a generator would write it anew in its own way."""
+    boundary = f"=_{secrets.token_hex(16)}"
+    while boundary.encode() in content:
+        boundary = f"=_{secrets.token_hex(16)}"
+    report.set_boundary(boundary)
+    eight_bit = not content.isascii()
+    if eight_bit:  # RFC 2045 6.4: what holds an 8-bit part says so
+        report["Content-Transfer-Encoding"] = "8bit"
+    delimiter = f"--{boundary}".encode()
+    before = report.as_bytes(policy=policy).rstrip(b"\r\n").removesuffix(delimiter + b"--")
+    head = b"Content-Type: message/rfc822\r\n" + (b"Content-Transfer-Encoding: 8bit\r\n" if eight_bit else b"")
+    return b"\r\n".join((before + delimiter, head, content, delimiter + b"--", b""))
 
 
 def _fields(*fields: tuple[str, str]) -> Message:
@@ -137,9 +220,12 @@ def _fields(*fields: tuple[str, str]) -> Message:
     return group
 
 
-def _xtext(address: str) -> str:
-    """An internationalised address in ASCII (RFC 6533 3, utf-8-addr-xtext)."""
-    return "".join(char if char.isascii() and char not in "\\+=" else f"\\x{{{ord(char):X}}}" for char in address)
+def _plain(encoded: str) -> str:
+    """What an xtext says; intake has checked it, so a damaged one only comes from a damaged spool."""
+    try:
+        return xtext.decoded(encoded)
+    except ValueError:
+        return ""
 
 
 def _headers_of(content: bytes) -> str:

@@ -18,10 +18,11 @@ from engine.outcome import Outcome
 Kind = Literal[
     "started", "stopped", "sick",
     "accepted", "refused",
-    "delivered", "deferred", "returned", "discarded", "dropped", "interrupted", "damaged",
+    "delivered", "deferred", "notified", "returned", "discarded", "dropped", "interrupted", "damaged",
     "checked", "retried", "held", "released", "ordered", "undone",
     "suspended", "resumed",
     "marked bad", "marked good",
+    "overridden", "ended", "probed", "closed",
     "unreachable",
 ]  # fmt: skip
 

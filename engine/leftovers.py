@@ -1,4 +1,4 @@
-"""What is left over: claims that the store would not take back, and mail whose time is up or that is ordered away."""
+"""What is left over: claims the store would not take back, mail whose time is up or that is ordered away, delays."""
 
 import logging
 from collections.abc import Callable
@@ -9,10 +9,11 @@ from engine.queue.queue import Claim, Queue, QueueBroken, QueueError
 log = logging.getLogger(__name__)
 
 OVERDUE_AT_ONCE = 100
+NOTICES_AT_ONCE = 50  # messages of whose delay the senders are told in one check
 
 
 class Leftovers:
-    """Gives back what was stranded, and up on what is overdue. `wake` has another check run soon."""
+    """Gives back what was stranded, up on what is overdue, and tells of delays. `wake` has another check run soon."""
 
     def __init__(self, queue: Queue, attempts: AttemptManager, wake: Callable[[], None]) -> None:
         self._queue = queue
@@ -25,7 +26,7 @@ class Leftovers:
         self._stranded += claims
 
     async def tidy(self) -> str:
-        """Give back what was stranded, and give up on what is overdue; say what kept us from it, or "".
+        """Give back what was stranded, give up on what is overdue, tell of delays; say what kept us from it, or "".
 
         A bounce that finds no room must not keep the rest of the mail from going, which is what makes room.
         """
@@ -41,6 +42,8 @@ class Leftovers:
             for claim in list(overdue):
                 await self._give_up(claim)
                 overdue.remove(claim)
+            if await self._attempts.tell_delays(NOTICES_AT_ONCE):
+                self._wake()
         except QueueBroken:
             raise
         except QueueError as error:

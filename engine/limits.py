@@ -25,6 +25,11 @@ class Limiting(Struct, frozen=True):
     until: float | None
     text: str
 
+    @property
+    def is_rate(self) -> bool:
+        """Whether it is so many within a time, and not so many at once."""
+        return self.name.endswith("_per_minute")
+
 
 class Bucket:
     """Tokens by the clock: never more than `per_minute` are taken within any minute.
@@ -89,17 +94,17 @@ class Rule:
         if self.messages is None or self.messages.available:
             return None
         name, per_minute = self.name("messages_per_minute"), self.setting.messages_per_minute
-        return Limiting(name, self.messages.ready_at, f"{per_minute} messages a minute, and no more")
+        return Limiting(name, self.messages.ready_at, f"no more than {per_minute} a minute")
 
     def on_new_connections(self, open_now: int) -> Limiting | None:
         """Whether, and until when, it keeps connections from being opened while `open_now` are open."""
         most = self.setting.connections
         if most is not None and open_now >= most:
-            return Limiting(self.name("connections"), None, f"{open_now} of {most} connections are open")
+            return Limiting(self.name("connections"), None, f"{open_now} of {most} open")
         if self.connections is None or self.connections.available:
             return None
         name, per_minute = self.name("connections_per_minute"), self.setting.connections_per_minute
-        return Limiting(name, self.connections.ready_at, f"{per_minute} new connections a minute, and no more")
+        return Limiting(name, self.connections.ready_at, f"no more than {per_minute} a minute")
 
 
 class Limits:

@@ -18,7 +18,8 @@ class Outcome(Struct, frozen=True, kw_only=True):
 
     `code` is the SMTP reply code, or 0 where no reply was had; `enhanced` is the RFC 3463 code or ""; `text` is
     cleaned, one line; `host` is who said it, or ""; `phase` is where in the conversation (see relayer.Phase).
-    `may_duplicate`: the peer may have taken the message although we must send it again (RFC 1047).
+    `may_duplicate`: the peer may have taken the message although we must send it again (RFC 1047). `peer_notifies`:
+    it offers DSN, so that what the sender asked to be told is its matter now (RFC 3461 5.2.1).
     """
 
     kind: Kind
@@ -28,6 +29,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     host: str = ""
     phase: str = ""
     may_duplicate: bool = False
+    peer_notifies: bool = False
 
     @classmethod
     def of_reply(cls, code: int, text: str, *, host: str = "", phase: str = "") -> Self:

@@ -3,103 +3,192 @@
 import hashlib
 import ipaddress
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Literal
+from typing import Protocol
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from engine.config import Route
 from engine.events import ENGINE
-from engine.mx import AllMarkedBad, Exchange, MXCalculator
+from engine.mx import AllMarkedBad, Exchange, LookupFailed, MXCalculator, MXError
+from engine.queue.steering import Override
+from engine.tls.demand import TlsDemand
+from engine.tls.policy import TlsPolicy
 
 LONGEST_SITE = 255  # characters; of longer lists of hosts a digest stands for the name
+_APART = " with "  # between the hosts of a site and what its mail demands of them
+_HOSTS_ASKED = 3  # what they demand of TLS, before it is said that nobody knows
 MAX_ADDRESSES = 10  # tried for one host; a host may have a hundred
 
 
 class Target(Struct, frozen=True, kw_only=True):
     """One place to try: an address of a host, and how to speak to it.
 
-    `tls`: "none" never asks for it, "opportunistic" takes it when offered and goes on without, "required" sends
-    nothing without it. A password is sent under TLS only, to a host whose certificate is right by the system's
-    authorities or those of `ca_file`.
+    `demand` is what its TLS must be like. A password is sent under TLS only, to a host whose certificate is right by
+    the system's authorities or those of the demand's `ca_file`.
     """
 
     host: str
     address: str
     port: int
-    tls: Literal["none", "opportunistic", "required"] = "opportunistic"
+    demand: TlsDemand = TlsDemand()
     username: str = ""
     password: str = ""
-    ca_file: Path | None = None
 
 
 class Way(Struct, frozen=True, kw_only=True):
-    """The hosts to try for a destination, best first, and the route that named them, if one did.
+    """The hosts to try for a destination, best first, and the route or the operator's override that named them.
 
-    `hosts` are all it has, by preference, those too that an operator marked bad. `site`: what may go over the same
-    connection has the same.
+    With an override the route that it stands in for is given, too: what that asks of TLS still holds. `hosts` are all
+    it has, by preference, those too that an operator marked bad. `site` names them: what may go over the same
+    connections has the same.
     """
 
     destination: str
     exchanges: tuple[Exchange, ...]
     route: Route | None = None
+    override: Override | None = None
     hosts: tuple[str, ...] = ()
     site: str = ""
 
 
-class Router:
-    """Finds the way. A route for the domain itself comes before the route for "*", and that before MX.
+class Overrides(Protocol):
+    """Where the destinations are kept that operators send elsewhere: the queue."""
 
-    `passwords` holds the password of each route that has a user name, by the route's domain.
+    async def override(self, destination: str) -> Override | None:
+        """The override in force for a destination."""
+        ...
+
+
+class Router:
+    """Finds the way. An operator's override comes before all, then the route for the domain, that for "*", and MX.
+
+    `passwords` holds the password of each route that has a user name, by the route's domain. `tls` says how
+    connections are to be secured.
     """
 
     def __init__(
-        self, mx: MXCalculator, *, port: int, routes: Sequence[Route] = (), passwords: dict[str, str] | None = None
+        self,
+        mx: MXCalculator,
+        *,
+        port: int,
+        tls: TlsPolicy,
+        routes: Sequence[Route] = (),
+        passwords: dict[str, str] | None = None,
+        overrides: Overrides | None = None,
     ) -> None:
+        self.tls = tls
         self._mx = mx
         self._port = port
         self._routes = {route.domain: route for route in routes}
         self._passwords = passwords or {}
+        self._overrides = overrides
 
     async def way(self, destination: str) -> Way:
-        """Give the hosts for a destination. Raises MXError, whose outcome is what becomes of the mail."""
-        route = self._routes.get(destination) or self._routes.get("*")
-        if route is None:
-            candidates = await self._mx.candidates(destination)
-            hosts = tuple(one.host for one in sorted(candidates, key=lambda one: (one.preference, one.host)))
-            site = _site(*sorted(hosts))
-            exchanges = self._mx.allowed(destination, candidates, site)
-            return Way(destination=destination, exchanges=tuple(exchanges), hosts=hosts, site=site)
-        # A login is the route's own: what goes over its connections goes under its name.
-        site = _site(f"{route.host}:{route.port}", f"tls={route.tls}", f"user={route.username}", str(route.ca_file))
-        mark = self._mx.mark(route.host)
+        """Give the hosts for a destination. Raises MXError, whose outcome the mail has; QueueError."""
+        route = self.route(destination)
+        override = await self._overrides.override(destination) if self._overrides is not None else None
+        if override is not None:
+            site = _site(f"{override.host}:{override.port or self._port}", "by override")
+            return self._upstream(destination, override.host, site, route, override)
+        if route is not None:
+            # A login is the route's own: what goes over its connections goes under its name.
+            site = _site(f"{route.host}:{route.port}", f"by route as {route.username or 'anybody'}")
+            return self._upstream(destination, route.host, site, route, None)
+        candidates = await self._mx.candidates(destination)
+        hosts = tuple(one.host for one in sorted(candidates, key=lambda one: (one.preference, one.host)))
+        site = _site(*sorted(hosts))
+        exchanges = self._mx.allowed(destination, candidates, site)
+        return Way(destination=destination, exchanges=tuple(exchanges), hosts=hosts, site=site)
+
+    def _upstream(self, destination: str, host: str, site: str, route: Route | None, override: Override | None) -> Way:
+        mark = self._mx.mark(host)
         if mark is not None and mark.by != ENGINE:
-            why = f"{route.host} is marked bad by {mark.by} ({mark.reason})"
-            raise AllMarkedBad(why, until=mark.until, hosts=(route.host,), site=site)
-        upstream = Exchange(host=route.host, preference=0, mark=mark)
-        return Way(destination=destination, exchanges=(upstream,), route=route, hosts=(route.host,), site=site)
+            why = f"{host} is marked bad by {mark.by} ({mark.reason})"
+            raise AllMarkedBad(why, until=mark.until, hosts=(host,), site=site)
+        upstream = Exchange(host=host, preference=0, mark=mark)
+        return Way(
+            destination=destination, exchanges=(upstream,), route=route, override=override, hosts=(host,), site=site
+        )
+
+    async def apart(self, way: Way) -> Way:
+        """The same way, its site named for what its mail demands besides: who demands more has connections of its own.
+
+        So a policy that only one of many domains has keeps no other's mail from going. Raises QueueError.
+        """
+        demanded = await self._demanded(way)
+        return replace(way, site=f"{way.site}{_APART}{demanded}") if demanded else way
+
+    async def _demanded(self, way: Way) -> str:
+        if self.tls.by_settings(way.destination, way.route).level == "none":
+            return "no TLS"
+        for host in way.hosts[:_HOSTS_ASKED]:
+            with suppress(MXError):  # said when this host is tried
+                demand = await self.demand(way, host)
+                return demand.kind if demand.is_must else ""
+        return f"what {way.destination} demands"
+
+    def route(self, destination: str) -> Route | None:
+        """The route that the settings have for a destination."""
+        return self._routes.get(destination) or self._routes.get("*")
 
     async def targets(self, way: Way, exchange: Exchange) -> AsyncIterator[Target]:
-        """Give the addresses of one host, in the order to try. Raises MXError when it has none."""
-        for address in (await self._addresses(exchange.host))[:MAX_ADDRESSES]:
-            if way.route is None:
-                yield Target(host=exchange.host, address=address, port=self._port)
+        """Give the addresses of one host, in the order to try.
+
+        Raises MXError when it has none or is not to be tried, and QueueError as TlsPolicy.demand does.
+        """
+        demand = await self.demand(way, exchange.host)
+        for address in (await self._addresses(way, exchange.host))[:MAX_ADDRESSES]:
+            if way.override is not None:
+                # No password goes to another host than the one it is for.
+                port = way.override.port or self._port
+                yield Target(host=exchange.host, address=address, port=port, demand=demand)
+            elif way.route is None:
+                yield Target(host=exchange.host, address=address, port=self._port, demand=demand)
             else:
                 yield Target(
                     host=exchange.host,
                     address=address,
                     port=way.route.port,
-                    tls=way.route.tls,
+                    demand=demand,
                     username=way.route.username,
                     password=self._passwords.get(way.route.domain, ""),
-                    ca_file=way.route.ca_file,
                 )
 
-    async def _addresses(self, host: str) -> list[str]:
+    async def demand_of(self, destination: str, host: str) -> TlsDemand:
+        """What `demand` gives for a host of a destination's route, or of its exchanges; raises as that does."""
+        return await self.demand(Way(destination=destination, exchanges=(), route=self.route(destination)), host)
+
+    async def demand(self, way: Way, host: str) -> TlsDemand:
+        """How the connection to a host of this way must be secured, and why; raises as TlsPolicy.demand."""
+        if way.override is not None:
+            return self.tls.by_settings(way.destination, way.route)
+        port = self._port if way.route is None else way.route.port
+        return await self.tls.demand(way.destination, host, port=port, route=way.route)
+
+    async def _addresses(self, way: Way, host: str) -> list[str]:
+        try:
+            return await self.addresses(host)
+        except MXError as error:
+            if (way.override is None and way.route is None) or error.outcome.kind == "transient":
+                raise
+            # A slip of ours must not return mail: that is for the domain's own DNS alone to say.
+            how = "routed" if way.override is None else "overridden"
+            raise LookupFailed(f"the mail is {how} to {host}: {error.outcome.text}") from error
+
+    async def addresses(self, host: str) -> list[str]:
+        """The addresses of a host, or itself where it is one. Raises MXError."""
         try:
             return [str(ipaddress.ip_address(host))]
         except ValueError:
             return await self._mx.addresses(host)
+
+
+def has_hosts_of(site: str, other: str) -> bool:
+    """Whether two names of sites are those of the same hosts, whatever their mail demands of them."""
+    return site.partition(_APART)[0] == other.partition(_APART)[0]
 
 
 def _site(*parts: str) -> str:

@@ -79,8 +79,8 @@ class Site:
             named = next(
                 (rule.name("connections") for rule in self.rules if rule.setting.connections == bound), setting
             )
-            return Limiting(named, None, f"{count} of {_connections(bound)} are open")
-        text = f"{count} of {_connections(self.window)} are open; more follow as they deliver"
+            return Limiting(named, None, f"{count} of {bound} open")
+        text = f"{count} of {self.window} open; more follow as they deliver"
         return Limiting("delivery.initial_connections", None, text)
 
     # -- how it goes ----------------------------------------------------------------------------------------------
@@ -102,14 +102,14 @@ class Site:
                 self.window, self._successes = min(2 * self.window, max(self._bound(most), 1)), 0
         return self.allowed(most, now) > before
 
-    def shrink(self, others: int, why: str, now: float, *, by_half: bool) -> None:
+    def shrink(self, others: int, why: str, now: float, *, by_half: bool, seconds: float = CEILING) -> None:
         """A connection too many, while `others` go on: keep to those, or to half of them, for a while."""
         keep = max(1, others // 2 if by_half else others)
         if now < self._ceiling_until:
             keep = min(keep, self._ceiling)
         self.window = min(self.window, keep)
         self._successes = 0
-        self._ceiling, self._ceiling_until, self._ceiling_why = keep, now + CEILING, why
+        self._ceiling, self._ceiling_until, self._ceiling_why = keep, now + seconds, why
 
     def come_back(self) -> None:
         """Begin with one connection, unless there are some that work."""

@@ -19,9 +19,10 @@ from engine.leftovers import Leftovers
 from engine.limits import Limiting, Limits
 from engine.outcome import Outcome
 from engine.queue.queue import RELAY, Claim, DueSite, Queue, QueueBroken, QueueError, unknown_site
-from engine.relayer.relayer import ManagedRelayer, Parts
+from engine.relayer.manager import Parts
+from engine.relayer.relayer import ManagedRelayer
 from engine.relayer.session import Form
-from engine.retry import RetrySchedule
+from engine.retry import RetryPlan
 from engine.routes import Way
 from engine.sites import Connection, Site, Sites
 
@@ -32,6 +33,7 @@ ENDED_KEPT = 100  # relayers whose transcript can still be read
 PLACES_KEPT = 10_000  # destinations whose site is remembered
 YIELDED_KEPT = 1000  # sites that gave up a connection for others
 PAUSE = 30.0  # seconds; for a site that took mail and then hung up
+_CLOSING = 12.0  # seconds; somewhat more than a relayer takes to leave nothing behind
 LONGEST_BLOCK = 900.0  # seconds; a site that cannot be reached is tried again at least this often
 
 
@@ -64,7 +66,7 @@ class SmartHost:
         parts: Parts,
         *,
         clock: Clock,
-        schedule: RetrySchedule,
+        retries: RetryPlan,
         max_connections: int = 20,
         max_connections_per_destination: int = 5,
         max_messages_per_connection: int = 100,
@@ -85,7 +87,7 @@ class SmartHost:
         self._queue = queue
         self._parts = parts
         self._clock = clock
-        self._schedule = schedule
+        self._retries = retries
         self._idle = idle
         self._lifetime = connection_lifetime
         self._check_interval = check_interval
@@ -154,8 +156,13 @@ class SmartHost:
         return Check(opened, [self._live[relayer] for relayer in opened if relayer in self._live])
 
     def heed(self, events: Sequence[Event]) -> None:
-        """See to it that what an operator lets go, or a host that answers again, goes, and goes gently."""
+        """See to it that what an operator lets go, or a host that answers again, goes, and goes gently.
+
+        And that mail which is sent elsewhere from now on goes there, but for the message that is on its way.
+        """
         for event in events:
+            if event.kind in ("overridden", "ended"):
+                self._redirected(event.destination)
             if event.kind == "resumed" and event.destination == RELAY:
                 self._sites.all_come_back()
             elif event.kind == "resumed" and len(self._resumed) < PLACES_KEPT:
@@ -164,6 +171,29 @@ class SmartHost:
                 event.kind == "marked bad" and event.by != ENGINE
             ):
                 self._sites.unblock_all()
+
+    async def close(self, id: int, by: str) -> ManagedRelayer | None:
+        """End one connection; give its relayer once it has ended, None where none of that number is live.
+
+        What it carries goes back to waiting untried, or where the peer may have taken it, as a possible duplicate.
+        Its site rests for a moment, or makes do with the other connections it has, so that this one is not opened
+        again at once. Raises QueueError, and then nothing is ended.
+        """
+        relayer = next((one for one in self._live if one.id == id), None)
+        if relayer is None:
+            return None
+        task, site, now = self._live[relayer], self._sites.get(relayer.site), self._clock.now()
+        why = f"a connection was closed by {by}"
+        if others := self._others(site, relayer):
+            site.shrink(len(others), why, now, by_half=False, seconds=PAUSE)
+        elif site.blocked_until < now + PAUSE:
+            for destination in {relayer.destination, *(claim.destination for claim in relayer.answers_for.values())}:
+                await self._queue.block(destination, now + PAUSE, why)
+            self._sites.block(site, now + PAUSE, why)
+        if relayer.close(by):
+            task.cancel()
+        await asyncio.wait({task}, timeout=_CLOSING)
+        return relayer
 
     async def drain(self, seconds: float) -> None:
         """Open nothing more, let each relayer end its message, and stop those that have not after `seconds`."""
@@ -313,7 +343,7 @@ class SmartHost:
         elif pause:
             until = now + PAUSE
         else:
-            until = self._next_try(site)
+            until = self._next_try(site, relayer.destination)
         self._sites.block(site, until, outcome.line)
         await self._queue.block_site(site.name, until, outcome.line)
         await self._queue.block(relayer.destination, until, outcome.line)
@@ -322,7 +352,7 @@ class SmartHost:
     async def lost(self, destination: str, outcome: Outcome, *, until: float | None = None) -> None:
         """Leave one destination alone for a while, to which no way is to be had, whatever its site."""
         site, now = self._sites.get(unknown_site(destination), destination), self._clock.now()
-        until = self._next_try(site) if until is None else min(until, now + LONGEST_BLOCK)
+        until = self._next_try(site, destination) if until is None else min(until, now + LONGEST_BLOCK)
         self._sites.block(site, until, outcome.line)
         await self._queue.block(destination, until, outcome.line)
         await self._tell_unreachable(destination, outcome)
@@ -332,23 +362,24 @@ class SmartHost:
     def limits_on(self, destination: str) -> tuple[Limiting, ...]:
         """All that keeps mail to a destination from going right now, by name; () when nothing does.
 
-        Names are the dotted names of settings, or "draining", "blocked", "coming back", "connecting", "adaptive
-        concurrency". What the queue knows (suspensions, blocks, when mail is due) is not among them, but for blocks of
-        the whole site. Of a destination not served since the start only the limits that name it are known.
+        Names are the dotted names of settings, or "blocked", "coming back", "connecting", "adaptive concurrency". What
+        the queue knows (suspensions, blocks, when mail is due) is not among them, but for blocks of the whole site.
         """
-        found: list[Limiting | None] = []
-        if self.draining:
-            found.append(Limiting("draining", None, "the engine is about to stop"))
+        site = self.site_at(destination)
+        found = [self._on_messages(site), self._on_connections(site)]
+        if len(self._live) >= self.max_connections:
+            text = f"all {self.max_connections} connections are in use"
+            found.append(Limiting("delivery.max_connections", None, text))
+        return tuple(filter(None, found))
+
+    def site_at(self, destination: str) -> Site:
+        """The site of a destination; of one not served since the start only the limits that name it are known."""
         place = self._places.get(destination, unknown_site(destination))
         site = self._sites.known(place)
         if site is None:
             site = Site(place, self.max_connections_per_destination)
             site.rules = self._limits.of(destination, ())
-        found += [self._on_messages(site), self._on_connections(site)]
-        if len(self._live) >= self.max_connections:
-            text = f"all {self.max_connections} connections are in use"
-            found.append(Limiting("delivery.max_connections", None, text))
-        return tuple(filter(None, found))
+        return site
 
     # -- opening --------------------------------------------------------------------------------------------------
 
@@ -419,8 +450,13 @@ class SmartHost:
         for bucket in buckets:
             bucket.take(limit)
         claims: list[Claim] = []
+        claiming = asyncio.ensure_future(self._queue.claim_site(site.name, limit, number))
         try:
-            claims = await self._queue.claim_site(site.name, limit, number)
+            claims = await asyncio.shield(claiming)
+        except asyncio.CancelledError:
+            # Closed in the middle: the store goes on claiming, and nobody would answer for what it claims.
+            self.stranded(await claiming)
+            raise
         finally:
             for bucket in buckets:
                 bucket.give_back(limit - len(claims))
@@ -502,15 +538,23 @@ class SmartHost:
     def _others(self, site: Site, relayer: ManagedRelayer) -> list[Connection]:
         return [one for one in site.connections if one is not relayer]
 
+    def _redirected(self, destination: str) -> None:
+        """What was known of the way to a destination counts no more."""
+        self._places.pop(destination, None)
+        if site := self._sites.known(unknown_site(destination)):
+            self._sites.unblock(site)
+        for relayer in self._live:
+            relayer.reconsider(destination)
+
     def _remember(self, destination: str, site: str) -> None:
         self._places[destination] = site
         self._places.move_to_end(destination)
         if len(self._places) > PLACES_KEPT:
             self._places.popitem(last=False)
 
-    def _next_try(self, site: Site) -> float:
+    def _next_try(self, site: Site, destination: str) -> float:
         site.failures += 1
-        return self._clock.now() + min(self._schedule.interval(site.failures), LONGEST_BLOCK)
+        return self._clock.now() + min(self._retries.schedule(destination).interval(site.failures), LONGEST_BLOCK)
 
     async def _tell_unreachable(self, destination: str, outcome: Outcome) -> None:
         now = self._clock.now()

@@ -1,4 +1,4 @@
-"""The commands that show: status, queue, show, relayers, hosts, destinations, events."""
+"""The commands that show: status, queue, show, relayers, hosts, reasons, destinations, events."""
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -29,7 +29,7 @@ _ID = re.compile(r"(\d{1,18})(\.\d{1,9})?", re.ASCII)
 FILTERS = (
     "A filter is a list of terms that must all hold: domain=example.org, to=bob@example.org, from=ann@example.net, "
     "id=48213 or id=48213.2, state=waiting|relaying|held|due, reason~text, subject~text, age>2h, tries>3, size>1MiB, "
-    "or a word; ! before a term inverts it."
+    'why="..." for a reason as `reasons` lists it, or a word; ! before a term inverts it.'
 )
 
 
@@ -37,7 +37,7 @@ def add_to(app: typer.Typer) -> None:
     """Add these commands to the command line."""
     app.command()(status)
     app.command(epilog=FILTERS)(queue)
-    for command in (show, destinations, relayers, hosts, events):
+    for command in (show, destinations, relayers, hosts, reasons, events):
         app.command()(command)
 
 
@@ -159,6 +159,26 @@ def hosts(context: typer.Context, json: Json = False) -> None:
     columns = wording.HOSTS_WIDE if wide else wording.HOSTS
     _table(rows, columns, [wording.host_row(row, moment, wide) for row in rows], json=json)
     _end(len(rows), len(rows), "host marked bad", filtered=False)
+
+
+def reasons(
+    context: typer.Context,
+    limit: Annotated[
+        int, typer.Option("--limit", min=1, max=_PAGE, help="At most so many, those with most mail.")
+    ] = 50,
+    json: Json = False,
+) -> None:
+    """List why mail waits: what was said last, in groups.
+
+    What stands under REASON names its messages to every command that takes a filter:
+    smarthost retry 'why="450 4.2.1 <address>: mailbox busy"'
+    """
+    rows = door_of(context).ask(lambda client: client.reasons(limit))
+    width, moment = line_width(), wording.here_and_now()
+    wide = width is None or width >= wording.WIDE
+    columns = wording.REASONS_WIDE if wide else wording.REASONS
+    _table(rows, columns, [wording.reason_row(row, moment, wide) for row in rows], json=json)
+    _end(len(rows), len(rows), "reason: nothing waits for what a peer said", filtered=False)
 
 
 def events(

@@ -122,6 +122,23 @@ def host_row(row: views.HostView, moment: Moment, wide: bool) -> list[str]:
     return [row.host, moment.left(row.back_at), f"{row.waiting:,}", row.by, *instead, why]
 
 
+REASONS = (
+    Column("RECIPIENTS", right=True),
+    Column("MESSAGES", right=True),
+    Column("DESTINATIONS", right=True),
+    Column("OLDEST", right=True),
+    Column("REASON"),  # never cut: it is what one writes after why=
+)
+REASONS_WIDE = (*REASONS[:4], Column("MOST OF IT FOR", least=12), REASONS[4])
+
+
+def reason_row(row: views.ReasonView, moment: Moment, wide: bool) -> list[str]:
+    """A row of the reasons."""
+    counts = [f"{number:,}" for number in (row.entries, row.messages, row.destinations)]
+    most = [", ".join(row.busiest)] if wide else []
+    return [*counts, moment.since(row.oldest), *most, row.why]
+
+
 # -- what is read by itself -----------------------------------------------------------------------------------------
 
 

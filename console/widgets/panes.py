@@ -1,6 +1,7 @@
 """The four panes: destinations, relayers, bad hosts and events; each is a part of the overview or a whole screen."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 from textual.app import ComposeResult
@@ -189,7 +190,7 @@ class RelayersPane(Pane[RelayerView]):
 
     def target(self, overview: OverviewView) -> Target | None:
         row = self.table.pointed
-        return None if row is None else host_target(row.host, overview)
+        return None if row is None else replace(host_target(row.host, overview), relayer=row.id)
 
 
 class HostsPane(Pane[HostView]):

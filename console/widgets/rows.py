@@ -14,6 +14,7 @@ EVENTS: dict[str, tuple[str, str]] = {
     "refused": ("✗", "warn"),
     "delivered": ("✓", "good"),
     "deferred": ("◷", "warn"),
+    "notified": ("↩", "warn"),
     "returned": ("↩", "bad"),
     "discarded": ("✗", "bad"),
     "dropped": ("✗", "bad"),
@@ -30,6 +31,10 @@ EVENTS: dict[str, tuple[str, str]] = {
     "marked bad": ("▼", "bad"),
     "marked good": ("▲", "good"),
     "unreachable": ("✗", "bad"),
+    "overridden": ("✎", "warn"),
+    "ended": ("✎", ""),
+    "probed": ("✎", ""),
+    "closed": ("■", "warn"),
 }
 
 STATES: dict[str, tuple[str, str]] = {"waiting": ("◷", ""), "relaying": ("▶", "good"), "held": ("‖", "warn")}

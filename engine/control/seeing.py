@@ -110,9 +110,18 @@ class Seeing:
         held = {one.host: one for one in await self._relay.queue.held_back([mark.host for mark in marks])}
         return tuple(showing.host(mark, held.get(mark.host)) for mark in marks)
 
+    async def reasons(self, limit: int) -> tuple[views.ReasonView, ...]:
+        """Why mail waits: what was said last, in groups, the one with most entries first."""
+        return tuple(map(showing.reason, await self._relay.queue.reasons(limit)))
+
     async def suspensions(self) -> tuple[views.SuspensionView, ...]:
         """The suspensions in force, the relay's own first."""
         return tuple(map(showing.suspension, await self._relay.queue.suspensions()))
+
+    async def overrides(self) -> tuple[views.StandingView, ...]:
+        """All that operators have laid upon mail, and the engine's marks: the first to end first."""
+        queue = self._relay.queue
+        return showing.standing(await queue.suspensions(), await queue.rules(), self._marks(), await queue.overrides())
 
     async def events(
         self,

@@ -6,7 +6,7 @@ from msgspec import Struct
 
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 _KEYWORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*", re.ASCII)
-_VALUE = re.compile(r"[!-<>-~]+")
+_VALUE = re.compile(r"[!-<>-~\u00a1-\U0010ffff]+")  # RFC 6531 3.3 adds what is not ASCII
 
 
 class SyntaxProblem(ValueError):

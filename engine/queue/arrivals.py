@@ -1,33 +1,60 @@
 """How a message comes into the store: envelope, content, one entry a recipient, and the key it came with."""
 
 import hashlib
+from collections.abc import Callable
+from typing import NamedTuple
 
 from engine.events import Event
-from engine.queue.queue import NewMessage, QueueError, unknown_site
+from engine.queue import rules
+from engine.queue.queue import NO_WISHES, NewMessage, QueueError, unknown_site
 from engine.queue.rows import storable
 from engine.queue.writer import Transaction
 
 
-def enqueue(tx: Transaction, message: NewMessage, give_up_after: float) -> int:
-    """Write a message, due now and to be given up `give_up_after` seconds from now; give its number.
+class Terms(NamedTuple):
+    """How long mail may wait: seconds until it is given up, by destination, and until its sender is told; 0: never."""
 
-    A key that is taken gives the number it had. Raises QueueError for an envelope that cannot be kept.
+    give_up_after: Callable[[str], float]
+    delay_notice: float = 0.0
+
+
+def enqueue(tx: Transaction, message: NewMessage, terms: Terms) -> int:
+    """Write a message, due now and to be given up as the terms say; give its number.
+
+    What a hold rule names is held from the first moment on. A key that is taken gives the number it had. Raises
+    QueueError for an envelope that cannot be kept.
     """
     if message.key is not None:
         taken = tx.execute("SELECT message FROM taken_key WHERE key = ?", (storable(message.key),)).fetchone()
         if taken is not None:
             return int(taken[0])
     _check_envelope(message)
-    number = _insert(tx, message, give_up_after)
     destinations = [destination_of(recipient) for recipient in message.recipients]
-    for destination in dict.fromkeys(destinations):
+    patience = {name: tx.now + terms.give_up_after(name) for name in destinations}
+    number = _insert(tx, message, max(patience.values()))
+    for destination in patience:
         know_destination(tx, destination)
+    everyone = message.wishes or [NO_WISHES] * len(destinations)
+    # RFC 3461 6: nobody is told of what has the null sender.
+    told = terms.delay_notice > 0 and message.sender != ""
     tx.connection.executemany(
-        "INSERT INTO entry (message, number, recipient, destination, state, due, expires) "
-        "VALUES (?, ?, ?, ?, 'waiting', ?, ?)",
+        "INSERT INTO entry (message, number, recipient, destination, state, due, expires, notify, orcpt, notice_at) "
+        "VALUES (?, ?, ?, ?, 'waiting', ?, ?, ?, ?, ?)",
         [
-            (number, place, recipient, destination, tx.now, tx.now + give_up_after)
-            for place, (recipient, destination) in enumerate(zip(message.recipients, destinations, strict=True), 1)
+            (
+                number,
+                place,
+                recipient,
+                destination,
+                tx.now,
+                patience[destination],
+                wishes.notify,
+                wishes.orcpt,
+                tx.now + terms.delay_notice if told and wishes.include("DELAY") else None,
+            )
+            for place, (recipient, destination, wishes) in enumerate(
+                zip(message.recipients, destinations, everyone, strict=True), 1
+            )
         ],
     )
     for place, (recipient, destination) in enumerate(zip(message.recipients, destinations, strict=True), 1):
@@ -43,6 +70,7 @@ def enqueue(tx: Transaction, message: NewMessage, give_up_after: float) -> int:
                 text=message.origin,
             )
         )
+    rules.apply(tx, number)
     return number
 
 
@@ -73,6 +101,8 @@ def know_destination(tx: Transaction, name: str) -> None:
 def _check_envelope(message: NewMessage) -> None:
     if not message.recipients:
         raise QueueError("a message without recipients cannot be queued")
+    if message.wishes and len(message.wishes) != len(message.recipients):
+        raise QueueError("a message has as many wishes as recipients, or none")
     try:
         "".join((message.sender, *message.recipients)).encode()
     except UnicodeEncodeError as error:
@@ -80,20 +110,22 @@ def _check_envelope(message: NewMessage) -> None:
         raise QueueError("an address of this message is not valid Unicode") from error
 
 
-def _insert(tx: Transaction, message: NewMessage, give_up_after: float) -> int:
+def _insert(tx: Transaction, message: NewMessage, expires: float) -> int:
     cursor = tx.execute(
-        "INSERT INTO message (sender, size, arrived, expires, origin, subject, message_id, eight_bit, smtputf8) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO message (sender, size, arrived, expires, origin, subject, message_id, eight_bit, smtputf8, "
+        "ret, envid) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             message.sender,
             len(message.content),
             tx.now,
-            tx.now + give_up_after,
+            expires,
             storable(message.origin),
             storable(message.subject),
             storable(message.message_id),
             not message.content.isascii(),
             message.smtputf8,
+            message.ret,
+            storable(message.envid),
         ),
     )
     number = cursor.lastrowid

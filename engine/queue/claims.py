@@ -3,11 +3,12 @@
 Whatever is claimed when the engine starts was interrupted, and goes back to what it was.
 """
 
+import sqlite3
 from collections.abc import Sequence
 
 from engine.events import ENGINE, Event
 from engine.outcome import Outcome
-from engine.queue.queue import RELAY, Claim, ClaimedEntry
+from engine.queue.queue import NO_WISHES, RELAY, Claim, ClaimedEntry, Wishes
 from engine.queue.rows import outcome_of, storable
 from engine.queue.writer import Transaction
 
@@ -75,7 +76,8 @@ def set_aside(tx: Transaction, claim: Claim, why: str) -> None:
         )
         tx.execute(
             "UPDATE entry SET ordered = 'hold', order_at = NULL, ordered_by = ?, reason = ?, operation = NULL, "
-            "prior = '', prior_by = '', prior_reason = '' WHERE message = ? AND number = ? AND ordered IS NOT 'drop'",
+            "prior = '', prior_by = '', prior_reason = '', rule = NULL "
+            "WHERE message = ? AND number = ? AND ordered IS NOT 'drop'",
             (ENGINE, storable(why), claim.message, entry.number),
         )
         tx.execute("DELETE FROM attempt WHERE id = ?", (entry.attempt,))
@@ -120,7 +122,7 @@ def overdue(tx: Transaction, limit: int) -> list[Claim]:
             [(message, number) for number in reasons],
         )
         if destination not in fared:
-            fared[destination] = _how_it_fared(tx, destination)
+            fared[destination] = how_it_fared(tx.connection, destination)
         claims.append(_claim(tx, message, destination, dict.fromkeys(reasons, 0), reasons, fared[destination]))
     return claims
 
@@ -231,13 +233,15 @@ def _claim(
     given_up: dict[int, str] | None = None,
     fared: Outcome | None = None,
 ) -> Claim:
-    sender, size, arrived, expires, eight_bit, smtputf8 = tx.execute(
-        "SELECT sender, size, arrived, expires, eight_bit, smtputf8 FROM message WHERE number = ?", (message,)
+    sender, size, arrived, eight_bit, smtputf8, ret, envid = tx.execute(
+        "SELECT sender, size, arrived, eight_bit, smtputf8, ret, envid FROM message WHERE number = ?", (message,)
     ).fetchone()
     entries = []
+    expires = 0.0
     for number, attempt in attempts.items():
-        recipient, before, last = tx.execute(
-            "SELECT recipient, attempts, last FROM entry WHERE message = ? AND number = ?", (message, number)
+        recipient, before, last, notify, orcpt, expires = tx.execute(
+            "SELECT recipient, attempts, last, notify, orcpt, expires FROM entry WHERE message = ? AND number = ?",
+            (message, number),
         ).fetchone()
         why = (given_up or {}).get(number, "")
         entries.append(
@@ -248,6 +252,7 @@ def _claim(
                 attempts=before,
                 given_up=why,
                 last=outcome_of(last) or fared,
+                wishes=Wishes(notify=notify, orcpt=orcpt) if notify or orcpt else NO_WISHES,
             )
         )
     return Claim(
@@ -255,17 +260,19 @@ def _claim(
         sender=sender,
         size=size,
         arrived=arrived,
-        expires=expires,
+        expires=expires,  # of one destination, entries of one message have all the same
         eight_bit=bool(eight_bit),
         smtputf8=bool(smtputf8),
         destination=destination,
         entries=tuple(entries),
+        ret=ret,
+        envid=envid,
     )
 
 
-def _how_it_fared(tx: Transaction, destination: str) -> Outcome | None:
+def how_it_fared(connection: sqlite3.Connection, destination: str) -> Outcome | None:
     """Why mail to a destination could not be tried. What it took or refused for good was other mail: no reason."""
-    last, blocked_why = tx.execute(
+    last, blocked_why = connection.execute(
         "SELECT last, blocked_why FROM destination WHERE name = ?", (destination,)
     ).fetchone()
     outcome = outcome_of(last)

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from engine.text import clean
 
-Field = Literal["domain", "to", "from", "subject", "reason", "text", "state", "id", "tries", "age", "size"]
+Field = Literal["domain", "to", "from", "subject", "reason", "why", "text", "state", "id", "tries", "age", "size"]
 Op = Literal["=", "~", "<", ">"]
 EntryId = tuple[int, int]  # message, entry; entry 0 stands for all of the message
 
@@ -28,6 +28,7 @@ _FIELDS: dict[Field, tuple[str, str]] = {
     "from": ("=~", "from=ann@example.net, from~example.net or from=<> for bounces"),
     "subject": ("=~", 'subject~invoice or subject="the whole subject"'),
     "reason": ("=~", 'reason~"4.7.28" or reason=421*'),
+    "why": ("=", 'why="450 4.2.1 <address>: mailbox busy", a reason as it is listed, whole'),
     "text": ("~", "a word by itself, or several in double quotes"),
     "state": ("=", "state=" + " or ".join(STATES)),
     "id": ("=", "id=48213, id=48213.2 or id=48213,48214.1"),
@@ -66,7 +67,7 @@ class Term(Struct, frozen=True, kw_only=True):
     """One condition. `value` is as written; `amount` is its number (tries, seconds, bytes), `ids` its entries.
 
     With `=` a `*` in the value of domain, to, from, subject and reason stands for any text; `~` looks for the value
-    anywhere. Neither knows upper from lower case.
+    anywhere. Neither knows upper from lower case. `why` is exact: it names the entries of one reason.
     """
 
     field: Field
@@ -190,7 +191,7 @@ def _term(field: Field, op: Op, value: str, *, inverted: bool, where: str) -> Te
         value = value.lower()
     if field == "state" and value not in STATES:
         raise FilterError("no such state", where, allowed)
-    if op == "=" and value.count("*") > _MAX_WILDCARDS:
+    if op == "=" and field != "why" and value.count("*") > _MAX_WILDCARDS:
         raise FilterError(f'more than {_MAX_WILDCARDS} "*"', where, allowed)
     return Term(field=field, op=op, value=value, inverted=inverted, amount=_amount(field, value, where, allowed))
 

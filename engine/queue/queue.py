@@ -6,7 +6,7 @@ something returns only after the change is on disk, with the events that tell of
 Rows are listed by window, never all at once, and memory does not grow with the queue.
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from typing import Literal
 
@@ -15,8 +15,10 @@ from msgspec import Struct
 from engine.events import Event
 from engine.outcome import Outcome
 from engine.queue.filter import Filter
+from engine.queue.steering import Steering
 
 State = Literal["waiting", "relaying", "held"]
+Ret = Literal["", "FULL", "HDRS"]
 Order = Literal["hold", "bounce", "drop"]
 
 
@@ -55,11 +57,31 @@ class NoSuchMessage(QueueError):
     """There is no message of this number in the queue."""
 
 
+class Wishes(Struct, frozen=True, kw_only=True):
+    """What the sender wants to be told of one recipient (RFC 3461 4.1 and 4.2).
+
+    `notify` is "" (nothing was said), "NEVER", or a list such as "SUCCESS,DELAY"; `orcpt` is the recipient the sender
+    named at first, as type and xtext, "rfc822;bob@example.org", or "".
+    """
+
+    notify: str = ""
+    orcpt: str = ""
+
+    def include(self, about: Literal["SUCCESS", "FAILURE", "DELAY"]) -> bool:
+        """Whether the sender is to be told of this. Who said nothing is told of failure and of delay."""
+        return about in self.notify.split(",") if self.notify else about != "SUCCESS"
+
+
+NO_WISHES = Wishes()
+
+
 class NewMessage(Struct, frozen=True, kw_only=True):
     """A message to be queued. Content has CRLF line ends and ends with one; addresses have passed `engine.address`.
 
     `sender` is "" for the null reverse-path. `origin` says where it came from ("smtp 127.0.0.1", "drop a.eml",
     "bounce of 12"). `key`: a message whose key was enqueued before and not yet forgotten is not taken twice.
+    What the sender asked to be told: `ret` and `envid` (xtext) of the message, `wishes` of each recipient, or () where
+    nothing was said of any.
     """
 
     sender: str
@@ -70,6 +92,9 @@ class NewMessage(Struct, frozen=True, kw_only=True):
     message_id: str = ""
     smtputf8: bool = False
     key: str | None = None
+    ret: Ret = ""
+    envid: str = ""
+    wishes: tuple[Wishes, ...] = ()
 
 
 class ClaimedEntry(Struct, frozen=True, kw_only=True):
@@ -86,6 +111,7 @@ class ClaimedEntry(Struct, frozen=True, kw_only=True):
     attempts: int
     given_up: str = ""
     last: Outcome | None = None
+    wishes: Wishes = NO_WISHES
 
 
 class Claim(Struct, frozen=True, kw_only=True):
@@ -100,6 +126,8 @@ class Claim(Struct, frozen=True, kw_only=True):
     smtputf8: bool
     destination: str
     entries: tuple[ClaimedEntry, ...]
+    ret: Ret = ""
+    envid: str = ""
 
 
 class EntryResult(Struct, frozen=True, kw_only=True):
@@ -112,7 +140,7 @@ class EntryResult(Struct, frozen=True, kw_only=True):
 
 
 class Settlement(Struct, frozen=True, kw_only=True):
-    """What one attempt came to for a message: applied whole, in one transaction, with the bounce it calls for."""
+    """What one attempt came to for a message: applied whole, in one transaction, with the notification it calls for."""
 
     message: int
     results: tuple[EntryResult, ...]
@@ -120,10 +148,51 @@ class Settlement(Struct, frozen=True, kw_only=True):
     events: tuple[Event, ...] = ()
 
 
+class LateEntry(Struct, frozen=True, kw_only=True):
+    """One recipient whose sender is to be told of the delay; `last` is as in a claim of `overdue`."""
+
+    number: int
+    recipient: str
+    destination: str
+    expires: float
+    last: Outcome | None = None
+    wishes: Wishes = NO_WISHES
+
+
+class Late(Struct, frozen=True, kw_only=True):
+    """A message whose sender is to be told that some of its recipients have to wait."""
+
+    message: int
+    sender: str
+    arrived: float
+    smtputf8: bool
+    entries: tuple[LateEntry, ...]
+    ret: Ret = ""
+    envid: str = ""
+
+
+class Reason(Struct, frozen=True, kw_only=True):
+    """What many a peer said alike: entries whose last attempt came to this (see engine.reason).
+
+    Of `destinations` in all, `busiest` names three, the one with most entries first; `oldest` is when the first of
+    the messages came, `example` a last outcome as it was.
+    """
+
+    why: str
+    entries: int
+    messages: int
+    destinations: int
+    busiest: tuple[str, ...]
+    oldest: float
+    example: Outcome | None = None
+
+
 class Entry(Struct, frozen=True, kw_only=True):
     """One recipient of one message as it stands in the queue.
 
-    `ordered` is a bounce or drop that takes effect at `order_at` unless undone, or a hold; `by` is who ordered it.
+    `why` is the reason of `last`, or "" (see engine.reason). `ordered` is a bounce or drop that takes effect at
+    `order_at` unless undone, or a hold; `by` is who ordered it, `reason` for what, and `rule` the hold rule that did so
+    for them.
     """
 
     message: int
@@ -144,6 +213,8 @@ class Entry(Struct, frozen=True, kw_only=True):
     order_at: float | None = None
     by: str = ""
     reason: str = ""
+    why: str = ""
+    rule: int | None = None
 
 
 class Window(Struct, frozen=True, kw_only=True):
@@ -269,6 +340,14 @@ class Mark(Struct, frozen=True, kw_only=True):
     times: int = 1
 
 
+class KeptPolicy(Struct, frozen=True, kw_only=True):
+    """An MTA-STS policy as the store keeps it until `expires`; `policy` is text that only its keeper reads."""
+
+    domain: str
+    expires: float
+    policy: str
+
+
 class HeldBack(Struct, frozen=True, kw_only=True):
     """What waits because of one bad host: the destinations that have it among their exchanges.
 
@@ -283,7 +362,7 @@ class HeldBack(Struct, frozen=True, kw_only=True):
     next_due: float | None = None
 
 
-class Queue(ABC):
+class Queue(Steering):
     """The durable queue. `on_events` is called with the events of each commit, on the loop that opened the queue."""
 
     on_events: Callable[[Sequence[Event]], None]
@@ -405,6 +484,20 @@ class Queue(ABC):
         Their entries carry attempt 0: nothing is dialled for them.
         """
 
+    @abstractmethod
+    async def late(self, limit: int) -> list[Late]:
+        """Up to `limit` messages with waiting entries of whose delay the sender is to be told now, longest due first.
+
+        Nothing is claimed: `notify` does nothing for what has changed since.
+        """
+
+    @abstractmethod
+    async def notify(self, late: Late, notice: NewMessage | None, *events: Event) -> bool:
+        """Queue a notice of delay and note in the same transaction that these entries had theirs.
+
+        Does nothing and gives False unless all of them still wait for it. None: there is no notice, and none to come.
+        """
+
     # -- see ------------------------------------------------------------------------------------------------------
 
     @abstractmethod
@@ -433,6 +526,13 @@ class Queue(ABC):
     @abstractmethod
     async def select(self, filter: Filter, newest: int | None = None) -> Selection:
         """What an action with this filter would touch, up to message `newest`."""
+
+    @abstractmethod
+    async def reasons(self, limit: int) -> tuple[Reason, ...]:
+        """Why mail waits: the `limit` reasons with most entries. An answer that took long is given again for a while.
+
+        `why="..."` is the filter that names the entries of one.
+        """
 
     # -- the operator's orders ------------------------------------------------------------------------------------
 
@@ -502,6 +602,16 @@ class Queue(ABC):
         Of the destinations those with most waiting are named, 100 at the most, and 20 alternates.
         An answer that took long is given again for a while.
         """
+
+    # -- MTA-STS policies -----------------------------------------------------------------------------------------
+
+    @abstractmethod
+    async def sts_policy(self, domain: str) -> KeptPolicy | None:
+        """The policy kept for a domain, unless its time is over."""
+
+    @abstractmethod
+    async def save_sts_policy(self, policy: KeptPolicy) -> None:
+        """Keep a policy, in place of any the domain had. Of very many, those that end first are let go."""
 
     # -- events ---------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,9 @@ CREATE TABLE message (
     subject     TEXT    NOT NULL,
     message_id  TEXT    NOT NULL,
     eight_bit   INTEGER NOT NULL,
-    smtputf8    INTEGER NOT NULL
+    smtputf8    INTEGER NOT NULL,
+    ret         TEXT    NOT NULL CHECK (ret IN ('', 'FULL', 'HDRS')),
+    envid       TEXT    NOT NULL                    -- xtext, as it came
 ) STRICT;
 
 CREATE TABLE body (
@@ -50,7 +52,11 @@ CREATE TABLE entry (
     attempts     INTEGER NOT NULL DEFAULT 0,
     last         TEXT,                              -- Outcome as JSON
     last_line    TEXT    NOT NULL DEFAULT '',       -- the same as filters look at it: "550 5.1.1 no such user"
+    reason_key   TEXT,                              -- and without what varies: see engine.reason; NULL: no reply yet
     last_at      REAL,
+    notify       TEXT    NOT NULL DEFAULT '',       -- of RFC 3461 4.1: '', 'NEVER' or a list such as 'SUCCESS,DELAY'
+    orcpt        TEXT    NOT NULL DEFAULT '',       -- type and xtext, as it came
+    notice_at    REAL,                              -- when the sender is told of the delay; NULL: not, or not again
     giving_up    INTEGER NOT NULL DEFAULT 0,        -- 1: relaying only to be returned, nothing is dialled for it
     ordered      TEXT    CHECK (ordered IN ('hold', 'bounce', 'drop')),
     order_at     REAL,                              -- of a bounce or drop: when it is carried out
@@ -60,6 +66,7 @@ CREATE TABLE entry (
     prior        TEXT    NOT NULL DEFAULT '' CHECK (prior IN ('', 'waiting', 'held')),
     prior_by     TEXT    NOT NULL DEFAULT '',       -- before the bounce or drop; "held" had these words
     prior_reason TEXT    NOT NULL DEFAULT '',
+    rule         INTEGER,                           -- the hold rule that holds it
     PRIMARY KEY (message, number)
 ) STRICT, WITHOUT ROWID;
 
@@ -69,7 +76,10 @@ CREATE INDEX entry_due         ON entry (destination, due, state) WHERE state = 
 CREATE INDEX entry_expires     ON entry (expires)           WHERE state = 'waiting';
 CREATE INDEX entry_relaying    ON entry (destination)       WHERE state = 'relaying';
 CREATE INDEX entry_order       ON entry (ordered, order_at) WHERE state = 'held' AND order_at IS NOT NULL;
+CREATE INDEX entry_notice      ON entry (notice_at)         WHERE state = 'waiting' AND notice_at IS NOT NULL;
+CREATE INDEX entry_reason      ON entry (reason_key, destination) WHERE reason_key IS NOT NULL;
 CREATE INDEX entry_operation   ON entry (operation)         WHERE operation IS NOT NULL;
+CREATE INDEX entry_rule        ON entry (rule)              WHERE rule IS NOT NULL;
 
 -- The edge is written only when it changes: it is in two indexes, the counts are in none.
 
@@ -148,6 +158,29 @@ CREATE TABLE suspension (
     reason      TEXT    NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE hold_rule (
+    id          INTEGER PRIMARY KEY AUTOINCREMENT,
+    filter      TEXT    NOT NULL,                   -- terms of from, to and domain
+    since       REAL    NOT NULL,
+    until       REAL    NOT NULL,
+    "by"        TEXT    NOT NULL,
+    reason      TEXT    NOT NULL,
+    newest      INTEGER NOT NULL,                   -- messages up to this one were there when it was made
+    swept       INTEGER NOT NULL DEFAULT 0,         -- of these it has looked at those up to here
+    ended_by    TEXT    NOT NULL DEFAULT '',        -- who ended it before its time
+    released    INTEGER NOT NULL DEFAULT 0          -- recipients let go so far, once it is over
+) STRICT;
+
+CREATE TABLE override (
+    destination TEXT    NOT NULL PRIMARY KEY,
+    host        TEXT    NOT NULL,
+    port        INTEGER NOT NULL,                   -- 0 is the one of the settings
+    since       REAL    NOT NULL,
+    until       REAL    NOT NULL,
+    "by"        TEXT    NOT NULL,
+    reason      TEXT    NOT NULL
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE mark (
     host        TEXT    NOT NULL PRIMARY KEY,
     since       REAL    NOT NULL,
@@ -157,6 +190,14 @@ CREATE TABLE mark (
     last        TEXT,                               -- Outcome as JSON
     times       INTEGER NOT NULL DEFAULT 1          -- marks in a row without a delivery between
 ) STRICT, WITHOUT ROWID;
+
+CREATE TABLE sts_policy (
+    domain      TEXT    NOT NULL PRIMARY KEY,
+    expires     REAL    NOT NULL,
+    policy      TEXT    NOT NULL                    -- as JSON, for whoever fetched it
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX sts_policy_expires ON sts_policy (expires);
 
 CREATE TABLE operation (
     id          INTEGER PRIMARY KEY AUTOINCREMENT,

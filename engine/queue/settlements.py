@@ -1,13 +1,14 @@
-"""Settlements: what an attempt came to becomes a change of the store, with the bounce it calls for, at once."""
+"""Settlements: what an attempt came to becomes a change of the store, with the notification it calls for, at once."""
 
-from engine.queue.arrivals import enqueue
+from engine.queue.arrivals import Terms, enqueue
 from engine.queue.claims import remove_if_finished
 from engine.queue.queue import EntryResult, NotRunning, Settlement
 from engine.queue.rows import outcome_json, storable
 from engine.queue.writer import Transaction
+from engine.reason import reason_of
 
 
-def settle(tx: Transaction, settlement: Settlement, give_up_after: float) -> None:
+def settle(tx: Transaction, settlement: Settlement, terms: Terms) -> None:
     """Apply a settlement whole. Raises NotRunning for an entry that is not being relayed by this attempt."""
     message = settlement.message
     answered: EntryResult | None = None
@@ -28,7 +29,7 @@ def settle(tx: Transaction, settlement: Settlement, give_up_after: float) -> Non
     remove_if_finished(tx, message)
     tx.record(*settlement.events)
     if settlement.bounce is not None:
-        enqueue(tx, settlement.bounce, give_up_after)
+        enqueue(tx, settlement.bounce, terms)
 
 
 def _end_attempt(tx: Transaction, message: int, result: EntryResult) -> str:
@@ -57,7 +58,8 @@ def _wait_again(tx: Transaction, message: int, result: EntryResult, due: float) 
     tx.execute(
         "UPDATE entry SET state = iif(ordered IS NULL, 'waiting', 'held'), giving_up = 0, due = ?, "
         "attempts = attempts + ?, "
-        "last = iif(?, ?, last), last_line = iif(?, ?, last_line), last_at = iif(?, ?, last_at) "
+        "last = iif(?, ?, last), last_line = iif(?, ?, last_line), reason_key = iif(?, ?, reason_key), "
+        "last_at = iif(?, ?, last_at) "
         "WHERE message = ? AND number = ?",
         (
             due,
@@ -66,6 +68,8 @@ def _wait_again(tx: Transaction, message: int, result: EntryResult, due: float) 
             outcome_json(result.outcome),
             tried,
             storable(result.outcome.line),
+            tried,
+            storable(reason_of(result.outcome)),
             tried,
             tx.now,
             message,

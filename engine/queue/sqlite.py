@@ -8,7 +8,19 @@ from typing import Any, Literal, TypeVar
 
 from engine.clock import Clock
 from engine.events import ENGINE, Event
-from engine.queue import arrivals, destinations, listing, orders, settlements, standing
+from engine.queue import (
+    arrivals,
+    destinations,
+    listing,
+    notices,
+    orders,
+    overriding,
+    policies,
+    reasons,
+    rules,
+    settlements,
+    standing,
+)
 from engine.queue import claims as claiming
 from engine.queue.filter import Filter
 from engine.queue.queue import (
@@ -17,11 +29,14 @@ from engine.queue.queue import (
     Destination,
     DueSite,
     HeldBack,
+    KeptPolicy,
+    Late,
     Mark,
     Message,
     NewMessage,
     Queue,
     QueueError,
+    Reason,
     Selection,
     Settlement,
     Suspension,
@@ -29,6 +44,7 @@ from engine.queue.queue import (
     Window,
 )
 from engine.queue.readers import Readers
+from engine.queue.steering import HoldRule, Override
 from engine.queue.writer import Transaction, Writer
 from engine.text import clean
 
@@ -44,21 +60,31 @@ _log = logging.getLogger(__name__)
 class SqliteQueue(Queue):
     """The durable queue in `directory`/queue.db (mode 0600), made by `open` where there is none.
 
-    `give_up_after` is in seconds from arrival. Of the events the newest `events_kept` are kept. Only one engine may
+    `give_up_after` is in seconds from arrival, or gives them for a destination, in any thread; so is `delay_notice`,
+    after which the sender is told (0: never). Of the events the newest `events_kept` are kept. Only one engine may
     have it open: see that the spool is locked before.
     """
 
     def __init__(
-        self, directory: Path, clock: Clock, *, give_up_after: float = GIVE_UP_AFTER, events_kept: int = 100_000
+        self,
+        directory: Path,
+        clock: Clock,
+        *,
+        give_up_after: float | Callable[[str], float] = GIVE_UP_AFTER,
+        delay_notice: float = 0.0,
+        events_kept: int = 100_000,
     ) -> None:
         self.on_events: Callable[[Sequence[Event]], None] = lambda _: None
         self._path = directory / FILE
         self._clock = clock
-        self._give_up_after = give_up_after
+        patience = give_up_after if callable(give_up_after) else (lambda _: give_up_after)
+        self._terms = arrivals.Terms(patience, delay_notice)
         self._events_kept = events_kept
         self._due_counts = destinations.DueCounts()
         self._held_back = standing.HeldBackAnswers()
+        self._reasons = reasons.ReasonAnswers()
         self._tidied = 0.0
+        self._ruling = asyncio.Lock()
         self._running: set[asyncio.Task[Any]] = set()
         self._writer_or_none: Writer | None = None
         self._readers_or_none: Readers | None = None
@@ -99,9 +125,7 @@ class SqliteQueue(Queue):
     # -- in -------------------------------------------------------------------------------------------------------
 
     async def enqueue(self, message: NewMessage) -> int:
-        return await self._writer.do(
-            lambda tx: arrivals.enqueue(tx, message, self._give_up_after), weight=len(message.content)
-        )
+        return await self._writer.do(lambda tx: arrivals.enqueue(tx, message, self._terms), weight=len(message.content))
 
     async def forget_key(self, key: str) -> None:
         await self._writer.do(lambda tx: arrivals.forget_key(tx, key))
@@ -131,7 +155,7 @@ class SqliteQueue(Queue):
 
     async def settle(self, settlement: Settlement) -> None:
         weight = len(settlement.bounce.content) if settlement.bounce is not None else 0
-        await self._writer.do(lambda tx: settlements.settle(tx, settlement, self._give_up_after), weight=weight)
+        await self._writer.do(lambda tx: settlements.settle(tx, settlement, self._terms), weight=weight)
 
     async def put_back(self, claims: Sequence[Claim], why: str) -> None:
         _log.debug("%d messages put back: %s", len(claims), clean(why))
@@ -158,6 +182,8 @@ class SqliteQueue(Queue):
     async def overdue(self, limit: int) -> list[Claim]:
         while await self._writer.do(claiming.carry_out_drops) == claiming.DROPS_AT_ONCE:
             pass
+        if not self._ruling.locked():  # else who holds it does the same
+            await self._carry_out_rules()
         now = self._clock.now()
         if now < self._tidied + TIDY_EVERY:
             return await self._writer.do(lambda tx: _overdue(tx, limit))
@@ -165,6 +191,14 @@ class SqliteQueue(Queue):
         if all_forgotten:  # else the next call goes on, so that what is idle cannot grow faster than it is forgotten
             self._tidied = now
         return claims
+
+    async def late(self, limit: int) -> list[Late]:
+        now = self._clock.now()
+        return await self._readers.ask(lambda c: notices.late(c, limit, now=now))
+
+    async def notify(self, late: Late, notice: NewMessage | None, *events: Event) -> bool:
+        weight = len(notice.content) if notice is not None else 0
+        return await self._writer.do(lambda tx: notices.notify(tx, late, notice, events, self._terms), weight=weight)
 
     # -- see ------------------------------------------------------------------------------------------------------
 
@@ -190,6 +224,9 @@ class SqliteQueue(Queue):
     async def select(self, filter: Filter, newest: int | None = None) -> Selection:
         now = self._clock.now()
         return await self._see(lambda c: listing.select(c, filter, newest, now=now))
+
+    async def reasons(self, limit: int) -> tuple[Reason, ...]:
+        return await self._see(lambda c: self._reasons.of(c, limit))
 
     # -- the operator's orders ------------------------------------------------------------------------------------
 
@@ -226,6 +263,60 @@ class SqliteQueue(Queue):
         now = self._clock.now()
         return await self._see(lambda c: destinations.suspensions(c, now))
 
+    # -- what comes ------------------------------------------------------------------------------------------------
+
+    async def add_rule(self, filter: Filter, until: float, by: str, reason: str) -> HoldRule:
+        async def add() -> HoldRule:
+            rule = await self._writer.do(lambda tx: rules.add(tx, filter, until, by, reason))
+            await self._carry_out_rules()
+            return next((one for one in await self.rules() if one.id == rule.id), rule)
+
+        return await self._to_its_end(add())
+
+    async def end_rule(self, id: int, by: str) -> int | None:
+        async def end() -> int | None:
+            async with self._ruling:
+                if not await self._writer.do(lambda tx: rules.end(tx, id, by)):
+                    return None
+                count = 0
+                while (step := await self._writer.do(rules.let_go)) is not None:
+                    count += step.recipients if step.id == id else 0
+                return count
+
+        return await self._to_its_end(end())
+
+    async def rules(self) -> tuple[HoldRule, ...]:
+        now = self._clock.now()
+        return await self._see(lambda c: rules.rules(c, now))
+
+    async def rules_on(self, recipient: str, destination: str) -> tuple[HoldRule, ...]:
+        now = self._clock.now()
+        return await self._see(lambda c: rules.rules_on(c, recipient, destination, now))
+
+    async def set_override(self, override: Override) -> int:
+        await self._writer.do(lambda tx: overriding.set_override(tx, override))
+        return await self._to_its_end(self._orders.make_due_in(override.destination))
+
+    async def end_override(self, destination: str, by: str) -> Override | None:
+        ended = await self._writer.do(lambda tx: overriding.end_override(tx, destination, by))
+        if ended is not None:
+            await self._to_its_end(self._orders.make_due_in(destination))
+        return ended
+
+    async def override(self, destination: str) -> Override | None:
+        now = self._clock.now()
+        return await self._readers.ask(lambda c: overriding.override(c, destination, now))
+
+    async def overrides(self) -> tuple[Override, ...]:
+        now = self._clock.now()
+        return await self._see(lambda c: overriding.overrides(c, now))
+
+    async def _carry_out_rules(self) -> None:
+        """Hold what rules have yet to hold, and let go what those that are over held, in bounded transactions."""
+        async with self._ruling:
+            while await self._writer.do(rules.step) is not None:
+                pass
+
     # -- bad MX hosts ---------------------------------------------------------------------------------------------
 
     async def marks(self) -> tuple[Mark, ...]:
@@ -243,6 +334,15 @@ class SqliteQueue(Queue):
     async def held_back(self, hosts: Sequence[str]) -> tuple[HeldBack, ...]:
         named = tuple(hosts)
         return await self._see(lambda c: self._held_back.of(c, named))
+
+    # -- MTA-STS policies -----------------------------------------------------------------------------------------
+
+    async def sts_policy(self, domain: str) -> KeptPolicy | None:
+        now = self._clock.now()
+        return await self._readers.ask(lambda c: policies.load(c, domain, now=now))
+
+    async def save_sts_policy(self, policy: KeptPolicy) -> None:
+        await self._writer.do(lambda tx: policies.save(tx, policy))
 
     # -- events ---------------------------------------------------------------------------------------------------
 
@@ -304,4 +404,5 @@ def _recover(tx: Transaction) -> int:
 
 def _overdue(tx: Transaction, limit: int) -> list[Claim]:
     standing.end_suspensions(tx)
+    overriding.end_overrides(tx)
     return claiming.overdue(tx, limit)

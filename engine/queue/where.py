@@ -63,6 +63,9 @@ def _condition(term: Term, now: float) -> tuple[str, list[object]]:
         case "state":
             # The state stands in the text, one of three words, so that the partial indexes can be used.
             return f"e.state = '{term.value}'", []
+        case "why":
+            # "=" finds its rows by index; inverted it would leave out those that have no reason.
+            return f"e.reason_key {'IS' if term.inverted else '='} ?", [term.value]
         case "id":
             return _ids(term)
         case "tries":

@@ -6,113 +6,24 @@ still answers for when it is stopped is put back untried.
 
 import asyncio
 import logging
-from typing import Protocol
 
 from msgspec.structs import replace
 
-from engine.attempt import AttemptManager
-from engine.clock import Clock
-from engine.config import Timeouts
-from engine.mx import MOST_EXCHANGES, AllMarkedBad, Exchange, MXCalculator, MXError
+from engine.mx import MOST_EXCHANGES, AllMarkedBad, Exchange, MXError
 from engine.outcome import Outcome
-from engine.queue.queue import Claim, Queue, QueueBroken, QueueError
-from engine.relayer.dialler import Dialler
+from engine.queue.queue import Claim, QueueBroken, QueueError
+from engine.relayer.manager import Manager, Parts
 from engine.relayer.session import Form, Mail, Phase, Session, SessionError, TlsBroken
 from engine.relayer.transcript import Transcript
 from engine.relayer.trying import Trying
-from engine.routes import Router, Target, Way
+from engine.routes import Target, Way, has_hosts_of
+from engine.tls.demand import TlsDemand
 
 log = logging.getLogger(__name__)
 
 _STALLS_AFTER = 20.0  # seconds in one phase, at the latest; an exchange that is well answers in a few
 _DOMAINS_SHOWN = 100
 _LAST_SECONDS = 10.0  # for writing down what a relayer leaves behind
-
-
-class Manager(Protocol):
-    """What a relayer asks of the smart host that manages it."""
-
-    async def more(self, relayer: "ManagedRelayer") -> list[Claim]:
-        """Further messages for a relayer that has carried all it had; [] ends it."""
-        ...
-
-    def site_of(self, way: Way) -> str:
-        """The name of the site a way leads to."""
-        ...
-
-    async def admit(self, relayer: "ManagedRelayer", way: Way) -> str:
-        """Let a relayer that has found its way connect, as one of its site's; or say why not, or why not now."""
-        ...
-
-    def idle_until(self, relayer: "ManagedRelayer") -> float | None:
-        """How long a relayer that has run dry may keep its connection; None: it is to end at once."""
-        ...
-
-    def is_served(self, relayer: "ManagedRelayer") -> bool:
-        """Whether other connections to the relayer's site deliver."""
-        ...
-
-    def is_on_trial(self, relayer: "ManagedRelayer", host: str) -> bool:
-        """Whether a host comes back from being bad, and another relayer is the one that finds out how it is."""
-        ...
-
-    def established(self) -> None:
-        """A relayer's exchange has answered."""
-        ...
-
-    async def delivered(self, relayer: "ManagedRelayer") -> None:
-        """The relayer's exchange has taken a message."""
-        ...
-
-    async def unreachable(
-        self, relayer: "ManagedRelayer", outcome: Outcome, *, until: float | None = None, pause: bool = False
-    ) -> None:
-        """No session could be had with the relayer's site, or it broke: leave it alone for a while.
-
-        `until`: not before then, where that is known; `pause`: only briefly, since it did take mail.
-        """
-        ...
-
-    async def lost(self, destination: str, outcome: Outcome, *, until: float | None = None) -> None:
-        """No way to one destination is to be had, whatever its site: leave it alone for a while."""
-        ...
-
-    def returned(self, relayer: "ManagedRelayer", count: int) -> None:
-        """So many messages that the relayer took were given back untried."""
-        ...
-
-    def stranded(self, claims: list[Claim]) -> None:
-        """These could neither be settled nor put back, because the store would not."""
-        ...
-
-
-class Parts:
-    """What every relayer of a smart host works with."""
-
-    def __init__(
-        self,
-        *,
-        queue: Queue,
-        mx: MXCalculator,
-        router: Router,
-        attempts: AttemptManager,
-        dialler: Dialler,
-        clock: Clock,
-        hostname: str,
-        timeouts: Timeouts,
-        max_addresses: int = 5,
-        max_sessions: int = 2,
-    ) -> None:
-        self.queue = queue
-        self.mx = mx
-        self.router = router
-        self.attempts = attempts
-        self.dialler = dialler
-        self.clock = clock
-        self.hostname = hostname
-        self.timeouts = timeouts
-        self.max_addresses = max_addresses
-        self.max_sessions = max_sessions
 
 
 class ManagedRelayer:
@@ -151,6 +62,8 @@ class ManagedRelayer:
         self._manager = manager
         self._form = form
         self._leaving = ""  # why, once it is to
+        self._closed_by = ""
+        self._is_ending = False
         self._called = asyncio.Event()
         self._attempt_since: float | None = self.started
         self._ways: set[str] = set()  # destinations that this session is right for
@@ -158,6 +71,7 @@ class ManagedRelayer:
         self._was_idle = False  # before the message that is being sent
         self._unsaid: tuple[Claim, list[Outcome]] | None = None  # what another host may still better
         self._session: Session | None = None
+        self._demand = TlsDemand(level="none")  # that the session was opened under
         self._sending: Claim | None = None
         self._outcomes: list[Outcome] | None = None  # of what is being sent, until they are recorded
         self._last: Outcome | None = None
@@ -188,6 +102,12 @@ class ManagedRelayer:
         """Whether there is mail for it that it has not asked for yet."""
         return self._called.is_set()
 
+    def reconsider(self, destination: str) -> None:
+        """What was known of the way to a destination counts no more: it is sought anew before its next message."""
+        self._ways.discard(destination)
+        if not self.is_established and destination == self.destination:
+            self.leave("its mail goes another way now")
+
     def leave(self, why: str = "left") -> None:
         """End after the message that is being sent."""
         self._leaving = self._leaving or why
@@ -204,6 +124,18 @@ class ManagedRelayer:
         self.is_idle = False
         self._called.set()
 
+    def close(self, by: str) -> bool:
+        """Note who closes this connection; whoever asks cancels `run` then. False: it is ending already.
+
+        A relayer that writes down what it leaves behind must not be cancelled in the middle of that.
+        """
+        if self._is_ending:
+            return False
+        self._is_ending = True
+        self._closed_by = by
+        self.transcript.add("=", f"closed by {by}")
+        return True
+
     async def run(self) -> None:
         """Carry the messages until there are none left. Raises nothing but cancellation and QueueBroken."""
         try:
@@ -217,7 +149,7 @@ class ManagedRelayer:
             self._fault = Outcome.transient(f"not recorded: {error}", enhanced="4.3.1")
             self.result = self._fault.text
         except asyncio.CancelledError:
-            self.result = "stopped"
+            self.result = f"closed by {self._closed_by}" if self._closed_by else "stopped"
             raise
         except Exception as error:
             # A fault of ours must neither strand what this relayer answers for nor repeat itself without a pause.
@@ -232,14 +164,28 @@ class ManagedRelayer:
     # -- the way there --------------------------------------------------------------------------------------------
 
     async def _relay(self) -> None:
-        way = await self._find_way()
-        if way is None:
-            return
-        if refusal := await self._manager.admit(self, way):
-            self.result = refusal
-            await self._put_back(refusal)
-            return
-        self.is_admitted = True
+        while not self._leaving and (way := await self._find_way()) is not None:
+            if not self.is_admitted and (refusal := await self._manager.admit(self, way)):
+                self.result = refusal
+                await self._put_back(refusal)
+                return
+            self.is_admitted = True
+            await self._go(way)
+
+    async def _find_way(self) -> Way | None:
+        """The way of the first destination that has one; what has none, or another than this site, is dealt with."""
+        while self.answers_for:
+            self.destination = next(iter(self.answers_for.values())).destination
+            way = await self._way_to(self.destination)
+            if way is not None and (not self.is_admitted or await self._leads_here(way)):
+                return way
+            if not self.answers_for:
+                self._take(await self._manager.more(self))
+        return None
+
+    async def _go(self, way: Way) -> None:
+        """Carry what may go over sessions opened for this way; what is left then needs one of its own."""
+        self._ways = {way.destination}
         trying = Trying(
             self._parts.router,
             way,
@@ -259,24 +205,12 @@ class ManagedRelayer:
         finally:
             await trying.close()
 
-    async def _find_way(self) -> Way | None:
-        """The way of the first destination that has one; what has none is dealt with."""
-        while self.answers_for:
-            self.destination = next(iter(self.answers_for.values())).destination
-            way = await self._way_to(self.destination)
-            if way is not None:
-                self._ways.add(self.destination)
-                return way
-            if not self.answers_for:
-                self._take(await self._manager.more(self))
-        return None
-
     async def _way_to(self, destination: str) -> Way | None:
         """Find the way to a destination and note it; None when there is none, and its messages are dealt with."""
         bound = self._parts.timeouts.attempt
         try:
             async with asyncio.timeout(bound):
-                way = await self._parts.router.way(destination)
+                way = await self._parts.router.apart(await self._parts.router.way(destination))
         except AllMarkedBad as error:
             await self._left_out(destination, error)
             return None
@@ -296,11 +230,11 @@ class ManagedRelayer:
         """Operators have marked all hosts bad: that is no attempt."""
         await self._parts.queue.note_destination(destination, sorted(error.hosts))
         self.result = error.outcome.text
-        await self._put_back(self.result, destination)
-        if error.site and error.site == self.site:
+        if error.site and has_hosts_of(error.site, self.site):
             await self._manager.unreachable(self, error.outcome, until=error.until)
         else:
             await self._manager.lost(destination, error.outcome, until=error.until)
+        await self._put_back(self.result, destination)
 
     async def _no_way(self, destination: str, outcome: Outcome) -> None:
         """DNS has no way: for good (and then for all the mail that comes after) or for now."""
@@ -311,10 +245,17 @@ class ManagedRelayer:
         if outcome.kind == "transient":
             await self._manager.lost(destination, outcome)
 
-    async def _is_right_for(self, claim: Claim) -> bool:
-        """Whether this session is a way for a claim's destination too; else its messages are dealt with.
+    async def _leads_here(self, way: Way) -> bool:
+        """Whether a way is one of this relayer's site; its messages are given back where it is not."""
+        if self._manager.site_of(way) == self.site:
+            return True
+        await self._put_back("it has other exchanges now", way.destination)
+        return False
 
-        It was so by its last MX answer; what the DNS, the routes and the marks say now is what counts.
+    async def _is_right_for(self, claim: Claim) -> bool:
+        """Whether this session may carry a claim; else it is dealt with, or left for a session of its own.
+
+        It was so by its last MX answer; what the DNS, the routes, the policies and the marks say now is what counts.
         """
         destination = claim.destination
         if (claim.message, destination) not in self.answers_for:
@@ -322,16 +263,24 @@ class ManagedRelayer:
         if destination in self._ways:
             return True
         way = await self._way_to(destination)
-        if way is None:
-            return False
-        if self._manager.site_of(way) != self.site:
-            await self._put_back("it has other exchanges now", destination)
+        if way is None or not await self._leads_here(way):
             return False
         if all(exchange.host != self.host for exchange in way.exchanges):
             self.leave(f"{self.host} is left out now")
             return False
+        if not await self._is_safe_enough_for(way):
+            return False
         self._ways.add(destination)
         return True
+
+    async def _is_safe_enough_for(self, way: Way) -> bool:
+        """Whether this session meets what a destination's own policies demand of its host."""
+        try:
+            async with asyncio.timeout(self._parts.timeouts.attempt):
+                demand = await self._parts.router.demand(way, self.host)
+        except (MXError, TimeoutError):
+            return False
+        return demand.is_met_by(self._demand)
 
     async def _open(self, trying: Trying) -> Session | None:
         """Try to get a session, for as long as one attempt may take. None: it has been reported that there is none."""
@@ -346,9 +295,8 @@ class ManagedRelayer:
             return found
         if self._unsaid is not None:
             await self._say_after_all()
-        elif found is not None and found.kind == "permanent":
-            for destination in dict.fromkeys(claim.destination for claim in self.answers_for.values()):
-                await self._no_way(destination, found)
+        elif found is not None and found is trying.nothing:
+            await self._no_way(self.destination, found)
         elif found is not None:
             await self._no_connection(found)
         return None
@@ -387,21 +335,28 @@ class ManagedRelayer:
     async def _mark_bad(self, exchange: Exchange, outcome: Outcome) -> None:
         """Remember that a host was of no use; not where it serves our other connections, and we are one too many."""
         if not self._manager.is_served(self):
-            await self._parts.mx.mark_bad(exchange.host, reason=outcome.line, last=outcome)
+            await self._parts.mx.mark_bad(
+                exchange.host, reason=outcome.line if outcome.code else outcome.text, last=outcome
+            )
 
     async def _open_target(self, target: Target) -> Session:
-        """Open a session; where opportunistic TLS breaks, once more without it (RFC 7435 4)."""
+        """Open a session; where opportunistic TLS breaks, once more without it (RFC 7435 4).
+
+        What did go without it is remembered: for a while the next sessions do not try.
+        """
         self.host, self.address, self.port = target.host, target.address, target.port
         session = self._session = self._session_with(target)
         try:
             await session.open(self._parts.dialler)
-        except TlsBroken:
-            if target.tls == "required":
+        except TlsBroken as broken:
+            if target.demand.is_must:
                 raise
             self.transcript.add("=", "TLS broke: once more without it")
-            session = self._session = self._session_with(replace(target, tls="none"))
+            session = self._session = self._session_with(replace(target, demand=TlsDemand(level="none")))
             await session.open(self._parts.dialler)
+            self._parts.router.tls.broke(target.host, broken.outcome.text)
         self.tls = session.tls
+        self._demand = session.demand
         return session
 
     def _session_with(self, target: Target) -> Session:
@@ -412,6 +367,7 @@ class ManagedRelayer:
             transcript=self.transcript,
             on_phase=self._enter,
             form=self._form,
+            pipelining=self._parts.stumbles.may_pipeline(target.host),
         )
 
     def _establish(self) -> None:
@@ -422,7 +378,9 @@ class ManagedRelayer:
         self.result = outcome.line
         if self._manager.is_served(self):
             # One connection too many is no attempt at the messages: the others take them.
+            await self._manager.unreachable(self, outcome)
             await self._put_back(self.result)
+            return
         claims = list(self.answers_for.values())
         await self._parts.attempts.no_connection(claims, outcome)
         for claim in claims:
@@ -432,7 +390,7 @@ class ManagedRelayer:
     # -- the messages ---------------------------------------------------------------------------------------------
 
     async def _carry(self, session: Session, trying: Trying) -> bool:
-        """Send what there is, and wait a moment for more; True: go on with the next host."""
+        """Send what this session may carry, and wait a moment for more; True: go on with the next host."""
         while self.answers_for:
             for claim in list(self.answers_for.values()):
                 if not self._leaving and await self._is_right_for(claim):
@@ -442,6 +400,8 @@ class ManagedRelayer:
                 if self._leaving:
                     self.result = self._leaving
                     return False
+            if self.answers_for:
+                return False  # these demand more of a session than this one has
             self._take(await self._more(session))
         self.result = f"{self.done} sent" + (f"; {self._leaving}" if self._leaving else "")
         return False
@@ -482,13 +442,14 @@ class ManagedRelayer:
             trying.leave(self.host)
             return True
         outcome = self._last or Outcome.transient("connection lost", host=self.host)
-        self.result = outcome.line
         if self._has_slept_in:  # it closed while nothing was said: that is no deferral
             self.result = "the peer closed the idle connection"
             await self._put_back(self.result)
             return False
-        await self._put_back(self.result)
+        self.result = outcome.line
+        # Blocked first: what is put back must not be claimed before the block stands.
         await self._manager.unreachable(self, _transient(outcome), pause=self.has_delivered)
+        await self._put_back(self.result)
         return False
 
     async def _say_after_all(self) -> None:
@@ -497,8 +458,8 @@ class ManagedRelayer:
         (claim, outcomes), self._unsaid = self._unsaid, None
         self.result = outcomes[-1].line
         await self._report(claim, outcomes)
-        await self._put_back(self.result)
         await self._manager.unreachable(self, _transient(outcomes[-1]))
+        await self._put_back(self.result)
 
     async def _send(self, session: Session, claim: Claim, trying: Trying) -> None:
         try:
@@ -515,6 +476,9 @@ class ManagedRelayer:
             content=content,
             eight_bit=claim.eight_bit,
             smtputf8=claim.smtputf8,
+            ret=claim.ret,
+            envid=claim.envid,
+            wishes=tuple(entry.wishes for entry in claim.entries),
         )
         self.destination = claim.destination
         self._sending = claim
@@ -523,13 +487,15 @@ class ManagedRelayer:
         was_idle, self._was_idle = self._was_idle, False
         self._outcomes = await self._within_bounds(session, mail)
         self._last = self._outcomes[-1]
-        if not session.usable and _is_for_the_session_alone(self._outcomes):
-            if was_idle and self._last.phase == "MAIL":
-                self._sending, self._has_slept_in = None, True
-                return
-            if not self.has_delivered and not self.done and trying.may_go_on(self.host):
-                self._unsaid, self._sending = (claim, self._outcomes), None
-                return
+        is_for_session = not session.usable and _is_for_the_session_alone(self._outcomes)
+        if is_for_session and was_idle and self._last.phase == "MAIL":
+            self._sending, self._has_slept_in = None, True
+            return
+        if session.stumbled:
+            self._parts.stumbles.note(self.host)
+        if is_for_session and not self.has_delivered and not self.done and trying.may_go_on(self.host):
+            self._unsaid, self._sending = (claim, self._outcomes), None
+            return
         self._unsaid = None
         has_delivered = any(outcome.kind == "delivered" for outcome in self._outcomes)
         if has_delivered and not self.has_delivered:
@@ -585,14 +551,15 @@ class ManagedRelayer:
 
     async def _leave_nothing_behind(self) -> None:
         """Settle or put back what is still ours, and hand to the manager what the store would not take."""
+        self._is_ending = True
         if self._session is not None:
             self._session.close()
         try:
             async with asyncio.timeout(_LAST_SECONDS):
                 await self._settle_what_was_sent()
-                await self._put_back(self.result or "connection lost")
                 if self._fault is not None:
                     await self._manager.unreachable(self, self._fault)
+                await self._put_back(self.result or "connection lost")
         except (QueueError, TimeoutError) as error:
             log.warning("relayer %d could not give back %d messages: %s", self.id, len(self.answers_for), error)
             self._manager.stranded(list(self.answers_for.values()))
@@ -607,7 +574,8 @@ class ManagedRelayer:
         if sending is None or session is None:
             return
         if outcomes is None and session.dotted:
-            outcomes = [self._cut_off(session, "stopped while waiting for the reply to the final dot")]
+            stopped = f"closed by {self._closed_by}" if self._closed_by else "stopped"
+            outcomes = [self._cut_off(session, f"{stopped} while waiting for the reply to the final dot")]
         elif outcomes is None and self._fault is not None:
             outcomes = [self._fault]
         if outcomes is None:

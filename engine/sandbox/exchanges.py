@@ -28,7 +28,11 @@ _HANDSHAKE = 10.0  # seconds
 _PATH = re.compile(r"(?i)^(?:FROM|TO):\s*<([^>]*)>\s*(.*)$", re.DOTALL)
 Offer = Certificate | Literal["broken"]  # what STARTTLS comes to
 
-_PARAMETERS = {"SIZE": "SIZE", "BODY": "8BITMIME", "SMTPUTF8": "SMTPUTF8"}
+# By command: what a parameter needs to be offered.
+_PARAMETERS = {
+    "MAIL": {"SIZE": "SIZE", "BODY": "8BITMIME", "SMTPUTF8": "SMTPUTF8", "RET": "DSN", "ENVID": "DSN"},
+    "RCPT": {"NOTIFY": "DSN", "ORCPT": "DSN"},
+}
 
 
 class Action(Enum):
@@ -52,6 +56,7 @@ class Delivery(Struct, frozen=True, kw_only=True):
     hello: str = ""
     login: str = ""
     parameters: str = ""
+    recipient_parameters: tuple[str, ...] = ()
 
 
 class Temper:
@@ -239,6 +244,7 @@ class Session:
         self.sender: str | None = None
         self.parameters = ""
         self.recipients: list[str] = []
+        self.recipient_parameters: list[str] = []
         self.content = b""
         self.taken = 0
         self._reader = reader
@@ -281,6 +287,7 @@ class Session:
             hello=self.hello,
             login=self.login,
             parameters=self.parameters,
+            recipient_parameters=tuple(self.recipient_parameters),
         )
         self.exchange.keep(delivery)
 
@@ -326,6 +333,8 @@ class Session:
                 return self._envelope(verb, argument)
             case "DATA":
                 return "354 end with a dot on a line by itself" if self.recipients else "503 5.5.1 RCPT first"
+            case "content" if not self.recipients:
+                return "554 5.5.1 no valid recipients"
             case "content":
                 return f"250 2.0.0 taken as {self.number}-{self.taken + 1}"
             case "RSET" | "NOOP":
@@ -358,7 +367,7 @@ class Session:
         offered = {line.split(" ")[0] for line in self._offered()} if self.extended else set()
         for parameter in path[2].split():
             name, _, value = parameter.upper().partition("=")
-            if verb == "RCPT" or _PARAMETERS.get(name) not in offered:
+            if _PARAMETERS[verb].get(name) not in offered:
                 return f"555 5.5.4 {name} is not offered"
             if name == "SIZE" and value.isdigit() and int(value) > LONGEST_MESSAGE:
                 return "552 5.3.4 the message is too large"
@@ -393,13 +402,14 @@ class Session:
             case "HELO" | "EHLO":
                 self.hello, self.extended = argument, verb == "EHLO"
                 self._forget()
-            case "STARTTLS":
+            case "STARTTLS" if wire.startswith(b"220"):
                 await self._secure()
             case "MAIL" if path := _PATH.match(argument):
                 self._forget()
                 self.sender, self.parameters = path[1], path[2]
             case "RCPT" if path := _PATH.match(argument):
                 self.recipients.append(path[1])
+                self.recipient_parameters.append(path[2])
             case "DATA" if wire.startswith(b"354"):
                 await self._transfer()
             case "content":
@@ -408,7 +418,8 @@ class Session:
                 self._forget()
 
     def _forget(self) -> None:
-        self.sender, self.parameters, self.recipients, self.content = None, "", [], b""
+        self.sender, self.parameters, self.content = None, "", b""
+        self.recipients, self.recipient_parameters = [], []
 
     async def _transfer(self) -> None:
         """Take the content up to the final dot, and reply to it."""

@@ -17,6 +17,13 @@ class Healthy(Temper):
     """Takes everything."""
 
 
+class Notifying(Temper):
+    """Offers DSN: tells senders what they asked to be told."""
+
+    word: ClassVar[str] = "offers DSN"
+    extensions = (*Temper.extensions, "DSN")
+
+
 class HelloOnly(Temper):
     """Knows HELO and nothing newer."""
 
@@ -26,7 +33,10 @@ class HelloOnly(Temper):
 
 
 class Encrypted(Temper):
-    """Offers STARTTLS: with a good certificate, a "self-signed" one, one of a "wrong name", or a "broken" handshake."""
+    """Offers STARTTLS: with a good certificate, a "self-signed" or "expired" one, or one of a "wrong name".
+
+    "broken": the handshake ends in garbage.
+    """
 
     word: ClassVar[str] = "encrypted"
 

@@ -10,7 +10,21 @@ from pathlib import Path
 import aiosmtplib
 from msgspec.structs import replace
 
-from engine.config import Delivery, Dns, Intake, Limit, Listen, Nameserver, Route, Settings, Smtp, Timeouts
+from engine.config import (
+    Delivery,
+    Dns,
+    Dsn,
+    Intake,
+    Limit,
+    Listen,
+    Nameserver,
+    Retry,
+    Route,
+    Settings,
+    Smtp,
+    Timeouts,
+    TlsRules,
+)
 from engine.control.client import Client
 from engine.engine import Engine
 from engine.events import Event
@@ -34,13 +48,22 @@ class Relay:
         self.spool = spool
 
     async def send(
-        self, *recipients: str, sender: str = "ann@example.com", content: bytes = LETTER, times: int = 1
+        self,
+        *recipients: str,
+        sender: str = "ann@example.com",
+        content: bytes = LETTER,
+        times: int = 1,
+        mail: Sequence[str] = (),
+        rcpt: Sequence[str] = (),
     ) -> None:
-        """Hand the relay mail over SMTP; every one is answered with 250 or this raises."""
+        """Hand the relay mail over SMTP; every one is answered with 250 or this raises.
+
+        `mail` and `rcpt` are parameters of these commands.
+        """
         door = self.engine.smtp.addresses[0]
         async with aiosmtplib.SMTP(hostname=door.host, port=door.port, start_tls=False) as smtp:
             for _ in range(times):
-                await smtp.sendmail(sender, list(recipients), content)
+                await smtp.sendmail(sender, list(recipients), content, mail_options=mail, rcpt_options=rcpt)
 
     async def settled(self) -> None:
         """Wait until nothing is due that may go, and no connection is open."""
@@ -72,8 +95,12 @@ async def relaying(
     clock: FakeClock,
     route: tuple[Route, ...] = (),
     limit: tuple[Limit, ...] = (),
+    retry: Retry | None = None,
+    dsn: Dsn | None = None,
     spool: Path | None = None,
     timeouts: Timeouts = QUICK,
+    tls: TlsRules | None = None,
+    validating: bool = False,
     **delivery: float,
 ) -> AsyncIterator[Relay]:
     """Run an engine whose mail goes into `internet`. Further keywords are settings of [delivery]."""
@@ -84,13 +111,16 @@ async def relaying(
             hostname="relay.example.net",
             spool=path,
             intake=Intake(smtp=Smtp(listen=(Listen("127.0.0.1", 0),))),
-            dns=Dns(nameservers=(Nameserver(host, int(port)),)),
+            dns=Dns(nameservers=(Nameserver(host, int(port)),), validating=validating),
             # Idle connections wait by the clock, which stands still: a test that wants them says so.
             delivery=replace(Delivery(port=internet.port, timeouts=timeouts, idle=0.0), **delivery),
             route=route,
             limit=limit,
+            tls=tls or TlsRules(),
+            retry=retry or Retry(),
+            dsn=dsn or Dsn(),
         )
-        engine = Engine(settings, clock=clock, draw=random.Random(1))
+        engine = Engine(settings, clock=clock, draw=random.Random(1), https_port=internet.policies.port)
         await engine.start()
         try:
             async with Client(path / "control.sock") as client:

@@ -48,7 +48,7 @@ async def fill(relay: Relay, domain: str, count: int) -> None:
     def copy(tx: Transaction) -> None:
         numbers = [(template + number,) for number in range(1, count)]
         for table, columns in (
-            ("message", "sender, size, arrived, expires, origin, subject, message_id, eight_bit, smtputf8"),
+            ("message", "sender, size, arrived, expires, origin, subject, message_id, eight_bit, smtputf8, ret, envid"),
             ("body", "sha256, content"),
         ):
             key = "number" if table == "message" else "message"

@@ -247,7 +247,9 @@ async def test_a_stranger_who_goes_on_is_sent_away() -> None:
         ("MAIL FROM:<a@example.org> SIZE=99999999999", "552 5.3.4"),
         ("MAIL FROM:<a@example.org> SIZE=x", "501 5.5.4"),
         ("MAIL FROM:<a@example.org> BODY=BINARYMIME", "501 5.5.4"),
-        ("MAIL FROM:<a@example.org> RET=HDRS", "555 5.5.4"),
+        ("MAIL FROM:<a@example.org> RET=ALL", "501 5.5.4"),
+        ("MAIL FROM:<a@example.org> ENVID=a+2", "501 5.5.4"),
+        ("MAIL FROM:<a@example.org> HOLDFOR=60", "555 5.5.4"),
         ("MAIL FROM:<a@example.org> SMTPUTF8=yes", "501 5.5.4"),
         ("MAIL FROM:<a@example.org>x", "501 5.5.4"),
         ("MAIL FROM:<a@exam\x00ple.org>", "553 5.1.7"),
@@ -284,7 +286,8 @@ async def test_a_bad_recipient_does_not_spoil_the_others() -> None:
         await client.begin()
         assert (await client.say("RCPT TO:<a,b@example.net>")).startswith("501 5.1.3")
         assert (await client.say("RCPT TO:<jürgen@example.net>")).startswith("553 5.6.7")
-        assert (await client.say("RCPT TO:<c@example.net> NOTIFY=NEVER")).startswith("555")
+        assert (await client.say("RCPT TO:<c@example.net> NOTIFY=SOON")).startswith("501")
+        assert (await client.say("RCPT TO:<c@example.net> RRVS=2026-01-01")).startswith("555")
         assert (await client.say("RCPT TO:<b@example.net>")).startswith("250")
         await client.data(LINE.encode())
     assert (await one(queue)).recipients == ("b@example.net",)

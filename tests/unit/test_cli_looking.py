@@ -1,5 +1,6 @@
 """The commands that show."""
 
+import json
 from collections.abc import Iterator
 from datetime import UTC
 
@@ -184,3 +185,30 @@ def test_a_message_that_nothing_is_known_of_leaves_one(line: FakeLine) -> None:
     result = line.run("show", "99")
     assert result.exit_code == 1
     assert "there is no message 99" in result.stderr
+
+
+def test_the_reasons_are_listed_with_how_much_waits_for_them(line: FakeLine) -> None:
+    result = line.run("reasons", env={"COLUMNS": "80"})
+    assert result.exit_code == 0
+    assert result.stdout.splitlines() == [
+        "RECIPIENTS  MESSAGES  DESTINATIONS  OLDEST  REASON",
+        "    12,480    12,000             2   2h14m  450 4.2.1 mailbox busy, try again later",
+    ]
+    assert "example.org, example.com  450 4.2.1 mailbox busy, try again later" in line.run("reasons").stdout
+
+
+def test_the_reasons_are_given_to_programs_whole(line: FakeLine) -> None:
+    one = json.loads(line.run("reasons", "--json").stdout)
+    assert (one["why"], one["entries"], one["busiest"]) == (
+        "450 4.2.1 mailbox busy, try again later",
+        12_480,
+        ["example.org", "example.com"],
+    )
+    assert one["example"]["code"] == 450
+
+
+def test_no_reason_is_said_beside_the_listing(line: FakeLine) -> None:
+    line.engine.queue.why = ()
+    result = line.run("reasons")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "nothing waits" in result.stderr

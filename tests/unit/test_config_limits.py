@@ -67,7 +67,7 @@ def test_they_are_read_as_written(tmp_path: Path) -> None:
         ('[[limit]]\ndestination = "mx*.example"\nconnections = 1', "limit[0].destination", "*.example.com"),
         ('[[limit]]\ndestination = "a.example"\nconections = 1', "limit[0].conections", "connections"),
         (
-            '[[limit]]\ndestination = "a.example"\nconnections = 1\n[[limit]]\ndestination = "A.example"\nconnections = 2',
+            '[[limit]]\ndestination = "b.example"\nconnections=1\n[[limit]]\ndestination = "B.example"\nconnections=2',
             "limit[1].destination",
             "one limit for each",
         ),

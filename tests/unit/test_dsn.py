@@ -4,9 +4,13 @@ import email
 import email.policy
 from email.message import EmailMessage, Message
 
-from engine.dsn import Failed, Original, bounce, status
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from engine.dsn import WHOLE_RETURNED, Action, Original, Told, notification, status
 from engine.outcome import Outcome
-from engine.queue.queue import NewMessage
+from engine.queue.queue import NewMessage, Ret
 
 REFUSED = Outcome.of_reply(550, "5.1.1 no such user", host="mx1.example.org", phase="RCPT")
 
@@ -15,8 +19,10 @@ def original(sender: str = "ann@example.com", content: bytes = b"Subject: hi\r\n
     return Original(message=12, sender=sender, arrived=1_800_000_000.0, content=content)
 
 
-def returned(about: Original, *failed: Failed) -> NewMessage:
-    new = bounce(about, failed or [Failed(recipient="bob@example.org", outcome=REFUSED)], hostname="relay", now=1.8e9)
+def returned(about: Original, *failed: Told) -> NewMessage:
+    new = notification(
+        about, failed or [Told(recipient="bob@example.org", outcome=REFUSED)], hostname="relay", now=1.8e9
+    )
     assert new is not None
     return new
 
@@ -33,15 +39,17 @@ def test_a_bounce_has_the_null_sender_and_goes_to_the_sender() -> None:
 
 
 def test_a_bounce_that_bounces_is_answered_with_nothing() -> None:
-    assert bounce(original(sender=""), [Failed(recipient="x@y.example", outcome=REFUSED)], hostname="r", now=0) is None
+    assert (
+        notification(original(sender=""), [Told(recipient="x@y.example", outcome=REFUSED)], hostname="r", now=0) is None
+    )
 
 
 def test_programs_can_parse_the_status_of_each_recipient() -> None:
     late = Outcome(kind="permanent", enhanced="5.4.7", text="delivery time expired")
     new = returned(
         original(),
-        Failed(recipient="bob@example.org", outcome=REFUSED),
-        Failed(recipient="eve@example.org", outcome=late),
+        Told(recipient="bob@example.org", outcome=REFUSED),
+        Told(recipient="eve@example.org", outcome=late),
     )
     message, parts = parts_of(new)
     assert message.get_content_type() == "multipart/report"
@@ -83,7 +91,7 @@ def test_only_the_headers_of_the_message_go_back() -> None:
 def test_hostile_headers_and_replies_cannot_break_the_bounce() -> None:
     nasty = Outcome.of_reply(550, "\x1b]52;c;AAAA\x07\udcff\nBcc: eve@example.org", host="mx", phase="DATA")
     content = b"Subject: \x1b[2J\xff\xfe\r\nX: " + b"y" * 5000 + b"\r\n\r\nbody"
-    new = returned(original(content=content), Failed(recipient="bob@example.org", outcome=nasty))
+    new = returned(original(content=content), Told(recipient="bob@example.org", outcome=nasty))
     assert b"\x1b" not in new.content
     assert max(map(len, new.content.split(b"\r\n"))) <= 998
     message, _ = parts_of(new)
@@ -112,7 +120,7 @@ def test_a_transient_code_becomes_its_permanent_one_when_we_give_up() -> None:
 
 
 def test_an_internationalised_recipient_can_be_told_to_an_ascii_sender() -> None:
-    new = returned(original(), Failed(recipient="клиент@example.org", outcome=REFUSED))
+    new = returned(original(), Told(recipient="клиент@example.org", outcome=REFUSED))
     assert rb"Final-Recipient: utf-8; \x{43A}\x{43B}" in new.content
     assert new.content.isascii() or b"base64" in new.content
     assert not new.smtputf8
@@ -120,4 +128,101 @@ def test_an_internationalised_recipient_can_be_told_to_an_ascii_sender() -> None
 
 def test_nothing_a_peer_says_can_break_the_fields_for_programs() -> None:
     odd = Outcome(kind="permanent", code=550, enhanced="5.1.1", text="ошибка" * 50, host="mx.пример", phase="RCPT")
-    assert b"Remote-MTA: dns; mx." in returned(original(), Failed(recipient="bob@example.org", outcome=odd)).content
+    assert b"Remote-MTA: dns; mx." in returned(original(), Told(recipient="bob@example.org", outcome=odd)).content
+
+
+# -- more than failure, and what was asked for ------------------------------------------------------------------------
+
+LATER = Outcome.of_reply(450, "4.2.1 mailbox busy", host="mx1.example.org", phase="RCPT")
+TAKEN = Outcome.of_reply(250, "2.6.0 taken", host="mx1.example.org", phase="reply")
+
+
+def groups_of(new: NewMessage) -> list[Message]:
+    payload = parts_of(new)[1][1].get_payload()
+    assert isinstance(payload, list)
+    return [group for group in payload if isinstance(group, Message)]
+
+
+def test_one_notification_may_tell_of_failure_and_of_success() -> None:
+    new = returned(
+        original(),
+        Told(recipient="eve@example.org", outcome=TAKEN, action="relayed"),
+        Told(recipient="bob@example.org", outcome=REFUSED),
+    )
+    assert new.subject == "Your message could not be delivered"
+    _, eve, bob = groups_of(new)
+    assert (eve["Action"], eve["Status"], eve["Diagnostic-Code"]) == ("relayed", "2.6.0", None)
+    assert (bob["Action"], bob["Status"]) == ("failed", "5.1.1")
+    assert b"could not be delivered to the" in new.content
+    assert b"was handed to the mail systems" in new.content
+
+
+def test_a_delay_says_until_when_it_will_be_tried() -> None:
+    new = returned(original(), Told(recipient="bob@example.org", outcome=LATER, action="delayed", until=1.8e9 + 86_400))
+    _, bob = groups_of(new)
+    assert (bob["Action"], bob["Status"], bob["Last-Attempt-Date"]) == ("delayed", "4.2.1", None)
+    assert bob["Will-Retry-Until"] == "Sat, 16 Jan 2027 08:00:00 +0000"
+    assert (new.subject, new.origin) == ("Your message is delayed", "delay notice of 12")
+
+
+def test_what_never_was_tried_has_a_status_of_its_class() -> None:
+    assert status(Outcome.transient("no attempt"), "delayed") == "4.0.0"
+    assert status(Outcome.of_reply(250, "ok"), "relayed") == "2.0.0"
+
+
+def test_the_senders_own_names_come_back_decoded() -> None:
+    about = replace(original(), envid="QQ+2B1")
+    new = returned(about, Told(recipient="b@example.org", outcome=REFUSED, orcpt="rfc822;Bob+2Bx@old.example"))
+    message, bob = groups_of(new)
+    assert message["Original-Envelope-Id"] == "QQ+1"
+    assert bob["Original-Recipient"] == "rfc822; Bob+x@old.example"
+
+
+def test_a_message_asked_back_whole_is_there_byte_for_byte() -> None:
+    content = b"Subject: hi\r\nX: \xff\r\n\r\n--=_x\r\n.\r\n\r\nlast\r\n"
+    new = returned(replace(original(content=content), ret="FULL"))
+    message, parts = parts_of(new)
+    assert [part.get_content_type() for part in parts][2] == "message/rfc822"
+    assert content in new.content
+    assert message["Content-Transfer-Encoding"] == "8bit"
+    assert new.content.endswith(b"--\r\n")
+
+
+def test_a_message_comes_back_whole_only_where_it_failed_and_fits() -> None:
+    whole = replace(original(content=b"Subject: hi\r\n\r\nsecret\r\n"), ret="FULL")
+    assert b"secret" in returned(whole).content
+    delayed = Told(recipient="bob@example.org", outcome=LATER, action="delayed")
+    assert b"secret" not in returned(whole, delayed).content
+    assert b"secret" not in returned(replace(whole, smtputf8=True)).content
+    assert b"secret" not in returned(replace(whole, content=whole.content + b"x" * WHOLE_RETURNED)).content
+
+
+@settings(max_examples=60)
+@given(
+    st.text(max_size=300),
+    st.binary(max_size=400),
+    st.text(max_size=60),
+    st.sampled_from(["failed", "delayed", "relayed"]),
+    st.sampled_from(["", "FULL", "HDRS"]),
+    st.sampled_from([0, 250, 421, 450, 550]),
+)
+def test_whatever_was_said_every_notification_parses(
+    said: str, content: bytes, name: str, action: Action, ret: Ret, code: int
+) -> None:
+    outcome = Outcome.of_reply(code, said, host=name) if code else Outcome.transient(said, host=name)
+    body = content.replace(b"\r", b"").replace(b"\n", b"\r\n") + b"\r\n"
+    new = returned(
+        replace(original(content=body), ret=ret, envid=name),
+        Told(recipient=f"{name}@example.org", outcome=outcome, action=action, orcpt=f"rfc822;{name}", until=1.9e9),
+    )
+    message, parts = parts_of(new)
+    assert (len(parts), message.get_content_type()) == (3, "multipart/report")
+    about, one = groups_of(new)
+    assert about["Reporting-MTA"] == "dns; relay"
+    assert (one["Action"], one["Status"][0]) == (action, {"failed": "5", "delayed": "4", "relayed": "2"}[action])
+    assert set(one.keys()) <= {
+        "Original-Recipient", "Final-Recipient", "Action", "Status", "Remote-MTA", "Diagnostic-Code",
+        "Last-Attempt-Date", "Will-Retry-Until",
+    }  # fmt: skip
+    assert new.content.count(b"\n") == new.content.count(b"\r\n")
+    assert max(map(len, new.content.removesuffix(body).split(b"\r\n"))) <= 998

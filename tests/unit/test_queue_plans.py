@@ -2,14 +2,25 @@
 
 from pathlib import Path
 
-from engine.queue import claims, destinations, listing, standing
+from engine.queue import claims, destinations, listing, notices, reasons, standing
+from engine.queue.arrivals import Terms
 from engine.queue.filter import Filter
+from engine.queue.queue import Late, LateEntry
 from engine.queue.where import where
 from engine.queue.writer import Transaction
 from tests.unit.queue_support import ALL, DELIVERED, LATER, Spool, opened
 
 NOW = 1_800_000_000.0
 BIG_TABLES = ("e", "entry", "m", "message", "body", "attempt", "event")
+
+
+LATE = Late(
+    message=1,
+    sender="ann@example.net",
+    arrived=NOW,
+    smtputf8=False,
+    entries=(LateEntry(number=1, recipient="a@example.org", destination="example.org", expires=NOW),),
+)
 
 
 async def statements(spool: Spool, *, writing: bool) -> list[str]:
@@ -29,6 +40,7 @@ async def statements(spool: Spool, *, writing: bool) -> list[str]:
         await spool.queue.block_site("mx.example.org", NOW + 60, "refused")
         await spool.queue.unblock_site("mx.example.org")
         await spool.queue.overdue(10)
+        notices.notify(Transaction(connection, NOW), LATE, None, (), Terms(lambda _: 1.0))
     else:
         counts = destinations.DueCounts()
         destinations.due_destinations(connection, 10, (), now=NOW)
@@ -38,6 +50,8 @@ async def statements(spool: Spool, *, writing: bool) -> list[str]:
         listing.window(connection, ALL, "-id", 0, 50, now=NOW)
         listing.window(connection, Filter.parse("domain=example.org"), "id", 0, 50, now=NOW)
         listing.candidates(connection, where(Filter.parse("to=bob@example.org"), NOW, 99), (1, 1), 10)
+        listing.candidates(connection, where(Filter.parse('why="450 later"'), NOW, 99), (1, 1), 10)
+        notices.late(connection, 10, now=NOW)
         listing.message(connection, 1)
         listing.content(connection, 1)
         claims._is_closed(Transaction(connection, NOW), "example.org")
@@ -76,3 +90,11 @@ async def test_nothing_that_moves_mail_reads_or_sorts_a_whole_table(tmp_path: Pa
                 if (scanned in BIG_TABLES and not walks) or sorts:
                     costly.add(f"{detail}: {statement}")
         assert costly == set()
+
+
+async def test_reasons_are_counted_in_their_index_alone(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        for query in (reasons._GROUPS, reasons._DESTINATIONS):
+            plan = [row[-1] for row in spool.sql(f"EXPLAIN QUERY PLAN {query}", *[1] * query.count("?"))]
+            assert any("USING COVERING INDEX entry_reason" in detail for detail in plan)
+            assert not any(detail.startswith("SCAN entry ") and "INDEX" not in detail for detail in plan)
