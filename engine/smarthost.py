@@ -158,7 +158,8 @@ class SmartHost:
     def heed(self, events: Sequence[Event]) -> None:
         """See to it that what an operator lets go, or a host that answers again, goes, and goes gently.
 
-        And that mail which is sent elsewhere from now on goes there, but for the message that is on its way.
+        And that mail which is sent elsewhere from now on, or from a host that an operator has marked bad, goes there,
+        but for the message that is on its way.
         """
         for event in events:
             if event.kind in ("overridden", "ended"):
@@ -167,9 +168,10 @@ class SmartHost:
                 self._sites.all_come_back()
             elif event.kind == "resumed" and len(self._resumed) < PLACES_KEPT:
                 self._resumed.add(event.destination)
-            if event.kind in ("resumed", "retried", "marked good") or (
-                event.kind == "marked bad" and event.by != ENGINE
-            ):
+            is_marked_bad = event.kind == "marked bad" and event.by != ENGINE
+            if is_marked_bad:
+                self._abandon(event.host)
+            if is_marked_bad or event.kind in ("resumed", "retried", "marked good"):
                 self._sites.unblock_all()
 
     async def close(self, id: int, by: str) -> ManagedRelayer | None:
@@ -537,6 +539,12 @@ class SmartHost:
 
     def _others(self, site: Site, relayer: ManagedRelayer) -> list[Connection]:
         return [one for one in site.connections if one is not relayer]
+
+    def _abandon(self, host: str) -> None:
+        """End the connections to a host, each after the message that is being sent."""
+        for relayer in self._live:
+            if relayer.host.lower() == host:
+                relayer.leave(f"{host} is marked bad")
 
     def _redirected(self, destination: str) -> None:
         """What was known of the way to a destination counts no more."""

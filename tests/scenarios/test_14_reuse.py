@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 
-from engine.control.views import Suspend
+from engine.control.views import MarkBad, Suspend
 from engine.sandbox.exchanges import Action
 from engine.sandbox.exchanges import Session as Peer
 from engine.sandbox.internet import Internet
@@ -193,6 +193,20 @@ async def test_a_suspended_destination_gets_nothing_over_an_idle_connection(
         assert internet.messages == 1
         await relay.client.resume("example.org")
         await internet.wait_for(2)
+
+
+async def test_a_host_marked_bad_by_an_operator_gets_nothing_over_an_idle_connection(
+    internet: Internet, clock: FakeClock
+) -> None:
+    async with waiting(internet, clock=clock) as relay:
+        await internet.add("example.org", mx=[(10, "mx1.example.org", Healthy()), (20, "mx2.example.org", Healthy())])
+        await relay.send("a@example.org")
+        await idles(relay)
+        await relay.client.mark_bad(MarkBad(host="mx1.example.org", seconds=600, reason="maintenance"))
+        await relay.send("b@example.org")
+        await internet.wait_for(2)
+        assert [each.host for each in internet.delivered] == ["mx1.example.org", "mx2.example.org"]
+        assert await relay.events("deferred", "unreachable") == []
 
 
 async def test_an_idle_connection_wakes_nobody(internet: Internet, clock: FakeClock) -> None:
