@@ -20,7 +20,7 @@ from engine.values import Listen, Nameserver, Network, Tls
 VARIABLE = "SMARTHOST_CONFIG"
 MACHINE_WIDE = Path("/etc/smarthost/smarthost.toml")
 
-__all__ = ["Listen", "Nameserver", "Route", "Settings", "SettingsError", "Timeouts", "find", "load"]
+__all__ = ["Limit", "Listen", "Nameserver", "Route", "Settings", "SettingsError", "Timeouts", "find", "load"]
 
 
 def find(explicit: Path | None = None) -> Path | None:
@@ -168,14 +168,26 @@ class Timeouts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Delivery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[delivery]`: how mail goes out. Durations are in seconds."""
+    """`[delivery]`: how mail goes out. Durations are in seconds.
+
+    `max_connections_per_destination` bounds those of all destinations with the same exchanges together; they begin
+    with `initial_connections`. A connection waits `idle` for more mail and lives for `connection_lifetime`. One
+    attempt tries `max_addresses` and has `max_sessions`. A mark lasts `bad_mx_timeout`, and twice as long each time
+    it is repeated, up to `bad_mx_timeout_max`.
+    """
 
     port: int = 25
     max_connections: int = 20
     max_connections_per_destination: int = 5
     max_messages_per_connection: int = 100
+    initial_connections: int = 2
+    idle: float = 2.0
+    connection_lifetime: float = 300.0
+    max_addresses: int = 5
+    max_sessions: int = 2
     check_interval: float = 30.0
     bad_mx_timeout: float = 3600.0
+    bad_mx_timeout_max: float = 28_800.0
     fallback_to_domain: bool = True
     timeouts: Timeouts = field(default_factory=Timeouts)
 
@@ -222,6 +234,20 @@ class Route(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     username: str = ""
     password_file: Path | None = None
     ca_file: Path | None = None
+
+
+class Limit(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[[limit]]`: what a destination ("gmail.com"), or all sites with such a host ("*.google.com"), get together.
+
+    None: not limited by this. `connections` stands in place of delivery.max_connections_per_destination. A
+    destination that is named has connections of its own; no minute sees more than what is set for one.
+    """
+
+    destination: str
+    connections: int | None = None
+    messages_per_connection: int | None = None
+    messages_per_minute: int | None = None
+    connections_per_minute: int | None = None
 
 
 class DestinationTls(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -292,6 +318,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     retry: Retry = field(default_factory=Retry)
     dsn: Dsn = field(default_factory=Dsn)
     route: tuple[Route, ...] = ()
+    limit: tuple[Limit, ...] = ()
     tls: TlsRules = field(default_factory=TlsRules)
     events: Events = field(default_factory=Events)
     control: Control = field(default_factory=Control)
@@ -336,8 +363,14 @@ _READERS: Mapping[type[Struct], Mapping[str, values.Reader]] = {
         "max_connections": values.count,
         "max_connections_per_destination": values.count,
         "max_messages_per_connection": values.count,
+        "initial_connections": values.count,
+        "idle": values.duration_or_none,
+        "connection_lifetime": values.duration,
+        "max_addresses": values.few,
+        "max_sessions": values.few,
         "check_interval": values.duration,
         "bad_mx_timeout": values.duration,
+        "bad_mx_timeout_max": values.duration,
         "fallback_to_domain": values.flag,
     },
     Retry: {"schedule": values.each(values.duration, at_least=1), "give_up_after": values.duration},
@@ -356,12 +389,21 @@ _READERS: Mapping[type[Struct], Mapping[str, values.Reader]] = {
         "password_file": values.readable_file,
         "ca_file": values.readable_file,
     },
+    Limit: {
+        "destination": values.limited,
+        "connections": values.count,
+        "messages_per_connection": values.count,
+        "messages_per_minute": values.count,
+        "connections_per_minute": values.count,
+    },
     DestinationTls: {"domain": values.route_domain, "level": values.tls, "ca_file": values.readable_file},
     TlsRules: {"mta_sts": values.flag, "dane": values.flag, "ca_file": values.readable_file},
     Events: {"kept": values.count},
     Control: {"group": values.group},
     Console: {"undo": values.duration, "confirm_typed_over": values.count},
 }
+
+_LIMITS = tuple(_READERS[Limit])[1:]
 
 _Table = TypeVar("_Table", bound=Struct)
 
@@ -405,6 +447,13 @@ def _read(into: type[_Table], table: object, at: str, problems: list[str]) -> _T
     settings = into(**read)
     if isinstance(settings, Route):
         problems.extend(f"{at}.{problem}" for problem in _unsafe(settings))
+    if isinstance(settings, Delivery) and settings.bad_mx_timeout_max < settings.bad_mx_timeout:
+        problems.append(
+            f"{at}.bad_mx_timeout_max: {settings.bad_mx_timeout_max:.0f} s is shorter than a mark lasts at first; "
+            f"allowed is bad_mx_timeout ({settings.bad_mx_timeout:.0f} s) or more"
+        )
+    if isinstance(settings, Limit) and not any(getattr(settings, key) for key in _LIMITS):
+        problems.append(f"{at}: it limits nothing; set one or more of {', '.join(_LIMITS)}")
     if isinstance(settings, Submission) and (settings.listen or settings.listen_tls):
         needed = {"certificate": settings.certificate, "key": settings.key, "users": settings.users}
         problems.extend(
@@ -418,6 +467,8 @@ def _read(into: type[_Table], table: object, at: str, problems: list[str]) -> _T
 def _value(into: type[Struct], known: Any, value: object, dotted: str, problems: list[str]) -> Any:
     if into is Settings and known.name == "route":
         return _each_domain(Route, value, dotted, problems)
+    if into is Settings and known.name == "limit":
+        return _each_domain(Limit, value, dotted, problems, key="destination")
     if into is TlsRules and known.name == "destination":
         return _each_domain(DestinationTls, value, dotted, problems)
     if into is Retry and known.name == "destination":
@@ -432,11 +483,13 @@ def _value(into: type[Struct], known: Any, value: object, dotted: str, problems:
         return None
 
 
-_PerDomain = TypeVar("_PerDomain", Route, DestinationTls, RetryOf)
+_PerDomain = TypeVar("_PerDomain", Route, Limit, DestinationTls, RetryOf)
 
 
-def _each_domain(into: type[_PerDomain], value: object, at: str, problems: list[str]) -> tuple[_PerDomain, ...]:
-    """Read a list of tables that each say something of a domain; one domain has one of them."""
+def _each_domain(
+    into: type[_PerDomain], value: object, at: str, problems: list[str], *, key: str = "domain"
+) -> tuple[_PerDomain, ...]:
+    """Read a list of tables that each say something of a domain, their `key`; one domain has one of them."""
     what = at.rpartition(".")[2]
     if not isinstance(value, list):
         problems.append(f"{at}: not a list of tables; write [[{at}]] before each {what}'s keys")
@@ -447,9 +500,10 @@ def _each_domain(into: type[_PerDomain], value: object, at: str, problems: list[
         one = _read(into, table, f"{at}[{position}]", problems)
         if one is None:
             continue
-        first = positions.setdefault(one.domain, position)
+        name = getattr(one, key)
+        first = positions.setdefault(name, position)
         if first != position:
-            problems.append(f"{at}[{position}].domain: {at}[{first}] has {one.domain} already; one {what} for each")
+            problems.append(f"{at}[{position}].{key}: {at}[{first}] has {name} already; one {what} for each")
         read.append(one)
     return tuple(read)
 

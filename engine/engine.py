@@ -26,8 +26,8 @@ from engine.mx import MXCalculator
 from engine.queue.queue import QueueError
 from engine.queue.sqlite import SqliteQueue
 from engine.relayer.dialler import Dialler, TcpDialler
+from engine.relayer.manager import Parts
 from engine.relayer.probe import Prober
-from engine.relayer.relayer import Parts
 from engine.retry import RetryPlan
 from engine.routes import Router, read_passwords
 from engine.smarthost import SmartHost
@@ -49,7 +49,6 @@ DNS_LIFETIME = 10.0  # seconds for an answer, whoever gives it
 _WAKING = frozenset(
     {"accepted", "retried", "released", "resumed", "undone", "ordered", "marked good", "overridden", "ended"}
 )
-_REDIRECTING = frozenset({"overridden", "ended"})  # connections to where mail went before take no more of it
 
 
 class CannotStart(Exception):
@@ -99,6 +98,7 @@ class Engine:
             marks=self.queue,
             own_names=(settings.hostname,),
             bad_mx_timeout=delivery.bad_mx_timeout,
+            bad_mx_timeout_max=delivery.bad_mx_timeout_max,
             fallback_to_domain=delivery.fallback_to_domain,
             draw=draw,
         )
@@ -121,6 +121,8 @@ class Engine:
             clock=self._clock,
             hostname=settings.hostname,
             timeouts=delivery.timeouts,
+            max_addresses=delivery.max_addresses,
+            max_sessions=delivery.max_sessions,
         )
         self.smarthost = SmartHost(
             self.queue,
@@ -131,7 +133,11 @@ class Engine:
             max_connections=delivery.max_connections,
             max_connections_per_destination=delivery.max_connections_per_destination,
             max_messages_per_connection=delivery.max_messages_per_connection,
+            initial_connections=delivery.initial_connections,
+            idle=delivery.idle,
+            connection_lifetime=delivery.connection_lifetime,
             check_interval=delivery.check_interval,
+            limits=settings.limit,
         )
         self.explainer = Explainer(self.queue, self.mx, router, self.smarthost, self._clock)
         self.prober = Prober(self.mx, parts.dialler, self._clock, hostname=settings.hostname, port=delivery.port)
@@ -211,9 +217,7 @@ class Engine:
 
     def _publish(self, events: Sequence[Event]) -> None:
         self.events.publish(events)
-        for event in events:
-            if event.kind in _REDIRECTING:
-                self.smarthost.redirected(event.destination)
+        self.smarthost.heed(events)
         if any(event.kind in _WAKING for event in events):
             self.smarthost.wake()
 

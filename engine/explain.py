@@ -7,17 +7,18 @@ still stands (DNS, a bad host, TLS) is named rather than the waiting time that i
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
-from typing import Literal, Protocol
+from typing import Literal
 
 from msgspec import Struct
 
 from engine.clock import Clock
 from engine.duration import format_duration
+from engine.limits import Limiting
 from engine.lookups import LookupFailed, MXError
 from engine.mx import AllMarkedBad, Exchange, MXCalculator
 from engine.outcome import Outcome
 from engine.queue.overriding import where_to
-from engine.queue.queue import RELAY, Destination, Entry, Mark, Queue, Suspension
+from engine.queue.queue import RELAY, Claim, Destination, Entry, Mark, Queue, Suspension
 from engine.queue.steering import HoldRule
 from engine.relayer.relayer import ManagedRelayer
 from engine.routes import Router, Way
@@ -35,42 +36,6 @@ Cause = Literal[
 
 _SLACK = 60.0  # seconds; a block and a retry that stem from one failure are this far apart at the most
 _TLS_CODES = ("4.7.4", "4.7.5", "4.7.10")  # ours, of TLS that was asked for and not had
-
-
-class Limiting(Protocol):
-    """What limits a destination right now: the setting's name, until when (None: until one is free), and in words."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def until(self) -> float | None: ...
-    @property
-    def text(self) -> str: ...
-
-
-class Limits(Protocol):
-    """Who knows what limits a destination."""
-
-    def limits_on(self, destination: str) -> Sequence[Limiting]:
-        """What keeps a destination from another connection or message now; the first is what counts."""
-        ...
-
-
-class TlsDemand(Protocol):
-    """How secure a host must be, and who wants it so."""
-
-    @property
-    def level(self) -> str: ...
-    @property
-    def why(self) -> str: ...
-
-
-class TlsDemands(Protocol):
-    """Who knows how secure a host must be."""
-
-    async def demand(self, destination: str, host: str) -> TlsDemand:
-        """What is asked of this host for mail to this destination."""
-        ...
 
 
 class Fact(Struct, frozen=True):
@@ -98,26 +63,14 @@ class Explanation(Struct, frozen=True, kw_only=True):
 
 
 class Explainer:
-    """Explains messages, addresses and domains. `limits` and `tls` default to what the plain settings say."""
+    """Explains messages, addresses and domains."""
 
-    def __init__(
-        self,
-        queue: Queue,
-        mx: MXCalculator,
-        router: Router,
-        smarthost: SmartHost,
-        clock: Clock,
-        *,
-        limits: Limits | None = None,
-        tls: TlsDemands | None = None,
-    ) -> None:
+    def __init__(self, queue: Queue, mx: MXCalculator, router: Router, smarthost: SmartHost, clock: Clock) -> None:
         self._queue = queue
         self._mx = mx
         self._router = router
         self._smarthost = smarthost
         self._clock = clock
-        self._limits = limits or PlainLimits(smarthost)
-        self._tls = tls or RouteTls(router)
 
     async def message(self, number: int, entry: int = 0) -> tuple[Explanation, ...]:
         """Explain the open recipients of a message, or one of them. Raises NoSuchMessage; () when that one has left."""
@@ -140,8 +93,8 @@ class Explainer:
         if known.waiting and known.next_due is not None:
             subject = _Subject(name=destination, due=known.next_due, last=known.last)
         elif known.relaying:
-            relayers = [one for one in self._smarthost.managed if one.destination == destination]
-            subject = _Subject(name=destination, due=seen.now, relayer=relayers[0] if relayers else None, relaying=True)
+            carrying = (one for one, claims in self._smarthost.managed.items() if _carries(claims, destination))
+            subject = _Subject(name=destination, due=seen.now, relayer=next(carrying, None), relaying=True)
         elif known.held:
             subject = _Subject(name=destination, held=f"all {known.held:,} recipients of it are held by order")
         return (self._explain(subject, seen),)
@@ -207,7 +160,7 @@ class Explainer:
             way=way,
             no_way=no_way,
             marks=tuple(mark for one in exchanges if (mark := self._mx.mark(one.host)) is not None),
-            limits=tuple(self._limits.limits_on(destination)),
+            limits=self._smarthost.limits_on(destination),
             facts=(*(one for one in facts if one is not None), self._figures(destination)),
         )
 
@@ -224,8 +177,8 @@ class Explainer:
         try:
             async with asyncio.timeout(ADDRESSES_SECONDS):
                 parts.append(", ".join(await self._router.addresses(exchange.host)))
-                demand = await self._tls.demand(destination, exchange.host)
-                parts.append(f"TLS {demand.level} ({demand.why})")
+                demand = await self._router.demand_of(destination, exchange.host)
+                parts.append(f"TLS {demand.level} ({demand.why or 'the default'})")
         except MXError as error:
             parts.append(error.outcome.text)
         except TimeoutError:
@@ -233,64 +186,15 @@ class Explainer:
         return "; ".join(parts)
 
     def _figures(self, destination: str) -> Fact:
-        managed, smarthost = self._smarthost.managed, self._smarthost
-        here = sum(one.destination == destination for one in managed)
+        smarthost = self._smarthost
+        site = smarthost.site_at(destination)
+        most = site.allowed(smarthost.max_connections_per_destination, self._clock.now())
+        what = f"its site, that of {site.host}" if site.host else "this destination"
         return Fact(
             "connections",
-            f"{len(managed)} of {smarthost.max_connections} open (delivery.max_connections); "
-            f"{here} of {smarthost.max_connections_per_destination} to this destination "
-            "(delivery.max_connections_per_destination)",
+            f"{len(smarthost.managed)} of {smarthost.max_connections} open (delivery.max_connections); "
+            f"{len(site.connections)} to {what}, which may have {most} now",
         )
-
-
-class _Plain(Struct, frozen=True, kw_only=True):
-    """A limit of the plain settings."""
-
-    name: str
-    text: str
-    until: float | None = None
-
-
-class PlainLimits:
-    """The limits of a smart host that has but the two of the settings."""
-
-    def __init__(self, smarthost: SmartHost) -> None:
-        self._smarthost = smarthost
-
-    def limits_on(self, destination: str) -> tuple[_Plain, ...]:
-        """Which of the two is reached."""
-        managed, smarthost = self._smarthost.managed, self._smarthost
-        found = []
-        here = [one for one in managed if one.destination == destination]
-        if len(here) >= smarthost.max_connections_per_destination:
-            text = f"all {len(here)} connections that one destination may have are in use"
-            found.append(_Plain(name="delivery.max_connections_per_destination", text=text))
-        elif any(not one.is_established for one in here):
-            text = "it gets a second connection once the first has been greeted"
-            found.append(_Plain(name="the first connection", text=text))
-        if len(managed) >= smarthost.max_connections:
-            text = f"all {len(managed)} connections that may be open are in use, by other destinations' mail"
-            found.append(_Plain(name="delivery.max_connections", text=text))
-        return tuple(found)
-
-
-class _Level(Struct, frozen=True, kw_only=True):
-    """What a route asks for."""
-
-    level: str
-    why: str
-
-
-class RouteTls:
-    """TLS as the router's policy demands it, of a route's host or of an exchange."""
-
-    def __init__(self, router: Router) -> None:
-        self._router = router
-
-    async def demand(self, destination: str, host: str) -> _Level:
-        """The level, and what raised it. Raises MXError when the host is not to be tried."""
-        demand = await self._router.demand_of(destination, host)
-        return _Level(level=demand.level, why=demand.why or "the default")
 
 
 # -- what is explained, and what was seen -----------------------------------------------------------------------------
@@ -424,6 +328,8 @@ def _tls_broken(subject: _Subject, seen: _Seen) -> _Reason | None:
     last = subject.last
     if last is None or last.kind != "transient" or seen.next_try(subject) <= seen.now:
         return None
+    if isinstance(seen.no_way, AllMarkedBad):
+        return None
     if last.phase != "TLS" and not (last.code == 0 and last.enhanced in _TLS_CODES):
         return None
     until = seen.next_try(subject)
@@ -452,7 +358,9 @@ def _limited(subject: _Subject, seen: _Seen) -> _Reason | None:
     if not seen.limits or seen.next_try(subject) > seen.now:
         return None
     first = seen.limits[0]
-    cause: Cause = "rate" if "minute" in first.name or "rate" in first.name else "limit"
+    if first.name == "blocked":
+        return _Reason("blocked", f"no connection is opened to its site: {first.text}", first.until)
+    cause: Cause = "rate" if first.is_rate else "limit"
     return _Reason(cause, f"{first.name}: {first.text}", first.until)
 
 
@@ -468,9 +376,9 @@ _LOOKS: tuple[Callable[[_Subject, _Seen], _Reason | None], ...] = (
     _relay_suspended,
     _held,
     _suspended,
+    _tls_broken,
     _hosts_bad,
     _dns_fails,
-    _tls_broken,
     _blocked,
     _not_due,
     _limited,
@@ -521,6 +429,10 @@ def _relayer_of(smarthost: SmartHost, entry: Entry) -> ManagedRelayer | None:
             if claim.message == entry.message and any(one.number == entry.number for one in claim.entries):
                 return relayer
     return None
+
+
+def _carries(claims: Sequence[Claim], destination: str) -> bool:
+    return any(claim.destination == destination for claim in claims)
 
 
 def _suspension(one: Suspension, now: float) -> str:

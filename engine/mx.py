@@ -9,9 +9,9 @@ import asyncio
 import contextlib
 import ipaddress
 import random
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from itertools import chain, zip_longest
-from typing import Protocol, cast
+from typing import Protocol, TypeVar, cast
 
 import dns.asyncresolver
 import dns.name
@@ -54,7 +54,9 @@ __all__ = [
 MAXIMUM_CHAIN = 3  # canonical names followed, unless told otherwise
 MOST_EXCHANGES = 20  # of one domain, and addresses of one host: what is beyond is not tried
 
-_ENDED_KEPT = 10_000  # hosts whose ended mark is still in the store
+_Kept = TypeVar("_Kept")
+
+_ENDED_KEPT = 10_000  # hosts whose ended mark is still in the store, or of which something else is remembered
 _SWEPT_OVER = 1000  # marks; with fewer, ended ones wait until they are met
 
 
@@ -80,13 +82,17 @@ class OwnName(MXError):
 
 
 class AllMarkedBad(MXError):
-    """Operators have marked every exchange of the domain bad (`hosts`); `until` is when the first mark ends."""
+    """Operators have marked every exchange of the domain bad (`hosts`); `until` is when the first mark ends.
+
+    `site` names what the domain shares connections with, where that is known.
+    """
 
     enhanced = "4.4.1"
 
-    def __init__(self, text: str, *, until: float | None = None, hosts: tuple[str, ...] = ()) -> None:
+    def __init__(self, text: str, *, until: float | None = None, hosts: tuple[str, ...] = (), site: str = "") -> None:
         super().__init__(text, until=until)
         self.hosts = hosts
+        self.site = site
 
 
 class Exchange(Struct, frozen=True, kw_only=True):
@@ -119,7 +125,8 @@ class MarkStore(Protocol):
 class MXCalculator:
     """Names the hosts that take mail for a domain, in the order to try them, and remembers which are bad.
 
-    `own_names` are names of this relay; an exchange so called ends the list. `bad_mx_timeout` is in seconds.
+    `own_names` are names of this relay; an exchange so called ends the list. `bad_mx_timeout` is in seconds; a host
+    that is still bad after that long is marked for twice as long, up to `bad_mx_timeout_max`, until it delivers.
     `fallback_to_domain`: a domain without MX stands for itself, as RFC 5321 5.1 says. `draw` shuffles equals.
     """
 
@@ -131,6 +138,7 @@ class MXCalculator:
         marks: MarkStore,
         own_names: Collection[str] = (),
         bad_mx_timeout: float = 3600.0,
+        bad_mx_timeout_max: float = 28_800.0,
         fallback_to_domain: bool = True,
         draw: random.Random | None = None,
     ) -> None:
@@ -139,10 +147,13 @@ class MXCalculator:
         self._store = marks
         self._own_names = frozenset(map(_host, own_names))
         self._bad_mx_timeout = bad_mx_timeout
+        self._bad_mx_timeout_max = max(bad_mx_timeout, bad_mx_timeout_max)
         self._fallback_to_domain = fallback_to_domain
         self._draw = draw or random.Random()
         self._marks: dict[str, Mark] = {}
         self._ended: dict[str, None] = {}  # hosts, oldest first
+        self._repeated: dict[str, tuple[int, float]] = {}  # how often a host was marked and when last for longer
+        self._returning: dict[str, None] = {}  # hosts whose mark has ended and that have not delivered since
         self._left_by_sweep = 0
         self._marking = asyncio.Lock()
 
@@ -167,8 +178,15 @@ class MXCalculator:
         Raises CanonicalNameLoop, CanonicalNameChainTooLong, NullMX, DomainNotFound, NoExchange, LookupFailed,
         OwnName, AllMarkedBad.
         """
-        candidates = await self._candidates(domain, maximum_canonical_chain_length)
-        found = [Exchange(host=host, preference=number, mark=self.mark(host)) for number, host in candidates]
+        return self.allowed(domain, await self.candidates(domain, maximum_canonical_chain_length))
+
+    async def candidates(self, domain: str, maximum_canonical_chain_length: int = MAXIMUM_CHAIN) -> list[Exchange]:
+        """All hosts the domain has, by preference, each with its mark. Raises as `exchanges`, but not AllMarkedBad."""
+        found = await self._candidates(domain, maximum_canonical_chain_length)
+        return [Exchange(host=host, preference=number, mark=self.mark(host)) for number, host in found]
+
+    def allowed(self, domain: str, found: Sequence[Exchange], site: str = "") -> list[Exchange]:
+        """Of a domain's hosts those to try, in order; see `exchanges`. Raises AllMarkedBad."""
         allowed = [exchange for exchange in found if exchange.mark is None or exchange.mark.by == ENGINE]
         if not allowed:
             marks = [exchange.mark for exchange in found if exchange.mark]
@@ -177,6 +195,7 @@ class MXCalculator:
                 f"every exchange of {domain} is marked bad: {reasons}",
                 until=min(mark.until for mark in marks),
                 hosts=tuple(mark.host for mark in marks[:MOST_EXCHANGES]),
+                site=site,
             )
         return sorted(allowed, key=lambda exchange: exchange.mark is not None)[:MOST_EXCHANGES]
 
@@ -208,11 +227,16 @@ class MXCalculator:
         """Take over the marks the store has kept."""
         for mark in await self._store.marks():
             self._marks[mark.host] = mark
+            if mark.by == ENGINE:
+                self._repeated[mark.host] = (mark.times, self._clock.now())
 
     async def mark_bad(
         self, host: str, *, seconds: float | None = None, reason: str, by: str = ENGINE, last: Outcome | None = None
     ) -> Mark:
-        """Mark a host bad for `seconds` (None: `bad_mx_timeout`); the mark is on disk when this returns.
+        """Mark a host bad for `seconds`; the mark is on disk when this returns.
+
+        None: `bad_mx_timeout`, and where the engine found it bad for as long before, with no delivery since, twice
+        as long as the last time.
 
         Gives the mark in force: the engine leaves a mark that an operator made as it is. Raises QueueError, and
         leaves all as it was, when the store cannot keep it.
@@ -223,18 +247,26 @@ class MXCalculator:
             before = self.mark(host)
             if before and by == ENGINE != before.by:
                 return before
+            times = self._times(host, now) if by == ENGINE else 1
+            if seconds is None:
+                # Bounded before the power is taken, which would be beyond any number after a year of failures.
+                seconds = min(self._bad_mx_timeout * 2 ** min(times - 1, 32), self._bad_mx_timeout_max)
             mark = Mark(
                 host=host,
                 since=before.since if before and by == before.by else now,
-                until=now + max(0.0, self._bad_mx_timeout if seconds is None else seconds),
+                until=now + max(0.0, seconds),
                 by=by,
                 reason=clean(reason),
                 last=last or (before.last if before else None),
+                times=times,
             )
             with self._unless_refused(host):
                 self._marks[host] = mark
                 self._ended.pop(host, None)
                 await self._store.save_mark(mark)
+            if by == ENGINE:
+                before_times, since = self._repeated.get(host, (0, now))
+                _keep(self._repeated, host, (times, now if times > before_times else since))
             self._sweep()
             return mark
 
@@ -256,7 +288,20 @@ class MXCalculator:
             with self._unless_refused(host):
                 self._marks.pop(host, None)
                 self._ended.pop(host, None)
+                _keep(self._returning, host, None)
                 return await self._store.remove_mark(host, by)
+
+    def delivered(self, host: str) -> None:
+        """A host has taken mail: what it did before counts no more."""
+        if self._repeated or self._returning:
+            host = _host(host)
+            self._repeated.pop(host, None)
+            self._returning.pop(host, None)
+
+    def is_returning(self, host: str) -> bool:
+        """Whether a host's mark has ended, by time or by an operator, and it has not delivered since."""
+        host = _host(host)
+        return self.mark(host) is None and host in self._returning
 
     def mark(self, host: str) -> Mark | None:
         """The mark in force on a host. A mark whose time has come is forgotten when met."""
@@ -266,9 +311,8 @@ class MXCalculator:
             return mark
         del self._marks[host]
         # The store still has it: it is removed there when the host answers, which is when that is news.
-        self._ended[host] = None
-        if len(self._ended) > _ENDED_KEPT:
-            del self._ended[next(iter(self._ended))]
+        _keep(self._ended, host, None)
+        _keep(self._returning, host, None)
         return None
 
     @property
@@ -296,6 +340,12 @@ class MXCalculator:
             for host in list(self._marks):
                 self.mark(host)
             self._left_by_sweep = len(self._marks)
+
+    def _times(self, host: str, now: float) -> int:
+        """The how-manieth mark in a row this is: one more for each that lasted its time and did not help."""
+        times, since = self._repeated.get(host, (0, now))
+        lasted = min(self._bad_mx_timeout * 2 ** min(max(times - 1, 0), 32), self._bad_mx_timeout_max)
+        return times + 1 if not times or now - since >= lasted else times
 
     # -- how ----------------------------------------------------------------------------------------------------------
 
@@ -327,6 +377,14 @@ class MXCalculator:
     async def _family(self, name: dns.name.Name, rdtype: RdataType) -> list[str]:
         _, records = await self._lookups.follow(name, rdtype, MAXIMUM_CHAIN)
         return [record.to_text() for record in records]
+
+
+def _keep(among: dict[str, _Kept], host: str, what: _Kept) -> None:
+    """Keep something of a host, and let go the oldest beyond the bound."""
+    among.pop(host, None)
+    among[host] = what
+    if len(among) > _ENDED_KEPT:
+        del among[next(iter(among))]
 
 
 def _mx(record: object) -> MX:

@@ -1,11 +1,14 @@
 """Which way a destination's mail goes: to its mail exchanges, or to the upstream host a route names."""
 
+import hashlib
 import ipaddress
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from engine.config import Route
 from engine.events import ENGINE
@@ -14,6 +17,9 @@ from engine.queue.steering import Override
 from engine.tls.demand import TlsDemand
 from engine.tls.policy import TlsPolicy
 
+LONGEST_SITE = 255  # characters; of longer lists of hosts a digest stands for the name
+_APART = " with "  # between the hosts of a site and what its mail demands of them
+_HOSTS_ASKED = 3  # what they demand of TLS, before it is said that nobody knows
 MAX_ADDRESSES = 10  # tried for one host; a host may have a hundred
 
 
@@ -35,13 +41,17 @@ class Target(Struct, frozen=True, kw_only=True):
 class Way(Struct, frozen=True, kw_only=True):
     """The hosts to try for a destination, best first, and the route or the operator's override that named them.
 
-    With an override the route that it stands in for is given, too: what that asks of TLS still holds.
+    With an override the route that it stands in for is given, too: what that asks of TLS still holds. `hosts` are all
+    it has, by preference, those too that an operator marked bad. `site` names them: what may go over the same
+    connections has the same.
     """
 
     destination: str
     exchanges: tuple[Exchange, ...]
     route: Route | None = None
     override: Override | None = None
+    hosts: tuple[str, ...] = ()
+    site: str = ""
 
 
 class Overrides(Protocol):
@@ -81,23 +91,48 @@ class Router:
         route = self.route(destination)
         override = await self._overrides.override(destination) if self._overrides is not None else None
         if override is not None:
-            upstream = self._upstream(override.host)
-            return Way(destination=destination, exchanges=(upstream,), route=route, override=override)
-        if route is None:
-            exchanges = await self._mx.exchanges(destination)
-            return Way(destination=destination, exchanges=tuple(exchanges))
-        return Way(destination=destination, exchanges=(self._upstream(route.host),), route=route)
+            site = _site(f"{override.host}:{override.port or self._port}", "by override")
+            return self._upstream(destination, override.host, site, route, override)
+        if route is not None:
+            # A login is the route's own: what goes over its connections goes under its name.
+            site = _site(f"{route.host}:{route.port}", f"by route as {route.username or 'anybody'}")
+            return self._upstream(destination, route.host, site, route, None)
+        candidates = await self._mx.candidates(destination)
+        hosts = tuple(one.host for one in sorted(candidates, key=lambda one: (one.preference, one.host)))
+        site = _site(*sorted(hosts))
+        exchanges = self._mx.allowed(destination, candidates, site)
+        return Way(destination=destination, exchanges=tuple(exchanges), hosts=hosts, site=site)
+
+    def _upstream(self, destination: str, host: str, site: str, route: Route | None, override: Override | None) -> Way:
+        mark = self._mx.mark(host)
+        if mark is not None and mark.by != ENGINE:
+            why = f"{host} is marked bad by {mark.by} ({mark.reason})"
+            raise AllMarkedBad(why, until=mark.until, hosts=(host,), site=site)
+        upstream = Exchange(host=host, preference=0, mark=mark)
+        return Way(
+            destination=destination, exchanges=(upstream,), route=route, override=override, hosts=(host,), site=site
+        )
+
+    async def apart(self, way: Way) -> Way:
+        """The same way, its site named for what its mail demands besides: who demands more has connections of its own.
+
+        So a policy that only one of many domains has keeps no other's mail from going. Raises QueueError.
+        """
+        demanded = await self._demanded(way)
+        return replace(way, site=f"{way.site}{_APART}{demanded}") if demanded else way
+
+    async def _demanded(self, way: Way) -> str:
+        if self.tls.by_settings(way.destination, way.route).level == "none":
+            return "no TLS"
+        for host in way.hosts[:_HOSTS_ASKED]:
+            with suppress(MXError):  # said when this host is tried
+                demand = await self.demand(way, host)
+                return demand.kind if demand.is_must else ""
+        return f"what {way.destination} demands"
 
     def route(self, destination: str) -> Route | None:
         """The route that the settings have for a destination."""
         return self._routes.get(destination) or self._routes.get("*")
-
-    def _upstream(self, host: str) -> Exchange:
-        mark = self._mx.mark(host)
-        if mark is not None and mark.by != ENGINE:
-            why = f"{host} is marked bad by {mark.by} ({mark.reason})"
-            raise AllMarkedBad(why, until=mark.until, hosts=(host,))
-        return Exchange(host=host, preference=0, mark=mark)
 
     async def targets(self, way: Way, exchange: Exchange) -> AsyncIterator[Target]:
         """Give the addresses of one host, in the order to try.
@@ -137,10 +172,11 @@ class Router:
         try:
             return await self.addresses(host)
         except MXError as error:
-            if way.override is None or error.outcome.kind == "transient":
+            if (way.override is None and way.route is None) or error.outcome.kind == "transient":
                 raise
-            # An operator's slip must not return mail: that is for the domain's own DNS alone to say.
-            raise LookupFailed(f"the mail is overridden to {host}: {error.outcome.text}") from error
+            # A slip of ours must not return mail: that is for the domain's own DNS alone to say.
+            how = "routed" if way.override is None else "overridden"
+            raise LookupFailed(f"the mail is {how} to {host}: {error.outcome.text}") from error
 
     async def addresses(self, host: str) -> list[str]:
         """The addresses of a host, or itself where it is one. Raises MXError."""
@@ -148,6 +184,18 @@ class Router:
             return [str(ipaddress.ip_address(host))]
         except ValueError:
             return await self._mx.addresses(host)
+
+
+def has_hosts_of(site: str, other: str) -> bool:
+    """Whether two names of sites are those of the same hosts, whatever their mail demands of them."""
+    return site.partition(_APART)[0] == other.partition(_APART)[0]
+
+
+def _site(*parts: str) -> str:
+    name = " ".join(parts)
+    if len(name) <= LONGEST_SITE:
+        return name
+    return f"{name[:100]}... {hashlib.sha256(name.encode('utf-8', 'replace')).hexdigest()}"
 
 
 def read_passwords(routes: Sequence[Route]) -> dict[str, str]:

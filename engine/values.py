@@ -64,6 +64,11 @@ def count(value: object) -> int:
     return _whole(value, 1, 10**9)
 
 
+def few(value: object) -> int:
+    """A whole number from 1 to 100."""
+    return _whole(value, 1, 100)
+
+
 def port(value: object) -> int:
     """A port one can connect to."""
     return _whole(value, 1, 65_535)
@@ -80,6 +85,13 @@ def duration(value: object) -> float:
     if not 0 < seconds <= _TEN_YEARS:
         raise ValueError(f"{_shown(value)} is out of range; allowed is more than 0s and at most ten years")
     return seconds
+
+
+def duration_or_none(value: object) -> float:
+    """A duration, or 0 for none."""
+    if value in (0, "0", "0s") and not isinstance(value, bool):
+        return 0.0
+    return duration(value)
 
 
 def size(value: object) -> int:
@@ -124,6 +136,16 @@ def route_domain(value: object) -> str:
     return "*" if value == "*" else host(value)
 
 
+def limited(value: object) -> str:
+    """What a limit is for: a domain, or "*." and a domain for all hosts whose names end so."""
+    name = text(value)
+    if name.startswith("*."):
+        return f"*.{host(name.removeprefix('*.'))}"
+    if "*" in name:
+        raise ValueError(f"{_shown(value)} names nothing; write a domain, or *.example.com for hosts that end so")
+    return host(value)
+
+
 def destinations(value: object) -> str:
     """A domain, or "*." and a domain for all the domains below it."""
     name = text(value)
@@ -132,10 +154,8 @@ def destinations(value: object) -> str:
 
 def duration_or_never(value: object) -> float:
     """Seconds as `duration` reads them; 0 for "never" and for no time at all."""
-    if value in ("never", "0s", "0") or (value == 0 and not isinstance(value, bool)):
-        return 0.0
     try:
-        return duration(value)
+        return 0.0 if value == "never" else duration_or_none(value)
     except ValueError as error:
         raise ValueError(f'{error}; or "never"') from error
 

@@ -149,6 +149,8 @@ def relayer(one: Relayer) -> views.RelayerView:
         stalling=one.stalling,
         ended=one.ended,
         result=clean(one.result),
+        site=clean(one.site_host),
+        domains=tuple(map(clean, one.domains)),
     )
 
 
@@ -174,6 +176,7 @@ def host(mark: Mark, held: HeldBack | None) -> views.HostView:
         destinations=tuple(map(clean, held.destinations)) if held else (),
         alternates=tuple(map(clean, held.alternates)) if held else (),
         next_due=held.next_due if held else None,
+        times=mark.times,
     )
 
 

@@ -92,6 +92,8 @@ class RelayerView(View, frozen=True, kw_only=True):
 
     `phase`: connecting, greeting, hello, TLS, AUTH, MAIL, RCPT, DATA, body, reply, idle, QUIT, ended.
     `tls` is the protocol version ("TLSv1.3") or "". `stalling`: longer in its phase than is usual for it.
+    `destination` is whose mail it carries now, `site` the best host of the site it serves ("" while not known),
+    `domains` those it has carried mail for (100 at the most).
     """
 
     id: int
@@ -108,6 +110,8 @@ class RelayerView(View, frozen=True, kw_only=True):
     stalling: bool = False
     ended: float | None = None
     result: str = ""
+    site: str = ""
+    domains: tuple[str, ...] = ()
 
 
 class TranscriptLine(View, frozen=True, kw_only=True):
@@ -129,6 +133,7 @@ class TranscriptView(View, frozen=True, kw_only=True):
 class HostView(View, frozen=True, kw_only=True):
     """One MX host marked bad. `back_at` is when the mark ends; `by` is "engine" or an operator.
 
+    `times` counts the engine's marks in a row, each of which lasts longer than the one before.
     `waiting` counts the mail that has no other exchange; `alternates` are used for the rest.
     """
 
@@ -142,6 +147,7 @@ class HostView(View, frozen=True, kw_only=True):
     destinations: tuple[str, ...] = ()
     alternates: tuple[str, ...] = ()
     next_due: float | None = None
+    times: int = 1
 
 
 class StandingView(View, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from engine.events import Event
 from engine.queue import rules
-from engine.queue.queue import NO_WISHES, NewMessage, QueueError
+from engine.queue.queue import NO_WISHES, NewMessage, QueueError, unknown_site
 from engine.queue.rows import storable
 from engine.queue.writer import Transaction
 
@@ -91,10 +91,10 @@ def know_destination(tx: Transaction, name: str) -> None:
     of new destinations starves none.
     """
     tx.execute(
-        "INSERT INTO destination (name, turn, touched) VALUES "
-        "(?, coalesce((SELECT 2 * seq - 1 FROM sqlite_sequence WHERE name = 'attempt'), 0), ?) "
+        "INSERT INTO destination (name, site, turn, touched) VALUES "
+        "(?, ?, coalesce((SELECT 2 * seq - 1 FROM sqlite_sequence WHERE name = 'attempt'), 0), ?) "
         "ON CONFLICT (name) DO UPDATE SET touched = excluded.touched",
-        (name, tx.now),
+        (name, unknown_site(name), tx.now),
     )
 
 

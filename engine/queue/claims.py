@@ -41,6 +41,21 @@ def claim(tx: Transaction, destination: str, limit: int, relayer: int, recipient
     return claims
 
 
+def claim_site(tx: Transaction, site: str, limit: int, relayer: int, recipients: int) -> list[Claim]:
+    """Claim up to `limit` messages of a site's destinations, that served longest ago first."""
+    due = tx.execute(
+        "SELECT name FROM destination WHERE site = ? AND ready IS NOT NULL AND ready <= ? "
+        "AND name NOT IN (SELECT destination FROM suspension WHERE until > ?) ORDER BY turn, name LIMIT ?",
+        (storable(site), tx.now, tx.now, limit),
+    ).fetchall()
+    claims: list[Claim] = []
+    for (destination,) in due:
+        if len(claims) >= limit:
+            break
+        claims += claim(tx, destination, limit - len(claims), relayer, recipients)
+    return claims
+
+
 def put_back(tx: Transaction, claims: Sequence[Claim]) -> None:
     """Give claims back untried, and strike their attempts from the record."""
     for one in claims:

@@ -3,12 +3,13 @@
 Counts come from the destinations' own rows, which triggers keep; entries are counted only for how many are due.
 """
 
+import json
 import sqlite3
 import time
 from collections.abc import Collection
 from typing import Any
 
-from engine.queue.queue import DESTINATION_SORTS, RELAY, Destination, QueueError, Suspension, Totals
+from engine.queue.queue import DESTINATION_SORTS, RELAY, Destination, DueSite, QueueError, Suspension, Totals
 from engine.queue.rows import outcome_of
 
 # A count of so many rows is used again for a while: RESTS times as long as it took, so that however big the queue and
@@ -20,7 +21,7 @@ _DUE = "SELECT count(*) FROM entry WHERE destination = d.name AND state = 'waiti
 _OLDEST = "(SELECT arrived FROM message WHERE number = (SELECT min(message) FROM entry WHERE destination = d.name))"
 _COLUMNS = (
     f"d.name, d.waiting, d.held, d.relaying, {_OLDEST}, d.edge, d.blocked_until, d.blocked_why, d.last, d.last_at, "
-    's.since, s.until, s."by", s.reason'
+    'd.site, s.since, s.until, s."by", s.reason'
 )
 _FROM = "FROM destination d LEFT JOIN suspension s ON s.destination = d.name AND s.until > ?"
 
@@ -67,6 +68,25 @@ def due_destinations(connection: sqlite3.Connection, limit: int, without: Collec
             if len(found) == limit:
                 break
     return found
+
+
+def due_sites(connection: sqlite3.Connection, limit: int, without: Collection[str], *, now: float) -> list[DueSite]:
+    """Sites that may be served now, in order of the turns of their destinations; see Queue.due_sites."""
+    closed = {name for (name,) in connection.execute("SELECT destination FROM suspension WHERE until > ?", (now,))}
+    if RELAY in closed or limit <= 0:
+        return []
+    found: dict[str, str] = {}
+    rows = connection.execute(
+        "SELECT name, site FROM destination INDEXED BY destination_turn WHERE ready IS NOT NULL AND ready <= ? "
+        "AND site NOT IN (SELECT value FROM json_each(?)) ORDER BY turn, name",
+        (now, json.dumps(sorted(without))),
+    )
+    for name, site in rows:
+        if name not in closed and site not in found:
+            found[site] = name
+            if len(found) == limit:
+                break
+    return [DueSite(site=site, destination=name) for site, name in found.items()]
 
 
 def next_due(connection: sqlite3.Connection, *, now: float) -> float | None:
@@ -159,7 +179,7 @@ def suspensions(connection: sqlite3.Connection, now: float) -> tuple[Suspension,
 
 
 def _destination(connection: sqlite3.Connection, row: tuple[Any, ...], counts: DueCounts, now: float) -> Destination:
-    name, waiting, held, relaying, oldest, edge, blocked_until, blocked_why, last, last_at, *suspended = row
+    name, waiting, held, relaying, oldest, edge, blocked_until, blocked_why, last, last_at, site, *suspended = row
     hosts = connection.execute("SELECT host FROM exchange WHERE destination = ? ORDER BY preference", (name,))
     since, until, by, reason = suspended
     due = counts.of(connection, name, now) if edge is not None and edge <= now else 0
@@ -180,4 +200,5 @@ def _destination(connection: sqlite3.Connection, row: tuple[Any, ...], counts: D
         if since is None
         else Suspension(destination=name, since=since, until=until, by=by, reason=reason),
         exchanges=tuple(host for (host,) in hosts),
+        site=site,
     )

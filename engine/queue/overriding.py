@@ -4,6 +4,7 @@ import sqlite3
 
 from engine.duration import format_duration
 from engine.events import ENGINE, Event
+from engine.queue.queue import unknown_site
 from engine.queue.rows import storable
 from engine.queue.standing import unblock
 from engine.queue.steering import Override
@@ -21,7 +22,7 @@ def set_override(tx: Transaction, override: Override) -> None:
         f"INSERT OR REPLACE INTO override ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)",
         (name, host, override.port, override.since, override.until, by, reason),
     )
-    unblock(tx, [name])
+    _goes_anew(tx, name)
     why = f" ({reason})" if reason else ""
     text = clean(f"goes to {where_to(override)} for {format_duration(override.until - tx.now)}{why}")
     tx.record(Event(at=tx.now, kind="overridden", by=by, destination=name, host=host, text=text))
@@ -65,8 +66,14 @@ def where_to(override: Override) -> str:
 
 def _end(tx: Transaction, override: Override, by: str, text: str) -> None:
     tx.execute("DELETE FROM override WHERE destination = ?", (override.destination,))
-    unblock(tx, [override.destination])
+    _goes_anew(tx, override.destination)
     tx.record(Event(at=tx.now, kind="ended", by=by, destination=override.destination, host=override.host, text=text))
+
+
+def _goes_anew(tx: Transaction, destination: str) -> None:
+    """Nothing that was known of the way to a destination counts any more."""
+    unblock(tx, [destination])
+    tx.execute("UPDATE destination SET site = ? WHERE name = ?", (unknown_site(destination), destination))
 
 
 def _override(row: tuple[object, ...]) -> Override:

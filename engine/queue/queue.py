@@ -21,6 +21,12 @@ State = Literal["waiting", "relaying", "held"]
 Ret = Literal["", "FULL", "HDRS"]
 Order = Literal["hold", "bounce", "drop"]
 
+
+def unknown_site(destination: str) -> str:
+    """The site of a destination whose exchanges are not known yet: its own, in a form that no host's name has."""
+    return f"@{destination}"
+
+
 RELAY = "*"  # the destination that stands for the whole relay, in suspensions
 
 
@@ -282,7 +288,7 @@ class Destination(Struct, frozen=True, kw_only=True):
     """One destination's counts and how it fares. `next_due` is None when nothing waits.
 
     `blocked_until`: no connection is opened before, because none could be had (`blocked_why`).
-    `exchanges` are the hosts its last MX answer named, best first.
+    `exchanges` are the hosts its last MX answer named, best first; `site` names what it shares connections with.
     """
 
     name: str
@@ -298,6 +304,14 @@ class Destination(Struct, frozen=True, kw_only=True):
     last_at: float | None = None
     suspended: Suspension | None = None
     exchanges: tuple[str, ...] = ()
+    site: str = ""
+
+
+class DueSite(Struct, frozen=True, kw_only=True):
+    """A site for which something is due, and the one of its destinations whose turn it is."""
+
+    site: str
+    destination: str
 
 
 class Totals(Struct, frozen=True, kw_only=True):
@@ -312,7 +326,10 @@ class Totals(Struct, frozen=True, kw_only=True):
 
 
 class Mark(Struct, frozen=True, kw_only=True):
-    """An MX host that is left out until `until`. `by` is "engine" or the operator who marked it."""
+    """An MX host that is left out until `until`. `by` is "engine" or the operator who marked it.
+
+    `times` counts the engine's marks in a row, without a delivery between them.
+    """
 
     host: str
     since: float
@@ -320,6 +337,7 @@ class Mark(Struct, frozen=True, kw_only=True):
     by: str
     reason: str
     last: Outcome | None = None
+    times: int = 1
 
 
 class KeptPolicy(Struct, frozen=True, kw_only=True):
@@ -390,6 +408,14 @@ class Queue(Steering):
         """
 
     @abstractmethod
+    async def due_sites(self, limit: int, without: Collection[str] = ()) -> list[DueSite]:
+        """Up to `limit` sites, but those in `without`, of which some destination has something due that may be sent.
+
+        A site is where destinations share connections; one whose exchanges are not known yet is its own (see
+        `unknown_site`). In the order of `due_destinations`, each site once.
+        """
+
+    @abstractmethod
     async def next_due(self) -> float | None:
         """When something next becomes due, expires, ends (a suspension, a block) or is carried out (a bounce or drop).
 
@@ -403,6 +429,10 @@ class Queue(Steering):
         At most `recipients` entries of one message go into one claim. Counts as the destination's turn. Gives []
         when nothing is due or the destination may not be served now.
         """
+
+    @abstractmethod
+    async def claim_site(self, site: str, limit: int, relayer: int, recipients: int = 50) -> list[Claim]:
+        """As `claim`, from all destinations of a site that may be served now, the one served longest ago first."""
 
     @abstractmethod
     async def content(self, message: int) -> bytes:
@@ -427,12 +457,20 @@ class Queue(Steering):
         """Hold the entries of a message that cannot be read, saying why, so that all others go on."""
 
     @abstractmethod
-    async def note_destination(self, destination: str, exchanges: Sequence[str]) -> None:
-        """Remember which hosts the last MX answer named, best first."""
+    async def note_destination(self, destination: str, exchanges: Sequence[str], site: str | None = None) -> None:
+        """Remember which hosts the last MX answer named, best first, and the site they make (None: as before)."""
 
     @abstractmethod
     async def block(self, destination: str, until: float, why: str) -> None:
         """Open no connection to a destination before `until`, since none could be had."""
+
+    @abstractmethod
+    async def block_site(self, site: str, until: float, why: str) -> None:
+        """As `block`, for all destinations of a site for which something waits."""
+
+    @abstractmethod
+    async def unblock_site(self, site: str) -> None:
+        """Connections to all destinations of a site may be opened again at once."""
 
     @abstractmethod
     async def unblock(self, destinations: Sequence[str]) -> None:

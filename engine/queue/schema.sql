@@ -23,6 +23,7 @@ CREATE TABLE body (
 
 CREATE TABLE destination (
     name          TEXT    NOT NULL PRIMARY KEY,
+    site          TEXT    NOT NULL,                 -- those of one site share connections; '@' || name: not known yet
     waiting       INTEGER NOT NULL DEFAULT 0,       -- these counts and the edge are kept by the triggers below
     held          INTEGER NOT NULL DEFAULT 0,
     relaying      INTEGER NOT NULL DEFAULT 0,
@@ -36,8 +37,9 @@ CREATE TABLE destination (
     ready         REAL    GENERATED ALWAYS AS (max(edge, blocked_until)) VIRTUAL
 ) STRICT, WITHOUT ROWID;
 
-CREATE INDEX destination_turn  ON destination (turn, name, ready) WHERE ready IS NOT NULL;
-CREATE INDEX destination_ready ON destination (ready)             WHERE ready IS NOT NULL;
+CREATE INDEX destination_turn  ON destination (turn, name, ready, site) WHERE ready IS NOT NULL;
+CREATE INDEX destination_site  ON destination (site, turn, name, ready) WHERE ready IS NOT NULL;
+CREATE INDEX destination_ready ON destination (ready)                   WHERE ready IS NOT NULL;
 
 CREATE TABLE entry (
     message      INTEGER NOT NULL REFERENCES message ON DELETE CASCADE,
@@ -185,7 +187,8 @@ CREATE TABLE mark (
     until       REAL    NOT NULL,
     "by"        TEXT    NOT NULL,
     reason      TEXT    NOT NULL,
-    last        TEXT                                -- Outcome as JSON
+    last        TEXT,                               -- Outcome as JSON
+    times       INTEGER NOT NULL DEFAULT 1          -- marks in a row without a delivery between
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE sts_policy (

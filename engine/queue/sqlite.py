@@ -27,6 +27,7 @@ from engine.queue.queue import (
     Changed,
     Claim,
     Destination,
+    DueSite,
     HeldBack,
     KeptPolicy,
     Late,
@@ -135,12 +136,19 @@ class SqliteQueue(Queue):
         now, left_out = self._clock.now(), tuple(without)
         return await self._readers.ask(lambda c: destinations.due_destinations(c, limit, left_out, now=now))
 
+    async def due_sites(self, limit: int, without: Collection[str] = ()) -> list[DueSite]:
+        now, left_out = self._clock.now(), tuple(without)
+        return await self._readers.ask(lambda c: destinations.due_sites(c, limit, left_out, now=now))
+
     async def next_due(self) -> float | None:
         now = self._clock.now()
         return await self._readers.ask(lambda c: destinations.next_due(c, now=now))
 
     async def claim(self, destination: str, limit: int, relayer: int, recipients: int = 50) -> list[Claim]:
         return await self._writer.do(lambda tx: claiming.claim(tx, destination, limit, relayer, recipients))
+
+    async def claim_site(self, site: str, limit: int, relayer: int, recipients: int = 50) -> list[Claim]:
+        return await self._writer.do(lambda tx: claiming.claim_site(tx, site, limit, relayer, recipients))
 
     async def content(self, message: int) -> bytes:
         return await self._readers.ask(lambda c: listing.content(c, message))
@@ -156,11 +164,17 @@ class SqliteQueue(Queue):
     async def set_aside(self, claim: Claim, why: str) -> None:
         await self._writer.do(lambda tx: claiming.set_aside(tx, claim, why))
 
-    async def note_destination(self, destination: str, exchanges: Sequence[str]) -> None:
-        await self._writer.do(lambda tx: standing.note_destination(tx, destination, exchanges))
+    async def note_destination(self, destination: str, exchanges: Sequence[str], site: str | None = None) -> None:
+        await self._writer.do(lambda tx: standing.note_destination(tx, destination, exchanges, site))
 
     async def block(self, destination: str, until: float, why: str) -> None:
         await self._writer.do(lambda tx: standing.block(tx, destination, until, why))
+
+    async def block_site(self, site: str, until: float, why: str) -> None:
+        await self._writer.do(lambda tx: standing.block_site(tx, site, until, why))
+
+    async def unblock_site(self, site: str) -> None:
+        await self._writer.do(lambda tx: standing.unblock_site(tx, site))
 
     async def unblock(self, destinations: Sequence[str]) -> None:
         await self._writer.do(lambda tx: standing.unblock(tx, destinations))

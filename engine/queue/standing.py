@@ -47,11 +47,16 @@ def end_suspensions(tx: Transaction) -> None:
         tx.record(Event(at=tx.now, kind="resumed", by=ENGINE, destination=name, text="its time was over"))
 
 
-def note_destination(tx: Transaction, destination: str, exchanges: Sequence[str]) -> None:
-    """Remember the hosts of a destination, best first. Nothing is written when they are known."""
+def note_destination(tx: Transaction, destination: str, exchanges: Sequence[str], site: str | None) -> None:
+    """Remember the hosts of a destination, best first, and its site. Nothing is written when they are known."""
     name = storable(destination).lower()
     hosts = [storable(host).lower() for host in dict.fromkeys(exchanges)]
     known = tx.execute("SELECT host FROM exchange WHERE destination = ? ORDER BY preference", (name,)).fetchall()
+    if site is not None:
+        where = (storable(site), name)
+        if tx.execute("SELECT site FROM destination WHERE name = ?", (name,)).fetchone() != where[:1]:
+            know_destination(tx, name)
+            tx.execute("UPDATE destination SET site = ? WHERE name = ?", where)
     if hosts == [host for (host,) in known]:
         return
     know_destination(tx, name)
@@ -67,6 +72,23 @@ def block(tx: Transaction, destination: str, until: float, why: str) -> None:
     name = storable(destination).lower()
     know_destination(tx, name)
     tx.execute("UPDATE destination SET blocked_until = ?, blocked_why = ? WHERE name = ?", (until, storable(why), name))
+
+
+def block_site(tx: Transaction, site: str, until: float, why: str) -> None:
+    """Open no connection before `until` to the destinations of a site for which something waits."""
+    tx.execute(
+        "UPDATE destination SET blocked_until = ?, blocked_why = ? WHERE site = ? AND ready IS NOT NULL",
+        (until, storable(why), storable(site)),
+    )
+
+
+def unblock_site(tx: Transaction, site: str) -> None:
+    """Connections to all destinations of a site may be opened again."""
+    tx.execute(
+        "UPDATE destination SET blocked_until = 0, blocked_why = '' "
+        "WHERE site = ? AND ready IS NOT NULL AND blocked_until > 0",
+        (storable(site),),
+    )
 
 
 def unblock(tx: Transaction, destinations: Sequence[str]) -> None:
@@ -88,8 +110,8 @@ def save_mark(tx: Transaction, mark: Mark) -> None:
     if before is not None and mark.until < before[0]:
         _unblock_because_of(tx, host, mark.until)
     tx.execute(
-        'INSERT OR REPLACE INTO mark (host, since, until, "by", reason, last) VALUES (?, ?, ?, ?, ?, ?)',
-        (host, mark.since, mark.until, by, reason, outcome_json(mark.last)),
+        'INSERT OR REPLACE INTO mark (host, since, until, "by", reason, last, times) VALUES (?, ?, ?, ?, ?, ?, ?)',
+        (host, mark.since, mark.until, by, reason, outcome_json(mark.last), mark.times),
     )
     tx.record(Event(at=tx.now, kind="marked bad", by=by, host=host, outcome=mark.last, text=reason))
 
@@ -126,10 +148,10 @@ def forget_idle(tx: Transaction) -> bool:
 
 def marks(connection: sqlite3.Connection) -> tuple[Mark, ...]:
     """All marks kept, those too that ended not long ago."""
-    rows = connection.execute('SELECT host, since, until, "by", reason, last FROM mark ORDER BY host')
+    rows = connection.execute('SELECT host, since, until, "by", reason, last, times FROM mark ORDER BY host')
     return tuple(
-        Mark(host=host, since=since, until=until, by=by, reason=reason, last=outcome_of(last))
-        for host, since, until, by, reason, last in rows
+        Mark(host=host, since=since, until=until, by=by, reason=reason, last=outcome_of(last), times=times)
+        for host, since, until, by, reason, last, times in rows
     )
 
 

@@ -1,4 +1,4 @@
-"""A managed relayer: opens a way to one destination and carries its messages there, one after the other.
+"""A managed relayer: opens a way to one site and carries messages there, one after the other.
 
 It reports to the attempt manager as it goes, and to its manager when it is established and when it has ended. What it
 still answers for when it is stopped is put back untried.
@@ -6,97 +6,45 @@ still answers for when it is stopped is put back untried.
 
 import asyncio
 import logging
-from typing import Protocol
 
 from msgspec.structs import replace
 
-from engine.attempt import AttemptManager
-from engine.clock import Clock
-from engine.config import Timeouts
-from engine.mx import AllMarkedBad, MXCalculator, MXError
+from engine.mx import MOST_EXCHANGES, AllMarkedBad, Exchange, MXError
 from engine.outcome import Outcome
-from engine.queue.queue import Claim, Queue, QueueBroken, QueueError
-from engine.relayer.dialler import Dialler
+from engine.queue.queue import Claim, QueueBroken, QueueError
+from engine.relayer.manager import Manager, Parts
 from engine.relayer.session import Form, Mail, Phase, Session, SessionError, TlsBroken
-from engine.relayer.stumbles import Stumbles
 from engine.relayer.transcript import Transcript
-from engine.routes import Router, Target, Way
+from engine.relayer.trying import Trying
+from engine.routes import Target, Way, has_hosts_of
 from engine.tls.demand import TlsDemand
 
 log = logging.getLogger(__name__)
 
-_STALLS_AFTER = 20.0  # seconds in one phase; an exchange that is well answers in a few
+_STALLS_AFTER = 20.0  # seconds in one phase, at the latest; an exchange that is well answers in a few
+_DOMAINS_SHOWN = 100
 _LAST_SECONDS = 10.0  # for writing down what a relayer leaves behind
-
-
-class Manager(Protocol):
-    """What a relayer asks of the smart host that manages it."""
-
-    async def more(self, relayer: "ManagedRelayer") -> list[Claim]:
-        """Further messages for a relayer that has carried all it had; [] ends it."""
-        ...
-
-    def established(self) -> None:
-        """A relayer's exchange has answered."""
-        ...
-
-    def delivered(self, relayer: "ManagedRelayer") -> None:
-        """The relayer's exchange has taken a message."""
-        ...
-
-    async def unreachable(
-        self, relayer: "ManagedRelayer", outcome: Outcome, *, until: float | None = None, pause: bool = False
-    ) -> None:
-        """No session could be had for the relayer's destination, or it broke: leave it alone for a while.
-
-        `until`: not before then, where that is known; `pause`: only briefly, since it did take mail.
-        """
-        ...
-
-    def stranded(self, claims: list[Claim]) -> None:
-        """These could neither be settled nor put back, because the store would not."""
-        ...
-
-
-class Parts:
-    """What every relayer of a smart host works with."""
-
-    def __init__(
-        self,
-        *,
-        queue: Queue,
-        mx: MXCalculator,
-        router: Router,
-        attempts: AttemptManager,
-        dialler: Dialler,
-        clock: Clock,
-        hostname: str,
-        timeouts: Timeouts,
-    ) -> None:
-        self.queue = queue
-        self.mx = mx
-        self.router = router
-        self.attempts = attempts
-        self.dialler = dialler
-        self.clock = clock
-        self.hostname = hostname
-        self.timeouts = timeouts
-        self.stumbles = Stumbles(clock)
 
 
 class ManagedRelayer:
     """One connection's life, readable from outside while it runs: where it is, since when, and what was said.
 
-    `done` of `taken` messages are settled; `answers_for` are those that are not. `result` tells in a few words how it
-    ended. Times are the clock's seconds.
+    `done` of `taken` messages are settled; `answers_for` are those that are not, by message and destination.
+    `destination` is whose mail it carries at the moment, `domains` those it has carried any for so far (the first
+    hundred), `site` the name of what they share. `result` tells in a few words how it ended. Times are the clock's.
     """
 
     def __init__(
-        self, id: int, destination: str, claims: list[Claim], parts: Parts, manager: Manager, form: Form = "ESMTP"
+        self, id: int, site: str, claims: list[Claim], parts: Parts, manager: Manager, form: Form = "ESMTP"
     ) -> None:
         self.id = id
-        self.destination = destination
-        self.answers_for: dict[int, Claim] = {claim.message: claim for claim in claims}
+        self.site = site
+        self.site_host = ""  # the best host of the site
+        self.destination = claims[0].destination
+        self.answers_for: dict[tuple[int, str], Claim] = {}
+        self.domains: list[str] = []
+        self.is_admitted = False
+        self.is_idle = False
         self.host = ""
         self.address = ""
         self.port = 0
@@ -105,7 +53,7 @@ class ManagedRelayer:
         self.phase_since = self.started
         self.ended: float | None = None
         self.result = ""
-        self.taken = len(claims)
+        self.taken = 0
         self.done = 0
         self.tls = ""
         self.is_established = False
@@ -113,24 +61,68 @@ class ManagedRelayer:
         self._parts = parts
         self._manager = manager
         self._form = form
-        self._leaving = False
+        self._leaving = ""  # why, once it is to
         self._closed_by = ""
         self._is_ending = False
+        self._called = asyncio.Event()
+        self._attempt_since: float | None = self.started
+        self._ways: set[str] = set()  # destinations that this session is right for
+        self._has_slept_in = False  # the peer had closed the idle connection
+        self._was_idle = False  # before the message that is being sent
+        self._unsaid: tuple[Claim, list[Outcome]] | None = None  # what another host may still better
         self._session: Session | None = None
+        self._demand = TlsDemand(level="none")  # that the session was opened under
         self._sending: Claim | None = None
         self._outcomes: list[Outcome] | None = None  # of what is being sent, until they are recorded
         self._last: Outcome | None = None
-        self._has_delivered = False
+        self.has_delivered = False
         self._fault: Outcome | None = None
+        self._take(claims)
 
     @property
     def stalling(self) -> bool:
-        """Whether it has been in its phase for longer than is usual."""
-        return self.ended is None and self._parts.clock.now() - self.phase_since > _STALLS_AFTER
+        """Whether it has been in its phase, or at its attempt, for longer than is usual; see `_usual`.
 
-    def leave(self) -> None:
+        What waits for us, as an idle connection does, does not stall.
+        """
+        if self.ended is not None:
+            return False
+        now = self._parts.clock.now()
+        if self._attempt_since is not None and now - self._attempt_since > self._parts.timeouts.attempt / 2:
+            return True
+        return now - self.phase_since > self._usual()
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether it takes no more messages."""
+        return bool(self._leaving)
+
+    @property
+    def is_called(self) -> bool:
+        """Whether there is mail for it that it has not asked for yet."""
+        return self._called.is_set()
+
+    def reconsider(self, destination: str) -> None:
+        """What was known of the way to a destination counts no more: it is sought anew before its next message."""
+        self._ways.discard(destination)
+        if not self.is_established and destination == self.destination:
+            self.leave("its mail goes another way now")
+
+    def leave(self, why: str = "left") -> None:
         """End after the message that is being sent."""
-        self._leaving = True
+        self._leaving = self._leaving or why
+        self._called.set()
+
+    async def keep(self, count: int) -> None:
+        """Give back untried all messages but the first `count`. Raises QueueError."""
+        beyond = list(self.answers_for.values())[count:]
+        if beyond:
+            await self._give_back(beyond, "a limit of its site allows fewer")
+
+    def call(self) -> None:
+        """Have an idle relayer ask for more messages."""
+        self.is_idle = False
+        self._called.set()
 
     def close(self, by: str) -> bool:
         """Note who closes this connection; whoever asks cancels `run` then. False: it is ending already.
@@ -172,91 +164,180 @@ class ManagedRelayer:
     # -- the way there --------------------------------------------------------------------------------------------
 
     async def _relay(self) -> None:
+        while not self._leaving and (way := await self._find_way()) is not None:
+            if not self.is_admitted and (refusal := await self._manager.admit(self, way)):
+                self.result = refusal
+                await self._put_back(refusal)
+                return
+            self.is_admitted = True
+            await self._go(way)
+
+    async def _find_way(self) -> Way | None:
+        """The way of the first destination that has one; what has none, or another than this site, is dealt with."""
+        while self.answers_for:
+            self.destination = next(iter(self.answers_for.values())).destination
+            way = await self._way_to(self.destination)
+            if way is not None and (not self.is_admitted or await self._leads_here(way)):
+                return way
+            if not self.answers_for:
+                self._take(await self._manager.more(self))
+        return None
+
+    async def _go(self, way: Way) -> None:
+        """Carry what may go over sessions opened for this way; what is left then needs one of its own."""
+        self._ways = {way.destination}
+        trying = Trying(
+            self._parts.router,
+            way,
+            max_addresses=self._parts.max_addresses,
+            max_sessions=self._parts.max_sessions,
+            put_off=lambda host: self._manager.is_on_trial(self, host),
+            remark=lambda text: self.transcript.add("=", text),
+        )
         try:
-            way = await self._parts.router.way(self.destination)
-        except AllMarkedBad as error:
-            await self._parts.queue.note_destination(self.destination, sorted(error.hosts))
-            self.result = error.outcome.text
-            await self._put_back(error.outcome.text)
-            await self._manager.unreachable(self, error.outcome, until=error.until)
-            return
-        except MXError as error:
-            await self._no_way(error.outcome)
-            return
-        # By preference, not in the order to try: that is drawn anew each time and would be written anew each time.
-        known = sorted(way.exchanges, key=lambda exchange: (exchange.preference, exchange.host))
-        await self._parts.queue.note_destination(self.destination, [exchange.host for exchange in known])
-        session = await self._open(way)
-        if session is None:
-            return
-        try:
-            await self._carry(session)
-            await session.quit()
+            while (session := await self._open(trying)) is not None:
+                try:
+                    if not await self._carry(session, trying):
+                        await session.quit()
+                        return
+                finally:
+                    session.close()
         finally:
-            session.close()
+            await trying.close()
 
-    async def _no_way(self, outcome: Outcome) -> None:
-        """DNS has no way: for good (and then for all the mail that comes after) or for now."""
-        self.transcript.add("=", outcome.line)
-        self.result = outcome.text
-        if outcome.kind == "transient":
-            await self._no_connection(outcome)
-            return
-        while claims := list(self.answers_for.values()):
-            for claim in claims:
-                await self._report(claim, [outcome] * len(claim.entries))
-            self._take(await self._manager.more(self))
-
-    async def _open(self, way: Way) -> Session | None:
-        """Try to get a session, for as long as one attempt may take. None: it has been reported that there is none."""
+    async def _way_to(self, destination: str) -> Way | None:
+        """Find the way to a destination and note it; None when there is none, and its messages are dealt with."""
         bound = self._parts.timeouts.attempt
         try:
             async with asyncio.timeout(bound):
-                found = await self._try_all(way)
+                way = await self._parts.router.apart(await self._parts.router.way(destination))
+        except AllMarkedBad as error:
+            await self._left_out(destination, error)
+            return None
+        except MXError as error:
+            await self._no_way(destination, error.outcome)
+            return None
+        except TimeoutError:
+            text = f"no way was found within {bound:.0f} s"
+            await self._no_way(destination, Outcome.transient(text, enhanced="4.4.3"))
+            return None
+        site = self._manager.site_of(way)
+        if site != self.site:
+            await self._parts.queue.note_destination(destination, way.hosts[:MOST_EXCHANGES], site)
+        return way
+
+    async def _left_out(self, destination: str, error: AllMarkedBad) -> None:
+        """Operators have marked all hosts bad: that is no attempt."""
+        await self._parts.queue.note_destination(destination, sorted(error.hosts))
+        self.result = error.outcome.text
+        if error.site and has_hosts_of(error.site, self.site):
+            await self._manager.unreachable(self, error.outcome, until=error.until)
+        else:
+            await self._manager.lost(destination, error.outcome, until=error.until)
+        await self._put_back(self.result, destination)
+
+    async def _no_way(self, destination: str, outcome: Outcome) -> None:
+        """DNS has no way: for good (and then for all the mail that comes after) or for now."""
+        self.transcript.add("=", outcome.line)
+        self.result = outcome.text
+        for claim in self._claims_of(destination):
+            await self._report(claim, [outcome] * len(claim.entries))
+        if outcome.kind == "transient":
+            await self._manager.lost(destination, outcome)
+
+    async def _leads_here(self, way: Way) -> bool:
+        """Whether a way is one of this relayer's site; its messages are given back where it is not."""
+        if self._manager.site_of(way) == self.site:
+            return True
+        await self._put_back("it has other exchanges now", way.destination)
+        return False
+
+    async def _is_right_for(self, claim: Claim) -> bool:
+        """Whether this session may carry a claim; else it is dealt with, or left for a session of its own.
+
+        It was so by its last MX answer; what the DNS, the routes, the policies and the marks say now is what counts.
+        """
+        destination = claim.destination
+        if (claim.message, destination) not in self.answers_for:
+            return False  # dealt with
+        if destination in self._ways:
+            return True
+        way = await self._way_to(destination)
+        if way is None or not await self._leads_here(way):
+            return False
+        if all(exchange.host != self.host for exchange in way.exchanges):
+            self.leave(f"{self.host} is left out now")
+            return False
+        if not await self._is_safe_enough_for(way):
+            return False
+        self._ways.add(destination)
+        return True
+
+    async def _is_safe_enough_for(self, way: Way) -> bool:
+        """Whether this session meets what a destination's own policies demand of its host."""
+        try:
+            async with asyncio.timeout(self._parts.timeouts.attempt):
+                demand = await self._parts.router.demand(way, self.host)
+        except (MXError, TimeoutError):
+            return False
+        return demand.is_met_by(self._demand)
+
+    async def _open(self, trying: Trying) -> Session | None:
+        """Try to get a session, for as long as one attempt may take. None: it has been reported that there is none."""
+        bound = self._parts.timeouts.attempt
+        self._attempt_since = self._parts.clock.now()
+        try:
+            async with asyncio.timeout(bound):
+                found = await self._try_all(trying)
         except TimeoutError:
             found = Outcome.transient(f"no session within {bound:.0f} s", enhanced="4.4.1", host=self.host)
         if isinstance(found, Session):
             return found
-        if found is not None and found.kind == "permanent":
-            await self._no_way(found)
+        if self._unsaid is not None:
+            await self._say_after_all()
+        elif found is not None and found is trying.nothing:
+            await self._no_way(self.destination, found)
         elif found is not None:
             await self._no_connection(found)
         return None
 
-    async def _try_all(self, way: Way) -> Session | Outcome | None:
-        """Try every exchange, and every address of each, in order, until one gives us a session (RFC 5321 5.1).
+    async def _try_all(self, trying: Trying) -> Session | Outcome | None:
+        """Try address after address until one gives us a session (RFC 5321 5.1).
 
         Gives why there is none: permanent only where DNS says of every exchange that it has no address; None when we
-        are to leave.
+        are to leave. A host is marked bad when every address tried of it had the same to say: not to us.
         """
         last: Outcome | None = None
-        nowhere = True
-        for exchange in way.exchanges:
-            reached = False
+        failing: tuple[Exchange, Outcome] | None = None
+        while not self._leaving and (found := await trying.next()) is not None:
+            exchange, target = found
+            if failing is not None and failing[0] is not exchange:
+                await self._mark_bad(*failing)
             try:
-                async for target in self._parts.router.targets(way, exchange):
-                    nowhere = False
-                    try:
-                        session = await self._open_target(target)
-                    except SessionError as error:
-                        last = error.outcome
-                        reached = reached or not error.unreachable
-                    else:
-                        await self._parts.mx.mark_good(exchange.host)
-                        self._establish()
-                        return session
-                    if self._leaving:
-                        return None
-            except MXError as error:
+                session = await self._open_target(target)
+            except SessionError as error:
                 last = error.outcome
-                nowhere = nowhere and last.kind == "permanent"
-                self.transcript.add("=", f"{exchange.host}: {last.line}")
-                continue
-            if not reached and last is not None:
-                await self._parts.mx.mark_bad(exchange.host, reason=last.text, last=last)
-        outcome = last or Outcome.transient("no exchange has an address", enhanced="4.4.4")
-        # A route whose host has no address is a mistake in the settings, and no verdict on the mail.
-        return outcome if nowhere and way.route is None else _transient(outcome)
+                trying.sessions -= not error.unreachable
+                failing = (exchange, last) if error.is_the_hosts else None
+            else:
+                trying.sessions -= 1
+                await self._parts.mx.mark_good(exchange.host)
+                self._establish()
+                return session
+        if failing is not None:
+            await self._mark_bad(*failing)
+        if self._leaving:
+            return None
+        if last is not None:
+            return _transient(last)
+        return trying.nothing or Outcome.transient("no exchange has an address", enhanced="4.4.4")
+
+    async def _mark_bad(self, exchange: Exchange, outcome: Outcome) -> None:
+        """Remember that a host was of no use; not where it serves our other connections, and we are one too many."""
+        if not self._manager.is_served(self):
+            await self._parts.mx.mark_bad(
+                exchange.host, reason=outcome.line if outcome.code else outcome.text, last=outcome
+            )
 
     async def _open_target(self, target: Target) -> Session:
         """Open a session; where opportunistic TLS breaks, once more without it (RFC 7435 4).
@@ -275,6 +356,7 @@ class ManagedRelayer:
             await session.open(self._parts.dialler)
             self._parts.router.tls.broke(target.host, broken.outcome.text)
         self.tls = session.tls
+        self._demand = session.demand
         return session
 
     def _session_with(self, target: Target) -> Session:
@@ -294,6 +376,11 @@ class ManagedRelayer:
 
     async def _no_connection(self, outcome: Outcome) -> None:
         self.result = outcome.line
+        if self._manager.is_served(self):
+            # One connection too many is no attempt at the messages: the others take them.
+            await self._manager.unreachable(self, outcome)
+            await self._put_back(self.result)
+            return
         claims = list(self.answers_for.values())
         await self._parts.attempts.no_connection(claims, outcome)
         for claim in claims:
@@ -302,28 +389,79 @@ class ManagedRelayer:
 
     # -- the messages ---------------------------------------------------------------------------------------------
 
-    async def _carry(self, session: Session) -> None:
+    async def _carry(self, session: Session, trying: Trying) -> bool:
+        """Send what this session may carry, and wait a moment for more; True: go on with the next host."""
         while self.answers_for:
             for claim in list(self.answers_for.values()):
+                if not self._leaving and await self._is_right_for(claim):
+                    await self._send(session, claim, trying)
+                    if not session.usable:
+                        return await self._hung_up(trying)
                 if self._leaving:
-                    self.result = "left"
-                    return
-                await self._send(session, claim)
-                if not session.usable:
-                    await self._hung_up()
-                    return
-            self._take(await self._manager.more(self))
-        self.result = f"{self.done} sent"
+                    self.result = self._leaving
+                    return False
+            if self.answers_for:
+                return False  # these demand more of a session than this one has
+            self._take(await self._more(session))
+        self.result = f"{self.done} sent" + (f"; {self._leaving}" if self._leaving else "")
+        return False
 
-    async def _hung_up(self) -> None:
-        """The peer ended the session: what is left is not pressed upon it at once, or we would be listed for it."""
-        self.result = self._last.line if self._last else "connection lost"
+    async def _more(self, session: Session) -> list[Claim]:
+        """More messages, at once or within the time that the connection may be idle.
+
+        The peer may close meanwhile: then there is nothing to tell, and the next connection is a new one.
+        """
+        claims = await self._manager.more(self)
+        until = None if claims or self._leaving else self._manager.idle_until(self)
+        if until is None:
+            return claims
+        self._attempt_since = None
+        self._enter("idle")
+        while not self._leaving and session.usable:
+            self._called.clear()
+            self.is_idle = True
+            try:
+                if not await self._parts.clock.wait(self._called, until):
+                    return []
+            finally:
+                self.is_idle = False
+            if not self._leaving and session.usable:
+                claims = await self._manager.more(self)
+                self._called.clear()
+                if claims:
+                    self._was_idle = True
+                    return claims
+        return []
+
+    async def _hung_up(self, trying: Trying) -> bool:
+        """The peer ended the session: what is left is not pressed upon it at once, or we would be listed for it.
+
+        True: another host may be tried for it, since it has only now been seen that this one is of no use.
+        """
+        if self._unsaid is not None:
+            trying.leave(self.host)
+            return True
         outcome = self._last or Outcome.transient("connection lost", host=self.host)
+        if self._has_slept_in:  # it closed while nothing was said: that is no deferral
+            self.result = "the peer closed the idle connection"
+            await self._put_back(self.result)
+            return False
+        self.result = outcome.line
         # Blocked first: what is put back must not be claimed before the block stands.
-        await self._manager.unreachable(self, _transient(outcome), pause=self._has_delivered)
+        await self._manager.unreachable(self, _transient(outcome), pause=self.has_delivered)
+        await self._put_back(self.result)
+        return False
+
+    async def _say_after_all(self) -> None:
+        """No other host was of use: what the first session came to stands."""
+        assert self._unsaid is not None
+        (claim, outcomes), self._unsaid = self._unsaid, None
+        self.result = outcomes[-1].line
+        await self._report(claim, outcomes)
+        await self._manager.unreachable(self, _transient(outcomes[-1]))
         await self._put_back(self.result)
 
-    async def _send(self, session: Session, claim: Claim) -> None:
+    async def _send(self, session: Session, claim: Claim, trying: Trying) -> None:
         try:
             content = await self._parts.queue.content(claim.message)
         except QueueBroken:
@@ -342,17 +480,32 @@ class ManagedRelayer:
             envid=claim.envid,
             wishes=tuple(entry.wishes for entry in claim.entries),
         )
+        self.destination = claim.destination
         self._sending = claim
         self._outcomes = None
+        self._attempt_since = self._parts.clock.now()
+        was_idle, self._was_idle = self._was_idle, False
         self._outcomes = await self._within_bounds(session, mail)
+        self._last = self._outcomes[-1]
+        is_for_session = not session.usable and _is_for_the_session_alone(self._outcomes)
+        if is_for_session and was_idle and self._last.phase == "MAIL":
+            self._sending, self._has_slept_in = None, True
+            return
         if session.stumbled:
             self._parts.stumbles.note(self.host)
-        self._last = self._outcomes[-1]
-        if any(outcome.kind == "delivered" for outcome in self._outcomes) and not self._has_delivered:
-            self._has_delivered = True
-            self._manager.delivered(self)
+        if is_for_session and not self.has_delivered and not self.done and trying.may_go_on(self.host):
+            self._unsaid, self._sending = (claim, self._outcomes), None
+            return
+        self._unsaid = None
+        has_delivered = any(outcome.kind == "delivered" for outcome in self._outcomes)
+        if has_delivered and not self.has_delivered:
+            self.has_delivered = True
+            self._parts.mx.delivered(self.host)
+        # What the peer has taken is recorded before anything else is asked of the store, which may refuse that.
         await self._report(claim, self._outcomes)
         self._sending = None
+        if has_delivered:
+            await self._manager.delivered(self)
 
     async def _within_bounds(self, session: Session, mail: Mail) -> list[Outcome]:
         """Every phase has its time-out; a peer that drips just within each of them has this one."""
@@ -381,11 +534,17 @@ class ManagedRelayer:
         self._settled(claim)
 
     def _settled(self, claim: Claim) -> None:
-        self.answers_for.pop(claim.message, None)
+        self.answers_for.pop((claim.message, claim.destination), None)
         self.done += 1
 
+    def _claims_of(self, destination: str | None) -> list[Claim]:
+        return [claim for claim in self.answers_for.values() if destination in (None, claim.destination)]
+
     def _take(self, claims: list[Claim]) -> None:
-        self.answers_for.update((claim.message, claim) for claim in claims)
+        for claim in claims:
+            self.answers_for[claim.message, claim.destination] = claim
+            if claim.destination not in self.domains and len(self.domains) < _DOMAINS_SHOWN:
+                self.domains.append(claim.destination)
         self.taken += len(claims)
 
     # -- the end --------------------------------------------------------------------------------------------------
@@ -397,9 +556,9 @@ class ManagedRelayer:
             self._session.close()
         try:
             async with asyncio.timeout(_LAST_SECONDS):
+                await self._settle_what_was_sent()
                 if self._fault is not None:
                     await self._manager.unreachable(self, self._fault)
-                await self._settle_what_was_sent()
                 await self._put_back(self.result or "connection lost")
         except (QueueError, TimeoutError) as error:
             log.warning("relayer %d could not give back %d messages: %s", self.id, len(self.answers_for), error)
@@ -422,20 +581,52 @@ class ManagedRelayer:
         if outcomes is None:
             return  # not a byte of it counts yet: it goes back untried
         outcomes = outcomes if len(outcomes) == len(sending.entries) else outcomes * len(sending.entries)
-        self.answers_for.pop(sending.message, None)
+        self.answers_for.pop((sending.message, sending.destination), None)
         await self._parts.attempts.report(sending, outcomes)
         self.done += 1
 
-    async def _put_back(self, why: str) -> None:
-        claims = list(self.answers_for.values())
+    async def _put_back(self, why: str, destination: str | None = None) -> None:
+        """Give back untried what is left, of one destination or of all."""
+        claims = self._claims_of(destination)
         if claims:
-            await self._parts.queue.put_back(claims, why)
-        self.answers_for.clear()
+            await self._give_back(claims, why)
+
+    async def _give_back(self, claims: list[Claim], why: str) -> None:
+        await self._parts.queue.put_back(claims, why)
+        self._manager.returned(self, len(claims))
+        for claim in claims:
+            del self.answers_for[claim.message, claim.destination]
         self.taken -= len(claims)
+
+    def _usual(self) -> float:
+        """Seconds that are usual in this phase: half its time-out, but no more than an operator should wait to see.
+
+        RFC 5321 4.5.3.2 grants minutes where a peer that is well takes seconds. A body takes the time of its blocks.
+        """
+        timeouts = self._parts.timeouts
+        match self.phase:
+            case "body":
+                return timeouts.block / 2
+            case "idle":
+                return float("inf")
+            case "connecting":
+                granted = timeouts.connect
+            case "hello" | "AUTH":
+                granted = timeouts.hello
+            case "ended":
+                return float("inf")
+            case phase:
+                granted = getattr(timeouts, phase.lower(), _STALLS_AFTER)
+        return min(granted / 2, _STALLS_AFTER)
 
     def _enter(self, phase: Phase) -> None:
         self.phase = phase
         self.phase_since = self._parts.clock.now()
+
+
+def _is_for_the_session_alone(outcomes: list[Outcome]) -> bool:
+    """Whether a transaction that ended its session says nothing of the message: it was not taken, nor can it be."""
+    return all(outcome.kind == "transient" and not outcome.may_duplicate for outcome in outcomes)
 
 
 def _transient(outcome: Outcome) -> Outcome:

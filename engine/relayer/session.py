@@ -23,6 +23,7 @@ from engine.relayer.transcript import Transcript
 from engine.relayer.wire import OutOfStep, Reply, Wire, WireError
 from engine.routes import Target
 from engine.tls import chains, contexts, dane
+from engine.tls.demand import TlsDemand
 
 _DIGITS = re.compile(r"[0-9]{1,20}")
 
@@ -56,6 +57,14 @@ class SessionError(Exception):
         super().__init__(outcome.line)
         self.outcome = outcome
         self.unreachable = unreachable
+
+    @property
+    def is_the_hosts(self) -> bool:
+        """Whether the host is of no use to anybody now: no answer, a banner that turns us away, TLS that breaks.
+
+        What comes later, as a login that is refused, may be our fault.
+        """
+        return self.unreachable or self.outcome.phase == "greeting" or self.outcome.enhanced in ("4.7.4", "4.7.5")
 
 
 class TlsBroken(SessionError):
@@ -95,6 +104,11 @@ class Session:
         self.tls = ""
         self.stumbled = False
         self._has_flown = False  # the current transaction's commands have been sent in one flight
+
+    @property
+    def demand(self) -> TlsDemand:
+        """What was demanded of its TLS when it was opened."""
+        return self._target.demand
 
     @property
     def usable(self) -> bool:

@@ -7,6 +7,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from msgspec import Struct
+from msgspec.structs import replace
 
 from engine.tls import chains
 
@@ -40,6 +41,12 @@ class Dane(Struct, frozen=True, kw_only=True):
     records: tuple[Tlsa, ...]
     names: tuple[str, ...]
     and_authorities: bool = False
+
+    @property
+    def proof(self) -> "Dane":
+        """What makes a certificate right, for whomever: without names where none count (RFC 7672 3.1.1)."""
+        is_by_name = any(record.usage == TRUST_ANCHOR for record in self.records)
+        return self if is_by_name else replace(self, names=())
 
 
 def usable(records: Sequence[Tlsa]) -> tuple[Tlsa, ...]:

@@ -1,5 +1,6 @@
 """What is demanded of the connection to one host, and why: the one answer of this room to all others."""
 
+import hashlib
 from pathlib import Path
 
 from msgspec import Struct
@@ -51,7 +52,19 @@ class TlsDemand(Struct, frozen=True, kw_only=True):
         """
         if LEVELS.index(other.level) < LEVELS.index(self.level):
             return False
-        return self.level != "verified" or (self.dane, self.ca_file) == (other.dane, other.ca_file)
+        return self.level != "verified" or self.proof == other.proof
+
+    @property
+    def kind(self) -> str:
+        """The demand's level and proof in a name: demands so named alike are met by the same sessions."""
+        if self.level != "verified":
+            return f"TLS {self.level}"
+        return f"TLS verified {hashlib.sha256(repr(self.proof).encode()).hexdigest()[:16]}"
+
+    @property
+    def proof(self) -> tuple[Dane | None, Path | None]:
+        """What makes a certificate right."""
+        return self.dane and self.dane.proof, self.ca_file
 
     @property
     def line(self) -> str:

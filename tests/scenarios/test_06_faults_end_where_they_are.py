@@ -216,7 +216,7 @@ async def test_a_broken_store_is_told_and_takes_nothing_more(
     async def broken(*_: object, **__: object) -> None:
         raise QueueBroken("disk I/O error")
 
-    monkeypatch.setattr(type(relay.engine.queue), "due_destinations", broken)
+    monkeypatch.setattr(type(relay.engine.queue), "due_sites", broken)
     with pytest.raises(Exception, match="I/O"):
         await relay.engine.smarthost.check_state()
     relay.engine.smarthost.wake()

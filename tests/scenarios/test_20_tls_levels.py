@@ -50,10 +50,12 @@ async def test_verified_keeps_the_mail_from_a_host_whose_certificate_is_wrong(
         assert why.startswith("4.7.5 TLS handshake failed")
         assert reason in why
         assert "TLS verified is required: the setting tls.destination of example.org" in why
-        assert relay.engine.mx.marks == ()  # it is there, only not proved
+        (mark,) = relay.engine.mx.marks
+        assert mark.reason == why.removeprefix("4.7.5 ")
         await internet.exchange("mx.example.org").become(Encrypted("good"))
         await relay.later(400)
         assert internet.delivered[0].tls
+        assert relay.engine.mx.marks == ()
 
 
 async def test_verified_goes_to_the_next_exchange_where_the_best_is_not_proved(

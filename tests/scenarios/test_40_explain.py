@@ -4,9 +4,8 @@ import asyncio
 import getpass
 
 import pytest
-from msgspec import Struct
 
-from engine.config import Route
+from engine.config import Limit, Route
 from engine.control.client import Refused
 from engine.control.views import Action, ExplanationView, HoldRule, MarkBad, Override, Suspend
 from engine.sandbox.internet import Internet
@@ -130,26 +129,34 @@ async def test_a_connection_limit_with_the_settings_name(internet: Internet, clo
         assert "in greeting for" in first.text
 
 
-class Limiting(Struct, frozen=True, kw_only=True):
-    name: str
-    until: float | None
-    text: str
+async def test_a_connection_limit_of_one_destination_with_its_name(internet: Internet, clock: FakeClock) -> None:
+    await internet.add("void.example", mx=[(10, "mx.void.example", BlackHole())])
+    async with relaying(internet, clock=clock, limit=(Limit(destination="void.example", connections=1),)) as relay:
+        await relay.send("a@void.example")
+        async with asyncio.timeout(5):
+            while not relay.engine.smarthost.managed:
+                await asyncio.sleep(0.01)
+        await relay.send("b@void.example")
+        one = await explained(relay, "2")
+        assert (one.cause, one.earliest) == ("limit", None)
+        assert one.text == "limit[void.example].connections: 1 of 1 open"
 
 
-async def test_a_rate_limit(internet: Internet, relay: Relay) -> None:
-    await internet.add("good.example", mx=[(10, "mx.good.example", Healthy())])
-    until = relay.clock.now() + 20
-
-    class Rates:
-        def limits_on(self, destination: str) -> tuple[Limiting, ...]:
-            return (Limiting(name="limit.messages_per_minute", until=until, text="60 of 60 sent in this minute"),)
-
-    relay.engine.explainer._limits = Rates()
-    async with relay.engine.smarthost._checking:  # nothing is opened meanwhile
-        await relay.send("a@good.example")
-        one = await explained(relay, "1")
-    assert (one.cause, one.until, one.earliest) == ("rate", until, until)
-    assert one.text == "limit.messages_per_minute: 60 of 60 sent in this minute"
+async def test_a_rate_limit_with_its_name_and_its_end(internet: Internet, clock: FakeClock) -> None:
+    (exchange,) = await internet.add("corporate.example", mx=[(10, "mx.corporate.example", Healthy())])
+    slowly = Limit(destination="corporate.example", messages_per_minute=1)
+    async with relaying(internet, clock=clock, limit=(slowly,)) as relay:
+        await relay.send("a@corporate.example")
+        await relay.settled()
+        await relay.send("b@corporate.example")
+        await relay.engine.smarthost.check_state()
+        one = await explained(relay, "2")
+        assert one.cause == "rate"
+        assert one.text == "limit[corporate.example].messages_per_minute: no more than 1 a minute"
+        assert one.until is not None
+        assert one.until == one.earliest == pytest.approx(clock.now() + MINUTE, abs=1)
+        await relay.later(MINUTE + 1)
+        assert exchange.messages == 2
 
 
 async def test_dns_that_answers_servfail(internet: Internet, relay: Relay) -> None:

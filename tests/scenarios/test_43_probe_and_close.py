@@ -219,20 +219,20 @@ async def test_closing_while_more_is_claimed_strands_nothing(
     internet: Internet, relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await internet.add("good.example", mx=[(10, "mx.good.example", Healthy())])
-    queue, claim = relay.engine.queue, relay.engine.queue.claim
+    queue, claim = relay.engine.queue, relay.engine.queue.claim_site
     claiming, go_on = asyncio.Event(), asyncio.Event()
     calls = 0
 
-    async def slowly(destination: str, limit: int, relayer: int, recipients: int = 50) -> object:
+    async def slowly(site: str, limit: int, relayer: int, recipients: int = 50) -> object:
         nonlocal calls
         calls += 1
-        found = await claim(destination, limit, relayer, recipients)
+        found = await claim(site, limit, relayer, recipients)
         if calls == 2:
             claiming.set()
             await go_on.wait()
         return found
 
-    monkeypatch.setattr(queue, "claim", slowly)
+    monkeypatch.setattr(queue, "claim_site", slowly)
     await relay.send("a@good.example")
     async with asyncio.timeout(5):
         await claiming.wait()

@@ -1,5 +1,6 @@
 """The screens of a running engine in a sandbox internet: what the operator sees is what happened."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC
@@ -47,6 +48,10 @@ async def afternoon() -> AsyncIterator[Relay]:
             await relay.settled()
             await clock.advance(7)
         await relay.client.act("hold", Action(filter="to=eve@full.example", reason="asked to wait"))
+        relay.engine.smarthost.wake()
+        async with asyncio.timeout(5):
+            while relay.engine.smarthost.next_check != clock.now() + 30:
+                await asyncio.sleep(0.005)
         yield relay
 
 

@@ -318,6 +318,8 @@ class FakeRelayer:
     stalling: bool = False
     ended: float | None = None
     result: str = ""
+    site_host: str = "mx.example.org"
+    domains: tuple[str, ...] = ("example.org",)
     transcript: FakeTranscript = field(default_factory=FakeTranscript)
 
 

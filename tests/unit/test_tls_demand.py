@@ -3,12 +3,14 @@
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from engine.tls.dane import Dane, Tlsa
 from engine.tls.demand import TlsDemand
 
 DANE = Dane(owner="_25._tcp.mx.example.org", records=(Tlsa(3, 1, 1, b"x" * 32),), names=("mx.example.org",))
 OTHER = Dane(owner=DANE.owner, records=DANE.records, names=("mx.example.org", "example.org"))
+ANCHORED, ANCHORED_OTHER = (replace(dane, records=(Tlsa(2, 1, 1, b"x" * 32),)) for dane in (DANE, OTHER))
 
 none, opportunistic, required, verified = (
     TlsDemand(level="none"), TlsDemand(), TlsDemand(level="required", why="a"), TlsDemand(level="verified", why="b")
@@ -30,12 +32,14 @@ by_dane = TlsDemand(level="verified", dane=DANE)
         (verified, by_dane, False),
         (by_dane, verified, False),
         (by_dane, TlsDemand(level="verified", dane=DANE, why="c"), True),
-        (by_dane, TlsDemand(level="verified", dane=OTHER), False),
+        (by_dane, TlsDemand(level="verified", dane=OTHER), True),  # names count for nothing with DANE-EE
+        (TlsDemand(level="verified", dane=ANCHORED), TlsDemand(level="verified", dane=ANCHORED_OTHER), False),
         (verified, TlsDemand(level="verified", ca_file=Path("/other.pem")), False),
     ],
 )
 def test_a_session_carries_what_it_is_safe_enough_for(mail: TlsDemand, session: TlsDemand, met: bool) -> None:
     assert mail.is_met_by(session) == met
+    assert met or mail.kind != session.kind
 
 
 def test_authorities_count_unless_dane_stands_for_them() -> None:

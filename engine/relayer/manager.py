@@ -1,0 +1,103 @@
+"""What a relayer works with: the parts it shares with all others, and what it asks of the smart host."""
+
+from typing import TYPE_CHECKING, Protocol
+
+from engine.attempt import AttemptManager
+from engine.clock import Clock
+from engine.config import Timeouts
+from engine.mx import MXCalculator
+from engine.outcome import Outcome
+from engine.queue.queue import Claim, Queue
+from engine.relayer.dialler import Dialler
+from engine.relayer.stumbles import Stumbles
+from engine.routes import Router, Way
+
+if TYPE_CHECKING:
+    from engine.relayer.relayer import ManagedRelayer
+
+
+class Manager(Protocol):
+    """What a relayer asks of the smart host that manages it."""
+
+    async def more(self, relayer: "ManagedRelayer") -> list[Claim]:
+        """Further messages for a relayer that has carried all it had; [] ends it."""
+        ...
+
+    def site_of(self, way: Way) -> str:
+        """The name of the site a way leads to."""
+        ...
+
+    async def admit(self, relayer: "ManagedRelayer", way: Way) -> str:
+        """Let a relayer that has found its way connect, as one of its site's; or say why not, or why not now."""
+        ...
+
+    def idle_until(self, relayer: "ManagedRelayer") -> float | None:
+        """How long a relayer that has run dry may keep its connection; None: it is to end at once."""
+        ...
+
+    def is_served(self, relayer: "ManagedRelayer") -> bool:
+        """Whether other connections to the relayer's site deliver."""
+        ...
+
+    def is_on_trial(self, relayer: "ManagedRelayer", host: str) -> bool:
+        """Whether a host comes back from being bad, and another relayer is the one that finds out how it is."""
+        ...
+
+    def established(self) -> None:
+        """A relayer's exchange has answered."""
+        ...
+
+    async def delivered(self, relayer: "ManagedRelayer") -> None:
+        """The relayer's exchange has taken a message."""
+        ...
+
+    async def unreachable(
+        self, relayer: "ManagedRelayer", outcome: Outcome, *, until: float | None = None, pause: bool = False
+    ) -> None:
+        """No session could be had with the relayer's site, or it broke: leave it alone for a while.
+
+        `until`: not before then, where that is known; `pause`: only briefly, since it did take mail.
+        """
+        ...
+
+    async def lost(self, destination: str, outcome: Outcome, *, until: float | None = None) -> None:
+        """No way to one destination is to be had, whatever its site: leave it alone for a while."""
+        ...
+
+    def returned(self, relayer: "ManagedRelayer", count: int) -> None:
+        """So many messages that the relayer took were given back untried."""
+        ...
+
+    def stranded(self, claims: list[Claim]) -> None:
+        """These could neither be settled nor put back, because the store would not."""
+        ...
+
+
+class Parts:
+    """What every relayer of a smart host works with."""
+
+    def __init__(
+        self,
+        *,
+        queue: Queue,
+        mx: MXCalculator,
+        router: Router,
+        attempts: AttemptManager,
+        dialler: Dialler,
+        clock: Clock,
+        hostname: str,
+        timeouts: Timeouts,
+        max_addresses: int = 5,
+        max_sessions: int = 2,
+    ) -> None:
+        self.queue = queue
+        self.mx = mx
+        self.router = router
+        self.attempts = attempts
+        self.dialler = dialler
+        self.clock = clock
+        self.hostname = hostname
+        self.timeouts = timeouts
+        self.max_addresses = max_addresses
+        self.max_sessions = max_sessions
+        self.stumbles = Stumbles(clock)

@@ -1,0 +1,89 @@
+"""Which address is tried next in one attempt, and when it is enough."""
+
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Sequence
+
+from engine.mx import Exchange, MXError
+from engine.outcome import Outcome
+from engine.routes import Router, Target, Way
+
+
+class Trying:
+    """The addresses of all hosts of a way, in order of preference (RFC 5321 5.1), for one attempt.
+
+    At most `max_addresses` are given, and none after `max_sessions` sessions. Of the two families of addresses neither
+    gets more than half (rounded up) while the other has some left: where we have no IPv6, five dead AAAA must not hide
+    the sixth address. Hosts that `put_off` names come last. `sessions` are those that may still be had; `nothing` is
+    what the DNS said of a host without address (and `remark` is told): the transient before the permanent, since "for
+    good" takes all of them.
+    """
+
+    def __init__(
+        self,
+        router: Router,
+        way: Way,
+        *,
+        max_addresses: int,
+        max_sessions: int,
+        put_off: Callable[[str], bool],
+        remark: Callable[[str], None],
+    ) -> None:
+        self._router = router
+        self._way = way
+        self._most = max_addresses
+        self._remark = remark
+        self._hosts: list[Exchange] = sorted(way.exchanges, key=lambda exchange: put_off(exchange.host))
+        self._left_hosts: set[str] = set()
+        self._addresses = self._in_order()
+        self.sessions = max_sessions
+        self.nothing: Outcome | None = None
+
+    def leave(self, host: str) -> None:
+        """Give no more addresses of this host."""
+        self._left_hosts.add(host)
+
+    def may_go_on(self, host: str) -> bool:
+        """Whether, after a session with this host, another host may be tried."""
+        return self.sessions > 0 and any(exchange.host != host for exchange in self._hosts)
+
+    async def next(self) -> tuple[Exchange, Target] | None:
+        """The next address and whose it is; None when it is enough. Raises nothing of the DNS's."""
+        if self.sessions <= 0:
+            return None
+        while self._most > 0:
+            found = await anext(self._addresses, None)
+            if found is None:
+                return None
+            if found[0].host not in self._left_hosts:
+                self._most -= 1
+                return found
+        return None
+
+    async def close(self) -> None:
+        """Ask for no more."""
+        await self._addresses.aclose()
+
+    async def _in_order(self) -> AsyncGenerator[tuple[Exchange, Target], None]:
+        family: Counter[bool] = Counter()
+        half = self._most - self._most // 2
+        behind: list[tuple[Exchange, Target]] = []
+        while self._hosts:
+            exchange = self._hosts.pop(0)
+            for target in await self._targets(exchange):
+                is_ipv6 = ":" in target.address
+                if family[is_ipv6] < half:
+                    family[is_ipv6] += 1
+                    yield exchange, target
+                else:
+                    behind.append((exchange, target))
+        for pair in behind:
+            yield pair
+
+    async def _targets(self, exchange: Exchange) -> Sequence[Target]:
+        try:
+            return [target async for target in self._router.targets(self._way, exchange)]
+        except MXError as error:
+            self._remark(f"{exchange.host}: {error.outcome.line}")
+            if self.nothing is None or self.nothing.kind == "permanent":
+                self.nothing = error.outcome
+            return ()

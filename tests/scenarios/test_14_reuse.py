@@ -1,0 +1,227 @@
+"""14. A connection that runs dry waits a moment for more mail of its site, and is never in the way."""
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+
+from engine.control.views import MarkBad, Suspend
+from engine.sandbox.exchanges import Action
+from engine.sandbox.exchanges import Session as Peer
+from engine.sandbox.internet import Internet
+from engine.sandbox.tempers import Healthy, Script
+from engine.smarthost import Check
+from tests.clock import FakeClock
+from tests.scenarios.relaying import Relay, relaying
+
+waiting = partial(relaying, idle=2.0)
+
+
+async def until(so: Callable[[], bool]) -> None:
+    """Wait for something to become so, in real time."""
+    async with asyncio.timeout(5):
+        while not so():
+            await asyncio.sleep(0.005)
+
+
+async def idles(relay: Relay, count: int = 1) -> None:
+    """Wait until so many connections are idle."""
+    await until(lambda: sum(one.is_idle for one in relay.engine.smarthost.managed) == count)
+
+
+async def test_a_connection_that_runs_dry_takes_what_comes_next(internet: Internet, clock: FakeClock) -> None:
+    async with waiting(internet, clock=clock) as relay:
+        (exchange,) = await internet.add("example.org", mx=[(10, "mx.example.org", Healthy())])
+        for number in range(1, 6):
+            await relay.send(f"u{number}@example.org")
+            await internet.wait_for(number)
+            await idles(relay)
+            (shown,) = await relay.client.relayers()
+            assert (shown.phase, shown.done, shown.stalling) == ("idle", number, False)
+            await clock.advance(1.5)
+        assert exchange.sessions == 1
+
+
+async def test_it_says_quit_when_its_moment_is_over(internet: Internet, clock: FakeClock) -> None:
+    async with waiting(internet, clock=clock) as relay:
+        (exchange,) = await internet.add("example.org", mx=[(10, "mx.example.org", Healthy())])
+        await relay.send("a@example.org")
+        await idles(relay)
+        await clock.advance(2)
+        await until(lambda: not relay.engine.smarthost.managed)
+        assert exchange.commands[-1][1] == "QUIT"
+        (ended,) = await relay.client.relayers(ended=5)
+        assert ended.result == "1 sent"
+
+
+async def test_it_takes_mail_of_other_domains_of_its_site(internet: Internet, clock: FakeClock) -> None:
+    async with waiting(internet, clock=clock) as relay:
+        (exchange,) = await internet.add("one.example", mx=[(10, "mx.farm.example", Healthy())])
+        for domain in ("two.example", "three.example"):
+            await internet.add(domain, mx=[(10, "mx.farm.example")])
+        await relay.send("a@one.example")
+        await idles(relay)
+        for number, domain in enumerate(("two.example", "three.example"), 2):
+            await relay.send(f"b@{domain}")
+            await internet.wait_for(number)
+            await idles(relay)
+        assert exchange.sessions == 1
+        (shown,) = await relay.client.relayers()
+        assert shown.domains == ("one.example", "two.example", "three.example")
+        assert shown.site == "mx.farm.example"
+
+
+async def test_its_life_has_an_end(internet: Internet, clock: FakeClock) -> None:
+    async with waiting(internet, clock=clock, connection_lifetime=5.0) as relay:
+        (exchange,) = await internet.add("example.org", mx=[(10, "mx.example.org", Healthy())])
+        for number in range(1, 8):
+            await relay.send("a@example.org")
+            await internet.wait_for(number)
+            await until(lambda: all(one.is_idle for one in relay.engine.smarthost.managed))
+            await clock.advance(1.5)
+            await asyncio.sleep(0.05)
+        assert exchange.sessions == 2
+
+
+async def test_it_carries_no_more_than_its_messages_however_they_come(internet: Internet, clock: FakeClock) -> None:
+    async with waiting(internet, clock=clock, max_messages_per_connection=2) as relay:
+        (exchange,) = await internet.add("example.org", mx=[(10, "mx.example.org", Healthy())])
+        for number in range(1, 5):
+            await relay.send("a@example.org")
+            await internet.wait_for(number)
+            await until(lambda: all(one.is_idle for one in relay.engine.smarthost.managed))
+        assert exchange.sessions == 2
+
+
+async def test_it_gives_its_place_to_another_site_that_waits(internet: Internet, clock: FakeClock) -> None:
+    async with waiting(internet, clock=clock, max_connections=1) as relay:
+        await internet.add("one.example", mx=[(10, "mx.one.example", Healthy())])
+        await internet.add("two.example", mx=[(10, "mx.two.example", Healthy())])
+        await relay.send("a@one.example")
+        await idles(relay)
+        await relay.send("b@two.example")
+        await internet.wait_for(2)  # without the clock having moved
+        ended = await relay.client.relayers(ended=5)
+        assert "another site waits" in ended[-1].result
+
+
+async def test_what_is_idle_ends_at_once_when_the_engine_stops(internet: Internet, clock: FakeClock) -> None:
+    async with waiting(internet, clock=clock) as relay:
+        await internet.add("example.org", mx=[(10, "mx.example.org", Healthy())])
+        await relay.send("a@example.org")
+        await idles(relay)
+        begin = asyncio.get_running_loop().time()
+    assert asyncio.get_running_loop().time() - begin < 2
+
+
+class Leaving(Healthy):
+    """Ends a connection when it is told to, with a word or without."""
+
+    def __init__(self, word: bytes) -> None:
+        self.last_word = word
+        self.sessions: list[Peer] = []
+
+    async def reply(self, session: Peer, verb: str, argument: str) -> str | None:
+        if verb == "connect":
+            self.sessions.append(session)
+        return await super().reply(session, verb, argument)  # type: ignore[return-value]
+
+    async def leave(self) -> None:
+        (session, *_) = self.sessions
+        if self.last_word:
+            session._writer.write(self.last_word)
+        session._writer.close()
+        await asyncio.sleep(0.05)
+
+
+async def test_a_peer_that_closes_an_idle_connection_defers_nothing(internet: Internet, clock: FakeClock) -> None:
+    for number, word in enumerate((b"", b"421 4.4.2 idle for too long\r\n")):
+        domain = f"d{number}.example"
+        async with waiting(internet, clock=clock) as relay:
+            leaving = Leaving(word)
+            (exchange,) = await internet.add(domain, mx=[(10, f"mx.{domain}", leaving)])
+            await relay.send(f"a@{domain}")
+            await idles(relay)
+            await leaving.leave()
+            await relay.send(f"b@{domain}", times=3)
+            await exchange.wait_for(4)
+            assert exchange.sessions == 2
+            assert await relay.events("deferred", "unreachable") == []
+            assert relay.engine.smarthost.limits_on(domain) == ()
+
+
+async def test_a_peer_that_hangs_up_on_the_next_command_defers_nothing_either(
+    internet: Internet, clock: FakeClock
+) -> None:
+    async with waiting(internet, clock=clock) as relay:
+        script = Script({"MAIL": [None, "421 4.4.2 idle for too long", None]})
+        (exchange,) = await internet.add("example.org", mx=[(10, "mx.example.org", script)])
+        await relay.send("a@example.org")
+        await idles(relay)
+        await relay.send("b@example.org")
+        await exchange.wait_for(2)
+        assert exchange.sessions == 2
+        assert await relay.events("deferred", "unreachable") == []
+
+
+async def test_a_peer_that_drops_in_the_middle_of_the_next_message_is_left_alone(
+    internet: Internet, clock: FakeClock
+) -> None:
+    async with waiting(internet, clock=clock) as relay:
+        script = Script({"RCPT": [None, Action.DROP, None]})
+        (exchange,) = await internet.add("example.org", mx=[(10, "mx.example.org", script)])
+        await relay.send("a@example.org")
+        await idles(relay)
+        await relay.send("b@example.org")
+        await until(lambda: not relay.engine.smarthost.managed)
+        assert exchange.sessions == 1
+        (entry,) = await relay.entries()
+        assert entry.attempts == 1
+
+
+async def test_a_suspended_destination_gets_nothing_over_an_idle_connection(
+    internet: Internet, clock: FakeClock
+) -> None:
+    async with waiting(internet, clock=clock) as relay:
+        await internet.add("example.org", mx=[(10, "mx.example.org", Healthy())])
+        await relay.send("a@example.org")
+        await idles(relay)
+        await relay.client.suspend(Suspend(destination="example.org", seconds=600, reason="storm"))
+        await relay.send("b@example.org")
+        await relay.engine.smarthost.check_state()
+        await clock.advance(3)
+        await until(lambda: not relay.engine.smarthost.managed)
+        assert internet.messages == 1
+        await relay.client.resume("example.org")
+        await internet.wait_for(2)
+
+
+async def test_a_host_marked_bad_by_an_operator_gets_nothing_over_an_idle_connection(
+    internet: Internet, clock: FakeClock
+) -> None:
+    async with waiting(internet, clock=clock) as relay:
+        await internet.add("example.org", mx=[(10, "mx1.example.org", Healthy()), (20, "mx2.example.org", Healthy())])
+        await relay.send("a@example.org")
+        await idles(relay)
+        await relay.client.mark_bad(MarkBad(host="mx1.example.org", seconds=600, reason="maintenance"))
+        await relay.send("b@example.org")
+        await internet.wait_for(2)
+        assert [each.host for each in internet.delivered] == ["mx1.example.org", "mx2.example.org"]
+        assert await relay.events("deferred", "unreachable") == []
+
+
+async def test_an_idle_connection_wakes_nobody(internet: Internet, clock: FakeClock) -> None:
+    async with waiting(internet, clock=clock) as relay:
+        await internet.add("example.org", mx=[(10, "mx.example.org", Healthy())])
+        await relay.send("a@example.org")
+        await idles(relay)
+        checks = 0
+        right = relay.engine.smarthost._check
+
+        async def counted() -> Check:
+            nonlocal checks
+            checks += 1
+            return await right()
+
+        relay.engine.smarthost._check = counted  # type: ignore[method-assign]
+        await asyncio.sleep(0.2)
+        assert checks <= 1
