@@ -57,6 +57,10 @@ class Outcome(Struct, frozen=True, kw_only=True):
         """A failure without a reply that trying again will not mend."""
         return cls(kind="permanent", text=clean(text), enhanced=enhanced, host=host, phase=phase)
 
+    def as_transient(self) -> Self:
+        """The same, but no verdict on the mail: what kept us from connecting never is one."""
+        return self if self.kind == "transient" else type(self).transient(self.text, host=self.host)
+
     @property
     def line(self) -> str:
         """The outcome as a postmaster writes it: `550 5.1.1 no such user`."""

@@ -7,21 +7,18 @@ still answers for when it is stopped is put back untried.
 import asyncio
 import logging
 
-from msgspec.structs import replace
-
-from engine.mx import MOST_EXCHANGES, AllMarkedBad, Exchange, MXError
+from engine.mx import MOST_EXCHANGES, AllMarkedBad, MXError
 from engine.outcome import Outcome
 from engine.queue.queue import Claim, QueueBroken, QueueError
 from engine.relayer.manager import Manager, Parts
-from engine.relayer.session import Form, Mail, Phase, Session, SessionError, TlsBroken
+from engine.relayer.opening import Opening
+from engine.relayer.session import Form, Mail, Phase, Session
+from engine.relayer.stalling import usual
 from engine.relayer.transcript import Transcript
-from engine.relayer.trying import Trying
 from engine.routes import Target, Way, has_hosts_of
-from engine.tls.demand import TlsDemand
 
 log = logging.getLogger(__name__)
 
-_STALLS_AFTER = 20.0  # seconds in one phase, at the latest; an exchange that is well answers in a few
 _DOMAINS_SHOWN = 100
 _LAST_SECONDS = 10.0  # for writing down what a relayer leaves behind
 
@@ -60,7 +57,7 @@ class ManagedRelayer:
         self.transcript = Transcript(parts.clock)
         self._parts = parts
         self._manager = manager
-        self._form = form
+        self.form = form
         self._leaving = ""  # why, once it is to
         self._closed_by = ""
         self._is_ending = False
@@ -71,7 +68,6 @@ class ManagedRelayer:
         self._was_idle = False  # before the message that is being sent
         self._unsaid: tuple[Claim, list[Outcome]] | None = None  # what another host may still better
         self._session: Session | None = None
-        self._demand = TlsDemand(level="none")  # that the session was opened under
         self._sending: Claim | None = None
         self._outcomes: list[Outcome] | None = None  # of what is being sent, until they are recorded
         self._last: Outcome | None = None
@@ -81,16 +77,13 @@ class ManagedRelayer:
 
     @property
     def stalling(self) -> bool:
-        """Whether it has been in its phase, or at its attempt, for longer than is usual; see `_usual`.
-
-        What waits for us, as an idle connection does, does not stall.
-        """
+        """Whether it has been in its phase, or at its attempt, for longer than is usual."""
         if self.ended is not None:
             return False
         now = self._parts.clock.now()
         if self._attempt_since is not None and now - self._attempt_since > self._parts.timeouts.attempt / 2:
             return True
-        return now - self.phase_since > self._usual()
+        return now - self.phase_since > usual(self.phase, self._parts.timeouts)
 
     @property
     def is_leaving(self) -> bool:
@@ -101,6 +94,14 @@ class ManagedRelayer:
     def is_called(self) -> bool:
         """Whether there is mail for it that it has not asked for yet."""
         return self._called.is_set()
+
+    def enter(self, phase: Phase) -> None:
+        """Be in another phase from now on."""
+        self.phase, self.phase_since = phase, self._parts.clock.now()
+
+    def tries(self, target: Target) -> None:
+        """Be at another address from now on."""
+        self.host, self.address, self.port = target.host, target.address, target.port
 
     def reconsider(self, destination: str) -> None:
         """What was known of the way to a destination counts no more: it is sought anew before its next message."""
@@ -158,7 +159,7 @@ class ManagedRelayer:
             self.result = self._fault.text
         finally:
             await self._leave_nothing_behind()
-            self._enter("ended")
+            self.enter("ended")
             self.ended = self._parts.clock.now()
 
     # -- the way there --------------------------------------------------------------------------------------------
@@ -171,6 +172,7 @@ class ManagedRelayer:
                 return
             self.is_admitted = True
             await self._go(way)
+        self.result = self.result or self._leaving
 
     async def _find_way(self) -> Way | None:
         """The way of the first destination that has one; what has none, or another than this site, is dealt with."""
@@ -186,24 +188,17 @@ class ManagedRelayer:
     async def _go(self, way: Way) -> None:
         """Carry what may go over sessions opened for this way; what is left then needs one of its own."""
         self._ways = {way.destination}
-        trying = Trying(
-            self._parts.router,
-            way,
-            max_addresses=self._parts.max_addresses,
-            max_sessions=self._parts.max_sessions,
-            put_off=lambda host: self._manager.is_on_trial(self, host),
-            remark=lambda text: self.transcript.add("=", text),
-        )
+        opening = Opening(self, way, self._parts, self._manager)
         try:
-            while (session := await self._open(trying)) is not None:
+            while (session := await self._open(opening)) is not None:
                 try:
-                    if not await self._carry(session, trying):
+                    if not await self._carry(session, opening):
                         await session.quit()
                         return
                 finally:
                     session.close()
         finally:
-            await trying.close()
+            await opening.close()
 
     async def _way_to(self, destination: str) -> Way | None:
         """Find the way to a destination and note it; None when there is none, and its messages are dealt with."""
@@ -252,8 +247,8 @@ class ManagedRelayer:
         await self._put_back("it has other exchanges now", way.destination)
         return False
 
-    async def _is_right_for(self, claim: Claim) -> bool:
-        """Whether this session may carry a claim; else it is dealt with, or left for a session of its own.
+    async def _is_right_for(self, session: Session, claim: Claim) -> bool:
+        """Whether a session may carry a claim; else it is dealt with, or left for a session of its own.
 
         It was so by its last MX answer; what the DNS, the routes, the policies and the marks say now is what counts.
         """
@@ -268,111 +263,36 @@ class ManagedRelayer:
         if all(exchange.host != self.host for exchange in way.exchanges):
             self.leave(f"{self.host} is left out now")
             return False
-        if not await self._is_safe_enough_for(way):
+        if not await self._is_safe_enough_for(way, session):
             return False
         self._ways.add(destination)
         return True
 
-    async def _is_safe_enough_for(self, way: Way) -> bool:
-        """Whether this session meets what a destination's own policies demand of its host."""
+    async def _is_safe_enough_for(self, way: Way, session: Session) -> bool:
+        """Whether a session meets what a destination's own policies demand of its host."""
         try:
             async with asyncio.timeout(self._parts.timeouts.attempt):
                 demand = await self._parts.router.demand(way, self.host)
         except (MXError, TimeoutError):
             return False
-        return demand.is_met_by(self._demand)
+        return demand.is_met_by(session.demand)
 
-    async def _open(self, trying: Trying) -> Session | None:
-        """Try to get a session, for as long as one attempt may take. None: it has been reported that there is none."""
-        bound = self._parts.timeouts.attempt
+    async def _open(self, opening: Opening) -> Session | None:
+        """The next session of an attempt; None: it has been reported that there is none."""
         self._attempt_since = self._parts.clock.now()
-        try:
-            async with asyncio.timeout(bound):
-                found = await self._try_all(trying)
-        except TimeoutError:
-            found = Outcome.transient(f"no session within {bound:.0f} s", enhanced="4.4.1", host=self.host)
+        found = await opening.session()
         if isinstance(found, Session):
+            self._session, self.tls = found, found.tls
+            self.is_established = True
+            self._manager.established()
             return found
         if self._unsaid is not None:
             await self._say_after_all()
-        elif found is not None and found is trying.nothing:
-            await self._no_way(self.destination, found)
+        elif found is not None and found.by_dns:
+            await self._no_way(self.destination, found.outcome)
         elif found is not None:
-            await self._no_connection(found)
+            await self._no_connection(found.outcome)
         return None
-
-    async def _try_all(self, trying: Trying) -> Session | Outcome | None:
-        """Try address after address until one gives us a session (RFC 5321 5.1).
-
-        Gives why there is none: permanent only where DNS says of every exchange that it has no address; None when we
-        are to leave. A host is marked bad when every address tried of it had the same to say: not to us.
-        """
-        last: Outcome | None = None
-        failing: tuple[Exchange, Outcome] | None = None
-        while not self._leaving and (found := await trying.next()) is not None:
-            exchange, target = found
-            if failing is not None and failing[0] is not exchange:
-                await self._mark_bad(*failing)
-            try:
-                session = await self._open_target(target)
-            except SessionError as error:
-                last = error.outcome
-                trying.sessions -= not error.unreachable
-                failing = (exchange, last) if error.is_the_hosts else None
-            else:
-                trying.sessions -= 1
-                await self._parts.mx.mark_good(exchange.host)
-                self._establish()
-                return session
-        if failing is not None:
-            await self._mark_bad(*failing)
-        if self._leaving:
-            return None
-        if last is not None:
-            return _transient(last)
-        return trying.nothing or Outcome.transient("no exchange has an address", enhanced="4.4.4")
-
-    async def _mark_bad(self, exchange: Exchange, outcome: Outcome) -> None:
-        """Remember that a host was of no use; not where it serves our other connections, and we are one too many."""
-        if not self._manager.is_served(self):
-            await self._parts.mx.mark_bad(
-                exchange.host, reason=outcome.line if outcome.code else outcome.text, last=outcome
-            )
-
-    async def _open_target(self, target: Target) -> Session:
-        """Open a session; where opportunistic TLS breaks, once more without it (RFC 7435 4).
-
-        What did go without it is remembered: for a while the next sessions do not try.
-        """
-        self.host, self.address, self.port = target.host, target.address, target.port
-        session = self._session = self._session_with(target)
-        try:
-            await session.open(self._parts.dialler)
-        except TlsBroken as broken:
-            if target.demand.is_must:
-                raise
-            self.transcript.add("=", "TLS broke: once more without it")
-            session = self._session = self._session_with(replace(target, demand=TlsDemand(level="none")))
-            await session.open(self._parts.dialler)
-            self._parts.router.tls.broke(target.host, broken.outcome.text)
-        self.tls = session.tls
-        self._demand = session.demand
-        return session
-
-    def _session_with(self, target: Target) -> Session:
-        return Session(
-            target,
-            hostname=self._parts.hostname,
-            timeouts=self._parts.timeouts,
-            transcript=self.transcript,
-            on_phase=self._enter,
-            form=self._form,
-            pipelining=self._parts.stumbles.may_pipeline(target.host),
-        )
-
-    def _establish(self) -> None:
-        self.is_established = True
-        self._manager.established()
 
     async def _no_connection(self, outcome: Outcome) -> None:
         self.result = outcome.line
@@ -389,14 +309,14 @@ class ManagedRelayer:
 
     # -- the messages ---------------------------------------------------------------------------------------------
 
-    async def _carry(self, session: Session, trying: Trying) -> bool:
+    async def _carry(self, session: Session, opening: Opening) -> bool:
         """Send what this session may carry, and wait a moment for more; True: go on with the next host."""
         while self.answers_for:
             for claim in list(self.answers_for.values()):
-                if not self._leaving and await self._is_right_for(claim):
-                    await self._send(session, claim, trying)
+                if not self._leaving and await self._is_right_for(session, claim):
+                    await self._send(session, claim, opening)
                     if not session.usable:
-                        return await self._hung_up(trying)
+                        return await self._hung_up(opening)
                 if self._leaving:
                     self.result = self._leaving
                     return False
@@ -416,7 +336,7 @@ class ManagedRelayer:
         if until is None:
             return claims
         self._attempt_since = None
-        self._enter("idle")
+        self.enter("idle")
         while not self._leaving and session.usable:
             self._called.clear()
             self.is_idle = True
@@ -433,13 +353,13 @@ class ManagedRelayer:
                     return claims
         return []
 
-    async def _hung_up(self, trying: Trying) -> bool:
+    async def _hung_up(self, opening: Opening) -> bool:
         """The peer ended the session: what is left is not pressed upon it at once, or we would be listed for it.
 
         True: another host may be tried for it, since it has only now been seen that this one is of no use.
         """
         if self._unsaid is not None:
-            trying.leave(self.host)
+            opening.go_on()
             return True
         outcome = self._last or Outcome.transient("connection lost", host=self.host)
         if self._has_slept_in:  # it closed while nothing was said: that is no deferral
@@ -448,7 +368,7 @@ class ManagedRelayer:
             return False
         self.result = outcome.line
         # Blocked first: what is put back must not be claimed before the block stands.
-        await self._manager.unreachable(self, _transient(outcome), pause=self.has_delivered)
+        await self._manager.unreachable(self, outcome.as_transient(), pause=self.has_delivered)
         await self._put_back(self.result)
         return False
 
@@ -458,10 +378,10 @@ class ManagedRelayer:
         (claim, outcomes), self._unsaid = self._unsaid, None
         self.result = outcomes[-1].line
         await self._report(claim, outcomes)
-        await self._manager.unreachable(self, _transient(outcomes[-1]))
+        await self._manager.unreachable(self, outcomes[-1].as_transient())
         await self._put_back(self.result)
 
-    async def _send(self, session: Session, claim: Claim, trying: Trying) -> None:
+    async def _send(self, session: Session, claim: Claim, opening: Opening) -> None:
         try:
             content = await self._parts.queue.content(claim.message)
         except QueueBroken:
@@ -493,7 +413,7 @@ class ManagedRelayer:
             return
         if session.stumbled:
             self._parts.stumbles.note(self.host)
-        if is_for_session and not self.has_delivered and not self.done and trying.may_go_on(self.host):
+        if is_for_session and not self.has_delivered and not self.done and opening.may_go_on():
             self._unsaid, self._sending = (claim, self._outcomes), None
             return
         self._unsaid = None
@@ -598,37 +518,7 @@ class ManagedRelayer:
             del self.answers_for[claim.message, claim.destination]
         self.taken -= len(claims)
 
-    def _usual(self) -> float:
-        """Seconds that are usual in this phase: half its time-out, but no more than an operator should wait to see.
-
-        RFC 5321 4.5.3.2 grants minutes where a peer that is well takes seconds. A body takes the time of its blocks.
-        """
-        timeouts = self._parts.timeouts
-        match self.phase:
-            case "body":
-                return timeouts.block / 2
-            case "idle":
-                return float("inf")
-            case "connecting":
-                granted = timeouts.connect
-            case "hello" | "AUTH":
-                granted = timeouts.hello
-            case "ended":
-                return float("inf")
-            case phase:
-                granted = getattr(timeouts, phase.lower(), _STALLS_AFTER)
-        return min(granted / 2, _STALLS_AFTER)
-
-    def _enter(self, phase: Phase) -> None:
-        self.phase = phase
-        self.phase_since = self._parts.clock.now()
-
 
 def _is_for_the_session_alone(outcomes: list[Outcome]) -> bool:
     """Whether a transaction that ended its session says nothing of the message: it was not taken, nor can it be."""
     return all(outcome.kind == "transient" and not outcome.may_duplicate for outcome in outcomes)
-
-
-def _transient(outcome: Outcome) -> Outcome:
-    """What kept us from connecting is never a verdict on the mail."""
-    return outcome if outcome.kind == "transient" else Outcome.transient(outcome.text, host=outcome.host)

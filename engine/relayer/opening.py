@@ -1,0 +1,134 @@
+"""Opening a session along one way: address after address, until one gives us a session or it is enough."""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from engine.mx import Exchange
+from engine.outcome import Outcome
+from engine.relayer.manager import Manager, Parts
+from engine.relayer.session import Session, SessionError, TlsBroken
+from engine.relayer.trying import Trying
+from engine.routes import Target, Way
+from engine.tls.demand import TlsDemand
+
+if TYPE_CHECKING:
+    from engine.relayer.relayer import ManagedRelayer
+
+
+class NoSession(Struct, frozen=True):
+    """Why there is no session; `by_dns`: nobody was dialled, since no host had an address or might be tried.
+
+    The outcome is permanent only where DNS says of every exchange that it has no address: what kept us from
+    connecting is never a verdict on the mail.
+    """
+
+    outcome: Outcome
+    by_dns: bool = False
+
+
+class Opening:
+    """The sessions of one attempt along one way. What is tried shows at its relayer, which may leave meanwhile."""
+
+    def __init__(self, relayer: "ManagedRelayer", way: Way, parts: Parts, manager: Manager) -> None:
+        self._relayer = relayer
+        self._parts = parts
+        self._manager = manager
+        self._trying = Trying(
+            parts.router,
+            way,
+            max_addresses=parts.max_addresses,
+            max_sessions=parts.max_sessions,
+            put_off=lambda host: manager.is_on_trial(relayer, host),
+            remark=lambda text: relayer.transcript.add("=", text),
+        )
+
+    async def session(self) -> Session | NoSession | None:
+        """The next session, or why there is none; None when the relayer is to leave. Takes no longer than an attempt.
+
+        Raises QueueError.
+        """
+        bound = self._parts.timeouts.attempt
+        try:
+            async with asyncio.timeout(bound):
+                return await self._try_all()
+        except TimeoutError:
+            text = f"no session within {bound:.0f} s"
+            return NoSession(Outcome.transient(text, enhanced="4.4.1", host=self._relayer.host))
+
+    def may_go_on(self) -> bool:
+        """Whether another host than the one that was last tried may be."""
+        return self._trying.may_go_on(self._relayer.host)
+
+    def go_on(self) -> None:
+        """Try no more addresses of the host that was last tried."""
+        self._trying.leave(self._relayer.host)
+
+    async def close(self) -> None:
+        """Ask for no more."""
+        await self._trying.close()
+
+    async def _try_all(self) -> Session | NoSession | None:
+        """RFC 5321 5.1. A host is marked bad when every address tried of it had the same to say: not to us."""
+        last: Outcome | None = None
+        failing: tuple[Exchange, Outcome] | None = None
+        while not self._relayer.is_leaving and (found := await self._trying.next()) is not None:
+            exchange, target = found
+            if failing is not None and failing[0] is not exchange:
+                await self._mark_bad(*failing)
+            try:
+                session = await self._open(target)
+            except SessionError as error:
+                last = error.outcome
+                self._trying.sessions -= not error.unreachable
+                failing = (exchange, last) if error.is_the_hosts else None
+            else:
+                self._trying.sessions -= 1
+                await self._parts.mx.mark_good(exchange.host)
+                return session
+        if failing is not None:
+            await self._mark_bad(*failing)
+        if self._relayer.is_leaving:
+            return None
+        if last is not None:
+            return NoSession(last.as_transient())
+        nothing = self._trying.nothing or Outcome.transient("no exchange has an address", enhanced="4.4.4")
+        return NoSession(nothing, by_dns=True)
+
+    async def _mark_bad(self, exchange: Exchange, outcome: Outcome) -> None:
+        """Remember that a host was of no use; not where it serves our other connections, and we are one too many."""
+        if not self._manager.is_served(self._relayer):
+            reason = outcome.line if outcome.code else outcome.text
+            await self._parts.mx.mark_bad(exchange.host, reason=reason, last=outcome)
+
+    async def _open(self, target: Target) -> Session:
+        """Open a session; where opportunistic TLS breaks, once more without it (RFC 7435 4).
+
+        What did go without it is remembered: for a while the next sessions do not try.
+        """
+        self._relayer.tries(target)
+        session = self._session_with(target)
+        try:
+            await session.open(self._parts.dialler)
+        except TlsBroken as broken:
+            if target.demand.is_must:
+                raise
+            self._relayer.transcript.add("=", "TLS broke: once more without it")
+            session = self._session_with(replace(target, demand=TlsDemand(level="none")))
+            await session.open(self._parts.dialler)
+            self._parts.router.tls.broke(target.host, broken.outcome.text)
+        return session
+
+    def _session_with(self, target: Target) -> Session:
+        relayer = self._relayer
+        return Session(
+            target,
+            hostname=self._parts.hostname,
+            timeouts=self._parts.timeouts,
+            transcript=relayer.transcript,
+            on_phase=relayer.enter,
+            form=relayer.form,
+            pipelining=self._parts.stumbles.may_pipeline(target.host),
+        )

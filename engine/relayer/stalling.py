@@ -1,0 +1,26 @@
+"""What is usual: how long a phase of a session takes where all is well, and so from when on it stalls."""
+
+from engine.config import Timeouts
+from engine.relayer.session import Phase
+
+_LONGEST = 20.0  # seconds in one phase; an exchange that is well answers in a few
+
+
+def usual(phase: Phase, timeouts: Timeouts) -> float:
+    """Seconds that are usual in a phase: half its time-out, but no more than an operator should wait to see.
+
+    RFC 5321 4.5.3.2 grants minutes where a peer that is well takes seconds. A body takes the time of its blocks; what
+    waits for us, as an idle connection does, does not stall.
+    """
+    match phase:
+        case "idle" | "ended":
+            return float("inf")
+        case "body":
+            return timeouts.block / 2
+        case "connecting":
+            granted = timeouts.connect
+        case "hello" | "AUTH":
+            granted = timeouts.hello
+        case _:
+            granted = getattr(timeouts, phase.lower())
+    return min(granted / 2, _LONGEST)
