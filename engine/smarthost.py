@@ -11,6 +11,7 @@ from collections import OrderedDict, deque
 from collections.abc import Sequence
 from contextlib import suppress
 
+from engine.allowance import Allowance
 from engine.attempt import AttemptManager
 from engine.clock import Clock
 from engine.config import Limit
@@ -89,11 +90,17 @@ class SmartHost:
         self._clock = clock
         self._retries = retries
         self._idle = idle
-        self._lifetime = connection_lifetime
         self._check_interval = check_interval
         self._form = form
         self._limits = Limits(limits, clock)
         self._sites = Sites(self._limits, clock, initial=initial_connections)
+        self._allowance = Allowance(
+            self._sites,
+            clock,
+            max_connections_per_destination=max_connections_per_destination,
+            max_messages_per_connection=max_messages_per_connection,
+            connection_lifetime=connection_lifetime,
+        )
         self._places: OrderedDict[str, str] = OrderedDict()  # the site of each destination served lately
         self._resumed: set[str] = set()  # destinations that come back with one connection
         self._yielded: set[str] = set()
@@ -130,7 +137,7 @@ class SmartHost:
                 self.trouble = f"fault in the check: {type(error).__name__}"
                 log.exception("fault in the check")
             # What is due and was not taken waits for a connection: the end of one wakes us, not its time.
-            times = [now + self._check_interval, *self._endings()]
+            times = [now + self._check_interval, *self._allowance.endings(self._live)]
             self.next_check = min(times if due is None or due <= now else [*times, due])
             await self._clock.wait(self._woken, self.next_check)
 
@@ -218,12 +225,12 @@ class SmartHost:
     async def more(self, relayer: ManagedRelayer) -> list[Claim]:
         """More messages for a relayer's site, unless another site waits for its connection."""
         site = self._sites.get(relayer.site)
-        room = self._messages_left(relayer, site)
-        if self.draining or relayer.is_leaving or room <= 0 or self._on_messages(site):
+        room = self._allowance.messages_left(relayer, site)
+        if self.draining or relayer.is_leaving or room <= 0 or self._allowance.on_messages(site):
             return []
         # One that still looks for its way may yet find that its site is served, and free its place.
         if len(self._live) >= self.max_connections and all(one.is_admitted for one in self._live):
-            others = await self._queue.due_sites(1, without=[*self._closed(), relayer.site])
+            others = await self._queue.due_sites(1, without=[*self._allowance.closed(self._live), relayer.site])
             if others:
                 if len(self._yielded) < YIELDED_KEPT:
                     self._yielded.add(relayer.site)
@@ -249,7 +256,9 @@ class SmartHost:
         self._remember(way.destination, site.name)
         # What is known only now counts for what was claimed before it was known.
         rates = [rule for rule in site.rules if rule not in came_from.rules and rule.messages is not None]
-        most = min([self._messages_per_connection(site), *(rule.messages.available for rule in rates if rule.messages)])
+        most = min(
+            [self._allowance.per_connection(site), *(rule.messages.available for rule in rates if rule.messages)]
+        )
         await relayer.keep(max(most, 1))
         if site is not came_from:
             came_from.connections.remove(relayer)
@@ -265,7 +274,7 @@ class SmartHost:
         for rule in rates:
             if rule.messages is not None:
                 rule.messages.take(len(relayer.answers_for))
-        limiting = limiting or self._on_connections(site, but=relayer)
+        limiting = limiting or self._allowance.on_connections(site, self._live, but=relayer)
         if limiting is None and any(one.is_idle for one in site.connections):
             limiting = Limiting("idle", None, "a connection of its site is idle")  # which the next check calls
         if limiting is None:
@@ -286,9 +295,9 @@ class SmartHost:
         """How long a relayer that has run dry may keep its connection; None: it is to end at once."""
         site = self._sites.get(relayer.site)
         now = self._clock.now()
-        if self.draining or self._idle <= 0 or self._messages_left(relayer, site) <= 0:
+        if self.draining or self._idle <= 0 or self._allowance.messages_left(relayer, site) <= 0:
             return None
-        return min(now + self._idle, relayer.started + self._lifetime)
+        return min(now + self._idle, self._allowance.end_of(relayer))
 
     def is_served(self, relayer: ManagedRelayer) -> bool:
         """Whether other connections to the relayer's site deliver."""
@@ -368,7 +377,7 @@ class SmartHost:
         the queue knows (suspensions, blocks, when mail is due) is not among them, but for blocks of the whole site.
         """
         site = self.site_at(destination)
-        found = [self._on_messages(site), self._on_connections(site)]
+        found = [self._allowance.on_messages(site), self._allowance.on_connections(site, self._live)]
         if len(self._live) >= self.max_connections:
             text = f"all {self.max_connections} connections are in use"
             found.append(Limiting("delivery.max_connections", None, text))
@@ -395,7 +404,7 @@ class SmartHost:
         limit = max(self.max_connections - len(self._live), len(idle))
         if limit <= 0:
             return False
-        closed = self._closed() | refused
+        closed = self._allowance.closed(self._live) | refused
         busy = {relayer.site for relayer in self._live if not relayer.is_idle}
         due = await self._queue.due_sites(limit, without=closed | busy | self._yielded)
         if len(due) < limit:
@@ -431,10 +440,10 @@ class SmartHost:
         if due.destination in self._resumed:
             self._resumed.discard(due.destination)
             site.come_back()
-        if self._on_messages(site) or self._on_connections(site):
+        if self._allowance.on_messages(site) or self._allowance.on_connections(site, self._live):
             return None
         number = self._last_id + 1
-        claims = await self._claim(site, min(BATCH, self._messages_per_connection(site)), number)
+        claims = await self._claim(site, min(BATCH, self._allowance.per_connection(site)), number)
         if not claims:
             return None
         self._last_id = number
@@ -479,57 +488,6 @@ class SmartHost:
             site.last_used = self._clock.now()
             self.ended.append(relayer)
             self.wake()
-
-    # -- what keeps mail from going -------------------------------------------------------------------------------
-
-    def _closed(self) -> set[str]:
-        """Sites that can neither have a connection now nor have an idle one that may be used."""
-        closed = {site.name for site in self._sites.blocked()}
-        for site in (*self._sites.ruled(), *(self._sites.get(relayer.site) for relayer in self._live)):
-            if self._on_messages(site) or (
-                self._on_connections(site) and not any(one.is_idle for one in site.connections)
-            ):
-                closed.add(site.name)
-        # What was called has not taken its mail yet: for the same mail no other connection is opened.
-        return closed | {relayer.site for relayer in self._live if relayer.is_called}
-
-    def _on_messages(self, site: Site) -> Limiting | None:
-        """What keeps messages from being sent to a site, over whatever connection."""
-        if site.blocked_until > self._clock.now():
-            return site.blocked
-        return next(filter(None, (rule.on_messages() for rule in site.rules)), None)
-
-    def _on_connections(self, site: Site, *, but: ManagedRelayer | None = None) -> Limiting | None:
-        """What keeps a site from having one more connection, if `but` is not counted."""
-        most, setting = self.max_connections_per_destination, "delivery.max_connections_per_destination"
-        if limiting := site.limiting(most, setting, self._clock.now(), but=but):
-            return limiting
-        for rule in site.rules:
-            open_now = sum(rule in self._sites.get(one.site).rules for one in self._live if one is not but)
-            if limiting := rule.on_new_connections(open_now):
-                return limiting
-        return None
-
-    def _messages_left(self, relayer: ManagedRelayer, site: Site) -> int:
-        """How many messages a relayer may still take; none when its time is over or it is one too many."""
-        now = self._clock.now()
-        if now >= relayer.started + self._lifetime:
-            return 0
-        # Those opened last are the ones too many.
-        if site.connections.index(relayer) >= site.allowed(self.max_connections_per_destination, now):
-            return 0
-        return self._messages_per_connection(site) - relayer.taken
-
-    def _messages_per_connection(self, site: Site) -> int:
-        set_for_it = (rule.setting.messages_per_connection for rule in site.rules)
-        return min(filter(None, set_for_it), default=self.max_messages_per_connection)
-
-    def _endings(self) -> list[float]:
-        """When what keeps mail from going ends by itself, as far as the queue does not know of it."""
-        limiting = [site.blocked for site in self._sites.blocked()]
-        for site in self._sites.ruled():
-            limiting += filter(None, (self._on_messages(site), self._on_connections(site)))
-        return [one.until for one in limiting if one.until is not None]
 
     # -- sites ----------------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 import asyncio
 import getpass
 import ssl
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ from engine.relayer.probe import read_certificate
 from engine.sandbox.internet import Internet
 from engine.sandbox.names import Fault
 from engine.sandbox.tempers import BlackHole, Busy, Dead, Encrypted, Healthy, HelloOnly, Hostile, Script
-from tests.scenarios.relaying import Relay
+from tests.clock import FakeClock
+from tests.scenarios.relaying import Relay, relaying
 
 
 def only(found: ProbeView) -> ProbedAddressView:
@@ -155,6 +157,13 @@ async def in_phase(relay: Relay, phase: str) -> int:
     raise AssertionError(f"no relayer came to {phase}")
 
 
+@pytest.fixture
+async def alone(internet: Internet, clock: FakeClock) -> AsyncIterator[Relay]:
+    """A relay that has one connection to a site."""
+    async with relaying(internet, clock=clock, max_connections_per_destination=1) as relay:
+        yield relay
+
+
 class Waiting(Healthy):
     """Says nothing to one command, until told to go on."""
 
@@ -168,9 +177,9 @@ class Waiting(Healthy):
 
 
 @pytest.mark.parametrize("at", ["connect", "MAIL", "RCPT"])
-async def test_what_a_closed_connection_carried_waits_again_untried(internet: Internet, relay: Relay, at: str) -> None:
+async def test_what_a_closed_connection_carried_waits_again_untried(internet: Internet, alone: Relay, at: str) -> None:
+    relay = alone
     temper = Waiting(at)
-    relay.engine.smarthost.max_connections_per_destination = 1
     await internet.add("slow.example", mx=[(10, "mx.slow.example", temper)])
     await relay.send("a@slow.example", times=3)
     number = await in_phase(relay, {"connect": "greeting"}.get(at, at))
@@ -258,9 +267,9 @@ async def test_a_relayer_that_is_not_there_or_has_ended_is_not_closed(internet: 
         await relay.client.close(1)
 
 
-async def test_closing_twice_is_harmless(internet: Internet, relay: Relay) -> None:
+async def test_closing_twice_is_harmless(internet: Internet, alone: Relay) -> None:
+    relay = alone
     temper = Waiting("RCPT")
-    relay.engine.smarthost.max_connections_per_destination = 1
     await internet.add("slow.example", mx=[(10, "mx.slow.example", temper)])
     await relay.send("a@slow.example", times=5)
     number = await in_phase(relay, "RCPT")

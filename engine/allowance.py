@@ -1,0 +1,84 @@
+"""What may go to a site now, and what keeps the rest: its limits, its window, and the life of a connection."""
+
+from collections.abc import Collection
+
+from engine.clock import Clock
+from engine.limits import Limiting
+from engine.relayer.relayer import ManagedRelayer
+from engine.sites import Site, Sites
+
+_SETTING = "delivery.max_connections_per_destination"
+
+
+class Allowance:
+    """Answers by the settings and the clock, for `live` relayers; changes nothing."""
+
+    def __init__(
+        self,
+        sites: Sites,
+        clock: Clock,
+        *,
+        max_connections_per_destination: int,
+        max_messages_per_connection: int,
+        connection_lifetime: float,
+    ) -> None:
+        self._sites = sites
+        self._clock = clock
+        self._most = max_connections_per_destination
+        self._per_connection = max_messages_per_connection
+        self._lifetime = connection_lifetime
+
+    def on_messages(self, site: Site) -> Limiting | None:
+        """What keeps messages from being sent to a site, over whatever connection."""
+        if site.blocked_until > self._clock.now():
+            return site.blocked
+        return next(filter(None, (rule.on_messages() for rule in site.rules)), None)
+
+    def on_connections(
+        self, site: Site, live: Collection[ManagedRelayer], *, but: ManagedRelayer | None = None
+    ) -> Limiting | None:
+        """What keeps a site from having one more connection, if `but` is not counted."""
+        if limiting := site.limiting(self._most, _SETTING, self._clock.now(), but=but):
+            return limiting
+        for rule in site.rules:
+            open_now = sum(rule in self._sites.get(one.site).rules for one in live if one is not but)
+            if limiting := rule.on_new_connections(open_now):
+                return limiting
+        return None
+
+    def closed(self, live: Collection[ManagedRelayer]) -> set[str]:
+        """Names of sites that can neither have a connection now nor have an idle one that may be used."""
+        closed = {site.name for site in self._sites.blocked()}
+        for site in (*self._sites.ruled(), *(self._sites.get(relayer.site) for relayer in live)):
+            if self.on_messages(site) or (
+                self.on_connections(site, live) and not any(one.is_idle for one in site.connections)
+            ):
+                closed.add(site.name)
+        # What was called has not taken its mail yet: for the same mail no other connection is opened.
+        return closed | {relayer.site for relayer in live if relayer.is_called}
+
+    def endings(self, live: Collection[ManagedRelayer]) -> list[float]:
+        """When what keeps mail from going ends by itself, as far as the queue does not know of it."""
+        limiting = [site.blocked for site in self._sites.blocked()]
+        for site in self._sites.ruled():
+            limiting += filter(None, (self.on_messages(site), self.on_connections(site, live)))
+        return [one.until for one in limiting if one.until is not None]
+
+    def messages_left(self, relayer: ManagedRelayer, site: Site) -> int:
+        """How many messages a relayer may still take; none when its time is over or it is one too many."""
+        now = self._clock.now()
+        if now >= self.end_of(relayer):
+            return 0
+        # Those opened last are the ones too many.
+        if site.connections.index(relayer) >= site.allowed(self._most, now):
+            return 0
+        return self.per_connection(site) - relayer.taken
+
+    def per_connection(self, site: Site) -> int:
+        """How many messages one connection to a site carries in its life."""
+        set_for_it = (rule.setting.messages_per_connection for rule in site.rules)
+        return min(filter(None, set_for_it), default=self._per_connection)
+
+    def end_of(self, relayer: ManagedRelayer) -> float:
+        """When a connection is to take no more."""
+        return relayer.started + self._lifetime
