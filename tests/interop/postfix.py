@@ -54,8 +54,11 @@ postlog unix-dgram n - n - 1 postlogd
 
 
 @contextmanager
-def postfix(address: str, port: int, settings: str) -> Iterator[Path]:
-    """Run a Postfix that listens there; give its log. `{folder}` in its settings is where its files may lie."""
+def postfix(address: str, port: int, settings: str, *, sasl: str = "") -> Iterator[Path]:
+    """Run a Postfix that listens there; give its log. `{folder}` in its settings is where its files may lie.
+
+    `sasl` is what its SASL library reads of how to check logins: Debian's looks for it beside the settings alone.
+    """
     with tempfile.TemporaryDirectory(prefix="pf-") as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -63,6 +66,9 @@ def postfix(address: str, port: int, settings: str) -> Iterator[Path]:
             (folder / part).mkdir()
         subprocess.run(["chown", "postfix", folder / "data"], check=True)
         (folder / "main.cf").write_text((_MAIN + settings).format(folder=folder, address=address))
+        if sasl:
+            (folder / "sasl").mkdir()
+            (folder / "sasl" / "smtpd.conf").write_text(sasl)
         (folder / "master.cf").write_text(_MASTER.format(address=address, port=port))
 
         def control(verb: str) -> None:

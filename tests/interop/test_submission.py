@@ -18,9 +18,9 @@ from tests.interop.test_postfix_tools import until_empty
 from tests.scenarios.submitting import Keys
 from tests.serving import Served, free_port, serving
 
-SASL = [Path("/usr/lib/sasl2/libplain.so"), *Path("/usr/lib").glob("*-linux-gnu/sasl2/libplain.so")]
+PLAIN = [Path("/usr/lib/sasl2/libplain.so"), *Path("/usr/lib").glob("*-linux-gnu/sasl2/libplain.so")]
 needs_plain = pytest.mark.skipif(
-    not any(path.exists() for path in SASL), reason="not installed: libsasl2-modules, which gives Postfix PLAIN"
+    not any(path.exists() for path in PLAIN), reason="not installed: libsasl2-modules, which gives Postfix PLAIN"
 )
 
 NO_AUTH, NO_TLS = 28, 29  # exit statuses of swaks
@@ -145,6 +145,64 @@ relay_transport = discard:
     assert "TLS connection established from" in text
     assert "improper command pipelining" not in text
     assert events.returncode == 0, events.stderr
+
+
+@needs("postfix", "saslpasswd2")
+@needs_root
+@needs_plain
+@pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN"])
+async def test_we_log_in_to_postfix_under_verified_tls_and_it_relays(tmp_path: Path, mechanism: str) -> None:
+    keys = Keys(tmp_path)
+    logins, password = tmp_path / "sasldb2", tmp_path / "password"
+    sasl = f"pwcheck_method: auxprop\nauxprop_plugin: sasldb\nmech_list: {mechanism}\nsasldb_path: {logins}\n"
+    subprocess.run(
+        [program("saslpasswd2"), "-p", "-c", "-f", logins, "-u", "postfix.example.net", "ann"],
+        input=b"secret", check=True,
+    )  # fmt: skip
+    password.write_text("secret\n")
+    for path in (tmp_path, *tmp_path.parents[:2]):
+        path.chmod(0o755)  # Postfix reads the logins, and is not root then
+    logins.chmod(0o644)
+    address = "127.0.0.9"
+    port = free_port(address)
+    settings = f"""
+mynetworks = 127.0.0.77
+smtpd_tls_security_level = encrypt
+smtpd_tls_auth_only = yes
+smtpd_tls_cert_file = {keys.certificate}
+smtpd_tls_key_file = {keys.key}
+smtpd_sasl_auth_enable = yes
+smtpd_sasl_local_domain = postfix.example.net
+smtpd_relay_restrictions = permit_sasl_authenticated, reject
+smtpd_data_restrictions = reject_unauth_pipelining
+default_transport = discard:
+"""
+    route = f"""
+[[route]]
+domain = "*"
+host = "localhost"
+port = {port}
+tls = "verified"
+username = "ann"
+password_file = "{password}"
+ca_file = "{keys.authority}"
+"""
+    async with Internet(clock=SystemClock()) as internet:
+        internet.dns.add("localhost", "A", address)
+        with postfix(address, port, settings, sasl=sasl) as log:
+            async with serving(internet.nameserver, port, route) as relay:
+                await send(relay.port, "127.0.0.1", "bob@sink.example", 20)
+                try:
+                    async with asyncio.timeout(15):
+                        await until_empty(relay.control_socket)
+                except TimeoutError:
+                    said = await asyncio.to_thread(relay.command, "queue")
+                    raise AssertionError(f"{said.stdout}\n{log.read_text()}") from None
+            await asyncio.sleep(0)
+            text = log.read_text()
+    assert text.count("status=sent (sink.example)") == 20, text
+    assert f"sasl_method={mechanism}, sasl_username=ann" in text
+    assert "improper command pipelining" not in text
 
 
 async def send(port: int, address: str, recipient: str, times: int) -> None:

@@ -24,12 +24,14 @@ LETTER = b"From: ann@example.com\r\nSubject: hello\r\n\r\nbody\r\n"
 
 
 class Keys:
-    """A certificate for localhost, its key, a file of users (ann and bob), and a client's TLS that trusts it."""
+    """A certificate for localhost, its key, who issued it, users (ann and bob), and a client's TLS that trusts it."""
 
     def __init__(self, folder: Path) -> None:
         authority = trustme.CA()
         issued = authority.issue_cert("localhost")
         self.certificate, self.key, self.users = folder / "cert.pem", folder / "key.pem", folder / "users"
+        self.authority = folder / "authority.pem"
+        authority.cert_pem.write_to_path(self.authority)
         issued.cert_chain_pems[0].write_to_path(self.certificate)
         issued.private_key_pem.write_to_path(self.key)
         self.file = UsersFile(self.users)
