@@ -22,6 +22,7 @@ from engine.control.client import control_socket
 
 if TYPE_CHECKING:
     from engine.config import Settings
+    from engine.engine import EngineThread
     from engine.intake.users import UsersFile
 
 _ANYWHERE = ("--config", "--spool")  # these may stand before or behind the command
@@ -84,7 +85,7 @@ def smarthost(
     setup = Setup(config, spool)
     context.obj = setup
     if context.invoked_subcommand is None:
-        _console_with_engine(setup.settings(), attach=True)
+        _operate(setup.settings())
 
 
 class Setup(Door):
@@ -172,11 +173,12 @@ def demo() -> None:
 
     Mail hosts of every temper on this machine alone; no mail leaves it, and nothing is kept.
     """
+    from engine.engine import EngineThread
     from engine.sandbox.demo import demo as sandbox
 
     _need_terminal()
-    with sandbox() as settings:
-        _console_with_engine(settings, attach=False)
+    with sandbox() as found:
+        _console_with_engine(EngineThread(found.settings, https_port=found.https_port), found.settings.spool)
 
 
 @app.command()
@@ -262,20 +264,24 @@ def _refusing() -> Iterator[None]:
 # -- the console ----------------------------------------------------------------------------------------------------
 
 
-def _console_with_engine(settings: "Settings", *, attach: bool) -> None:
-    """The console with an engine in a thread of its own; or, with `attach`, of the one that owns the spool."""
-    from engine.engine import EngineThread, SpoolOwned
+def _operate(settings: "Settings") -> None:
+    """The console of a relay with these settings."""
+    from engine.engine import EngineThread
 
     _need_terminal()
-    _log_to(settings.spool / "engine.log")
-    socket = control_socket(settings.spool)
-    engine = EngineThread(settings)
+    _console_with_engine(EngineThread(settings), settings.spool)
+
+
+def _console_with_engine(engine: "EngineThread", spool: Path) -> None:
+    """The console with an engine in a thread of its own; or of the one that owns the spool already."""
+    from engine.engine import SpoolOwned
+
+    _log_to(spool / "engine.log")
+    socket = control_socket(spool)
     try:
         with _starting(but_for=SpoolOwned):
             engine.start()
     except SpoolOwned as error:
-        if not attach:
-            raise
         complain(f"an engine runs already (pid {error.pid}): this is its console")
         _draw(socket)
         return

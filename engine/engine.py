@@ -245,8 +245,8 @@ class EngineThread:
     be called from any thread, more than once, and returns False when the engine did not stop in time.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self._thread = LoopThread(lambda: _running(settings), name="engine")
+    def __init__(self, settings: Settings, *, https_port: int = HTTPS) -> None:
+        self._thread = LoopThread(lambda: _running(settings, https_port), name="engine")
 
     def start(self) -> None:
         """Start the engine and wait until mail can come in."""
@@ -258,8 +258,8 @@ class EngineThread:
 
 
 @asynccontextmanager
-async def _running(settings: Settings) -> AsyncIterator[Engine]:
-    engine = Engine(settings)
+async def _running(settings: Settings, https_port: int = HTTPS) -> AsyncIterator[Engine]:
+    engine = Engine(settings, https_port=https_port)
     await engine.start()
     try:
         yield engine

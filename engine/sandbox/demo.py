@@ -6,7 +6,9 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
-from engine.config import Delivery, Dns, Intake, Listen, Nameserver, Retry, Settings, Smtp, Timeouts
+from msgspec import Struct
+
+from engine.config import Delivery, Dns, Intake, Listen, Nameserver, Retry, Settings, Smtp, Timeouts, TlsRules
 from engine.sandbox.internet import Internet
 from engine.sandbox.traffic import Traffic
 from engine.threads import LoopThread
@@ -15,9 +17,16 @@ LETTERS_A_SECOND = 4.0
 _STOP_SECONDS = 10.0
 
 
+class Demo(Struct, frozen=True):
+    """What a relay in the sandbox internet is started with: its settings, and where policy servers answer."""
+
+    settings: Settings
+    https_port: int
+
+
 @contextmanager
-def demo(rate: float = LETTERS_A_SECOND) -> Iterator[Settings]:
-    """Give the settings of a relay that lives in a sandbox internet, in a temporary spool, for as long as this lasts.
+def demo(rate: float = LETTERS_A_SECOND) -> Iterator[Demo]:
+    """Give what starts a relay that lives in a sandbox internet, in a temporary spool, for as long as this lasts.
 
     Everything is on loopback. Letters arrive at `rate` a second from when the relay listens. Patience is short, so
     that retries, marks and bounces can be watched without waiting for hours.
@@ -27,7 +36,7 @@ def demo(rate: float = LETTERS_A_SECOND) -> Iterator[Settings]:
         sandbox = LoopThread(lambda: _sandbox(intake, rate), name="sandbox")
         internet = sandbox.start()
         try:
-            yield _settings(Path(folder), intake, internet)
+            yield Demo(_settings(Path(folder), intake, internet), internet.policies.port)
         finally:
             sandbox.stop(_STOP_SECONDS)
 
@@ -42,11 +51,14 @@ async def _sandbox(intake: int, rate: float) -> AsyncIterator[Internet]:
 
 def _settings(folder: Path, intake: int, internet: Internet) -> Settings:
     host, _, port = internet.nameserver.rpartition(":")
+    authority = folder / "authority.pem"
+    authority.write_bytes(internet.certificates.authority_pem)
     return Settings(
         hostname="relay.demo.example",
         spool=folder,
         intake=Intake(smtp=Smtp(listen=(Listen("127.0.0.1", intake),))),
-        dns=Dns(nameservers=(Nameserver(host, int(port)),)),
+        dns=Dns(nameservers=(Nameserver(host, int(port)),), validating=True),
+        tls=TlsRules(ca_file=authority),
         delivery=Delivery(
             port=internet.port,
             check_interval=5.0,

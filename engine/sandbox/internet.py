@@ -126,6 +126,10 @@ class Internet:
             self.dns.add(name, rdtype, text)
         for name, host in world.SHARED_ADDRESSES.items():
             self.dns.add(name, "A", self.exchange(host).address)
+        for domain, policy in world.POLICIES.items():
+            await self.policy(domain, policy)
+        for host, is_right in world.FINGERPRINTS.items():
+            self.tlsa(host, self.certificates.tlsa(host if is_right else "somebody.example", "self-signed"))
         for name, fault in world.FAULTS.items():
             self.dns.behave(name, fault)
 

@@ -63,6 +63,11 @@ DOMAINS: list[tuple[str, float, list[tuple[int, str]]]] = [
     ("homelab.example", 1.0, [(10, "pi.homelab.example")]),
     ("wrong-badge.example", 0.7, [(10, "mx.wrong-badge.example")]),
     ("rusty-lock.example", 0.7, [(10, "mx.rusty-lock.example")]),
+    # their TLS must be what it should be: by policy (MTA-STS), or by records (DANE); for two of them it is not
+    ("sealed.example", 1.0, [(10, "mx.sealed.example")]),
+    ("lapsed-seal.example", 0.5, [(10, "mx.lapsed-seal.example")]),
+    ("fingerprint.example", 1.0, [(10, "mx.fingerprint.example")]),
+    ("smudged-print.example", 0.5, [(10, "mx.smudged-print.example")]),
     # they hang up
     ("slammed-door.example", 0.5, [(10, "mx.slammed-door.example")]),
     ("hiccup.example", 0.5, [(10, "mx.hiccup.example")]),
@@ -114,6 +119,10 @@ def _odd_ones() -> dict[str, Temper]:
         "pi.homelab.example": Encrypted("self-signed"),
         "mx.wrong-badge.example": Encrypted("wrong name"),
         "mx.rusty-lock.example": Encrypted("broken"),
+        "mx.sealed.example": Encrypted(),
+        "mx.lapsed-seal.example": Encrypted("expired"),
+        "mx.fingerprint.example": Encrypted("self-signed"),
+        "mx.smudged-print.example": Encrypted("self-signed"),
         "mx.slammed-door.example": Disconnecting("connect"),
         "mx.hiccup.example": Disconnecting("MAIL"),
         "mx.cliffhanger.example": Disconnecting("content"),
@@ -135,6 +144,15 @@ def records() -> list[tuple[str, str, str]]:
         *(("crowded.example", "MX", f"{number} mx{number}.crowded.example.") for number in range(1, 101)),
     ]
 
+
+# Domains whose MTA-STS policy is enforced.
+POLICIES = {
+    domain: f"version: STSv1\nmode: enforce\nmx: *.{domain}\nmax_age: 86400\n"
+    for domain in ("sealed.example", "lapsed-seal.example")
+}
+
+# Hosts with a TLSA record, and whether it is that of their certificate.
+FINGERPRINTS = {"mx.fingerprint.example": True, "mx.smudged-print.example": False}
 
 FAULTS = {
     "servfail.example": Fault.SERVFAIL,

@@ -4,9 +4,12 @@ import asyncio
 import email
 import email.policy
 import random
+import tempfile
+from pathlib import Path
 
 import pytest
 
+from engine.config import TlsRules
 from engine.lookups import resolver_for
 from engine.sandbox import world
 from engine.sandbox.exchanges import Exchange
@@ -15,6 +18,7 @@ from engine.sandbox.letters import Letters
 from engine.sandbox.tempers import Refusing, Script
 from engine.sandbox.traffic import Traffic
 from tests.clock import FakeClock
+from tests.scenarios.relaying import relaying
 
 
 async def test_the_standard_world_has_a_few_dozen_domains_and_every_temper(internet: Internet) -> None:
@@ -92,3 +96,21 @@ async def test_two_internets_live_side_by_side(clock: FakeClock, internet: Inter
     async with Internet(clock=clock) as other:
         here, there = await internet.host("mx.example"), await other.host("mx.example")
         assert (here.address, here.port) != (there.address, there.port)
+
+
+async def test_a_relay_in_the_demo_gets_mail_to_those_that_are_proved_and_to_no_others(internet: Internet) -> None:
+    """One domain of each kind: MTA-STS and DANE, with the right certificate and with another."""
+    await internet.populate()
+    authority = internet.certificates.authority_pem
+    with tempfile.NamedTemporaryFile(suffix=".pem") as file:
+        file.write(authority)
+        file.flush()
+        rules = TlsRules(ca_file=Path(file.name))
+        async with relaying(internet, clock=FakeClock(), tls=rules, validating=True) as relay:
+            for domain in ("sealed", "lapsed-seal", "fingerprint", "smudged-print"):
+                await relay.send(f"a@{domain}.example")
+            await internet.wait_for(2)
+            await relay.settled()
+            assert {one.host for one in internet.delivered} == {"mx.sealed.example", "mx.fingerprint.example"}
+            why = {entry.destination: entry.last.enhanced for entry in await relay.entries() if entry.last}
+            assert why == {"lapsed-seal.example": "4.7.5", "smudged-print.example": "4.7.5"}
