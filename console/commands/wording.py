@@ -196,9 +196,11 @@ def message_lines(message: views.MessageView, moment: Moment) -> Iterator[str]:
 def transcript_lines(found: views.TranscriptView, moment: Moment) -> Iterator[str]:
     """What a relayer and its peer have said."""
     one = found.relayer
-    where = f"{one.host} [{one.address}]:{one.port}"
+    where = f"{one.host} [{one.address}]:{one.port}" if one.address else "a host not known yet"
     state = f"ended {moment.both(one.ended)}: {one.result}" if one.ended is not None else f"in {one.phase}"
     yield f"relayer {one.id} to {where} for {one.destination}, {one.done} of {one.taken} done, {state}"
+    if len(one.domains) > 1:
+        yield f"it has carried mail for {', '.join(one.domains)}"
     if found.cut:
         yield f"({plural(found.cut, 'line')} in the middle not kept)"
     yield from (f"{moment.clock(line.at)} {line.side} {line.text}" for line in found.lines)

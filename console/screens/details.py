@@ -20,6 +20,7 @@ from engine.control.views import (
     EventView,
     HostView,
     MessageView,
+    RelayerView,
     TranscriptLine,
     TranscriptView,
 )
@@ -320,8 +321,12 @@ def _connection(view: TranscriptView, moment: Moment) -> list[Para]:
         phase = (f"■ ended {moment.both(row.ended)}: {row.result}", "warn" if row.result else "")
     elif row.stalling:
         phase = (f"▲ stalling: {phase[0]}", "warn")
+    where: tuple[Piece, ...] = ((row.host, "bold"), (f"  {row.address}:{row.port}", ""))
+    if not row.address:
+        where = (("not known yet", "dim"),)
     return [
-        _named("to", (row.host, "bold"), (f"  {row.address}:{row.port}", ""), (f"  for {row.destination}", "dim")),
+        _named("to", *where),
+        _named("for", (row.destination, ""), *_others(row)),
         _named("phase", phase),
         _named(
             "sent",
@@ -329,6 +334,14 @@ def _connection(view: TranscriptView, moment: Moment) -> list[Para]:
             (f"   open for {span((row.ended or moment.now) - row.started)}   TLS {tls_name(row)[0]}", ""),
         ),
     ]
+
+
+def _others(row: RelayerView) -> tuple[Piece, ...]:
+    """The other domains of its site that it has carried mail for, and the site's name where it is another's."""
+    others = [domain for domain in row.domains if domain != row.destination]
+    site = f"   site {row.site}" if row.site and row.site != row.host else ""
+    shown = f"   and for {', '.join(others)}" if others else ""
+    return (site, "dim"), (shown, "dim")
 
 
 def _conversation(view: TranscriptView, moment: Moment) -> list[Para]:

@@ -37,6 +37,8 @@ EVENTS: dict[str, tuple[str, str]] = {
     "closed": ("■", "warn"),
 }
 
+_BEFORE_TLS = ("lookup", "connecting", "greeting", "hello", "TLS")
+
 STATES: dict[str, tuple[str, str]] = {"waiting": ("◷", ""), "relaying": ("▶", "good"), "held": ("‖", "warn")}
 
 
@@ -80,6 +82,11 @@ def destination_status(row: DestinationView, moment: Moment) -> Piece:
     return outcome_piece(row)
 
 
+def relayer_host(row: RelayerView, _moment: Moment) -> Piece:
+    """Which host it is connected to, or is about to be; before that is known, whose mail it is."""
+    return (row.host, "") if row.host else (row.destination, "dim")
+
+
 def relayer_phase(row: RelayerView, _moment: Moment) -> Piece:
     """Where in the conversation a connection is; a stalling one says so."""
     if row.ended is not None:
@@ -92,8 +99,16 @@ def relayer_time(row: RelayerView, moment: Moment) -> Piece:
     return span(moment.now - row.phase_since), "warn" if row.stalling else ""
 
 
+def carried_for(row: RelayerView, _moment: Moment) -> Piece:
+    """Whose mail it carries now, and how many other domains of its site it has carried mail for."""
+    more = len(row.domains) - 1
+    return (f"{row.destination} +{more}" if more > 0 else row.destination), ""
+
+
 def tls_name(row: RelayerView) -> Piece:
-    """The version of TLS alone: `1.3`, `none`."""
+    """The version of TLS alone: `1.3`, `none`; `-` while that is open."""
+    if not row.tls and row.phase in _BEFORE_TLS:
+        return "-", "dim"
     return (row.tls.removeprefix("TLSv"), "") if row.tls else ("none", "dim")
 
 
@@ -134,15 +149,14 @@ DESTINATIONS: tuple[Column[DestinationView], ...] = (
 )  # fmt: skip
 
 RELAYERS: tuple[Column[RelayerView], ...] = (
-    Column("host", 16, lambda r, _: (r.host or r.address, ""), grow=13, letter="O", sort="host",
-           order=lambda r: r.host),
+    Column("host", 16, relayer_host, grow=13, letter="O", sort="host", order=lambda r: r.host),
     Column("phase", 10, relayer_phase, letter="P", sort="phase", order=lambda r: r.phase),
     Column("time", 5, relayer_time, right=True, letter="T", sort="time", order=lambda r: r.phase_since),
     Column("sent", 6, lambda r, _: (f"{r.done}/{r.taken}", ""), rank=1, right=True),
     Column("tls", 4, lambda r, _: tls_name(r), rank=2, right=True),
     Column("open for", 8, lambda r, m: (age(m.now - r.started), ""), rank=4, right=True),
-    Column("destination", 20, lambda r, _: (r.destination, ""), rank=3, grow=10),
-    Column("address", 20, lambda r, _: (f"{r.address}:{r.port}", "dim"), rank=5, rest=True),
+    Column("for", 20, carried_for, rank=3, grow=10),
+    Column("address", 20, lambda r, _: (f"{r.address}:{r.port}" if r.address else "-", "dim"), rank=5, rest=True),
 )  # fmt: skip
 
 HOSTS: tuple[Column[HostView], ...] = (

@@ -90,7 +90,7 @@ class DestinationsView(View, frozen=True, kw_only=True):
 class RelayerView(View, frozen=True, kw_only=True):
     """One connection, live or ended (`ended`, `result`). `done` of `taken` messages are settled.
 
-    `phase`: connecting, greeting, hello, TLS, AUTH, MAIL, RCPT, DATA, body, reply, idle, QUIT, ended.
+    `phase`: lookup, connecting, greeting, hello, TLS, AUTH, MAIL, RCPT, DATA, body, reply, idle, QUIT, ended.
     `tls` is the protocol version ("TLSv1.3") or "". `stalling`: longer in its phase than is usual for it.
     `destination` is whose mail it carries now, `site` the best host of the site it serves ("" while not known),
     `domains` those it has carried mail for (100 at the most).

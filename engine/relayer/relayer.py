@@ -45,7 +45,7 @@ class ManagedRelayer:
         self.host = ""
         self.address = ""
         self.port = 0
-        self.phase: Phase = "connecting"
+        self.phase: Phase = "lookup"
         self.started = parts.clock.now()
         self.phase_since = self.started
         self.ended: float | None = None
@@ -178,6 +178,7 @@ class ManagedRelayer:
         """The way of the first destination that has one; what has none, or another than this site, is dealt with."""
         while self.answers_for:
             self.destination = next(iter(self.answers_for.values())).destination
+            self.enter("lookup")
             way = await self._way_to(self.destination)
             if way is not None and (not self.is_admitted or await self._leads_here(way)):
                 return way

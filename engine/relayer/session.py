@@ -28,7 +28,7 @@ from engine.tls.demand import TlsDemand
 _DIGITS = re.compile(r"[0-9]{1,20}")
 
 Phase = Literal[
-    "connecting", "greeting", "hello", "TLS", "AUTH",
+    "lookup", "connecting", "greeting", "hello", "TLS", "AUTH",
     "MAIL", "RCPT", "DATA", "body", "reply", "idle", "QUIT", "ended",
 ]  # fmt: skip
 Form = Literal["SMTP", "ESMTP"]

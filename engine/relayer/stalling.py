@@ -17,6 +17,8 @@ def usual(phase: Phase, timeouts: Timeouts) -> float:
             return float("inf")
         case "body":
             return timeouts.block / 2
+        case "lookup":
+            return _LONGEST
         case "connecting":
             granted = timeouts.connect
         case "hello" | "AUTH":

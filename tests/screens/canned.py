@@ -66,10 +66,14 @@ DESTINATIONS = (
 
 def _relayer(number: int, host: str, destination: str, phase: str, since: float, done: int, taken: int,
              tls: str = "TLSv1.3", **more: Any) -> views.RelayerView:  # fmt: skip
+    address, port = (f"198.51.100.{number % 250}", 25) if host else ("", 0)
     return views.RelayerView(
-        id=number, destination=destination, host=host, address=f"198.51.100.{number % 250}", port=25, phase=phase,
+        id=number, destination=destination, host=host, address=address, port=port, phase=phase,
         phase_since=NOW - since, started=NOW - since - 7.5, done=done, taken=taken, tls=tls, **more,
     )  # fmt: skip
+
+
+OUTLOOK = ("outlook.example", "hotmail.example", "live.example", "northwind.example", "contoso.example")
 
 
 RELAYERS = (
@@ -78,15 +82,26 @@ RELAYERS = (
     _relayer(903, "mx1.gmail.example", "gmail.example", "MAIL", 0.1, 47, 100),
     _relayer(904, "mx2.gmail.example", "gmail.example", "reply", 1.4, 88, 100),
     _relayer(905, "mx3.gmail.example", "gmail.example", "TLS", 0.3, 0, 100, ""),
-    _relayer(906, "mx.outlook.example", "outlook.example", "body", 0.1, 61, 100, "TLSv1.2"),
+    _relayer(
+        906,
+        "mx.outlook.example",
+        "live.example",
+        "body",
+        0.1,
+        61,
+        100,
+        "TLSv1.2",
+        site="mx.outlook.example",
+        domains=OUTLOOK,
+    ),
     _relayer(907, "mx.outlook.example", "outlook.example", "RCPT", 0.4, 17, 100, "TLSv1.2"),
     _relayer(908, "mx.outlook.example", "outlook.example", "reply", 0.8, 99, 100, "TLSv1.2"),
     _relayer(909, "mx.outlook.example", "outlook.example", "DATA", 0.1, 3, 100, "TLSv1.2"),
     _relayer(910, "mx.outlook.example", "outlook.example", "body", 0.2, 31, 100, "TLSv1.2"),
     _relayer(911, "mx.outlook.example", "outlook.example", "MAIL", 0.1, 75, 100, "TLSv1.2"),
     _relayer(912, "mx-b.slow.example", "slow.example", "greeting", 31.0, 0, 14, "", stalling=True),
-    _relayer(913, "mx1.example.org", "example.org", "body", 2.2, 1, 6),
-    _relayer(914, "mx.uni.example", "uni.example", "connecting", 0.6, 0, 1, ""),
+    _relayer(913, "mx1.example.org", "example.org", "idle", 1.2, 6, 6),
+    _relayer(914, "", "uni.example", "lookup", 0.6, 0, 1, ""),
 )
 
 HOSTS = (
