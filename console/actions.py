@@ -10,8 +10,8 @@ GROUPS: tuple[Group, ...] = ("Act", "Go", "Look", "Console")
 # What terminals, tmux and screen keep for themselves: never bound here.
 RESERVED = frozenset({"ctrl+a", "ctrl+b", "ctrl+d", "ctrl+z", "ctrl+s", "ctrl+c", "ctrl+backslash"})
 
-LISTS = frozenset({"destinations", "queue", "relayers", "hosts", "events"})
-MAIL = frozenset({"destinations", "queue", "destination", "message"})
+LISTS = frozenset({"destinations", "queue", "relayers", "hosts", "reasons", "events"})
+MAIL = frozenset({"destinations", "queue", "reasons", "destination", "message"})
 EVERYWHERE = LISTS | {"destination", "message", "relayer", "host"}
 
 
@@ -128,12 +128,13 @@ ACTIONS: tuple[Action, ...] = (
     Action("back", ("escape",), "back", "Back", "Clear marks, then the filter, then go back", "Go",
            on=frozenset({"destination", "message", "relayer", "host"}), rank=4),
     Action("next", ("tab",), "next", "Next pane", "Go to the next pane, or the next screen where there is one pane",
-           "Go", on=frozenset({"destinations", "relayers", "hosts", "events"}), rank=42),
+           "Go", on=frozenset({"destinations", "relayers", "hosts", "reasons", "events"}), rank=42),
     Action("previous", ("shift+tab",), "previous", "Previous pane", "Go to the pane before", "Go"),
     Action("overview", ("1",), "overview", "Overview", "Destinations, relayers, bad hosts and events at once", "Go"),
     Action("queue", ("2",), "queue", "Queue", "Every recipient of every message", "Go", usage="[FILTER]"),
     Action("relayers", ("3",), "relayers", "Relayers", "The connections that are open", "Go"),
     Action("hosts", ("4",), "hosts", "Bad MX", "The mail exchanges marked bad", "Go"),
+    Action("reasons", ("5",), "reasons", "Reasons", "Why mail waits: what was said last, in groups", "Go"),
     Action("events", ("6",), "events", "Events", "What happened, and who did it", "Go", usage="[WORDS]"),
     Action("command", ("colon",), "command", "Command", "Type a command", "Console", on=EVERYWHERE, rank=5),
     Action("palette", ("ctrl+p",), "palette", "Palette", "Find anything one can do by its name", "Console"),
@@ -151,6 +152,12 @@ MOVES: tuple[Move, ...] = (
 )
 
 FILTER_HELP = "domain=example.org  to~bob  from=*@a.example  id=48213  state=held  reason~4.7  age>2h  !inverts"
+
+
+def why_filter(why: str) -> str:
+    """The filter that names the mail of one reason."""
+    escaped = why.replace("\\", "\\\\").replace('"', '\\"')
+    return f'why="{escaped}"'
 
 
 def domain_filter(name: str) -> str:
