@@ -12,7 +12,7 @@ RESERVED = frozenset({"ctrl+a", "ctrl+b", "ctrl+d", "ctrl+z", "ctrl+s", "ctrl+c"
 
 LISTS = frozenset({"destinations", "queue", "relayers", "hosts", "reasons", "events"})
 MAIL = frozenset({"destinations", "queue", "reasons", "destination", "message"})
-EVERYWHERE = LISTS | {"destination", "message", "relayer", "host"}
+EVERYWHERE = LISTS | {"destination", "message", "relayer", "host", "answer", "overrides"}
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ class Target:
 
     `filter` names messages in the engine's own terms, and `what` in the operator's; `single`: it is one message or
     one recipient, so that what can be taken back needs no question. `bad` are those of `hosts` marked bad.
+    `relayer` is the number of a connection.
     """
 
     what: str
@@ -64,6 +65,7 @@ class Target:
     destination: str = ""
     hosts: tuple[str, ...] = ()
     bad: tuple[str, ...] = ()
+    relayer: int = 0
     relay: bool = field(default=False)
 
 
@@ -113,6 +115,18 @@ ACTIONS: tuple[Action, ...] = (
            usage="[HOST]", on=frozenset({"hosts", "host", "destination", "relayers"}), rank=18, changes=True),
     Action("undo", ("u",), "undo", "Undo", "Take back the last bounce or drop, while there is time", "Act",
            on=frozenset({"queue", "destination", "message"}), rank=36, changes=True),
+    Action("close", ("x",), "close", "Close", "End one connection; what it carries waits again", "Act",
+           usage="[RELAYER]", on=frozenset({"relayers", "relayer"}), rank=17, changes=True),
+    Action("probe", ("i",), "probe", "Probe", "Speak to a host without sending it mail, and tell what came back", "Act",
+           usage="[HOST[:PORT]]", on=frozenset({"hosts", "host", "relayers", "relayer"}), rank=21, changes=True),
+    Action("override", ("v",), "override", "Override", "Send a destination's mail to a host of your choice for a while",
+           "Act", usage="[DESTINATION] [HOST[:PORT]] [1h] [WHY]", on=frozenset({"destination"}), rank=32, changes=True),
+    Action("hold_rule", ("H",), "hold-rule", "Hold rule", "Hold mail that is still to come for a while", "Act",
+           usage="[from=…|to=…|domain=…] [1h] [WHY]", changes=True),
+    Action("end", ("X",), "end", "End", "End an override, or a hold rule by its number", "Act",
+           usage="[DESTINATION|RULE]", changes=True),
+    Action("explain", ("e",), "explain", "Explain", "Say why mail is not moving, or what would happen to it", "Look",
+           usage="[MESSAGE|ADDRESS|DOMAIN]", on=MAIL | {"answer"}, rank=12),
     Action("mark", ("space",), "mark", "Mark", "Mark the row, to act on several at once", "Look",
            on=frozenset({"queue", "destination"}), rank=38),
     Action("all", ("a",), "all", "Mark all", "Mark all that match the filter, also beyond the screen", "Look",
@@ -126,7 +140,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("open", ("enter",), "open", "Open", "Open what is pointed at, or a message or destination by its name",
            "Go", usage="[MESSAGE|DESTINATION]", on=LISTS, rank=8),
     Action("back", ("escape",), "back", "Back", "Clear marks, then the filter, then go back", "Go",
-           on=frozenset({"destination", "message", "relayer", "host"}), rank=4),
+           on=EVERYWHERE - LISTS, rank=4),
     Action("next", ("tab",), "next", "Next pane", "Go to the next pane, or the next screen where there is one pane",
            "Go", on=frozenset({"destinations", "relayers", "hosts", "reasons", "events"}), rank=42),
     Action("previous", ("shift+tab",), "previous", "Previous pane", "Go to the pane before", "Go"),
@@ -136,6 +150,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("hosts", ("4",), "hosts", "Bad MX", "The mail exchanges marked bad", "Go"),
     Action("reasons", ("5",), "reasons", "Reasons", "Why mail waits: what was said last, in groups", "Go"),
     Action("events", ("6",), "events", "Events", "What happened, and who did it", "Go", usage="[WORDS]"),
+    Action("overrides", ("7",), "overrides", "Overrides", "All that stands until a time, by whom and why", "Go"),
     Action("command", ("colon",), "command", "Command", "Type a command", "Console", on=EVERYWHERE, rank=5),
     Action("palette", ("ctrl+p",), "palette", "Palette", "Find anything one can do by its name", "Console"),
     Action("help", ("question_mark",), "help", "Help", "Every key and command", "Console", on=EVERYWHERE, rank=2),

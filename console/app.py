@@ -12,9 +12,10 @@ from textual.app import App
 from textual.binding import Binding
 from textual.screen import Screen
 
-from console import verbs
+from console import steering, verbs
 from console.actions import Registry, Target
 from console.format import Moment, count, plural
+from console.screens.answers import Answer, OverridesScreen
 from console.screens.details import HostScreen, MessageScreen, RelayerScreen
 from console.screens.dialogs import Choose, Dialog
 from console.screens.front import Front
@@ -289,6 +290,12 @@ class Console(App[None]):
             "bad": lambda text: verbs.mark_bad(self, text),
             "good": lambda text: verbs.mark_good(self, text),
             "undo": lambda _: verbs.undo(self),
+            "explain": lambda text: steering.explain(self, text),
+            "probe": lambda text: steering.probe(self, text),
+            "close": lambda text: steering.close(self, text),
+            "override": lambda text: steering.override(self, text),
+            "hold_rule": lambda text: steering.hold_rule(self, text),
+            "end": lambda text: steering.end(self, text),
             "mark": lambda _: self._mark(),
             "all": lambda _: self._mark_all(),
             "filter": self._filter,
@@ -304,6 +311,7 @@ class Console(App[None]):
             "hosts": lambda text: self._go("hosts", text),
             "reasons": lambda text: self._go("reasons", text),
             "events": lambda text: self._go("events", text),
+            "overrides": lambda _: self.open_answer(OverridesScreen()),
             "command": lambda _: self._prompt("command"),
             "palette": lambda _: self._palette(),
             "help": lambda _: self._help(),
@@ -345,6 +353,12 @@ class Console(App[None]):
     def open_host(self, host: str) -> None:
         """Drill into a mail exchange."""
         self._enter(HostScreen(host))
+
+    def open_answer(self, screen: Front) -> None:
+        """Show an answer, in place of the one that is shown."""
+        if isinstance(self.screen, Answer):
+            self.pop_screen()
+        self._enter(screen)
 
     def _name_of(self, front: Front) -> str:
         return next((name for key, name, _ in self.tabs() if key == front.tab), "")

@@ -16,12 +16,13 @@ import msgspec
 import typer
 from typer.core import TyperGroup
 
-from console.commands import acting, looking
+from console.commands import acting, looking, operating, user
 from console.commands.door import Door, Status, complain, refuse, say
 from engine.control.client import control_socket
 
 if TYPE_CHECKING:
     from engine.config import Settings
+    from engine.intake.users import UsersFile
 
 _ANYWHERE = ("--config", "--spool")  # these may stand before or behind the command
 _LOG_BYTES = 1024 * 1024
@@ -106,13 +107,63 @@ class Setup(Door):
             return settings
         return msgspec.structs.replace(settings, spool=self._spool.expanduser().absolute())
 
-    def check(self) -> str:
-        """Which file the settings come from, once they have been found right. Raises SettingsError."""
-        from engine.config import find, load
+    def check(self) -> tuple[str, tuple[str, ...]]:
+        """Which file the settings come from, once they have been found right, and what must be known of them.
+
+        Raises SettingsError.
+        """
+        from engine.config import SettingsError, find, load
+        from engine.intake.errors import IntakeError
+        from engine.intake.tls import server_context
 
         path = find(self._config)
-        load(path)
-        return str(path) if path is not None else "no settings file, so the defaults"
+        settings = load(path)
+        if path is None:
+            return "no settings file, so the defaults", settings.notes
+        submission = settings.intake.submission
+        if submission.listen or submission.listen_tls:
+            try:
+                server_context(submission)
+            except IntakeError as error:
+                raise SettingsError(path, [str(error)]) from error
+        return str(path), settings.notes
+
+    def send(self, words: list[str]) -> int:
+        """Do what sendmail does with these words."""
+        from console.commands.sendmail import main as sendmail
+
+        return sendmail(words, config=self._config, spool=self._spool)
+
+    def users(self) -> "_Users":
+        """Who may submit mail; where the settings name no file for them, says so and leaves."""
+        from engine.intake.users import UsersFile
+
+        path = self.settings().intake.submission.users
+        if path is None:
+            refuse("intake.submission.users: not set; it names the file in which those are who may submit mail")
+        return _Users(UsersFile(path))
+
+
+class _Users:
+    """The file of users; what cannot be done with it is said, and the command left."""
+
+    def __init__(self, file: "UsersFile") -> None:
+        self._file = file
+
+    def set(self, name: str, password: str) -> bool:
+        """Add a login, or give it a new password; False where it was there."""
+        with _refusing():
+            return self._file.set(name, password)
+
+    def remove(self, name: str) -> None:
+        """Take a login away."""
+        with _refusing():
+            self._file.remove(name)
+
+    def names(self) -> list[str]:
+        """Every login, in order."""
+        with _refusing():
+            return sorted(self._file.hashes())
 
 
 @app.command()
@@ -154,7 +205,26 @@ def attach(context: typer.Context, read_only: ReadOnly = False) -> None:
 
 looking.add_to(app)
 acting.add_to(app)
+operating.add_to(app)
 app.add_typer(config_app, name="config")
+app.add_typer(user.app_for(lambda context: _setup(context).users()), name="user")
+
+
+@app.command(
+    "sendmail",
+    context_settings={
+        "ignore_unknown_options": True,
+        "allow_interspersed_args": False,
+        "help_option_names": ["--help"],
+    },
+)
+def sendmail(context: typer.Context, words: Annotated[list[str] | None, typer.Argument(metavar="...")] = None) -> None:
+    """Send a message from standard input.
+
+    As programs do with /usr/sbin/sendmail: -t, -i, -f SENDER, -F NAME, -oi and so on, and recipients. Exit status:
+    those of sysexits.h.
+    """
+    raise typer.Exit(_setup(context).send(words or []))
 
 
 @config_app.callback()
@@ -171,9 +241,22 @@ def config_check(context: typer.Context) -> None:
     from engine.config import SettingsError
 
     try:
-        say(f"{_setup(context).check()}: ok")
+        checked, notes = _setup(context).check()
+        say(f"{checked}: ok")
+        for note in notes:
+            say(note)
     except SettingsError as error:
         _refuse_each(str(error), Status.REFUSED)
+
+
+@contextlib.contextmanager
+def _refusing() -> Iterator[None]:
+    from engine.intake.users import UsersError
+
+    try:
+        yield
+    except UsersError as error:
+        refuse(str(error))
 
 
 # -- the console ----------------------------------------------------------------------------------------------------

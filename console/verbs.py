@@ -94,7 +94,7 @@ def example(entry: EntryView) -> Para:
 
 async def suspend(console: "Console", argument: str) -> None:
     """Suspend a destination or the relay; asks how long and why, unless both were typed."""
-    name, seconds, reason = _three(argument)
+    name, seconds, reason = name_time_why(argument)
     target = console.pointed()
     name = name or (target.destination if target else "")
     if not name:
@@ -103,7 +103,7 @@ async def suspend(console: "Console", argument: str) -> None:
     name = RELAY if name.lower() in ("all", RELAY) else name
     if not (argument and seconds is not None and reason):
         answers = await console.ask(
-            _how_long_and_why(
+            how_long_and_why(
                 f"Suspend {'the whole relay' if name == RELAY else name}?",
                 "No new connections are opened until then; open ones finish. It ends by itself.",
                 "Suspend",
@@ -134,16 +134,16 @@ async def resume(console: "Console", argument: str) -> None:
 
 async def mark_bad(console: "Console", argument: str) -> None:
     """Leave a host out; asks which, how long and why, as far as that was not typed."""
-    host, seconds, reason = _three(argument)
+    host, seconds, reason = name_time_why(argument)
     if not host:
         target = console.pointed()
-        host = await _one_of(console, "Mark bad: which of its exchanges?", target, bad=False)
+        host = await one_of(console, "Mark bad: which of its exchanges?", target, bad=False)
         if not host:
             return
     if not (argument and seconds is not None):
         default = console.overview.health.bad_mx_seconds if console.overview else 3_600.0
         answers = await console.ask(
-            _how_long_and_why(
+            how_long_and_why(
                 f"Mark {host} bad?",
                 "It is left out until then, or until it is marked good. Mail goes to other exchanges, if any.",
                 "Mark bad",
@@ -160,7 +160,7 @@ async def mark_bad(console: "Console", argument: str) -> None:
 
 async def mark_good(console: "Console", argument: str) -> None:
     """Use a host again, at once."""
-    host = argument or await _one_of(console, "Mark good: which host?", console.pointed(), bad=True)
+    host = argument or await one_of(console, "Mark good: which host?", console.pointed(), bad=True)
     if host:
         console.report(await console.client.mark_good(host))
 
@@ -179,7 +179,7 @@ async def undo(console: "Console") -> None:
     console.report(await console.client.undo(result.operation))
 
 
-async def _one_of(console: "Console", title: str, target: Target | None, *, bad: bool) -> str:
+async def one_of(console: "Console", title: str, target: Target | None, *, bad: bool) -> str:
     hosts = () if target is None else target.bad if bad else target.hosts
     if not hosts:
         known = target is not None and bool(target.hosts)
@@ -196,7 +196,7 @@ async def _one_of(console: "Console", title: str, target: Target | None, *, bad:
     return await console.choose(Choose(title, options)) or ""
 
 
-def _how_long_and_why(title: str, follows: str, ok: str, seconds: float, reason: str) -> Dialog:
+def how_long_and_why(title: str, follows: str, ok: str, seconds: float, reason: str) -> Dialog:
     body = [Para(), para((f"  {follows}", ""), hang=2), Para()]
     fields = [
         Field("for", "for how long", duration(seconds), check=parse_duration),
@@ -205,7 +205,7 @@ def _how_long_and_why(title: str, follows: str, ok: str, seconds: float, reason:
     return Dialog(title, body, ok=ok, fields=fields, fill=True)
 
 
-def _three(argument: str) -> tuple[str, float | None, str]:
+def name_time_why(argument: str) -> tuple[str, float | None, str]:
     """Read `NAME [DURATION] [WHY]`. Raises Mistyped when what looks like a duration is none that is allowed."""
     name, _, rest = argument.partition(" ")
     first, _, others = rest.strip().partition(" ")

@@ -44,21 +44,22 @@ def load(path: Path | None) -> "Settings":
 
     Raises SettingsError with all that is wrong, each naming its key and what is allowed.
     """
+    return Settings() if path is None else _settings(path, _table_in(path))
+
+
+def load_for_sender(path: Path | None) -> "Settings":
+    """Read what a program must know that hands us mail on this machine, as any user: spool, name and doors.
+
+    The rest is at its default: it may name files, such as passwords, that a sender must not be able to read. Raises
+    SettingsError.
+    """
     if path is None:
         return Settings()
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(path, [f"cannot be read: {error.strerror}"]) from error
-    except UnicodeDecodeError as error:
-        raise SettingsError(path, [f"is not UTF-8: {error.reason} at byte {error.start}"]) from error
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError(path, [f"is not TOML: {error}"]) from error
-    problems: list[str] = []
-    settings = _read(Settings, table, "", problems)
-    if settings is None or problems:
-        raise SettingsError(path, problems)
-    return settings
+    table = _table_in(path)
+    kept = {key: value for key, value in table.items() if key in {"hostname", "spool", "intake"}}
+    if isinstance(intake := kept.get("intake"), dict):
+        kept["intake"] = {key: value for key, value in intake.items() if key in {"min_free", "smtp", "drop"}}
+    return _settings(path, kept)
 
 
 class SettingsError(Exception):
@@ -89,17 +90,61 @@ class Drop(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     enabled: bool = True
 
 
-class Intake(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[intake]`: how mail comes in."""
+class Submission(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[intake.submission]`: where those who log in hand us mail (RFC 6409); by default nowhere.
 
+    On `listen` TLS comes with STARTTLS, on `listen_tls` it is there from the first octet (RFC 8314 3.3). `certificate`
+    (PEM, with its chain) and `key` are needed for either; `users` is the file that `smarthost user` keeps. Whether
+    these can be read is asked when the engine starts: a command that only looks at the queue need not read a key.
+    """
+
+    listen: tuple[Listen, ...] = ()
+    listen_tls: tuple[Listen, ...] = ()
+    certificate: Path | None = None
+    key: Path | None = None
+    users: Path | None = None
+
+
+class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[intake.limits]`: how much one address, and one login, may ask of us.
+
+    An IPv6 address counts by its /64. `exempt_networks` have no limits by address; a login's hold everywhere. A guess
+    is a login that failed: after `guesses_before_delay` of them each answer waits, longer each time, and after
+    `guesses_per_address` or `guesses_per_login` within `guess_window` seconds none is heard.
+    """
+
+    exempt_networks: tuple[Network, ...] = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
+    connections_per_address: int = 50
+    connections_per_login: int = 20
+    messages_per_minute_per_address: int = 600
+    messages_per_hour_per_address: int = 10_000
+    messages_per_minute_per_login: int = 100
+    messages_per_hour_per_login: int = 2_000
+    guesses_before_delay: int = 3
+    guesses_per_address: int = 20
+    guesses_per_login: int = 10
+    guess_window: float = 900.0
+
+
+class Intake(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[intake]`: how mail comes in. With fewer than `min_free` bytes free in the spool's file system, none does."""
+
+    min_free: int = 100 * 2**20
     smtp: Smtp = field(default_factory=Smtp)
+    submission: Submission = field(default_factory=Submission)
+    limits: Limits = field(default_factory=Limits)
     drop: Drop = field(default_factory=Drop)
 
 
 class Dns(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[dns]`: whom to ask; the system's name servers where there are none."""
+    """`[dns]`: whom to ask; the system's name servers where there are none.
+
+    `validating`: they check DNSSEC, and the way to them is safe (they run on this machine, say), so that an answer
+    they call authentic (AD) can be believed. Without it there is no DANE.
+    """
 
     nameservers: tuple[Nameserver, ...] = ()
+    validating: bool = False
 
 
 class Timeouts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -136,12 +181,12 @@ class Delivery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class RetryOf(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[[retry.destination]]`: how one destination is tried; `name` "*.example.org" means all domains below that one.
+    """`[[retry.destination]]`: how one destination is tried; `domain` "*.example.org" means all domains below that one.
 
     What is not given is as in `[retry]`.
     """
 
-    name: str
+    domain: str
     schedule: tuple[float, ...] | None = None
     give_up_after: float | None = None
 
@@ -177,6 +222,31 @@ class Route(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     username: str = ""
     password_file: Path | None = None
     ca_file: Path | None = None
+
+
+class DestinationTls(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[[tls.destination]]`: how mail to a domain is secured; domain "*": to all that no other names.
+
+    An entry for the domain itself counts for routed mail too, where it asks for more than the route. `ca_file` holds
+    the authorities (PEM) that "verified" trusts instead of those of [tls].
+    """
+
+    domain: str
+    level: Tls
+    ca_file: Path | None = None
+
+
+class TlsRules(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[tls]`: what raises the level of security above opportunistic.
+
+    `mta_sts` (RFC 8461) and `dane` (RFC 7672, needs dns.validating) do so by themselves, except where the level is
+    "none". `ca_file` holds the authorities (PEM) to trust instead of the system's, for exchanges and policy servers.
+    """
+
+    mta_sts: bool = True
+    dane: bool = True
+    ca_file: Path | None = None
+    destination: tuple[DestinationTls, ...] = ()
 
 
 class Events(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -222,9 +292,17 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     retry: Retry = field(default_factory=Retry)
     dsn: Dsn = field(default_factory=Dsn)
     route: tuple[Route, ...] = ()
+    tls: TlsRules = field(default_factory=TlsRules)
     events: Events = field(default_factory=Events)
     control: Control = field(default_factory=Control)
     console: Console = field(default_factory=Console)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is asked for but cannot be had with these settings, in sentences."""
+        if self.tls.dane and not self.dns.validating:
+            return ("DANE is off: dns.validating is false, so no answer of the DNS counts as secure",)
+        return ()
 
 
 # How each key is read, where its name alone does not say it.
@@ -237,8 +315,21 @@ _READERS: Mapping[type[Struct], Mapping[str, values.Reader]] = {
         "max_sessions": values.count,
         "max_received": values.count,
     },
+    Submission: {
+        "listen": values.each(values.listen),
+        "listen_tls": values.each(values.listen),
+        "certificate": values.file,
+        "key": values.file,
+        "users": values.file,
+    },
+    Limits: {
+        **dict.fromkeys(Limits.__struct_fields__, values.count),
+        "exempt_networks": values.each(values.network),
+        "guess_window": values.duration,
+    },
+    Intake: {"min_free": values.space},
     Drop: {"enabled": values.flag},
-    Dns: {"nameservers": values.each(values.nameserver)},
+    Dns: {"nameservers": values.each(values.nameserver), "validating": values.flag},
     Timeouts: dict.fromkeys(Timeouts.__struct_fields__, values.duration),
     Delivery: {
         "port": values.port,
@@ -251,7 +342,7 @@ _READERS: Mapping[type[Struct], Mapping[str, values.Reader]] = {
     },
     Retry: {"schedule": values.each(values.duration, at_least=1), "give_up_after": values.duration},
     RetryOf: {
-        "name": values.destinations,
+        "domain": values.destinations,
         "schedule": values.each(values.duration, at_least=1),
         "give_up_after": values.duration,
     },
@@ -265,12 +356,33 @@ _READERS: Mapping[type[Struct], Mapping[str, values.Reader]] = {
         "password_file": values.readable_file,
         "ca_file": values.readable_file,
     },
+    DestinationTls: {"domain": values.route_domain, "level": values.tls, "ca_file": values.readable_file},
+    TlsRules: {"mta_sts": values.flag, "dane": values.flag, "ca_file": values.readable_file},
     Events: {"kept": values.count},
     Control: {"group": values.group},
     Console: {"undo": values.duration, "confirm_typed_over": values.count},
 }
 
 _Table = TypeVar("_Table", bound=Struct)
+
+
+def _table_in(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(path, [f"cannot be read: {error.strerror}"]) from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(path, [f"is not UTF-8: {error.reason} at byte {error.start}"]) from error
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(path, [f"is not TOML: {error}"]) from error
+
+
+def _settings(path: Path, table: dict[str, Any]) -> "Settings":
+    problems: list[str] = []
+    settings = _read(Settings, table, "", problems)
+    if settings is None or problems:
+        raise SettingsError(path, problems)
+    return settings
 
 
 def _read(into: type[_Table], table: object, at: str, problems: list[str]) -> _Table | None:
@@ -293,14 +405,23 @@ def _read(into: type[_Table], table: object, at: str, problems: list[str]) -> _T
     settings = into(**read)
     if isinstance(settings, Route):
         problems.extend(f"{at}.{problem}" for problem in _unsafe(settings))
+    if isinstance(settings, Submission) and (settings.listen or settings.listen_tls):
+        needed = {"certificate": settings.certificate, "key": settings.key, "users": settings.users}
+        problems.extend(
+            f"{at}.{name}: missing; whoever listens for submission needs certificate, key and users"
+            for name, given in needed.items()
+            if given is None
+        )
     return settings
 
 
 def _value(into: type[Struct], known: Any, value: object, dotted: str, problems: list[str]) -> Any:
     if into is Settings and known.name == "route":
-        return _routes(value, problems)
+        return _each_domain(Route, value, dotted, problems)
+    if into is TlsRules and known.name == "destination":
+        return _each_domain(DestinationTls, value, dotted, problems)
     if into is Retry and known.name == "destination":
-        return _retries(value, dotted, problems)
+        return _each_domain(RetryOf, value, dotted, problems)
     if isinstance(known.type, type) and issubclass(known.type, Struct):
         return _read(known.type, value, dotted, problems)
     try:
@@ -311,35 +432,26 @@ def _value(into: type[Struct], known: Any, value: object, dotted: str, problems:
         return None
 
 
-def _routes(value: object, problems: list[str]) -> tuple[Route, ...]:
-    """Read the routes; one domain has one route."""
+_PerDomain = TypeVar("_PerDomain", Route, DestinationTls, RetryOf)
+
+
+def _each_domain(into: type[_PerDomain], value: object, at: str, problems: list[str]) -> tuple[_PerDomain, ...]:
+    """Read a list of tables that each say something of a domain; one domain has one of them."""
+    what = at.rpartition(".")[2]
     if not isinstance(value, list):
-        problems.append("route: not a list of tables; write [[route]] before each route's keys")
+        problems.append(f"{at}: not a list of tables; write [[{at}]] before each {what}'s keys")
         return ()
-    routes: dict[str, int] = {}
-    read: list[Route] = []
+    positions: dict[str, int] = {}
+    read: list[_PerDomain] = []
     for position, table in enumerate(value):
-        route = _read(Route, table, f"route[{position}]", problems)
-        if route is None:
+        one = _read(into, table, f"{at}[{position}]", problems)
+        if one is None:
             continue
-        first = routes.setdefault(route.domain, position)
+        first = positions.setdefault(one.domain, position)
         if first != position:
-            problems.append(f"route[{position}].domain: route[{first}] has {route.domain} already; one route for each")
-        read.append(route)
+            problems.append(f"{at}[{position}].domain: {at}[{first}] has {one.domain} already; one {what} for each")
+        read.append(one)
     return tuple(read)
-
-
-def _retries(value: object, dotted: str, problems: list[str]) -> tuple[RetryOf, ...]:
-    """Read what is different for some destinations; each stands once."""
-    if not isinstance(value, list):
-        problems.append(f"{dotted}: not a list of tables; write [[{dotted}]] before the keys of each")
-        return ()
-    read = [_read(RetryOf, table, f"{dotted}[{position}]", problems) for position, table in enumerate(value)]
-    first: dict[str, int] = {}
-    for position, one in enumerate(read):
-        if one is not None and first.setdefault(one.name, position) != position:
-            problems.append(f"{dotted}[{position}].name: {dotted}[{first[one.name]}] is for {one.name} already")
-    return tuple(one for one in read if one is not None)
 
 
 def _unsafe(route: Route) -> list[str]:
@@ -349,9 +461,10 @@ def _unsafe(route: Route) -> list[str]:
         problems.append("password_file: missing; a username needs the file that holds its password")
     if route.password_file is not None and not route.username:
         problems.append("username: missing; a password_file needs the user it belongs to")
-    if route.username and route.tls != "required":
+    if route.username and route.tls not in ("required", "verified"):
         problems.append(
-            f'tls: "{route.tls}" with a username; only "required" is allowed: no password goes in the clear'
+            f'tls: "{route.tls}" with a username; only "required" and "verified" are allowed: '
+            "no password goes in the clear"
         )
     return problems
 

@@ -16,20 +16,25 @@ from engine.config import Settings
 from engine.control.relay import Relay
 from engine.control.server import ControlServer
 from engine.events import Event, EventLog
+from engine.explain import Explainer
 from engine.intake.drop import DropIntake
 from engine.intake.errors import IntakeError
+from engine.intake.floor import DiskFloor
 from engine.intake.smtp import SmtpIntake
-from engine.lookups import resolver_for
+from engine.lookups import Lookups, resolver_for
 from engine.mx import MXCalculator
 from engine.queue.queue import QueueError
 from engine.queue.sqlite import SqliteQueue
 from engine.relayer.dialler import Dialler, TcpDialler
+from engine.relayer.probe import Prober
 from engine.relayer.relayer import Parts
 from engine.retry import RetryPlan
 from engine.routes import Router, read_passwords
 from engine.smarthost import SmartHost
 from engine.spool import Spool, SpoolError, SpoolOwned
 from engine.threads import LoopThread
+from engine.tls.fetching import HTTPS
+from engine.tls.policy import tls_policy
 
 __all__ = ["CannotStart", "Engine", "EngineThread", "SpoolOwned", "run_daemon"]
 
@@ -41,7 +46,10 @@ DNS_TIMEOUT = 3.0  # seconds for one question to one name server
 DNS_LIFETIME = 10.0  # seconds for an answer, whoever gives it
 
 # After these something may be due that was not: a check should not wait for its interval.
-_WAKING = frozenset({"accepted", "retried", "released", "resumed", "undone", "ordered", "marked good"})
+_WAKING = frozenset(
+    {"accepted", "retried", "released", "resumed", "undone", "ordered", "marked good", "overridden", "ended"}
+)
+_REDIRECTING = frozenset({"overridden", "ended"})  # connections to where mail went before take no more of it
 
 
 class CannotStart(Exception):
@@ -51,7 +59,7 @@ class CannotStart(Exception):
 class Engine:
     """The whole relay on one event loop. `start` raises SpoolOwned and CannotStart; then nothing is left open.
 
-    Clock, dialler and the source of chance may be passed in by tests.
+    Clock, dialler, the source of chance and the port of policy servers may be passed in by tests.
     """
 
     def __init__(
@@ -61,6 +69,7 @@ class Engine:
         clock: Clock | None = None,
         dialler: Dialler | None = None,
         draw: random.Random | None = None,
+        https_port: int = HTTPS,
     ) -> None:
         self._settings = settings
         self._clock = clock or SystemClock()
@@ -78,8 +87,14 @@ class Engine:
             events_kept=settings.events.kept,
         )
         self.queue.on_events = self._publish
+        resolver = resolver_for(
+            [str(each) for each in settings.dns.nameservers],
+            timeout=DNS_TIMEOUT,
+            lifetime=DNS_LIFETIME,
+            validating=settings.dns.validating,
+        )
         self.mx = MXCalculator(
-            resolver_for([str(each) for each in settings.dns.nameservers], timeout=DNS_TIMEOUT, lifetime=DNS_LIFETIME),
+            resolver,
             clock=self._clock,
             marks=self.queue,
             own_names=(settings.hostname,),
@@ -87,11 +102,20 @@ class Engine:
             fallback_to_domain=delivery.fallback_to_domain,
             draw=draw,
         )
+        self.tls = tls_policy(settings, Lookups(resolver), self.queue, self._clock, https_port=https_port)
         attempts = AttemptManager(self.queue, retries, self._clock, hostname=settings.hostname)
+        router = Router(
+            self.mx,
+            port=delivery.port,
+            tls=self.tls,
+            routes=settings.route,
+            passwords=read_passwords(settings.route),
+            overrides=self.queue,
+        )
         parts = Parts(
             queue=self.queue,
             mx=self.mx,
-            router=Router(self.mx, port=delivery.port, routes=settings.route, passwords=read_passwords(settings.route)),
+            router=router,
             attempts=attempts,
             dialler=dialler or TcpDialler(),
             clock=self._clock,
@@ -109,13 +133,17 @@ class Engine:
             max_messages_per_connection=delivery.max_messages_per_connection,
             check_interval=delivery.check_interval,
         )
-        self.smtp = SmtpIntake(self.queue, settings, self._clock)
-        self.drop = DropIntake(self.queue, spool.drop, settings, self._clock)
+        self.explainer = Explainer(self.queue, self.mx, router, self.smarthost, self._clock)
+        self.prober = Prober(self.mx, parts.dialler, self._clock, hostname=settings.hostname, port=delivery.port)
+        self.floor = DiskFloor(spool.path, settings.intake.min_free)
+        self.smtp = SmtpIntake(self.queue, settings, self._clock, floor=self.floor)
+        self.drop = DropIntake(self.queue, spool.drop, settings, self._clock, self.floor)
 
     @property
     def trouble(self) -> str:
         """Why the engine is not well, or ""."""
-        return self.queue.broken or self.smarthost.trouble or self.drop.trouble
+        intake = self.floor.why_not() or self.drop.trouble or self.smtp.trouble
+        return self.queue.broken or self.smarthost.trouble or intake
 
     async def start(self) -> None:
         """Take the spool, recover what was interrupted, open the doors; the one for new mail last."""
@@ -126,12 +154,15 @@ class Engine:
         except (SpoolError, QueueError, IntakeError, OSError) as error:
             raise CannotStart(str(error)) from error
         log.info("relaying as %s from %s", self._settings.hostname, self._spool.path)
+        for note in self._settings.notes:
+            log.info("%s", note)
 
     async def _start(self) -> None:
         async with AsyncExitStack() as opening:
             opening.enter_context(self._spool)
             interrupted = await self.queue.open()
             opening.push_async_callback(self.queue.close)
+            opening.push_async_callback(self.tls.close)
             await self.mx.load()
             started = self._clock.now()
             text = f"{interrupted} interrupted attempts put back" if interrupted else ""
@@ -169,6 +200,8 @@ class Engine:
             smarthost=self.smarthost,
             mx=self.mx,
             events=self.events,
+            explainer=self.explainer,
+            prober=self.prober,
             settings=self._settings,
             clock=self._clock,
             started=started,
@@ -178,6 +211,9 @@ class Engine:
 
     def _publish(self, events: Sequence[Event]) -> None:
         self.events.publish(events)
+        for event in events:
+            if event.kind in _REDIRECTING:
+                self.smarthost.redirected(event.destination)
         if any(event.kind in _WAKING for event in events):
             self.smarthost.wake()
 

@@ -22,6 +22,7 @@ Kind = Literal[
     "checked", "retried", "held", "released", "ordered", "undone",
     "suspended", "resumed",
     "marked bad", "marked good",
+    "overridden", "ended", "probed", "closed",
     "unreachable",
 ]  # fmt: skip
 

@@ -71,12 +71,12 @@ class LookupFailed(MXError):
 
 
 def resolver_for(
-    nameservers: Sequence[str], *, timeout: float = 2.0, lifetime: float = 5.0
+    nameservers: Sequence[str], *, timeout: float = 2.0, lifetime: float = 5.0, validating: bool = False
 ) -> dns.asyncresolver.Resolver:
     """A resolver that asks these name servers ("9.9.9.9", "127.0.0.1:5300", "[::1]:53"), or the system's for [].
 
     `timeout` is seconds for one question to one server, `lifetime` for all of them together. Answers are cached for
-    their TTL. Raises ValueError for what is no address.
+    their TTL. `validating`: they check signatures and are asked to say so. Raises ValueError for what is no address.
     """
     resolver = dns.asyncresolver.Resolver(configure=False)
     if nameservers:
@@ -90,6 +90,8 @@ def resolver_for(
     resolver.timeout = timeout
     resolver.lifetime = lifetime
     resolver.use_edns(0, 0, EDNS_PAYLOAD)
+    if validating:
+        resolver.flags = dns.flags.RD | dns.flags.AD  # RFC 6840 5.7: AD in a question asks for AD in the answer
     resolver.cache = _Cache(_CACHED)
     return resolver
 
@@ -99,8 +101,21 @@ class _Answer(Struct, frozen=True):
 
     aliases: tuple[dns.name.Name, ...] = ()
     records: dns.rrset.RRset | None = None
+    secure: bool = False
     trouble: type[MXError] | None = None
     text: str = ""
+
+
+class Followed(Struct, frozen=True, kw_only=True):
+    """Where canonical names led, and the records there, if any.
+
+    `secure`: of every answer on the way the resolver said that it is authentic (AD, RFC 4035 3.2.3). That is worth as
+    much as the resolver and the way to it.
+    """
+
+    name: dns.name.Name
+    records: dns.rrset.RRset | tuple[()]
+    secure: bool
 
 
 class Lookups:
@@ -117,12 +132,19 @@ class Lookups:
 
         They are counted alike whether they come in one answer or are asked for one by one.
         """
+        found = await self.trace(name, rdtype, maximum)
+        return found.name, found.records
+
+    async def trace(self, name: dns.name.Name, rdtype: RdataType, maximum: int) -> Followed:
+        """As `follow`, and say whether all of it is secure."""
         seen = {name}
         asked = name
+        secure = True
         while True:
             answer = await self._ask(asked, rdtype)
             if answer.trouble:
                 raise answer.trouble(answer.text)
+            secure = secure and answer.secure
             for alias in answer.aliases:
                 if alias in seen:
                     raise CanonicalNameLoop(f"the canonical names of {text_of(name)} form a loop at {text_of(alias)}")
@@ -132,10 +154,8 @@ class Lookups:
                         f"{text_of(name)} leads through more than {maximum} canonical names, to {text_of(alias)}"
                     )
             asked = answer.aliases[-1] if answer.aliases else asked
-            if answer.records is not None:
-                return asked, answer.records
-            if not answer.aliases:
-                return asked, ()
+            if answer.records is not None or not answer.aliases:
+                return Followed(name=asked, records=answer.records or (), secure=secure)
 
     async def _ask(self, name: dns.name.Name, rdtype: RdataType) -> _Answer:
         cache = self._resolver.cache
@@ -182,7 +202,7 @@ def _of_answer(answer: dns.resolver.Answer) -> _Answer:
         text = f"DNS gave half an answer for the {dns.rdatatype.to_text(answer.rdtype)} of {text_of(answer.qname)}"
         return _Answer(trouble=LookupFailed, text=text)
     aliases = tuple(cast(CNAME, records[0]).target for records in answer.chaining_result.cnames)
-    return _Answer(aliases, answer.rrset)
+    return _Answer(aliases, answer.rrset, bool(answer.response.flags & dns.flags.AD))
 
 
 def _of_errors(error: dns.resolver.NoNameservers, name: dns.name.Name, what: str) -> _Answer:

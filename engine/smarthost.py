@@ -27,6 +27,7 @@ NOTICES_AT_ONCE = 50  # messages of whose delay the senders are told in one chec
 ENDED_KEPT = 100  # relayers whose transcript can still be read
 FAILURES_KEPT = 10_000  # destinations whose failures in a row are remembered
 PAUSE = 30.0  # seconds; for a destination that took mail and then hung up
+_CLOSING = 12.0  # seconds; somewhat more than a relayer takes to leave nothing behind
 LONGEST_BLOCK = 900.0  # seconds; a destination that cannot be reached is tried again at least this often
 
 
@@ -140,6 +141,31 @@ class SmartHost:
         self.trouble = trouble
         return Check(relayers, [self._live[relayer] for relayer in relayers if relayer in self._live])
 
+    def redirected(self, destination: str) -> None:
+        """A destination's mail goes elsewhere from now on: its relayers end after the message that is being sent."""
+        for relayer in self._live:
+            if relayer.destination == destination:
+                relayer.leave()
+
+    async def close(self, id: int, by: str) -> ManagedRelayer | None:
+        """End one connection; give its relayer once it has ended, None where none of that number is live.
+
+        What it carries goes back to waiting untried, or where the peer may have taken it, as a possible duplicate.
+        Its destination rests for a moment, so that the connection is not opened again at once. Raises QueueError, and
+        then nothing is ended.
+        """
+        relayer = next((one for one in self._live if one.id == id), None)
+        if relayer is None:
+            return None
+        task, now = self._live[relayer], self._clock.now()
+        destination = await self._queue.destination(relayer.destination)
+        if (destination.blocked_until or 0.0) < now + PAUSE:
+            await self._queue.block(relayer.destination, now + PAUSE, f"a connection was closed by {by}")
+        if relayer.close(by):
+            task.cancel()
+        await asyncio.wait({task}, timeout=_CLOSING)
+        return relayer
+
     async def drain(self, seconds: float) -> None:
         """Open nothing more, let each relayer end its message, and stop those that have not after `seconds`."""
         self.draining = True
@@ -167,7 +193,13 @@ class SmartHost:
             others = await self._queue.due_destinations(1, without=[*self._satisfied(), relayer.destination])
             if others:
                 return []
-        return await self._queue.claim(relayer.destination, min(BATCH, room), relayer.id)
+        claiming = asyncio.ensure_future(self._queue.claim(relayer.destination, min(BATCH, room), relayer.id))
+        try:
+            return await asyncio.shield(claiming)
+        except asyncio.CancelledError:
+            # Closed in the middle: the store goes on claiming, and nobody would answer for what it claims.
+            self.stranded(await claiming)
+            raise
 
     def established(self) -> None:
         """A destination can be reached: it may have further connections now."""

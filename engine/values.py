@@ -19,11 +19,12 @@ from engine.text import clean
 
 Reader = Callable[[object], Any]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-Tls = Literal["none", "opportunistic", "required"]
+Tls = Literal["none", "opportunistic", "required", "verified"]
 
 _TEN_YEARS = 3_650 * 86_400
-_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
-_SIZE = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)\s*([kmg]?i?b|)", re.ASCII | re.IGNORECASE)
+_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
+_UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
+_SIZE = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)\s*((?:[kmgt]i?)?b|)", re.ASCII | re.IGNORECASE)
 _SMALLEST, _LARGEST = 1024, 512 * 2**20
 _HOST_AND_PORT = re.compile(r"(\[[^\]]+\]|[^:\[\]]+):(\d{1,5})", re.ASCII)
 
@@ -83,14 +84,17 @@ def duration(value: object) -> float:
 
 def size(value: object) -> int:
     """Bytes, from 1 KiB to 512 MiB, from a number or from text such as `25 MiB` or `10MB`."""
-    if isinstance(value, str) and (written := _SIZE.fullmatch(value.strip())):
-        octets = int(float(written.group(1)) * _UNITS[written.group(2).lower()])
-    elif isinstance(value, int) and not isinstance(value, bool):
-        octets = value
-    else:
-        raise ValueError(f"{_shown(value)} is not a size; write it as 25 MiB or 10 MB, or in bytes")
+    octets = _octets(value)
     if not _SMALLEST <= octets <= _LARGEST:
         raise ValueError(f"{_shown(value)} is out of range; allowed is from 1 KiB to 512 MiB")
+    return octets
+
+
+def space(value: object) -> int:
+    """Bytes of a disk, from 0 to 1024 TiB, written as `size` is."""
+    octets = _octets(value)
+    if not 0 <= octets <= 2**50:
+        raise ValueError(f"{_shown(value)} is out of range; allowed is from 0 to 1024 TiB")
     return octets
 
 
@@ -192,19 +196,27 @@ def folder(value: object) -> Path:
     return path
 
 
-def readable_file(value: object) -> Path | None:
-    """The absolute path of a file that can be read; "" for none."""
+def file(value: object) -> Path | None:
+    """The absolute path of a file, whether it is there or not; "" for none."""
     written = text(value)
     if not written:
         return None
     path = Path(written).expanduser()
     if not path.is_absolute():
         raise ValueError(f"{_shown(value)} depends on where one stands; write the absolute path of a file")
+    return path
+
+
+def readable_file(value: object) -> Path | None:
+    """The absolute path of a file that can be read; "" for none."""
+    path = file(value)
+    if path is None:
+        return None
     try:
         with path.open("rb"):
             return path
     except OSError as error:
-        raise ValueError(f"{written} cannot be read: {error.strerror}; it must be a file we may read") from error
+        raise ValueError(f"{path} cannot be read: {error.strerror}; it must be a file we may read") from error
 
 
 def group(value: object) -> str:
@@ -235,6 +247,14 @@ def each(reader: Reader, at_least: int = 0) -> Callable[[object], tuple[Any, ...
         return tuple(members)
 
     return read
+
+
+def _octets(value: object) -> int:
+    if isinstance(value, str) and (written := _SIZE.fullmatch(value.strip())):
+        return int(float(written.group(1)) * _UNITS[written.group(2).lower()])
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise ValueError(f"{_shown(value)} is not a size; write it as 25 MiB or 10 MB, or in bytes")
 
 
 def _whole(value: object, low: int, high: int) -> int:

@@ -23,6 +23,18 @@ def free_port(address: str = "127.0.0.1") -> int:
         return int(sock.getsockname()[1])
 
 
+async def listening(port: int) -> bool:
+    """Whether somebody takes connections there."""
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    with suppress(OSError):
+        await writer.wait_closed()
+    return True
+
+
 class Served:
     """A relay's process, its settings and the way to ask it."""
 
@@ -67,14 +79,12 @@ check_interval = "1s"
 
     async def answers(self) -> bool:
         """Whether both doors are open."""
+        if not await listening(self.port):
+            return False
         try:
-            _, writer = await asyncio.open_connection("127.0.0.1", self.port)
-            writer.close()
-            with suppress(OSError):
-                await writer.wait_closed()
             async with self.client() as client:
                 await client.health()
-        except (OSError, EngineUnreachable):
+        except EngineUnreachable:
             return False
         return True
 

@@ -35,7 +35,7 @@ def add_to(app: typer.Typer) -> None:
 
 def check(context: typer.Context, json: Json = False) -> None:
     """Look now for what can be sent."""
-    _report(door_of(context).ask(lambda client: client.check()), json)
+    report(door_of(context).ask(lambda client: client.check()), json)
 
 
 def retry(context: typer.Context, words: Words = None, all: All = False, json: Json = False) -> None:
@@ -88,7 +88,7 @@ def undo(
     json: Json = False,
 ) -> None:
     """Take back a bounce or drop, while there is time."""
-    _report(door_of(context).ask(lambda client: client.undo(operation)), json)
+    report(door_of(context).ask(lambda client: client.undo(operation)), json)
 
 
 def suspend(
@@ -103,8 +103,8 @@ def suspend(
 
     To one destination, or with --all to none at all. It ends by itself.
     """
-    ask = views.Suspend(destination=_where(destination, all), seconds=_seconds(lasting), reason=reason)
-    _report(door_of(context).ask(lambda client: client.suspend(ask)), json)
+    ask = views.Suspend(destination=_where(destination, all), seconds=seconds(lasting), reason=reason)
+    report(door_of(context).ask(lambda client: client.suspend(ask)), json)
 
 
 def resume(
@@ -112,7 +112,7 @@ def resume(
 ) -> None:
     """End a suspension."""
     name = _where(destination, all)
-    _report(door_of(context).ask(lambda client: client.resume(name)), json)
+    report(door_of(context).ask(lambda client: client.resume(name)), json)
 
 
 def mark_bad(
@@ -126,20 +126,20 @@ def mark_bad(
     json: Json = False,
 ) -> None:
     """Leave an MX host out for a while."""
-    ask = views.MarkBad(host=host, seconds=None if lasting is None else _seconds(lasting), reason=reason)
-    _report(door_of(context).ask(lambda client: client.mark_bad(ask)), json)
+    ask = views.MarkBad(host=host, seconds=None if lasting is None else seconds(lasting), reason=reason)
+    report(door_of(context).ask(lambda client: client.mark_bad(ask)), json)
 
 
 def mark_good(context: typer.Context, host: Host, json: Json = False) -> None:
     """Use an MX host again; its backlog goes."""
-    _report(door_of(context).ask(lambda client: client.mark_good(host)), json)
+    report(door_of(context).ask(lambda client: client.mark_good(host)), json)
 
 
 # -- helpers --------------------------------------------------------------------------------------------------------
 
 
 def _act(context: typer.Context, verb: views.Verb, action: views.Action, json: bool) -> None:
-    _report(door_of(context).ask(lambda client: client.act(verb, action)), json)
+    report(door_of(context).ask(lambda client: client.act(verb, action)), json)
 
 
 def _give_up(context: typer.Context, verb: views.GivingUp, action: views.Action, yes: bool, json: bool) -> None:
@@ -180,7 +180,8 @@ def _says_yes(messages: int, typed_over: int) -> bool:
     return typed.strip().replace(",", "") == str(messages)
 
 
-def _report(result: views.ResultView, json: bool) -> None:
+def report(result: views.ResultView, json: bool) -> None:
+    """Say what an action did; one on mail that changed nothing leaves with that status."""
     acted_on_mail = result.verb in ("retry", "hold", "release", "bounce", "drop", "undo")
     if acted_on_mail and not result.recipients:
         refuse(result.text)
@@ -207,7 +208,8 @@ def _where(destination: str | None, all: bool) -> str:
     return views.RELAY if destination is None else destination
 
 
-def _seconds(text: str) -> float:
+def seconds(text: str) -> float:
+    """The seconds of a written duration."""
     try:
         return parse_duration(text)
     except BadDuration as error:

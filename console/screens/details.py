@@ -1,5 +1,7 @@
 """What one reads in full: a message, a connection's conversation, a bad host."""
 
+from dataclasses import replace
+
 from textual.app import ComposeResult
 from textual.widget import Widget
 
@@ -161,7 +163,7 @@ class RelayerScreen(Front):
 
     def target(self) -> Target | None:
         overview = self.console.overview
-        return None if overview is None else host_target(self.host, overview)
+        return None if overview is None else replace(host_target(self.host, overview), relayer=self.number)
 
     async def reload(self, client: Client) -> None:
         if self._view is None or self._view.relayer.ended is None:

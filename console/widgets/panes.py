@@ -1,6 +1,7 @@
 """The panes: destinations, relayers, bad hosts and events, a part of the overview or a whole screen; and reasons."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 from textual.app import ComposeResult
@@ -190,7 +191,7 @@ class RelayersPane(Pane[RelayerView]):
 
     def target(self, overview: OverviewView) -> Target | None:
         row = self.table.pointed
-        return None if row is None else host_target(row.host, overview)
+        return None if row is None else replace(host_target(row.host, overview), relayer=row.id)
 
 
 class HostsPane(Pane[HostView]):

@@ -31,6 +31,10 @@ EVENTS: dict[str, tuple[str, str]] = {
     "marked bad": ("▼", "bad"),
     "marked good": ("▲", "good"),
     "unreachable": ("✗", "bad"),
+    "overridden": ("✎", "warn"),
+    "ended": ("✎", ""),
+    "probed": ("✎", ""),
+    "closed": ("■", "warn"),
 }
 
 STATES: dict[str, tuple[str, str]] = {"waiting": ("◷", ""), "relaying": ("▶", "good"), "held": ("‖", "warn")}

@@ -13,6 +13,7 @@ from engine.address import AddressError, parse_domain
 from engine.control import views
 from engine.queue.filter import Filter, FilterError
 from engine.queue.queue import RELAY
+from engine.queue.steering import rule_filter
 from engine.text import clean
 
 T = TypeVar("T")
@@ -149,6 +150,32 @@ def host(text: str) -> str:
         allowed = "letters, digits, hyphens and dots, as in mx1.example.org"
         raise Wrong(f"{clean(text, 80)!r} is no host name", where="host", allowed=allowed)
     return name
+
+
+def host_and_port(text: str, where: str = "host") -> tuple[str, int]:
+    """A host as `host` reads it, and the port behind its colon, 0 where none is written. Raises Wrong."""
+    name, port = text.strip(), ""
+    if name.startswith("["):
+        name, bracket, rest = name.partition("]")
+        name, port = name + bracket, rest
+    elif name.count(":") == 1:
+        name, colon, rest = name.partition(":")
+        port = colon + rest
+    if not port:
+        return host(name), 0
+    allowed = "HOST, HOST:PORT or [IPv6]:PORT"
+    if not port.startswith(":"):
+        raise Wrong(f"{clean(text, 80)!r} is no host and port", where=where, allowed=allowed)
+    return host(name), whole(port[1:], where, 1, 65_535)
+
+
+def rule(text: str) -> Filter:
+    """The filter of a hold rule. Raises Wrong."""
+    try:
+        return rule_filter(text)
+    except FilterError as error:
+        where = f"filter: {error.where}" if error.where else "filter"
+        raise Wrong(error.what, where=where, allowed=error.allowed) from error
 
 
 def destination(text: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
+from urllib.parse import quote
 
 import aiohttp
 import msgspec
@@ -109,6 +110,14 @@ class Client:
         """The suspensions in force."""
         return await self._get(tuple[views.SuspensionView, ...], "suspensions")
 
+    async def overrides(self) -> tuple[views.StandingView, ...]:
+        """All that stands until a time: suspensions, hold rules, host marks, overrides; the first to end first."""
+        return await self._get(tuple[views.StandingView, ...], "overrides")
+
+    async def explain(self, subject: str) -> views.ExplainView:
+        """Why a message (48213, 48213.2), or mail for an address or domain, is not moving, or what would happen."""
+        return await self._get(views.ExplainView, f"explain/{quote(subject, safe='@')}")
+
     async def events(
         self,
         *,
@@ -180,6 +189,30 @@ class Client:
     async def mark_good(self, host: str) -> views.ResultView:
         """Use a host again."""
         return await self._post(views.ResultView, "mark-good", views.MarkGood(host=host))
+
+    async def hold_rule(self, ask: views.HoldRule) -> views.ResultView:
+        """Hold mail to come, and what waits of it."""
+        return await self._post(views.ResultView, "hold-rule", ask)
+
+    async def release_rule(self, rule: int) -> views.ResultView:
+        """End a hold rule."""
+        return await self._post(views.ResultView, "release-rule", views.ReleaseRule(rule=rule))
+
+    async def override(self, ask: views.Override) -> views.ResultView:
+        """Send a destination's mail to another host."""
+        return await self._post(views.ResultView, "override", ask)
+
+    async def end_override(self, destination: str) -> views.ResultView:
+        """End an override."""
+        return await self._post(views.ResultView, "end-override", views.EndOverride(destination=destination))
+
+    async def close(self, relayer: int) -> views.ResultView:
+        """End one connection."""
+        return await self._post(views.ResultView, "close", views.Close(relayer=relayer))
+
+    async def probe(self, host: str) -> views.ProbeView:
+        """Speak to a host ("HOST" or "HOST:PORT") without sending it mail."""
+        return await self._post(views.ProbeView, "probe", views.Probe(host=host))
 
     # -- the wire -------------------------------------------------------------------------------------------------
 

@@ -10,8 +10,10 @@ from typing import Protocol
 from engine.clock import Clock
 from engine.config import Settings
 from engine.events import EventLog
+from engine.explain import Explanation
 from engine.outcome import Outcome
-from engine.queue.queue import Mark, Queue
+from engine.queue.queue import Entry, Mark, Queue
+from engine.relayer.probe import Probed
 
 
 class Spoken(Protocol):
@@ -109,6 +111,10 @@ class SmartHost(Protocol):
         """Whether nothing new is sent because the engine is about to stop."""
         ...
 
+    async def close(self, id: int, by: str) -> Relayer | None:
+        """End one connection; gives its relayer, or None where none of that number is live."""
+        ...
+
     async def check_state(self) -> object:
         """Look for something to send and send it."""
         ...
@@ -141,6 +147,30 @@ class MX(Protocol):
         ...
 
 
+class Explainer(Protocol):
+    """Who says why mail is not moving; see engine.explain."""
+
+    async def message(self, number: int, entry: int = 0) -> Sequence[Explanation]:
+        """Explain the recipients of a message, or one of them."""
+        ...
+
+    async def address(self, recipient: str, destination: str, entries: Sequence[Entry]) -> Sequence[Explanation]:
+        """Explain the mail for an address, or what would happen to it."""
+        ...
+
+    async def domain(self, destination: str) -> Sequence[Explanation]:
+        """Explain a domain."""
+        ...
+
+
+class Prober(Protocol):
+    """Who probes hosts; see engine.relayer.probe."""
+
+    async def probe(self, host: str, port: int = 0) -> Probed:
+        """Ask every address of a host."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Relay:
     """A running engine's parts. `started` is in seconds since 1970; `trouble` says why the engine is sick, or ""."""
@@ -149,6 +179,8 @@ class Relay:
     smarthost: SmartHost
     mx: MX
     events: EventLog
+    explainer: Explainer
+    prober: Prober
     settings: Settings
     clock: Clock
     started: float

@@ -118,6 +118,11 @@ class Seeing:
         """The suspensions in force, the relay's own first."""
         return tuple(map(showing.suspension, await self._relay.queue.suspensions()))
 
+    async def overrides(self) -> tuple[views.StandingView, ...]:
+        """All that operators have laid upon mail, and the engine's marks: the first to end first."""
+        queue = self._relay.queue
+        return showing.standing(await queue.suspensions(), await queue.rules(), self._marks(), await queue.overrides())
+
     async def events(
         self,
         *,

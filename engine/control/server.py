@@ -13,6 +13,7 @@ import stat
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 from aiohttp import web
@@ -20,15 +21,18 @@ from aiohttp import web
 from engine.control import asking, metrics, views
 from engine.control.acting import Acting
 from engine.control.asking import Wrong
+from engine.control.explaining import Explaining
 from engine.control.following import Following
 from engine.control.peer import actor
 from engine.control.relay import Relay
 from engine.control.seeing import DESTINATION_SORTS, Seeing
+from engine.control.steering import Steering
 from engine.queue.queue import SORTS, NoSuchMessage, QueueError
 from engine.text import clean
 
 _log = logging.getLogger(__name__)
 
+_Ask = TypeVar("_Ask", bound=views.View)
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _VERBS: tuple[views.Verb, ...] = ("retry", "hold", "release", "bounce", "drop")
 _FOLLOW = "/v1/events/follow"
@@ -58,6 +62,8 @@ class ControlServer:
         self._answer_within = answer_within
         self._seeing = Seeing(relay)
         self._acting = Acting(relay)
+        self._steering = Steering(relay)
+        self._explaining = Explaining(relay)
         self._following = Following(relay.events, sign_of_life=sign_of_life, patience=patience)
         self._runner: web.AppRunner | None = None
         self._server: asyncio.Server | None = None
@@ -108,6 +114,8 @@ class ControlServer:
             web.get("/v1/hosts", self._hosts),
             web.get("/v1/reasons", self._reasons),
             web.get("/v1/suspensions", self._suspensions),
+            web.get("/v1/overrides", self._overrides),
+            web.get("/v1/explain/{subject}", self._explain),
             web.get("/v1/events", self._events),
             web.get(_FOLLOW, self._following.serve, allow_head=False),
             web.post("/v1/check", self._check),
@@ -117,6 +125,12 @@ class ControlServer:
             web.post("/v1/resume", self._resume),
             web.post("/v1/mark-bad", self._mark_bad),
             web.post("/v1/mark-good", self._mark_good),
+            web.post("/v1/hold-rule", self._asked(views.HoldRule, self._steering.hold_rule)),
+            web.post("/v1/release-rule", self._asked(views.ReleaseRule, self._steering.release_rule)),
+            web.post("/v1/override", self._asked(views.Override, self._steering.override)),
+            web.post("/v1/end-override", self._asked(views.EndOverride, self._steering.end_override)),
+            web.post("/v1/close", self._asked(views.Close, self._steering.close)),
+            web.post("/v1/probe", self._asked(views.Probe, self._steering.probe)),
         ]
 
     @web.middleware
@@ -198,6 +212,14 @@ class ControlServer:
         asking.only(request)
         return _answer(await self._seeing.suspensions())
 
+    async def _overrides(self, request: web.Request) -> web.Response:
+        asking.only(request)
+        return _answer(await self._seeing.overrides())
+
+    async def _explain(self, request: web.Request) -> web.Response:
+        asking.only(request)
+        return _answer(await self._explaining.explain(request.match_info["subject"]))
+
     async def _events(self, request: web.Request) -> web.Response:
         asking.only(request, "before", "after", "message", "match", "limit")
         return _answer(
@@ -221,6 +243,14 @@ class ControlServer:
             if ask.dry_run:
                 return _answer(await self._acting.select(ask))
             return _answer(await self._acting.act(verb, ask, await actor(request)))
+
+        return act
+
+    def _asked(
+        self, kind: type[_Ask], do: Callable[[_Ask, str], Awaitable[views.View]]
+    ) -> Callable[[web.Request], Awaitable[web.Response]]:
+        async def act(request: web.Request) -> web.Response:
+            return _answer(await do(await asking.body(request, kind), await actor(request)))
 
         return act
 

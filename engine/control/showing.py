@@ -3,12 +3,16 @@
 Whatever strangers had a hand in is cleaned here once more, so that no view carries a byte that steers a terminal.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Literal
+
+import msgspec
 
 from engine.control import views
 from engine.control.relay import Relayer
 from engine.events import Event
+from engine.explain import Explanation
+from engine.queue.overriding import where_to
 from engine.queue.queue import (
     Attempt,
     Changed,
@@ -22,6 +26,8 @@ from engine.queue.queue import (
     Suspension,
     Window,
 )
+from engine.queue.steering import HoldRule, Override
+from engine.relayer.probe import Probed, ProbedAddress
 from engine.text import clean, clean_lines
 
 HEADER_BYTES = 16 * 1024  # of a header block, more is not shown
@@ -168,6 +174,93 @@ def host(mark: Mark, held: HeldBack | None) -> views.HostView:
         destinations=tuple(map(clean, held.destinations)) if held else (),
         alternates=tuple(map(clean, held.alternates)) if held else (),
         next_due=held.next_due if held else None,
+    )
+
+
+def standing(
+    suspensions: Iterable[Suspension], rules: Iterable[HoldRule], marks: Iterable[Mark], overrides: Iterable[Override]
+) -> tuple[views.StandingView, ...]:
+    """All that stands until a time, the first to end first."""
+    found = [_standing("suspension", one.destination, "opens no new connections", one) for one in suspensions]
+    for rule in rules:
+        what = f"holds what comes, {rule.holding:,} recipient{'' if rule.holding == 1 else 's'} now"
+        found.append(msgspec.structs.replace(_standing("hold rule", rule.filter, what, rule), rule=rule.id))
+    found += [_standing("host mark", one.host, "is left out", one) for one in marks]
+    found += [_standing("override", one.destination, f"goes to {where_to(one)}", one) for one in overrides]
+    return tuple(sorted(found, key=lambda one: (one.until, one.kind, one.name)))
+
+
+def _standing(
+    kind: Literal["suspension", "hold rule", "host mark", "override"],
+    name: str,
+    what: str,
+    one: Suspension | HoldRule | Mark | Override,
+) -> views.StandingView:
+    return views.StandingView(
+        kind=kind,
+        name=clean(name),
+        what=clean(what),
+        since=one.since,
+        until=one.until,
+        by=clean(one.by),
+        reason=clean(one.reason),
+    )
+
+
+def probed(one: Probed, at: float) -> views.ProbeView:
+    """What came back from a probed host."""
+    return views.ProbeView(
+        host=clean(one.host),
+        port=one.port,
+        at=at,
+        summary=clean(one.summary),
+        addresses=tuple(map(_probed_address, one.addresses)),
+        left_out=one.left_out,
+        trouble=clean(one.trouble),
+    )
+
+
+def _probed_address(one: ProbedAddress) -> views.ProbedAddressView:
+    certificate = None
+    if one.certificate is not None:
+        certificate = views.CertificateView(
+            subject=clean(one.certificate.subject),
+            issuer=clean(one.certificate.issuer),
+            names=tuple(map(clean, one.certificate.names)),
+            since=one.certificate.since,
+            until=one.certificate.until,
+            trouble=clean(one.certificate.trouble),
+        )
+    return views.ProbedAddressView(
+        address=clean(one.address),
+        port=one.port,
+        phase=one.phase,
+        seconds=one.seconds,
+        greeting=clean(one.greeting),
+        offered=tuple(map(clean, one.offered)),
+        offered_secured=tuple(map(clean, one.offered_secured)),
+        tls=one.tls,
+        certificate=certificate,
+        verifies=one.verifies,
+        verify_trouble=clean(one.verify_trouble),
+        trouble=clean(one.trouble),
+        lines=tuple(
+            views.TranscriptLine(at=line.at, side=_side(line.side), text=clean(line.text)) for line in one.lines
+        ),
+    )
+
+
+def explanation(one: Explanation) -> views.ExplanationView:
+    """Why mail is where it is."""
+    return views.ExplanationView(
+        subject=clean(one.subject),
+        destination=clean(one.destination),
+        cause=one.cause,
+        text=clean(one.text, 600),
+        until=one.until,
+        earliest=one.earliest,
+        entry=one.entry,
+        facts=tuple(views.FactView(name=clean(fact.name), text=clean(fact.text, 600)) for fact in one.facts),
     )
 
 

@@ -144,6 +144,100 @@ class HostView(View, frozen=True, kw_only=True):
     next_due: float | None = None
 
 
+class StandingView(View, frozen=True, kw_only=True):
+    """One thing that an operator (or the engine) has laid upon mail until `until`.
+
+    `name` is the destination ("*": the whole relay), the rule's filter or the host; `what` says what it does. `rule`
+    is the number of a hold rule.
+    """
+
+    kind: Literal["suspension", "hold rule", "host mark", "override"]
+    name: str
+    what: str
+    since: float
+    until: float
+    by: str
+    reason: str
+    rule: int = 0
+
+
+class CertificateView(View, frozen=True, kw_only=True):
+    """What a host's certificate says; `trouble`: why it could not be read, or ""."""
+
+    subject: str = ""
+    issuer: str = ""
+    names: tuple[str, ...] = ()
+    since: float | None = None
+    until: float | None = None
+    trouble: str = ""
+
+
+class ProbedAddressView(View, frozen=True, kw_only=True):
+    """What one address of a probed host answered. `trouble`: what went wrong in `phase`; "": all went well to QUIT.
+
+    `offered` are its extensions before TLS, `offered_secured` those under it. `verifies`: its certificate is right by
+    the authorities the engine trusts, else `verify_trouble` says why not; None: it showed none. `seconds` it took.
+    """
+
+    address: str
+    port: int
+    phase: str
+    seconds: float
+    greeting: str = ""
+    offered: tuple[str, ...] = ()
+    offered_secured: tuple[str, ...] = ()
+    tls: str = ""
+    certificate: CertificateView | None = None
+    verifies: bool | None = None
+    verify_trouble: str = ""
+    trouble: str = ""
+    lines: tuple[TranscriptLine, ...] = ()
+
+
+class ProbeView(View, frozen=True, kw_only=True):
+    """What came back from a host. `trouble`: why it has no address; `left_out` addresses were not asked."""
+
+    host: str
+    port: int
+    at: float
+    summary: str
+    addresses: tuple[ProbedAddressView, ...] = ()
+    left_out: int = 0
+    trouble: str = ""
+
+
+class FactView(View, frozen=True, kw_only=True):
+    """One thing that is so."""
+
+    name: str
+    text: str
+
+
+class ExplanationView(View, frozen=True, kw_only=True):
+    """Why one recipient's mail is where it is: the one true cause, then the facts.
+
+    `cause` is a word for programs (see engine.explain.Cause), `text` says it to people; `until` is when it ends, and
+    `earliest` when the mail can go at the earliest (None: not before somebody acts).
+    """
+
+    subject: str
+    destination: str
+    cause: str
+    text: str
+    until: float | None = None
+    earliest: float | None = None
+    entry: str = ""
+    facts: tuple[FactView, ...] = ()
+
+
+class ExplainView(View, frozen=True, kw_only=True):
+    """What was asked to be explained, and the explanation of each recipient that it is about."""
+
+    subject: str
+    now: float
+    explanations: tuple[ExplanationView, ...]
+
+
 class EntryView(View, frozen=True, kw_only=True):
     """One recipient of one message: a row of the queue. `id` is "48213.2"; `why` is the reason of `last`, or ""."""
 
@@ -292,6 +386,47 @@ class MarkBad(View, frozen=True, kw_only=True):
 
 class MarkGood(View, frozen=True, kw_only=True):
     """Use a host again."""
+
+    host: str
+
+
+class HoldRule(View, frozen=True, kw_only=True):
+    """Hold what `filter` names (from=, to=, domain=; all must hold), waiting or still to come, for `seconds`."""
+
+    filter: str
+    seconds: float
+    reason: str
+
+
+class ReleaseRule(View, frozen=True, kw_only=True):
+    """End a hold rule and let go what it held."""
+
+    rule: int
+
+
+class Override(View, frozen=True, kw_only=True):
+    """Send a destination's mail to `to` ("HOST" or "HOST:PORT") instead of its exchanges, for `seconds`."""
+
+    destination: str
+    to: str
+    seconds: float
+    reason: str
+
+
+class EndOverride(View, frozen=True, kw_only=True):
+    """End the override of a destination."""
+
+    destination: str
+
+
+class Close(View, frozen=True, kw_only=True):
+    """End one connection."""
+
+    relayer: int
+
+
+class Probe(View, frozen=True, kw_only=True):
+    """Speak to a host ("HOST" or "HOST:PORT") without sending it mail."""
 
     host: str
 

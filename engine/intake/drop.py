@@ -18,6 +18,7 @@ from engine.intake.content import LARGE
 from engine.intake.dropfile import SETTLE, Look, look_at, read, set_aside, take_away
 from engine.intake.dropped import Dropped
 from engine.intake.errors import IntakeError, NotYet, Unfit
+from engine.intake.floor import DiskFloor
 from engine.intake.refusals import Refusals
 from engine.intake.taker import Taker
 from engine.queue.queue import NewMessage, QueueError
@@ -47,13 +48,16 @@ class _Result(Enum):
 class DropIntake:
     """Watches a folder. Files that cannot be taken yet stay where they are until the next look."""
 
-    def __init__(self, queue: Taker, folder: Path, settings: Settings, clock: Clock) -> None:
+    def __init__(
+        self, queue: Taker, folder: Path, settings: Settings, clock: Clock, floor: DiskFloor | None = None
+    ) -> None:
         self._queue = queue
         self._folder = folder
         self._failed = folder / "failed"
         self._hostname = settings.hostname
         self._rules = settings.intake.smtp
         self._clock = clock
+        self._floor = floor
         self._refusals = Refusals(queue, clock)
         self._stop = asyncio.Event()
         self._wake = asyncio.Event()
@@ -134,7 +138,7 @@ class DropIntake:
             names = await asyncio.to_thread(self._names, left)
             more = len(names) == PER_LOOK and len(left) < PER_LOOK
             for start in range(0, len(names), AT_A_TIME):
-                if self._stop.is_set():
+                if self._stop.is_set() or (self._floor is not None and self._floor.why_not()):
                     return pause
                 batch = names[start : start + AT_A_TIME]
                 results = dict(zip(batch, await asyncio.gather(*map(self._take, batch)), strict=True))

@@ -1,13 +1,15 @@
 """What all SMTP sessions share: the queue they hand mail to, the rules, and whether mail is taken at all."""
 
 import asyncio
-import ipaddress
 import logging
 from collections.abc import Callable
 
 from engine.clock import Clock
 from engine.config import Settings
 from engine.intake.content import LARGE
+from engine.intake.crowd import Crowd
+from engine.intake.floor import DiskFloor
+from engine.intake.limits import Guesses, Rates, lies_in
 from engine.intake.refusals import Refusals
 from engine.intake.taker import Taker
 from engine.queue.queue import NewMessage, QueueBroken, QueueError, QueueFull
@@ -19,16 +21,18 @@ PAUSED = "452 4.3.1 Not taking mail at the moment; try again later"
 FULL = "452 4.3.1 No room for this message at the moment; try again later"
 AT_A_TIME = 2  # large messages judged at once: each is in memory several times while it is
 
+TOO_MUCH = "450 4.7.1 Too much mail from your {}; slow down, and try again later"
 SICK = "451 4.3.0 This system has a problem; try again later"
 
 
 class Reception:
     """The desk behind the door. `paused` is why no mail is taken, or ""; `closing` is set when intake stops.
 
-    `held` is how many octets of messages sessions hold in memory at this moment, `may_hold` how many they may.
+    `crowd` is who is connected; `guesses` counts the logins that failed. `held` is how many octets of messages
+    sessions hold in memory at this moment, `may_hold` how many they may.
     """
 
-    def __init__(self, queue: Taker, settings: Settings, clock: Clock) -> None:
+    def __init__(self, queue: Taker, settings: Settings, clock: Clock, floor: DiskFloor | None = None) -> None:
         self.hostname = settings.hostname
         self.rules = settings.intake.smtp
         self.clock = clock
@@ -37,19 +41,25 @@ class Reception:
         self.closing = False
         self.held = 0
         self.may_hold = max(8 * self.rules.max_message_size, 64 * 2**20)
+        self.crowd = Crowd(self.rules.max_sessions, settings.intake.limits, settings.hostname)
+        self.guesses = Guesses(settings.intake.limits, clock)
+        self._rates = Rates(settings.intake.limits, clock)
+        self._floor = floor
         self._queue = queue
         self._commits: set[asyncio.Task[int]] = set()
         self._judging = asyncio.Semaphore(AT_A_TIME)
 
     def relays_for(self, address: str) -> bool:
         """Whether a client of this IP address may send to anyone through us."""
-        try:
-            peer = ipaddress.ip_address(address.partition("%")[0])
-        except ValueError:
-            return False
-        if isinstance(peer, ipaddress.IPv6Address) and peer.ipv4_mapped:
-            peer = peer.ipv4_mapped
-        return any(peer in network for network in self.rules.relay_networks)
+        return lies_in(address, self.rules.relay_networks)
+
+    def begin(self, address: str, login: str, octets: int) -> tuple[str, str]:
+        """Count a message that is announced with so many octets; where it may not come in, the reply, and why."""
+        if self._floor is not None and (short := self._floor.why_not(octets)):
+            return PAUSED, short  # 452: RFC 5321 4.2.3, RFC 1870 6.1
+        if whose := self._rates.begin(address, login):
+            return TOO_MUCH.format(whose), f"the limit of the {whose}"
+        return "", ""
 
     async def judge(self, octets: int, work: Callable[[], NewMessage]) -> NewMessage:
         """Do the work that makes a message of `octets`: if they are many in a thread, for the loop is everyone's.

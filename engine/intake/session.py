@@ -9,7 +9,7 @@ import collections
 import logging
 import re
 from functools import partial
-from typing import AnyStr
+from typing import AnyStr, cast
 
 from aiosmtpd.smtp import SMTP, Envelope
 
@@ -60,6 +60,17 @@ class _Stream:
     async def read(self, octets: int) -> bytes:
         return await self._reader.read(octets)
 
+    def go_over(self, transport: asyncio.Transport) -> None:
+        """What is read from now on comes through another transport."""
+        self._reader._transport = transport  # type: ignore[attr-defined]  # noqa: SLF001 - the library's way, too
+
+    def discard(self) -> int:
+        """Throw away what has come and was not read yet; give how many octets."""
+        octets = len(self._reader._buffer)  # type: ignore[attr-defined]  # noqa: SLF001
+        self._reader._buffer.clear()  # type: ignore[attr-defined]  # noqa: SLF001
+        self._reader._maybe_resume_transport()  # type: ignore[attr-defined]  # noqa: SLF001
+        return octets
+
 
 class _Transaction(Envelope):
     """The mail transaction that MAIL begins: who sends it and who is to have it."""
@@ -81,6 +92,7 @@ class Session(SMTP):
 
     line_length_limit = MAX_LINE
     command_size_limit = MAX_COMMAND
+    absent: tuple[str, ...] = ("AUTH", "STARTTLS")  # commands of the library's that are not known here
 
     def __init__(self, reception: Reception, sessions: set["Session"], *, idle: float = IDLE) -> None:
         super().__init__(
@@ -94,14 +106,16 @@ class Session(SMTP):
         )
         # The library's own is shared by all sessions, and cleared by each new one.
         self.command_size_limits = collections.defaultdict(lambda: MAX_COMMAND)
-        for absent in ("AUTH", "STARTTLS"):
+        for absent in self.absent:
             self._smtp_methods.pop(absent, None)
         self.reading = False
         self.ended: asyncio.Future[None] = self.loop.create_future()
         self._mail = _Transaction()
         self._reception = reception
         self._sessions = sessions
+        self._raw: asyncio.Transport | None = None
         self._peer = ""
+        self._login = ""
         self._trusted = False
         self._denied = 0
         self._replies = 0
@@ -109,19 +123,25 @@ class Session(SMTP):
 
     # -- the connection -------------------------------------------------------------------------------------------
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A client has come."""
-        peer = transport.get_extra_info("peername")
-        self._peer = str(peer[0]) if isinstance(peer, tuple) and peer else ""
-        self._trusted = self._reception.relays_for(self._peer)
+    def arrive(self, raw: asyncio.Transport, peer: str, *, known: bool) -> None:
+        """A client has come, from this address; `connection_made` follows, after TLS where that comes first.
+
+        `known`: it may send without further ado.
+        """
+        self._raw, self._peer, self._trusted = raw, peer, known
         self._sessions.add(self)
-        super().connection_made(transport)
+        self._reception.crowd.enter(self, peer, known=known)
+
+    def depart(self) -> None:
+        """The client has gone, or never got as far as a conversation."""
+        self._sessions.discard(self)
+        self._reception.crowd.leave(self)
+        if not self.ended.done():
+            self.ended.set_result(None)
 
     def connection_lost(self, error: Exception | None) -> None:
         """The client has gone, or we have closed."""
-        self._sessions.discard(self)
-        if not self.ended.done():
-            self.ended.set_result(None)
+        self.depart()
         super().connection_lost(error)
 
     def eof_received(self) -> bool | None:
@@ -130,18 +150,26 @@ class Session(SMTP):
 
     def close(self, farewell: str) -> None:
         """Say why and hang up, now; a client that does not read is cut off."""
-        if not isinstance(self.transport, asyncio.Transport) or self.transport.is_closing():
+        line = self._line
+        if line is None:
+            self.abort()
+        elif line.is_closing():
             return
-        if self.transport.get_write_buffer_size():
-            self.transport.abort()
-            return
-        self.transport.write(f"{farewell}\r\n".encode())
-        self.transport.close()
+        elif line.get_write_buffer_size():
+            line.abort()
+        else:
+            line.write(f"{farewell}\r\n".encode())
+            line.close()
 
     def abort(self) -> None:
         """Hang up without a word."""
-        if isinstance(self.transport, asyncio.Transport):
-            self.transport.abort()
+        if line := self._line or self._raw:
+            line.abort()
+
+    @property
+    def _line(self) -> asyncio.Transport | None:
+        """What the conversation goes over; None before there is one. (uvloop's are no instances of asyncio's class.)"""
+        return cast("asyncio.Transport | None", self.transport)
 
     async def push(self, status: AnyStr) -> None:
         """Send a reply, and let other sessions have their turn now and then.
@@ -191,9 +219,12 @@ class Session(SMTP):
         self.envelope = self._create_envelope()
         self.session.extended_smtp = True
         self.session.host_name = hostname
-        offers = ("PIPELINING", f"SIZE {self._reception.rules.max_message_size}", "8BITMIME", "SMTPUTF8", "DSN")
-        lines = (f"250-{self.hostname}", *(f"250-{offer}" for offer in offers), "250 HELP")
+        lines = (f"250-{self.hostname}", *(f"250-{offer}" for offer in self._offers()), "250 HELP")
         await self.push("\r\n".join(lines).encode())
+
+    def _offers(self) -> tuple[str, ...]:
+        """The extensions that EHLO is answered with."""
+        return ("PIPELINING", f"SIZE {self._reception.rules.max_message_size}", "8BITMIME", "SMTPUTF8", "DSN")
 
     async def smtp_MAIL(self, arg: str | None) -> None:  # noqa: N802
         """MAIL: begin a transaction (RFC 5321 4.1.1.2)."""
@@ -277,6 +308,10 @@ class Session(SMTP):
             return f"553 5.1.7 {_reason(error)}"
         if sender.smtputf8 and not declared:
             return "553 5.6.7 This sender needs the SMTPUTF8 parameter"
+        refusal, why = self._reception.begin(self._peer, self._login, int(argument.parameters.get("SIZE") or 0))
+        if refusal:
+            self._refuse("not taking mail", why)
+            return refusal
         self._mail.sender, self._mail.declared_utf8, self._mail.dsn = sender, declared, dsn
         self._mail.mail_from = str(sender)
         return "250 2.1.0 Ok"
@@ -299,6 +334,8 @@ class Session(SMTP):
             elif name == "SMTPUTF8":
                 if value is not None:
                     return "501 5.5.4 SMTPUTF8 takes no value"
+            elif name == "AUTH" and self._login:
+                pass  # RFC 4954 5: taken, and not believed; we know who has logged in
             elif name not in OF_MAIL:
                 return "555 5.5.4 Only SIZE, BODY, SMTPUTF8, RET and ENVID are known here"
         return ""
@@ -422,9 +459,10 @@ class Session(SMTP):
             recipients=tuple(mail.recipients.values()),
             dsn=mail.dsn,
             wishes=tuple(mail.wishes.values()),  # as many as recipients, and in their order
-            protocol="UTF8SMTP" if mail.declared_utf8 else "ESMTP" if self.session.extended_smtp else "SMTP",
+            protocol=self._protocol(),
             greeted=self.session.host_name or "unknown",
             peer=self._peer,
+            login=self._login,
         )
         work = partial(
             submitted.message, hostname=self.hostname, rules=self._reception.rules, at=self._reception.clock.now()
@@ -437,6 +475,11 @@ class Session(SMTP):
         except Exception:  # noqa: BLE001 - a connection error among them would be taken for the client's leaving
             _LOG.exception("a message from %s could not be judged", self._peer)
             return SICK
+
+    def _protocol(self) -> str:
+        """What the Received field says the message came with (RFC 5321 4.4, RFC 6531 4.3)."""
+        assert self.session is not None
+        return "UTF8SMTP" if self._mail.declared_utf8 else "ESMTP" if self.session.extended_smtp else "SMTP"
 
     def _hold(self, octets: int) -> bool:
         """Take room for more of a message; False when all sessions together hold as much as they may."""

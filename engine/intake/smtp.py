@@ -2,14 +2,23 @@
 
 import asyncio
 import logging
+from asyncio.sslproto import SSLProtocol
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
+from ssl import SSLContext
+from typing import NamedTuple, cast
 
 from engine.clock import Clock
 from engine.config import Settings
 from engine.intake.errors import IntakeError
+from engine.intake.floor import DiskFloor
 from engine.intake.reception import Reception
 from engine.intake.session import IDLE, Session
+from engine.intake.submission import SubmissionSession
 from engine.intake.taker import Taker
+from engine.intake.tls import HANDSHAKE, SHUTDOWN, server_context
+from engine.intake.users import Logins, Unavailable
 from engine.values import Listen
 
 _LOG = logging.getLogger(__name__)
@@ -23,30 +32,58 @@ __all__ = ["IntakeError", "SmtpIntake"]
 class SmtpIntake:
     """The SMTP server. It answers 250 to a message only once the queue has it on disk."""
 
-    def __init__(self, queue: Taker, settings: Settings, clock: Clock, *, idle: float = IDLE) -> None:
-        self._reception = Reception(queue, settings, clock)
-        self._listen = settings.intake.smtp.listen
+    def __init__(
+        self, queue: Taker, settings: Settings, clock: Clock, *, floor: DiskFloor | None = None, idle: float = IDLE
+    ) -> None:
+        self._reception = Reception(queue, settings, clock, floor)
+        self._intake = settings.intake
         self._idle = idle
         self._servers: list[asyncio.Server] = []
+        self._submission: list[asyncio.Server] = []
+        self._submission_tls: list[asyncio.Server] = []
+        self._logins: Logins | None = None
         self._sessions: set[Session] = set()
 
     async def start(self) -> None:
         """Listen at every address of the settings. Raises IntakeError, and then listens at none."""
         # The library tells every line that a client sends to this logger, as it came.
         logging.getLogger("mail.log").setLevel(logging.ERROR)
+        relaying = _Door(self._reception.relays_for, partial(Session, self._reception, self._sessions, idle=self._idle))
+        await self._open(self._servers, self._intake.smtp.listen, relaying)
+        submission = self._intake.submission
+        if not submission.listen and not submission.listen_tls:
+            return
+        try:
+            context = server_context(submission)
+        except IntakeError:
+            await self.stop(0)
+            raise
+        assert submission.users is not None
+        logins = self._logins = await asyncio.to_thread(Logins, submission.users)
+        with suppress(Unavailable):  # then `trouble` says so until the file is right
+            await asyncio.to_thread(logins.look)
+        make = partial(SubmissionSession, self._reception, self._sessions, tls=context, logins=logins, idle=self._idle)
+        await self._open(self._submission, submission.listen, _Door(_nobody, make))
+        # RFC 8314 3.3: TLS from the first octet.
+        wrapped = _Door(_nobody, partial(make, secure=True), context)
+        await self._open(self._submission_tls, submission.listen_tls, wrapped)
+
+    async def _open(self, servers: list[asyncio.Server], addresses: tuple[Listen, ...], door: "_Door") -> None:
         loop = asyncio.get_running_loop()
-        for address in self._listen:
+        porter = partial(_Porter, door, partial(self._admit, door))
+        for address in addresses:
             try:
-                server = await loop.create_server(self._session, address.host, address.port, backlog=_BACKLOG)
+                server = await loop.create_server(porter, address.host, address.port, backlog=_BACKLOG)
             except OSError as error:
                 await self.stop(0)
                 raise IntakeError(f"cannot listen on {address}: {error.strerror or error}") from error
-            self._servers.append(server)
+            servers.append(server)
 
     async def stop(self, drain: float) -> None:
         """Take no more sessions, end the idle ones, and give those with a message up to `drain` seconds."""
         self._reception.closing = True
-        for server in self._servers:
+        servers = [*self._servers, *self._submission, *self._submission_tls]
+        for server in servers:
             server.close()
         for session in self._sessions.copy():
             if not session.reading:
@@ -58,17 +95,34 @@ class SmtpIntake:
         await self._until_empty(_LAST_WORDS if drain else 0.0)
         for session in self._sessions.copy():
             session.abort()
-        for server in self._servers:
+        for server in servers:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_LAST_WORDS):
                     await server.wait_closed()
-        self._servers.clear()
+        for closed in (self._servers, self._submission, self._submission_tls):
+            closed.clear()
+        if self._logins is not None:
+            self._logins.close()
 
     @property
     def addresses(self) -> tuple[Listen, ...]:
-        """Where it listens, with the ports the system chose."""
-        bound = (socket.getsockname() for server in self._servers for socket in server.sockets)
-        return tuple(Listen(str(name[0]), int(name[1])) for name in bound)
+        """Where it listens for those in relay_networks, with the ports the system chose."""
+        return _bound(self._servers)
+
+    @property
+    def submission_addresses(self) -> tuple[Listen, ...]:
+        """Where it listens for those who log in after STARTTLS."""
+        return _bound(self._submission)
+
+    @property
+    def submission_tls_addresses(self) -> tuple[Listen, ...]:
+        """Where it listens for those who log in, under TLS from the first octet."""
+        return _bound(self._submission_tls)
+
+    @property
+    def trouble(self) -> str:
+        """Why nobody can log in, or ""."""
+        return self._logins.trouble if self._logins is not None else ""
 
     @property
     def sessions(self) -> int:
@@ -92,26 +146,81 @@ class SmtpIntake:
     def _farewell(self) -> str:
         return f"421 4.3.2 {self._reception.hostname} Going down, come again"
 
-    def _session(self) -> asyncio.Protocol:
+    def _admit(self, door: "_Door", transport: asyncio.Transport) -> Session | str:
+        """Let a client in that has just come, or give the word with which it is turned away."""
+        name = transport.get_extra_info("peername")
+        peer = str(name[0]) if isinstance(name, tuple) and name else ""
         if self._reception.closing:
-            return _Turned(self._farewell)
-        if len(self._sessions) >= self._reception.rules.max_sessions:
-            self._reception.refusals.note("smtp", "too many sessions", detail=f"{len(self._sessions)} are open")
-            return _Turned(f"421 4.3.2 {self._reception.hostname} Too many sessions, come again")
-        return Session(self._reception, self._sessions, idle=self._idle)
+            return self._farewell
+        known = door.known(peer)
+        if refusal := self._reception.crowd.make_room(peer, known=known):
+            self._reception.refusals.note(f"smtp {peer}", "too many sessions", detail=f"{self.sessions} are open")
+            return refusal
+        session = door.make()
+        session.arrive(transport, peer, known=known)
+        return session
 
     async def _until_empty(self, seconds: float) -> None:
         if self._sessions:
             await asyncio.wait({session.ended for session in self._sessions}, timeout=seconds)
 
 
-class _Turned(asyncio.Protocol):
-    """A client that is turned away with a word."""
+class _Door(NamedTuple):
+    """A way in: whom it knows by the address alone, the session it makes, and its TLS where that comes first."""
 
-    def __init__(self, farewell: str) -> None:
-        self._farewell = farewell
+    known: Callable[[str], bool]
+    make: Callable[[], Session]
+    tls: SSLContext | None = None
+
+
+class _Porter(asyncio.Protocol):
+    """Meets a client that has just come: a session is made only for those who are let in."""
+
+    def __init__(self, door: _Door, admit: Callable[[asyncio.Transport], Session | str]) -> None:
+        self._door = door
+        self._admit = admit
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        transport.write(f"{self._farewell}\r\n".encode())
-        transport.close()
+        transport = cast("asyncio.Transport", transport)  # uvloop's are no instances of this class
+        session = self._admit(transport)
+        if isinstance(session, str):
+            if self._door.tls is None:  # before TLS there is no way to say anything
+                transport.write(f"{session}\r\n".encode())
+            transport.close()
+            return
+        protocol = session if self._door.tls is None else _Tls(session, self._door.tls)
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+
+
+class _Tls(SSLProtocol):
+    """TLS from the first octet: the session begins when hands are shaken, and ends also when they never are.
+
+    The loop's own way would make the session only then, and those who never finish the handshake would not be counted.
+    """
+
+    def __init__(self, session: Session, context: SSLContext) -> None:
+        super().__init__(
+            asyncio.get_running_loop(),
+            session,
+            context,
+            None,  # type: ignore[arg-type]  # nobody waits for the handshake
+            server_side=True,
+            ssl_handshake_timeout=HANDSHAKE,
+            ssl_shutdown_timeout=SHUTDOWN,
+        )
+        self._session = session
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        self._session.depart()
+
+
+def _nobody(peer: str) -> bool:  # noqa: ARG001
+    """Whoever submits mail is known by a login, never by the address alone."""
+    return False
+
+
+def _bound(servers: list[asyncio.Server]) -> tuple[Listen, ...]:
+    bound = (socket.getsockname() for server in servers for socket in server.sockets)
+    return tuple(Listen(str(name[0]), int(name[1])) for name in bound)

@@ -17,6 +17,7 @@ from engine.intake.content import (
     with_field,
 )
 from engine.intake.errors import Refused
+from engine.intake.missing import with_missing
 from engine.intake.reception import trace_name
 from engine.intake.wishes import OfMail
 from engine.queue.queue import NewMessage, Wishes
@@ -26,6 +27,7 @@ class Submitted(Struct, frozen=True, kw_only=True):
     """What came with DATA, and the transaction it belongs to.
 
     `chunks` are as they were read: they begin with the CRLF before the message and end with the final dot and its CRLF.
+    A message from somebody who has logged in is a submission: what it lacks is added (RFC 6409 8).
     """
 
     chunks: Sequence[bytes]
@@ -36,6 +38,7 @@ class Submitted(Struct, frozen=True, kw_only=True):
     peer: str
     dsn: OfMail = OfMail()
     wishes: tuple[Wishes, ...] = ()
+    login: str = ""
 
     def message(self, *, hostname: str, rules: Smtp, at: float) -> NewMessage:
         """Give the message to queue, with its Received field on top. Safe to call in any thread. Raises Refused."""
@@ -52,7 +55,7 @@ class Submitted(Struct, frozen=True, kw_only=True):
         if header.count(b"received") > rules.max_received:
             many = f"more than {rules.max_received} Received fields"
             raise Refused(f"554 5.4.6 Mail loop: {many}", "mail loop", many)
-        needs_utf8 = self.protocol == "UTF8SMTP" and header.eight_bit
+        needs_utf8 = self.protocol.startswith("UTF8SMTP") and header.eight_bit
         recipients = tuple(str(recipient) for recipient in self.recipients)
         trace = received(
             sent_by=trace_name(self.greeted, self.peer),
@@ -64,8 +67,8 @@ class Submitted(Struct, frozen=True, kw_only=True):
         return NewMessage(
             sender=str(self.sender),
             recipients=recipients,
-            content=with_field(trace, content),
-            origin=f"smtp {self.peer}",
+            content=with_field(trace, with_missing(content, header, hostname, at) if self.login else content),
+            origin=f"smtp {self.peer}{f' as {self.login}' if self.login else ''}",
             subject=header.shown(b"subject"),
             message_id=header.shown(b"message-id"),
             smtputf8=needs_utf8 or self.sender.smtputf8 or any(to.smtputf8 for to in self.recipients),

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from engine.events import Event
+from engine.queue import rules
 from engine.queue.queue import NO_WISHES, NewMessage, QueueError
 from engine.queue.rows import storable
 from engine.queue.writer import Transaction
@@ -20,7 +21,8 @@ class Terms(NamedTuple):
 def enqueue(tx: Transaction, message: NewMessage, terms: Terms) -> int:
     """Write a message, due now and to be given up as the terms say; give its number.
 
-    A key that is taken gives the number it had. Raises QueueError for an envelope that cannot be kept.
+    What a hold rule names is held from the first moment on. A key that is taken gives the number it had. Raises
+    QueueError for an envelope that cannot be kept.
     """
     if message.key is not None:
         taken = tx.execute("SELECT message FROM taken_key WHERE key = ?", (storable(message.key),)).fetchone()
@@ -68,6 +70,7 @@ def enqueue(tx: Transaction, message: NewMessage, terms: Terms) -> int:
                 text=message.origin,
             )
         )
+    rules.apply(tx, number)
     return number
 
 

@@ -61,7 +61,8 @@ def set_aside(tx: Transaction, claim: Claim, why: str) -> None:
         )
         tx.execute(
             "UPDATE entry SET ordered = 'hold', order_at = NULL, ordered_by = ?, reason = ?, operation = NULL, "
-            "prior = '', prior_by = '', prior_reason = '' WHERE message = ? AND number = ? AND ordered IS NOT 'drop'",
+            "prior = '', prior_by = '', prior_reason = '', rule = NULL "
+            "WHERE message = ? AND number = ? AND ordered IS NOT 'drop'",
             (ENGINE, storable(why), claim.message, entry.number),
         )
         tx.execute("DELETE FROM attempt WHERE id = ?", (entry.attempt,))

@@ -81,6 +81,8 @@ def next_due(connection: sqlite3.Connection, *, now: float) -> float | None:
         "SELECT min(notice_at) FROM entry WHERE state = 'waiting' AND notice_at IS NOT NULL",
         "SELECT min(order_at) FROM entry WHERE state = 'held' AND order_at IS NOT NULL AND ordered = 'bounce'",
         "SELECT min(order_at) FROM entry WHERE state = 'held' AND order_at IS NOT NULL AND ordered = 'drop'",
+        "SELECT min(until) FROM hold_rule",
+        "SELECT min(until) FROM override",
     ):
         times += connection.execute(query).fetchone()
     return min((one for one in times if one is not None), default=None)

@@ -38,6 +38,7 @@ class _Entry(NamedTuple):
     ordered: str | None
     order_at: float | None
     giving_up: int
+    rule: int | None
 
 
 class Order(Struct, frozen=True, kw_only=True):
@@ -71,15 +72,17 @@ def retry(by: str, now: float) -> Order:
 
 
 def hold(by: str, reason: str) -> Order:
-    """Held at once, or once the attempt that runs has ended."""
+    """Held at once, or once the attempt that runs has ended; what a rule holds, beyond the end of the rule."""
     return Order(
         kind="held",
         verb="hold",
         by=by,
         reason=reason,
-        touches=lambda entry: not entry.giving_up and entry.ordered is None,
+        touches=lambda entry: (
+            not entry.giving_up and (entry.ordered is None or (entry.ordered == "hold" and entry.rule is not None))
+        ),
         sql="UPDATE entry SET state = iif(state = 'waiting', 'held', state), ordered = 'hold', ordered_by = :by, "
-        "reason = :reason WHERE message = :message AND number = :number",
+        "reason = :reason, rule = NULL WHERE message = :message AND number = :number",
         values={"by": storable(by), "reason": storable(reason)},
     )
 
@@ -92,7 +95,7 @@ def release(by: str) -> Order:
         by=by,
         touches=lambda entry: not entry.giving_up and (entry.state == "held" or entry.ordered is not None),
         sql="UPDATE entry SET state = iif(state = 'held', 'waiting', state), ordered = NULL, order_at = NULL, "
-        "ordered_by = '', reason = '', operation = NULL, prior = '', prior_by = '', prior_reason = '' "
+        "ordered_by = '', reason = '', operation = NULL, prior = '', prior_by = '', prior_reason = '', rule = NULL "
         "WHERE message = :message AND number = :number",
         values={},
     )
@@ -154,10 +157,16 @@ class Orders:
 
     async def make_due(self, host: str) -> int:
         """Make due now what waits in destinations that have this host among their exchanges; give how many."""
-        now = self._clock.now()
         sql = "e.destination IN (SELECT destination FROM exchange WHERE host = ?) AND e.state = 'waiting' AND e.due > ?"
-        selected = Where(sql, (storable(host).lower(), now))
-        order = retry("", now)
+        return await self._make_due(Where(sql, (storable(host).lower(), self._clock.now())))
+
+    async def make_due_in(self, destination: str) -> int:
+        """Make due now what waits in one destination; give how many."""
+        sql = "e.destination = ? AND e.state = 'waiting' AND e.due > ?"
+        return await self._make_due(Where(sql, (storable(destination).lower(), self._clock.now())))
+
+    async def _make_due(self, selected: Where) -> int:
+        order = retry("", self._clock.now())
         count = 0
         found = await self._find(selected, (0, 0))
         while found:
@@ -258,7 +267,8 @@ def _apply(
 ) -> tuple[list[_Entry], int]:
     """Do it to those of `ids` that still match and may be touched; give these, and how many were skipped."""
     rows = tx.execute(
-        "SELECT e.message, e.number, e.destination, e.state, e.ordered, e.order_at, e.giving_up FROM json_each(?) j "
+        "SELECT e.message, e.number, e.destination, e.state, e.ordered, e.order_at, e.giving_up, e.rule "
+        "FROM json_each(?) j "
         "CROSS JOIN entry e ON e.message = j.value ->> 0 AND e.number = j.value ->> 1 "
         f"CROSS JOIN message m ON m.number = e.message WHERE {selected.sql}",
         (json.dumps(ids), *selected.values),

@@ -6,7 +6,7 @@ something returns only after the change is on disk, with the events that tell of
 Rows are listed by window, never all at once, and memory does not grow with the queue.
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from typing import Literal
 
@@ -15,6 +15,7 @@ from msgspec import Struct
 from engine.events import Event
 from engine.outcome import Outcome
 from engine.queue.filter import Filter
+from engine.queue.steering import Steering
 
 State = Literal["waiting", "relaying", "held"]
 Ret = Literal["", "FULL", "HDRS"]
@@ -184,7 +185,8 @@ class Entry(Struct, frozen=True, kw_only=True):
     """One recipient of one message as it stands in the queue.
 
     `why` is the reason of `last`, or "" (see engine.reason). `ordered` is a bounce or drop that takes effect at
-    `order_at` unless undone, or a hold; `by` is who ordered it, and `reason` for what.
+    `order_at` unless undone, or a hold; `by` is who ordered it, `reason` for what, and `rule` the hold rule that did so
+    for them.
     """
 
     message: int
@@ -206,6 +208,7 @@ class Entry(Struct, frozen=True, kw_only=True):
     by: str = ""
     reason: str = ""
     why: str = ""
+    rule: int | None = None
 
 
 class Window(Struct, frozen=True, kw_only=True):
@@ -319,6 +322,14 @@ class Mark(Struct, frozen=True, kw_only=True):
     last: Outcome | None = None
 
 
+class KeptPolicy(Struct, frozen=True, kw_only=True):
+    """An MTA-STS policy as the store keeps it until `expires`; `policy` is text that only its keeper reads."""
+
+    domain: str
+    expires: float
+    policy: str
+
+
 class HeldBack(Struct, frozen=True, kw_only=True):
     """What waits because of one bad host: the destinations that have it among their exchanges.
 
@@ -333,7 +344,7 @@ class HeldBack(Struct, frozen=True, kw_only=True):
     next_due: float | None = None
 
 
-class Queue(ABC):
+class Queue(Steering):
     """The durable queue. `on_events` is called with the events of each commit, on the loop that opened the queue."""
 
     on_events: Callable[[Sequence[Event]], None]
@@ -553,6 +564,16 @@ class Queue(ABC):
         Of the destinations those with most waiting are named, 100 at the most, and 20 alternates.
         An answer that took long is given again for a while.
         """
+
+    # -- MTA-STS policies -----------------------------------------------------------------------------------------
+
+    @abstractmethod
+    async def sts_policy(self, domain: str) -> KeptPolicy | None:
+        """The policy kept for a domain, unless its time is over."""
+
+    @abstractmethod
+    async def save_sts_policy(self, policy: KeptPolicy) -> None:
+        """Keep a policy, in place of any the domain had. Of very many, those that end first are let go."""
 
     # -- events ---------------------------------------------------------------------------------------------------
 

@@ -64,6 +64,7 @@ CREATE TABLE entry (
     prior        TEXT    NOT NULL DEFAULT '' CHECK (prior IN ('', 'waiting', 'held')),
     prior_by     TEXT    NOT NULL DEFAULT '',       -- before the bounce or drop; "held" had these words
     prior_reason TEXT    NOT NULL DEFAULT '',
+    rule         INTEGER,                           -- the hold rule that holds it
     PRIMARY KEY (message, number)
 ) STRICT, WITHOUT ROWID;
 
@@ -76,6 +77,7 @@ CREATE INDEX entry_order       ON entry (ordered, order_at) WHERE state = 'held'
 CREATE INDEX entry_notice      ON entry (notice_at)         WHERE state = 'waiting' AND notice_at IS NOT NULL;
 CREATE INDEX entry_reason      ON entry (reason_key, destination) WHERE reason_key IS NOT NULL;
 CREATE INDEX entry_operation   ON entry (operation)         WHERE operation IS NOT NULL;
+CREATE INDEX entry_rule        ON entry (rule)              WHERE rule IS NOT NULL;
 
 -- The edge is written only when it changes: it is in two indexes, the counts are in none.
 
@@ -154,6 +156,29 @@ CREATE TABLE suspension (
     reason      TEXT    NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE hold_rule (
+    id          INTEGER PRIMARY KEY AUTOINCREMENT,
+    filter      TEXT    NOT NULL,                   -- terms of from, to and domain
+    since       REAL    NOT NULL,
+    until       REAL    NOT NULL,
+    "by"        TEXT    NOT NULL,
+    reason      TEXT    NOT NULL,
+    newest      INTEGER NOT NULL,                   -- messages up to this one were there when it was made
+    swept       INTEGER NOT NULL DEFAULT 0,         -- of these it has looked at those up to here
+    ended_by    TEXT    NOT NULL DEFAULT '',        -- who ended it before its time
+    released    INTEGER NOT NULL DEFAULT 0          -- recipients let go so far, once it is over
+) STRICT;
+
+CREATE TABLE override (
+    destination TEXT    NOT NULL PRIMARY KEY,
+    host        TEXT    NOT NULL,
+    port        INTEGER NOT NULL,                   -- 0 is the one of the settings
+    since       REAL    NOT NULL,
+    until       REAL    NOT NULL,
+    "by"        TEXT    NOT NULL,
+    reason      TEXT    NOT NULL
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE mark (
     host        TEXT    NOT NULL PRIMARY KEY,
     since       REAL    NOT NULL,
@@ -162,6 +187,14 @@ CREATE TABLE mark (
     reason      TEXT    NOT NULL,
     last        TEXT                                -- Outcome as JSON
 ) STRICT, WITHOUT ROWID;
+
+CREATE TABLE sts_policy (
+    domain      TEXT    NOT NULL PRIMARY KEY,
+    expires     REAL    NOT NULL,
+    policy      TEXT    NOT NULL                    -- as JSON, for whoever fetched it
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX sts_policy_expires ON sts_policy (expires);
 
 CREATE TABLE operation (
     id          INTEGER PRIMARY KEY AUTOINCREMENT,

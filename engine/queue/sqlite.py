@@ -8,7 +8,19 @@ from typing import Any, Literal, TypeVar
 
 from engine.clock import Clock
 from engine.events import ENGINE, Event
-from engine.queue import arrivals, destinations, listing, notices, orders, reasons, settlements, standing
+from engine.queue import (
+    arrivals,
+    destinations,
+    listing,
+    notices,
+    orders,
+    overriding,
+    policies,
+    reasons,
+    rules,
+    settlements,
+    standing,
+)
 from engine.queue import claims as claiming
 from engine.queue.filter import Filter
 from engine.queue.queue import (
@@ -16,6 +28,7 @@ from engine.queue.queue import (
     Claim,
     Destination,
     HeldBack,
+    KeptPolicy,
     Late,
     Mark,
     Message,
@@ -30,6 +43,7 @@ from engine.queue.queue import (
     Window,
 )
 from engine.queue.readers import Readers
+from engine.queue.steering import HoldRule, Override
 from engine.queue.writer import Transaction, Writer
 from engine.text import clean
 
@@ -69,6 +83,7 @@ class SqliteQueue(Queue):
         self._held_back = standing.HeldBackAnswers()
         self._reasons = reasons.ReasonAnswers()
         self._tidied = 0.0
+        self._ruling = asyncio.Lock()
         self._running: set[asyncio.Task[Any]] = set()
         self._writer_or_none: Writer | None = None
         self._readers_or_none: Readers | None = None
@@ -153,6 +168,8 @@ class SqliteQueue(Queue):
     async def overdue(self, limit: int) -> list[Claim]:
         while await self._writer.do(claiming.carry_out_drops) == claiming.DROPS_AT_ONCE:
             pass
+        if not self._ruling.locked():  # else who holds it does the same
+            await self._carry_out_rules()
         now = self._clock.now()
         if now < self._tidied + TIDY_EVERY:
             return await self._writer.do(lambda tx: _overdue(tx, limit))
@@ -232,6 +249,60 @@ class SqliteQueue(Queue):
         now = self._clock.now()
         return await self._see(lambda c: destinations.suspensions(c, now))
 
+    # -- what comes ------------------------------------------------------------------------------------------------
+
+    async def add_rule(self, filter: Filter, until: float, by: str, reason: str) -> HoldRule:
+        async def add() -> HoldRule:
+            rule = await self._writer.do(lambda tx: rules.add(tx, filter, until, by, reason))
+            await self._carry_out_rules()
+            return next((one for one in await self.rules() if one.id == rule.id), rule)
+
+        return await self._to_its_end(add())
+
+    async def end_rule(self, id: int, by: str) -> int | None:
+        async def end() -> int | None:
+            async with self._ruling:
+                if not await self._writer.do(lambda tx: rules.end(tx, id, by)):
+                    return None
+                count = 0
+                while (step := await self._writer.do(rules.let_go)) is not None:
+                    count += step.recipients if step.id == id else 0
+                return count
+
+        return await self._to_its_end(end())
+
+    async def rules(self) -> tuple[HoldRule, ...]:
+        now = self._clock.now()
+        return await self._see(lambda c: rules.rules(c, now))
+
+    async def rules_on(self, recipient: str, destination: str) -> tuple[HoldRule, ...]:
+        now = self._clock.now()
+        return await self._see(lambda c: rules.rules_on(c, recipient, destination, now))
+
+    async def set_override(self, override: Override) -> int:
+        await self._writer.do(lambda tx: overriding.set_override(tx, override))
+        return await self._to_its_end(self._orders.make_due_in(override.destination))
+
+    async def end_override(self, destination: str, by: str) -> Override | None:
+        ended = await self._writer.do(lambda tx: overriding.end_override(tx, destination, by))
+        if ended is not None:
+            await self._to_its_end(self._orders.make_due_in(destination))
+        return ended
+
+    async def override(self, destination: str) -> Override | None:
+        now = self._clock.now()
+        return await self._readers.ask(lambda c: overriding.override(c, destination, now))
+
+    async def overrides(self) -> tuple[Override, ...]:
+        now = self._clock.now()
+        return await self._see(lambda c: overriding.overrides(c, now))
+
+    async def _carry_out_rules(self) -> None:
+        """Hold what rules have yet to hold, and let go what those that are over held, in bounded transactions."""
+        async with self._ruling:
+            while await self._writer.do(rules.step) is not None:
+                pass
+
     # -- bad MX hosts ---------------------------------------------------------------------------------------------
 
     async def marks(self) -> tuple[Mark, ...]:
@@ -249,6 +320,15 @@ class SqliteQueue(Queue):
     async def held_back(self, hosts: Sequence[str]) -> tuple[HeldBack, ...]:
         named = tuple(hosts)
         return await self._see(lambda c: self._held_back.of(c, named))
+
+    # -- MTA-STS policies -----------------------------------------------------------------------------------------
+
+    async def sts_policy(self, domain: str) -> KeptPolicy | None:
+        now = self._clock.now()
+        return await self._readers.ask(lambda c: policies.load(c, domain, now=now))
+
+    async def save_sts_policy(self, policy: KeptPolicy) -> None:
+        await self._writer.do(lambda tx: policies.save(tx, policy))
 
     # -- events ---------------------------------------------------------------------------------------------------
 
@@ -310,4 +390,5 @@ def _recover(tx: Transaction) -> int:
 
 def _overdue(tx: Transaction, limit: int) -> list[Claim]:
     standing.end_suspensions(tx)
+    overriding.end_overrides(tx)
     return claiming.overdue(tx, limit)

@@ -18,8 +18,10 @@ from engine.outcome import Outcome
 from engine.queue.queue import Claim, Queue, QueueBroken, QueueError
 from engine.relayer.dialler import Dialler
 from engine.relayer.session import Form, Mail, Phase, Session, SessionError, TlsBroken
+from engine.relayer.stumbles import Stumbles
 from engine.relayer.transcript import Transcript
 from engine.routes import Router, Target, Way
+from engine.tls.demand import TlsDemand
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +81,7 @@ class Parts:
         self.clock = clock
         self.hostname = hostname
         self.timeouts = timeouts
+        self.stumbles = Stumbles(clock)
 
 
 class ManagedRelayer:
@@ -111,6 +114,8 @@ class ManagedRelayer:
         self._manager = manager
         self._form = form
         self._leaving = False
+        self._closed_by = ""
+        self._is_ending = False
         self._session: Session | None = None
         self._sending: Claim | None = None
         self._outcomes: list[Outcome] | None = None  # of what is being sent, until they are recorded
@@ -127,6 +132,18 @@ class ManagedRelayer:
         """End after the message that is being sent."""
         self._leaving = True
 
+    def close(self, by: str) -> bool:
+        """Note who closes this connection; whoever asks cancels `run` then. False: it is ending already.
+
+        A relayer that writes down what it leaves behind must not be cancelled in the middle of that.
+        """
+        if self._is_ending:
+            return False
+        self._is_ending = True
+        self._closed_by = by
+        self.transcript.add("=", f"closed by {by}")
+        return True
+
     async def run(self) -> None:
         """Carry the messages until there are none left. Raises nothing but cancellation and QueueBroken."""
         try:
@@ -140,7 +157,7 @@ class ManagedRelayer:
             self._fault = Outcome.transient(f"not recorded: {error}", enhanced="4.3.1")
             self.result = self._fault.text
         except asyncio.CancelledError:
-            self.result = "stopped"
+            self.result = f"closed by {self._closed_by}" if self._closed_by else "stopped"
             raise
         except Exception as error:
             # A fault of ours must neither strand what this relayer answers for nor repeat itself without a pause.
@@ -238,20 +255,25 @@ class ManagedRelayer:
             if not reached and last is not None:
                 await self._parts.mx.mark_bad(exchange.host, reason=last.text, last=last)
         outcome = last or Outcome.transient("no exchange has an address", enhanced="4.4.4")
-        return outcome if nowhere else _transient(outcome)
+        # A route whose host has no address is a mistake in the settings, and no verdict on the mail.
+        return outcome if nowhere and way.route is None else _transient(outcome)
 
     async def _open_target(self, target: Target) -> Session:
-        """Open a session; where opportunistic TLS breaks, once more without it (RFC 7435 4)."""
+        """Open a session; where opportunistic TLS breaks, once more without it (RFC 7435 4).
+
+        What did go without it is remembered: for a while the next sessions do not try.
+        """
         self.host, self.address, self.port = target.host, target.address, target.port
         session = self._session = self._session_with(target)
         try:
             await session.open(self._parts.dialler)
-        except TlsBroken:
-            if target.tls == "required":
+        except TlsBroken as broken:
+            if target.demand.is_must:
                 raise
             self.transcript.add("=", "TLS broke: once more without it")
-            session = self._session = self._session_with(replace(target, tls="none"))
+            session = self._session = self._session_with(replace(target, demand=TlsDemand(level="none")))
             await session.open(self._parts.dialler)
+            self._parts.router.tls.broke(target.host, broken.outcome.text)
         self.tls = session.tls
         return session
 
@@ -263,6 +285,7 @@ class ManagedRelayer:
             transcript=self.transcript,
             on_phase=self._enter,
             form=self._form,
+            pipelining=self._parts.stumbles.may_pipeline(target.host),
         )
 
     def _establish(self) -> None:
@@ -296,8 +319,9 @@ class ManagedRelayer:
         """The peer ended the session: what is left is not pressed upon it at once, or we would be listed for it."""
         self.result = self._last.line if self._last else "connection lost"
         outcome = self._last or Outcome.transient("connection lost", host=self.host)
-        await self._put_back(self.result)
+        # Blocked first: what is put back must not be claimed before the block stands.
         await self._manager.unreachable(self, _transient(outcome), pause=self._has_delivered)
+        await self._put_back(self.result)
 
     async def _send(self, session: Session, claim: Claim) -> None:
         try:
@@ -321,6 +345,8 @@ class ManagedRelayer:
         self._sending = claim
         self._outcomes = None
         self._outcomes = await self._within_bounds(session, mail)
+        if session.stumbled:
+            self._parts.stumbles.note(self.host)
         self._last = self._outcomes[-1]
         if any(outcome.kind == "delivered" for outcome in self._outcomes) and not self._has_delivered:
             self._has_delivered = True
@@ -366,14 +392,15 @@ class ManagedRelayer:
 
     async def _leave_nothing_behind(self) -> None:
         """Settle or put back what is still ours, and hand to the manager what the store would not take."""
+        self._is_ending = True
         if self._session is not None:
             self._session.close()
         try:
             async with asyncio.timeout(_LAST_SECONDS):
-                await self._settle_what_was_sent()
-                await self._put_back(self.result or "connection lost")
                 if self._fault is not None:
                     await self._manager.unreachable(self, self._fault)
+                await self._settle_what_was_sent()
+                await self._put_back(self.result or "connection lost")
         except (QueueError, TimeoutError) as error:
             log.warning("relayer %d could not give back %d messages: %s", self.id, len(self.answers_for), error)
             self._manager.stranded(list(self.answers_for.values()))
@@ -388,7 +415,8 @@ class ManagedRelayer:
         if sending is None or session is None:
             return
         if outcomes is None and session.dotted:
-            outcomes = [self._cut_off(session, "stopped while waiting for the reply to the final dot")]
+            stopped = f"closed by {self._closed_by}" if self._closed_by else "stopped"
+            outcomes = [self._cut_off(session, f"{stopped} while waiting for the reply to the final dot")]
         elif outcomes is None and self._fault is not None:
             outcomes = [self._fault]
         if outcomes is None:

@@ -20,8 +20,9 @@ from engine.outcome import Outcome
 from engine.queue.queue import NO_WISHES, Ret, Wishes
 from engine.relayer.dialler import Dialler
 from engine.relayer.transcript import Transcript
-from engine.relayer.wire import Reply, Wire, WireError
+from engine.relayer.wire import OutOfStep, Reply, Wire, WireError
 from engine.routes import Target
+from engine.tls import chains, contexts, dane
 
 _DIGITS = re.compile(r"[0-9]{1,20}")
 
@@ -62,7 +63,11 @@ class TlsBroken(SessionError):
 
 
 class Session:
-    """A conversation with one target. `phase` can be read at any time; `on_phase` is told of each change."""
+    """A conversation with one target. `phase` can be read at any time; `on_phase` is told of each change.
+
+    `pipelining`: MAIL, RCPT and DATA go in one flight where the peer offers that (RFC 2920); `stumbled` tells that one
+    went wrong on the wire, so that the peer had better be asked one thing at a time.
+    """
 
     def __init__(
         self,
@@ -73,6 +78,7 @@ class Session:
         transcript: Transcript,
         on_phase: Callable[[Phase], None],
         form: Form = "ESMTP",
+        pipelining: bool = True,
     ) -> None:
         self._target = target
         self._hostname = hostname.encode("ascii")
@@ -80,12 +86,15 @@ class Session:
         self._transcript = transcript
         self._on_phase = on_phase
         self._form = form
+        self._may_pipeline = pipelining
         self._wire = Wire(transcript)
         self._extensions: dict[str, str] = {}
         self._auth: list[str] = []
         self.phase: Phase = "connecting"
         self.dotted = False  # the final dot of the current transaction is on its way
         self.tls = ""
+        self.stumbled = False
+        self._has_flown = False  # the current transaction's commands have been sent in one flight
 
     @property
     def usable(self) -> bool:
@@ -115,10 +124,10 @@ class Session:
         try:
             sock = await dialler.dial(target.address, target.port, timeouts.connect)
         except TimeoutError as error:
-            why = f"connect to [{target.address}]:{target.port}: no answer within {timeouts.connect:.0f} s"
+            why = f"no connection within {timeouts.connect:.0f} s to [{target.address}]:{target.port}"
             raise self._unusable(why, unreachable=True) from error
         except OSError as error:
-            why = f"connect to [{target.address}]:{target.port}: {_reason(error)}"
+            why = f"{_reason(error)} by [{target.address}]:{target.port}"  # what first: columns are narrow
             raise self._unusable(why, unreachable=True) from error
         self._enter("greeting")
         greeting = await self._wire.open(sock, timeouts.greeting)
@@ -141,27 +150,63 @@ class Session:
             raise self._refused(reply)
 
     async def _secure(self) -> None:
-        target = self._target
-        if target.tls == "none":
+        demand = self._target.demand
+        for said in (demand.why and demand.line, demand.trial):
+            if said:
+                self._transcript.add("=", said)
+        if demand.level == "none":
             return
-        if "starttls" not in self._extensions:
-            if target.tls == "required":
-                raise self._unusable("TLS is required, but the host does not offer STARTTLS", enhanced="4.7.4")
+        if "starttls" not in self._extensions:  # the host has none, or someone on the way has taken it out
+            if demand.is_must:
+                raise self._unusable(f"{demand.line}; the host does not offer STARTTLS", enhanced="4.7.4")
             self._transcript.add("=", "no STARTTLS is offered: going on in the clear")
             return
         self._enter("TLS")
-        try:
-            declined = await self._wire.start_tls(_context(target), target.host, self._timeouts.tls)
-        except WireError as error:
-            outcome = Outcome.transient(str(error), enhanced="4.7.5", host=target.host, phase=self.phase)
-            raise TlsBroken(outcome) from error
-        if declined is not None:
-            if target.tls == "required" or declined.code == 421:
-                raise self._refused(declined)
+        if not await self._start_tls():
             self._transcript.add("=", "going on without TLS")
             return
         self.tls = self._wire.tls
         await self._hello()  # RFC 3207 4.2: what was said before TLS counts for nothing
+
+    async def _start_tls(self) -> bool:
+        """Shake hands and look at the certificate as is demanded; False: the host declined, and may."""
+        target, demand = self._target, self._target.demand
+        # RFC 7672 8.1: with DANE the host is asked for by its TLSA base domain.
+        by_dane = demand.dane is not None and not demand.by_authorities
+        name = demand.dane.names[0] if demand.dane is not None and by_dane else target.host
+        try:
+            declined = await self._wire.start_tls(_context(target), name, self._timeouts.tls)
+        except WireError as error:
+            raise self._tls_broken(str(error)) from error
+        except OSError as error:  # not the wire's
+            why = f"the authorities to trust cannot be read: {_reason(error)}"
+            raise self._unusable(why, enhanced="4.3.5") from error
+        if declined is not None:
+            if declined.code == 421:
+                raise self._refused(declined)
+            if demand.is_must:
+                why = f"{demand.line}; the host answers STARTTLS with {declined.code} {declined.text}"
+                raise self._unusable(why, enhanced="4.7.4")
+            return False
+        if demand.dane is not None and (fault := dane.fault(demand.dane, self._wire.chain)):
+            self.close()
+            self._transcript.add("=", fault)
+            raise self._tls_broken(fault)
+        if demand.trial and (fault := self._on_trial()):
+            self._transcript.add("=", f"{demand.trial}: {fault}")
+        return True
+
+    def _on_trial(self) -> str:
+        """Why the certificate would not do if the policy that is being tested were enforced, or ""."""
+        try:
+            return chains.by_authorities(self._wire.chain, self._target.host, self._target.demand.ca_file)
+        except OSError as error:
+            return f"the authorities to trust cannot be read: {_reason(error)}"
+
+    def _tls_broken(self, why: str) -> TlsBroken:
+        demand = self._target.demand
+        text = f"{why} ({demand.line})" if demand.is_must else why
+        return TlsBroken(Outcome.transient(text, enhanced="4.7.5", host=self._target.host, phase=self.phase))
 
     async def _authenticate(self) -> None:
         """RFC 4954. A refused password is our fault, not the message's: transient."""
@@ -189,14 +234,19 @@ class Session:
 
     async def deliver(self, mail: Mail) -> list[Outcome]:
         """Send one message; give an outcome for each recipient, in their order. Raises nothing of the network's."""
-        self.dotted = False
+        self.dotted = self._has_flown = False
         impossible = self._impossible(mail)
         if impossible is not None:
             return [impossible] * len(mail.recipients)
         outcomes: list[Outcome | None] = [None] * len(mail.recipients)
         try:
             rest = await self._transact(mail, outcomes)
+        except OutOfStep as error:
+            self.stumbled = True
+            outcomes = [None] * len(mail.recipients)  # whose replies they were, nobody knows
+            rest = replace(self._lost(str(error)), enhanced="4.5.0")
         except WireError as error:
+            self.stumbled = self._has_flown and self.phase in ("MAIL", "RCPT", "DATA")
             rest = self._lost(str(error))
         if self.usable:
             self._enter("idle")
@@ -213,17 +263,29 @@ class Session:
             return self._ours("permanent", "the message needs SMTPUTF8, which the host does not offer", "5.6.7")
         return None
 
+    @property
+    def _pipelines(self) -> bool:
+        return self._may_pipeline and "pipelining" in self._extensions
+
     async def _transact(self, mail: Mail, outcomes: list[Outcome | None]) -> Outcome:
-        """MAIL, RCPT for each, DATA. Fills the outcomes of refused recipients, gives that of all others."""
+        """MAIL, RCPT for each, DATA. Fills the outcomes of refused recipients, gives that of all others.
+
+        Every status is checked, in one flight as one by one (RFC 2920 3.1), and means the same.
+        """
         timeouts = self._timeouts
+        opening = b" ".join(self._mail_command(mail))
+        wishes = mail.wishes or (NO_WISHES,) * len(mail.recipients)
+        paths = [self._rcpt_command(*each) for each in zip(mail.recipients, wishes, strict=True)]
         self._enter("MAIL")
-        reply = await self._wire.command(*self._mail_command(mail), timeout=timeouts.mail)
+        if self._pipelines:
+            self._wire.send_ahead([opening, *paths, b"DATA"])  # DATA comes last in a flight: RFC 2920 3.1
+            self._has_flown = True
+        reply = await self._ask(opening, timeouts.mail)
         if not 200 <= reply.code <= 299:
             return await self._abandon(reply)
         self._enter("RCPT")
-        for number, recipient in enumerate(mail.recipients):
-            wishes = mail.wishes[number] if mail.wishes else NO_WISHES
-            reply = await self._wire.command(*self._rcpt_command(recipient, wishes), timeout=timeouts.rcpt)
+        for number, path in enumerate(paths):
+            reply = await self._ask(path, timeouts.rcpt)
             if reply.code == 421:
                 return await self._abandon(reply)
             if not 200 <= reply.code <= 299:
@@ -231,7 +293,7 @@ class Session:
         if all(outcome is not None for outcome in outcomes):
             return await self._abandon(reply)  # each has an outcome of its own already
         self._enter("DATA")
-        reply = await self._wire.command(b"DATA", timeout=timeouts.data)
+        reply = await self._ask(b"DATA", timeouts.data)
         if reply.code != 354:
             return await self._abandon(reply)
         self._enter("body")
@@ -261,14 +323,24 @@ class Session:
                 words.append(b"ENVID=" + mail.envid.encode("ascii"))
         return words
 
-    def _rcpt_command(self, recipient: str, wishes: Wishes) -> list[bytes]:
-        words = [b"RCPT", b"TO:<" + recipient.encode("utf-8") + b">"]
+    def _rcpt_command(self, recipient: str, wishes: Wishes) -> bytes:
+        words = [b"RCPT TO:<" + recipient.encode("utf-8") + b">"]
         if "dsn" in self._extensions:
             if wishes.notify:
                 words.append(b"NOTIFY=" + wishes.notify.encode("ascii"))
             if wishes.orcpt:
                 words.append(b"ORCPT=" + wishes.orcpt.encode("ascii"))
-        return words
+        return b" ".join(words)
+
+    async def _ask(self, line: bytes, timeout: float) -> Reply:
+        """Send a command, or have the reply to one that was sent ahead."""
+        verb, *rest = line.split(b" ", 1)
+        reply = await self._wire.command(verb, *rest, timeout=timeout)
+        # Only the last of a flight, DATA, is answered with 3xx, and DATA with nothing positive but that. Other replies
+        # are those to other commands: the peer has left one out or put one in.
+        if self._pipelines and 200 <= reply.code <= 399 and (reply.code >= 300) != (verb == b"DATA"):
+            raise self._wire.out_of_step()
+        return reply
 
     async def _abandon(self, reply: Reply) -> Outcome:
         """The transaction ends before its message: clear the peer's buffers so that the next can begin."""
@@ -277,12 +349,43 @@ class Session:
             self.close()
         elif self._wire.is_open:
             try:
-                reset = await self._wire.command(b"RSET", timeout=self._timeouts.mail)
+                await self._hear_out()
+                if self._wire.is_open:
+                    await self._reset()
+            except OutOfStep:
+                raise
             except WireError:
                 return outcome  # the outcome stands; the wire has closed itself
-            if reset.code != 250:
-                self.close()
         return outcome
+
+    async def _hear_out(self) -> None:
+        """Read the replies to what else was in the flight: they change nothing, but the next must not be mixed up."""
+        timeouts = self._timeouts
+        taken = False
+        while ahead := self._wire.ahead:
+            is_data = ahead[0] == b"DATA"
+            self._enter("DATA" if is_data else "RCPT")
+            reply = await self._ask(ahead[0], timeouts.data if is_data else timeouts.rcpt)
+            if reply.code == 421:
+                self.close()
+            elif not is_data:
+                taken = taken or 200 <= reply.code <= 299
+            elif reply.code == 354 and taken:
+                # Refused the sender, took the recipients, wants the message: a dot might send them an empty one.
+                self._transcript.add("=", "the host wants a message that it refused: closed without one")
+                self.close()
+            elif reply.code == 354:
+                await self._wire.send_end(timeouts.reply)  # a single dot, for no recipients: RFC 2920 3.1
+        if self._pipelines and self._wire.has_surplus:
+            raise self._wire.out_of_step()
+
+    async def _reset(self) -> None:
+        """RSET (RFC 5321 4.1.1.5). It is not sent along with the next MAIL: its reply shows that we are in step."""
+        reset = await self._wire.command(b"RSET", timeout=self._timeouts.mail)
+        if self._pipelines and reset.code != 421 and (reset.code != 250 or self._wire.has_surplus):
+            raise self._wire.out_of_step()
+        if reset.code != 250:
+            self.close()
 
     # -- closing --------------------------------------------------------------------------------------------------
 
@@ -350,16 +453,13 @@ class Session:
 
 
 def _context(target: Target) -> ssl.SSLContext:
-    """TLS against eavesdroppers: names and certificates of exchanges prove nothing without a policy (RFC 7435).
+    """What is checked in the handshake; raises OSError where the authorities cannot be read.
 
     A password is given to nobody but the host it is for, so for one the certificate must be right (RFC 8314 3).
     """
-    if target.username:
-        return ssl.create_default_context(cafile=str(target.ca_file) if target.ca_file else None)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
+    if target.username or target.demand.by_authorities:
+        return contexts.verifying(target.demand.ca_file)
+    return contexts.unverified()
 
 
 def _reason(error: OSError) -> str:

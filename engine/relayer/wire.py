@@ -1,16 +1,18 @@
 """The bytes of one SMTP conversation: aiosmtplib's protocol, taught to be strict, to remember, and to send bodies.
 
 Taught, because the library judges replies more kindly than a relay may (`2_2` and `550-no`/`250 yes` count as
-accepted), bounds the body and the final reply with one time-out, and keeps no transcript.
+accepted), bounds the body and the final reply with one time-out, keeps no transcript, and knows no pipelining.
 """
 
 import asyncio
 import re
 import socket
 import ssl
+from collections import deque
+from collections.abc import Awaitable, Sequence
 
 from aiosmtplib.errors import SMTPResponseException, SMTPServerDisconnected, SMTPTimeoutError
-from aiosmtplib.protocol import SMTPProtocol
+from aiosmtplib.protocol import COMMAND_INJECTION_REGEX, MAX_RESPONSE_LENGTH, SMTPProtocol
 from aiosmtplib.response import SMTPResponse
 from msgspec import Struct
 
@@ -33,6 +35,10 @@ class WireError(Exception):
     """The conversation cannot go on; the connection is closed. The text is ours, not the peer's."""
 
 
+class OutOfStep(WireError):
+    """The replies to a flight of commands cannot be told apart: none of them may be taken for a verdict."""
+
+
 class Wire:
     """One connection to a mail exchange, from the open socket to its close.
 
@@ -43,6 +49,7 @@ class Wire:
     def __init__(self, transcript: Transcript) -> None:
         self._transcript = transcript
         self._protocol: _Protocol | None = None
+        self._ahead: deque[bytes] = deque()  # commands that have been sent, and whose replies have not been read
 
     async def open(self, sock: socket.socket, timeout: float) -> Reply:
         """Take over a connected socket and wait for the greeting."""
@@ -56,33 +63,65 @@ class Wire:
         self._protocol = protocol
         return await self._reply(timeout, "greeting")
 
-    async def command(self, *words: bytes, timeout: float, shown: str | None = None) -> Reply:
-        """Send one command and wait for its reply; `shown` stands in the transcript for what must stay secret."""
+    def send_ahead(self, lines: Sequence[bytes]) -> None:
+        """Send several commands in one flight (RFC 2920 3.1); `command` then only waits for the reply to each, in turn.
+
+        Nothing waits for the peer to read them: it may be waiting for us to read its replies (RFC 2920 3.1).
+        """
+        if any(COMMAND_INJECTION_REGEX.search(line) for line in lines):
+            raise ValueError("a command with a control character in it")
         protocol = self._live()
         protocol.forget()
-        line = b" ".join(words)
-        self._transcript.add(">", shown if shown is not None else line.decode("utf-8", "replace"))
-        what = words[0].decode("ascii", "replace")
+        for line in lines:
+            self._transcript.add(">", line.decode("utf-8", "replace"))
         try:
-            response = await protocol.execute_command(line, timeout=timeout)
-        except SMTPTimeoutError as error:
-            raise self._fail(f"no reply to {what} within {timeout:.0f} s") from error
+            protocol.send(b"".join(line + b"\r\n" for line in lines), replies=len(lines))
         except SMTPServerDisconnected as error:
-            raise self._fail(f"connection lost after {what}") from error
-        except SMTPResponseException as error:
-            raise self._fail(f"{error.message} in reply to {what}") from error
-        except BaseException:
-            self.close()
-            raise
-        return Reply(code=response.code, text=response.message)
+            raise self._fail("connection lost") from error
+        self._ahead.extend(lines)
+
+    async def command(self, *words: bytes, timeout: float, shown: str | None = None) -> Reply:
+        """Send one command and wait for its reply; `shown` stands in the transcript for what must stay secret.
+
+        A command that has been sent ahead is not sent again. Its reply can still be had when the peer has hung up.
+        """
+        line = b" ".join(words)
+        what = words[0].decode("ascii", "replace")
+        if self._ahead and self._protocol is not None:
+            expected = self._ahead.popleft()
+            assert line == expected, "commands sent ahead are asked for in their order"
+            answer: Awaitable[SMTPResponse] = self._protocol.read_response(timeout=timeout)
+        else:
+            protocol = self._live()
+            protocol.forget()
+            self._transcript.add(">", shown if shown is not None else line.decode("utf-8", "replace"))
+            answer = protocol.execute_command(line, timeout=timeout)
+        return await self._judged(answer, timeout, what, f"connection lost after {what}")
+
+    @property
+    def ahead(self) -> tuple[bytes, ...]:
+        """The commands sent ahead whose replies have not been read."""
+        return tuple(self._ahead)
+
+    @property
+    def has_surplus(self) -> bool:
+        """Whether the peer has said more than it was asked for."""
+        return self._protocol is not None and self._protocol.has_surplus
+
+    def out_of_step(self) -> OutOfStep:
+        """Close, because the peer's replies are not those to our commands."""
+        why = "the host's replies do not match the commands it was sent"
+        self._fail(why)
+        return OutOfStep(why)
 
     async def send_body(self, content: bytes, block_timeout: float) -> Reply | None:
         """Send a message after 354, dots doubled (RFC 5321 4.5.2), all but the end that makes the peer answer for it.
 
-        `block_timeout` bounds each block of 64 KiB. Gives the peer's reply when it answered in the middle and hung
-        up; the transaction is over then.
+        `block_timeout` bounds each block of 64 KiB. Gives the peer's reply when it answered in the middle: it answers
+        for no more than it was sent, so the transaction is over then, and the connection with it.
         """
         protocol = self._live()
+        protocol.forget()
         self._transcript.add(">", f"({len(content):,} bytes of message)")
         stuffed = content.replace(b"\r\n.", b"\r\n..")
         if stuffed.startswith(b"."):
@@ -92,18 +131,21 @@ class Wire:
                 protocol.send(stuffed[start : start + _CHUNK])
                 async with asyncio.timeout(block_timeout):
                     await protocol.drained()
+                if protocol.early_reply() is not None:
+                    break
         except TimeoutError as error:
             raise self._fail(f"the peer did not read the message for {block_timeout:.0f} s") from error
         except (SMTPServerDisconnected, OSError) as error:
-            early = protocol.early_reply()
-            if early is not None:
-                self.close()
-                return Reply(code=early.code, text=early.message)
-            raise self._fail("connection lost in the middle of the message") from error
+            if protocol.early_reply() is None:
+                raise self._fail("connection lost in the middle of the message") from error
         except BaseException:
             self.close()
             raise
-        return None
+        early = protocol.early_reply()
+        if early is None:
+            return None
+        self.close()
+        return Reply(code=early.code, text=early.message)
 
     async def send_end(self, timeout: float) -> Reply:
         """Send the final dot and wait for the reply. From here on the peer may have the message (RFC 1047)."""
@@ -121,6 +163,7 @@ class Wire:
         What the peer sent before the handshake is thrown away (RFC 3207 4.2).
         """
         protocol = self._live()
+        protocol.forget()
         self._transcript.add(">", "STARTTLS")
         try:
             async with asyncio.timeout(2 * timeout):  # one for the reply, one for the handshake
@@ -147,6 +190,27 @@ class Wire:
         return str(secured.version()) if secured is not None else ""
 
     @property
+    def chain(self) -> list[bytes]:
+        """The certificates the peer sent (DER), its own first; unverified. [] without TLS."""
+        protocol = self._protocol
+        if protocol is None or protocol.transport is None:
+            return []
+        secured = protocol.transport.get_extra_info("ssl_object")
+        if secured is None:
+            return []
+        if hasattr(secured, "get_unverified_chain"):  # from Python 3.13 on
+            return [bytes(each) for each in secured.get_unverified_chain()]
+        inner = secured._sslobj  # noqa: SLF001 - before that it is there, but not for everyone
+        return [bytes(each.public_bytes(ssl._ssl.ENCODING_DER)) for each in inner.get_unverified_chain() or ()]  # type: ignore[attr-defined]  # noqa: SLF001
+
+    @property
+    def peer_certificate(self) -> bytes:
+        """The certificate the peer showed (DER), or b"" without TLS."""
+        protocol = self._protocol
+        secured = protocol.transport.get_extra_info("ssl_object") if protocol and protocol.transport else None
+        return (secured.getpeercert(binary_form=True) or b"") if secured is not None else b""
+
+    @property
     def is_open(self) -> bool:
         """Whether a command could still be sent."""
         return self._protocol is not None and self._protocol.is_connected
@@ -154,18 +218,22 @@ class Wire:
     def close(self) -> None:
         """Let go of the connection, at once and without a word."""
         protocol, self._protocol = self._protocol, None
+        self._ahead.clear()
         if protocol is not None and protocol.transport is not None:
             # abort, not close: a TLS close may wait for the peer's farewell until its own time-out.
             protocol.transport.abort()  # type: ignore[attr-defined]
 
     async def _reply(self, timeout: float, what: str) -> Reply:
-        protocol = self._live()
+        answer = self._live().read_response(timeout=timeout)
+        return await self._judged(answer, timeout, what, f"connection lost waiting for the reply to {what}")
+
+    async def _judged(self, answer: Awaitable[SMTPResponse], timeout: float, what: str, lost: str) -> Reply:
         try:
-            response = await protocol.read_response(timeout=timeout)
+            response = await answer
         except SMTPTimeoutError as error:
             raise self._fail(f"no reply to {what} within {timeout:.0f} s") from error
         except SMTPServerDisconnected as error:
-            raise self._fail(f"connection lost waiting for the reply to {what}") from error
+            raise self._fail(lost) from error
         except SMTPResponseException as error:
             raise self._fail(f"{error.message} in reply to {what}") from error
         except BaseException:
@@ -185,24 +253,80 @@ class Wire:
 
 
 class _Protocol(SMTPProtocol):
-    """The library's protocol with a strict reading of replies and a transcript of them."""
+    """The library's protocol with a strict reading of replies and a transcript of them.
+
+    Replies that come together stay in the buffer, as bytes, until each is asked for: the library's one waiter stands
+    for the reply that is awaited now, and takes the next from the buffer before it waits for the peer.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, transcript: Transcript) -> None:
         super().__init__(loop=loop)
         self._transcript = transcript
         self._texts: list[str] = []
         self._codes: set[int] = set()
+        self._room = MAX_RESPONSE_LENGTH
+
+    @property
+    def has_surplus(self) -> bool:
+        """Whether there are bytes beyond the last reply that was read."""
+        return bool(self._buffer)
 
     def forget(self) -> None:
         """Drop what the peer said beyond its last reply: it must not be taken for the answer to the next command."""
+        self._room = MAX_RESPONSE_LENGTH
         if self._buffer:
             self._transcript.add("=", f"{len(self._buffer)} bytes that nobody asked for are ignored")
             del self._buffer[:]
 
-    def send(self, data: bytes) -> None:
-        # A reply is expected from here on, even if it comes before all has been sent.
+    def send(self, data: bytes, replies: int = 1) -> None:
+        """Send without waiting for the peer to read; up to `replies` are kept until they are asked for."""
+        # They are expected from here on, even if they come before all has been sent.
         self._response_pending = True
+        self._room = replies * MAX_RESPONSE_LENGTH
         self.write(data)
+
+    def data_received(self, data: bytes) -> None:
+        """Keep what comes, within bounds, and read the reply that is awaited out of it.
+
+        Reading never pauses, so a peer that answers before it reads on cannot block us both (RFC 2920 3.1).
+        """
+        if self._response_waiter is None:
+            return  # after the end of the connection
+        self._buffer.extend(data)
+        if b"\n" in data:
+            self._read_on()
+        if len(self._buffer) > self._room:
+            self._transcript.add("=", f"the peer sent {len(self._buffer):,} bytes that nobody can have asked for")
+            del self._buffer[:]
+            if not self._response_waiter.done():
+                too_long = SMTPResponseException(-1, "what is too long")
+                self._set_response_exception(self._response_waiter, too_long)
+            if self.transport is not None:
+                self.transport.abort()  # type: ignore[attr-defined]
+
+    async def read_response(self, timeout: float | None = None) -> SMTPResponse:
+        """Give the next reply: from the buffer where it is there already, even when the peer has hung up since."""
+        waiter = self._response_waiter
+        if waiter is None or (waiter.done() and not waiter.cancelled() and waiter.exception() is not None):
+            response = self._read_response_from_buffer()
+            if response is not None:
+                return response
+        else:
+            self._response_pending = True
+            self._read_on()
+        return await super().read_response(timeout)
+
+    def _read_on(self) -> None:
+        waiter = self._response_waiter
+        if waiter is None or waiter.done() or not self._response_pending:
+            return
+        try:
+            response = self._read_response_from_buffer()
+        except SMTPResponseException as error:
+            self._set_response_exception(waiter, error)
+        else:
+            if response is not None:
+                waiter.set_result(response)
 
     async def drained(self) -> None:
         await self._drain_helper()

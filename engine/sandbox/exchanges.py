@@ -333,6 +333,8 @@ class Session:
                 return self._envelope(verb, argument)
             case "DATA":
                 return "354 end with a dot on a line by itself" if self.recipients else "503 5.5.1 RCPT first"
+            case "content" if not self.recipients:
+                return "554 5.5.1 no valid recipients"
             case "content":
                 return f"250 2.0.0 taken as {self.number}-{self.taken + 1}"
             case "RSET" | "NOOP":
@@ -400,7 +402,7 @@ class Session:
             case "HELO" | "EHLO":
                 self.hello, self.extended = argument, verb == "EHLO"
                 self._forget()
-            case "STARTTLS":
+            case "STARTTLS" if wire.startswith(b"220"):
                 await self._secure()
             case "MAIL" if path := _PATH.match(argument):
                 self._forget()

@@ -11,6 +11,7 @@ from engine.sandbox import world
 from engine.sandbox.certificates import Certificates
 from engine.sandbox.exchanges import Bell, Delivery, Exchange, Temper
 from engine.sandbox.names import NameServer
+from engine.sandbox.policies import PolicyServer
 
 _KEPT_BY_THE_WORLD = 256 * 1024  # bytes, by each exchange
 
@@ -41,6 +42,7 @@ class Internet:
         self.certificates = Certificates()
         self.weights: dict[str, float] = {}
         self.exchanges: dict[str, Exchange] = {}
+        self.policies = PolicyServer(self.certificates)
         self._patience = patience
         self._keep_messages = keep_messages
         self._keep_bytes = keep_bytes
@@ -94,6 +96,18 @@ class Internet:
             await exchange.become(temper)
         return exchange
 
+    async def policy(self, domain: str, text: str, *, id: str = "1") -> None:
+        """Give a domain an MTA-STS policy, or another one: the record that announces it and the file itself."""
+        self.policies.say(domain, text)
+        self.dns.replace(f"_mta-sts.{domain}", "TXT", f'"v=STSv1; id={id};"')
+        self.dns.replace(f"mta-sts.{domain}", "A", self.policies.address)
+
+    def tlsa(self, host: str, *texts: str) -> None:
+        """Give a host these TLSA records for SMTP ("3 1 1 ..."), in signed zones all the way."""
+        name = f"_{self.port}._tcp.{host}"
+        self.dns.replace(name, "TLSA", *texts)
+        self.dns.sign(name, host)
+
     async def wait_for(self, messages: int, seconds: float = 10.0) -> None:
         """Wait until this many messages have been delivered in all. Raises TimeoutError."""
         await self._bell.wait_until(lambda: self.messages >= messages, seconds)
@@ -116,8 +130,9 @@ class Internet:
             self.dns.behave(name, fault)
 
     async def start(self) -> None:
-        """Start the name server; exchanges start as they are added."""
+        """Start the name server and the policy server; exchanges start as they are added."""
         await self.dns.start()
+        await self.policies.start()
         if not self.port:
             with socket.socket() as probe:
                 probe.bind((f"{self._network}.0.1", 0))
@@ -127,6 +142,7 @@ class Internet:
         """Stop every server and end every connection."""
         for exchange in self.exchanges.values():
             await exchange.stop()
+        await self.policies.stop()
         await self.dns.stop()
 
     async def __aenter__(self) -> Self:

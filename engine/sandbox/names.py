@@ -61,6 +61,7 @@ class NameServer:
         self._records: dict[str, dict[str, list[str]]] = {}
         self._ttls: dict[tuple[str, str], int] = {}
         self._faults: dict[tuple[str, str], Fault] = {}
+        self._secure: set[str] = set()
         self._udp: asyncio.DatagramTransport | None = None
         self._tcp: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
@@ -99,6 +100,10 @@ class NameServer:
             self._faults.pop((_key(name), rdtype), None)
         else:
             self._faults[_key(name), rdtype] = fault
+
+    def sign(self, *names: str) -> None:
+        """Call the answers about these names authentic (AD) to whoever asks for it, as if their zones were signed."""
+        self._secure.update(map(_key, names))
 
     def asked(self, name: str, rdtype: str) -> int:
         """How often this was asked for, over UDP and TCP together."""
@@ -162,6 +167,8 @@ class NameServer:
         if fault in _RCODES:
             response.set_rcode(_RCODES[fault])
         else:
+            if query.flags & dns.flags.AD or query.ednsflags & dns.flags.DO:  # RFC 6840 5.8
+                response.flags |= dns.flags.AD
             self._fill(response, question.name, rdtype)
         return _to_wire(response, query, tcp=tcp, fault=fault)
 
@@ -173,6 +180,8 @@ class NameServer:
         seen = set()
         while True:
             key = _key(name)
+            if key not in self._secure:  # one that is not signed makes the whole answer so (RFC 4035 3.2.3)
+                response.flags &= ~dns.flags.AD
             records = self._records.get(key)
             if records is None or self._fault(key, rdtype) is Fault.NXDOMAIN:
                 response.set_rcode(dns.rcode.NXDOMAIN)

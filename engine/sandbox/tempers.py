@@ -33,7 +33,10 @@ class HelloOnly(Temper):
 
 
 class Encrypted(Temper):
-    """Offers STARTTLS: with a good certificate, a "self-signed" one, one of a "wrong name", or a "broken" handshake."""
+    """Offers STARTTLS: with a good certificate, a "self-signed" or "expired" one, or one of a "wrong name".
+
+    "broken": the handshake ends in garbage.
+    """
 
     word: ClassVar[str] = "encrypted"
 

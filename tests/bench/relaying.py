@@ -94,15 +94,15 @@ async def timed(door: int, sink_port: int, messages: int) -> float:
 
 
 @asynccontextmanager
-async def postfix(sink_port: int) -> AsyncIterator[int]:
-    """Run a Postfix with a queue of its own; give the port it listens on."""
+async def postfix(sink_port: int, settings: str = "") -> AsyncIterator[int]:
+    """Run a Postfix with a queue of its own, and with these settings as well; give the port it listens on."""
     with tempfile.TemporaryDirectory(prefix="pf-") as name:
         folder, port = Path(name), free_port()
         folder.chmod(0o755)
         (folder / "queue").mkdir()
         (folder / "data").mkdir()
         subprocess.run(["chown", "postfix", folder / "data"], check=True)
-        (folder / "main.cf").write_text(_MAIN.format(folder=folder, sink=SINK, port=sink_port))
+        (folder / "main.cf").write_text(_MAIN.format(folder=folder, sink=SINK, port=sink_port) + settings)
         (folder / "master.cf").write_text(_MASTER.format(port=port))
 
         def control(verb: str) -> None:

@@ -16,7 +16,7 @@ from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Healthy, Script
 from tests.interop.needs import needs, program
 from tests.interop.tmux import Screen, screen
-from tests.serving import SMARTHOST, Served, free_port, serving
+from tests.serving import SMARTHOST, Served, free_port, listening, serving
 
 SAID = "450 4.2.1 over quota"
 
@@ -95,6 +95,9 @@ async def sshd(folder: Path) -> AsyncIterator[Sequence[str]]:
     client = ["-F", "/dev/null", "-p", str(port), "-i", str(folder / "user"), "-o", "IdentitiesOnly=yes"]
     trust = ["-o", "StrictHostKeyChecking=no", "-o", f"UserKnownHostsFile={folder / 'known'}", "-o", "LogLevel=ERROR"]
     try:
+        async with asyncio.timeout(20):
+            while not await listening(port):
+                await asyncio.sleep(0.05)
         yield [program("ssh"), "-tt", *client, *trust, f"{getpass.getuser()}@127.0.0.1"]
     finally:
         server.terminate()

@@ -1,14 +1,25 @@
 """What the scenarios stand on: a clock moved by hand, and an internet on loopback."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
 
 import dns.asyncresolver
 import pytest
+import uvloop
 
 from engine.lookups import resolver_for
 from engine.sandbox.internet import Internet
 from tests.clock import FakeClock
 from tests.scenarios.relaying import Relay, relaying
+
+BOTH_LOOPS = ("test_30_submission.py", "test_31_intake_limits.py")
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Where transports are handled by hand both loops are tested: the engine's own, and the one tests run on."""
+    if item.path.name in BOTH_LOOPS:
+        return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+    return {"asyncio": asyncio.new_event_loop}
 
 
 @pytest.fixture

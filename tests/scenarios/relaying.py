@@ -10,7 +10,20 @@ from pathlib import Path
 import aiosmtplib
 from msgspec.structs import replace
 
-from engine.config import Delivery, Dns, Dsn, Intake, Listen, Nameserver, Retry, Route, Settings, Smtp, Timeouts
+from engine.config import (
+    Delivery,
+    Dns,
+    Dsn,
+    Intake,
+    Listen,
+    Nameserver,
+    Retry,
+    Route,
+    Settings,
+    Smtp,
+    Timeouts,
+    TlsRules,
+)
 from engine.control.client import Client
 from engine.engine import Engine
 from engine.events import Event
@@ -84,6 +97,8 @@ async def relaying(
     dsn: Dsn | None = None,
     spool: Path | None = None,
     timeouts: Timeouts = QUICK,
+    tls: TlsRules | None = None,
+    validating: bool = False,
     **delivery: float,
 ) -> AsyncIterator[Relay]:
     """Run an engine whose mail goes into `internet`. Further keywords are settings of [delivery]."""
@@ -94,13 +109,14 @@ async def relaying(
             hostname="relay.example.net",
             spool=path,
             intake=Intake(smtp=Smtp(listen=(Listen("127.0.0.1", 0),))),
-            dns=Dns(nameservers=(Nameserver(host, int(port)),)),
+            dns=Dns(nameservers=(Nameserver(host, int(port)),), validating=validating),
             delivery=replace(Delivery(port=internet.port, timeouts=timeouts), **delivery),
             route=route,
+            tls=tls or TlsRules(),
             retry=retry or Retry(),
             dsn=dsn or Dsn(),
         )
-        engine = Engine(settings, clock=clock, draw=random.Random(1))
+        engine = Engine(settings, clock=clock, draw=random.Random(1), https_port=internet.policies.port)
         await engine.start()
         try:
             async with Client(path / "control.sock") as client:

@@ -249,3 +249,13 @@ async def test_a_peer_that_breaks_its_tls_in_the_middle_costs_one_attempt(intern
     assert exchange.sessions == 1
     (entry,) = await relay.entries()
     assert entry.attempts == 1
+
+
+async def test_a_route_to_a_host_that_does_not_exist_keeps_the_mail(internet: Internet, clock: FakeClock) -> None:
+    route = Route(domain="*", host="mistyped.example")
+    async with relaying(internet, clock=clock, route=(route,)) as relay:
+        await relay.send("a@anywhere.example")
+        await relay.settled()
+        (entry,) = await relay.entries()
+        assert entry.last is not None
+        assert entry.last.kind == "transient"

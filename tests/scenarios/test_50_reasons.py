@@ -35,7 +35,7 @@ async def test_what_differs_only_in_numbers_and_names_is_one_reason(internet: In
     assert first.oldest == begin
     assert first.example is not None
     assert first.example.line.startswith("450 4.2.1 <user")
-    assert second.why == "4.4.1 connect to [<ip>]:<n>: connection refused"
+    assert second.why == "4.4.1 connection refused by [<ip>]:<n>"
     assert (second.entries, second.destinations) == (1, 1)
 
 
@@ -67,7 +67,7 @@ async def test_a_retry_of_a_reason_sends_what_is_taken_now(internet: Internet, r
     await relay.client.act("retry", Action(filter=f"why={json.dumps(WHY)}"))
     await internet.wait_for(3)
     await relay.settled()
-    assert [one.why for one in await relay.client.reasons()] == ["4.4.1 connect to [<ip>]:<n>: connection refused"]
+    assert [one.why for one in await relay.client.reasons()] == ["4.4.1 connection refused by [<ip>]:<n>"]
 
 
 async def test_mail_that_has_not_been_tried_has_no_reason(internet: Internet, relay: Relay) -> None:

@@ -62,8 +62,8 @@ async def test_what_a_peer_asks_for_never_outlasts_the_message(internet: Interne
 async def test_a_destination_has_a_schedule_and_an_end_of_its_own(internet: Internet, clock: FakeClock) -> None:
     retry = Retry(
         destination=(
-            RetryOf(name="gmail.example", schedule=(1800.0,), give_up_after=2 * DAY),
-            RetryOf(name="*.slow.example", schedule=(7200.0,)),
+            RetryOf(domain="gmail.example", schedule=(1800.0,), give_up_after=2 * DAY),
+            RetryOf(domain="*.slow.example", schedule=(7200.0,)),
         )
     )
     async with relaying(internet, clock=clock, retry=retry) as relay:
@@ -80,7 +80,7 @@ async def test_one_message_to_two_destinations_ends_at_each_in_its_own_time(
     await internet.add("example.com", mx=[(10, "mx.example.com", Healthy())])
     for domain in ("short.example", "long.example"):
         await internet.add(domain, mx=[(10, f"mx.{domain}", Script({"RCPT": "450 later"}))])
-    retry = Retry(destination=(RetryOf(name="short.example", give_up_after=HOUR),))
+    retry = Retry(destination=(RetryOf(domain="short.example", give_up_after=HOUR),))
     async with relaying(internet, clock=clock, retry=retry) as relay:
         await relay.send("a@short.example", "b@long.example")
         await relay.settled()

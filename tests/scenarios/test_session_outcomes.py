@@ -1,8 +1,12 @@
-"""Every kind of reply at every command: what it comes to for the mail (promises 15, 17 to 19, 21)."""
+"""Every kind of reply at every command: what it comes to for the mail (promises 15, 17 to 19, 21).
+
+Each test runs twice, against a peer that offers PIPELINING and against one that does not: the outcomes are the same.
+"""
 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +23,34 @@ from engine.relayer.wire import _Protocol
 from engine.routes import Target
 from engine.sandbox.certificates import Certificate, Certificates
 from engine.sandbox.exchanges import Action, Exchange, Temper
+from engine.sandbox.exchanges import Session as Peer
 from engine.sandbox.tempers import Authenticating, BlackHole, Encrypted, Healthy, HelloOnly, Script
+from engine.tls.demand import TlsDemand
+from engine.values import Tls
 
 QUICK = Timeouts(
     connect=2, greeting=0.5, hello=0.5, tls=1, mail=0.5, rcpt=0.5, data=0.5, block=0.5, reply=0.5, quit=0.5, attempt=5
 )
 MAIL = Mail(sender="ann@example.com", recipients=("bob@example.org",), content=b"Subject: hi\r\n\r\nbody\r\n")
 
+# The time-out that bounds the wait for the reply to each command, and one that is soon over.
+BOUND = {
+    "connect": "greeting", "EHLO": "hello", "HELO": "hello", "STARTTLS": "tls", "AUTH": "hello", "MAIL": "mail",
+    "RCPT": "rcpt", "DATA": "data", "content": "reply", "RSET": "mail", "QUIT": "quit",
+}  # fmt: skip
+SOON = 0.1
+
 Serve = Callable[[Temper], Awaitable[Exchange]]
 
 
-@pytest.fixture
-async def serve() -> AsyncIterator[Serve]:
+@pytest.fixture(params=["in one flight", "one by one"])
+async def serve(request: pytest.FixtureRequest) -> AsyncIterator[Serve]:
     running: list[Exchange] = []
     certificates = Certificates()
 
     async def start(temper: Temper) -> Exchange:
+        if request.param == "one by one":
+            temper.extensions = tuple(line for line in temper.extensions if line != "PIPELINING")
         exchange = Exchange("mx.example.org", temper, clock=SystemClock(), certificates=certificates)
         await exchange.start()
         running.append(exchange)
@@ -45,18 +61,41 @@ async def serve() -> AsyncIterator[Serve]:
         await exchange.stop()
 
 
-def session_with(exchange: Exchange, tls: str = "opportunistic", **target: Any) -> Session:
+def quick(silent: str = "") -> Timeouts:
+    """Time-outs for tests; the one for the command that is met with silence is over at once."""
+    return replace(QUICK, **{BOUND[silent]: SOON}) if silent else QUICK
+
+
+def session_with(
+    exchange: Exchange,
+    tls: Tls = "opportunistic",
+    timeouts: Timeouts = QUICK,
+    ca_file: Path | None = None,
+    **target: Any,
+) -> Session:
+    demand = TlsDemand(level=tls, ca_file=ca_file)
     return Session(
-        Target(host=exchange.host, address=exchange.address, port=exchange.port, tls=tls, **target),  # type: ignore[arg-type]
+        Target(host=exchange.host, address=exchange.address, port=exchange.port, demand=demand, **target),
         hostname="relay.example.net",
+        timeouts=timeouts,
+        transcript=Transcript(SystemClock()),
+        on_phase=lambda phase: None,
+    )
+
+
+def session_at(server: asyncio.Server) -> Session:
+    """A session with a peer that is no exchange of the sandbox."""
+    return Session(
+        Target(host="mx", address="127.0.0.1", port=server.sockets[0].getsockname()[1]),
+        hostname="relay",
         timeouts=QUICK,
         transcript=Transcript(SystemClock()),
         on_phase=lambda phase: None,
     )
 
 
-async def outcome_of(exchange: Exchange, mail: Mail = MAIL) -> Outcome:
-    session = session_with(exchange)
+async def outcome_of(exchange: Exchange, mail: Mail = MAIL, timeouts: Timeouts = QUICK) -> Outcome:
+    session = session_with(exchange, timeouts=timeouts)
     await session.open(TcpDialler())
     try:
         (outcome,) = await session.deliver(mail)
@@ -67,7 +106,7 @@ async def outcome_of(exchange: Exchange, mail: Mail = MAIL) -> Outcome:
 
 AT = ("MAIL", "RCPT", "DATA", "content")
 
-TABLE = [
+TABLE: list[tuple[str | bytes | Action, str, int, str]] = [
     ("450 4.2.1 later", "transient", 450, "4.2.1"),
     ("421 4.3.2 closing", "transient", 421, "4.3.2"),
     ("550 5.7.1 never", "permanent", 550, "5.7.1"),
@@ -91,7 +130,9 @@ TABLE = [
 async def test_a_reply_is_judged_by_its_code_alone(
     serve: Serve, verb: str, said: str | bytes | Action, kind: str, code: int, enhanced: str
 ) -> None:
-    outcome = await outcome_of(await serve(Script({verb: said})))
+    outcome = await outcome_of(
+        await serve(Script({verb: said})), timeouts=quick(verb if said is Action.SILENCE else "")
+    )
     assert (outcome.kind, outcome.code) == (kind, code)
     assert outcome.enhanced == (enhanced or outcome.enhanced)
     assert outcome.text.isprintable()
@@ -111,21 +152,83 @@ async def test_a_2xx_after_the_final_dot_is_delivered(serve: Serve) -> None:
     assert exchange.delivered[0].content == MAIL.content
 
 
+WAYS_OF_SAYING: list[str | bytes | Action] = [said for said, *_ in TABLE]
+REFUSALS = [said for said, kind, *_ in TABLE if kind == "permanent"]
+GOING_ON = [*REFUSALS, "450 4.2.1 later", "250 hm", "354 hm"]  # after any of these to STARTTLS
+
+
 @pytest.mark.parametrize(
     ("verb", "said"),
     [
-        *(("connect", said) for said in ("421 busy", "554 no service", b"junk\r\n", b"250 hm\r\n")),
-        *(("EHLO", said) for said in ("421 busy", b"junk\r\n", b"354 hm\r\n")),
-        *((verb, said) for verb in ("connect", "EHLO") for said in (Action.DROP, Action.SILENCE)),
+        *(("connect", said) for said in [*WAYS_OF_SAYING, "250 hm", "354 hm"]),
+        # 5xx to EHLO is no refusal: it says that only HELO is known (RFC 5321 3.2).
+        *(("EHLO", said) for said in [*WAYS_OF_SAYING, "220 hm", "354 hm"] if said not in REFUSALS),
+        *(("HELO", said) for said in [*WAYS_OF_SAYING, "220 hm", "354 hm"]),
+        *(("AUTH", said) for said in [*WAYS_OF_SAYING, "250 hm", "334 hm"]),
     ],
+    ids=lambda value: repr(value)[:24],
 )
 async def test_a_host_that_will_not_talk_is_no_verdict_on_the_mail(
-    serve: Serve, verb: str, said: str | bytes | Action
+    serve: Serve, trusted: Callable[[Exchange], Path], verb: str, said: str | bytes | Action
 ) -> None:
-    session = session_with(await serve(Script({verb: said})))
+    behind: dict[str, Temper] = {"HELO": HelloOnly(), "AUTH": Authenticating({"relay": "s3cret"}, certificate="good")}
+    exchange = await serve(Script({verb: said}, on=behind.get(verb)))
+    login: dict[str, Any] = (
+        {"username": "relay", "password": "s3cret", "ca_file": trusted(exchange)} if verb == "AUTH" else {}
+    )
+    session = session_with(
+        exchange, timeouts=quick(verb if said is Action.SILENCE else ""), **(login if verb == "AUTH" else {})
+    )
     with pytest.raises(SessionError) as refused:
         await session.open(TcpDialler())
     assert refused.value.outcome.kind == "transient"
+    assert refused.value.outcome.text.isprintable()
+    assert not session.usable
+
+
+@pytest.mark.parametrize("said", [*WAYS_OF_SAYING, "250 hm", "354 hm"], ids=lambda value: repr(value)[:24])
+async def test_whatever_is_said_to_starttls_the_mail_goes_in_the_clear_or_waits(
+    serve: Serve, said: str | bytes | Action
+) -> None:
+    exchange = await serve(Script({"STARTTLS": said}, on=Encrypted()))
+    session = session_with(exchange, timeouts=quick("STARTTLS" if said is Action.SILENCE else ""))
+    if said in GOING_ON:
+        await session.open(TcpDialler())
+        assert not session.tls
+        assert (await session.deliver(MAIL))[0].kind == "delivered"
+        session.close()
+        return
+    with pytest.raises(SessionError) as refused:
+        await session.open(TcpDialler())
+    assert refused.value.outcome.kind == "transient"
+    assert not session.usable
+
+
+@pytest.mark.parametrize("said", [*WAYS_OF_SAYING, "220 hm", "354 hm"], ids=lambda value: repr(value)[:24])
+async def test_whatever_is_said_to_rset_no_more_is_sent_and_what_was_said_before_stands(
+    serve: Serve, said: str | bytes | Action
+) -> None:
+    exchange = await serve(Script({"RCPT": "550 5.1.1 unknown", "RSET": said}))
+    session = session_with(exchange, timeouts=quick("RSET" if said is Action.SILENCE else ""))
+    await session.open(TcpDialler())
+    (outcome,) = await session.deliver(MAIL)
+    if session.stumbled:
+        # RSET cannot be refused: this reply may be the one to DATA, and the one to RCPT that to MAIL. Nobody is to
+        # lose mail by that: it is tried again, one command at a time.
+        assert outcome.kind == "transient"
+    else:
+        assert (outcome.kind, outcome.code) == ("permanent", 550)
+    assert not session.usable
+
+
+@pytest.mark.parametrize("said", [*WAYS_OF_SAYING, "250 hm", "354 hm"], ids=lambda value: repr(value)[:24])
+async def test_whatever_is_said_to_quit_the_mail_has_been_delivered(serve: Serve, said: str | bytes | Action) -> None:
+    exchange = await serve(Script({"QUIT": said}))
+    session = session_with(exchange, timeouts=quick("QUIT" if said is Action.SILENCE else ""))
+    await session.open(TcpDialler())
+    (outcome,) = await session.deliver(MAIL)
+    await session.quit()
+    assert outcome.kind == "delivered"
     assert not session.usable
 
 
@@ -153,14 +256,25 @@ async def test_each_recipient_has_an_outcome_of_its_own(serve: Serve) -> None:
     assert exchange.delivered[0].recipients == ("a@x.example", "d@x.example")
 
 
+class Choosy(Temper):
+    """Knows nobody called nobody, and is not ready for those who write from later@."""
+
+    async def reply(self, session: Peer, verb: str, argument: str) -> str | bytes | Action | None:
+        if verb == "RCPT" and "nobody@" in argument:
+            return "550 5.1.1 unknown"
+        return "451 later" if verb == "DATA" and session.sender == "later@example.com" else None
+
+
 async def test_after_a_refusal_the_next_message_goes_over_the_same_connection(serve: Serve) -> None:
-    exchange = await serve(Script({"RCPT": ["550 5.1.1 unknown", None], "DATA": ["451 later", None]}))
+    exchange = await serve(Choosy())
     session = session_with(exchange)
     await session.open(TcpDialler())
-    kinds = [(await session.deliver(MAIL))[0].kind for _ in range(3)]
+    mails = (replace(MAIL, recipients=("nobody@example.org",)), replace(MAIL, sender="later@example.com"), MAIL)
+    kinds = [(await session.deliver(mail))[0].kind for mail in mails]
     await session.quit()
     assert kinds == ["permanent", "transient", "delivered"]
     assert exchange.sessions == 1
+    assert exchange.messages == 1
 
 
 async def test_421_ends_the_session_whatever_was_asked(serve: Serve) -> None:
@@ -303,14 +417,7 @@ async def test_a_peer_that_does_not_read_the_message_is_left() -> None:
 
     left = asyncio.Event()
     server = await asyncio.start_server(deaf, "127.0.0.1", 0, limit=1024)
-    target = Target(host="mx", address="127.0.0.1", port=server.sockets[0].getsockname()[1])
-    session = Session(
-        target,
-        hostname="relay",
-        timeouts=QUICK,
-        transcript=Transcript(SystemClock()),
-        on_phase=lambda phase: None,
-    )
+    session = session_at(server)
     await session.open(TcpDialler())
     (outcome,) = await session.deliver(replace(MAIL, content=b"x" * 98 * 300_000 + b"\r\n"))
     assert (outcome.kind, outcome.phase, outcome.may_duplicate) == ("transient", "body", False)
@@ -348,9 +455,46 @@ async def test_an_enhanced_code_has_ascii_digits(serve: Serve) -> None:
     assert (outcome.kind, outcome.enhanced) == ("permanent", "")
 
 
-async def test_what_a_peer_says_unasked_is_not_taken_for_the_next_answer(serve: Serve) -> None:
-    exchange = await serve(Script({"MAIL": b"250 ok\r\n550 5.1.1 not you\r\n"}))
-    assert (await outcome_of(exchange)).kind == "delivered"
+@pytest.mark.parametrize("verb", ["connect", "EHLO", "MAIL", "RCPT", "DATA"])
+async def test_what_a_peer_says_unasked_is_not_taken_for_the_next_answer(serve: Serve, verb: str) -> None:
+    said = {"connect": b"220 hi", "EHLO": b"250-mx\r\n250 PIPELINING", "DATA": b"354 go"}.get(verb, b"250 ok")
+    temper = Script({verb: said + b"\r\n550 5.1.1 not you\r\n"})
+    session = session_with(await serve(temper))
+    await session.open(TcpDialler())
+    (outcome,) = await session.deliver(MAIL)
+    if verb in ("MAIL", "RCPT") and "PIPELINING" in temper.extensions:
+        # In a flight it cannot be told from an answer; but that something is wrong can be, and that is no verdict.
+        assert (outcome.kind, outcome.enhanced, session.stumbled) == ("transient", "4.5.0", True)
+    else:
+        assert outcome.kind == "delivered"
+    session.close()
+
+
+async def test_a_250_before_the_final_dot_delivers_nothing() -> None:
+    async def hasty(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for reply in (b"220 mx", b"250 mx", b"250 ok", b"250 ok", b"354 go"):
+            writer.write(reply + b"\r\n")
+            if reply != b"354 go":
+                await reader.readline()
+        await reader.read(100_000)
+        writer.write(b"250 that will do\r\n")
+        with suppress(ConnectionError):
+            while await reader.read(1_000_000):
+                pass
+        writer.transport.abort()
+        gone.set()
+
+    gone = asyncio.Event()
+    server = await asyncio.start_server(hasty, "127.0.0.1", 0)
+    session = session_at(server)
+    await session.open(TcpDialler())
+    (outcome,) = await session.deliver(replace(MAIL, content=(b"x" * 98 + b"\r\n") * 300_000))
+    assert (outcome.kind, outcome.phase, outcome.may_duplicate) == ("transient", "body", False)
+    assert "unexpected reply" in outcome.text
+    assert not session.usable
+    await gone.wait()
+    server.close()
+    await server.wait_closed()
 
 
 async def test_a_reply_in_thousands_of_pieces_is_read_in_no_time() -> None:

@@ -232,6 +232,50 @@ REASONS = (
         entries=14, messages=14, destinations=1, busiest=("dead.example",), oldest=NOW - 86_400,
     ),
 )  # fmt: skip
+EXPLAINED = views.ExplainView(
+    subject="48202.1", now=NOW, explanations=(
+        views.ExplanationView(
+            subject="ann@gmail.example", destination="gmail.example", cause="not due", entry="48202.1",
+            text="it is not due for another 4m12s; the last try: 421 4.7.28 Our system has detected an unusual rate",
+            until=NOW + 252, earliest=NOW + 252, facts=(
+                views.FactView(name="last reply", text=f"{RATE.line} (mx1.gmail.example)"),
+                views.FactView(name="tries", text="7; given up in 4d21h"),
+                views.FactView(name="route", text="to its mail exchanges"),
+                views.FactView(name="DNS", text="mail exchanges mx1.gmail.example (5), mx2.gmail.example (10)"),
+                views.FactView(name="host mx1.gmail.example", text="192.0.2.26; TLS opportunistic (the default)"),
+                views.FactView(name="host mx2.gmail.example", text="marked bad by oncall for another 48m: maintenance; "
+                               "192.0.2.27, 2001:db8::1b; TLS opportunistic (the default)"),
+                views.FactView(name="connections", text="14 of 20 open (delivery.max_connections); 4 of 5 to this "
+                               "destination (delivery.max_connections_per_destination)"),
+            ),
+        ),
+    ),
+)  # fmt: skip
+PROBED = views.ProbeView(
+    host="mx.slow.example", port=25, at=NOW, summary="1 of 2 addresses answered as they should: connect: connection "
+    "refused", addresses=(
+        views.ProbedAddressView(
+            address="192.0.2.40", port=25, phase="QUIT", seconds=0.31, greeting="220 mx.slow.example ESMTP ready",
+            offered=("PIPELINING", "SIZE 26214400", "STARTTLS", "8BITMIME"), tls="TLSv1.3", verifies=False,
+            verify_trouble="self-signed certificate", offered_secured=("PIPELINING", "SIZE 26214400", "8BITMIME"),
+            certificate=views.CertificateView(subject="CN=mx.slow.example", issuer="CN=mx.slow.example",
+                                              names=("mx.slow.example",), since=NOW - 8e6, until=NOW + 8e5),
+        ),
+        views.ProbedAddressView(
+            address="2001:db8::28", port=25, phase="connecting", seconds=0.02, trouble="connect: connection refused"
+        ),
+    ),
+)  # fmt: skip
+STANDING = (
+    views.StandingView(kind="host mark", name="mx1.dead.example", what="is left out", since=NOW - 2_839,
+                       until=NOW + 761, by="engine", reason="connect: connection refused"),
+    views.StandingView(kind="suspension", name="lists.example.net", what="opens no new connections", since=NOW - 1_140,
+                       until=NOW + 2_460, by="oncall", reason="their list server loops"),
+    views.StandingView(kind="hold rule", name="from=crm@shop.example", what="holds what comes, 1,204 recipients now",
+                       since=NOW - 600, until=NOW + 6_600, by="ann", reason="runaway newsletter", rule=3),
+    views.StandingView(kind="override", name="partner.example", what="goes to gw2.partner.example:2525", since=NOW - 60,
+                       until=NOW + 10_740, by="oncall", reason="their MX record is wrong until noon"),
+)  # fmt: skip
 
 
 class CannedClient(Client):
@@ -360,3 +404,35 @@ class CannedClient(Client):
     async def mark_good(self, host: str) -> views.ResultView:
         self._reach("mark_good", host)
         return views.ResultView(verb="mark-good", text=f"{host} is used again; 2,204 messages are due now")
+
+    async def explain(self, subject: str) -> views.ExplainView:
+        self._reach("explain", subject)
+        return EXPLAINED
+
+    async def probe(self, host: str) -> views.ProbeView:
+        self._reach("probe", host)
+        return PROBED
+
+    async def overrides(self) -> tuple[views.StandingView, ...]:
+        self._reach("overrides")
+        return STANDING
+
+    async def hold_rule(self, ask: views.HoldRule) -> views.ResultView:
+        self._reach("hold_rule", ask)
+        return views.ResultView(verb="hold rule", text=f"hold rule 4: {ask.filter} is held when it comes in")
+
+    async def release_rule(self, rule: int) -> views.ResultView:
+        self._reach("release_rule", rule)
+        return views.ResultView(verb="release rule", text=f"hold rule {rule} has ended")
+
+    async def override(self, ask: views.Override) -> views.ResultView:
+        self._reach("override", ask)
+        return views.ResultView(verb="override", text=f"mail for {ask.destination} goes to {ask.to}")
+
+    async def end_override(self, destination: str) -> views.ResultView:
+        self._reach("end_override", destination)
+        return views.ResultView(verb="end override", text=f"mail for {destination} goes its own way again")
+
+    async def close(self, relayer: int) -> views.ResultView:
+        self._reach("close", relayer)
+        return views.ResultView(verb="close", text=f"relayer {relayer} is closed")

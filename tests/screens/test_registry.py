@@ -11,7 +11,8 @@ from console.widgets.panes import DestinationsPane, HostsPane, RelayersPane
 from console.widgets.rows import QUEUE
 from tests.screens.conftest import Console_
 
-CHANGING = {"check", "retry", "hold", "release", "bounce", "drop", "suspend", "resume", "bad", "good", "undo"}
+CHANGING = {"check", "retry", "hold", "release", "bounce", "drop", "suspend", "resume", "bad", "good", "undo",
+            "close", "probe", "override", "hold_rule", "end"}  # fmt: skip
 
 
 @pytest.mark.parametrize("action", ACTIONS, ids=lambda action: action.name)

@@ -88,6 +88,11 @@ SCENES = (
     Scene("quit", ("q",), options={"engine_inside": True}),
     Scene("engine-lost", then="lost"),
     Scene("frozen", ("2", "p")),
+    Scene("explain", ("2", "down", "e")),
+    Scene("probe", ("4", "down", "i")),
+    Scene("overrides", ("7",)),
+    Scene("override", ("down", "v")),
+    Scene("close", ("3", "x")),
 )
 
 

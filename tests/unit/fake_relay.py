@@ -9,11 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from msgspec.structs import replace
+
 from engine.config import Console, Settings
 from engine.control.client import Client, control_socket
 from engine.control.relay import Relay
 from engine.control.server import ControlServer
 from engine.events import Event, EventLog
+from engine.explain import Explanation, Fact
 from engine.outcome import Outcome
 from engine.queue.filter import Filter
 from engine.queue.queue import (
@@ -34,6 +37,8 @@ from engine.queue.queue import (
     Totals,
     Window,
 )
+from engine.queue.steering import HoldRule, Override
+from engine.relayer.probe import Probed, ProbedAddress
 from tests.clock import FakeClock
 
 NOW = 1_800_000_000.0
@@ -85,6 +90,8 @@ class FakeQueue:
                 example=DEFERRED,
             ),
         )
+        self.rules_kept: list[HoldRule] = []
+        self.overridden: list[Override] = []
         self.happened: list[Event] = [
             Event(
                 seq=1, at=NOW - 3600, kind="accepted", message=6, sender="ann@example.net", recipient="cy@example.org"
@@ -238,6 +245,33 @@ class FakeQueue:
         self.suspended = [one for one in self.suspended if one.destination != destination]
         return len(self.suspended) < before
 
+    async def rules(self) -> tuple[HoldRule, ...]:
+        return tuple(self.rules_kept)
+
+    async def add_rule(self, filter: Filter, until: float, by: str, reason: str) -> HoldRule:
+        rule = HoldRule(
+            id=len(self.rules_kept) + 1, filter=str(filter), since=NOW, until=until, by=by, reason=reason, holding=3
+        )
+        self.rules_kept.append(rule)
+        return rule
+
+    async def end_rule(self, id: int, by: str) -> int | None:
+        found = [one for one in self.rules_kept if one.id == id]
+        self.rules_kept = [one for one in self.rules_kept if one.id != id]
+        return 3 if found else None
+
+    async def overrides(self) -> tuple[Override, ...]:
+        return tuple(self.overridden)
+
+    async def set_override(self, override: Override) -> int:
+        self.overridden.append(override)
+        return 8120
+
+    async def end_override(self, destination: str, by: str) -> Override | None:
+        found = next((one for one in self.overridden if one.destination == destination), None)
+        self.overridden = [one for one in self.overridden if one is not found]
+        return found
+
     async def _act(self, *call: Any) -> Changed:
         await self._read()
         self.calls.append(call)
@@ -312,6 +346,12 @@ class FakeSmartHost:
     def wake(self) -> None:
         self.wakes += 1
 
+    async def close(self, id: int, by: str) -> FakeRelayer | None:
+        found = next((one for one in self.managed if one.id == id), None)
+        if found is not None:
+            found.result = f"closed by {by}"
+        return found
+
 
 class FakeMX:
     """One host marked bad, and one whose mark has ended."""
@@ -347,6 +387,42 @@ class FakeMX:
         return 2204
 
 
+class FakeExplainer:
+    """Explains everything alike."""
+
+    async def message(self, number: int, entry: int = 0) -> tuple[Explanation, ...]:
+        if number != 7:
+            raise NoSuchMessage(f"no message {number}")
+        return (EXPLANATION,)
+
+    async def address(self, recipient: str, destination: str, entries: Sequence[Entry]) -> tuple[Explanation, ...]:
+        return (replace(EXPLANATION, subject=recipient, destination=destination),)
+
+    async def domain(self, destination: str) -> tuple[Explanation, ...]:
+        return (replace(EXPLANATION, subject=destination, destination=destination),)
+
+
+class FakeProber:
+    """Finds one address that answers with a nasty greeting."""
+
+    async def probe(self, host: str, port: int = 0) -> Probed:
+        greeting = "220 mx.example.org \x1b[2Jready"
+        one = ProbedAddress(address="192.0.2.1", port=port or 25, phase="QUIT", seconds=0.1, greeting=greeting)
+        return Probed(host=host, port=port or 25, addresses=(one,))
+
+
+EXPLANATION = Explanation(
+    subject="bob1@example.org",
+    destination="example.org",
+    cause="not due",
+    text="it is not due for another 5m; the last try: 450 4.2.1 \x1b[31mbusy",
+    until=NOW + 300,
+    earliest=NOW + 300,
+    entry="7.1",
+    facts=(Fact("route", "to its mail exchanges"), Fact("host mx.example.org", "192.0.2.1; TLS opportunistic")),
+)
+
+
 class FakeEngine:
     """All of the above, as the control server takes it."""
 
@@ -363,6 +439,8 @@ class FakeEngine:
             smarthost=self.smarthost,
             mx=self.mx,
             events=self.events,
+            explainer=FakeExplainer(),
+            prober=FakeProber(),
             settings=Settings(hostname="relay.example.net", spool=spool, console=Console(undo=10.0)),
             clock=self.clock,
             started=NOW - 86_400,

@@ -76,9 +76,13 @@ def test_wrong_settings_are_told_each_on_a_line(folder: Path) -> None:
 
 def test_right_settings_are_told_to_be(folder: Path) -> None:
     settings = folder / "right.toml"
-    settings.write_text('hostname = "relay.example.net"\n')
+    settings.write_text('hostname = "relay.example.net"\n[dns]\nvalidating = true\n')
     result = CliRunner().invoke(app, ["config", "check", "--config", str(settings)])
     assert (result.exit_code, result.stdout) == (0, f"{settings}: ok\n")
+    settings.write_text('hostname = "relay.example.net"\n')
+    result = CliRunner().invoke(app, ["config", "check", "--config", str(settings)])
+    note = "DANE is off: dns.validating is false, so no answer of the DNS counts as secure"
+    assert (result.exit_code, result.stdout) == (0, f"{settings}: ok\n{note}\n")
 
 
 def test_settings_that_are_named_but_not_there_are_wrong(folder: Path) -> None:

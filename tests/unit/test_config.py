@@ -7,7 +7,18 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from engine.config import Listen, Nameserver, Route, Settings, SettingsError, find, load
+from engine.config import (
+    DestinationTls,
+    Dns,
+    Listen,
+    Nameserver,
+    Route,
+    Settings,
+    SettingsError,
+    TlsRules,
+    find,
+    load,
+)
 
 COMPLETE = """
 hostname = "Relay.Example.net"
@@ -140,13 +151,17 @@ def test_the_defaults_are_those_of_an_empty_file(tmp_path: Path) -> None:
         ("[retry]\nschedule = []", "retry.schedule: it is empty", "at least 1"),
         ("[retry]\nschedule = ['5m', '-1m']", "retry.schedule[1]: '-1m'", "30s"),
         ("[retry]\ndestination = 3", "retry.destination: not a list of tables", "[[retry.destination]]"),
-        ("[[retry.destination]]\nschedule = ['1h']", "retry.destination[0].name: missing", "no default"),
-        ("[[retry.destination]]\nname = '*'", "retry.destination[0].name", "not a host name"),
-        ("[[retry.destination]]\nname = 'a.example'\nschedule = []", "retry.destination[0].schedule: it is empty", "1"),
+        ("[[retry.destination]]\nschedule = ['1h']", "retry.destination[0].domain: missing", "no default"),
+        ("[[retry.destination]]\ndomain = '*'", "retry.destination[0].domain", "not a host name"),
         (
-            "[[retry.destination]]\nname = '*.a.example'\n[[retry.destination]]\nname = '*.A.example'",
-            "retry.destination[1].name",
-            "retry.destination[0] is for *.a.example already",
+            "[[retry.destination]]\ndomain = 'a.example'\nschedule = []",
+            "retry.destination[0].schedule: it is empty",
+            "1",
+        ),
+        (
+            "[[retry.destination]]\ndomain = '*.a.example'\n[[retry.destination]]\ndomain = '*.A.example'",
+            "retry.destination[1].domain",
+            "retry.destination[0] has *.a.example already",
         ),
         ("[dsn]\ndelay_notice = 'soon'", "dsn.delay_notice: 'soon'", 'or "never"'),
         ("[control]\ngroup = 'no such group here'", "control.group: this machine has no group", "name one"),
@@ -240,10 +255,72 @@ def test_a_file_that_was_named_must_be_there(tmp_path: Path, monkeypatch: pytest
         find()
 
 
+def test_tls_is_set_for_all_and_for_a_destination(tmp_path: Path) -> None:
+    authority = tmp_path / "ca.pem"
+    authority.write_text("")
+    text = f"""
+[dns]
+validating = true
+[tls]
+mta_sts = false
+dane = false
+ca_file = "{authority}"
+[[tls.destination]]
+domain = "Example.org"
+level = "verified"
+[[tls.destination]]
+domain = "*"
+level = "required"
+ca_file = "{authority}"
+"""
+    settings = load(written(tmp_path, text))
+    assert settings.dns.validating
+    assert settings.tls == TlsRules(
+        mta_sts=False,
+        dane=False,
+        ca_file=authority,
+        destination=(
+            DestinationTls(domain="example.org", level="verified"),
+            DestinationTls(domain="*", level="required", ca_file=authority),
+        ),
+    )
+
+
+def test_what_is_wrong_with_tls_settings_is_named(tmp_path: Path) -> None:
+    text = """
+[tls]
+destination = 1
+"""
+    assert problems(tmp_path, text) == (
+        "tls.destination: not a list of tables; write [[tls.destination]] before each destination's keys",
+    )
+    text = """
+[[tls.destination]]
+domain = "a.example"
+level = "best"
+[[tls.destination]]
+domain = "b.example"
+level = "none"
+[[tls.destination]]
+domain = "b.example"
+level = "required"
+"""
+    assert problems(tmp_path, text) == (
+        "tls.destination[0].level: 'best' is none of none, opportunistic, required, verified",
+        "tls.destination[2].domain: tls.destination[1] has b.example already; one destination for each",
+    )
+
+
+def test_dane_without_a_validating_resolver_is_noted() -> None:
+    assert Settings().notes == ("DANE is off: dns.validating is false, so no answer of the DNS counts as secure",)
+    assert Settings(dns=Dns(validating=True)).notes == ()
+    assert Settings(tls=TlsRules(dane=False)).notes == ()
+
+
 def test_some_destinations_are_tried_in_another_way(tmp_path: Path) -> None:
-    text = "[[retry.destination]]\nname = '*.Example.org'\nschedule = ['1h', '2h']\ngive_up_after = '2d'\n"
+    text = "[[retry.destination]]\ndomain = '*.Example.org'\nschedule = ['1h', '2h']\ngive_up_after = '2d'\n"
     (one,) = load(written(tmp_path, text)).retry.destination
-    assert (one.name, one.schedule, one.give_up_after) == ("*.example.org", (3600.0, 7200.0), 2 * 86_400.0)
+    assert (one.domain, one.schedule, one.give_up_after) == ("*.example.org", (3600.0, 7200.0), 2 * 86_400.0)
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("'4h'", 14_400.0), ("'0s'", 0.0), ("'never'", 0.0), ("0", 0.0)])

@@ -47,9 +47,9 @@ PLAN = RetryPlan(
         schedule=(300.0,),
         give_up_after=5000.0,
         destination=(
-            RetryOf(name="gmail.example", schedule=(60.0, 120.0), give_up_after=1000.0),
-            RetryOf(name="*.example.org", give_up_after=2000.0),
-            RetryOf(name="*.deep.example.org", schedule=(7200.0,)),
+            RetryOf(domain="gmail.example", schedule=(60.0, 120.0), give_up_after=1000.0),
+            RetryOf(domain="*.example.org", give_up_after=2000.0),
+            RetryOf(domain="*.deep.example.org", schedule=(7200.0,)),
         ),
     ),
     random.Random(1),

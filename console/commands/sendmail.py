@@ -1,0 +1,190 @@
+"""`smarthost sendmail`: what programs know as /usr/sbin/sendmail.
+
+It reads a message from standard input and leaves it in the drop folder; who may not write there hands it over by SMTP.
+Its exit status is one of sysexits.h: programs read it. Nothing is imported here that draws, relays or parses commands:
+a web server starts this once for each message.
+"""
+
+import getopt
+import os
+import pwd
+import sys
+import time
+from collections.abc import Sequence
+from enum import IntEnum
+from pathlib import Path
+from typing import BinaryIO
+
+from msgspec.structs import replace
+
+from engine.config import Settings, SettingsError, find, load_for_sender
+from engine.intake import letter
+from engine.intake.errors import Unfit
+from engine.intake.floor import DiskFloor
+from engine.text import clean
+
+# Options that take a value are followed by a colon. Most are known only so that whoever gives them is not refused.
+_OPTIONS = "A:B:C:F:GL:N:O:R:UV:X:b:e:f:h:imno:p:r:tvx"
+_MODES = {
+    "s": "there is no SMTP on standard input; speak it to intake.smtp.listen",
+    "p": "`smarthost queue` lists the queue",
+    "i": "there are no aliases here",
+    "d": "`smarthost serve` runs the engine",
+    "D": "`smarthost serve` runs the engine",
+    "v": "addresses are not verified here; `smarthost sendmail` only sends",
+}
+_ELSEWHERE = {
+    "q": "the engine looks after its queue; `smarthost retry` makes messages due",
+    "I": "there are no aliases here",
+}
+
+
+class Exit(IntEnum):
+    """What programs understand, from sysexits.h."""
+
+    OK = 0
+    USAGE = 64
+    DATAERR = 65
+    NOUSER = 67
+    TEMPFAIL = 75
+    NOPERM = 77
+    CONFIG = 78
+
+
+class _Stop(Exception):
+    """It goes no further; the text says why."""
+
+    def __init__(self, status: Exit, why: str) -> None:
+        super().__init__(why)
+        self.status = status
+
+
+def main(words: Sequence[str], *, config: Path | None = None, spool: Path | None = None) -> int:
+    """Send what stands on standard input; give the exit status."""
+    try:
+        _send(words, sys.stdin.buffer, config, spool)
+    except _Stop as stop:
+        sys.stderr.write(f"sendmail: {clean(str(stop), 500)}\n")
+        return stop.status
+    return Exit.OK
+
+
+class _Asked:
+    """What the words of the command say. Raises _Stop."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self.sender: str | None = None
+        self.full_name = ""
+        self.from_header = False
+        self.ignores_dot = False
+        self.config: Path | None = None
+        self.spool: Path | None = None
+        try:
+            options, self.recipients = getopt.gnu_getopt(list(words), _OPTIONS, ["config=", "spool="])
+        except getopt.GetoptError as error:
+            raise _Stop(Exit.USAGE, _ELSEWHERE.get(error.opt, error.msg)) from error
+        for option, value in options:
+            self._option(option, value)
+
+    def _option(self, option: str, value: str) -> None:
+        match option:
+            case "-t":
+                self.from_header = True
+            case "-i":
+                self.ignores_dot = True
+            case "-o":
+                self.ignores_dot |= value.startswith("i")
+            case "-O":
+                self.ignores_dot |= value.lower().startswith("ignoredots")
+            case "-f" | "-r":
+                self.sender = value
+            case "-F":
+                self.full_name = value
+            case "-b" if value != "m":
+                raise _Stop(Exit.USAGE, f"-b{value}: {_MODES.get(value[:1], 'no such mode; -bm sends')}")
+            case "--config":
+                self.config = Path(value)
+            case "--spool":
+                self.spool = Path(value).expanduser().absolute()
+
+
+def _send(words: Sequence[str], source: BinaryIO, config: Path | None, spool: Path | None) -> None:
+    asked = _Asked(words)
+    if not asked.recipients and not asked.from_header:
+        raise _Stop(Exit.USAGE, "no recipients: name them as arguments, or in the message with -t")
+    try:
+        settings = load_for_sender(find(asked.config or config))
+    except SettingsError as error:
+        raise _Stop(Exit.CONFIG, str(error)) from error
+    if place := asked.spool or spool:
+        settings = replace(settings, spool=place.expanduser().absolute())
+    limit = settings.intake.smtp.max_message_size
+    text = _read(source, limit, dot_ends=not asked.ignores_dot)
+    if len(text) > limit:
+        raise _Stop(Exit.DATAERR, f"the message is too big; intake.smtp.max_message_size allows {limit} octets")
+    user, full_name = _caller()
+    hand = letter.Hand(
+        recipients=tuple(asked.recipients),
+        user=user,
+        full_name=asked.full_name or full_name,
+        sender=asked.sender,
+        from_header=asked.from_header,
+    )
+    try:
+        made = letter.compose(text, hand, hostname=settings.hostname, rules=settings.intake.smtp, at=time.time())
+    except letter.BadRecipient as error:
+        raise _Stop(Exit.NOUSER, str(error)) from error
+    except Unfit as error:
+        raise _Stop(Exit.DATAERR, str(error)) from error
+    _hand_over(made, settings)
+
+
+def _hand_over(made: letter.Letter, settings: Settings) -> None:
+    folder = settings.spool / "drop"
+    try:
+        if settings.intake.drop.enabled and letter.may_drop(folder):
+            if short := DiskFloor(folder, settings.intake.min_free).why_not(len(made.content)):
+                raise _Stop(Exit.TEMPFAIL, short)
+            letter.drop_off(made, folder)
+            return
+        door = next((each for each in settings.intake.smtp.listen if each.port), None)
+        if door is None:
+            raise _Stop(
+                Exit.CONFIG, f"no way in: {folder} is not ours to write to, and intake.smtp.listen names no door"
+            )
+        letter.say(made, door, settings.hostname)
+    except letter.Turned as error:
+        raise _Stop(_status(error), str(error)) from error
+    except OSError as error:  # what smtplib raises where the line breaks is among them
+        raise _Stop(Exit.TEMPFAIL, f"not taken: {error.strerror or error}; try again later") from error
+
+
+def _status(error: letter.Turned) -> Exit:
+    if not 500 <= error.code < 600:
+        return Exit.TEMPFAIL
+    if error.enhanced.startswith("5.7."):
+        return Exit.NOPERM
+    return Exit.NOUSER if error.command.startswith("RCPT") else Exit.DATAERR
+
+
+def _read(source: BinaryIO, limit: int, *, dot_ends: bool) -> bytes:
+    """Read to the end, or to a line that is a dot alone; no more than one octet over the limit, or about it."""
+    if not dot_ends:
+        return source.read(limit + 1)
+    lines: list[bytes] = []
+    size = 0
+    while size <= limit and (line := source.readline(limit + 1)):
+        if line.rstrip(b"\r\n") == b"." and (not lines or lines[-1].endswith(b"\n")):
+            break
+        lines.append(line)
+        size += len(line)
+    return b"".join(lines)
+
+
+def _caller() -> tuple[str, str]:
+    """The name of the user who runs this, and what they are called (the first part of the GECOS field)."""
+    try:
+        entry = pwd.getpwuid(os.getuid())
+    except KeyError:
+        return f"uid{os.getuid()}", ""
+    return entry.pw_name, entry.pw_gecos.partition(",")[0].replace("&", entry.pw_name.capitalize())

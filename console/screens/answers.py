@@ -1,0 +1,179 @@
+"""Answers to read: why mail is not moving, what a probed host said, and all that stands until a time."""
+
+from console.actions import Target
+from console.format import Moment, span
+from console.screens.details import Detail
+from console.widgets.document import Para, heading, para
+from console.widgets.line import Piece
+from console.widgets.panes import host_target
+from engine.control.client import Client
+from engine.control.views import (
+    RELAY,
+    ExplainView,
+    ExplanationView,
+    ProbedAddressView,
+    ProbeView,
+    StandingView,
+)
+
+WIDTH = 15  # of the names before the values
+_FLOWS = frozenset({"being relayed", "nothing"})
+
+
+class Answer(Detail):
+    """A text that answers a question; the next answer takes its place."""
+
+
+class ExplainScreen(Answer):
+    """Why mail is not moving, as it was when it was asked for: the one cause first, then the facts."""
+
+    def __init__(self, view: ExplainView) -> None:
+        super().__init__()
+        self._view = view
+
+    @property
+    def context(self) -> str:
+        return "answer"
+
+    def crumbs(self) -> list[str]:
+        return ["Explain", self._view.subject]
+
+    def target(self) -> Target | None:
+        named = {one.destination for one in self._view.explanations}
+        if len(named) != 1:
+            return None
+        entry = self._view.explanations[0].entry
+        destination = named.pop()
+        if len(self._view.explanations) == 1 and entry:
+            return Target(entry, filter=f"id={entry}", single=True, destination=destination)
+        return Target(destination, destination=destination)
+
+    def paras(self, moment: Moment) -> list[Para]:
+        asked = para((f"  as it was {moment.both(self._view.now)}; e asks anew", "dim"))
+        return [*(each for one in self._view.explanations for each in _explanation(one, moment)), Para(), asked]
+
+
+class ProbeScreen(Answer):
+    """What came back from a host that was probed."""
+
+    def __init__(self, view: ProbeView) -> None:
+        super().__init__()
+        self._view = view
+
+    @property
+    def context(self) -> str:
+        return "host"
+
+    def crumbs(self) -> list[str]:
+        return ["Probe", self._view.host]
+
+    def target(self) -> Target | None:
+        overview = self.console.overview
+        return None if overview is None else host_target(self._view.host, overview)
+
+    def paras(self, moment: Moment) -> list[Para]:
+        view = self._view
+        well = bool(view.addresses) and not any(one.trouble for one in view.addresses)
+        paras = [
+            _named("host", (view.host, "bold"), (f"  port {view.port}", "")),
+            _named("came back", (("✓ " if well else "✗ ") + view.summary, "good" if well else "bad")),
+            _named("asked", (moment.both(view.at), "dim"), ("  no mail was sent", "dim")),
+        ]
+        paras += [each for one in view.addresses for each in _address(one, moment)]
+        if view.left_out:
+            paras.append(para((f"  {view.left_out} more of its addresses were not asked", "dim")))
+        return paras
+
+
+class OverridesScreen(Answer):
+    """All that stands until a time: who laid it upon the mail, why, and when it ends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._rows: tuple[StandingView, ...] | None = None
+
+    @property
+    def context(self) -> str:
+        return "overrides"
+
+    def crumbs(self) -> list[str]:
+        return ["Overrides"]
+
+    async def reload(self, client: Client) -> None:
+        self._rows = await client.overrides()
+
+    def paras(self, moment: Moment) -> list[Para]:
+        if self._rows is None:
+            return []
+        if not self._rows:
+            return [
+                Para(),
+                para(("  ✓ nothing stands", "good"), (": no suspension, hold rule, host mark, override", "")),
+            ]
+        paras = heading("What stands until a time", "the first to end first; it ends by itself")
+        for row in self._rows:
+            paras += _standing(row, moment)
+        return paras
+
+
+def _named(name: str, *pieces: Piece) -> Para:
+    return Para(((f"  {name:<{WIDTH - 2}}", "dim"), *pieces), WIDTH)
+
+
+def _explanation(one: ExplanationView, moment: Moment) -> list[Para]:
+    flows = one.cause in _FLOWS
+    glyph, style = ("✓ ", "good") if flows else ("‖ ", "warn")
+    entry = f"   {one.entry}" if one.entry else ""
+    when = "it is on its way" if one.cause == "being relayed" else "not before something else happens"
+    if one.cause != "being relayed" and one.earliest is not None:
+        when = "now" if one.earliest <= moment.now else moment.both(one.earliest)
+    return [
+        Para(),
+        para((f"  {one.subject}", "bold"), (entry, "dim")),
+        Para(),
+        para(("  ", ""), (glyph + one.cause, style), ("  ", ""), (one.text, ""), hang=4),
+        Para(),
+        _named("earliest", (when, "bold")),
+        *(_fact(fact.name, fact.text) for fact in one.facts),
+    ]
+
+
+def _fact(name: str, text: str) -> Para:
+    if len(name) < WIDTH - 2:
+        return _named(name, (text, ""))
+    return para((f"  {name}  ", "dim"), (text, ""), hang=WIDTH)
+
+
+def _address(one: ProbedAddressView, moment: Moment) -> list[Para]:
+    paras = heading(one.address, f"took {span(one.seconds)}")
+    if one.trouble:
+        paras.append(_named("trouble", (f"✗ {one.trouble}", "bad"), (f"  at {one.phase}", "dim")))
+    for name, text in (("greeting", one.greeting), ("offers", ", ".join(one.offered)), ("TLS", one.tls or "none")):
+        if text:
+            paras.append(_named(name, (text, "")))
+    shown = one.certificate
+    if shown is not None and shown.trouble:
+        paras.append(_named("certificate", (f"✗ cannot be read: {shown.trouble}", "bad")))
+    elif shown is not None:
+        verdict: Piece = ("✓ right for this host", "good") if one.verifies else (f"✗ {one.verify_trouble}", "warn")
+        paras.append(_named("certificate", verdict))
+        paras.append(_named("subject", (shown.subject or "(none)", "")))
+        paras.append(_named("names", (", ".join(shown.names) or "(none)", "")))
+        paras.append(_named("issuer", (shown.issuer, "")))
+        if shown.until is not None:
+            over = shown.until <= moment.now
+            paras.append(_named("valid until", (moment.both(shown.until), "bad" if over else "")))
+    if one.offered_secured:
+        paras.append(_named("under TLS", (", ".join(one.offered_secured), "")))
+    return paras
+
+
+def _standing(row: StandingView, moment: Moment) -> list[Para]:
+    name = "the whole relay" if row.kind == "suspension" and row.name == RELAY else row.name
+    kind = f"{row.kind} {row.rule}" if row.rule else row.kind
+    return [
+        para((f"  {moment.left(row.until):>9}  ", "warn"), (f"{kind:<12} ", "dim"), (name, "bold"),
+             (f"  {row.what}", ""), hang=26),
+        para((f"{'':13}by {row.by or 'the engine'} {moment.both(row.since)}: {row.reason or 'no reason given'}", "dim"),
+             hang=26),
+    ]  # fmt: skip

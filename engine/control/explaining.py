@@ -1,0 +1,74 @@
+"""Explain, as it is asked for: a message, one of its recipients, an address or a domain, by what one types."""
+
+import re
+
+from engine.address import Address, AddressError, parse_path
+from engine.control import asking, showing, views
+from engine.control.asking import Missing, Wrong
+from engine.control.relay import Relay
+from engine.explain import MAX_ENTRIES, Explanation
+from engine.queue.filter import Filter, Term
+from engine.queue.queue import RELAY, Entry, NoSuchMessage
+from engine.text import clean
+
+_ID = re.compile(r"(\d{1,18})(?:\.(\d{1,9}))?", re.ASCII)
+_ALLOWED = "a message (48213 or 48213.2), an address (bob@example.org) or a domain (example.org)"
+_LONGEST = 400
+
+
+class Explaining:
+    """Answers why mail is not moving. Raises Wrong, Missing, QueueError."""
+
+    def __init__(self, relay: Relay) -> None:
+        self._relay = relay
+
+    async def explain(self, text: str) -> views.ExplainView:
+        """Explain what `text` names."""
+        subject = text.strip()
+        if not subject or len(subject) > _LONGEST:
+            raise Wrong("this names nothing that could be explained", where="subject", allowed=_ALLOWED)
+        found = await self._found(subject)
+        return views.ExplainView(
+            subject=clean(subject), now=self._relay.clock.now(), explanations=tuple(map(showing.explanation, found))
+        )
+
+    async def _found(self, subject: str) -> tuple[Explanation, ...]:
+        explainer = self._relay.explainer
+        if number := _ID.fullmatch(subject):
+            return await self._message(int(number[1]), int(number[2] or 0))
+        if "@" in subject:
+            address = _address(subject)
+            waiting = await self._waiting(str(address))
+            return tuple(await explainer.address(str(address), address.domain.lower(), waiting))
+        name = asking.destination(subject)
+        if name == RELAY:
+            raise Wrong("the whole relay is not explained; its health line says how it is", allowed=_ALLOWED)
+        return tuple(await explainer.domain(name))
+
+    async def _message(self, number: int, entry: int) -> tuple[Explanation, ...]:
+        try:
+            found = tuple(await self._relay.explainer.message(number, entry))
+        except NoSuchMessage:
+            found = ()
+        if found:
+            return found
+        named = f"{number}.{entry}" if entry else str(number)
+        events = await self._relay.queue.events(message=number, limit=1000)
+        last = next((one for one in reversed(events) if entry in (0, one.entry)), None)
+        if last is None:
+            raise Missing(f"there is no message {named}, and no event tells of it", where="subject")
+        said = f": {last.outcome.line}" if last.outcome is not None else ""
+        raise Missing(f"{named} has left the queue: {last.kind} {last.recipient}{said}", where="subject")
+
+    async def _waiting(self, address: str) -> list[Entry]:
+        # An asterisk may stand in an address, and in a filter for any text: what it finds besides is left out.
+        named = Filter(terms=(Term(field="to", op="=", value=address),))
+        rows = (await self._relay.queue.window(named, "due", 0, 10 * MAX_ENTRIES)).rows
+        return [one for one in rows if one.recipient.casefold() == address.casefold()][:MAX_ENTRIES]
+
+
+def _address(text: str) -> Address:
+    try:
+        return parse_path(text)
+    except AddressError as error:
+        raise Wrong(str(error), where="subject", allowed=_ALLOWED) from error

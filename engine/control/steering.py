@@ -1,0 +1,134 @@
+"""What can be asked of mail to come and of connections: hold rules, overrides, closing and probing; with who asked.
+
+All of it is bounded, ends by itself or is over when answered, and is answered with exactly what it did.
+"""
+
+from engine.control import asking, showing, views
+from engine.control.asking import Missing, Wrong
+from engine.control.relay import Relay
+from engine.duration import format_duration
+from engine.events import Event
+from engine.queue.overriding import where_to
+from engine.queue.queue import RELAY
+from engine.queue.steering import MOST_RULES, Override
+
+
+class Steering:
+    """Carries out what operators ask. `by` is who asks.
+
+    Raises Wrong for what cannot be asked, Missing where nothing matches, QueueError where the store fails.
+    """
+
+    def __init__(self, relay: Relay) -> None:
+        self._relay = relay
+
+    async def hold_rule(self, ask: views.HoldRule, by: str) -> views.ResultView:
+        """Hold what a filter names, waiting or still to come, for a while."""
+        named, lasting = asking.rule(ask.filter), asking.seconds(ask.seconds)
+        queue = self._relay.queue
+        in_force = await queue.rules()
+        if len(in_force) >= MOST_RULES and all(one.filter != str(named) for one in in_force):
+            text = f"there are {MOST_RULES} hold rules already, each looked at for every message that comes in"
+            raise Wrong(text, where="filter", allowed="release one first", status=409)
+        until = self._relay.clock.now() + lasting
+        rule = await queue.add_rule(named, until, by, asking.reason(ask.reason))
+        held = f"; it holds {_count(rule.holding, 'recipient')} now" if rule.holding else ""
+        text = f"hold rule {rule.id}: {rule.filter} is held when it comes in, for {format_duration(lasting)}{held}"
+        return views.ResultView(verb="hold rule", text=text, recipients=rule.holding, operation=0)
+
+    async def release_rule(self, ask: views.ReleaseRule, by: str) -> views.ResultView:
+        """End a hold rule and let go what it held."""
+        number = asking.counted(ask.rule, "rule") or 0
+        freed = await self._relay.queue.end_rule(number, by)
+        if freed is None:
+            raise Missing(f"there is no hold rule {number} in force", where="rule")
+        self._relay.smarthost.wake()
+        text = f"hold rule {number} has ended; {_count(freed, 'recipient')} that it held {_goes(freed)} on"
+        return views.ResultView(verb="release rule", text=text, recipients=freed)
+
+    async def override(self, ask: views.Override, by: str) -> views.ResultView:
+        """Send a destination's mail to a host instead of its exchanges, for a while."""
+        name = _destination(ask.destination)
+        host, port = asking.host_and_port(ask.to, "to")
+        if host == self._relay.settings.hostname.lower():
+            raise Wrong(f"{host} is this relay itself: mail would come back to us", where="to")
+        lasting, now = asking.seconds(ask.seconds), self._relay.clock.now()
+        override = Override(
+            destination=name,
+            host=host,
+            port=port,
+            since=now,
+            until=now + lasting,
+            by=by,
+            reason=asking.reason(ask.reason),
+        )
+        waiting = (await self._relay.queue.destination(name)).waiting
+        await self._relay.queue.set_override(override)
+        self._relay.smarthost.wake()
+        text = f"mail for {name} goes to {where_to(override)} for {format_duration(lasting)}"
+        if waiting:
+            text += f"; {_count(waiting, 'recipient')} that {_wait(waiting)} {_be(waiting)} due now"
+        return views.ResultView(verb="override", text=text, recipients=waiting)
+
+    async def end_override(self, ask: views.EndOverride, by: str) -> views.ResultView:
+        """End an override: the destination's mail goes its own way again."""
+        name = _destination(ask.destination)
+        ended = await self._relay.queue.end_override(name, by)
+        if ended is None:
+            raise Missing(f"{name} is not overridden", where="destination")
+        self._relay.smarthost.wake()
+        text = f"mail for {name} goes its own way again, no longer to {where_to(ended)}"
+        return views.ResultView(verb="end override", text=text)
+
+    async def close(self, ask: views.Close, by: str) -> views.ResultView:
+        """End one connection; what it carried goes back to waiting, and its destination rests for a moment."""
+        number = asking.counted(ask.relayer, "relayer") or 0
+        smarthost, now = self._relay.smarthost, self._relay.clock.now()
+        closed = await smarthost.close(number, by)
+        if closed is None:
+            gone = any(one.id == number for one in smarthost.ended)
+            raise Missing(
+                f"relayer {number} has ended already" if gone else f"there is no relayer {number}", where="relayer"
+            )
+        left = max(0, closed.taken - closed.done)
+        text = f"relayer {number} to {closed.host or closed.destination} is closed: {closed.result or 'it is ending'}"
+        told = f"after {_count(closed.done, 'message')}"
+        if left:
+            told += f", {left:,} not yet written down"
+        await self._relay.queue.record(
+            Event(at=now, kind="closed", by=by, destination=closed.destination, host=closed.host, text=told)
+        )
+        text += f", {told}; the rest waits again, and {closed.destination} rests for a moment"
+        return views.ResultView(verb="close", text=text)
+
+    async def probe(self, ask: views.Probe, by: str) -> views.ProbeView:
+        """Speak to a host without sending it mail, and tell what came back."""
+        host, port = asking.host_and_port(ask.host)
+        found = await self._relay.prober.probe(host, port)
+        now = self._relay.clock.now()
+        await self._relay.queue.record(Event(at=now, kind="probed", by=by, host=host, text=found.summary))
+        return showing.probed(found, now)
+
+
+def _destination(text: str) -> str:
+    name = asking.destination(text)
+    if name == RELAY:
+        allowed = 'a domain; for all mail there is [[route]] domain = "*" in the settings'
+        raise Wrong("the whole relay cannot be overridden", where="destination", allowed=allowed)
+    return name
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def _be(count: int) -> str:
+    return "is" if count == 1 else "are"
+
+
+def _wait(count: int) -> str:
+    return "waits" if count == 1 else "wait"
+
+
+def _goes(count: int) -> str:
+    return "goes" if count == 1 else "go"

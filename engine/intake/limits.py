@@ -1,0 +1,162 @@
+"""How much one address and one login may ask of us: messages, and passwords guessed."""
+
+import ipaddress
+from collections import OrderedDict
+
+from engine.clock import Clock
+from engine.config import Limits
+from engine.values import Network
+
+REMEMBERED = 10_000  # addresses and logins of each kind; those not heard of for longest are forgotten
+LONGEST_DELAY = 10.0  # seconds
+
+MINUTE, HOUR = 60.0, 3600.0
+
+
+class Meter:
+    """A measure that fills by one with each use and drains evenly, all of it within `window` seconds.
+
+    So `most` uses may come at once, and `most` more in each window after. Only the `REMEMBERED` keys last used are
+    kept: a key that is forgotten starts afresh.
+    """
+
+    def __init__(self, most: int, window: float, clock: Clock, *, remembered: int = REMEMBERED) -> None:
+        self.most = most
+        self._window = window
+        self._clock = clock
+        self._remembered = remembered
+        self._levels: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._levels)
+
+    def level(self, key: str) -> float:
+        """How full it is for this key, now."""
+        level, since = self._levels.get(key, (0.0, 0.0))
+        # A clock that was set back drains nothing, and does no harm.
+        return max(0.0, level - max(0.0, self._clock.now() - since) * self.most / self._window)
+
+    def has_room(self, key: str) -> bool:
+        """Whether one more use fits."""
+        return self.level(key) + 1.0 <= self.most + 1e-9
+
+    def use(self, key: str) -> None:
+        """Count one use."""
+        self._set(key, min(self.level(key) + 1.0, float(self.most)))
+
+    def take_back(self, key: str) -> None:
+        """It was no use after all."""
+        self._set(key, max(0.0, self.level(key) - 1.0))
+
+    def _set(self, key: str, level: float) -> None:
+        self._levels.pop(key, None)
+        if level > 0:
+            self._levels[key] = (level, self._clock.now())
+        if len(self._levels) > self._remembered:
+            self._levels.popitem(last=False)
+
+
+class Rates:
+    """How often mail may be begun, by address and by login."""
+
+    def __init__(self, limits: Limits, clock: Clock) -> None:
+        self._exempt = limits.exempt_networks
+        self._address = (
+            Meter(limits.messages_per_minute_per_address, MINUTE, clock),
+            Meter(limits.messages_per_hour_per_address, HOUR, clock),
+        )
+        self._login = (
+            Meter(limits.messages_per_minute_per_login, MINUTE, clock),
+            Meter(limits.messages_per_hour_per_login, HOUR, clock),
+        )
+
+    def begin(self, address: str, login: str) -> str:
+        """Count a message; give whose limit does not allow it, or ""."""
+        by: list[tuple[Meter, str, str]] = []
+        if not lies_in(address, self._exempt):
+            by += [(meter, address_key(address), "address") for meter in self._address]
+        if login:
+            by += [(meter, login, "login") for meter in self._login]
+        for meter, key, what in by:
+            if not meter.has_room(key):
+                return what
+        for meter, key, _ in by:
+            meter.use(key)
+        return ""
+
+
+class Guesses:
+    """Slows down, and then refuses, whoever tries one password after the other.
+
+    A guess is counted when it begins, so that many at a time do not slip through, and taken back when it was right.
+    Who has logged in from an address before is not kept out there by what others guess elsewhere.
+    """
+
+    def __init__(self, limits: Limits, clock: Clock) -> None:
+        self._exempt = limits.exempt_networks
+        self._free = limits.guesses_before_delay
+        self._address = Meter(limits.guesses_per_address, limits.guess_window, clock)
+        self._login = Meter(limits.guesses_per_login, limits.guess_window, clock)
+        self._welcome: OrderedDict[tuple[str, str], None] = OrderedDict()
+
+    def refused(self, address: str, login: str) -> str:
+        """Whose guesses were too many ("address" or "login"), or "" where one more is heard."""
+        if not lies_in(address, self._exempt) and not self._address.has_room(address_key(address)):
+            return "address"
+        if self._counts_for_login(address, login) and not self._login.has_room(login):
+            return "login"
+        return ""
+
+    def begin(self, address: str, login: str) -> float:
+        """Count a guess; give how many seconds it must wait."""
+        level = 0.0
+        if not lies_in(address, self._exempt):
+            self._address.use(address_key(address))
+            level = self._address.level(address_key(address))
+        if self._counts_for_login(address, login):
+            self._login.use(login)
+            level = max(level, self._login.level(login))
+        beyond = round(level) - self._free
+        return min(2.0 ** (beyond - 1), LONGEST_DELAY) if beyond > 0 else 0.0
+
+    def right(self, address: str, login: str) -> None:
+        """It was no guess: the password is right."""
+        self.forgive(address, login)
+        self._welcome.pop((address_key(address), login), None)
+        self._welcome[address_key(address), login] = None
+        if len(self._welcome) > REMEMBERED:
+            self._welcome.popitem(last=False)
+
+    def forgive(self, address: str, login: str) -> None:
+        """Take back a guess that was never judged, or was right."""
+        if not lies_in(address, self._exempt):
+            self._address.take_back(address_key(address))
+        if self._counts_for_login(address, login):
+            self._login.take_back(login)
+
+    def _counts_for_login(self, address: str, login: str) -> bool:
+        return (address_key(address), login) not in self._welcome
+
+
+def address_key(address: str) -> str:
+    """What an address counts by: itself, or the /64 that a single host of IPv6 may have all of."""
+    found = _parsed(address)
+    if isinstance(found, ipaddress.IPv6Address):
+        return str(ipaddress.ip_network((int(found) >> 64 << 64, 64)))
+    return str(found) if found is not None else address
+
+
+def lies_in(address: str, networks: tuple[Network, ...]) -> bool:
+    """Whether an address lies in one of these networks."""
+    found = _parsed(address)
+    return found is not None and any(found in network for network in networks)
+
+
+def _parsed(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return None
+    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped:
+        return found.ipv4_mapped
+    return found

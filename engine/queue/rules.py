@@ -1,0 +1,199 @@
+"""Hold rules in the store: applied in the very transaction that takes a message in, and to what waits in chunks.
+
+A rule's row stays until all that it held has been let go, so that whatever is cut short goes on at the next check.
+"""
+
+import json
+import sqlite3
+from typing import NamedTuple
+
+from engine.duration import format_duration
+from engine.events import ENGINE, Event
+from engine.queue.filter import Filter
+from engine.queue.rows import storable
+from engine.queue.steering import HoldRule
+from engine.queue.where import Where, where
+from engine.queue.writer import Transaction
+from engine.text import clean
+
+CHUNK = 1000  # messages looked at, or entries let go, in one transaction
+
+_HOLD = (
+    "UPDATE entry SET state = iif(state = 'waiting', 'held', state), ordered = 'hold', ordered_by = ?, reason = ?, "
+    "rule = ? WHERE message = ? AND number = ?"
+)
+
+
+class Step(NamedTuple):
+    """What one transaction did for rule `id`: how many recipients, and whether there is more to do."""
+
+    id: int
+    recipients: int
+    more: bool
+
+
+def add(tx: Transaction, filter: Filter, until: float, by: str, reason: str) -> HoldRule:
+    """Keep a rule; what waits is looked at by `sweep` afterwards."""
+    named, by, reason = str(filter), storable(by), storable(reason)
+    (newest,) = tx.execute("SELECT coalesce(max(number), 0) FROM message").fetchone()
+    known = tx.execute("SELECT id, since FROM hold_rule WHERE filter = ? AND until > ?", (named, tx.now)).fetchone()
+    since = known[1] if known else tx.now
+    cursor = tx.execute(
+        'INSERT OR REPLACE INTO hold_rule (id, filter, since, until, "by", reason, newest) '
+        "VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (known[0] if known else None, named, since, until, by, reason, newest),
+    )
+    assert cursor.lastrowid is not None
+    text = f"hold rule {cursor.lastrowid}: {named} for {format_duration(until - tx.now)}{_why(reason)}"
+    tx.record(Event(at=tx.now, kind="held", by=by, text=clean(text)))
+    return HoldRule(id=cursor.lastrowid, filter=named, since=since, until=until, by=by, reason=reason)
+
+
+def apply(tx: Transaction, message: int) -> None:
+    """Hold those recipients of a message just taken in that a rule in force names."""
+    for rule in _in_force(tx):
+        selected = _where(rule, tx.now)
+        rows = tx.execute(
+            "SELECT e.number, m.sender, e.recipient, e.destination FROM entry e JOIN message m ON m.number = e.message "
+            f"WHERE e.message = ? AND e.ordered IS NULL AND {selected.sql}",
+            (message, *selected.values),
+        ).fetchall()
+        for number, sender, recipient, destination in rows:
+            tx.execute(_HOLD, (rule.by, rule.reason, rule.id, message, number))
+            tx.record(
+                Event(
+                    at=tx.now,
+                    kind="held",
+                    by=rule.by,
+                    message=message,
+                    entry=number,
+                    sender=sender,
+                    recipient=recipient,
+                    destination=destination,
+                    text=f"hold rule {rule.id}{_why(rule.reason)}",
+                )
+            )
+
+
+def step(tx: Transaction) -> Step | None:
+    """Do some of what is left to do for any rule; None when there is nothing."""
+    return let_go(tx) or sweep(tx)
+
+
+def sweep(tx: Transaction) -> Step | None:
+    """Hold what waited when a rule was made, some messages at a time; None when no rule has any left to look at."""
+    row = tx.execute(
+        "SELECT id, swept, newest FROM hold_rule WHERE swept < newest AND until > ? ORDER BY id LIMIT 1", (tx.now,)
+    ).fetchone()
+    if row is None:
+        return None
+    rule_id, swept, newest = row
+    rule = next(one for one in _in_force(tx) if one.id == rule_id)
+    last = tx.execute(
+        "SELECT number FROM message WHERE number > ? AND number <= ? ORDER BY number LIMIT 1 OFFSET ?",
+        (swept, newest, CHUNK - 1),
+    ).fetchone()
+    upto = last[0] if last else newest
+    selected = _where(rule, tx.now)
+    found = tx.execute(
+        "SELECT e.message, e.number FROM entry e JOIN message m ON m.number = e.message "
+        f"WHERE e.message > ? AND e.message <= ? AND e.ordered IS NULL AND NOT e.giving_up AND {selected.sql}",
+        (swept, upto, *selected.values),
+    ).fetchall()
+    tx.connection.executemany(_HOLD, [(rule.by, rule.reason, rule_id, *one) for one in found])
+    tx.execute("UPDATE hold_rule SET swept = ? WHERE id = ?", (upto, rule_id))
+    return Step(rule_id, len(found), upto < newest)
+
+
+def end(tx: Transaction, id: int, by: str) -> bool:
+    """A rule is over now; what it holds is let go by `let_go`. False where there is no such rule in force."""
+    cursor = tx.execute(
+        "UPDATE hold_rule SET until = ?, ended_by = ? WHERE id = ? AND until > ?", (tx.now, storable(by), id, tx.now)
+    )
+    return bool(cursor.rowcount)
+
+
+def let_go(tx: Transaction) -> Step | None:
+    """Let go some of what a rule that is over holds; with the last of it the rule is forgotten. None without one."""
+    row = tx.execute(
+        "SELECT id, filter, ended_by, released FROM hold_rule WHERE until <= ? ORDER BY until, id LIMIT 1", (tx.now,)
+    ).fetchone()
+    if row is None:
+        return None
+    rule_id, named, ended_by, before = row
+    found = tx.execute("SELECT message, number FROM entry WHERE rule = ? LIMIT ?", (rule_id, CHUNK)).fetchall()
+    _hold_by_others(tx, found)
+    # What is to be bounced or dropped stays so; taken back, it goes on as all the rest.
+    tx.connection.executemany(
+        "UPDATE entry SET rule = NULL, prior = 'waiting', prior_by = '', prior_reason = '' "
+        "WHERE message = ? AND number = ? AND rule = ? AND ordered <> 'hold'",
+        [(*one, rule_id) for one in found],
+    )
+    freed = tx.connection.executemany(
+        "UPDATE entry SET state = iif(state = 'held', 'waiting', state), ordered = NULL, ordered_by = '', "
+        "reason = '', rule = NULL WHERE message = ? AND number = ? AND rule = ?",
+        [(*one, rule_id) for one in found],
+    ).rowcount
+    freed = max(0, freed)
+    more = len(found) == CHUNK
+    if more:
+        tx.execute("UPDATE hold_rule SET released = released + ? WHERE id = ?", (freed, rule_id))
+        return Step(rule_id, freed, more)
+    tx.execute("DELETE FROM hold_rule WHERE id = ?", (rule_id,))
+    over = "" if ended_by else ": its time was over"
+    count = before + freed
+    text = f"hold rule {rule_id} ({named}) has ended{over}; {count:,} recipient{'' if count == 1 else 's'} let go"
+    tx.record(Event(at=tx.now, kind="released", by=ended_by or ENGINE, text=clean(text)))
+    return Step(rule_id, freed, more)
+
+
+def rules(connection: sqlite3.Connection, now: float) -> tuple[HoldRule, ...]:
+    """The rules in force, and how much each holds."""
+    rows = connection.execute(
+        'SELECT id, filter, since, until, "by", reason, (SELECT count(*) FROM entry WHERE rule = hold_rule.id) '
+        "FROM hold_rule WHERE until > ? ORDER BY id",
+        (now,),
+    )
+    return tuple(HoldRule(**dict(zip(HoldRule.__struct_fields__, row, strict=True))) for row in rows)
+
+
+def rules_on(connection: sqlite3.Connection, recipient: str, destination: str, now: float) -> tuple[HoldRule, ...]:
+    """The rules that look at no sender and would hold mail to this recipient."""
+    found = []
+    for rule in rules(connection, now):
+        selected = _where(rule, now)
+        if selected.joins:
+            continue
+        query = f"SELECT 1 FROM (SELECT ? AS recipient, ? AS destination) e WHERE {selected.sql}"
+        values = (storable(recipient), storable(destination), *selected.values)
+        if connection.execute(query, values).fetchone():
+            found.append(rule)
+    return tuple(found)
+
+
+def _hold_by_others(tx: Transaction, ids: list[tuple[int, int]]) -> None:
+    """What another rule names, too, is held by that one from now on."""
+    for rule in _in_force(tx):
+        selected = _where(rule, tx.now)
+        rows = tx.execute(
+            "SELECT e.message, e.number FROM json_each(?) j "
+            "CROSS JOIN entry e ON e.message = j.value ->> 0 AND e.number = j.value ->> 1 "
+            f"CROSS JOIN message m ON m.number = e.message WHERE e.ordered = 'hold' AND {selected.sql}",
+            (json.dumps(ids), *selected.values),
+        ).fetchall()
+        tx.connection.executemany(_HOLD, [(rule.by, rule.reason, rule.id, *one) for one in rows])
+
+
+def _in_force(tx: Transaction) -> list[HoldRule]:
+    rows = tx.execute(
+        'SELECT id, filter, since, until, "by", reason, 0 FROM hold_rule WHERE until > ? ORDER BY id', (tx.now,)
+    )
+    return [HoldRule(**dict(zip(HoldRule.__struct_fields__, row, strict=True))) for row in rows]
+
+
+def _where(rule: HoldRule, now: float) -> Where:
+    return where(Filter.parse(rule.filter), now)
+
+
+def _why(reason: str) -> str:
+    return f" ({reason})" if reason else ""

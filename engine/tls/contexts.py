@@ -1,0 +1,31 @@
+"""TLS contexts of a client, by what they check."""
+
+import functools
+import ssl
+from pathlib import Path
+
+
+def unverified() -> ssl.SSLContext:
+    """TLS against eavesdroppers: names and certificates of exchanges prove nothing without a policy (RFC 7435)."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def verifying(ca_file: Path | None) -> ssl.SSLContext:
+    """TLS with a certificate right by its name and by an authority of `ca_file`, or of the system for None.
+
+    Kept until the file changes: reading the system's authorities takes tens of milliseconds. Raises OSError,
+    ssl.SSLError among them, when the authorities cannot be read.
+    """
+    file = str(ca_file) if ca_file is not None else ssl.get_default_verify_paths().cafile
+    return _verifying(str(ca_file) if ca_file is not None else None, Path(file).stat().st_mtime_ns if file else 0)
+
+
+@functools.lru_cache(maxsize=8)
+def _verifying(ca_file: str | None, changed: int) -> ssl.SSLContext:  # noqa: ARG001
+    context = ssl.create_default_context(cafile=ca_file)
+    # Both RFC 8461 4.2 and RFC 9525 6.3 want the name among the alternative names.
+    context.hostname_checks_common_name = False
+    return context

@@ -1,0 +1,113 @@
+"""Policy files over HTTPS (RFC 8461 3.3): checked certificate, no redirect, no cache, bounded in size and time."""
+
+import asyncio
+import socket
+from pathlib import Path
+from typing import cast
+
+import aiohttp
+import dns.rdatatype
+from aiohttp.abc import AbstractResolver, ResolveResult
+from dns.rdatatype import RdataType
+from dns.rdtypes.IN.A import A
+
+from engine.lookups import Lookups, MXError, name_of
+from engine.tls.contexts import verifying
+from engine.tls.mta_sts import LARGEST, PolicyError
+
+HTTPS = 443
+_SECONDS = 30.0  # for all of it; RFC 8461 3.3 suggests up to a minute
+_CONNECT_SECONDS = 10.0
+_ALIASES = 3  # canonical names followed to an address
+_MOST_ADDRESSES = 4
+
+
+class HttpsFetch:
+    """Fetches the file of a domain from its policy server, whose address our own resolver gives.
+
+    `port` differs from 443 in tests only; `ca_file` holds the authorities to trust instead of the system's; `seconds`
+    bound all of it, from the name to the last byte.
+    """
+
+    def __init__(
+        self, lookups: Lookups, *, port: int = HTTPS, ca_file: Path | None = None, seconds: float = _SECONDS
+    ) -> None:
+        self._seconds = seconds
+        self._lookups = lookups
+        self._port = port
+        self._ca_file = ca_file
+
+    async def __call__(self, domain: str) -> bytes:
+        """The file. Raises PolicyError."""
+        url = f"https://mta-sts.{domain}:{self._port}/.well-known/mta-sts.txt"
+        try:
+            async with asyncio.timeout(self._seconds):
+                return await self._get(url)
+        except TimeoutError:
+            raise PolicyError(f"{url}: not had within {self._seconds:g} s") from None
+        except (aiohttp.ClientError, MXError, OSError, ValueError) as error:
+            raise PolicyError(f"{url}: {str(error) or type(error).__name__}") from error
+
+    async def _get(self, url: str) -> bytes:
+        connector = aiohttp.TCPConnector(
+            resolver=_OurResolver(self._lookups), ssl=verifying(self._ca_file), force_close=True, use_dns_cache=False
+        )
+        async with (
+            aiohttp.ClientSession(
+                connector=connector,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                trust_env=False,
+                timeout=aiohttp.ClientTimeout(total=self._seconds, sock_connect=_CONNECT_SECONDS),
+                headers={"User-Agent": "smarthost", "Accept": "text/plain", "Accept-Encoding": "identity"},
+            ) as client,
+            client.get(url, allow_redirects=False) as answer,  # RFC 8461 3.3: redirects must not be followed
+        ):
+            if answer.status != 200:
+                raise PolicyError(f"{url}: the server answers {answer.status}; only 200 gives a policy")
+            if answer.content_type != "text/plain":  # RFC 8461 3.2: else anyone who may upload could set a policy
+                raise PolicyError(f"{url}: its type is {answer.content_type}, not text/plain")
+            body = bytearray()
+            async for piece in answer.content.iter_any():
+                body += piece
+                if len(body) > LARGEST:
+                    raise PolicyError(f"{url}: more than {LARGEST} bytes")
+            return bytes(body)
+
+
+class _OurResolver(AbstractResolver):
+    """Names by our own lookups: the system's resolver would block threads, and may see another DNS."""
+
+    def __init__(self, lookups: Lookups) -> None:
+        self._lookups = lookups
+
+    async def resolve(
+        self,
+        host: str,
+        port: int = 0,
+        family: socket.AddressFamily = socket.AF_INET,  # noqa: ARG002
+    ) -> list[ResolveResult]:
+        """Addresses of both families, whichever was asked for."""
+        found: list[ResolveResult] = []
+        trouble: MXError | None = None
+        kinds = ((dns.rdatatype.AAAA, socket.AF_INET6), (dns.rdatatype.A, socket.AF_INET))
+        for rdtype, kind in kinds:
+            try:
+                addresses = await self._addresses(host, rdtype)
+            except MXError as error:
+                trouble = error
+                continue
+            found += [
+                ResolveResult(hostname=host, host=one, port=port, family=kind, proto=0, flags=socket.AI_NUMERICHOST)
+                for one in addresses[:_MOST_ADDRESSES]
+            ]
+        if not found:
+            raise socket.gaierror(socket.EAI_NONAME, str(trouble or f"{host} has no address"))
+        return found
+
+    async def close(self) -> None:
+        """Nothing is kept."""
+
+    async def _addresses(self, host: str, rdtype: RdataType) -> list[str]:
+        _, records = await self._lookups.follow(name_of(host), rdtype, _ALIASES)
+        return [cast(A, record).address for record in records]

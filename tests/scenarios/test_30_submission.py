@@ -1,0 +1,249 @@
+"""Those who log in hand us mail from anywhere: under TLS only, and nothing that was said before it counts."""
+
+import asyncio
+import stat
+from collections.abc import Iterator
+from email import message_from_bytes
+from ipaddress import ip_network
+from pathlib import Path
+
+import aiosmtplib
+import pytest
+
+from engine.config import Settings, SettingsError, load
+from engine.intake.errors import IntakeError
+from engine.intake.smtp import SmtpIntake
+from engine.intake.users import Logins, Unavailable, UsersError, UsersFile
+from tests.clock import FakeClock
+from tests.scenarios.submitting import Keys, made_keys, plain, secured, submission, talk
+from tests.unit.fake_queue import FakeQueue
+
+NOBODY = (ip_network("192.0.2.0/24"),)
+
+
+@pytest.fixture(scope="module")
+def keys() -> Iterator[Keys]:
+    with made_keys() as keys:
+        yield keys
+
+
+@pytest.mark.parametrize("implicit", [False, True])
+async def test_who_has_logged_in_may_send_to_anyone_and_the_trace_says_how(keys: Keys, implicit: bool) -> None:
+    queue = FakeQueue()
+    async with submission(keys, queue, relay_networks=NOBODY) as server:
+        door = (server.submission_tls_addresses if implicit else server.submission_addresses)[0]
+        client = aiosmtplib.SMTP(
+            hostname="localhost", port=door.port, use_tls=implicit, start_tls=not implicit, tls_context=keys.client,
+            local_hostname="client.example", username="ann", password="secret",
+        )  # fmt: skip
+        async with client:
+            await client.sendmail("ann@example.com", ["bob@example.net"], b"From: ann@example.com\r\n\r\nhi\r\n")
+    (message,) = queue.messages
+    parsed = message_from_bytes(message.content)
+    assert "with ESMTPSA" in parsed["Received"]
+    assert parsed["Date"]
+    assert parsed["Message-ID"].endswith("@relay.example>")
+    assert message.origin == "smtp 127.0.0.1 as ann"
+
+
+async def test_login_works_with_and_without_an_initial_response(keys: Keys) -> None:
+    async with submission(keys, FakeQueue()) as server:
+        door = server.submission_tls_addresses[0]
+        for first in ("AUTH LOGIN", "auth login YW5u"):
+            async with talk(door, tls=keys.client) as client:
+                await client.reply()
+                assert "AUTH PLAIN LOGIN" in await client.ehlo()
+                reply = await client.say(first)
+                if reply == "334 VXNlcm5hbWU6":
+                    reply = await client.say("YW5u")
+                assert reply == "334 UGFzc3dvcmQ6"
+                assert (await client.say("c2VjcmV0")).startswith("235 2.7.0")
+                assert (await client.say("AUTH LOGIN")).startswith("503")
+                assert (await client.mail()).startswith("250")
+
+
+async def test_no_password_goes_in_the_clear(keys: Keys) -> None:
+    queue = FakeQueue()
+    async with submission(keys, queue) as server, talk(server.submission_addresses[0]) as client:
+        await client.reply()
+        offers = await client.ehlo()
+        assert "STARTTLS" in offers
+        assert not any(offer.startswith("AUTH") for offer in offers)
+        assert (await client.log_in()).startswith("538 5.7.11")
+        assert (await client.say("MAIL FROM:<ann@example.com>")).startswith("530 5.7.0")
+    assert not queue.messages
+
+
+async def test_who_may_relay_by_address_must_log_in_here_all_the_same(keys: Keys) -> None:
+    async with submission(keys, FakeQueue()) as server, secured(server.submission_addresses[0], keys) as client:
+        assert (await client.say("MAIL FROM:<ann@example.com>")).startswith("530 5.7.0")
+        assert (await client.say("RCPT TO:<bob@example.net>")).startswith("503")
+
+
+async def test_what_was_sent_before_tls_is_thrown_away(keys: Keys) -> None:
+    queue = FakeQueue()
+    async with submission(keys, queue) as server, talk(server.submission_addresses[0]) as client:
+        await client.reply()
+        await client.ehlo()
+        client.send(
+            b"STARTTLS\r\nEHLO thief.example\r\nNOOP\r\nAUTH PLAIN " + plain("ann", "secret").encode() + b"\r\n"
+        )
+        assert (await client.reply()).startswith("220")
+        await client.writer.start_tls(keys.client, server_hostname="localhost")
+        # Nothing of it was done: no reply waits, the name is forgotten, nobody has logged in.
+        assert (await client.say("VRFY bob")).startswith("252")
+        assert (await client.log_in()).startswith("503")
+        await client.ehlo()
+        assert (await client.say("MAIL FROM:<ann@example.com>")).startswith("530 5.7.0 Authentication")
+        assert (await client.log_in()).startswith("235")
+        assert (await client.say("STARTTLS")).startswith("503")
+    assert any("clear text after STARTTLS" in event.text for event in queue.events_recorded)
+
+
+async def test_a_handshake_that_fails_ends_its_session_and_no_other(keys: Keys) -> None:
+    async with submission(keys, FakeQueue()) as server:
+        for door, first in (
+            (server.submission_addresses[0], b"STARTTLS\r\n"),
+            (server.submission_tls_addresses[0], b""),
+        ):
+            async with talk(door) as client:
+                if first:
+                    await client.reply()
+                    await client.ehlo()
+                    client.send(first)
+                    await client.reply()
+                client.send(b"this is no handshake\r\n" * 20)
+                assert await asyncio.wait_for(_end(client.reader), 5) is True
+        async with secured(server.submission_addresses[0], keys) as client:
+            assert (await client.log_in()).startswith("235")
+            assert server.sessions == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "reply"),
+    [
+        ("AUTH", "501"),
+        ("AUTH CRAM-MD5", "504"),
+        ("AUTH PLAIN !!!", "501"),
+        ("AUTH PLAIN =", "501"),
+        ("AUTH PLAIN /w==", "501"),
+        ("AUTH PLAIN " + plain("ann", "secret", identity="bob"), "535"),
+        ("AUTH PLAIN " + plain("ann", "wrong"), "535 5.7.8"),
+        ("AUTH PLAIN " + plain("ann", ""), "535 5.7.8"),
+        ("AUTH PLAIN " + plain("", ""), "535 5.7.8"),
+        ("AUTH PLAIN " + plain("nobody", "secret"), "535 5.7.8"),
+        ("AUTH PLAIN a b", "501"),
+        ("AUTH PLAIN\r\n*", "501"),
+        ("AUTH PLAIN\r\n" + "A" * 13_000, "500 5.5.6"),
+    ],
+)
+async def test_what_is_no_right_login_is_refused(keys: Keys, line: str, reply: str) -> None:
+    async with submission(keys, FakeQueue()) as server, secured(server.submission_addresses[0], keys) as client:
+        answer = await client.say(line)
+        if "\r\n" in line:
+            assert answer == "334 "
+            answer = await client.reply()
+        assert answer.startswith(reply)
+        assert (await client.log_in()).startswith("235")
+        assert (await client.say("MAIL FROM:<ann@example.com> AUTH=<>")).startswith("250")
+
+
+async def test_a_change_of_the_users_counts_at_once_and_a_missing_file_is_no_refusal(tmp_path: Path) -> None:
+    file = UsersFile(tmp_path / "users")
+    logins = Logins(file.path)
+    try:
+        with pytest.raises(Unavailable, match="nobody can log in"):
+            await logins.right("ann", "secret")
+        assert "users cannot be read" in logins.trouble
+        assert file.set("ann", "secret") is True
+        assert await logins.right("ann", "secret")
+        assert not logins.trouble
+        assert file.set("ann", "other") is False
+        assert not await logins.right("ann", "secret")
+        assert await logins.right("ann", "other")
+        file.remove("ann")
+        assert not await logins.right("ann", "other")
+    finally:
+        logins.close()
+
+
+async def test_a_login_that_does_not_exist_takes_as_much_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from engine.intake import users
+
+    file = UsersFile(tmp_path / "users")
+    file.set("ann", "secret")
+    logins = Logins(file.path)
+    tried: list[str] = []
+
+    class Counting:
+        def verify(self, hashed: str, secret: bytes) -> bool:
+            tried.append(hashed.rsplit("$", 2)[0])
+            return False
+
+    monkeypatch.setattr(users, "_HASHER", Counting())
+    try:
+        for name in ("ann", "nobody"):
+            assert not await logins.right(name, "guess")
+    finally:
+        logins.close()
+    assert len(tried) == 2
+    assert tried[0] == tried[1]
+
+
+def test_the_file_of_users_is_for_its_owner_alone_and_no_name_can_break_it(tmp_path: Path) -> None:
+    file = UsersFile(tmp_path / "users")
+    file.set("ann", "secret")
+    assert stat.S_IMODE(file.path.stat().st_mode) == 0o600
+    for name in ("", "a:b", "a b", "a\nb", "#a", "a\x1b[2J", "x" * 256):
+        with pytest.raises(UsersError, match="no name for a login"):
+            file.set(name, "secret")
+    for password in ("", "a\0b", "x" * 1025):
+        with pytest.raises(UsersError, match="password"):
+            file.set("bob", password)
+    with pytest.raises(UsersError, match="no such login"):
+        file.remove("bob")
+    assert list(file.hashes()) == ["ann"]
+    assert [path.name for path in tmp_path.iterdir()] == ["users"]
+
+
+def test_settings_that_cannot_work_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "smarthost.toml"
+    path.write_text('[intake.submission]\nlisten = ["127.0.0.1:0"]\ncertificate = "relative.pem"\n')
+    with pytest.raises(SettingsError) as caught:
+        load(path)
+    (problem,) = caught.value.problems
+    assert problem.startswith("intake.submission.certificate: 'relative.pem' depends on where one stands")
+    path.write_text('[intake.submission]\nlisten_tls = ["127.0.0.1:0"]\n')
+    with pytest.raises(SettingsError) as caught:
+        load(path)
+    assert [problem.split(":")[0] for problem in caught.value.problems] == [
+        f"intake.submission.{name}" for name in ("certificate", "key", "users")
+    ]
+
+
+@pytest.mark.parametrize("wrong", ["missing", "empty", "not the key's"])
+async def test_a_certificate_that_is_of_no_use_keeps_intake_from_starting(
+    keys: Keys, tmp_path: Path, wrong: str
+) -> None:
+    from msgspec.structs import replace
+
+    from engine.config import Intake
+
+    certificate = tmp_path / "cert.pem"
+    if wrong == "empty":
+        certificate.touch()
+    elif wrong == "not the key's":
+        with made_keys() as others:
+            certificate.write_bytes(others.certificate.read_bytes())
+    settings = replace(Settings(), intake=Intake(submission=keys.submission(certificate=certificate)))
+    with pytest.raises(IntakeError, match=r"intake\.submission\.certificate: .*cert\.pem"):
+        await SmtpIntake(FakeQueue(), settings, FakeClock()).start()
+
+
+async def _end(reader: asyncio.StreamReader) -> bool:
+    try:
+        while await reader.read(4096):
+            pass
+    except OSError:
+        pass
+    return True

@@ -1,0 +1,178 @@
+"""41. A hold rule keeps mail that is still to come, for a time, and says who wanted it so."""
+
+import getpass
+import random
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.control.client import Refused
+from engine.control.views import Action, HoldRule
+from engine.queue.queue import QueueError
+from engine.queue.writer import Transaction
+from engine.sandbox.internet import Internet
+from engine.sandbox.tempers import Dead, Healthy
+from tests.clock import FakeClock
+from tests.scenarios.relaying import Relay, relaying
+
+HOUR = 3600.0
+
+
+@pytest.fixture
+async def healthy(internet: Internet, relay: Relay) -> Internet:
+    await internet.add("good.example", mx=[(10, "mx.good.example", Healthy())])
+    await internet.add("other.example", mx=[(10, "mx.other.example", Healthy())])
+    return internet
+
+
+async def test_what_comes_is_held_from_the_first_moment_and_goes_when_the_rule_ends_by_itself(
+    healthy: Internet, relay: Relay
+) -> None:
+    await relay.client.hold_rule(HoldRule(filter="from=runaway@*", seconds=2 * HOUR, reason="runaway script"))
+    await relay.send("a@good.example", sender="Runaway@example.com")
+    await relay.send("b@good.example", sender="ann@example.com")
+    await relay.settled()
+    assert [one.recipients for one in healthy.delivered] == [("b@good.example",)]
+    (held,) = await relay.entries("state=held")
+    assert (held.by, held.reason, held.rule) == (getpass.getuser(), "runaway script", 1)
+    await relay.later(2 * HOUR + 1)
+    assert healthy.messages == 2
+    assert await relay.client.overrides() == ()
+    made, story, ended = await relay.events("held", "released")
+    assert "from=runaway@*" in made.text
+    assert (story.message, story.by) == (held.message, getpass.getuser())
+    assert (ended.by, "1 recipient let go" in ended.text) == ("engine", True)
+
+
+async def test_what_waits_already_is_held_too(internet: Internet, relay: Relay) -> None:
+    (exchange,) = await internet.add("stuck.example", mx=[(10, "mx.stuck.example", Dead())])
+    await relay.send("a@stuck.example", times=3)
+    await relay.settled()
+    result = await relay.client.hold_rule(HoldRule(filter="domain=stuck.example", seconds=HOUR, reason="look first"))
+    assert result.recipients == 3
+    await exchange.become(Healthy())
+    await relay.later(HOUR / 2)
+    assert internet.messages == 0
+    result = await relay.client.release_rule(1)
+    assert result.recipients == 3
+    await relay.later(HOUR / 2)
+    assert internet.messages == 3
+
+
+async def test_a_rule_for_a_recipient_holds_that_recipient_alone(healthy: Internet, relay: Relay) -> None:
+    await relay.client.hold_rule(HoldRule(filter="to=*@other.example", seconds=HOUR, reason=""))
+    await relay.send("a@good.example", "b@other.example")
+    await relay.settled()
+    assert [one.recipients for one in healthy.delivered] == [("a@good.example",)]
+    assert [one.recipient for one in await relay.entries("state=held")] == ["b@other.example"]
+
+
+async def test_what_was_released_by_hand_stays_released_and_what_was_held_by_hand_stays_held(
+    healthy: Internet, relay: Relay
+) -> None:
+    await relay.client.hold_rule(HoldRule(filter="domain=good.example", seconds=HOUR, reason=""))
+    await relay.send("a@good.example")
+    await relay.send("b@good.example")
+    await relay.send("c@good.example")
+    await relay.client.act("release", Action(filter="to=a@good.example"))
+    await relay.client.act("hold", Action(filter="to=b@good.example", reason="mine"))
+    await healthy.wait_for(1)
+    await relay.later(HOUR + 1)
+    assert healthy.messages == 2
+    (held,) = await relay.entries()
+    assert (held.recipient, held.state, held.rule) == ("b@good.example", "held", None)
+
+
+async def test_what_two_rules_name_is_held_until_both_have_ended(healthy: Internet, relay: Relay) -> None:
+    await relay.client.hold_rule(HoldRule(filter="domain=good.example", seconds=HOUR, reason="first"))
+    await relay.client.hold_rule(HoldRule(filter="from=ann@example.com", seconds=3 * HOUR, reason="second"))
+    await relay.send("a@good.example")
+    await relay.later(2 * HOUR)
+    (held,) = await relay.entries()
+    assert (held.state, held.rule, held.reason) == ("held", 2, "second")
+    await relay.later(HOUR + 1)
+    assert healthy.messages == 1
+
+
+async def test_mail_ordered_to_be_bounced_that_is_taken_back_after_the_rules_end_goes_on(
+    healthy: Internet, relay: Relay
+) -> None:
+    await relay.client.hold_rule(HoldRule(filter="domain=good.example", seconds=60, reason=""))
+    await relay.send("a@good.example")
+    await relay.clock.advance(55)
+    bounced = await relay.client.act("bounce", Action(filter="to=a@good.example"))
+    await relay.later(6)
+    assert (await relay.entries())[0].ordered == "bounce"
+    await relay.client.undo(bounced.operation)
+    await healthy.wait_for(1)
+
+
+async def test_a_rule_outlives_a_restart(internet: Internet, clock: FakeClock, tmp_path: Path) -> None:
+    await internet.add("good.example", mx=[(10, "mx.good.example", Healthy())])
+    async with relaying(internet, clock=clock, spool=tmp_path / "spool") as relay:
+        await relay.client.hold_rule(HoldRule(filter="domain=good.example", seconds=HOUR, reason="later"))
+    async with relaying(internet, clock=clock, spool=tmp_path / "spool") as relay:
+        await relay.send("a@good.example")
+        await relay.settled()
+        assert internet.messages == 0
+        (rule,) = await relay.client.overrides()
+        assert (rule.kind, rule.name, rule.by, rule.reason) == (
+            "hold rule", "domain=good.example", getpass.getuser(), "later",
+        )  # fmt: skip
+        await relay.later(HOUR + 1)
+        assert internet.messages == 1
+
+
+async def test_letting_go_and_looking_through_what_waits_that_were_cut_short_go_on(
+    internet: Internet, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await internet.add("good.example", mx=[(10, "mx.good.example", Dead())])
+    await relay.send("a@good.example", times=7)
+    await relay.settled()
+    monkeypatch.setattr("engine.queue.rules.CHUNK", 2)
+    writer = relay.engine.queue._writer
+    draw, do = random.Random(1), writer.do
+
+    async def sometimes(operation: Callable[[Transaction], Any], weight: int = 0) -> Any:
+        if draw.random() < 0.4 and operation.__module__ == "engine.queue.rules":
+            raise QueueError("cut short")
+        return await do(operation, weight)
+
+    monkeypatch.setattr(writer, "do", sometimes)
+    with pytest.raises(Refused, match="cut short"):
+        await relay.client.hold_rule(HoldRule(filter="domain=good.example", seconds=60, reason=""))
+    for _ in range(20):
+        with suppress(QueueError):
+            await relay.engine.queue.overdue(10)
+    assert len(await relay.entries("state=held")) == 7
+    await relay.clock.advance(61)
+    for _ in range(20):
+        with suppress(QueueError):
+            await relay.engine.queue.overdue(10)
+    assert await relay.entries("state=held") == ()
+    assert await relay.engine.queue.rules() == ()
+
+
+@pytest.mark.parametrize("filter", ["", "state=held", "!domain=good.example", "age>2h", "from="])
+async def test_a_rule_that_cannot_be_one_is_refused_with_what_is_allowed(relay: Relay, filter: str) -> None:
+    with pytest.raises(Refused) as refused:
+        await relay.client.hold_rule(HoldRule(filter=filter, seconds=HOUR, reason=""))
+    assert "from=" in refused.value.refusal.allowed
+
+
+async def test_no_more_rules_than_intake_can_bear(relay: Relay) -> None:
+    for number in range(100):
+        await relay.client.hold_rule(HoldRule(filter=f"domain=a{number}.example", seconds=HOUR, reason=""))
+    with pytest.raises(Refused, match="100 hold rules"):
+        await relay.client.hold_rule(HoldRule(filter="domain=b.example", seconds=HOUR, reason=""))
+    await relay.client.hold_rule(HoldRule(filter="domain=a7.example", seconds=2 * HOUR, reason="longer"))
+    assert len(await relay.client.overrides()) == 100
+
+
+async def test_a_rule_that_is_not_there_is_not_released(relay: Relay) -> None:
+    with pytest.raises(Refused) as refused:
+        await relay.client.release_rule(7)
+    assert refused.value.refusal.not_found
