@@ -10,8 +10,8 @@ GROUPS: tuple[Group, ...] = ("Act", "Go", "Look", "Console")
 # What terminals, tmux and screen keep for themselves: never bound here.
 RESERVED = frozenset({"ctrl+a", "ctrl+b", "ctrl+d", "ctrl+z", "ctrl+s", "ctrl+c", "ctrl+backslash"})
 
-LISTS = frozenset({"destinations", "queue", "relayers", "hosts", "events"})
-MAIL = frozenset({"destinations", "queue", "destination", "message"})
+LISTS = frozenset({"destinations", "queue", "relayers", "hosts", "reasons", "events"})
+MAIL = frozenset({"destinations", "queue", "reasons", "destination", "message"})
 EVERYWHERE = LISTS | {"destination", "message", "relayer", "host", "answer", "overrides"}
 
 
@@ -101,9 +101,9 @@ ACTIONS: tuple[Action, ...] = (
     Action("release", ("l",), "release", "Release", "Let held messages go on", "Act",
            usage="[FILTER]", on=MAIL, rank=16, changes=True),
     Action("bounce", ("B",), "bounce", "Bounce", "Give up now and tell the sender", "Act",
-           usage="[FILTER]", on=frozenset({"queue", "destination", "message"}), rank=24, changes=True),
+           usage="[FILTER]", on=MAIL - {"destinations"}, rank=24, changes=True),
     Action("drop", ("D",), "drop", "Drop", "Give up now and tell nobody", "Act",
-           usage="[FILTER]", on=frozenset({"queue", "destination", "message"}), rank=26, changes=True),
+           usage="[FILTER]", on=MAIL - {"destinations"}, rank=26, changes=True),
     Action("suspend", ("s",), "suspend", "Suspend", "Open no new connections to a destination for a while", "Act",
            usage="[DESTINATION|all] [1h] [WHY]", on=frozenset({"destinations", "destination"}), rank=20, changes=True),
     Action("resume", ("S",), "resume", "Resume", "End a suspension", "Act",
@@ -126,7 +126,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("end", ("X",), "end", "End", "End an override, or a hold rule by its number", "Act",
            usage="[DESTINATION|RULE]", changes=True),
     Action("explain", ("e",), "explain", "Explain", "Say why mail is not moving, or what would happen to it", "Look",
-           usage="[MESSAGE|ADDRESS|DOMAIN]", on=MAIL | {"answer"}, rank=12),
+           usage="[MESSAGE|ADDRESS|DOMAIN]", on=MAIL - {"reasons"} | {"answer"}, rank=12),
     Action("mark", ("space",), "mark", "Mark", "Mark the row, to act on several at once", "Look",
            on=frozenset({"queue", "destination"}), rank=38),
     Action("all", ("a",), "all", "Mark all", "Mark all that match the filter, also beyond the screen", "Look",
@@ -142,12 +142,13 @@ ACTIONS: tuple[Action, ...] = (
     Action("back", ("escape",), "back", "Back", "Clear marks, then the filter, then go back", "Go",
            on=EVERYWHERE - LISTS, rank=4),
     Action("next", ("tab",), "next", "Next pane", "Go to the next pane, or the next screen where there is one pane",
-           "Go", on=frozenset({"destinations", "relayers", "hosts", "events"}), rank=42),
+           "Go", on=frozenset({"destinations", "relayers", "hosts", "reasons", "events"}), rank=42),
     Action("previous", ("shift+tab",), "previous", "Previous pane", "Go to the pane before", "Go"),
     Action("overview", ("1",), "overview", "Overview", "Destinations, relayers, bad hosts and events at once", "Go"),
     Action("queue", ("2",), "queue", "Queue", "Every recipient of every message", "Go", usage="[FILTER]"),
     Action("relayers", ("3",), "relayers", "Relayers", "The connections that are open", "Go"),
     Action("hosts", ("4",), "hosts", "Bad MX", "The mail exchanges marked bad", "Go"),
+    Action("reasons", ("5",), "reasons", "Reasons", "Why mail waits: what was said last, in groups", "Go"),
     Action("events", ("6",), "events", "Events", "What happened, and who did it", "Go", usage="[WORDS]"),
     Action("overrides", ("7",), "overrides", "Overrides", "All that stands until a time, by whom and why", "Go"),
     Action("command", ("colon",), "command", "Command", "Type a command", "Console", on=EVERYWHERE, rank=5),
@@ -166,6 +167,12 @@ MOVES: tuple[Move, ...] = (
 )
 
 FILTER_HELP = "domain=example.org  to~bob  from=*@a.example  id=48213  state=held  reason~4.7  age>2h  !inverts"
+
+
+def why_filter(why: str) -> str:
+    """The filter that names the mail of one reason."""
+    escaped = why.replace("\\", "\\\\").replace('"', '\\"')
+    return f'why="{escaped}"'
 
 
 def domain_filter(name: str) -> str:

@@ -21,7 +21,7 @@ from console.screens.dialogs import Choose, Dialog
 from console.screens.front import Front
 from console.screens.lists import TOP, Overview
 from console.screens.palette import Help, Palette
-from console.screens.queue import DestinationScreen, QueueScreen
+from console.screens.queue import DestinationScreen, QueueScreen, ReasonScreen
 from console.widgets.document import Para, para
 from console.widgets.foot import Prompt
 from console.widgets.line import Piece
@@ -204,13 +204,13 @@ class Console(App[None]):
         """The screens of the top level: key, name, count."""
         seen = self.overview
         if seen is None:
-            numbers = ["", "", "", "", ""]
+            numbers = ["", "", "", "", "", ""]
         else:
             destinations = count(max(seen.health.destinations, len(seen.destinations)))
             waiting = count(seen.health.waiting + seen.health.held + seen.health.relaying)
-            numbers = [destinations, waiting, str(len(seen.relayers)), str(len(seen.hosts)), ""]
+            numbers = [destinations, waiting, str(len(seen.relayers)), str(len(seen.hosts)), "", ""]
         first = "Overview" if self.wide else "Destinations"
-        names = [("1", first), ("2", "Queue"), ("3", "Relayers"), ("4", "Bad MX"), ("6", "Events")]
+        names = [("1", first), ("2", "Queue"), ("3", "Relayers"), ("4", "Bad MX"), ("5", "Reasons"), ("6", "Events")]
         if self.wide:
             numbers[0] = ""
         return [(key, name, number) for (key, name), number in zip(names, numbers, strict=True)]
@@ -309,6 +309,7 @@ class Console(App[None]):
             "queue": lambda text: self._go("queue", text),
             "relayers": lambda text: self._go("relayers", text),
             "hosts": lambda text: self._go("hosts", text),
+            "reasons": lambda text: self._go("reasons", text),
             "events": lambda text: self._go("events", text),
             "overrides": lambda _: self.open_answer(OverridesScreen()),
             "command": lambda _: self._prompt("command"),
@@ -344,6 +345,10 @@ class Console(App[None]):
     def open_relayer(self, number: int, host: str) -> None:
         """Drill into a connection."""
         self._enter(RelayerScreen(number, host))
+
+    def open_reason(self, why: str) -> None:
+        """Drill into the mail that waits for one reason."""
+        self._enter(ReasonScreen(why))
 
     def open_host(self, host: str) -> None:
         """Drill into a mail exchange."""

@@ -9,9 +9,9 @@ from textual.widget import Widget
 from console.actions import Target
 from console.format import Moment
 from console.screens.front import Front
-from console.widgets.panes import AnyPane, DestinationsPane, EventsPane, HostsPane, Pane, RelayersPane
+from console.widgets.panes import AnyPane, DestinationsPane, EventsPane, HostsPane, Pane, ReasonsPane, RelayersPane
 from engine.control.client import Client
-from engine.control.views import DestinationView, EventView, HostView, RelayerView
+from engine.control.views import DestinationView, EventView, HostView, ReasonView, RelayerView
 
 
 class Panes(Front):
@@ -97,6 +97,8 @@ class Panes(Front):
             self.console.open_relayer(row.id, row.host)
         elif isinstance(row, HostView):
             self.console.open_host(row.host)
+        elif isinstance(row, ReasonView):
+            self.console.open_reason(row.why)
         elif isinstance(row, EventView):
             self._open_event(row)
 
@@ -148,5 +150,6 @@ class PaneScreen(Panes):
 TOP: dict[str, tuple[str, Callable[[], Front]]] = {
     "relayers": ("3", lambda: PaneScreen(RelayersPane, "3")),
     "hosts": ("4", lambda: PaneScreen(HostsPane, "4")),
+    "reasons": ("5", lambda: PaneScreen(ReasonsPane, "5")),
     "events": ("6", lambda: PaneScreen(EventsPane, "6")),
 }

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from textual.app import ComposeResult
 from textual.widget import Widget
 
-from console.actions import FILTER_HELP, Target, domain_filter
+from console.actions import FILTER_HELP, Target, domain_filter, why_filter
 from console.format import Moment, duration, plural
 from console.screens.front import Front
 from console.widgets.document import Para, para
@@ -162,6 +162,24 @@ class QueueScreen(Front):
         row = self._rows.pointed
         if row is not None:
             self.console.open_message(row.message)
+
+
+class ReasonScreen(QueueScreen):
+    """The mail that waits for one reason; what is filtered is filtered within it."""
+
+    tab = ""
+
+    def __init__(self, why: str) -> None:
+        super().__init__()
+        self._why = why
+        self.base_filter = why_filter(why)
+
+    @property
+    def none(self) -> str:
+        return "no mail waits for this any more"
+
+    def crumbs(self) -> list[str]:
+        return ["Reasons", self._why]
 
 
 class DestinationScreen(QueueScreen):

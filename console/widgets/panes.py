@@ -1,4 +1,4 @@
-"""The four panes: destinations, relayers, bad hosts and events; each is a part of the overview or a whole screen."""
+"""The panes: destinations, relayers, bad hosts and events, a part of the overview or a whole screen; and reasons."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,17 +7,18 @@ from typing import Any, Generic, TypeVar
 from textual.app import ComposeResult
 from textual.containers import Vertical
 
-from console.actions import Target, domain_filter
+from console.actions import Target, domain_filter, why_filter
 from console.format import Moment, count, plural
 from console.widgets.line import Line, Piece, width_of
-from console.widgets.rows import DESTINATIONS, EVENT_ROWS, HOSTS, RELAYERS
+from console.widgets.rows import DESTINATIONS, EVENT_ROWS, HOSTS, REASONS, RELAYERS
 from console.widgets.table import Table
 from engine.control.client import Client
-from engine.control.views import DestinationView, EventView, HostView, OverviewView, RelayerView
+from engine.control.views import DestinationView, EventView, HostView, OverviewView, ReasonView, RelayerView
 
 R = TypeVar("R")
 PAGE = 200  # destinations asked for at a time
 EVENTS_AT_ONCE = 200
+REASONS_AT_ONCE = 500
 EVENTS_KEPT = 5_000
 
 
@@ -217,6 +218,34 @@ class HostsPane(Pane[HostView]):
     def target(self, overview: OverviewView) -> Target | None:
         row = self.table.pointed
         return None if row is None else host_target(row.host, overview)
+
+
+class ReasonsPane(Pane[ReasonView]):
+    """Why mail waits: what was said last, in groups. It is a whole screen only."""
+
+    context, label, key = "reasons", "Reasons", "5"
+
+    def __init__(self, *, full: bool = False) -> None:
+        super().__init__(
+            Table(REASONS, lambda row: row.why, empty="nothing waits for what was said", id="reasons"), full=full
+        )
+        self._reasons: tuple[ReasonView, ...] = ()
+
+    async def reload(self, client: Client, _overview: OverviewView) -> None:
+        self._reasons = await client.reasons(limit=REASONS_AT_ONCE)
+
+    def select(self, _overview: OverviewView) -> Sequence[ReasonView]:
+        return self._reasons
+
+    def words(self, row: ReasonView) -> str:
+        return " ".join((row.why, *row.busiest))
+
+    def title(self, _overview: OverviewView) -> str:
+        return plural(len(self._reasons), "reason")
+
+    def target(self, _overview: OverviewView) -> Target | None:
+        row = self.table.pointed
+        return None if row is None else Target(f"all for: {row.why}", filter=why_filter(row.why))
 
 
 class EventsPane(Pane[EventView]):

@@ -3,7 +3,7 @@
 from console.format import Moment, age, count, rate, size, span
 from console.widgets.columns import Column
 from console.widgets.line import Piece
-from engine.control.views import DestinationView, EntryView, EventView, HostView, RelayerView
+from engine.control.views import DestinationView, EntryView, EventView, HostView, ReasonView, RelayerView
 
 # A glyph and a word before it is a colour.
 EVENTS: dict[str, tuple[str, str]] = {
@@ -173,6 +173,16 @@ HOSTS: tuple[Column[HostView], ...] = (
            grow=10),
 )  # fmt: skip
 
+REASONS: tuple[Column[ReasonView], ...] = (
+    Column("mail", 7, lambda r, _: number(r.entries), right=True, letter="M", sort="mail", order=lambda r: r.entries),
+    Column("domains", 7, lambda r, _: number(r.destinations), rank=3, right=True, letter="N", sort="domains",
+           order=lambda r: r.destinations),
+    Column("oldest", 6, lambda r, m: (m.since(r.oldest), ""), rank=2, right=True, letter="O", sort="oldest",
+           order=lambda r: r.oldest),
+    Column("most of it for", 18, lambda r, _: (_most(r), ""), rank=4, grow=6),
+    Column("reason", 40, lambda r, _: (r.why, ""), rank=1, rest=True),
+)  # fmt: skip
+
 EVENT_ROWS: tuple[Column[EventView], ...] = (
     Column("time", 8, lambda r, m: (m.clock(r.at), "dim")),
     Column("event", 13, event_kind),
@@ -195,6 +205,11 @@ QUEUE: tuple[Column[EntryView], ...] = (
     Column("subject", 20, lambda r, _: (r.subject, ""), rank=7, grow=20),
     Column("last reply", 24, lambda r, _: outcome_piece(r, "not tried yet"), rank=2, rest=True),
 )  # fmt: skip
+
+
+def _most(row: ReasonView) -> str:
+    others = row.destinations - 1
+    return f"{''.join(row.busiest[:1])}{f' +{others}' if others > 0 else ''}"
 
 
 def _names(names: tuple[str, ...], none: str = "") -> str:

@@ -11,7 +11,7 @@ class Trail(Line):
     def tabs(self, names: Sequence[tuple[str, str, str]], here: str, note: str = "") -> None:
         """Show the screens: key, name and count of each; `here` is the key of the one that is open."""
         pieces = _tabs(names, here)
-        if note and width_of(pieces) + len(note) + 3 > self.size.width:
+        if width_of(pieces) + (len(note) + 3 if note else 0) > self.size.width:
             pieces = _tabs([(key, name, "") for key, name, _ in names], here)
         self._with_note(pieces, note)
 

@@ -231,6 +231,22 @@ TRANSCRIPT = views.TranscriptView(
 )  # fmt: skip
 
 
+REASONS = (
+    views.ReasonView(
+        why="421 4.7.28 <host> Our system has detected an unusual rate of mail from your IP address [<ip>]",
+        entries=8_120, messages=7_904, destinations=3, busiest=("gmail.com", "googlemail.com", "example.edu"),
+        oldest=NOW - 8_040,
+    ),
+    views.ReasonView(
+        why="450 4.2.1 <address>: mailbox busy, try again in <n> seconds",
+        entries=212, messages=207, destinations=48, busiest=("example.org", "example.net", "example.com"),
+        oldest=NOW - 1_260,
+    ),
+    views.ReasonView(
+        why="4.4.1 connect to [<ip>]:<n>: connection refused",
+        entries=14, messages=14, destinations=1, busiest=("dead.example",), oldest=NOW - 86_400,
+    ),
+)  # fmt: skip
 EXPLAINED = views.ExplainView(
     subject="48202.1", now=NOW, explanations=(
         views.ExplanationView(
@@ -291,6 +307,7 @@ class CannedClient(Client):
         self.selection = views.SelectionView(messages=12, recipients=14, newest=48_311, examples=ENTRIES[:3])
         self.view = MESSAGE
         self.transcript_view = TRANSCRIPT
+        self.reason_views = REASONS
 
     def _reach(self, *asked: Any) -> None:
         if asked:
@@ -346,6 +363,10 @@ class CannedClient(Client):
     async def hosts(self) -> tuple[views.HostView, ...]:
         self._reach("hosts")
         return self.seen.hosts
+
+    async def reasons(self, limit: int = 100) -> tuple[views.ReasonView, ...]:
+        self._reach("reasons", limit)
+        return self.reason_views
 
     async def events(
         self,

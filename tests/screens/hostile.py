@@ -53,6 +53,7 @@ def hostile_client() -> CannedClient:
     client = CannedClient(poisoned(canned.OVERVIEW), entries=poisoned(canned.ENTRIES))
     client.view = poisoned(canned.MESSAGE)
     client.transcript_view = poisoned(canned.TRANSCRIPT)
+    client.reason_views = poisoned(canned.REASONS)
     client.selection = poisoned(client.selection)
     client.refusal = None
     return client

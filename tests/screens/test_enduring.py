@@ -131,6 +131,8 @@ WAYS = {
     "relayer": ("3", "enter"),
     "hosts": ("4",),
     "host": ("4", "enter"),
+    "reasons": ("5",),
+    "reason": ("5", "enter"),
     "events": ("6",),
     "confirm": ("2", "space", "space", "B"),
     "suspend": ("s",),
@@ -163,7 +165,24 @@ def test_the_last_line_of_defence_shows_what_it_takes_out() -> None:
 @pytest.mark.parametrize("size", [(60, 15), (60, 20), (79, 23), (100, 30), (109, 50), (40, 10), (20, 5), (250, 70)])
 async def test_no_size_of_the_terminal_is_too_odd(size: tuple[int, int], at_the_console: Console_) -> None:
     async with at_the_console(size=size) as hand:
-        for key in ("2", "enter", "escape", "3", "4", "6", "1", "tab", "tab", "s", "escape", "question_mark", "escape"):
+        for key in (
+            "2",
+            "enter",
+            "escape",
+            "3",
+            "4",
+            "5",
+            "enter",
+            "escape",
+            "6",
+            "1",
+            "tab",
+            "tab",
+            "s",
+            "escape",
+            "question_mark",
+            "escape",
+        ):
             await hand.press(key)
         assert ("too small" in _frame(hand)) == (size[0] < 60 or size[1] < 15)
 

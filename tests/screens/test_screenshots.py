@@ -73,6 +73,8 @@ SCENES = (
     Scene("relayer", ("3", "enter")),
     Scene("hosts", ("4",)),
     Scene("host", ("4", "enter")),
+    Scene("reasons", ("5",)),
+    Scene("reason", ("5", "down", "enter")),
     Scene("events", ("6",)),
     Scene("help", ("question_mark",)),
     Scene("palette", ("ctrl+p",), typed="mark"),
