@@ -2,12 +2,14 @@
 
 import ipaddress
 import os
+import re
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from engine.config import (
+    Delivery,
     DestinationTls,
     Dns,
     Listen,
@@ -326,3 +328,14 @@ def test_some_destinations_are_tried_in_another_way(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("text", "seconds"), [("'4h'", 14_400.0), ("'0s'", 0.0), ("'never'", 0.0), ("0", 0.0)])
 def test_the_notice_of_delay_comes_when_it_says_or_never(tmp_path: Path, text: str, seconds: float) -> None:
     assert load(written(tmp_path, f"[dsn]\ndelay_notice = {text}\n")).dsn.delay_notice == seconds
+
+
+def test_the_settings_in_the_readme_are_right(tmp_path: Path) -> None:
+    (written,) = re.findall(r"```toml\n(.*?)```", (Path(__file__).parents[2] / "README.md").read_text(), re.DOTALL)
+    there = tmp_path / "there"
+    there.touch()
+    path = tmp_path / "smarthost.toml"
+    path.write_text(re.sub(r'"/etc/smarthost/[a-z.]+"', f'"{there}"', written))
+    settings = load(path)
+    assert settings.limit[0].messages_per_minute == 600
+    assert settings.delivery == Delivery(timeouts=settings.delivery.timeouts)  # all it shows are the defaults
