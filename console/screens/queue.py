@@ -16,6 +16,8 @@ from console.widgets.table import Table
 from engine.control.client import Client
 from engine.control.views import DestinationView, EntryView, OverviewView
 
+KNOWN = 20  # other domains of a site that the engine tells of, and there may be more
+NAMED = 2  # other domains of a site, in the line that tells of it
 PAGE = 200  # rows asked for at a time, around what one sees
 
 
@@ -271,7 +273,14 @@ def about(view: DestinationView, overview: OverviewView, moment: Moment) -> list
         pieces.append((f"▼ {host} (bad, back in {moment.left(mark.back_at)})" if mark else host, "bad" if mark else ""))
     if view.exchanges:
         paras.append(Para(tuple(pieces), 13))
+    if view.neighbours:
+        paras.append(para(("  site       ", "dim"), (f"shared with {_some(view.neighbours)}", ""), hang=13))
     return [*paras, Para()]
+
+
+def _some(names: tuple[str, ...]) -> str:
+    more = "many" if len(names) >= KNOWN else str(len(names) - NAMED)
+    return ", ".join(names[:NAMED]) + (f" and {more} more" if len(names) > NAMED else "")
 
 
 def _by_number(entry: str) -> tuple[int, ...]:

@@ -77,9 +77,7 @@ class Seeing:
         total, rows = await self._relay.queue.destinations(match, sort, offset, limit)
         open_to = self._connections()
         shown = tuple(
-            showing.destination(
-                row, rate_out=self._relay.events.rate_out(row.name), connections=open_to.get(row.name, 0)
-            )
+            showing.destination(row, rate_out=self._relay.events.rate_out(row.name), connections=open_to[row.site])
             for row in rows
         )
         return views.DestinationsView(total=total, offset=offset, rows=shown)
@@ -88,7 +86,7 @@ class Seeing:
         """One destination."""
         found = await self._relay.queue.destination(name)
         rate = self._relay.events.rate_out(name)
-        return showing.destination(found, rate_out=rate, connections=self._connections().get(name, 0))
+        return showing.destination(found, rate_out=rate, connections=self._connections()[found.site])
 
     def relayers(self, ended: int) -> tuple[views.RelayerView, ...]:
         """The live relayers in the order they started, then up to `ended` of those that ended last, newest first."""
@@ -181,4 +179,5 @@ class Seeing:
         return sorted((mark for mark in self._relay.mx.marks if mark.until > now), key=lambda one: one.until)
 
     def _connections(self) -> Counter[str]:
-        return Counter(one.destination for one in self._relay.smarthost.managed)
+        """How many are open to each site."""
+        return Counter(one.site for one in self._relay.smarthost.managed)

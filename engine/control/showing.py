@@ -129,6 +129,7 @@ def destination(one: Destination, *, rate_out: float, connections: int) -> views
         blocked_until=one.blocked_until,
         blocked_why=clean(one.blocked_why),
         exchanges=tuple(map(clean, one.exchanges)),
+        neighbours=tuple(map(clean, one.neighbours)),
     )
 
 

@@ -60,7 +60,11 @@ class HealthView(View, frozen=True, kw_only=True):
 
 
 class DestinationView(View, frozen=True, kw_only=True):
-    """One destination. `blocked_until`: no connection before, because none could be had (`blocked_why`)."""
+    """One destination. `blocked_until`: no connection before, because none could be had (`blocked_why`).
+
+    `connections` counts those of its site, that is of all destinations with the same `exchanges`; `neighbours` are
+    others of the site for which mail waits, 20 at the most, and only where one destination is asked for.
+    """
 
     name: str
     waiting: int
@@ -77,6 +81,7 @@ class DestinationView(View, frozen=True, kw_only=True):
     blocked_until: float | None = None
     blocked_why: str = ""
     exchanges: tuple[str, ...] = ()
+    neighbours: tuple[str, ...] = ()
 
 
 class DestinationsView(View, frozen=True, kw_only=True):

@@ -9,6 +9,8 @@ import time
 from collections.abc import Collection
 from typing import Any
 
+from msgspec.structs import replace
+
 from engine.queue.queue import DESTINATION_SORTS, RELAY, Destination, DueSite, QueueError, Suspension, Totals
 from engine.queue.rows import outcome_of
 
@@ -17,6 +19,7 @@ from engine.queue.rows import outcome_of
 BIG = 50_000
 RESTS = 20
 
+_NEIGHBOURS = 20  # other destinations of a site that are named
 _DUE = "SELECT count(*) FROM entry WHERE destination = d.name AND state = 'waiting' AND due <= ?"
 _OLDEST = "(SELECT arrived FROM message WHERE number = (SELECT min(message) FROM entry WHERE destination = d.name))"
 _COLUMNS = (
@@ -159,7 +162,13 @@ def destination(connection: sqlite3.Connection, name: str, counts: DueCounts, *,
     name = name.encode("utf-8", "replace").decode().lower()
     row = connection.execute(f"SELECT {_COLUMNS} {_FROM} WHERE d.name = ?", (now, name)).fetchone()
     if row is not None:
-        return _destination(connection, row, counts, now)
+        found = _destination(connection, row, counts, now)
+        others = connection.execute(
+            "SELECT name FROM destination WHERE site = ? AND ready IS NOT NULL AND name <> ? "
+            "ORDER BY waiting DESC, name LIMIT ?",
+            (found.site, name, _NEIGHBOURS),
+        )
+        return replace(found, neighbours=tuple(other for (other,) in others))
     return Destination(
         name=name, suspended=next((s for s in suspensions(connection, now) if s.destination == name), None)
     )

@@ -288,7 +288,9 @@ class Destination(Struct, frozen=True, kw_only=True):
     """One destination's counts and how it fares. `next_due` is None when nothing waits.
 
     `blocked_until`: no connection is opened before, because none could be had (`blocked_why`).
-    `exchanges` are the hosts its last MX answer named, best first; `site` names what it shares connections with.
+    `exchanges` are the hosts its last MX answer named, best first; `site` names what it shares connections with, and
+    `neighbours` are others of that site for which mail waits, most first: 20 at the most, and only where one
+    destination is asked for.
     """
 
     name: str
@@ -305,6 +307,7 @@ class Destination(Struct, frozen=True, kw_only=True):
     suspended: Suspension | None = None
     exchanges: tuple[str, ...] = ()
     site: str = ""
+    neighbours: tuple[str, ...] = ()
 
 
 class DueSite(Struct, frozen=True, kw_only=True):

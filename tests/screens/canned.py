@@ -48,7 +48,8 @@ def _destination(name: str, waiting: int, due: int, held: int, oldest: float, ra
 
 DESTINATIONS = (
     _destination("gmail.example", 8_120, 210, 0, 8_080, 41.0, RATE, relaying=20, connections=4,
-                 exchanges=("mx1.gmail.example", "mx2.gmail.example", "mx3.gmail.example")),
+                 exchanges=("mx1.gmail.example", "mx2.gmail.example", "mx3.gmail.example"),
+                 neighbours=("googlemail.example", "bakery.example", "school.example", "choir.example")),
     _destination("dead.example", 2_204, 0, 0, 7_412, 0.0, DEAD, blocked_until=NOW + 761,
                  blocked_why="no exchange could be reached", exchanges=("mx1.dead.example",)),
     _destination("outlook.example", 1_702, 80, 0, 2_466, 322.1, OK, relaying=20, connections=6,

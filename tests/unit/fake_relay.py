@@ -170,6 +170,7 @@ class FakeQueue:
             last=DEFERRED,
             last_at=NOW - 300,
             exchanges=("mx.example.org", "mx2.example.org"),
+            site="mx.example.org",
         )
 
     async def suspensions(self) -> tuple[Suspension, ...]:
@@ -318,6 +319,7 @@ class FakeRelayer:
     stalling: bool = False
     ended: float | None = None
     result: str = ""
+    site: str = "mx.example.org"
     site_host: str = "mx.example.org"
     domains: tuple[str, ...] = ("example.org",)
     transcript: FakeTranscript = field(default_factory=FakeTranscript)

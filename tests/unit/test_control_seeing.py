@@ -128,7 +128,7 @@ async def test_destinations_come_with_what_only_the_engine_knows(engine: FakeEng
         one = await client.destination("EXAMPLE.org")
     assert engine.queue.calls[0] == ("destinations", "org", "name", 0, 10)
     assert (found.total, found.rows) == (1, (one,))
-    assert (one.name, one.connections, one.exchanges) == ("example.org", 1, ("mx.example.org", "mx2.example.org"))
+    assert (one.name, one.connections, one.exchanges) == ("example.org", 2, ("mx.example.org", "mx2.example.org"))
 
 
 async def test_relayers_are_the_live_ones_then_those_that_ended_last(engine: FakeEngine) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from engine.queue.queue import DueSite, Suspension, unknown_site
-from tests.unit.queue_support import LATER, Spool, opened
+from tests.unit.queue_support import DELIVERED, LATER, Spool, opened
 
 FARM = "mx1.farm.example mx2.farm.example"
 
@@ -74,3 +74,14 @@ async def test_a_site_is_blocked_and_unblocked_whole(tmp_path: Path) -> None:
             assert (await spool.queue.destination(name)).blocked_why == "connect: refused"
         await spool.queue.unblock_site(FARM)
         assert [one.destination for one in await spool.queue.due_sites(9)] == ["a.example", "own.example"]
+
+
+async def test_a_destination_names_others_of_its_site_that_have_mail(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        await on_the_farm(spool, "a.example", "b.example", "c.example", "c.example")
+        await spool.add("x@own.example")
+        assert (await spool.queue.destination("a.example")).neighbours == ("c.example", "b.example")
+        assert (await spool.queue.destination("own.example")).neighbours == ()
+        for claim in await spool.queue.claim_site(FARM, 9, 1):
+            await spool.settle(claim, DELIVERED)
+        assert (await spool.queue.destination("a.example")).neighbours == ()
