@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -38,7 +38,10 @@ async def listening(port: int) -> bool:
 class Served:
     """A relay's process, its settings and the way to ask it."""
 
-    def __init__(self, folder: Path, nameserver: str, delivery_port: int, extra: str = "") -> None:
+    def __init__(
+        self, folder: Path, nameserver: str, delivery_port: int, extra: str = "", under: Sequence[str] = ()
+    ) -> None:
+        self.under = tuple(under)
         self.spool = folder / "spool"
         self.port = free_port()
         self.settings = folder / "smarthost.toml"
@@ -70,7 +73,10 @@ check_interval = "1s"
         """Start the process and wait until it takes mail."""
         with self.output.open("ab") as log:
             self.process = subprocess.Popen(
-                [SMARTHOST, "--config", self.settings, "serve"], stdout=log, stderr=log, stdin=subprocess.DEVNULL
+                [*self.under, SMARTHOST, "--config", self.settings, "serve"],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
             )
         async with asyncio.timeout(20):
             while not await self.answers():
@@ -114,10 +120,15 @@ check_interval = "1s"
 
 
 @asynccontextmanager
-async def serving(nameserver: str, delivery_port: int, extra: str = "") -> AsyncIterator[Served]:
-    """Serve until the block ends. The folder is short-named: a Unix socket's path may have 107 bytes."""
+async def serving(
+    nameserver: str, delivery_port: int, extra: str = "", under: Sequence[str] = ()
+) -> AsyncIterator[Served]:
+    """Serve until the block ends, `under` another program if one is given.
+
+    The folder is short-named: a Unix socket's path may have 107 bytes.
+    """
     with tempfile.TemporaryDirectory(prefix="sh-") as folder:
-        served = Served(Path(folder), nameserver, delivery_port, extra)
+        served = Served(Path(folder), nameserver, delivery_port, extra, under)
         await served.start()
         try:
             yield served
