@@ -409,11 +409,14 @@ class ManagedRelayer:
         self._outcomes = await self._within_bounds(session, mail)
         self._last = self._outcomes[-1]
         is_for_session = not session.usable and _is_for_the_session_alone(self._outcomes)
-        if is_for_session and was_idle and self._last.phase == "MAIL":
-            self._sending, self._has_slept_in = None, True
-            return
-        if session.stumbled:
+        self._has_slept_in = is_for_session and was_idle and self._last.phase == "MAIL"
+        if session.stumbled and not self._has_slept_in:
             self._parts.stumbles.note(self.host)
+        if is_for_session and self._last.phase == "MAIL" and (was_idle or self.has_delivered):
+            # It ended the session between two messages: that is no attempt at the second. As the first of the next
+            # session it will be one, so that a message which is itself the cause does not go round for ever.
+            self._sending = None
+            return
         if is_for_session and not self.has_delivered and not self.done and opening.may_go_on():
             self._unsaid, self._sending = (claim, self._outcomes), None
             return

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 
+import pytest
+
 from engine.control.views import MarkBad, Suspend
 from engine.sandbox.exchanges import Action
 from engine.sandbox.exchanges import Session as Peer
@@ -176,6 +178,33 @@ async def test_a_peer_that_drops_in_the_middle_of_the_next_message_is_left_alone
         assert exchange.sessions == 1
         (entry,) = await relay.entries()
         assert entry.attempts == 1
+
+
+class OneEach(Healthy):
+    """Takes one message a session, and then hangs up: with a word, or without."""
+
+    def __init__(self, word: str | Action) -> None:
+        self.word_ = word
+        self._taken: set[Peer] = set()
+
+    async def reply(self, session: Peer, verb: str, argument: str) -> str | Action | None:
+        if verb == "content":
+            self._taken.add(session)
+        return self.word_ if verb == "MAIL" and session in self._taken else None
+
+
+@pytest.mark.parametrize("word", ["421 4.4.5 one message is enough", Action.DROP])
+async def test_a_host_that_takes_few_messages_a_session_costs_the_next_one_no_attempt(
+    internet: Internet, relay: Relay, word: str | Action
+) -> None:
+    (exchange,) = await internet.add("stingy.example", mx=[(10, "mx.stingy.example", OneEach(word))])
+    await relay.send("a@stingy.example", times=3)
+    await relay.settled()
+    for _ in range(3):
+        assert {entry.attempts for entry in await relay.entries()} <= {0}
+        await relay.later(31)  # it is not pressed, but not left alone for long either
+    assert exchange.messages == 3
+    assert await relay.events("deferred") == []
 
 
 async def test_a_suspended_destination_gets_nothing_over_an_idle_connection(
