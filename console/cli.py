@@ -98,7 +98,7 @@ class Setup(Door):
 
     def settings(self) -> "Settings":
         """The settings; where they are wrong, says so and leaves."""
-        from engine.config import SettingsError, find, load
+        from engine.configfile import SettingsError, find, load
 
         try:
             settings = load(find(self._config))
@@ -113,7 +113,7 @@ class Setup(Door):
 
         Raises SettingsError.
         """
-        from engine.config import SettingsError, find, load
+        from engine.configfile import SettingsError, find, load
         from engine.intake.errors import IntakeError
         from engine.intake.tls import server_context
 
@@ -240,7 +240,7 @@ def config_check(context: typer.Context) -> None:
 
     And all that is wrong with them; nothing is started.
     """
-    from engine.config import SettingsError
+    from engine.configfile import SettingsError
 
     try:
         checked, notes = _setup(context).check()

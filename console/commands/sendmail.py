@@ -17,7 +17,8 @@ from typing import BinaryIO
 
 from msgspec.structs import replace
 
-from engine.config import Settings, SettingsError, find, load_for_sender
+from engine.config import Settings
+from engine.configfile import SettingsError, find, load_for_sender
 from engine.intake import letter
 from engine.intake.errors import Unfit
 from engine.intake.floor import DiskFloor

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from engine.attempt import AttemptManager
-from engine.config import load
+from engine.configfile import load
 from engine.engine import run_daemon
 from engine.queue import arrivals, settlements
 from engine.queue.sqlite import SqliteQueue

@@ -10,7 +10,8 @@ from pathlib import Path
 import aiosmtplib
 import pytest
 
-from engine.config import Settings, SettingsError, load
+from engine.config import Settings
+from engine.configfile import SettingsError, load
 from engine.intake.errors import IntakeError
 from engine.intake.smtp import SmtpIntake
 from engine.intake.users import Logins, Unavailable, UsersError, UsersFile

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.config import Delivery, Limit, SettingsError, load
+from engine.config import Delivery, Limit
+from engine.configfile import SettingsError, load
 
 GOOD = """
 [delivery]
