@@ -7,6 +7,7 @@ from engine.limits import Limiting
 from engine.relayer.relayer import ManagedRelayer
 from engine.sites import Site, Sites
 
+_ALL = "delivery.max_connections"
 _SETTING = "delivery.max_connections_per_destination"
 
 
@@ -18,15 +19,34 @@ class Allowance:
         sites: Sites,
         clock: Clock,
         *,
+        max_connections: int,
         max_connections_per_destination: int,
         max_messages_per_connection: int,
         connection_lifetime: float,
     ) -> None:
         self._sites = sites
         self._clock = clock
+        self._all = max_connections
+        self._doubtful = max(1, max_connections // 2)
         self._most = max_connections_per_destination
         self._per_connection = max_messages_per_connection
         self._lifetime = connection_lifetime
+
+    def on_relay(self, live: Collection[ManagedRelayer], *, is_in_doubt: bool) -> Limiting | None:
+        """What keeps the relay from opening one more connection, to whatever site.
+
+        Hosts that keep us waiting must not use up all connections: destinations in doubt have half of them together.
+        """
+        if len(live) >= self._all:
+            return Limiting(_ALL, None, f"all {self._all} connections are in use")
+        if is_in_doubt and not self.may_doubt(live):
+            text = f"the {self._doubtful} of {self._all} for destinations that have failed are in use"
+            return Limiting(_ALL, None, text)
+        return None
+
+    def may_doubt(self, live: Collection[ManagedRelayer]) -> bool:
+        """Whether one more connection may be opened to a destination that was left alone, and took no mail since."""
+        return sum(relayer.is_in_doubt for relayer in live) < self._doubtful
 
     def on_messages(self, site: Site) -> Limiting | None:
         """What keeps messages from being sent to a site, over whatever connection."""

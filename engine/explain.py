@@ -160,7 +160,7 @@ class Explainer:
             way=way,
             no_way=no_way,
             marks=tuple(mark for one in exchanges if (mark := self._mx.mark(one.host)) is not None),
-            limits=self._smarthost.limits_on(destination),
+            limits=self._smarthost.limits_on(destination, is_in_doubt=known.is_in_doubt),
             facts=(*(one for one in facts if one is not None), self._figures(destination)),
         )
 

@@ -97,6 +97,7 @@ class SmartHost:
         self._allowance = Allowance(
             self._sites,
             clock,
+            max_connections=max_connections,
             max_connections_per_destination=max_connections_per_destination,
             max_messages_per_connection=max_messages_per_connection,
             connection_lifetime=connection_lifetime,
@@ -230,7 +231,8 @@ class SmartHost:
             return []
         # One that still looks for its way may yet find that its site is served, and free its place.
         if len(self._live) >= self.max_connections and all(one.is_admitted for one in self._live):
-            others = await self._queue.due_sites(1, without=[*self._allowance.closed(self._live), relayer.site])
+            closed = [*self._allowance.closed(self._live), relayer.site]
+            others = await self._queue.due_sites(1, closed, with_doubtful=self._allowance.may_doubt(self._live))
             if others:
                 if len(self._yielded) < YIELDED_KEPT:
                     self._yielded.add(relayer.site)
@@ -323,7 +325,8 @@ class SmartHost:
         was_coming_back = site.is_coming_back
         if site.delivered(self.max_connections_per_destination, self._clock.now()):
             self.wake()
-        if was_coming_back:
+        if was_coming_back or relayer.is_in_doubt:
+            relayer.is_in_doubt = False
             self._sites.unblock(site)
             await self._queue.unblock_site(site.name)
 
@@ -370,17 +373,18 @@ class SmartHost:
 
     # -- what can be asked ----------------------------------------------------------------------------------------
 
-    def limits_on(self, destination: str) -> tuple[Limiting, ...]:
+    def limits_on(self, destination: str, *, is_in_doubt: bool = False) -> tuple[Limiting, ...]:
         """All that keeps mail to a destination from going right now, by name; () when nothing does.
 
         Names are the dotted names of settings, or "blocked", "coming back", "connecting", "adaptive concurrency". What
         the queue knows (suspensions, blocks, when mail is due) is not among them, but for blocks of the whole site.
         """
         site = self.site_at(destination)
-        found = [self._allowance.on_messages(site), self._allowance.on_connections(site, self._live)]
-        if len(self._live) >= self.max_connections:
-            text = f"all {self.max_connections} connections are in use"
-            found.append(Limiting("delivery.max_connections", None, text))
+        found = (
+            self._allowance.on_messages(site),
+            self._allowance.on_connections(site, self._live),
+            self._allowance.on_relay(self._live, is_in_doubt=is_in_doubt),
+        )
         return tuple(filter(None, found))
 
     def site_at(self, destination: str) -> Site:
@@ -406,16 +410,19 @@ class SmartHost:
             return False
         closed = self._allowance.closed(self._live) | refused
         busy = {relayer.site for relayer in self._live if not relayer.is_idle}
-        due = await self._queue.due_sites(limit, without=closed | busy | self._yielded)
+        may_doubt = self._allowance.may_doubt(self._live)
+        due = await self._queue.due_sites(limit, closed | busy | self._yielded, with_doubtful=may_doubt)
         if len(due) < limit:
             self._yielded.clear()
             seen = {one.site for one in due}
-            due += await self._queue.due_sites(limit - len(due), without=closed | seen)
+            due += await self._queue.due_sites(limit - len(due), closed | seen, with_doubtful=may_doubt)
         leaving = sum(relayer.is_leaving for relayer in self._live)
         for one in due:
             waiting = next((relayer for relayer in self._live if relayer.is_idle and relayer.site == one.site), None)
             if waiting is not None:
                 waiting.call()
+            elif one.is_in_doubt and not self._allowance.may_doubt(self._live):
+                continue  # and the next round leaves out all of these
             elif len(self._live) < self.max_connections:
                 if relayer := await self._open(one):
                     opened.append(relayer)
@@ -447,7 +454,7 @@ class SmartHost:
         if not claims:
             return None
         self._last_id = number
-        relayer = ManagedRelayer(number, site.name, claims, self._parts, self, self._form)
+        relayer = ManagedRelayer(number, site.name, claims, self._parts, self, self._form, is_in_doubt=due.is_in_doubt)
         site.connections.append(relayer)
         self._live[relayer] = asyncio.create_task(self._run(relayer), name=f"relayer {number} to {due.destination}")
         return relayer

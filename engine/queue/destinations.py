@@ -73,23 +73,26 @@ def due_destinations(connection: sqlite3.Connection, limit: int, without: Collec
     return found
 
 
-def due_sites(connection: sqlite3.Connection, limit: int, without: Collection[str], *, now: float) -> list[DueSite]:
+def due_sites(
+    connection: sqlite3.Connection, limit: int, without: Collection[str], with_doubtful: bool = True, *, now: float
+) -> list[DueSite]:
     """Sites that may be served now, in order of the turns of their destinations; see Queue.due_sites."""
     closed = {name for (name,) in connection.execute("SELECT destination FROM suspension WHERE until > ?", (now,))}
     if RELAY in closed or limit <= 0:
         return []
-    found: dict[str, str] = {}
+    found: dict[str, DueSite] = {}
     rows = connection.execute(
-        "SELECT name, site FROM destination INDEXED BY destination_turn WHERE ready IS NOT NULL AND ready <= ? "
-        "AND site NOT IN (SELECT value FROM json_each(?)) ORDER BY turn, name",
-        (now, json.dumps(sorted(without))),
+        "SELECT name, site, blocked_until > 0 FROM destination INDEXED BY destination_turn "
+        "WHERE ready IS NOT NULL AND ready <= ? AND site NOT IN (SELECT value FROM json_each(?)) "
+        "AND (? OR blocked_until = 0) ORDER BY turn, name",
+        (now, json.dumps(sorted(without)), with_doubtful),
     )
-    for name, site in rows:
+    for name, site, was_blocked in rows:
         if name not in closed and site not in found:
-            found[site] = name
+            found[site] = DueSite(site=site, destination=name, is_in_doubt=bool(was_blocked))
             if len(found) == limit:
                 break
-    return [DueSite(site=site, destination=name) for site, name in found.items()]
+    return list(found.values())
 
 
 def next_due(connection: sqlite3.Connection, *, now: float) -> float | None:
@@ -210,4 +213,5 @@ def _destination(connection: sqlite3.Connection, row: tuple[Any, ...], counts: D
         else Suspension(destination=name, since=since, until=until, by=by, reason=reason),
         exchanges=tuple(host for (host,) in hosts),
         site=site,
+        is_in_doubt=blocked_until > 0,
     )

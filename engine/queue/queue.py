@@ -287,7 +287,8 @@ class Suspension(Struct, frozen=True, kw_only=True):
 class Destination(Struct, frozen=True, kw_only=True):
     """One destination's counts and how it fares. `next_due` is None when nothing waits.
 
-    `blocked_until`: no connection is opened before, because none could be had (`blocked_why`).
+    `blocked_until`: no connection is opened before, because none could be had (`blocked_why`); `is_in_doubt`: that is
+    or was so, and it has taken no mail since.
     `exchanges` are the hosts its last MX answer named, best first; `site` names what it shares connections with, and
     `neighbours` are others of that site for which mail waits, most first: 20 at the most, and only where one
     destination is asked for.
@@ -308,13 +309,18 @@ class Destination(Struct, frozen=True, kw_only=True):
     exchanges: tuple[str, ...] = ()
     site: str = ""
     neighbours: tuple[str, ...] = ()
+    is_in_doubt: bool = False
 
 
 class DueSite(Struct, frozen=True, kw_only=True):
-    """A site for which something is due, and the one of its destinations whose turn it is."""
+    """A site for which something is due, and the one of its destinations whose turn it is.
+
+    `is_in_doubt`: that one was left alone, and has taken no mail since.
+    """
 
     site: str
     destination: str
+    is_in_doubt: bool = False
 
 
 class Totals(Struct, frozen=True, kw_only=True):
@@ -411,11 +417,13 @@ class Queue(Steering):
         """
 
     @abstractmethod
-    async def due_sites(self, limit: int, without: Collection[str] = ()) -> list[DueSite]:
+    async def due_sites(
+        self, limit: int, without: Collection[str] = (), *, with_doubtful: bool = True
+    ) -> list[DueSite]:
         """Up to `limit` sites, but those in `without`, of which some destination has something due that may be sent.
 
         A site is where destinations share connections; one whose exchanges are not known yet is its own (see
-        `unknown_site`). In the order of `due_destinations`, each site once.
+        `unknown_site`). In the order of `due_destinations`, each site once; those in doubt only `with_doubtful`.
         """
 
     @abstractmethod

@@ -29,7 +29,7 @@ CREATE TABLE destination (
     relaying      INTEGER NOT NULL DEFAULT 0,
     edge          REAL,                             -- when the first waiting entry is due
     turn          INTEGER NOT NULL,                 -- grows with every claim; the smallest is served next
-    blocked_until REAL    NOT NULL DEFAULT 0,
+    blocked_until REAL    NOT NULL DEFAULT 0,       -- 0 again once it has taken mail
     blocked_why   TEXT    NOT NULL DEFAULT '',
     last          TEXT,                             -- Outcome as JSON
     last_at       REAL,
@@ -37,7 +37,7 @@ CREATE TABLE destination (
     ready         REAL    GENERATED ALWAYS AS (max(edge, blocked_until)) VIRTUAL
 ) STRICT, WITHOUT ROWID;
 
-CREATE INDEX destination_turn  ON destination (turn, name, ready, site) WHERE ready IS NOT NULL;
+CREATE INDEX destination_turn  ON destination (turn, name, ready, site, blocked_until) WHERE ready IS NOT NULL;
 CREATE INDEX destination_site  ON destination (site, turn, name, ready) WHERE ready IS NOT NULL;
 CREATE INDEX destination_ready ON destination (ready)                   WHERE ready IS NOT NULL;
 

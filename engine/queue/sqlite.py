@@ -136,9 +136,11 @@ class SqliteQueue(Queue):
         now, left_out = self._clock.now(), tuple(without)
         return await self._readers.ask(lambda c: destinations.due_destinations(c, limit, left_out, now=now))
 
-    async def due_sites(self, limit: int, without: Collection[str] = ()) -> list[DueSite]:
+    async def due_sites(
+        self, limit: int, without: Collection[str] = (), *, with_doubtful: bool = True
+    ) -> list[DueSite]:
         now, left_out = self._clock.now(), tuple(without)
-        return await self._readers.ask(lambda c: destinations.due_sites(c, limit, left_out, now=now))
+        return await self._readers.ask(lambda c: destinations.due_sites(c, limit, left_out, with_doubtful, now=now))
 
     async def next_due(self) -> float | None:
         now = self._clock.now()

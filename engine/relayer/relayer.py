@@ -28,11 +28,19 @@ class ManagedRelayer:
 
     `done` of `taken` messages are settled; `answers_for` are those that are not, by message and destination.
     `destination` is whose mail it carries at the moment, `domains` those it has carried any for so far (the first
-    hundred), `site` the name of what they share. `result` tells in a few words how it ended. Times are the clock's.
+    hundred), `site` the name of what they share. `is_in_doubt`: the destination it was opened for was left
+    alone, and has taken no mail since. `result` tells in a few words how it ended. Times are the clock's.
     """
 
     def __init__(
-        self, id: int, site: str, claims: list[Claim], parts: Parts, manager: Manager, form: Form = "ESMTP"
+        self,
+        id: int,
+        site: str,
+        claims: list[Claim],
+        parts: Parts,
+        manager: Manager,
+        form: Form = "ESMTP",
+        is_in_doubt: bool = False,
     ) -> None:
         self.id = id
         self.site = site
@@ -40,6 +48,7 @@ class ManagedRelayer:
         self.destination = claims[0].destination
         self.answers_for: dict[tuple[int, str], Claim] = {}
         self.domains: list[str] = []
+        self.is_in_doubt = is_in_doubt
         self.is_admitted = False
         self.is_idle = False
         self.host = ""

@@ -1,5 +1,7 @@
 """2. Destinations take turns, and no limit is ever passed."""
 
+from pathlib import Path
+
 import pytest
 
 from engine.sandbox.internet import Internet
@@ -124,3 +126,48 @@ async def test_everything_arrives_once_whatever_the_limits(internet: Internet, c
         await relay.settled()
         sent = [recipient for delivery in internet.delivered for recipient in delivery.recipients]
         assert len(sent) == len(set(sent)) == 24
+
+
+async def test_hosts_that_keep_us_waiting_leave_half_of_the_connections_to_the_others(
+    internet: Internet, clock: FakeClock
+) -> None:
+    async with relaying(internet, clock=clock, max_connections=4) as relay:
+        smarthost, queue = relay.engine.smarthost, relay.engine.queue
+        domains = [f"hole{number}.example" for number in range(8)]
+        for domain in domains:
+            await internet.add(domain, mx=[(10, f"mx.{domain}", BlackHole())])
+            await relay.send(f"x@{domain}")
+        (good,) = await internet.add("good.example", mx=[(10, "mx.good.example", Healthy())])
+        await relay.settled()
+        assert all([(await queue.destination(domain)).is_in_doubt for domain in domains])
+
+        await clock.advance(2000)  # all of them are due again
+        await smarthost.check_state()
+        assert len(smarthost.managed) == 2
+        waiting = set(domains) - {relayer.destination for relayer in smarthost.managed}
+        in_use = "the 2 of 4 for destinations that have failed are in use"
+        (limiting,) = smarthost.limits_on(min(waiting), is_in_doubt=True)
+        assert (limiting.name, limiting.text) == ("delivery.max_connections", in_use)
+        await relay.send("a@good.example")
+        await internet.wait_for(1)
+        assert good.messages == 1
+        assert len(smarthost.managed) >= 2  # they are still kept waiting
+        await relay.settled()
+        for domain in domains:
+            assert (await relay.entries(f"domain={domain}"))[0].attempts == 2
+
+
+async def test_a_destination_that_takes_mail_again_is_not_in_doubt_any_more_even_after_a_restart(
+    internet: Internet, clock: FakeClock, tmp_path: Path
+) -> None:
+    (exchange,) = await internet.add("back.example", mx=[(10, "mx.back.example", Dead())])
+    async with relaying(internet, clock=clock, spool=tmp_path / "spool") as relay:
+        await relay.send("a@back.example", times=2)
+        await relay.settled()
+    async with relaying(internet, clock=clock, spool=tmp_path / "spool") as relay:
+        assert (await relay.engine.queue.destination("back.example")).is_in_doubt
+        await exchange.become(Healthy())
+        await relay.later(2000)
+        assert exchange.messages == 2
+        await relay.send("b@back.example")
+        assert not (await relay.engine.queue.destination("back.example")).is_in_doubt

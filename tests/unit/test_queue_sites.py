@@ -85,3 +85,18 @@ async def test_a_destination_names_others_of_its_site_that_have_mail(tmp_path: P
         for claim in await spool.queue.claim_site(FARM, 9, 1):
             await spool.settle(claim, DELIVERED)
         assert (await spool.queue.destination("a.example")).neighbours == ()
+
+
+async def test_a_site_is_in_doubt_from_a_block_until_it_has_taken_mail(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        await on_the_farm(spool, "a.example", "b.example")
+        await spool.add("x@own.example")
+        now = spool.clock.now()
+        await spool.queue.block_site(FARM, now + 60, "refused")
+        await spool.clock.advance(61)
+        farm = DueSite(site=FARM, destination="a.example", is_in_doubt=True)
+        own = DueSite(site=unknown_site("own.example"), destination="own.example")
+        assert await spool.queue.due_sites(9) == [farm, own]
+        assert await spool.queue.due_sites(9, with_doubtful=False) == [own]
+        await spool.queue.unblock_site(FARM)
+        assert len(await spool.queue.due_sites(9, with_doubtful=False)) == 2
