@@ -6,12 +6,13 @@ import email.policy
 import aiosmtplib
 import pytest
 
-from engine.control.views import Suspend
+from engine.control.views import Override, Suspend
 from engine.sandbox.exchanges import Action
 from engine.sandbox.internet import Internet
 from engine.sandbox.names import Fault
 from engine.sandbox.tempers import Dead, Disconnecting, Greylisting, Healthy, Refusing, Script
-from tests.scenarios.relaying import LETTER, Relay
+from tests.clock import FakeClock
+from tests.scenarios.relaying import LETTER, Relay, relaying
 
 DAY = 86_400.0
 
@@ -163,3 +164,23 @@ async def test_a_message_is_refused_for_a_loop_before_it_goes_round_again(intern
         with pytest.raises(aiosmtplib.SMTPDataError, match=r"5\.4\.6") as refused:
             await smtp.sendmail("ann@example.com", ["bob@example.org"], received + LETTER)
     assert refused.value.code == 554
+
+
+async def test_a_loop_of_two_relays_ends_with_one_bounce(internet: Internet, clock: FakeClock) -> None:
+    (home,) = await internet.add("example.com", mx=[(10, "mx.example.com", Healthy())])
+    async with relaying(internet, clock=clock) as one, relaying(internet, clock=clock) as other:
+        for here, there in ((one, other), (other, one)):
+            door = there.engine.smtp.addresses[0]
+            await here.client.override(
+                Override(destination="loop.example", to=f"{door.host}:{door.port}", seconds=3600, reason="a mistake")
+            )
+        await one.send("bob@loop.example")
+        await internet.wait_for(1, seconds=30)
+        for relay in (one, other):
+            await relay.settled()
+        assert home.messages == 1
+        (bounce,) = home.delivered
+        assert (bounce.sender, b"5.4.6" in bounce.content) == ("", True)
+        returned = [event for relay in (one, other) for event in await relay.events("returned")]
+        assert len(returned) == 1
+        assert [await relay.entries() for relay in (one, other)] == [(), ()]
