@@ -257,6 +257,12 @@ class ManagedRelayer:
         await self._put_back("it has other exchanges now", way.destination)
         return False
 
+    async def _keep_what_leads_here(self) -> None:
+        """Give back what has another site by now, as by a policy that is new: how it went here is not its concern."""
+        for destination in dict.fromkeys(claim.destination for claim in self.answers_for.values()):
+            if destination not in self._ways and (way := await self._way_to(destination)) is not None:
+                await self._leads_here(way)
+
     async def _is_right_for(self, session: Session, claim: Claim) -> bool:
         """Whether a session may carry a claim; else it is dealt with, or left for a session of its own.
 
@@ -311,6 +317,7 @@ class ManagedRelayer:
             await self._manager.unreachable(self, outcome)
             await self._put_back(self.result)
             return
+        await self._keep_what_leads_here()
         claims = list(self.answers_for.values())
         await self._parts.attempts.no_connection(claims, outcome)
         for claim in claims:

@@ -146,7 +146,7 @@ async def test_a_peer_that_closes_an_idle_connection_defers_nothing(internet: In
             await leaving.leave()
             await relay.send(f"b@{domain}", times=3)
             await exchange.wait_for(4)
-            assert exchange.sessions == 2
+            assert exchange.sessions in (2, 3)  # after the first as many as a site begins with
             assert await relay.events("deferred", "unreachable") == []
             assert relay.engine.smarthost.limits_on(domain) == ()
 

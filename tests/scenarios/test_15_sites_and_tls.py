@@ -2,6 +2,7 @@
 
 import asyncio
 
+import pytest
 from msgspec.structs import replace
 
 from engine.config import TlsRules
@@ -74,8 +75,9 @@ async def test_an_idle_connection_is_not_used_for_mail_that_demands_more(
         assert of_strict.domains == ("strict1.example", "strict2.example")
 
 
+@pytest.mark.parametrize("first", ["plain.example", "later.example"])
 async def test_a_policy_that_comes_while_a_connection_is_open_counts_for_the_next_message(
-    internet: Internet, clock: FakeClock, rules: TlsRules
+    internet: Internet, clock: FakeClock, rules: TlsRules, first: str
 ) -> None:
     await farm(internet, Encrypted("self-signed"), "plain.example", "later.example")
     await internet.policy("later.example", NOTHING)
@@ -84,9 +86,12 @@ async def test_a_policy_that_comes_while_a_connection_is_open_counts_for_the_nex
         await one_each(relay, ["plain.example", "later.example"])
         await internet.wait_for(2)
         await relay.settled()
+        await one_each(relay, ["later.example" if first == "plain.example" else "plain.example"])  # that had its turn
+        await internet.wait_for(3)
+        await relay.settled()
         announced(internet, "later.example", "2", ENFORCE)
         await one_each(relay, ["plain.example", "later.example"])
-        await internet.wait_for(3)
+        await internet.wait_for(4)
         await relay.settled()
         (entry,) = await relay.entries()
         assert entry.destination == "later.example"
