@@ -8,14 +8,15 @@ from engine.text import clean
 
 
 class DiskFloor:
-    """Watches how much is free in the file system of a folder. It is asked, and looks each time it is.
+    """Watches how much is free in the file system of a folder, and in the store; it looks each time it is asked.
 
     Once less than `min_free` bytes are free nothing more is taken until a tenth more than that is: a disk at its
-    edge would else open and shut with each message. `free` gives the bytes that are free to us.
+    edge would else open and shut with each message. `spare` gives the bytes that the store has and does not use.
     """
 
-    def __init__(self, folder: Path, min_free: int, free: Callable[[Path], int] | None = None) -> None:
-        self.free = free or _free
+    def __init__(self, folder: Path, min_free: int, spare: Callable[[], int] = lambda: 0) -> None:
+        self.free = _free
+        self._spare = spare
         self._folder = folder
         self._min_free = min_free
         self._shut = False
@@ -25,7 +26,7 @@ class DiskFloor:
         if not self._min_free:
             return ""
         try:
-            free = self.free(self._folder)
+            free = self.free(self._folder) + self._spare()
         except OSError as error:
             return f"intake stops: {self._folder} cannot be looked at: {clean(error.strerror or str(error), 200)}"
         self._shut = free < (self._min_free + self._min_free // 10 if self._shut else self._min_free)

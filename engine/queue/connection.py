@@ -85,6 +85,8 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         raise QueueError(
             f"the queue {path} is of version {version}, this smarthost knows {VERSION}: use the newer smarthost"
         )
+    if version == 0:  # it counts only for a file in which nothing was written yet
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
     (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
         raise QueueError(f"the queue {path} cannot use a write-ahead log: keep it on a local file system")

@@ -394,6 +394,11 @@ class Queue(Steering):
     def broken(self) -> str:
         """Why the store takes nothing more, or ""."""
 
+    @property
+    @abstractmethod
+    def spare(self) -> int:
+        """Bytes the store has that nothing is in: room for new mail, whatever is free in the file system."""
+
     # -- in -------------------------------------------------------------------------------------------------------
 
     @abstractmethod

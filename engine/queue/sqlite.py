@@ -122,6 +122,10 @@ class SqliteQueue(Queue):
     def broken(self) -> str:
         return self._writer_or_none.broken if self._writer_or_none is not None else ""
 
+    @property
+    def spare(self) -> int:
+        return self._writer_or_none.spare if self._writer_or_none is not None else 0
+
     # -- in -------------------------------------------------------------------------------------------------------
 
     async def enqueue(self, message: NewMessage) -> int:

@@ -7,6 +7,7 @@ fails undoes nothing of the others.
 import asyncio
 import contextlib
 import logging
+import os
 import queue
 import sqlite3
 import threading
@@ -32,6 +33,10 @@ PRUNE_AT_ONCE = 5000  # events removed in one transaction
 CHECKPOINT_GROUPS = 100
 CHECKPOINT_WEIGHT = 8 * 2**20
 CHECKPOINT_CHANGES = 20_000
+IDLE = 1.0  # seconds without an operation, after which what the log holds is copied too
+LAST_ROOM = 2**20  # bytes of the disk that are for what is queued already: claims, results, orders
+SPARE_KEPT = 64 * 2**20  # bytes the mail has left that are kept for the mail to come
+GIVEN_BACK_AT_ONCE = 512  # pages; whoever comes meanwhile waits for so many
 
 _log = logging.getLogger(__name__)
 
@@ -68,7 +73,7 @@ class Writer:
     """Runs operations in a thread of its own and keeps the file in order. Made and used on the engine's loop.
 
     `deliver` is called on that loop with the events of each group, in commit order and before its callers go on.
-    `groups` counts the transactions committed.
+    `groups` counts the transactions committed; `spare` are the bytes of the file that nothing is in.
     """
 
     def __init__(self, path: Path, clock: Clock, deliver: Callable[[Sequence[Event]], None], events_kept: int) -> None:
@@ -83,10 +88,13 @@ class Writer:
         self._ended = asyncio.Event()
         self._closing = False
         self._connection: sqlite3.Connection
+        self._page_size = 0
+        self._is_log_empty = False
         self._since_prune = PRUNE_EVERY  # so that the first group prunes
         self._since_checkpoint = [0, 0, 0]
         self.broken = ""
         self.groups = 0
+        self.spare = 0
 
     async def open(self) -> None:
         """Open the file. Raises QueueError."""
@@ -128,6 +136,8 @@ class Writer:
     def _run(self) -> None:
         try:
             self._connection = connect_writer(self._path)
+            (self._page_size,) = self._connection.execute("PRAGMA page_size").fetchone()
+            self.spare = self._spare_now()
         except Exception as error:  # noqa: BLE001  whatever it is, the caller of open() is to have it
             self._opened.set_exception(error)
             return
@@ -135,6 +145,8 @@ class Writer:
         carried: _Job | None = None
         last = False
         while not last:
+            if carried is None:
+                self._give_back()
             group, carried, last = self._take(carried)
             if group:
                 self._commit(group)
@@ -150,7 +162,7 @@ class Writer:
         """
         group: list[_Job] = []
         weight = 0
-        job = carried or self._jobs.get()
+        job = carried or self._next()
         while job is not None:
             if group and weight + job.weight > MAX_GROUP_WEIGHT:
                 return group, job, False
@@ -163,6 +175,17 @@ class Writer:
             except queue.Empty:
                 return group, None, False
         return group, None, True
+
+    def _next(self) -> _Job | None:
+        """Wait for an operation; meanwhile leave nothing in the log.
+
+        The disk may fill by others' doing: with an empty log, what is queued can be worked on in the room there is.
+        """
+        if any(self._since_checkpoint[:2]):
+            with contextlib.suppress(queue.Empty):
+                return self._jobs.get(timeout=IDLE)
+            self._checkpoint()
+        return self._jobs.get()
 
     def _commit(self, group: list[_Job], *, again: bool = False) -> None:
         """Run a group in one transaction and answer its callers; `again` after it found the disk full."""
@@ -188,8 +211,12 @@ class Writer:
         self._connection.execute("BEGIN IMMEDIATE")
         for job in group:
             events += self._try(job)
+        if weight := sum(job.weight for job in group):
+            self._leave_room(weight)
         self._connection.execute("COMMIT")
         self.groups += 1
+        self.spare = self._spare_now()
+        self._is_log_empty = False
         self._since_prune += len(events)
         return events
 
@@ -209,6 +236,24 @@ class Writer:
             transaction.events.clear()
         self._connection.execute("RELEASE operation")
         return transaction.events
+
+    def _leave_room(self, weight: int) -> None:
+        """See to it that content of this many bytes leaves room to copy the log, and for what is queued to be sent.
+
+        Else a disk filled to its last byte could not even be emptied. Raises sqlite3.Error, as for a full disk, and
+        QueueError.
+        """
+        (pages,) = self._connection.execute("PRAGMA page_count").fetchone()
+        log = self._path.with_name(f"{self._path.name}-wal")
+        try:
+            file_grows = pages * self._page_size - self._path.stat().st_size
+            log_grows = weight - (log.stat().st_size if self._is_log_empty else 0)
+            disk = os.statvfs(self._path)
+        except OSError as error:
+            raise QueueError(f"the queue cannot be looked at: {clean(str(error))}") from error
+        needed = max(0, file_grows) + max(0, log_grows) + max(0, LAST_ROOM - self._spare_now())
+        if disk.f_bavail * disk.f_frsize < needed:
+            raise sqlite3.OperationalError("the disk is full")
 
     def _undo(self) -> None:
         with contextlib.suppress(sqlite3.Error):  # some failures have undone it already
@@ -266,7 +311,6 @@ class Writer:
             or self._connection.total_changes - changes >= CHECKPOINT_CHANGES
         ):
             self._checkpoint()
-            self._since_checkpoint = [0, 0, self._connection.total_changes]
 
     def _prune(self) -> None:
         self._connection.execute("BEGIN IMMEDIATE")
@@ -279,12 +323,37 @@ class Writer:
         if cursor.rowcount == PRUNE_AT_ONCE:
             self._since_prune = PRUNE_EVERY  # there is more: go on after the next group
 
+    def _give_back(self) -> None:
+        """While nobody waits, give what is spare back to the file system, but for what is kept."""
+        gave = False
+        while self._jobs.empty() and not self.broken and self.spare > SPARE_KEPT:
+            before = self.spare
+            try:
+                self._connection.execute(f"PRAGMA incremental_vacuum({GIVEN_BACK_AT_ONCE})").fetchall()
+            except sqlite3.Error as error:
+                self._undo()
+                self._refusal(error, _judge(error))
+                break
+            self.spare = self._spare_now()
+            self._tend(GIVEN_BACK_AT_ONCE * self._page_size)
+            if self.spare >= before:
+                break
+            gave = True
+        if gave:
+            self._checkpoint()  # which is when the file shrinks
+
+    def _spare_now(self) -> int:
+        (pages,) = self._connection.execute("PRAGMA freelist_count").fetchone()
+        return int(pages) * self._page_size
+
     def _checkpoint(self) -> None:
         """Copy the log into the file. A failed sync here counts as one in a commit; a full disk is tried again."""
         if self.broken:
             return
+        self._since_checkpoint = [0, 0, self._connection.total_changes]
         try:
-            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            _, logged, copied = self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            self._is_log_empty = logged == copied
         except sqlite3.Error as error:
             self._refusal(error, _judge(error))
 

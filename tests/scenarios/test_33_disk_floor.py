@@ -22,7 +22,8 @@ class Disk:
 
 def test_the_floor_opens_again_only_a_tenth_above_where_it_shut() -> None:
     disk = Disk(100)
-    floor = DiskFloor(Path("/spool"), 100 * MIB, disk.free)
+    floor = DiskFloor(Path("/spool"), 100 * MIB)
+    floor.free = disk.free
     assert floor.why_not() == ""
     disk.mebibytes = 99
     assert floor.why_not() == "intake stops: 99 MiB free in /spool, intake.min_free is 100 MiB"
@@ -32,6 +33,15 @@ def test_the_floor_opens_again_only_a_tenth_above_where_it_shut() -> None:
     assert floor.why_not() == ""
     assert floor.why_not(11 * MIB)  # a message that would go below it
     assert floor.why_not(9 * MIB) == ""
+
+
+def test_room_that_the_queue_has_and_does_not_use_counts() -> None:
+    spare = 0
+    floor = DiskFloor(Path("/spool"), 100 * MIB, lambda: spare)
+    floor.free = Disk(5).free
+    assert floor.why_not()
+    spare = 200 * MIB  # a storm is over, its mail is gone, and the file it was in is as large as ever
+    assert floor.why_not() == ""
 
 
 def test_a_floor_of_nothing_stops_nothing_and_a_disk_that_cannot_be_asked_stops_all(tmp_path: Path) -> None:

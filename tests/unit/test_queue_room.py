@@ -1,0 +1,78 @@
+"""Room on the disk: what mail has left is used again or given back, and the last of it is for what is queued."""
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from engine.queue.queue import QueueFull
+from engine.queue.sqlite import FILE
+from engine.queue.writer import LAST_ROOM
+from tests.unit.queue_support import DELIVERED, Spool, opened
+
+MIB = 2**20
+
+
+async def filled_and_drained(spool: Spool) -> None:
+    for _ in range(40):
+        await spool.add(content=b"x" * 200_000)
+    for claim in await spool.claim():
+        await spool.settle(claim, DELIVERED)
+
+
+async def test_room_that_mail_has_left_is_known_and_used_again(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        assert spool.queue.spare < MIB
+        await filled_and_drained(spool)
+        spare, pages = spool.queue.spare, spool.sql("PRAGMA page_count")
+        assert spare > 7 * MIB
+        await spool.add(content=b"x" * 5_000_000)
+        assert spool.queue.spare < spare - 4 * MIB
+        assert spool.sql("PRAGMA page_count") == pages
+
+
+async def test_more_room_than_is_needed_soon_goes_back_to_the_file_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.queue.writer.SPARE_KEPT", MIB)
+    async with opened(tmp_path) as spool:
+        kept = await spool.add("still@waits.example", content=b"x" * 300_000)
+        await filled_and_drained(spool)
+        async with asyncio.timeout(10):
+            while spool.queue.spare > MIB or (tmp_path / FILE).stat().st_size > 3 * MIB:
+                await asyncio.sleep(0.01)
+        assert await spool.queue.content(kept) == b"x" * 300_000
+        assert spool.sql("PRAGMA integrity_check") == [("ok",)]
+
+
+async def test_what_the_log_holds_is_copied_once_nothing_more_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.queue.writer.IDLE", 0.01)
+    async with opened(tmp_path) as spool:
+        await spool.add(content=b"Subject: needle\r\n\r\n")
+        async with asyncio.timeout(10):
+            while b"needle" not in (tmp_path / FILE).read_bytes():
+                await asyncio.sleep(0.01)
+
+
+async def test_the_last_room_on_the_disk_is_for_what_is_queued_already(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nearly_full(path: Path) -> os.statvfs_result:
+        found = list(real(path))
+        found[4] = LAST_ROOM // found[1]  # blocks free to us
+        return os.statvfs_result(found)
+
+    real = os.statvfs
+    async with opened(tmp_path) as spool:
+        await spool.add()
+        monkeypatch.setattr(os, "statvfs", nearly_full)
+        with pytest.raises(QueueFull, match="no room"):
+            await spool.add(content=b"x" * 100_000)
+        (claim,) = await spool.claim()
+        await spool.settle(claim, DELIVERED)
+        assert await spool.entries() == ()
+        monkeypatch.undo()
+        await spool.add(content=b"x" * 100_000)
