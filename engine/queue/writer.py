@@ -7,7 +7,6 @@ fails undoes nothing of the others.
 import asyncio
 import contextlib
 import logging
-import os
 import queue
 import sqlite3
 import threading
@@ -21,22 +20,14 @@ from engine.events import Event
 from engine.queue.connection import connect_writer, is_busy
 from engine.queue.queue import QueueBroken, QueueBusy, QueueError, QueueFull
 from engine.queue.rows import insert_event
+from engine.queue.upkeep import Upkeep
 from engine.text import clean
 
 T = TypeVar("T")
 
 MAX_GROUP = 256  # operations in one transaction
 MAX_GROUP_WEIGHT = 32 * 2**20  # bytes of content in one transaction
-PRUNE_EVERY = 1000  # events written between two prunings
-PRUNE_AT_ONCE = 5000  # events removed in one transaction
-# The log is copied into the file after so many groups, bytes of content or changed rows, whichever comes first.
-CHECKPOINT_GROUPS = 100
-CHECKPOINT_WEIGHT = 8 * 2**20
-CHECKPOINT_CHANGES = 20_000
-IDLE = 1.0  # seconds without an operation, after which what the log holds is copied too
-LAST_ROOM = 2**20  # bytes of the disk that are for what is queued already: claims, results, orders
-SPARE_KEPT = 64 * 2**20  # bytes the mail has left that are kept for the mail to come
-GIVEN_BACK_AT_ONCE = 512  # pages; whoever comes meanwhile waits for so many
+IDLE = 1.0  # seconds without an operation, after which what the log holds is copied into the file
 
 _log = logging.getLogger(__name__)
 
@@ -73,7 +64,7 @@ class Writer:
     """Runs operations in a thread of its own and keeps the file in order. Made and used on the engine's loop.
 
     `deliver` is called on that loop with the events of each group, in commit order and before its callers go on.
-    `groups` counts the transactions committed; `spare` are the bytes of the file that nothing is in.
+    `groups` counts the transactions committed.
     """
 
     def __init__(self, path: Path, clock: Clock, deliver: Callable[[Sequence[Event]], None], events_kept: int) -> None:
@@ -81,6 +72,7 @@ class Writer:
         self._clock = clock
         self._deliver = deliver
         self._events_kept = events_kept
+        self._upkeep: Upkeep
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._run, name="queue-writer", daemon=True)
@@ -88,13 +80,13 @@ class Writer:
         self._ended = asyncio.Event()
         self._closing = False
         self._connection: sqlite3.Connection
-        self._page_size = 0
-        self._is_log_empty = False
-        self._since_prune = PRUNE_EVERY  # so that the first group prunes
-        self._since_checkpoint = [0, 0, 0]
         self.broken = ""
         self.groups = 0
-        self.spare = 0
+
+    @property
+    def spare(self) -> int:
+        """Bytes of the file that nothing is in."""
+        return self._upkeep.spare
 
     async def open(self) -> None:
         """Open the file. Raises QueueError."""
@@ -136,8 +128,7 @@ class Writer:
     def _run(self) -> None:
         try:
             self._connection = connect_writer(self._path)
-            (self._page_size,) = self._connection.execute("PRAGMA page_size").fetchone()
-            self.spare = self._spare_now()
+            self._upkeep = Upkeep(self._connection, self._path, self._events_kept)
         except Exception as error:  # noqa: BLE001  whatever it is, the caller of open() is to have it
             self._opened.set_exception(error)
             return
@@ -146,13 +137,12 @@ class Writer:
         last = False
         while not last:
             if carried is None:
-                self._give_back()
+                self._keep(lambda: self._upkeep.give_back(self._may_give_back))
             group, carried, last = self._take(carried)
             if group:
                 self._commit(group)
-                self._tend(sum(job.weight for job in group))
-        if not self.broken:
-            self._checkpoint()
+                self._keep(self._upkeep.tend)
+        self._keep(self._upkeep.checkpoint)
         self._call(self._ended.set)
 
     def _take(self, carried: _Job | None) -> tuple[list[_Job], _Job | None, bool]:
@@ -181,10 +171,10 @@ class Writer:
 
         The disk may fill by others' doing: with an empty log, what is queued can be worked on in the room there is.
         """
-        if any(self._since_checkpoint[:2]):
+        if not self._upkeep.is_log_copied:
             with contextlib.suppress(queue.Empty):
                 return self._jobs.get(timeout=IDLE)
-            self._checkpoint()
+            self._keep(self._upkeep.checkpoint)
         return self._jobs.get()
 
     def _commit(self, group: list[_Job], *, again: bool = False) -> None:
@@ -199,7 +189,7 @@ class Writer:
                 self._undo()
                 verdict = _judge(error)
                 if verdict == "full" and not again:
-                    self._checkpoint()  # then the log begins anew, in the room it has
+                    self._keep(self._upkeep.checkpoint)  # then the log begins anew, in the room it has
                     for job in group:  # what is small, or frees room, may be done though others may not
                         self._commit([job], again=True)
                     return
@@ -212,12 +202,10 @@ class Writer:
         for job in group:
             events += self._try(job)
         if weight := sum(job.weight for job in group):
-            self._leave_room(weight)
+            self._upkeep.leave_room(weight)
         self._connection.execute("COMMIT")
         self.groups += 1
-        self.spare = self._spare_now()
-        self._is_log_empty = False
-        self._since_prune += len(events)
+        self._keep(lambda: self._upkeep.committed(len(events), weight))  # which can no more undo it
         return events
 
     def _try(self, job: _Job) -> list[Event]:
@@ -236,24 +224,6 @@ class Writer:
             transaction.events.clear()
         self._connection.execute("RELEASE operation")
         return transaction.events
-
-    def _leave_room(self, weight: int) -> None:
-        """See to it that content of this many bytes leaves room to copy the log, and for what is queued to be sent.
-
-        Else a disk filled to its last byte could not even be emptied. Raises sqlite3.Error, as for a full disk, and
-        QueueError.
-        """
-        (pages,) = self._connection.execute("PRAGMA page_count").fetchone()
-        log = self._path.with_name(f"{self._path.name}-wal")
-        try:
-            file_grows = pages * self._page_size - self._path.stat().st_size
-            log_grows = weight - (log.stat().st_size if self._is_log_empty else 0)
-            disk = os.statvfs(self._path)
-        except OSError as error:
-            raise QueueError(f"the queue cannot be looked at: {clean(str(error))}") from error
-        needed = max(0, file_grows) + max(0, log_grows) + max(0, LAST_ROOM - self._spare_now())
-        if disk.f_bavail * disk.f_frsize < needed:
-            raise sqlite3.OperationalError("the disk is full")
 
     def _undo(self) -> None:
         with contextlib.suppress(sqlite3.Error):  # some failures have undone it already
@@ -290,72 +260,20 @@ class Writer:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to be told
             self._loop.call_soon_threadsafe(callback, *args)
 
-    # -- housekeeping -----------------------------------------------------------------------------------------------
+    # -- upkeep -----------------------------------------------------------------------------------------------------
 
-    def _tend(self, weight: int) -> None:
-        """After a group: remove events past the number kept, and copy the log into the file, now and then."""
+    def _keep(self, task: Callable[[], None]) -> None:
+        """Do what keeps the file in order. A failed sync here counts as one in a commit; a full disk is tried again."""
         if self.broken:
             return
-        if self._since_prune >= PRUNE_EVERY:
-            self._since_prune = 0
-            try:
-                self._prune()
-            except sqlite3.Error as error:
-                self._undo()
-                self._refusal(error, _judge(error))
-        groups, content, changes = self._since_checkpoint
-        self._since_checkpoint = [groups + 1, content + weight, changes]
-        if (
-            groups + 1 >= CHECKPOINT_GROUPS
-            or content + weight >= CHECKPOINT_WEIGHT
-            or self._connection.total_changes - changes >= CHECKPOINT_CHANGES
-        ):
-            self._checkpoint()
-
-    def _prune(self) -> None:
-        self._connection.execute("BEGIN IMMEDIATE")
-        cursor = self._connection.execute(
-            "DELETE FROM event WHERE seq <= (SELECT max(seq) FROM event) - ? "
-            "AND seq < (SELECT min(seq) FROM event) + ?",
-            (self._events_kept, PRUNE_AT_ONCE),
-        )
-        self._connection.execute("COMMIT")
-        if cursor.rowcount == PRUNE_AT_ONCE:
-            self._since_prune = PRUNE_EVERY  # there is more: go on after the next group
-
-    def _give_back(self) -> None:
-        """While nobody waits, give what is spare back to the file system, but for what is kept."""
-        gave = False
-        while self._jobs.empty() and not self.broken and self.spare > SPARE_KEPT:
-            before = self.spare
-            try:
-                self._connection.execute(f"PRAGMA incremental_vacuum({GIVEN_BACK_AT_ONCE})").fetchall()
-            except sqlite3.Error as error:
-                self._undo()
-                self._refusal(error, _judge(error))
-                break
-            self.spare = self._spare_now()
-            self._tend(GIVEN_BACK_AT_ONCE * self._page_size)
-            if self.spare >= before:
-                break
-            gave = True
-        if gave:
-            self._checkpoint()  # which is when the file shrinks
-
-    def _spare_now(self) -> int:
-        (pages,) = self._connection.execute("PRAGMA freelist_count").fetchone()
-        return int(pages) * self._page_size
-
-    def _checkpoint(self) -> None:
-        """Copy the log into the file. A failed sync here counts as one in a commit; a full disk is tried again."""
-        if self.broken:
-            return
-        self._since_checkpoint = [0, 0, self._connection.total_changes]
         try:
-            _, logged, copied = self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-            self._is_log_empty = logged == copied
+            task()
         except sqlite3.Error as error:
+            self._undo()
             self._refusal(error, _judge(error))
+
+    def _may_give_back(self) -> bool:
+        return self._jobs.empty() and not self.broken
 
     # -- on the loop ------------------------------------------------------------------------------------------------
 

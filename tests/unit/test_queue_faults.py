@@ -88,7 +88,7 @@ class Failing:
 def fail_at(spool: Spool, statement: str, message: str = "disk I/O error") -> Failing:
     writer = spool.queue._writer
     failing = Failing(writer._connection, statement, message)
-    writer._connection = cast(sqlite3.Connection, failing)
+    writer._connection = writer._upkeep._connection = cast(sqlite3.Connection, failing)
     return failing
 
 
@@ -120,7 +120,7 @@ async def test_a_commit_that_finds_the_disk_full_is_undone_and_later_ones_go_on(
 async def test_a_failed_sync_while_the_log_is_copied_counts_as_a_failed_write(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.queue.writer.CHECKPOINT_GROUPS", 1)
+    monkeypatch.setattr("engine.queue.upkeep.CHECKPOINT_GROUPS", 1)
     async with opened(tmp_path) as spool:
         fail_at(spool, "PRAGMA wal_checkpoint")
         await spool.add()
