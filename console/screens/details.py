@@ -296,7 +296,7 @@ def _host(view: HostView, moment: Moment) -> list[Para]:
     paras = [
         _named("host", ("▼ ", "bad"), (view.host, "bold")),
         _named("back in", (back, "warn")),
-        _named("marked", (f"by {view.by}, {moment.both(view.since)}", "")),
+        _named("marked", (f"by {view.by}, {moment.both(view.since)}", ""), _in_a_row(view)),
         _named("why", (view.reason or "no reason given", "")),
     ]
     if view.last is not None:
@@ -309,6 +309,11 @@ def _host(view: HostView, moment: Moment) -> list[Para]:
     paras += heading("Used instead", "" if view.alternates else "none: their mail waits for this host")
     paras += [para((f"  {name}", "good"), hang=4) for name in view.alternates]
     return paras
+
+
+def _in_a_row(view: HostView) -> Piece:
+    """How often it was found bad with no delivery between: each mark lasts longer than the one before."""
+    return ("" if view.times < 2 else f"   {view.times} times in a row", "warn")
 
 
 # -- a connection -----------------------------------------------------------------------------------------------------

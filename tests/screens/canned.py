@@ -108,7 +108,7 @@ RELAYERS = (
 HOSTS = (
     views.HostView(host="mx1.dead.example", since=NOW - 2_839, back_at=NOW + 761, by="engine",
                    reason="connect: connection refused", last=DEAD, waiting=2_204, destinations=("dead.example",),
-                   next_due=NOW + 761),
+                   next_due=NOW + 761, times=3),
     views.HostView(host="mx.slow.example", since=NOW - 718, back_at=NOW + 2_882, by="oncall", reason="maintenance",
                    last=SLOW, waiting=0, destinations=("slow.example",), alternates=("mx-b.slow.example",),
                    next_due=NOW + 20),
