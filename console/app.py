@@ -15,6 +15,7 @@ from textual.screen import Screen
 from console import steering, verbs
 from console.actions import Registry, Target
 from console.format import Moment, count, plural
+from console.preferences import Preferences
 from console.screens.answers import Answer, OverridesScreen
 from console.screens.details import HostScreen, MessageScreen, RelayerScreen
 from console.screens.dialogs import Choose, Dialog
@@ -39,8 +40,8 @@ class Console(App[None]):
     """The operator's console.
 
     `client` is opened and closed here. `engine_inside`: the engine runs in this process, so that leaving stops it.
-    `clock` gives seconds since 1970, `tz` the zone times are shown in; `poll_seconds` None leaves it to the caller
-    to `poll`.
+    `preferences` are the operator's. `clock` gives seconds since 1970, `tz` the zone times are shown in;
+    `poll_seconds` None leaves it to the caller to `poll`.
     """
 
     CSS_PATH = "console.tcss"
@@ -55,6 +56,7 @@ class Console(App[None]):
         *,
         read_only: bool = False,
         engine_inside: bool = False,
+        preferences: Preferences | None = None,
         clock: Callable[[], float] = time.time,
         tz: tzinfo | None = None,
         poll_seconds: float | None = 1.0,
@@ -64,6 +66,7 @@ class Console(App[None]):
         self.client = client
         self.read_only = read_only
         self.engine_inside = engine_inside
+        self.preferences = preferences or Preferences()
         self.registry = Registry(read_only)
         self.overview: OverviewView | None = None
         self.lost_since: float | None = None
@@ -431,10 +434,19 @@ class Console(App[None]):
         by_title = {field: field for field in sorts.values()}
         field = sorts.get(argument) or by_title.get(argument.lower())
         if front is not None and field is not None:
+            before = front.orders()
             front.sort_by(field)
             front.freshen()
+            self._keep(front.orders() - before)
         elif sorts and len(argument) != 1:
             self.tell(f"✗ sort by what? {', '.join(sorts.values())}", "warn")
+
+    def _keep(self, orders: set[tuple[str, str]]) -> None:
+        try:
+            for name, order in orders:
+                self.preferences.keep_order(name, order)
+        except OSError as error:
+            self.tell(f"✗ the order counts until you quit: it cannot be kept ({error.strerror})", "warn")
 
     # -- asking ---------------------------------------------------------------------------------------------------
 

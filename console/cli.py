@@ -178,7 +178,8 @@ def demo() -> None:
 
     _need_terminal()
     with sandbox() as found:
-        _console_with_engine(EngineThread(found.settings, https_port=found.https_port), found.settings.spool)
+        engine = EngineThread(found.settings, https_port=found.https_port)
+        _console_with_engine(engine, found.settings.spool, keeps_preferences=False)
 
 
 @app.command()
@@ -272,7 +273,7 @@ def _operate(settings: "Settings") -> None:
     _console_with_engine(EngineThread(settings), settings.spool)
 
 
-def _console_with_engine(engine: "EngineThread", spool: Path) -> None:
+def _console_with_engine(engine: "EngineThread", spool: Path, *, keeps_preferences: bool = True) -> None:
     """The console with an engine in a thread of its own; or of the one that owns the spool already."""
     from engine.engine import SpoolOwned
 
@@ -286,7 +287,7 @@ def _console_with_engine(engine: "EngineThread", spool: Path) -> None:
         _draw(socket)
         return
     try:
-        _draw(socket, engine_inside=True, stop_engine=engine.stop)
+        _draw(socket, engine_inside=True, keeps_preferences=keeps_preferences, stop_engine=engine.stop)
     finally:
         engine.stop()
 
@@ -296,13 +297,21 @@ def _draw(
     *,
     read_only: bool = False,
     engine_inside: bool = False,
+    keeps_preferences: bool = True,
     stop_engine: Callable[[], object] = lambda: None,
 ) -> None:
     from console import terminal
     from console.app import Console
+    from console.preferences import Preferences, file_of_user
     from engine.control.client import Client
 
-    terminal.run(Console(Client(socket), read_only=read_only, engine_inside=engine_inside), stop_engine=stop_engine)
+    console = Console(
+        Client(socket),
+        read_only=read_only,
+        engine_inside=engine_inside,
+        preferences=Preferences(file_of_user() if keeps_preferences else None),
+    )
+    terminal.run(console, stop_engine=stop_engine)
 
 
 def _need_terminal() -> None:

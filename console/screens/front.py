@@ -119,6 +119,10 @@ class Front(Screen[None]):
     def sort_by(self, field: str) -> None:
         """Sort by one of `sorts`."""
 
+    def orders(self) -> set[tuple[str, str]]:
+        """The lists here by name, and the order of each."""
+        return {(table.id or "", table.sort) for table in self.query(Table)}
+
     # -- what all do ----------------------------------------------------------------------------------------------
 
     def tick(self, moment: Moment) -> None:
@@ -159,6 +163,8 @@ class Front(Screen[None]):
         return count(overview.health.waiting) if overview else ""
 
     def on_mount(self) -> None:
+        for table in self.query(Table):
+            table.sort = self.console.preferences.order(table.id or "", table.sorts().values(), table.sort)
         self._measure()
         self.settle_focus()
 

@@ -103,7 +103,7 @@ class QueueScreen(Front):
         return "the queue is empty"
 
     def sorts(self) -> dict[str, str]:
-        return {column.letter: column.sort for column in QUEUE if column.letter}
+        return self._rows.sorts()
 
     def sort_by(self, field: str) -> None:
         self._rows.sort = f"-{field}" if self._rows.sort == field else field

@@ -107,7 +107,7 @@ class Pane(Vertical, Generic[R]):
 
     def sorts(self) -> dict[str, str]:
         """The letters that sort, and by what."""
-        return {column.letter: column.sort for column in self.table.columns if column.letter}
+        return self.table.sorts()
 
     def sort_by(self, field: str) -> None:
         """Sort by a field of `sorts`; again, and the order is turned."""

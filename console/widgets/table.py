@@ -97,6 +97,10 @@ class Table(ScrollView, Generic[R], can_focus=True):
         if not self._covered():
             self.post_message(self.Wanted(self))
 
+    def sorts(self) -> dict[str, str]:
+        """The letters that sort, and by what."""
+        return {column.letter: column.sort for column in self.columns if column.letter}
+
     def hold(self, rows: Sequence[R]) -> None:
         """Take the rows it begins with, before it is on the screen."""
         self.rows, self.total = tuple(rows), len(rows)

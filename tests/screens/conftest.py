@@ -11,6 +11,7 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 
 from console.app import Console
+from console.preferences import Preferences
 from tests.screens.canned import NOW, CannedClient
 from tests.screens.svg import ScreenshotExtension
 
@@ -70,6 +71,7 @@ async def _at_the_console(
     size: tuple[int, int] = (120, 40),
     read_only: bool = False,
     engine_inside: bool = False,
+    preferences: Preferences | None = None,
 ) -> AsyncIterator[Hand]:
     clock = [NOW]
     client = client or CannedClient()
@@ -77,6 +79,7 @@ async def _at_the_console(
         client,
         read_only=read_only,
         engine_inside=engine_inside,
+        preferences=preferences,
         clock=lambda: clock[0],
         tz=UTC,
         poll_seconds=None,
