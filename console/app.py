@@ -12,7 +12,7 @@ from textual.app import App
 from textual.binding import Binding
 from textual.screen import Screen
 
-from console import steering, verbs
+from console import moving, steering, verbs
 from console.actions import Registry, Target
 from console.format import Moment, count, plural
 from console.preferences import Preferences
@@ -26,7 +26,6 @@ from console.screens.queue import DestinationScreen, QueueScreen, ReasonScreen
 from console.widgets.document import Para, para
 from console.widgets.foot import Prompt
 from console.widgets.line import Piece
-from console.widgets.panes import DestinationsPane
 from engine.control.client import Client, EngineUnreachable, Refused
 from engine.control.views import OverviewView, ResultView
 
@@ -299,21 +298,21 @@ class Console(App[None]):
             "override": lambda text: steering.override(self, text),
             "hold_rule": lambda text: steering.hold_rule(self, text),
             "end": lambda text: steering.end(self, text),
-            "mark": lambda _: self._mark(),
-            "all": lambda _: self._mark_all(),
+            "mark": lambda _: moving.mark(self),
+            "all": lambda _: moving.mark_all(self),
             "filter": self._filter,
-            "sort": self._sort,
-            "freeze": lambda _: self._freeze(),
-            "open": self._open_named,
-            "back": lambda _: self._back(),
-            "next": lambda _: self._step(1),
-            "previous": lambda _: self._step(-1),
-            "overview": lambda _: self._go("overview"),
-            "queue": lambda text: self._go("queue", text),
-            "relayers": lambda text: self._go("relayers", text),
-            "hosts": lambda text: self._go("hosts", text),
-            "reasons": lambda text: self._go("reasons", text),
-            "events": lambda text: self._go("events", text),
+            "sort": lambda text: moving.sort(self, text),
+            "freeze": lambda _: moving.freeze(self),
+            "open": lambda text: moving.open_named(self, text),
+            "back": lambda _: moving.back(self),
+            "next": lambda _: moving.step(self, 1),
+            "previous": lambda _: moving.step(self, -1),
+            "overview": lambda _: moving.go(self, "overview"),
+            "queue": lambda text: moving.go(self, "queue", text),
+            "relayers": lambda text: moving.go(self, "relayers", text),
+            "hosts": lambda text: moving.go(self, "hosts", text),
+            "reasons": lambda text: moving.go(self, "reasons", text),
+            "events": lambda text: moving.go(self, "events", text),
             "overrides": lambda _: self.open_answer(OverridesScreen()),
             "command": lambda _: self._prompt("command"),
             "palette": lambda _: self._palette(),
@@ -333,7 +332,7 @@ class Console(App[None]):
         """Let one be chosen; None when none was."""
         return await self.push_screen_wait(choice)
 
-    # -- going about ----------------------------------------------------------------------------------------------
+    # -- drilling in ---------------------------------------------------------------------------------------------
 
     def open_destination(self, name: str) -> None:
         """Drill into a destination."""
@@ -370,93 +369,16 @@ class Console(App[None]):
         self.frozen_at = None
         self.push_screen(screen)
 
-    def _go(self, name: str, filter: str = "") -> Coroutine[Any, Any, None] | None:
-        self.frozen_at = None
-        while len(self.screen_stack) > 1:
-            self.pop_screen()
-        if name != "overview":
-            self.push_screen(name)
-        elif isinstance(self.screen, Overview):
-            self.screen.set_focus(self.screen.query_one(DestinationsPane).table)
-        return self._filter_front(filter) if filter else None
-
-    def _step(self, by: int) -> None:
-        front = self.front
-        if front is None:
-            return
-        panes = [table for table in front.tables() if table.can_focus]
-        if len(panes) > 1:
-            at = next((index for index, table in enumerate(panes) if table.has_focus), 0)
-            front.set_focus(panes[(at + by) % len(panes)])
-        elif front.tab:
-            order = ["overview", "queue", *TOP]
-            keys = ["1", "2", *(key for key, _ in TOP.values())]
-            self._go(order[(keys.index(front.tab) + by) % len(order)])
-
-    def _back(self) -> None:
-        front = self.front
-        if front is None:
-            return
-        if front.has_class("asking"):
-            front.query_one(Prompt).close()
-            return
-        if front.clear():
-            return
-        if self.frozen_at is not None:
-            self._freeze()
-        elif len(self.screen_stack) > 1:
-            self.pop_screen()
-
-    def _open_named(self, name: str) -> None:
-        if not name:
-            if self.front is not None:
-                self.front.open_pointed()
-        elif name.partition(".")[0].isdigit() and name.replace(".", "", 1).isdigit():
-            self.open_message(int(name.partition(".")[0]))
-        else:
-            self.open_destination(name)
-
-    def _mark(self) -> None:
-        if isinstance(self.front, QueueScreen):
-            self.front.toggle_mark()
-
-    def _mark_all(self) -> None:
-        if isinstance(self.front, QueueScreen):
-            self.front.mark_all()
-
-    def _freeze(self) -> None:
-        self.frozen_at = self.moment.now if self.frozen_at is None else None
-        self.tick()
-
-    def _sort(self, argument: str) -> None:
-        front = self.front
-        sorts = front.sorts() if front is not None else {}
-        by_title = {field: field for field in sorts.values()}
-        field = sorts.get(argument) or by_title.get(argument.lower())
-        if front is not None and field is not None:
-            before = front.orders()
-            front.sort_by(field)
-            front.freshen()
-            self._keep(front.orders() - before)
-        elif sorts and len(argument) != 1:
-            self.tell(f"✗ sort by what? {', '.join(sorts.values())}", "warn")
-
-    def _keep(self, orders: set[tuple[str, str]]) -> None:
-        try:
-            for name, order in orders:
-                self.preferences.keep_order(name, order)
-        except OSError as error:
-            self.tell(f"✗ the order counts until you quit: it cannot be kept ({error.strerror})", "warn")
-
     # -- asking ---------------------------------------------------------------------------------------------------
 
     def _filter(self, text: str) -> Coroutine[Any, Any, None] | None:
         if text:
-            return self._filter_front(text)
+            return self.filter_front(text)
         self._prompt("filter")
         return None
 
-    async def _filter_front(self, text: str) -> None:
+    async def filter_front(self, text: str) -> None:
+        """Filter the screen one looks at. Raises Refused."""
         if self.front is not None:
             await self.front.set_filter(text)
 

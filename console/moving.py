@@ -1,0 +1,107 @@
+"""How the operator moves about the console: to a screen, a pane or a row and back; and marking, sorting, freezing."""
+
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
+
+from console.screens.lists import TOP, Overview
+from console.screens.queue import QueueScreen
+from console.widgets.foot import Prompt
+from console.widgets.panes import DestinationsPane
+
+if TYPE_CHECKING:
+    from console.app import Console
+
+
+def go(console: "Console", name: str, filter: str = "") -> Coroutine[Any, Any, None] | None:
+    """Go to a screen of the top level, and filter it."""
+    console.frozen_at = None
+    while len(console.screen_stack) > 1:
+        console.pop_screen()
+    if name != "overview":
+        console.push_screen(name)
+    elif isinstance(console.screen, Overview):
+        console.screen.set_focus(console.screen.query_one(DestinationsPane).table)
+    return console.filter_front(filter) if filter else None
+
+
+def step(console: "Console", by: int) -> None:
+    """Go to the next pane, or to the next screen where there is one pane."""
+    front = console.front
+    if front is None:
+        return
+    panes = [table for table in front.tables() if table.can_focus]
+    if len(panes) > 1:
+        at = next((index for index, table in enumerate(panes) if table.has_focus), 0)
+        front.set_focus(panes[(at + by) % len(panes)])
+    elif front.tab:
+        order = ["overview", "queue", *TOP]
+        keys = ["1", "2", *(key for key, _ in TOP.values())]
+        go(console, order[(keys.index(front.tab) + by) % len(order)])
+
+
+def back(console: "Console") -> None:
+    """Take back the last thing: the prompt, the marks or the filter, the freezing, the screen."""
+    front = console.front
+    if front is None:
+        return
+    if front.has_class("asking"):
+        front.query_one(Prompt).close()
+        return
+    if front.clear():
+        return
+    if console.frozen_at is not None:
+        freeze(console)
+    elif len(console.screen_stack) > 1:
+        console.pop_screen()
+
+
+def open_named(console: "Console", name: str) -> None:
+    """Go into a message or a destination by its name, or into what is pointed at."""
+    if not name:
+        if console.front is not None:
+            console.front.open_pointed()
+    elif name.partition(".")[0].isdigit() and name.replace(".", "", 1).isdigit():
+        console.open_message(int(name.partition(".")[0]))
+    else:
+        console.open_destination(name)
+
+
+def mark(console: "Console") -> None:
+    """Mark the message pointed at, or take its mark away."""
+    if isinstance(console.front, QueueScreen):
+        console.front.toggle_mark()
+
+
+def mark_all(console: "Console") -> None:
+    """Mark all messages that match the filter."""
+    if isinstance(console.front, QueueScreen):
+        console.front.mark_all()
+
+
+def freeze(console: "Console") -> None:
+    """Have the view stand still, or go on."""
+    console.frozen_at = console.moment.now if console.frozen_at is None else None
+    console.tick()
+
+
+def sort(console: "Console", argument: str) -> None:
+    """Sort by the letter or the name of a column, and remember it."""
+    front = console.front
+    sorts = front.sorts() if front is not None else {}
+    by_title = {field: field for field in sorts.values()}
+    field = sorts.get(argument) or by_title.get(argument.lower())
+    if front is not None and field is not None:
+        before = front.orders()
+        front.sort_by(field)
+        front.freshen()
+        _keep(console, front.orders() - before)
+    elif sorts and len(argument) != 1:
+        console.tell(f"✗ sort by what? {', '.join(sorts.values())}", "warn")
+
+
+def _keep(console: "Console", orders: set[tuple[str, str]]) -> None:
+    try:
+        for name, order in orders:
+            console.preferences.keep_order(name, order)
+    except OSError as error:
+        console.tell(f"✗ the order counts until you quit: it cannot be kept ({error.strerror})", "warn")
