@@ -157,7 +157,7 @@ def _status_of(each: Told, now: float) -> list[tuple[str, str]]:
     if original := _plain(named):
         fields.insert(0, ("Original-Recipient", f"{clean(kind, 100)}; {original}"))  # RFC 3464 2.3.1
     if outcome.host and outcome.code:
-        fields.append(("Remote-MTA", f"dns; {outcome.host}"))
+        fields.append(("Remote-MTA", f"dns; {clean(outcome.host, 255)}"))
     if each.action != "relayed":  # RFC 3464 2.3.6: a diagnosis is of what is wrong
         said = f"smtp; {outcome.line}" if outcome.code else f"X-smarthost; {outcome.line}"
         fields.append(("Diagnostic-Code", said))

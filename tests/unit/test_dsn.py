@@ -4,7 +4,7 @@ import email
 import email.policy
 from email.message import EmailMessage, Message
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -206,6 +206,7 @@ def test_a_message_comes_back_whole_only_where_it_failed_and_fits() -> None:
     st.sampled_from(["", "FULL", "HDRS"]),
     st.sampled_from([0, 250, 421, 450, 550]),
 )
+@example("", b"", "\r0:", "failed", "", 250)
 def test_whatever_was_said_every_notification_parses(
     said: str, content: bytes, name: str, action: Action, ret: Ret, code: int
 ) -> None:
