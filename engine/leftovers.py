@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 
 from engine.attempt import AttemptManager
-from engine.queue.queue import Claim, Queue, QueueBroken, QueueError
+from engine.queue.queue import Claim, Queue, QueueBroken, QueueError, QueueFull
 
 log = logging.getLogger(__name__)
 
@@ -32,17 +32,23 @@ class Leftovers:
         """
         stranded, self._stranded = self._stranded, []
         overdue: list[Claim] = []
+        full = ""
         try:
             if stranded:
                 await self._queue.put_back(stranded, "the store would not take it back before")
                 stranded = []
             overdue = await self._queue.overdue(OVERDUE_AT_ONCE)
-            if len(overdue) == OVERDUE_AT_ONCE:
-                self._wake()
+            found = len(overdue)
             for claim in list(overdue):
-                await self._give_up(claim)
-                overdue.remove(claim)
-            if await self._attempts.tell_delays(NOTICES_AT_ONCE):
+                try:
+                    await self._give_up(claim)
+                except QueueFull as error:
+                    full = str(error)  # which need not be so for the next
+                else:
+                    overdue.remove(claim)
+            if found == OVERDUE_AT_ONCE and len(overdue) < found:
+                self._wake()
+            if not full and await self._attempts.tell_delays(NOTICES_AT_ONCE):
                 self._wake()
         except QueueBroken:
             raise
@@ -51,7 +57,9 @@ class Leftovers:
             return str(error)
         finally:
             await self._give_back([*stranded, *overdue])
-        return ""
+        if full:
+            log.error("what is overdue has to wait: %s", full)
+        return full
 
     async def _give_up(self, claim: Claim) -> None:
         try:

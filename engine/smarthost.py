@@ -130,16 +130,16 @@ class SmartHost:
             due: float | None = None
             try:
                 await self.check_state()
-                due = await self._queue.next_due()
+                due = await self._queue.next_due(now)
             except QueueError as error:
                 self.trouble = str(error)
                 log.error("check failed: %s", error)
             except Exception as error:
                 self.trouble = f"fault in the check: {type(error).__name__}"
                 log.exception("fault in the check")
-            # What is due and was not taken waits for a connection: the end of one wakes us, not its time.
+            # What was due and was not taken waits for a connection: the end of one wakes us, not its time.
             times = [now + self._check_interval, *self._allowance.endings(self._live)]
-            self.next_check = min(times if due is None or due <= now else [*times, due])
+            self.next_check = min(times if due is None else [*times, due])
             await self._clock.wait(self._woken, self.next_check)
 
     async def check_state(self) -> Check:
@@ -253,11 +253,12 @@ class SmartHost:
         What it is to give back is left to those the site has, or waits until a limit allows more. Raises QueueError.
         """
         came_from = self._sites.get(relayer.site)
+        known = came_from.rules
         is_own = self._limits.name(way.destination)
         site = self._sites.get(self.site_of(way), way.destination if is_own else "", way.hosts)
         self._remember(way.destination, site.name)
         # What is known only now counts for what was claimed before it was known.
-        rates = [rule for rule in site.rules if rule not in came_from.rules and rule.messages is not None]
+        rates = [rule for rule in site.rules if rule not in known and rule.messages is not None]
         most = min(
             [self._allowance.per_connection(site), *(rule.messages.available for rule in rates if rule.messages)]
         )
@@ -292,6 +293,17 @@ class SmartHost:
             for destination in {claim.destination for claim in relayer.answers_for.values()}:
                 await self._queue.block(destination, until, limiting.text)
         return f"{limiting.name}: {limiting.text}"
+
+    def may_dial(self, relayer: ManagedRelayer) -> bool:
+        """Whether a relayer may open one more connection than the one it was admitted for."""
+        rules = self._sites.get(relayer.site).rules
+        return all(rule.connections.available for rule in rules if rule.connections is not None)
+
+    def dials(self, relayer: ManagedRelayer) -> None:
+        """Count a connection beyond the one a relayer was admitted for; what was not available is owed."""
+        for rule in self._sites.get(relayer.site).rules:
+            if rule.connections is not None:
+                rule.connections.take(1)
 
     def idle_until(self, relayer: ManagedRelayer) -> float | None:
         """How long a relayer that has run dry may keep its connection; None: it is to end at once."""
@@ -329,6 +341,8 @@ class SmartHost:
             relayer.is_in_doubt = False
             self._sites.unblock(site)
             await self._queue.unblock_site(site.name)
+            # Those of which nothing waits any more are not among them.
+            await self._queue.unblock([relayer.destination, *(one.destination for one in relayer.answers_for.values())])
 
     def returned(self, relayer: ManagedRelayer, count: int) -> None:
         """So many messages of a relayer were not sent: they count for no limit."""

@@ -95,22 +95,22 @@ def due_sites(
     return list(found.values())
 
 
-def next_due(connection: sqlite3.Connection, *, now: float) -> float | None:
-    """When there is next something to do; see Queue.next_due."""
+def next_due(connection: sqlite3.Connection, after: float, *, now: float) -> float | None:
+    """When there is next something to do, later than `after`; see Queue.next_due."""
     suspended = dict(connection.execute("SELECT destination, until FROM suspension WHERE until > ?", (now,)).fetchall())
-    times: list[float | None] = [*suspended.values()]
+    times: list[float | None] = [until for until in suspended.values() if until > after]
     if RELAY not in suspended:
-        rows = connection.execute("SELECT name, ready FROM destination WHERE ready IS NOT NULL ORDER BY ready")
+        rows = connection.execute("SELECT name, ready FROM destination WHERE ready > ? ORDER BY ready", (after,))
         times.append(next((ready for name, ready in rows if name not in suspended), None))
     for query in (
-        "SELECT min(expires) FROM entry WHERE state = 'waiting'",
-        "SELECT min(notice_at) FROM entry WHERE state = 'waiting' AND notice_at IS NOT NULL",
-        "SELECT min(order_at) FROM entry WHERE state = 'held' AND order_at IS NOT NULL AND ordered = 'bounce'",
-        "SELECT min(order_at) FROM entry WHERE state = 'held' AND order_at IS NOT NULL AND ordered = 'drop'",
-        "SELECT min(until) FROM hold_rule",
-        "SELECT min(until) FROM override",
+        "SELECT min(expires) FROM entry WHERE state = 'waiting' AND expires > ?",
+        "SELECT min(notice_at) FROM entry WHERE state = 'waiting' AND notice_at > ?",
+        "SELECT min(order_at) FROM entry WHERE state = 'held' AND ordered = 'bounce' AND order_at > ?",
+        "SELECT min(order_at) FROM entry WHERE state = 'held' AND ordered = 'drop' AND order_at > ?",
+        "SELECT min(until) FROM hold_rule WHERE until > ?",
+        "SELECT min(until) FROM override WHERE until > ?",
     ):
-        times += connection.execute(query).fetchone()
+        times += connection.execute(query, (after,)).fetchone()
     return min((one for one in times if one is not None), default=None)
 
 

@@ -432,10 +432,10 @@ class Queue(Steering):
         """
 
     @abstractmethod
-    async def next_due(self) -> float | None:
+    async def next_due(self, after: float = 0.0) -> float | None:
         """When something next becomes due, expires, ends (a suspension, a block) or is carried out (a bounce or drop).
 
-        A time that has passed means that there is something to do now.
+        The first such time later than `after`; one that has passed means that there is something to do now.
         """
 
     @abstractmethod

@@ -146,9 +146,9 @@ class SqliteQueue(Queue):
         now, left_out = self._clock.now(), tuple(without)
         return await self._readers.ask(lambda c: destinations.due_sites(c, limit, left_out, with_doubtful, now=now))
 
-    async def next_due(self) -> float | None:
+    async def next_due(self, after: float = 0.0) -> float | None:
         now = self._clock.now()
-        return await self._readers.ask(lambda c: destinations.next_due(c, now=now))
+        return await self._readers.ask(lambda c: destinations.next_due(c, after, now=now))
 
     async def claim(self, destination: str, limit: int, relayer: int, recipients: int = 50) -> list[Claim]:
         return await self._writer.do(lambda tx: claiming.claim(tx, destination, limit, relayer, recipients))

@@ -9,6 +9,7 @@ from engine.mx import MXCalculator
 from engine.outcome import Outcome
 from engine.queue.queue import Claim, Queue
 from engine.relayer.dialler import Dialler
+from engine.relayer.spared import Spared
 from engine.relayer.stumbles import Stumbles
 from engine.routes import Router, Way
 
@@ -29,6 +30,14 @@ class Manager(Protocol):
 
     async def admit(self, relayer: "ManagedRelayer", way: Way) -> str:
         """Let a relayer that has found its way connect, as one of its site's; or say why not, or why not now."""
+        ...
+
+    def may_dial(self, relayer: "ManagedRelayer") -> bool:
+        """Whether a relayer may open one more connection than the one it was admitted for."""
+        ...
+
+    def dials(self, relayer: "ManagedRelayer") -> None:
+        """Count such a connection."""
         ...
 
     def idle_until(self, relayer: "ManagedRelayer") -> float | None:
@@ -101,3 +110,4 @@ class Parts:
         self.max_addresses = max_addresses
         self.max_sessions = max_sessions
         self.stumbles = Stumbles(clock)
+        self.spared = Spared()

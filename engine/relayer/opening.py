@@ -22,7 +22,7 @@ class NoSession(Struct, frozen=True):
     """Why there is no session; `by_dns`: nobody was dialled, since no host had an address or might be tried.
 
     The outcome is permanent only where DNS says of every exchange that it has no address: what kept us from
-    connecting is never a verdict on the mail.
+    connecting is never a verdict on the mail, nor is it that an operator has marked the other exchanges bad.
     """
 
     outcome: Outcome
@@ -78,6 +78,11 @@ class Opening:
             exchange, target = found
             if failing is not None and failing[0] is not exchange:
                 await self._mark_bad(*failing)
+                failing = None
+            if not self._may_dial():
+                if last is None:
+                    self._relayer.leave("a limit allows no more connections for now")
+                break
             try:
                 session = await self._open(target)
             except SessionError as error:
@@ -86,7 +91,11 @@ class Opening:
                 failing = (exchange, last) if error.is_the_hosts else None
             else:
                 self._trying.sessions -= 1
-                await self._parts.mx.mark_good(exchange.host)
+                try:
+                    await self._parts.mx.mark_good(exchange.host)
+                except BaseException:
+                    session.close()  # nobody else has it yet
+                    raise
                 return session
         if failing is not None:
             await self._mark_bad(*failing)
@@ -95,7 +104,17 @@ class Opening:
         if last is not None:
             return NoSession(last.as_transient())
         nothing = self._trying.nothing or Outcome.transient("no exchange has an address", enhanced="4.4.4")
+        if self._trying.leaves_some_out:
+            nothing = nothing.as_transient()
         return NoSession(nothing, by_dns=True)
+
+    def _may_dial(self) -> bool:
+        """Whether one more address may be tried; it was admitted for the first."""
+        if self._relayer.has_dialled:
+            if not self._manager.may_dial(self._relayer):
+                return False
+            self._manager.dials(self._relayer)
+        return True
 
     async def _mark_bad(self, exchange: Exchange, outcome: Outcome) -> None:
         """Remember that a host was of no use; not where it serves our other connections, and we are one too many."""
@@ -116,6 +135,7 @@ class Opening:
             if target.demand.is_must:
                 raise
             self._relayer.transcript.add("=", "TLS broke: once more without it")
+            self._manager.dials(self._relayer)  # though no limit may allow it: without, it were for nothing
             session = self._session_with(replace(target, demand=TlsDemand(level="none")))
             await session.open(self._parts.dialler)
             self._parts.router.tls.broke(target.host, broken.outcome.text)

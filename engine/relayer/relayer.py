@@ -9,7 +9,7 @@ import logging
 
 from engine.mx import MOST_EXCHANGES, AllMarkedBad, MXError
 from engine.outcome import Outcome
-from engine.queue.queue import Claim, QueueBroken, QueueError
+from engine.queue.queue import Claim, QueueBroken, QueueBusy, QueueError
 from engine.relayer.manager import Manager, Parts
 from engine.relayer.opening import Opening
 from engine.relayer.session import Form, Mail, Phase, Session
@@ -93,6 +93,11 @@ class ManagedRelayer:
         if self._attempt_since is not None and now - self._attempt_since > self._parts.timeouts.attempt / 2:
             return True
         return now - self.phase_since > usual(self.phase, self._parts.timeouts)
+
+    @property
+    def has_dialled(self) -> bool:
+        """Whether it has tried any address yet."""
+        return bool(self.address)
 
     @property
     def is_leaving(self) -> bool:
@@ -401,7 +406,7 @@ class ManagedRelayer:
     async def _send(self, session: Session, claim: Claim, opening: Opening) -> None:
         try:
             content = await self._parts.queue.content(claim.message)
-        except QueueBroken:
+        except (QueueBroken, QueueBusy):
             raise
         except QueueError as error:
             await self._parts.queue.set_aside(claim, str(error))
@@ -428,9 +433,10 @@ class ManagedRelayer:
         self._has_slept_in = is_for_session and was_idle and self._last.phase == "MAIL"
         if session.stumbled and not self._has_slept_in:
             self._parts.stumbles.note(self.host)
-        if is_for_session and self._last.phase == "MAIL" and (was_idle or self.has_delivered):
-            # It ended the session between two messages: that is no attempt at the second. As the first of the next
-            # session it will be one, so that a message which is itself the cause does not go round for ever.
+        is_between = is_for_session and self._last.phase == "MAIL" and self.has_delivered
+        if self._has_slept_in or (is_between and self._parts.spared.is_first(claim.message, claim.destination)):
+            # It ended the session between two messages: that is no attempt at the second. The next time it is one,
+            # so that a message which is itself the cause does not go round for ever.
             self._sending = None
             return
         if is_for_session and not self.has_delivered and not self.done and opening.may_go_on():
@@ -496,13 +502,22 @@ class ManagedRelayer:
             self._session.close()
         try:
             async with asyncio.timeout(_LAST_SECONDS):
-                await self._settle_what_was_sent()
+                await self._settle_or_leave()
                 if self._fault is not None:
                     await self._manager.unreachable(self, self._fault)
                 await self._put_back(self.result or "connection lost")
         except (QueueError, TimeoutError) as error:
             log.warning("relayer %d could not give back %d messages: %s", self.id, len(self.answers_for), error)
             self._manager.stranded(list(self.answers_for.values()))
+
+    async def _settle_or_leave(self) -> None:
+        """A fault of ours in writing down one result is not the concern of the messages behind it."""
+        try:
+            await self._settle_what_was_sent()
+        except (QueueError, TimeoutError):
+            raise
+        except Exception:
+            log.exception("relayer %d: the result of a message to %s is not recorded", self.id, self.destination)
 
     async def _settle_what_was_sent(self) -> None:
         """A result in hand is recorded; one that is missing after the final dot may be a duplicate, and says so.

@@ -38,6 +38,11 @@ class Trying:
         self.sessions = max_sessions
         self.nothing: Outcome | None = None
 
+    @property
+    def leaves_some_out(self) -> bool:
+        """Whether the way has hosts that are not tried, because operators marked them bad."""
+        return len(set(self._way.hosts)) > len({exchange.host for exchange in self._way.exchanges})
+
     def leave(self, host: str) -> None:
         """Give no more addresses of this host."""
         self._left_hosts.add(host)

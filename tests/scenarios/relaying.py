@@ -3,7 +3,7 @@
 import asyncio
 import random
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -35,6 +35,13 @@ from tests.clock import FakeClock
 
 QUICK = Timeouts(connect=2, greeting=1, hello=1, tls=2, mail=2, rcpt=2, data=2, block=2, reply=2, quit=1, attempt=10)
 LETTER = b"From: ann@example.com\r\nTo: bob@example.org\r\nSubject: hello\r\n\r\nHow are you?\r\n"
+
+
+async def until(so: Callable[[], bool]) -> None:
+    """Wait for something to become so, in real time."""
+    async with asyncio.timeout(5):
+        while not so():
+            await asyncio.sleep(0.005)
 
 
 class Relay:

@@ -9,14 +9,14 @@ import engine.dsn
 from engine.attempt import AttemptManager
 from engine.config import Route
 from engine.control.views import MarkBad, Suspend
-from engine.queue.queue import QueueBroken, QueueFull
+from engine.queue.queue import Claim, QueueBroken, QueueBusy, QueueFull
 from engine.relayer.session import Session
 from engine.sandbox.exchanges import Session as Peer
 from engine.sandbox.exchanges import Temper
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import BlackHole, Dead, Healthy, Refusing, Script, Slow
 from tests.clock import FakeClock
-from tests.scenarios.relaying import QUICK, Relay, relaying
+from tests.scenarios.relaying import QUICK, Relay, relaying, until
 
 DAY = 86_400.0
 
@@ -259,3 +259,150 @@ async def test_a_route_to_a_host_that_does_not_exist_keeps_the_mail(internet: In
         (entry,) = await relay.entries()
         assert entry.last is not None
         assert entry.last.kind == "transient"
+
+
+async def test_mail_is_not_returned_because_the_only_host_with_an_address_is_marked_bad(
+    internet: Internet, relay: Relay
+) -> None:
+    await home(internet)
+    (exchange,) = await internet.add("stale.example", mx=[(10, "mx.stale.example", Healthy())])
+    internet.dns.replace("stale.example", "MX", "10 mx.stale.example.", "20 gone.stale.example.")
+    await relay.client.mark_bad(MarkBad(host="mx.stale.example", seconds=600, reason="maintenance"))
+    await relay.send("a@stale.example")
+    await relay.settled()
+    assert await relay.events("returned") == []
+    await relay.client.mark_good("mx.stale.example")
+    await relay.later(2000)
+    assert exchange.messages == 1
+
+
+def no_room_for_bounces(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+    settle = type(relay.engine.queue).settle
+
+    async def full(queue: object, settlement: object) -> None:
+        if getattr(settlement, "bounce", None) is not None:
+            raise QueueFull("no room")
+        await settle(queue, settlement)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(relay.engine.queue), "settle", full)
+
+
+async def test_what_is_overdue_and_finds_no_room_is_not_tried_in_a_loop(
+    internet: Internet, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checks = 0
+    check = relay.engine.smarthost._check
+
+    async def counted() -> object:
+        nonlocal checks
+        checks += 1
+        return await check()
+
+    await relay.client.suspend(Suspend(destination="x.example", seconds=20 * DAY, reason="test"))
+    await relay.send("b@x.example", times=250)
+    no_room_for_bounces(relay, monkeypatch)
+    monkeypatch.setattr(relay.engine.smarthost, "_check", counted)
+    await relay.clock.advance(5 * DAY + 60)
+    await relay.settled()
+    await asyncio.sleep(0.3)
+    assert checks < 10
+    monkeypatch.undo()
+    await relay.later(60)
+    assert await relay.entries("domain=x.example") == ()
+
+
+async def test_what_needs_no_room_is_given_up_though_what_needs_some_came_first(
+    internet: Internet, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await relay.client.suspend(Suspend(destination="x.example", seconds=20 * DAY, reason="test"))
+    await relay.send("first@x.example")
+    await relay.clock.advance(1)
+    await relay.send("b@x.example", sender="", times=20)
+    no_room_for_bounces(relay, monkeypatch)
+    await relay.later(5 * DAY + 60)
+    assert [entry.recipient for entry in await relay.entries("domain=x.example")] == ["first@x.example"]
+
+
+async def test_a_connection_is_closed_when_it_cannot_be_noted_that_its_host_is_good(
+    internet: Internet, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (exchange,) = await internet.add("back.example", mx=[(10, "mx.back.example", Dead())])
+    await relay.send("a@back.example")
+    await relay.settled()
+    await exchange.become(Healthy())
+
+    async def full(*_: object) -> None:
+        raise QueueFull("no room")
+
+    monkeypatch.setattr(type(relay.engine.queue), "remove_mark", full)
+    await relay.later(4000)
+    assert exchange.sessions == 1
+    async with asyncio.timeout(10):
+        while exchange.open:
+            await asyncio.sleep(0.01)
+    monkeypatch.undo()
+    await relay.later(4000)
+    assert exchange.messages == 1
+
+
+async def test_a_fault_in_writing_one_result_strands_none_of_the_others(
+    internet: Internet, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (exchange,) = await internet.add("ten.example", mx=[(10, "mx.ten.example", Healthy())])
+    attempts = relay.engine.smarthost._parts.attempts
+    decide = attempts._decide
+
+    async def faulty(claim: Claim, outcomes: object) -> object:
+        if claim.entries[0].recipient == "x0@ten.example":
+            raise KeyError("a bug")
+        return await decide(claim, outcomes)  # type: ignore[arg-type]
+
+    await relay.client.suspend(Suspend(destination="*", seconds=600, reason="so that all are due at once"))
+    for number in range(10):
+        await relay.send(f"x{number}@ten.example")
+    monkeypatch.setattr(attempts, "_decide", faulty)
+    await relay.client.resume("*")
+    await relay.settled()
+    await relay.later(2000)
+    assert exchange.messages == 10
+    (entry,) = await relay.entries()  # what became of it only a restart may say
+    assert (entry.recipient, entry.state) == ("x0@ten.example", "relaying")
+
+
+async def test_a_store_that_is_busy_for_a_moment_is_no_damaged_message(
+    internet: Internet, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (exchange,) = await internet.add("busy.example", mx=[(10, "mx.busy.example", Healthy())])
+
+    async def busy(*_: object) -> None:
+        raise QueueBusy("another program holds the queue")
+
+    monkeypatch.setattr(type(relay.engine.queue), "content", busy)
+    await relay.send("a@busy.example")
+    await relay.settled()
+    monkeypatch.undo()
+    await relay.later(2000)
+    assert exchange.messages == 1
+
+
+async def test_what_falls_due_is_done_in_time_though_something_else_is_due_and_cannot_go(
+    internet: Internet, clock: FakeClock
+) -> None:
+    patient = replace(QUICK, greeting=20, attempt=30)
+    async with relaying(
+        internet, clock=clock, check_interval=3600.0, max_connections_per_destination=1, timeouts=patient
+    ) as relay:
+        (later,) = await internet.add(
+            "later.example", mx=[(10, "mx.later.example", Script({"RCPT": ["450 later", "250 ok"]}))]
+        )
+        await internet.add("hole.example", mx=[(10, "mx.hole.example", BlackHole())])
+        await relay.send("a@later.example")
+        await relay.settled()
+        due = (await relay.entries())[0].due
+        for number in range(20):
+            await relay.send(f"x{number}@hole.example")
+        await until(lambda: bool(relay.engine.smarthost.managed))
+        await until(lambda: relay.engine.smarthost.next_check == due)
+        await clock.advance(due - clock.now())
+        await internet.wait_for(1)
+        assert later.messages == 1

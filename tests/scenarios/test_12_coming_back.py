@@ -10,6 +10,7 @@ from engine.queue.queue import NewMessage, QueueFull
 from engine.queue.writer import Transaction
 from engine.sandbox.exchanges import Session as Peer
 from engine.sandbox.internet import Internet
+from engine.sandbox.names import Fault
 from engine.sandbox.tempers import Dead, Healthy, Script, Slow
 from tests.clock import FakeClock
 from tests.scenarios.relaying import LETTER, Relay, relaying
@@ -229,3 +230,17 @@ async def test_a_store_that_is_full_as_a_site_comes_back_sends_nothing_twice(
     await relay.later(2000)
     assert exchange.messages == 5
     assert await relay.entries() == ()
+
+
+async def test_a_destination_whose_last_mail_has_gone_is_not_in_doubt_any_more(
+    internet: Internet, relay: Relay
+) -> None:
+    await internet.add("quiet.example", mx=[(10, "mx.quiet.example", Healthy())])
+    internet.dns.behave("quiet.example", Fault.SERVFAIL)
+    await relay.send("a@quiet.example")
+    await relay.settled()
+    assert (await relay.engine.queue.destination("quiet.example")).is_in_doubt
+    internet.dns.behave("quiet.example", None)
+    await relay.later(2000)
+    assert await relay.entries() == ()
+    assert not (await relay.engine.queue.destination("quiet.example")).is_in_doubt

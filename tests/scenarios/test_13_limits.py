@@ -3,14 +3,16 @@
 import asyncio
 from collections import Counter
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
 from engine.config import Limit
+from engine.control.views import Suspend
 from engine.limits import Bucket, Limits
 from engine.sandbox.exchanges import Session as Peer
 from engine.sandbox.internet import Internet
-from engine.sandbox.tempers import BlackHole, Dead, Healthy, Slow
+from engine.sandbox.tempers import BlackHole, Dead, Healthy, Script, Slow
 from engine.sites import CEILING, KEPT, Sites
 from tests.clock import FakeClock
 from tests.scenarios.relaying import Relay, relaying
@@ -302,3 +304,32 @@ async def test_a_dead_site_that_lives_is_not_held_to_its_ceiling_for_ever(intern
         await relay.later(2000)
         assert exchange.messages == 3
         assert names(relay, "dead.example") == []
+
+
+async def test_a_rate_for_hosts_holds_from_the_first_message_after_a_restart(
+    internet: Internet, clock: FakeClock, tmp_path: Path
+) -> None:
+    limit, spool = (Limit(destination="*.farm.example", messages_per_minute=5),), tmp_path / "spool"
+    (exchange,) = await internet.add("c.example", mx=[(10, "mx.farm.example", Healthy())])
+    async with relaying(internet, clock=clock, limit=limit, spool=spool) as relay:
+        await relay.send("a@c.example")
+        await relay.settled()
+        await relay.client.suspend(Suspend(destination="c.example", seconds=600, reason="test"))
+        await fill(relay, "c.example", 30)
+    await clock.advance(601)
+    async with relaying(internet, clock=clock, limit=limit, spool=spool) as relay:
+        await relay.settled()
+        assert exchange.messages <= 1 + 1
+
+
+async def test_every_dial_counts_as_a_connection(internet: Internet, clock: FakeClock) -> None:
+    limit = Limit(destination="*.farm.example", connections_per_minute=2)
+    async with relaying(internet, clock=clock, limit=(limit,)) as relay:
+        turned_away = Script({"connect": "421 4.3.2 no"})
+        mx = [(10 * number, f"mx{number}.farm.example", turned_away) for number in range(1, 6)]
+        exchanges = await internet.add("k.example", mx=mx)
+        await relay.send("x@k.example")
+        await relay.settled()
+        assert sum(exchange.sessions for exchange in exchanges) == 1
+        (entry,) = await relay.entries()
+        assert entry.attempts == 1

@@ -1,7 +1,6 @@
 """14. A connection that runs dry waits a moment for more mail of its site, and is never in the way."""
 
 import asyncio
-from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -13,16 +12,9 @@ from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Healthy, Script
 from engine.smarthost import Check
 from tests.clock import FakeClock
-from tests.scenarios.relaying import Relay, relaying
+from tests.scenarios.relaying import Relay, relaying, until
 
 waiting = partial(relaying, idle=2.0)
-
-
-async def until(so: Callable[[], bool]) -> None:
-    """Wait for something to become so, in real time."""
-    async with asyncio.timeout(5):
-        while not so():
-            await asyncio.sleep(0.005)
 
 
 async def idles(relay: Relay, count: int = 1) -> None:
@@ -254,3 +246,37 @@ async def test_an_idle_connection_wakes_nobody(internet: Internet, clock: FakeCl
         relay.engine.smarthost._check = counted  # type: ignore[method-assign]
         await asyncio.sleep(0.2)
         assert checks <= 1
+
+
+class NotFrom(Healthy):
+    """Ends the session when one sender is named, whatever came before."""
+
+    def __init__(self, sender: str) -> None:
+        self.sender = sender
+
+    async def reply(self, session: Peer, verb: str, argument: str) -> str | Action | None:
+        is_it = verb == "MAIL" and self.sender in argument
+        return "421 4.7.0 this sender has sent too much" if is_it else None
+
+
+async def test_a_message_that_ends_every_session_is_charged_with_it_though_others_always_go_before(
+    internet: Internet, clock: FakeClock
+) -> None:
+    async with relaying(internet, clock=clock) as relay:
+        await internet.host("mx.farm.example", NotFrom("bad@example.com"))
+        for domain in ("a.example", "b.example"):
+            await internet.add(domain, mx=[(10, "mx.farm.example")])
+            await relay.send(f"x@{domain}")
+            await relay.settled()
+        await relay.client.suspend(Suspend(destination="*", seconds=60, reason="so that all are due at once"))
+        await relay.send("p@b.example", sender="bad@example.com")
+        await relay.send("y@a.example", times=3)
+        await relay.client.resume("*")
+        await relay.settled()
+        for _ in range(4):
+            await relay.send("y@a.example", times=3)
+            await relay.later(31)
+        (entry,) = await relay.entries("domain=b.example")
+        assert entry.attempts == 1
+        assert entry.last is not None
+        assert entry.last.code == 421

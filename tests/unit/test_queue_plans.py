@@ -46,7 +46,7 @@ async def statements(spool: Spool, *, writing: bool) -> list[str]:
         destinations.due_destinations(connection, 10, (), now=NOW)
         destinations.due_sites(connection, 10, ["mx.example.com"], now=NOW)
         destinations.due_sites(connection, 10, ["mx.example.com"], False, now=NOW)
-        destinations.next_due(connection, now=NOW)
+        destinations.next_due(connection, NOW, now=NOW)
         destinations.destination(connection, "example.org", counts, now=NOW)
         listing.window(connection, ALL, "-id", 0, 50, now=NOW)
         listing.window(connection, Filter.parse("domain=example.org"), "id", 0, 50, now=NOW)
