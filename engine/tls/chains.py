@@ -6,7 +6,15 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.x509.verification import ExtensionPolicy, PolicyBuilder, Store, VerificationError
+from cryptography.x509.oid import ExtendedKeyUsageOID as Use
+from cryptography.x509.verification import (
+    Criticality,
+    ExtensionPolicy,
+    Policy,
+    PolicyBuilder,
+    Store,
+    VerificationError,
+)
 
 from engine.tls import contexts
 
@@ -25,6 +33,30 @@ class BadCertificate(Exception):
     """A certificate that cannot be read, or is not right; the text says why."""
 
 
+def _is_authority(_: Policy, __: x509.Certificate, constraints: x509.BasicConstraints) -> None:
+    if not constraints.ca:
+        raise ValueError("one of its issuers is no authority")
+
+
+def _may_sign(_: Policy, __: x509.Certificate, usage: x509.KeyUsage | None) -> None:
+    if usage is not None and not usage.key_cert_sign:
+        raise ValueError("one of its issuers may sign no certificates")
+
+
+def _is_for_servers(_: Policy, __: x509.Certificate, usage: x509.ExtendedKeyUsage | None) -> None:
+    if usage is not None and not {Use.SERVER_AUTH, Use.ANY_EXTENDED_KEY_USAGE} & set(usage):
+        raise ValueError("one of its issuers is not for servers")
+
+
+# What RFC 5280 4.2.1 asks of an issuer, without what only the authorities of the web must have.
+_AUTHORITY = (
+    ExtensionPolicy.permit_all()
+    .require_present(x509.BasicConstraints, Criticality.AGNOSTIC, _is_authority)
+    .may_be_present(x509.KeyUsage, Criticality.AGNOSTIC, _may_sign)
+    .may_be_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, _is_for_servers)
+)
+
+
 def read(chain: Sequence[bytes]) -> list[x509.Certificate]:
     """The certificates a server sent, its own first. Raises BadCertificate when there is none or one is garbage."""
     try:
@@ -39,14 +71,13 @@ def read(chain: Sequence[bytes]) -> list[x509.Certificate]:
 def check(chain: Sequence[x509.Certificate], anchors: Iterable[x509.Certificate], names: Sequence[str]) -> None:
     """Raise BadCertificate unless the first certificate leads to an anchor and bears one of the names.
 
-    Dates, signatures and constraints are checked, by the machine's time.
+    Dates, signatures and constraints are checked, by the machine's time. An authority need not be one that the web
+    would take: it is one for whoever names it (RFC 7671 5.2).
     """
     leaf, *above = chain
     builder = PolicyBuilder().store(Store(list(anchors))).max_chain_depth(_LONGEST)
     # Names are ours to check: more than one will do, and they may be in the common name (RFC 7672 3.2.3).
-    builder = builder.extension_policies(
-        ca_policy=ExtensionPolicy.webpki_defaults_ca(), ee_policy=ExtensionPolicy.permit_all()
-    )
+    builder = builder.extension_policies(ca_policy=_AUTHORITY, ee_policy=ExtensionPolicy.permit_all())
     try:
         builder.build_client_verifier().verify(leaf, above)
         borne = names_of(leaf)
