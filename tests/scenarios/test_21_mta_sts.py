@@ -166,6 +166,29 @@ async def test_a_policy_is_fetched_again_when_its_record_says_so_and_once_a_day(
         assert internet.policies.asked["example.org"] == 3
 
 
+@pytest.mark.parametrize("max_age", [3600, 86_400])
+async def test_a_policy_of_a_day_or_less_is_renewed_before_it_ends(
+    internet: Internet, clock: FakeClock, rules: TlsRules, max_age: int
+) -> None:
+    (exchange,) = await internet.add("example.org", mx=[(10, "mx1.example.org", Encrypted("good"))])
+    await internet.policy("example.org", ENFORCE.replace("604800", str(max_age)))
+    async with relaying(internet, clock=clock, tls=rules) as relay:
+        for _ in range(6):
+            await relay.send("bob@example.org")
+            await relay.settled()
+            await clock.advance(max_age / 6)
+        # It was first fetched a whole max_age ago. Someone now keeps us from its server and strips STARTTLS as well.
+        await internet.policies.stop()
+        await exchange.become(Healthy())
+        await clock.advance(1)
+        await relay.send("eve@example.org")
+        await relay.settled()
+        (entry,) = await relay.entries()
+        assert entry.last is not None
+        assert "MTA-STS policy of example.org (enforce)" in entry.last.text
+        assert internet.messages == 6
+
+
 async def test_those_who_want_a_policy_at_the_same_time_fetch_it_once(
     internet: Internet, clock: FakeClock, rules: TlsRules
 ) -> None:
