@@ -24,6 +24,12 @@ HEADERS_RETURNED = 32 * 1024  # bytes of the original's header block that go bac
 WHOLE_RETURNED = 1024 * 1024  # bytes; a larger message goes back as its headers, whatever was asked for
 NULL_SENDER = ""  # RFC 5321 4.5.5: a notification has the null reverse-path, so that it cannot cause another
 
+_LONGEST_LINE = 990  # characters; RFC 5322 2.1.1 allows 998, of which folding takes some
+
+# What the library would write anew it would also read anew: an encoded word in a stranger's reply would become the
+# fields that it spells, and an address that looks like one could not be written at all.
+_AS_IT_STANDS = email.policy.SMTP.clone(refold_source="none")
+
 Action = Literal["failed", "delayed", "relayed"]  # RFC 3464 2.3.3
 
 _SUBJECTS: dict[Action, str] = {
@@ -77,7 +83,7 @@ def notification(original: Original, told: Sequence[Told], *, hostname: str, now
     report = _report(original, told, hostname, now)
     # 8-bit headers are allowed only where the sender's own address needs them (RFC 6532).
     utf8 = not original.sender.isascii()
-    policy = email.policy.SMTPUTF8 if utf8 else email.policy.SMTP
+    policy = _AS_IT_STANDS.clone(utf8=utf8)
     returned = _whole(original) if any(each.action == "failed" for each in told) else None
     if returned is None:
         report.attach(MIMEText(_headers_of(original.content), "rfc822-headers", "us-ascii"))
@@ -103,9 +109,9 @@ def _gravest(told: Sequence[Told]) -> Action:
 
 def _report(original: Original, told: Sequence[Told], hostname: str, now: float) -> MIMEMultipart:
     """RFC 6522: text for people, a status for programs; what could not be delivered is still to come."""
-    report = MIMEMultipart("report", policy=email.policy.SMTPUTF8, report_type="delivery-status")
+    report = MIMEMultipart("report", policy=email.policy.compat32, report_type="delivery-status")
     report["From"] = str(Address("Mail Delivery System", "mailer-daemon", hostname))
-    report["To"] = _header_safe(original.sender)
+    report["To"] = clean(original.sender, 320)  # checked at intake: a control here comes from a damaged spool
     report["Subject"] = _SUBJECTS[_gravest(told)]
     report["Date"] = _date(now)
     report["Message-ID"] = make_msgid(domain=hostname)
@@ -216,8 +222,15 @@ def _with_original(report: MIMEMultipart, content: bytes, policy: "email.policy.
 def _fields(*fields: tuple[str, str]) -> Message:
     group = Message(policy=email.policy.compat32)
     for name, value in fields:
-        group[name] = _ascii(value)
+        group[name] = _folded(name, _ascii(value))
     return group
+
+
+def _folded(name: str, value: str) -> str:
+    """The value in lines: broken at blanks (RFC 5322 2.2.3), and within a word only where one alone is too long."""
+    at_blanks = textwrap.wrap(value, 78, initial_indent=f"{name}: ", break_long_words=False, break_on_hyphens=False)
+    lines = [short for line in at_blanks for short in textwrap.wrap(line, _LONGEST_LINE)]
+    return "\n ".join(lines).removeprefix(f"{name}:").lstrip(" ")
 
 
 def _plain(encoded: str) -> str:
@@ -236,11 +249,6 @@ def _headers_of(content: bytes) -> str:
 
 def _ascii(text: str) -> str:
     return text.encode("ascii", "backslashreplace").decode("ascii")
-
-
-def _header_safe(address: str) -> str:
-    # Addresses were checked at intake; a control here would only come from a damaged spool.
-    return clean(address, 320)
 
 
 def _date(at: float) -> str:

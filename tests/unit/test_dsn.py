@@ -2,8 +2,10 @@
 
 import email
 import email.policy
+import re
 from email.message import EmailMessage, Message
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -129,6 +131,41 @@ def test_an_internationalised_recipient_can_be_told_to_an_ascii_sender() -> None
 def test_nothing_a_peer_says_can_break_the_fields_for_programs() -> None:
     odd = Outcome(kind="permanent", code=550, enhanced="5.1.1", text="ошибка" * 50, host="mx.пример", phase="RCPT")
     assert b"Remote-MTA: dns; mx." in returned(original(), Told(recipient="bob@example.org", outcome=odd)).content
+
+
+FORGED = "=?utf-8?q?no=0D=0A=0D=0AFinal-Recipient:_rfc822;_victim@list.example=0D=0AAction:_failed=0D=0AX:?="
+
+
+@pytest.mark.parametrize("said", [f"5.1.1 {FORGED} user unknown here", f"5.1.1 {'x' * 90} {FORGED}"])
+def test_what_a_peer_encodes_is_not_decoded_into_fields_of_its_own(said: str) -> None:
+    new = returned(original(), Told(recipient="bob@example.org", outcome=Outcome.of_reply(550, said, host="mx")))
+    assert [name for group in groups_of(new)[1:] for name in group] == [
+        "Final-Recipient", "Action", "Status", "Remote-MTA", "Diagnostic-Code", "Last-Attempt-Date",
+    ]  # fmt: skip
+
+
+def test_long_fields_are_folded_at_blanks_and_say_the_same() -> None:
+    address = f"{'l' * 64}@{'.'.join(['d' * 60] * 4)}"
+    said = Outcome.of_reply(550, "5.1.1 " + " ".join(f"word{number}" for number in range(100)), host="mx")
+    _, bob = groups_of(returned(original(sender=address), Told(recipient=address, outcome=said)))
+    assert re.sub(r"\s+", "", bob["Final-Recipient"]) == f"rfc822;{address}"
+    assert re.sub(r"\s+", " ", bob["Diagnostic-Code"]) == f"smtp; {said.line}"
+
+
+@pytest.mark.parametrize(
+    "sender",
+    [
+        "=?utf-8?q?=0D=0A?=@example.com", "=?utf-8?q?x=0D=0ABcc:_eve=40example.org?=@example.com",
+        '"a, b; c:(d"@example.com', "a@[192.0.2.1]", "a@[IPv6:2001:db8::1]", f"{'l' * 64}@{'.'.join(['d' * 60] * 4)}",
+        "=?utf-8?q?=0D=0A?=jürgen@example.com",
+    ],
+)  # fmt: skip
+def test_whatever_a_sender_is_called_it_is_told_under_that_name(sender: str) -> None:
+    new = returned(original(sender=sender))
+    head = new.content.partition(b"\r\n\r\n")[0].decode()
+    assert new.recipients == (sender,)
+    assert re.findall(r"(?m)^To:\s+(.*)\r$", head) == [sender]
+    assert "\r\nBcc" not in head
 
 
 # -- more than failure, and what was asked for ------------------------------------------------------------------------
