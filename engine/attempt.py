@@ -24,6 +24,7 @@ from engine.queue.queue import (
     NotRunning,
     Queue,
     QueueBusy,
+    QueueError,
     QueueFull,
     Settlement,
 )
@@ -54,10 +55,9 @@ class AttemptManager:
         would send it again. Otherwise nothing is lost by trying again later. Raises QueueError.
         """
         is_with_peer = any(outcome.kind == "delivered" or outcome.may_duplicate for outcome in outcomes)
-        settlement = await self._decide(claim, outcomes)
         while True:
             try:
-                return await self._queue.settle(settlement)
+                return await self._record(claim, outcomes, "the peer may have taken it" if is_with_peer else "")
             except NotRunning as error:
                 log.warning("message %d: its result comes too late: %s", claim.message, error)
                 return None
@@ -74,9 +74,8 @@ class AttemptManager:
 
     async def give_up(self, claim: Claim) -> None:
         """Return to its sender a claim that has expired or that an operator ordered bounced. Raises QueueError."""
-        settlement = await self._decide(claim, [self._last_word(entry) for entry in claim.entries])
         with suppress(NotRunning):
-            await self._queue.settle(settlement)
+            await self._record(claim, [self._last_word(entry) for entry in claim.entries])
 
     async def tell_delays(self, limit: int) -> bool:
         """Tell the senders of up to `limit` messages of their delay; True when there may be more. Raises QueueError."""
@@ -84,6 +83,20 @@ class AttemptManager:
         told = [await self._notices.of_delay(one, self._clock.now()) for one in late]
         # What was not told has changed meanwhile, and is looked at again at the next check.
         return len(told) == limit and all(told)
+
+    async def _record(self, claim: Claim, outcomes: Sequence[Outcome], warning: str = "") -> None:
+        """Settle a claim. A fault of ours in that holds it, for someone to see: it would be the same at each try.
+
+        `warning` is what whoever releases it must know. Raises QueueError.
+        """
+        try:
+            await self._queue.settle(await self._decide(claim, outcomes))
+        except QueueError:
+            raise
+        except Exception as error:
+            log.exception("message %d: its result cannot be recorded", claim.message)
+            why = f"fault in the relay: its result cannot be recorded ({type(error).__name__})"
+            await self._queue.set_aside(claim, f"{why}; {warning}" if warning else why)
 
     async def _decide(self, claim: Claim, outcomes: Sequence[Outcome]) -> Settlement:
         """What an outcome means for each recipient, and the notification it calls for."""

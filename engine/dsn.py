@@ -227,8 +227,9 @@ def _fields(*fields: tuple[str, str]) -> Message:
 
 
 def _folded(name: str, value: str) -> str:
-    """The value in lines: broken at blanks (RFC 5322 2.2.3), and within a word only where one alone is too long."""
-    at_blanks = textwrap.wrap(value, 78, initial_indent=f"{name}: ", break_long_words=False, break_on_hyphens=False)
+    """The value in lines (RFC 5322 2.2.3): prose is broken at blanks, a name only where it is too long for any line."""
+    width = 78 if name == "Diagnostic-Code" else _LONGEST_LINE
+    at_blanks = textwrap.wrap(value, width, initial_indent=f"{name}: ", break_long_words=False, break_on_hyphens=False)
     lines = [short for line in at_blanks for short in textwrap.wrap(line, _LONGEST_LINE)]
     return "\n ".join(lines).removeprefix(f"{name}:").lstrip(" ")
 

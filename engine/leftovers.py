@@ -41,7 +41,7 @@ class Leftovers:
             found = len(overdue)
             for claim in list(overdue):
                 try:
-                    await self._give_up(claim)
+                    await self._attempts.give_up(claim)
                 except QueueFull as error:
                     full = str(error)  # which need not be so for the next
                 else:
@@ -60,15 +60,6 @@ class Leftovers:
         if full:
             log.error("what is overdue has to wait: %s", full)
         return full
-
-    async def _give_up(self, claim: Claim) -> None:
-        try:
-            await self._attempts.give_up(claim)
-        except QueueError:
-            raise
-        except Exception as error:
-            log.exception("message %d cannot be given up", claim.message)
-            await self._queue.set_aside(claim, f"it cannot be returned: {type(error).__name__}")
 
     async def _give_back(self, claims: list[Claim]) -> None:
         if not claims:

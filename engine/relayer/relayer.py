@@ -502,7 +502,7 @@ class ManagedRelayer:
             self._session.close()
         try:
             async with asyncio.timeout(_LAST_SECONDS):
-                await self._settle_or_leave()
+                await self._settle_what_was_sent()
                 if self._fault is not None:
                     await self._manager.unreachable(self, self._fault)
                 await self._put_back(self.result or "connection lost")
@@ -510,20 +510,11 @@ class ManagedRelayer:
             log.warning("relayer %d could not give back %d messages: %s", self.id, len(self.answers_for), error)
             self._manager.stranded(list(self.answers_for.values()))
 
-    async def _settle_or_leave(self) -> None:
-        """A fault of ours in writing down one result is not the concern of the messages behind it."""
-        try:
-            await self._settle_what_was_sent()
-        except (QueueError, TimeoutError):
-            raise
-        except Exception:
-            log.exception("relayer %d: the result of a message to %s is not recorded", self.id, self.destination)
-
     async def _settle_what_was_sent(self) -> None:
         """A result in hand is recorded; one that is missing after the final dot may be a duplicate, and says so.
 
-        What cannot be recorded is left `relaying`, for the queue to recover at its next start: putting it back would
-        strike from the record that the peer may have it.
+        What the store does not take is left `relaying`, for the queue to recover at its next start: putting it back
+        would strike from the record that the peer may have it.
         """
         sending, session, outcomes = self._sending, self._session, self._outcomes
         if sending is None or session is None:

@@ -77,6 +77,19 @@ async def test_a_bounce_that_cannot_be_written_is_told_in_plain_words(
     assert b"see the relay's log" in internet.delivered[0].content
 
 
+async def test_a_sender_whose_name_is_hostile_is_told_and_nothing_stays_behind(
+    internet: Internet, relay: Relay
+) -> None:
+    await home(internet)
+    await internet.add("fort.example", mx=[(10, "mx.fort.example", Refusing())])
+    sender = "=?utf-8?q?=0D=0A?=@example.com"
+    await relay.send("bob@fort.example", sender=sender)
+    await internet.wait_for(1)
+    await relay.settled()
+    assert f"To: {sender}\r\n".encode() in internet.delivered[0].content
+    assert await relay.entries() == ()
+
+
 @pytest.mark.parametrize("verb", ["MAIL", "RCPT"])
 async def test_a_peer_that_hangs_up_is_not_dialled_for_each_message(
     internet: Internet, relay: Relay, verb: str
@@ -365,8 +378,9 @@ async def test_a_fault_in_writing_one_result_strands_none_of_the_others(
     await relay.settled()
     await relay.later(2000)
     assert exchange.messages == 10
-    (entry,) = await relay.entries()  # what became of it only a restart may say
-    assert (entry.recipient, entry.state) == ("x0@ten.example", "relaying")
+    (entry,) = await relay.entries()  # to send it again or not is for someone to say
+    assert (entry.recipient, entry.state, entry.ordered) == ("x0@ten.example", "held", "hold")
+    assert "its result cannot be recorded (KeyError); the peer may have taken it" in entry.reason
 
 
 async def test_a_store_that_is_busy_for_a_moment_is_no_damaged_message(
