@@ -75,7 +75,10 @@ def check(chain: Sequence[x509.Certificate], anchors: Iterable[x509.Certificate]
     would take: it is one for whoever names it (RFC 7671 5.2).
     """
     leaf, *above = chain
-    builder = PolicyBuilder().store(Store(list(anchors))).max_chain_depth(_LONGEST)
+    trusted = list(anchors)
+    if not trusted:
+        raise BadCertificate("the certificate does not lead to a trusted one: there are none")
+    builder = PolicyBuilder().store(Store(trusted)).max_chain_depth(_LONGEST)
     # Names are ours to check: more than one will do, and they may be in the common name (RFC 7672 3.2.3).
     builder = builder.extension_policies(ca_policy=_AUTHORITY, ee_policy=ExtensionPolicy.permit_all())
     try:
@@ -93,9 +96,9 @@ def check(chain: Sequence[x509.Certificate], anchors: Iterable[x509.Certificate]
 
 def by_authorities(chain: Sequence[bytes], name: str, ca_file: Path | None) -> str:
     """Why a chain would not do where an authority's word is wanted, or "". Raises OSError as contexts.verifying."""
-    context = contexts.verifying(ca_file)
+    anchors = _authorities(contexts.authorities(ca_file))
     try:
-        check(read(chain), _authorities(tuple(context.get_ca_certs(binary_form=True))), (name,))
+        check(read(chain), anchors, (name,))
     except BadCertificate as error:
         return str(error)
     return ""

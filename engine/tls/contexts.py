@@ -1,8 +1,11 @@
 """TLS contexts of a client, by what they check."""
 
 import functools
+import re
 import ssl
 from pathlib import Path
+
+_HASHED = re.compile(r"[0-9a-f]{8}\.[0-9]+")  # the names of certificates in a directory of authorities
 
 
 def unverified() -> ssl.SSLContext:
@@ -21,6 +24,30 @@ def verifying(ca_file: Path | None) -> ssl.SSLContext:
     """
     file = str(ca_file) if ca_file is not None else ssl.get_default_verify_paths().cafile
     return _verifying(str(ca_file) if ca_file is not None else None, Path(file).stat().st_mtime_ns if file else 0)
+
+
+def authorities(ca_file: Path | None) -> tuple[bytes, ...]:
+    """The certificates that `verifying` trusts, in DER. Raises OSError as that does.
+
+    A system may keep them in a directory (openssl-rehash(1)), of which OpenSSL itself reads only those that it needs.
+    """
+    listed = verifying(ca_file).get_ca_certs(binary_form=True)
+    directory = ssl.get_default_verify_paths().capath if ca_file is None else None
+    if directory is not None:
+        listed += _authorities_in(directory, Path(directory).stat().st_mtime_ns)
+    return tuple(dict.fromkeys(listed))
+
+
+@functools.lru_cache(maxsize=1)
+def _authorities_in(directory: str, changed: int) -> tuple[bytes, ...]:  # noqa: ARG001
+    found = []
+    for file in sorted(Path(directory).iterdir()):
+        if _HASHED.fullmatch(file.name):
+            try:
+                found.append(ssl.PEM_cert_to_DER_cert(file.read_text("ascii").strip()))
+            except (OSError, ValueError):
+                continue  # which OpenSSL passes over as well
+    return tuple(found)
 
 
 @functools.lru_cache(maxsize=8)
