@@ -88,7 +88,7 @@ class Opening:
             except SessionError as error:
                 last = error.outcome
                 self._trying.sessions -= not error.unreachable
-                failing = (exchange, last) if error.is_the_hosts else None
+                failing = (exchange, last) if error.is_the_hosts(target.demand) else None
             else:
                 self._trying.sessions -= 1
                 try:

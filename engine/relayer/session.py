@@ -58,13 +58,15 @@ class SessionError(Exception):
         self.outcome = outcome
         self.unreachable = unreachable
 
-    @property
-    def is_the_hosts(self) -> bool:
+    def is_the_hosts(self, demand: TlsDemand) -> bool:
         """Whether the host is of no use to anybody now: no answer, a banner that turns us away, TLS that breaks.
 
-        What comes later, as a login that is refused, may be our fault.
+        TLS counts where we or the host itself want it: else a domain could spoil another's host for everybody, by a
+        policy that this host does not meet. What comes later, as a login that is refused, may be our fault.
         """
-        return self.unreachable or self.outcome.phase == "greeting" or self.outcome.enhanced in ("4.7.4", "4.7.5")
+        if self.unreachable or self.outcome.phase == "greeting":
+            return True
+        return self.outcome.enhanced in ("4.7.4", "4.7.5") and not demand.is_domains
 
 
 class TlsBroken(SessionError):

@@ -25,7 +25,8 @@ class TlsDemand(Struct, frozen=True, kw_only=True):
     `level`: "none" never asks for TLS; "opportunistic" takes it when offered and goes on without; "required" sends
     nothing unencrypted, whatever the certificate; "verified" wants the certificate right as well: by `dane` where that
     is given, else by name and chain to an authority of `ca_file` or of the system. `why` is "" where nothing but the
-    default makes it so. `trial` is an MTA-STS policy that is only being tested: what would have kept the mail
+    default makes it so. `is_domains`: the mail's own domain makes it so, which anybody may have: a host that fails it
+    may be good for all others. `trial` is an MTA-STS policy that is only being tested: what would have kept the mail
     under it is remarked on, and no more.
     """
 
@@ -33,6 +34,7 @@ class TlsDemand(Struct, frozen=True, kw_only=True):
     why: str = ""
     dane: Dane | None = None
     ca_file: Path | None = None
+    is_domains: bool = False
     trial: str = ""
 
     @property

@@ -127,7 +127,7 @@ def _by_mta_sts(demand: TlsDemand, policy: Policy, host: str) -> TlsDemand:
         raise HostNotAllowed(f"{what} does not name {host}")
     if demand.level == "verified":
         return demand
-    return replace(demand, level="verified", why=what)
+    return replace(demand, level="verified", why=what, is_domains=True)
 
 
 def _by_dane(demand: TlsDemand, found: Dane) -> TlsDemand:

@@ -58,6 +58,25 @@ async def test_under_an_enforced_policy_mail_waits_for_a_host_that_is_proved(
         assert "MTA-STS policy of example.org (enforce)" in why
 
 
+async def test_a_policy_that_a_host_does_not_meet_spoils_it_for_nobody_else(
+    internet: Internet, clock: FakeClock, rules: TlsRules
+) -> None:
+    """Anybody may point a domain with a policy at another's host."""
+    await internet.add(
+        "example.org", mx=[(10, "mx1.example.org", Encrypted("self-signed")), (20, "mx2.example.org", Healthy())]
+    )
+    internet.dns.add("evil.example", "MX", "10 mx1.example.org.")
+    await internet.policy("evil.example", ENFORCE)
+    async with relaying(internet, clock=clock, tls=rules) as relay:
+        await relay.send("eve@evil.example")
+        await relay.settled()
+        assert "MTA-STS policy of evil.example (enforce)" in await why_kept(relay)
+        assert relay.engine.mx.marks == ()
+        await relay.send("bob@example.org")
+        await internet.wait_for(1)
+        assert internet.delivered[0].host == "mx1.example.org"
+
+
 async def test_a_host_that_the_policy_does_not_name_is_not_tried(
     internet: Internet, clock: FakeClock, rules: TlsRules
 ) -> None:
