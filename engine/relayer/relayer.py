@@ -434,9 +434,9 @@ class ManagedRelayer:
         if session.stumbled and not self._has_slept_in:
             self._parts.stumbles.note(self.host)
         is_between = is_for_session and self._last.phase == "MAIL" and self.has_delivered
-        if self._has_slept_in or (is_between and self._parts.spared.is_first(claim.message, claim.destination)):
-            # It ended the session between two messages: that is no attempt at the second. The next time it is one,
-            # so that a message which is itself the cause does not go round for ever.
+        if self._has_slept_in or (is_between and self._parts.spared.is_spared(claim.message, claim.destination)):
+            # It ended the session between two messages: that is no attempt at the second, but for one that this
+            # happens to again and again, which may itself be the cause and must not go round for ever.
             self._sending = None
             return
         if is_for_session and not self.has_delivered and not self.done and opening.may_go_on():

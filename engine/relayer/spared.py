@@ -1,20 +1,23 @@
-"""Messages before which a peer ended the session: once, that costs them no attempt."""
+"""Messages before which a peer ended the session: a few times, that costs them no attempt."""
 
-_MOST = 10_000
+from collections import Counter
+
+_TIMES = 5  # each beside a message that was taken: more than bad luck with a host that takes few a session
+_MOST = 10_000  # messages
 
 
 class Spared:
-    """Remembers whom it was spared. In memory, and bounded: what is forgotten is spared once more."""
+    """Counts what was spared whom. In memory, and bounded: what is forgotten is spared anew."""
 
     def __init__(self) -> None:
-        self._seen: dict[tuple[int, str], None] = {}
+        self._times: Counter[tuple[int, str]] = Counter()
 
-    def is_first(self, message: int, destination: str) -> bool:
-        """Whether this is the first time for a message to a destination."""
-        if (message, destination) in self._seen:
-            del self._seen[message, destination]
+    def is_spared(self, message: int, destination: str) -> bool:
+        """Whether a message to a destination is spared the attempt once more."""
+        self._times[message, destination] += 1
+        if self._times[message, destination] > _TIMES:
+            del self._times[message, destination]
             return False
-        self._seen[message, destination] = None
-        if len(self._seen) > _MOST:
-            del self._seen[next(iter(self._seen))]
+        if len(self._times) > _MOST:
+            del self._times[next(iter(self._times))]
         return True
