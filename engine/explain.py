@@ -272,8 +272,12 @@ def _held(subject: _Subject, seen: _Seen) -> _Reason | None:
     if entry is None or entry.ordered is None:
         return None
     why = f" ({entry.reason})" if entry.reason else ""
-    if entry.ordered in ("bounce", "drop") and entry.order_at is not None:
+    if entry.ordered in ("bounce", "drop"):
         cause: Cause = "to be bounced" if entry.ordered == "bounce" else "to be dropped"
+        if entry.order_at is None:
+            return _Reason(
+                "held", f"an order of {entry.by} by which it is {cause}{why} is not complete: it is only held"
+            )
         text = f"it is {cause} by order of {entry.by}{why} in {_left(entry.order_at - seen.now)}, unless undone"
         return _Reason(cause, text, entry.order_at)
     if subject.rules:

@@ -57,9 +57,8 @@ def number(value: int, style: str = "") -> Piece:
 
 def entry_state(row: EntryView, moment: Moment) -> Piece:
     """The state of a recipient: `◷ waiting`, `‖ held`, or what was ordered and when it is done."""
-    if row.ordered in ("bounce", "drop"):
-        left = f" {moment.left(row.order_at)}" if row.order_at is not None else ""
-        return f"✗ {row.ordered}{left}", "bad"
+    if row.ordered in ("bounce", "drop") and row.order_at is not None:
+        return f"✗ {row.ordered} {moment.left(row.order_at)}", "bad"
     glyph, style = STATES.get(row.state, ("?", ""))
     return f"{glyph} {row.state}", style
 

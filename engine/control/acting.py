@@ -121,8 +121,7 @@ class Acting:
         relay = self._relay
         named, newest = asking.filter_of(ask.filter), asking.counted(ask.newest, "newest")
         wait = 0.0 if ask.now else relay.settings.console.undo
-        at = relay.clock.now() + wait
-        changed = await relay.queue.give_up(verb, named, by, asking.reason(ask.reason), at, newest)
+        changed = await relay.queue.give_up(verb, named, by, asking.reason(ask.reason), wait, newest)
         _something(changed, ask.filter)
         relay.smarthost.wake()
         done = "returned" if verb == "bounce" else "dropped"
@@ -132,7 +131,7 @@ class Acting:
         text = _told(changed, did + unless, f"being relayed, or to be {done} already")
         if not wait:
             changed = msgspec.structs.replace(changed, operation=0)  # by then there is nothing left to undo
-        return showing.result(verb, changed, text, at)
+        return showing.result(verb, changed, text)
 
     def _left(self, until: float) -> str:
         return format_duration(max(0.0, round(until - self._relay.clock.now())))

@@ -87,7 +87,7 @@ def selection(chosen: Selection) -> views.SelectionView:
     )
 
 
-def result(verb: str, changed: Changed, text: str, undo_until: float | None = None) -> views.ResultView:
+def result(verb: str, changed: Changed, text: str) -> views.ResultView:
     """What an action did."""
     return views.ResultView(
         verb=verb,
@@ -96,7 +96,7 @@ def result(verb: str, changed: Changed, text: str, undo_until: float | None = No
         recipients=changed.recipients,
         skipped=changed.skipped,
         operation=changed.operation,
-        undo_until=undo_until if changed.operation else None,
+        undo_until=changed.due if changed.operation else None,
     )
 
 

@@ -15,6 +15,12 @@ from engine.queue.writer import Transaction
 DROPS_AT_ONCE = 500  # entries dropped in one transaction
 SKIPPED_AT_MOST = 5000  # entries
 
+# What is to be bounced or dropped by orders whose time has come; an order that is not whole yet has none.
+_ORDERED_AWAY = (
+    "operation o CROSS JOIN entry e ON e.operation = o.id JOIN message m ON m.number = e.message "
+    "WHERE o.due <= ? AND e.state = 'held' AND e.ordered = ? ORDER BY o.due"
+)
+
 # Back to what it was before the claim: an order that stands keeps it held.
 _GIVE_BACK = (
     "UPDATE entry SET state = iif(ordered IS NULL, 'waiting', 'held'), giving_up = 0 "
@@ -75,7 +81,7 @@ def set_aside(tx: Transaction, claim: Claim, why: str) -> None:
             (claim.message, entry.number),
         )
         tx.execute(
-            "UPDATE entry SET ordered = 'hold', order_at = NULL, ordered_by = ?, reason = ?, operation = NULL, "
+            "UPDATE entry SET ordered = 'hold', ordered_by = ?, reason = ?, operation = NULL, "
             "prior = '', prior_by = '', prior_reason = '', rule = NULL "
             "WHERE message = ? AND number = ? AND ordered IS NOT 'drop'",
             (ENGINE, storable(why), claim.message, entry.number),
@@ -100,16 +106,19 @@ def overdue(tx: Transaction, limit: int) -> list[Claim]:
 
     Entries that were never tried have as their `last` why their destination could not be had.
     """
-    bounced = (
-        "SELECT message, destination, number, 'bounced by ' || ordered_by || iif(reason = '', '', ': ' || reason) "
-        "FROM entry WHERE state = 'held' AND ordered = 'bounce' AND order_at <= ? ORDER BY order_at"
+    bounced = tx.execute(
+        "SELECT e.message, e.destination, e.number, "
+        "'bounced by ' || e.ordered_by || iif(e.reason = '', '', ': ' || e.reason) "
+        f"FROM {_ORDERED_AWAY}",
+        (tx.now, "bounce"),
     )
-    expired = (
-        "SELECT message, destination, number, '' FROM entry WHERE state = 'waiting' AND expires <= ? ORDER BY expires"
+    expired = tx.execute(
+        "SELECT message, destination, number, '' FROM entry WHERE state = 'waiting' AND expires <= ? ORDER BY expires",
+        (tx.now,),
     )
     taken: dict[tuple[int, str], dict[int, str]] = {}
-    for query in (bounced, expired):
-        for message, destination, number, why in tx.execute(query, (tx.now,)):
+    for rows in (bounced, expired):
+        for message, destination, number, why in rows:
             key = (message, destination)
             if key not in taken and len(taken) >= limit:
                 break
@@ -131,9 +140,8 @@ def carry_out_drops(tx: Transaction) -> int:
     """Remove entries whose drop is due, DROPS_AT_ONCE at the most; give how many there were."""
     due = tx.execute(
         "SELECT e.message, e.number, m.sender, e.recipient, e.destination, e.ordered_by, e.reason "
-        "FROM entry e JOIN message m ON m.number = e.message "
-        "WHERE e.state = 'held' AND e.ordered = 'drop' AND e.order_at <= ? ORDER BY e.order_at LIMIT ?",
-        (tx.now, DROPS_AT_ONCE),
+        f"FROM {_ORDERED_AWAY} LIMIT ?",
+        (tx.now, "drop", DROPS_AT_ONCE),
     ).fetchall()
     tx.connection.executemany("DELETE FROM entry WHERE message = ? AND number = ?", [row[:2] for row in due])
     for message in dict.fromkeys(row[0] for row in due):

@@ -10,8 +10,17 @@ from pathlib import Path
 from engine.queue.queue import QueueError
 from engine.text import clean
 
-VERSION = 1  # of the schema, kept in PRAGMA user_version
+VERSION = 2  # of the schema, kept in PRAGMA user_version
 BUSY_SECONDS = 5.0  # another process (a backup, the sqlite3 shell) may hold the file for a moment
+
+# In version 1 each entry had the time of its bounce or drop; now the order as a whole has it.
+_FROM_1 = """
+ALTER TABLE operation ADD COLUMN due REAL;
+UPDATE operation SET due = (SELECT max(e.order_at) FROM entry e WHERE e.operation = operation.id) WHERE finished;
+CREATE INDEX operation_due ON operation (due) WHERE due IS NOT NULL;
+DROP INDEX entry_order;
+ALTER TABLE entry DROP COLUMN order_at;
+"""
 
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
 
@@ -96,13 +105,19 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     # By itself SQLite would checkpoint inside COMMIT and keep a failed fsync to itself: the writer does it instead.
     connection.execute("PRAGMA wal_autocheckpoint = 0")
     if version == 0:
-        schema = (resources.files("engine.queue") / "schema.sql").read_text("utf-8")
-        try:
-            connection.executescript(f"BEGIN IMMEDIATE;\n{schema}\nPRAGMA user_version = {VERSION};\nCOMMIT;")
-        except sqlite3.Error:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
+        _write(connection, (resources.files("engine.queue") / "schema.sql").read_text("utf-8"), VERSION)
+    elif version < 2:
+        _write(connection, _FROM_1, 2)
+
+
+def _write(connection: sqlite3.Connection, script: str, version: int) -> None:
+    """Change the schema, with its version in the same transaction."""
+    try:
+        connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {version};\nCOMMIT;")
+    except sqlite3.Error:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
 
 
 def _folded_like(pattern: str, value: str) -> bool:

@@ -6,6 +6,7 @@ reader looks for the next entries, the writer looks at them again and changes th
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -15,9 +16,10 @@ from msgspec import Struct
 from engine import events
 from engine.clock import Clock
 from engine.events import Event
+from engine.queue import rules
 from engine.queue.filter import Filter
 from engine.queue.listing import candidates, newest_message
-from engine.queue.queue import Changed
+from engine.queue.queue import Changed, QueueError
 from engine.queue.readers import Readers
 from engine.queue.rows import storable
 from engine.queue.standing import unblock
@@ -26,6 +28,8 @@ from engine.queue.writer import Transaction, Writer
 from engine.text import clean
 
 CHUNK = 1000  # entries in one transaction
+
+_DONE = {"bounce": "is returned", "drop": "is dropped"}
 
 
 class _Entry(NamedTuple):
@@ -36,7 +40,7 @@ class _Entry(NamedTuple):
     destination: str
     state: str
     ordered: str | None
-    order_at: float | None
+    due: float | None  # of the bounce or drop
     giving_up: int
     rule: int | None
 
@@ -44,7 +48,8 @@ class _Entry(NamedTuple):
 class Order(Struct, frozen=True, kw_only=True):
     """What is done to each entry: `touches` says to which, `sql` does it with `values` and :message, :number.
 
-    `verb` is how the event says it. `undoable`: the operation's number is given back for undo.
+    `verb` is how the event says it. `wait`: it is carried out so many seconds after the last entry has been ordered,
+    and can be undone until then; None: it is done at once. `frees`: what it lets go may be held by a rule.
     """
 
     kind: events.Kind
@@ -55,7 +60,8 @@ class Order(Struct, frozen=True, kw_only=True):
     by: str
     reason: str = ""
     unblocks: bool = False
-    undoable: bool = False
+    frees: bool = False
+    wait: float | None = None
 
 
 def retry(by: str, now: float) -> Order:
@@ -72,17 +78,19 @@ def retry(by: str, now: float) -> Order:
 
 
 def hold(by: str, reason: str) -> Order:
-    """Held at once, or once the attempt that runs has ended; what a rule holds, beyond the end of the rule."""
+    """Held at once, or once the attempt that runs has ended.
+
+    What a rule holds is held beyond the end of the rule, and what was to be bounced or dropped stays instead.
+    """
     return Order(
         kind="held",
         verb="hold",
         by=by,
         reason=reason,
-        touches=lambda entry: (
-            not entry.giving_up and (entry.ordered is None or (entry.ordered == "hold" and entry.rule is not None))
-        ),
+        touches=lambda entry: not entry.giving_up and (entry.ordered != "hold" or entry.rule is not None),
         sql="UPDATE entry SET state = iif(state = 'waiting', 'held', state), ordered = 'hold', ordered_by = :by, "
-        "reason = :reason, rule = NULL WHERE message = :message AND number = :number",
+        "reason = :reason, operation = NULL, prior = '', prior_by = '', prior_reason = '', rule = NULL "
+        "WHERE message = :message AND number = :number",
         values={"by": storable(by), "reason": storable(reason)},
     )
 
@@ -94,30 +102,30 @@ def release(by: str) -> Order:
         verb="release",
         by=by,
         touches=lambda entry: not entry.giving_up and (entry.state == "held" or entry.ordered is not None),
-        sql="UPDATE entry SET state = iif(state = 'held', 'waiting', state), ordered = NULL, order_at = NULL, "
+        sql="UPDATE entry SET state = iif(state = 'held', 'waiting', state), ordered = NULL, "
         "ordered_by = '', reason = '', operation = NULL, prior = '', prior_by = '', prior_reason = '', rule = NULL "
         "WHERE message = :message AND number = :number",
         values={},
     )
 
 
-def give_up(order: Literal["bounce", "drop"], by: str, reason: str, at: float) -> Order:
-    """Bounced or dropped at a time, and held until then. What was before the first such order is kept for undo."""
+def give_up(order: Literal["bounce", "drop"], by: str, reason: str, wait: float, now: float) -> Order:
+    """Bounced or dropped after a while, and held until then. What was before the first such order is kept for undo."""
     return Order(
         kind="ordered",
         verb=order,
         by=by,
         reason=reason,
         touches=lambda entry: (
-            not entry.giving_up and not (entry.ordered == order and entry.order_at is not None and entry.order_at <= at)
+            not entry.giving_up and not (entry.ordered == order and entry.due is not None and entry.due <= now + wait)
         ),
         sql="UPDATE entry SET state = iif(state = 'waiting', 'held', state), "
         "prior = CASE WHEN prior <> '' THEN prior WHEN ordered = 'hold' THEN 'held' ELSE 'waiting' END, "
         "prior_by = iif(prior <> '', prior_by, ordered_by), prior_reason = iif(prior <> '', prior_reason, reason), "
-        "ordered = :order, order_at = :at, ordered_by = :by, reason = :reason, operation = :operation "
+        "ordered = :order, ordered_by = :by, reason = :reason, operation = :operation "
         "WHERE message = :message AND number = :number",
-        values={"order": order, "at": at, "by": storable(by), "reason": storable(reason)},
-        undoable=True,
+        values={"order": order, "by": storable(by), "reason": storable(reason)},
+        wait=wait,
     )
 
 
@@ -129,9 +137,10 @@ def undo(by: str) -> Order:
         by=by,
         touches=lambda entry: not entry.giving_up,
         sql="UPDATE entry SET state = iif(state = 'held', prior, state), ordered = iif(prior = 'held', 'hold', NULL), "
-        "ordered_by = prior_by, reason = prior_reason, order_at = NULL, operation = NULL, prior = '', prior_by = '', "
+        "ordered_by = prior_by, reason = prior_reason, operation = NULL, prior = '', prior_by = '', "
         "prior_reason = '' WHERE message = :message AND number = :number",
         values={},
+        frees=True,
     )
 
 
@@ -150,7 +159,8 @@ class Orders:
         return await self._carry_out(order, selected, str(filter) or "everything")
 
     async def undo(self, operation: int, by: str) -> Changed:
-        """Take back an order to bounce or drop."""
+        """Take back an order to bounce or drop; from the first moment on no more of it is carried out."""
+        await self._writer.do(lambda tx: tx.execute("UPDATE operation SET due = NULL WHERE id = ?", (operation,)))
         selected = Where("e.operation = ?", (operation,))
         changed = await self._carry_out(undo(by), selected, f"operation {operation}")
         return msgspec.structs.replace(changed, operation=0)
@@ -176,17 +186,25 @@ class Orders:
         return count
 
     async def _carry_out(self, order: Order, selected: Where, named: str) -> Changed:
-        operation = 0
+        done = Changed(messages=0, recipients=0)
         after = (0, 0)
-        while True:
-            found = await self._find(selected, after)
-            if not found and not operation:
-                return Changed(messages=0, recipients=0)
-            chunk = _Chunk(order, selected, named, found, operation, last=len(found) < CHUNK)
-            changed = await self._writer.do(chunk)
-            if chunk.last:
-                return changed if order.undoable else msgspec.structs.replace(changed, operation=0)
-            operation, after = changed.operation, found[-1]
+        try:
+            while True:
+                found = await self._find(selected, after)
+                if not found and not done.operation:
+                    return done
+                chunk = _Chunk(order, selected, named, found, done.operation, last=len(found) < CHUNK)
+                done = await self._writer.do(chunk)
+                if chunk.last:
+                    return done if order.wait is not None else msgspec.structs.replace(done, operation=0)
+                after = found[-1]
+        except QueueError as error:
+            if not done.operation:
+                raise
+            cut_short = partial(_cut_short, operation=done.operation, why=clean(str(error), 300))
+            with suppress(QueueError):  # then the next start says it
+                await self._writer.do(cut_short)
+            raise type(error)(f"{error}; {_so_far(order, done)}") from error
 
     async def _find(self, selected: Where, after: tuple[int, int]) -> list[tuple[int, int]]:
         return await self._readers.ask(lambda connection: candidates(connection, selected, after, CHUNK), console=True)
@@ -210,25 +228,26 @@ class _Chunk:
         touched, skipped = _apply(tx, self.order, self.selected, self.ids, operation)
         messages = list(dict.fromkeys(entry.message for entry in touched))
         (before,) = tx.execute("SELECT last FROM operation WHERE id = ?", (operation,)).fetchone()
-        tx.execute(
+        due = tx.now + self.order.wait if self.last and self.order.wait is not None else None
+        row = tx.execute(
             "UPDATE operation SET messages = messages + ?, recipients = recipients + ?, skipped = skipped + ?, "
-            "last = ?, finished = ? WHERE id = ?",
+            "last = ?, finished = ?, due = ? WHERE id = ? RETURNING messages, recipients, skipped",
             (
                 len(messages) - (before in messages),
                 len(touched),
                 skipped,
                 messages[-1] if messages else before,
                 self.last,
+                due,
                 operation,
             ),
-        )
-        row = tx.execute("SELECT messages, recipients, skipped FROM operation WHERE id = ?", (operation,)).fetchone()
-        changed = Changed(messages=row[0], recipients=row[1], skipped=row[2], operation=operation)
+        ).fetchone()
+        changed = Changed(messages=row[0], recipients=row[1], skipped=row[2], operation=operation, due=due)
         if not self.last:
             return changed
         if not changed.recipients:
             tx.execute("DELETE FROM operation WHERE id = ?", (operation,))
-            return msgspec.structs.replace(changed, operation=0)
+            return msgspec.structs.replace(changed, operation=0, due=None)
         tx.record(_event(tx.now, operation, tx))
         return changed
 
@@ -245,8 +264,21 @@ class _Chunk:
 def end_unfinished(tx: Transaction) -> None:
     """Tell of the orders that were cut short by the end of the engine, with what they touched until then."""
     for (operation,) in tx.execute("SELECT id FROM operation WHERE NOT finished ORDER BY id").fetchall():
-        tx.record(_event(tx.now, operation, tx, " (cut short: the engine ended)"))
-        tx.execute("UPDATE operation SET finished = 1 WHERE id = ?", (operation,))
+        _cut_short(tx, operation, "the engine ended")
+
+
+def _cut_short(tx: Transaction, operation: int, why: str) -> None:
+    """Tell of an order that is not whole. One to bounce or drop is due at no time: what it holds stays held."""
+    tx.record(_event(tx.now, operation, tx, f" (cut short: {why})"))
+    tx.execute("UPDATE operation SET finished = 1 WHERE id = ?", (operation,))
+
+
+def _so_far(order: Order, done: Changed) -> str:
+    """What an order that failed half-way has done, and the way on."""
+    count = _count(done.recipients, "recipient")
+    if order.wait is None:
+        return f"{order.verb}: done for {count} so far; give the order again for the rest"
+    return f"{count} so far held, and none of them {_DONE[order.verb]}: undo operation {done.operation}, or order again"
 
 
 def _event(now: float, operation: int, tx: Transaction, note: str = "") -> Event:
@@ -267,8 +299,8 @@ def _apply(
 ) -> tuple[list[_Entry], int]:
     """Do it to those of `ids` that still match and may be touched; give these, and how many were skipped."""
     rows = tx.execute(
-        "SELECT e.message, e.number, e.destination, e.state, e.ordered, e.order_at, e.giving_up, e.rule "
-        "FROM json_each(?) j "
+        "SELECT e.message, e.number, e.destination, e.state, e.ordered, "
+        "(SELECT due FROM operation WHERE id = e.operation), e.giving_up, e.rule FROM json_each(?) j "
         "CROSS JOIN entry e ON e.message = j.value ->> 0 AND e.number = j.value ->> 1 "
         f"CROSS JOIN message m ON m.number = e.message WHERE {selected.sql}",
         (json.dumps(ids), *selected.values),
@@ -282,6 +314,8 @@ def _apply(
             for entry in touched
         ],
     )
+    if order.frees:
+        rules.hold_what_is_free(tx, [(entry.message, entry.number) for entry in touched])
     if order.unblocks:
         unblock(tx, list(dict.fromkeys(entry.destination for entry in touched)))
     return touched, len(matching) - len(touched)

@@ -265,13 +265,14 @@ class Selection(Struct, frozen=True, kw_only=True):
 class Changed(Struct, frozen=True, kw_only=True):
     """What an operator's action did. `skipped` entries matched but were being relayed, or were so already.
 
-    `operation` names the action for `undo`; 0 where it cannot be undone.
+    `operation` names the action for `undo`, which can be undone until `due`; 0 where it cannot be.
     """
 
     messages: int
     recipients: int
     skipped: int = 0
     operation: int = 0
+    due: float | None = None
 
 
 class Suspension(Struct, frozen=True, kw_only=True):
@@ -571,10 +572,14 @@ class Queue(Steering):
         filter: Filter,
         by: str,
         reason: str,
-        at: float,
+        wait: float,
         newest: int | None = None,
     ) -> Changed:
-        """Order matching entries bounced or dropped at time `at`; until then they are held and it can be undone."""
+        """Order matching entries bounced or dropped, `wait` seconds after all of them are ordered so.
+
+        Until then they are held, and it can be undone. Of an order that fails half-way nothing is carried out: what
+        it has held by then is named in the error.
+        """
 
     @abstractmethod
     async def undo(self, operation: int, by: str) -> Changed:

@@ -12,8 +12,8 @@ from engine.text import clean
 # Of `entry AS e JOIN message AS m`, in the order `entry_of` takes them.
 ENTRY_COLUMNS = (
     "e.message, e.number, m.sender, e.recipient, e.destination, e.state, m.arrived, e.due, e.expires, e.attempts, "
-    "m.size, m.subject, e.last, e.last_at, e.ordered, e.order_at, e.ordered_by, e.reason, coalesce(e.reason_key, ''), "
-    "e.rule"
+    "m.size, m.subject, e.last, e.last_at, e.ordered, (SELECT due FROM operation WHERE id = e.operation), "
+    "e.ordered_by, e.reason, coalesce(e.reason_key, ''), e.rule"
 )
 _INSERT_EVENT = (
     'INSERT INTO event (at, kind, "by", message, entry, sender, recipient, destination, host, outcome, text) '

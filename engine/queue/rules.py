@@ -122,7 +122,7 @@ def let_go(tx: Transaction) -> Step | None:
         return None
     rule_id, named, ended_by, before = row
     found = tx.execute("SELECT message, number FROM entry WHERE rule = ? LIMIT ?", (rule_id, CHUNK)).fetchall()
-    _hold_by_others(tx, found)
+    _hold_again(tx, found, "e.ordered = 'hold'")  # what another rule names, too, is held by that one from now on
     # What is to be bounced or dropped stays so; taken back, it goes on as all the rest.
     tx.connection.executemany(
         "UPDATE entry SET rule = NULL, prior = 'waiting', prior_by = '', prior_reason = '' "
@@ -145,6 +145,11 @@ def let_go(tx: Transaction) -> Step | None:
     text = f"hold rule {rule_id} ({named}) has ended{over}; {count:,} recipient{'' if count == 1 else 's'} let go"
     tx.record(Event(at=tx.now, kind="released", by=ended_by or ENGINE, text=clean(text)))
     return Step(rule_id, freed, more)
+
+
+def hold_what_is_free(tx: Transaction, ids: list[tuple[int, int]]) -> None:
+    """Hold those of some entries that are under no order and that a rule in force names."""
+    _hold_again(tx, ids, "e.ordered IS NULL AND NOT e.giving_up")
 
 
 def rules(connection: sqlite3.Connection, now: float) -> tuple[HoldRule, ...]:
@@ -171,14 +176,13 @@ def rules_on(connection: sqlite3.Connection, recipient: str, destination: str, n
     return tuple(found)
 
 
-def _hold_by_others(tx: Transaction, ids: list[tuple[int, int]]) -> None:
-    """What another rule names, too, is held by that one from now on."""
+def _hold_again(tx: Transaction, ids: list[tuple[int, int]], which: str) -> None:
     for rule in _in_force(tx):
         selected = _where(rule, tx.now)
         rows = tx.execute(
             "SELECT e.message, e.number FROM json_each(?) j "
             "CROSS JOIN entry e ON e.message = j.value ->> 0 AND e.number = j.value ->> 1 "
-            f"CROSS JOIN message m ON m.number = e.message WHERE e.ordered = 'hold' AND {selected.sql}",
+            f"CROSS JOIN message m ON m.number = e.message WHERE {which} AND {selected.sql}",
             (json.dumps(ids), *selected.values),
         ).fetchall()
         tx.connection.executemany(_HOLD, [(rule.by, rule.reason, rule.id, *one) for one in rows])

@@ -1,4 +1,4 @@
--- The store's tables, version 1. One row of `entry` is one recipient of one message.
+-- The store's tables, version 2. One row of `entry` is one recipient of one message.
 
 CREATE TABLE message (
     number      INTEGER PRIMARY KEY AUTOINCREMENT,  -- never given twice, not even after the message has left
@@ -59,10 +59,9 @@ CREATE TABLE entry (
     notice_at    REAL,                              -- when the sender is told of the delay; NULL: not, or not again
     giving_up    INTEGER NOT NULL DEFAULT 0,        -- 1: relaying only to be returned, nothing is dialled for it
     ordered      TEXT    CHECK (ordered IN ('hold', 'bounce', 'drop')),
-    order_at     REAL,                              -- of a bounce or drop: when it is carried out
     ordered_by   TEXT    NOT NULL DEFAULT '',
     reason       TEXT    NOT NULL DEFAULT '',
-    operation    INTEGER,                           -- of a bounce or drop: what undo names
+    operation    INTEGER,                           -- of a bounce or drop: what undo names, and says when it is due
     prior        TEXT    NOT NULL DEFAULT '' CHECK (prior IN ('', 'waiting', 'held')),
     prior_by     TEXT    NOT NULL DEFAULT '',       -- before the bounce or drop; "held" had these words
     prior_reason TEXT    NOT NULL DEFAULT '',
@@ -75,7 +74,6 @@ CREATE INDEX entry_destination ON entry (destination);
 CREATE INDEX entry_due         ON entry (destination, due, state) WHERE state = 'waiting';
 CREATE INDEX entry_expires     ON entry (expires)           WHERE state = 'waiting';
 CREATE INDEX entry_relaying    ON entry (destination)       WHERE state = 'relaying';
-CREATE INDEX entry_order       ON entry (ordered, order_at) WHERE state = 'held' AND order_at IS NOT NULL;
 CREATE INDEX entry_notice      ON entry (notice_at)         WHERE state = 'waiting' AND notice_at IS NOT NULL;
 CREATE INDEX entry_reason      ON entry (reason_key, destination) WHERE reason_key IS NOT NULL;
 CREATE INDEX entry_operation   ON entry (operation)         WHERE operation IS NOT NULL;
@@ -211,8 +209,11 @@ CREATE TABLE operation (
     recipients  INTEGER NOT NULL DEFAULT 0,
     skipped     INTEGER NOT NULL DEFAULT 0,
     last        INTEGER NOT NULL DEFAULT 0,         -- the last message it touched
-    finished    INTEGER NOT NULL DEFAULT 0
+    finished    INTEGER NOT NULL DEFAULT 0,
+    due         REAL                                -- of a bounce or drop: when it is carried out; NULL: not whole yet
 ) STRICT;
+
+CREATE INDEX operation_due ON operation (due) WHERE due IS NOT NULL;
 
 CREATE TABLE event (
     seq         INTEGER PRIMARY KEY AUTOINCREMENT,

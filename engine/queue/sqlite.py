@@ -251,10 +251,10 @@ class SqliteQueue(Queue):
         filter: Filter,
         by: str,
         reason: str,
-        at: float,
+        wait: float,
         newest: int | None = None,
     ) -> Changed:
-        return await self._order(orders.give_up(order, by, reason, at), filter, newest)
+        return await self._order(orders.give_up(order, by, reason, wait, self._clock.now()), filter, newest)
 
     async def undo(self, operation: int, by: str) -> Changed:
         return await self._to_its_end(self._orders.undo(operation, by))

@@ -142,7 +142,11 @@ def forget_idle(tx: Transaction) -> bool:
     marks = tx.execute(
         "DELETE FROM mark WHERE host IN (SELECT host FROM mark WHERE until < ? LIMIT ?)", (long_ago, FORGET_AT_ONCE)
     )
-    tx.execute("DELETE FROM operation WHERE finished AND at < ?", (tx.now - KEEP_OPERATIONS,))
+    tx.execute(
+        "DELETE FROM operation WHERE finished AND at < ? AND id NOT IN "
+        "(SELECT operation FROM entry WHERE operation IS NOT NULL)",
+        (tx.now - KEEP_OPERATIONS,),
+    )
     return destinations.rowcount < FORGET_AT_ONCE and marks.rowcount < FORGET_AT_ONCE
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from engine.control.client import Refused
-from engine.control.views import Action, HoldRule
+from engine.control.views import Action, HoldRule, Suspend
 from engine.queue.queue import QueueError
 from engine.queue.writer import Transaction
 from engine.sandbox.internet import Internet
@@ -108,6 +108,36 @@ async def test_mail_ordered_to_be_bounced_that_is_taken_back_after_the_rules_end
     assert (await relay.entries())[0].ordered == "bounce"
     await relay.client.undo(bounced.operation)
     await healthy.wait_for(1)
+
+
+async def test_mail_that_is_not_to_be_dropped_after_all_is_held_by_a_rule_made_meanwhile(
+    healthy: Internet, relay: Relay
+) -> None:
+    await relay.client.suspend(Suspend(destination="*", seconds=60, reason="so that it waits"))
+    await relay.send("a@good.example")
+    drop = await relay.client.act("drop", Action(filter="domain=good.example"))
+    await relay.client.hold_rule(HoldRule(filter="domain=good.example", seconds=HOUR, reason="look first"))
+    await relay.client.undo(drop.operation)
+    await relay.later(61)
+    assert healthy.messages == 0
+    (held,) = await relay.entries()
+    assert (held.state, held.reason, held.rule) == ("held", "look first", 1)
+
+
+async def test_mail_that_is_not_to_be_dropped_after_all_is_held_by_another_rule_that_names_it(
+    healthy: Internet, relay: Relay
+) -> None:
+    await relay.client.hold_rule(HoldRule(filter="domain=good.example", seconds=HOUR, reason="first"))
+    await relay.client.hold_rule(HoldRule(filter="from=ann@example.com", seconds=2 * HOUR, reason="second"))
+    await relay.send("a@good.example")
+    (held,) = await relay.entries()
+    drop = await relay.client.act("drop", Action(filter="domain=good.example"))
+    await relay.client.release_rule(held.rule or 0)
+    await relay.client.undo(drop.operation)
+    await relay.settled()
+    assert healthy.messages == 0
+    (still,) = await relay.entries()
+    assert (still.state, still.rule) == ("held", 3 - (held.rule or 0))
 
 
 async def test_a_rule_outlives_a_restart(internet: Internet, clock: FakeClock, tmp_path: Path) -> None:

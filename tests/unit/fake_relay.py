@@ -227,10 +227,10 @@ class FakeQueue:
         filter: Filter,
         by: str,
         reason: str,
-        at: float,
+        wait: float,
         newest: int | None = None,
     ) -> Changed:
-        return await self._act(order, str(filter), by, reason, at - NOW, newest)
+        return await self._act(order, str(filter), by, reason, wait, newest)
 
     async def undo(self, operation: int, by: str) -> Changed:
         return await self._act("undo", operation, by)

@@ -49,7 +49,7 @@ def test_a_verb_acts_and_says_what_it_did(line: FakeLine, words: tuple[str, ...]
 
 
 def test_what_can_be_undone_comes_with_the_command_for_it(line: FakeLine) -> None:
-    line.engine.queue.changed = Changed(messages=1, recipients=2, operation=41)
+    line.engine.queue.changed = Changed(messages=1, recipients=2, operation=41, due=NOW + 10)
     result = line.run("drop", "id=7", "--yes")
     assert result.stdout.splitlines()[1] == "until 08:00:10: smarthost undo 41"
 

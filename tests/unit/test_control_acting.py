@@ -69,7 +69,7 @@ async def test_a_verb_acts_in_the_name_of_who_asks(
 async def test_giving_up_only_holds_for_the_time_in_which_it_can_be_undone(
     engine: FakeEngine, verb: views.Verb, did: str
 ) -> None:
-    engine.queue.changed = Changed(messages=1, recipients=2, operation=41)
+    engine.queue.changed = Changed(messages=1, recipients=2, operation=41, due=NOW + 10)
     async with engine.serving() as client:
         result = await client.act(verb, views.Action(filter="id=7", reason="runaway"))
     assert engine.queue.calls == [(verb, "id=7", ME, "runaway", 10.0, None)]

@@ -64,11 +64,11 @@ class Random:
                 await queue.release(self.filter(), "oncall")
 
     async def give_up(self) -> None:
-        at = self.spool.clock.now() + self.random.choice([0, 30])
+        wait = self.random.choice([0, 30])
         if self.random.random() < 0.5:
-            changed = await self.spool.queue.give_up("bounce", self.filter(), "oncall", "", at)
+            changed = await self.spool.queue.give_up("bounce", self.filter(), "oncall", "", wait)
         else:
-            changed = await self.spool.queue.give_up("drop", self.filter(), "oncall", "", at)
+            changed = await self.spool.queue.give_up("drop", self.filter(), "oncall", "", wait)
         self.operations.append(changed.operation)
 
     async def undo(self) -> None:

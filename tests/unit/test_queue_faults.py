@@ -9,6 +9,7 @@ import pytest
 
 from engine.events import Event
 from engine.outcome import Outcome
+from engine.queue.connection import VERSION
 from engine.queue.filter import Filter
 from engine.queue.queue import EntryResult, QueueBroken, QueueError, QueueFull, Settlement, Suspension
 from tests.clock import FakeClock
@@ -187,6 +188,29 @@ async def test_a_queue_of_a_newer_version_is_refused(tmp_path: Path) -> None:
         spool.sql("PRAGMA user_version = 99")
     with pytest.raises(QueueError, match="version 99"):
         await Spool(tmp_path, spool.clock).queue.open()
+
+
+async def test_a_queue_of_the_first_version_is_brought_to_this_one(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        await spool.add("a@example.org", "b@example.org")
+        changed = await spool.queue.give_up("drop", Filter.parse("to=a@*"), "oncall", "", 10)
+        for statement in (
+            "DROP INDEX operation_due",
+            "ALTER TABLE entry ADD COLUMN order_at REAL",
+            "UPDATE entry SET order_at = (SELECT due FROM operation WHERE id = operation)",
+            "ALTER TABLE operation DROP COLUMN due",
+            "CREATE INDEX entry_order ON entry (ordered, order_at) WHERE state = 'held' AND order_at IS NOT NULL",
+            "PRAGMA user_version = 1",
+        ):
+            spool.sql(statement)
+    async with opened(tmp_path) as spool:
+        assert spool.sql("PRAGMA user_version") == [(VERSION,)]
+        dropped, other = await spool.entries()
+        assert (dropped.ordered, dropped.order_at) == ("drop", changed.due)
+        assert (other.ordered, other.order_at) == (None, None)
+        await spool.clock.advance(10)
+        await spool.queue.overdue(9)
+        assert [entry.recipient for entry in await spool.entries()] == ["b@example.org"]
 
 
 async def test_what_is_no_queue_is_refused(tmp_path: Path) -> None:

@@ -2,14 +2,15 @@
 
 import asyncio
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
 from engine.outcome import Outcome
 from engine.queue import orders
 from engine.queue.filter import Filter
-from engine.queue.queue import Changed, EntryResult, Settlement
+from engine.queue.queue import Changed, EntryResult, QueueBusy, Settlement
+from engine.queue.where import Where
 from tests.unit.queue_support import ALL, DELIVERED, LATER, Spool, opened
 
 
@@ -84,7 +85,7 @@ async def test_release_lets_wait_again_until_the_time_it_had(tmp_path: Path) -> 
 async def test_release_ends_a_bounce_that_is_not_done(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
         await spool.add()
-        await spool.queue.give_up("bounce", ALL, "oncall", "", spool.clock.now() + 10)
+        await spool.queue.give_up("bounce", ALL, "oncall", "", 10)
         await spool.queue.release(ALL, "oncall")
         await spool.clock.advance(20)
         assert await spool.queue.overdue(9) == []
@@ -95,8 +96,8 @@ async def test_a_bounce_is_only_held_until_its_time_and_then_claimed(tmp_path: P
     async with opened(tmp_path) as spool:
         number = await spool.add()
         at = spool.clock.now() + 10
-        changed = await spool.queue.give_up("bounce", ALL, "oncall", "wrong list", at)
-        assert (changed.messages, changed.recipients, changed.skipped) == (1, 1, 0)
+        changed = await spool.queue.give_up("bounce", ALL, "oncall", "wrong list", 10)
+        assert (changed.messages, changed.recipients, changed.skipped, changed.due) == (1, 1, 0, at)
         assert changed.operation
         entry = await spool.entry(number)
         assert (entry.state, entry.ordered, entry.order_at, entry.by) == ("held", "bounce", at, "oncall")
@@ -110,7 +111,7 @@ async def test_a_bounce_is_only_held_until_its_time_and_then_claimed(tmp_path: P
 async def test_a_drop_is_carried_out_at_its_time_and_told_of_each_entry(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
         number = await spool.add("a@example.org", "b@example.com")
-        await spool.queue.give_up("drop", ALL, "oncall", "runaway", spool.clock.now() + 10)
+        await spool.queue.give_up("drop", ALL, "oncall", "runaway", 10)
         await spool.clock.advance(10)
         spool.events.clear()
         assert await spool.queue.overdue(9) == []
@@ -125,7 +126,7 @@ async def test_many_drops_are_all_carried_out(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
         for _ in range(3):
             await spool.add(*(f"u{n}@example.org" for n in range(400)))
-        await spool.queue.give_up("drop", ALL, "oncall", "", spool.clock.now())
+        await spool.queue.give_up("drop", ALL, "oncall", "", 0)
         await spool.queue.overdue(1)
         assert (await spool.queue.totals()).held == 0
 
@@ -135,8 +136,7 @@ async def test_undo_restores_each_entry_to_what_it_was(tmp_path: Path, order: Li
     async with opened(tmp_path) as spool:
         await three(spool)
         before = await spool.entries()
-        at = spool.clock.now() + 10
-        changed = await spool.queue.give_up(order, ALL, "oncall", "oops", at)
+        changed = await spool.queue.give_up(order, ALL, "oncall", "oops", 10)
         assert changed.recipients == 4
         assert await spool.queue.undo(changed.operation, "oncall") == Changed(messages=3, recipients=4)
         assert await spool.entries() == before
@@ -148,7 +148,7 @@ async def test_undo_after_the_attempt_ended_lets_it_wait_for_its_new_time(tmp_pa
     async with opened(tmp_path) as spool:
         number = await spool.add()
         (claim,) = await spool.claim()
-        changed = await spool.queue.give_up("drop", ALL, "oncall", "", spool.clock.now() + 10)
+        changed = await spool.queue.give_up("drop", ALL, "oncall", "", 10)
         await spool.settle(claim, LATER, after=300)
         assert (await spool.entry(number)).state == "held"
         await spool.queue.undo(changed.operation, "oncall")
@@ -159,7 +159,7 @@ async def test_undo_after_the_attempt_ended_lets_it_wait_for_its_new_time(tmp_pa
 async def test_undo_does_not_reach_what_is_being_carried_out(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
         await spool.add()
-        changed = await spool.queue.give_up("bounce", ALL, "oncall", "", spool.clock.now())
+        changed = await spool.queue.give_up("bounce", ALL, "oncall", "", 0)
         (claim,) = await spool.queue.overdue(9)
         assert (await spool.queue.undo(changed.operation, "oncall")).recipients == 0
         assert (await spool.queue.release(ALL, "oncall")).recipients == 0
@@ -167,14 +167,27 @@ async def test_undo_does_not_reach_what_is_being_carried_out(tmp_path: Path) -> 
         assert await spool.entries() == ()
 
 
+async def test_hold_keeps_what_was_to_be_dropped(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        number = await spool.add()
+        drop = await spool.queue.give_up("drop", ALL, "day", "runaway", 10)
+        assert (await spool.queue.hold(ALL, "oncall", "to be looked at")).recipients == 1
+        await spool.clock.advance(20)
+        await spool.queue.overdue(9)
+        entry = await spool.entry(number)
+        assert (entry.state, entry.ordered, entry.by, entry.reason) == ("held", "hold", "oncall", "to be looked at")
+        assert (await spool.queue.undo(drop.operation, "oncall")).recipients == 0
+        await spool.queue.release(ALL, "oncall")
+        assert (await spool.entry(number)).state == "waiting"
+
+
 async def test_the_later_of_two_orders_counts_and_undo_goes_back_before_both(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
         number = await spool.add()
         before = await spool.entry(number)
-        at = spool.clock.now() + 10
-        bounce = await spool.queue.give_up("bounce", ALL, "oncall", "", at)
-        assert (await spool.queue.give_up("bounce", ALL, "oncall", "", at)).skipped == 1
-        drop = await spool.queue.give_up("drop", ALL, "oncall", "", at)
+        bounce = await spool.queue.give_up("bounce", ALL, "oncall", "", 10)
+        assert (await spool.queue.give_up("bounce", ALL, "oncall", "", 10)).skipped == 1
+        drop = await spool.queue.give_up("drop", ALL, "oncall", "", 10)
         assert (await spool.queue.undo(bounce.operation, "oncall")).recipients == 0
         await spool.queue.undo(drop.operation, "oncall")
         assert await spool.entry(number) == before
@@ -221,6 +234,91 @@ async def test_an_order_is_carried_out_to_its_end_though_who_gave_it_is_gone(
             await task
     async with opened(tmp_path) as spool:
         assert (await spool.queue.totals()).held == 40
+
+
+async def test_the_time_to_undo_begins_when_all_is_ordered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(orders, "CHUNK", 5)
+    async with opened(tmp_path) as spool:
+        find = orders.Orders._find
+
+        async def slowly(self: orders.Orders, *sought: Any) -> list[tuple[int, int]]:
+            await spool.clock.advance(20)
+            assert await spool.queue.overdue(9) == []
+            return await find(self, *sought)
+
+        await spool.add(*(f"u{n}@example.org" for n in range(40)))
+        monkeypatch.setattr(orders.Orders, "_find", slowly)
+        changed = await spool.queue.give_up("drop", ALL, "oncall", "runaway", 10)
+        assert changed.due == await spool.queue.next_due() == spool.clock.now() + 10
+        await spool.queue.overdue(9)
+        assert (await spool.queue.totals()).held == 40
+        await spool.clock.advance(10)
+        await spool.queue.overdue(9)
+        assert (await spool.queue.totals()).held == 0
+
+
+async def test_while_an_order_is_undone_no_more_of_it_is_carried_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(orders, "CHUNK", 5)
+    async with opened(tmp_path) as spool:
+        find = orders.Orders._find
+
+        async def slowly(self: orders.Orders, *sought: Any) -> list[tuple[int, int]]:
+            await spool.clock.advance(20)
+            await spool.queue.overdue(9)
+            return await find(self, *sought)
+
+        await spool.add(*(f"u{n}@example.org" for n in range(40)))
+        changed = await spool.queue.give_up("drop", ALL, "oncall", "runaway", 10)
+        monkeypatch.setattr(orders.Orders, "_find", slowly)
+        assert (await spool.queue.undo(changed.operation, "oncall")).recipients == 40
+
+
+@pytest.mark.parametrize("order", ["bounce", "drop"])
+async def test_of_an_order_that_fails_half_way_nothing_is_carried_out_and_it_can_be_undone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: Literal["bounce", "drop"]
+) -> None:
+    monkeypatch.setattr(orders, "CHUNK", 5)
+    async with opened(tmp_path) as spool:
+        find = orders.Orders._find
+
+        async def busy(self: orders.Orders, selected: Where, after: tuple[int, int]) -> list[tuple[int, int]]:
+            if after[1] >= 10:
+                raise QueueBusy("another program holds the queue")
+            return await find(self, selected, after)
+
+        await spool.add(*(f"u{n}@example.org" for n in range(40)))
+        before = await spool.entries()
+        spool.events.clear()
+        with monkeypatch.context() as patched:
+            patched.setattr(orders.Orders, "_find", busy)
+            with pytest.raises(QueueBusy, match=r"10 recipients so far held, .*: undo operation 1, or order again"):
+                await spool.queue.give_up(order, ALL, "oncall", "runaway", 10)
+        (told,) = spool.events
+        assert told.text == (
+            f"{order} 10 recipients in 1 message: everything (runaway) (cut short: another program holds the queue)"
+        )
+        await spool.clock.advance(1000)
+        assert await spool.queue.overdue(9) == []
+        assert (await spool.queue.totals()).held == 10
+        assert (await spool.queue.undo(1, "oncall")).recipients == 10
+        assert await spool.entries() == before
+        assert (await spool.queue.give_up(order, ALL, "oncall", "runaway", 10)).recipients == 40
+
+
+async def test_an_order_that_was_cut_short_by_the_end_is_not_carried_out_after_it(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        number = await spool.add()
+        changed = await spool.queue.give_up("drop", ALL, "oncall", "", 10)
+        spool.sql("UPDATE operation SET finished = 0, due = NULL")
+    async with opened(tmp_path) as spool:
+        await spool.clock.advance(1000)
+        await spool.queue.overdue(9)
+        entry = await spool.entry(number)
+        assert (entry.state, entry.ordered, entry.order_at) == ("held", "drop", None)
+        await spool.queue.undo(changed.operation, "oncall")
+        assert (await spool.entry(number)).state == "waiting"
 
 
 async def test_an_order_cut_short_is_told_of_at_the_next_start(tmp_path: Path) -> None:
