@@ -286,7 +286,8 @@ def _event(now: float, operation: int, tx: Transaction, note: str = "") -> Event
         'SELECT kind, verb, filter, "by", reason, messages, recipients FROM operation WHERE id = ?', (operation,)
     ).fetchone()
     why = f" ({reason})" if reason else ""
-    text = f"{verb} {_count(recipients, 'recipient')} in {_count(messages, 'message')}: {named}{why}{note}"
+    which = f"; operation {operation}" if kind == "ordered" else ""  # for who did not wait for the answer
+    text = f"{verb} {_count(recipients, 'recipient')} in {_count(messages, 'message')}: {named}{why}{note}{which}"
     return Event(at=now, kind=kind, by=by, text=clean(text))
 
 

@@ -298,6 +298,7 @@ async def test_of_an_order_that_fails_half_way_nothing_is_carried_out_and_it_can
         (told,) = spool.events
         assert told.text == (
             f"{order} 10 recipients in 1 message: everything (runaway) (cut short: another program holds the queue)"
+            "; operation 1"
         )
         await spool.clock.advance(1000)
         assert await spool.queue.overdue(9) == []
