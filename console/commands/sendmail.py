@@ -39,6 +39,8 @@ _ELSEWHERE = {
     "I": "there are no aliases here",
 }
 
+_TOO_MANY = "4.5.3"  # recipients (RFC 3463 3.6)
+
 
 class Exit(IntEnum):
     """What programs understand, from sysexits.h."""
@@ -63,7 +65,7 @@ class _Stop(Exception):
 def main(words: Sequence[str], *, config: Path | None = None, spool: Path | None = None) -> int:
     """Send what stands on standard input; give the exit status."""
     try:
-        _send(words, sys.stdin.buffer, config, spool)
+        _send(words, config, spool)
     except _Stop as stop:
         sys.stderr.write(f"sendmail: {clean(str(stop), 500)}\n")
         return stop.status
@@ -109,10 +111,12 @@ class _Asked:
                 self.spool = Path(value).expanduser().absolute()
 
 
-def _send(words: Sequence[str], source: BinaryIO, config: Path | None, spool: Path | None) -> None:
+def _send(words: Sequence[str], config: Path | None, spool: Path | None) -> None:
     asked = _Asked(words)
     if not asked.recipients and not asked.from_header:
         raise _Stop(Exit.USAGE, "no recipients: name them as arguments, or in the message with -t")
+    if sys.stdin is None:  # closed by whoever started this
+        raise _Stop(Exit.USAGE, "there is no standard input, from which the message is read")
     try:
         settings = load_for_sender(find(asked.config or config))
     except SettingsError as error:
@@ -120,7 +124,7 @@ def _send(words: Sequence[str], source: BinaryIO, config: Path | None, spool: Pa
     if place := asked.spool or spool:
         settings = replace(settings, spool=place.expanduser().absolute())
     limit = settings.intake.smtp.max_message_size
-    text = _read(source, limit, dot_ends=not asked.ignores_dot)
+    text = _read(sys.stdin.buffer, limit, dot_ends=not asked.ignores_dot)
     if len(text) > limit:
         raise _Stop(Exit.DATAERR, f"the message is too big; intake.smtp.max_message_size allows {limit} octets")
     user, full_name = _caller()
@@ -161,6 +165,8 @@ def _hand_over(made: letter.Letter, settings: Settings) -> None:
 
 
 def _status(error: letter.Turned) -> Exit:
+    if error.enhanced == _TOO_MANY:  # for a transaction; it will be so at the next try, too
+        return Exit.DATAERR
     if not 500 <= error.code < 600:
         return Exit.TEMPFAIL
     if error.enhanced.startswith("5.7."):

@@ -46,7 +46,8 @@ class Turned(Exception):
 class Hand(Struct, frozen=True, kw_only=True):
     """How a message is handed over: from whom, to whom, and what the caller is called.
 
-    `sender`: of the envelope, "" or "<>" for the null one, None for the caller. `from_header`: those in To, Cc and
+    `recipients`: arguments, each an address or a list as in a header. `sender`: of the envelope, "" or "<>" for the
+    null one, None for the caller. `from_header`: those in To, Cc and
     Bcc have it, too (in the Resent fields, where there are any). `user` and `full_name` are the caller's.
     """
 
@@ -84,7 +85,8 @@ def compose(text: bytes, hand: Hand, *, hostname: str, rules: Smtp, at: float) -
         listed = _listed(content) if hand.from_header else []
     except HeaderTooBig as error:
         raise Unfit(f"header: {error}; no more is taken") from error
-    recipients = tuple(dict.fromkeys(_recipient(each, hostname) for each in (*hand.recipients, *listed)))
+    named = [address for each in hand.recipients for address in _in_argument(each)]
+    recipients = tuple(dict.fromkeys(_recipient(each, hostname) for each in (*named, *listed)))
     if not recipients:
         raise Unfit("recipients: none; name them as arguments, or in To, Cc or Bcc with -t")
     caller = _qualified(hand.user, hostname)
@@ -122,12 +124,16 @@ def drop_off(letter: Letter, folder: Path) -> None:
     """Leave a letter in the drop folder; when this returns it is on disk. Raises OSError.
 
     It is written under a name that is not looked at, synced, and moved into place: a kill leaves no half of it.
+    What root leaves there is given to the folder's owner, as whom the engine reads it.
     """
+    whose = folder.stat()
     name = f"sendmail-{time.time_ns()}-{secrets.token_hex(4)}.eml"
     path = folder / f".{name}"
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(file, "wb") as opened:
+            if whose.st_uid != os.geteuid():
+                os.fchown(file, whose.st_uid, whose.st_gid)
             opened.write(letter.as_dropped())
             opened.flush()
             os.fsync(file)
@@ -189,6 +195,16 @@ def _listed(content: bytes) -> list[str]:
             except ListProblem as error:
                 raise BadRecipient(f"{name.title()}: cannot be read: {error}") from error
     return found
+
+
+def _in_argument(written: str) -> list[str]:
+    """The addresses in one argument: cron gives all of its MAILTO in one, and names are given as in a header."""
+    if not written.isprintable() or not any(mark in written for mark in ",<"):
+        return [written]
+    try:
+        return list(filter(None, mailboxes(written)))
+    except ListProblem as error:
+        raise BadRecipient(f"{clean(written, 200)}: cannot be read: {error}") from error
 
 
 def _recipient(written: str, hostname: str) -> Address:

@@ -87,6 +87,30 @@ def test_recipients_may_be_arguments_and_stand_anywhere(call: Caller) -> None:
     assert call.dropped().recipients == ("eve@example.org",)
 
 
+def test_an_argument_may_be_a_list_as_cron_gives_it(call: Caller) -> None:
+    assert call("-i", "-FCronDaemon", "eve@example.org,fay@example.org", text=b"hi\n") == 0
+    assert call.dropped().recipients == ("eve@example.org", "fay@example.org")
+    assert call("Eve <eve@example.org>", "root, fay", '"a,b"@example.org', text=b"hi\n") == 0
+    assert call.dropped().recipients == (
+        "eve@example.org", "root@relay.example", "fay@relay.example", '"a,b"@example.org'
+    )  # fmt: skip
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a file to somebody else")
+def test_what_root_leaves_in_the_folder_can_be_read_by_the_engines_user(call: Caller) -> None:
+    os.chown(call.drop, 65534, 65533)
+    assert call("bob@example.org") == 0
+    (path,) = call.drop.iterdir()
+    found = path.stat()
+    assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (65534, 65533, 0o600)
+
+
+def test_a_closed_standard_input_is_no_crash(call: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    assert sendmail.main(["bob@example.org"], config=call.config) == 64
+    assert "no standard input" in call.said
+
+
 def test_what_the_message_lacks_is_added_and_what_it_has_stays(call: Caller) -> None:
     assert call("-F", "Ann Bö", "-fann@example.com", "bob@example.org", text=b"hello\n") == 0
     message = parsed(call.dropped())
@@ -147,6 +171,7 @@ def test_mail_that_is_sent_again_goes_to_those_of_the_resent_fields(call: Caller
         (["-t"], b"Subject: s\n\nhi\n", 65, "recipients: none"),
         (["a b@example.org"], b"hi\n", 67, "a b@example.org"),
         (["bob@example.org\nRCPT TO:<x@y>"], b"hi\n", 67, "cannot be shown"),
+        (["bob@example.org, <eve"], b"hi\n", 67, "bob@example.org, <eve: cannot be read"),
         (["-t"], b"To: <bob\n\nhi\n", 67, "To: cannot be read"),
         (["-f", "a@b@c", "bob@example.org"], b"hi\n", 65, "sender"),
         (["bob@example.org"], b"a\0b\n", 65, "NUL"),
@@ -231,6 +256,9 @@ async def test_what_the_door_refuses_has_its_status(relay: Relay, tmp_path: Path
         assert status == 75
         assert said == "sendmail: MAIL: 452 4.3.1 Not taking mail at the moment; try again later\n"
         relay.engine.smtp.resume()
+        many = [f"u{number}@example.org" for number in range(1001)]
+        status, said = await _run("sendmail", "--config", config, *many)
+        assert (status, "452 4.5.3" in said) == (65, True)  # to try again would be to no avail
         relay.engine.smtp._reception.rules = Smtp(relay_networks=())
         status, said = await _run("sendmail", "--config", config, "bob@example.org")
     assert status == 77
