@@ -99,6 +99,27 @@ def parse_domain(text: str) -> str:
     return domain
 
 
+def sought_domain(text: str) -> str:
+    """Give what somebody looks for among domains as these are kept: lower case, A-labels, no dot at the end.
+
+    It need not be a whole domain, and `*` may stand in it for any text. Raises AddressError for a label that cannot be
+    turned into its A-label, as one with a `*` in it.
+    """
+    labels = map(_sought_label, text.lower().split("."))
+    return ".".join(labels).rstrip(".") or text
+
+
+def _sought_label(label: str) -> str:
+    if label.isascii():
+        return label
+    if "*" in label:
+        raise _wrong(label, '"*" stands for whole labels where these are not ASCII')
+    try:
+        return idna.encode(label[:_MAX_WRITTEN], uts46=True).decode("ascii").lower()
+    except (idna.IDNAError, UnicodeError) as error:
+        raise _wrong(label, f"not an international domain name: {clean(str(error))}") from error
+
+
 def _wrong(text: str, why: str) -> AddressError:
     return AddressError(f"{clean(text, 100)}: {why}")
 

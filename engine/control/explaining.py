@@ -38,7 +38,7 @@ class Explaining:
             return await self._message(int(number[1]), int(number[2] or 0))
         if "@" in subject:
             address = _address(subject)
-            waiting = await self._waiting(str(address))
+            waiting = await self._waiting(address)
             return tuple(await explainer.address(str(address), address.domain.lower(), waiting))
         name = asking.destination(subject)
         if name == RELAY:
@@ -60,11 +60,12 @@ class Explaining:
         said = f": {last.outcome.line}" if last.outcome is not None else ""
         raise Missing(f"{named} has left the queue: {last.kind} {last.recipient}{said}", where="subject")
 
-    async def _waiting(self, address: str) -> list[Entry]:
-        # An asterisk may stand in an address, and in a filter for any text: what it finds besides is left out.
-        named = Filter(terms=(Term(field="to", op="=", value=address),))
+    async def _waiting(self, address: Address) -> list[Entry]:
+        # An asterisk may stand in an address. Behind "=" it would be any text; "~" finds more, too, which is left out.
+        at_its_domain = Term(field="domain", op="=", value=address.domain)
+        named = Filter(terms=(at_its_domain, Term(field="to", op="~", value=str(address))))
         rows = (await self._relay.queue.window(named, "due", 0, 10 * MAX_ENTRIES)).rows
-        return [one for one in rows if one.recipient.casefold() == address.casefold()][:MAX_ENTRIES]
+        return [one for one in rows if one.recipient.casefold() == str(address).casefold()][:MAX_ENTRIES]
 
 
 def _address(text: str) -> Address:

@@ -1,9 +1,7 @@
 """Connections to the store's file: how it is created, opened and brought to this version's schema."""
 
 import os
-import re
 import sqlite3
-from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 
@@ -84,7 +82,7 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
         cached_statements=256,
     )
     connection.create_function("folded", 1, str.casefold, deterministic=True)
-    connection.create_function("folded_like", 2, _folded_like, deterministic=True)
+    connection.create_function("folded_like", 2, folded_like, deterministic=True)
     return connection
 
 
@@ -120,11 +118,19 @@ def _write(connection: sqlite3.Connection, script: str, version: int) -> None:
         raise
 
 
-def _folded_like(pattern: str, value: str) -> bool:
+def folded_like(pattern: str, value: str) -> bool:
     """Match as LIKE does, with `*` for any text, in any case of any script: SQLite folds ASCII alone."""
-    return _compiled(pattern).fullmatch(value.casefold()) is not None
-
-
-@lru_cache(maxsize=64)
-def _compiled(pattern: str) -> re.Pattern[str]:
-    return re.compile(".*".join(map(re.escape, pattern.casefold().split("*"))), re.DOTALL)
+    value = value.casefold()
+    first, *parts = pattern.casefold().split("*")
+    if not parts:
+        return value == first
+    if not value.startswith(first):
+        return False
+    # The first place of each part will do, so that this takes no longer than reading the value: strangers write it.
+    position = len(first)
+    for part in parts[:-1]:
+        position = value.find(part, position)
+        if position < 0:
+            return False
+        position += len(part)
+    return value.endswith(parts[-1]) and len(value) - len(parts[-1]) >= position

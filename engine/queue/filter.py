@@ -12,6 +12,7 @@ from typing import Literal, Self, cast, get_args
 
 from msgspec import Struct
 
+from engine.address import AddressError, sought_domain
 from engine.text import clean
 
 Field = Literal["domain", "to", "from", "subject", "reason", "why", "text", "state", "id", "tries", "age", "size"]
@@ -67,7 +68,8 @@ class Term(Struct, frozen=True, kw_only=True):
     """One condition. `value` is as written; `amount` is its number (tries, seconds, bytes), `ids` its entries.
 
     With `=` a `*` in the value of domain, to, from, subject and reason stands for any text; `~` looks for the value
-    anywhere. Neither knows upper from lower case. `why` is exact: it names the entries of one reason.
+    anywhere. Neither knows upper from lower case. A domain behind `=` is turned into what domains are kept as, A-labels
+    without a final dot. `why` is exact: it names the entries of one reason.
     """
 
     field: Field
@@ -189,6 +191,12 @@ def _term(field: Field, op: Op, value: str, *, inverted: bool, where: str) -> Te
         raise FilterError(f"a value longer than {_MAX_VALUE} characters", where, allowed)
     if field in ("state", "tries", "age", "size"):
         value = value.lower()
+    if op == "=" and field in ("domain", "to", "from"):
+        local, at, domain = value.rpartition("@")
+        try:
+            value = local + at + (sought_domain(domain) if at or field == "domain" else domain)
+        except AddressError as error:
+            raise FilterError(str(error), where, allowed) from error
     if field == "state" and value not in STATES:
         raise FilterError("no such state", where, allowed)
     if op == "=" and field != "why" and value.count("*") > _MAX_WILDCARDS:

@@ -1,9 +1,12 @@
 """The filter's language: what it reads, what it refuses and how it says so."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.queue.connection import folded_like
 from engine.queue.filter import Filter, FilterError, Term
 from engine.text import clean
 
@@ -70,6 +73,25 @@ def test_fields_are_read_in_any_case() -> None:
     assert only("State=HELD") == only("state=held")
 
 
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("domain=München.Example", "domain=xn--mnchen-3ya.example"),
+        ("domain=other.example.", "domain=other.example"),
+        ("!domain=münchen.example.", "!domain=xn--mnchen-3ya.example"),
+        ("domain=*.münchen.example", "domain=*.xn--mnchen-3ya.example"),
+        ("to=Bob@münchen.example", "to=Bob@xn--mnchen-3ya.example"),
+        ("from=jürgen@münchen.example.", "from=jürgen@xn--mnchen-3ya.example"),
+        ("to=*@[192.0.2.1]", "to=*@[192.0.2.1]"),
+        ("to=jürgen*", "to=jürgen*"),
+        ("domain=*", "domain=*"),
+        ("domain=.", "domain=."),
+    ],
+)
+def test_a_domain_may_be_written_as_people_write_it(text: str, meant: str) -> None:
+    assert str(Filter.parse(text)) == meant
+
+
 def test_an_address_with_an_equals_sign_is_free_text() -> None:
     assert only("bounce+bob=example.org@lists.example").field == "text"
 
@@ -77,6 +99,8 @@ def test_an_address_with_an_equals_sign_is_free_text() -> None:
 @pytest.mark.parametrize(
     ("text", "what", "allowed"),
     [
+        ("domain=mün*.example", "stands for whole labels", "domain=*.example.org"),
+        ("to=bob@ü_.example", "not an international domain name", "to=bob@example.org"),
         ("colour=red", 'there is no field "colour"', "domain, to, from"),
         ("state=lost", "no such state", "waiting or relaying or held or due"),
         ("state~held", '"state" does not go with "~"', "state=waiting"),
@@ -143,4 +167,16 @@ def test_a_filter_written_out_parses_to_itself(text: str) -> None:
     if isinstance(result, Filter):
         assert Filter.parse(str(result)) == result
     else:
-        assert "*" in result.what  # the only thing a value may have too much of
+        # The only thing a value may have too much of, and the only one that it may have to be.
+        assert "*" in result.what or "not an international domain name" in result.what
+
+
+@given(st.lists(st.text("aÄb*\n", max_size=6), max_size=4), st.text("aäbAB\n", max_size=12))
+def test_an_asterisk_stands_for_any_text_in_every_script(pattern: list[str], value: str) -> None:
+    written = "*".join(pattern)
+    matches = re.fullmatch(".*".join(map(re.escape, written.casefold().split("*"))), value.casefold(), re.DOTALL)
+    assert folded_like(written, value) == (matches is not None)
+
+
+def test_a_pattern_takes_no_longer_for_a_text_made_against_it() -> None:
+    assert not folded_like("*a" * 100 + "*ö", "a" * 100_000)
