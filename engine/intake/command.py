@@ -4,7 +4,8 @@ import re
 
 from msgspec import Struct
 
-_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
+# Possessive, so that reading takes one pass whatever a stranger sends: in brackets up to the closing one, or a word.
+_PATH = re.compile(r"""(?:<(?:[^">]|"(?:[^"\\]|\\.)*+")*+|(?:[^" ]|"(?:[^"\\]|\\.)*+")*+)""", re.DOTALL)
 _KEYWORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*", re.ASCII)
 _VALUE = re.compile(r"[!-<>-~\u00a1-\U0010ffff]+")  # RFC 6531 3.3 adds what is not ASCII
 
@@ -45,15 +46,8 @@ def read_argument(text: str | None, keyword: str) -> Argument:
 
 def _path_end(text: str) -> int:
     """Where the path ends: after its closing bracket, or at the first blank that is not in quotes."""
-    bracketed = text.startswith("<")
-    position = 0
-    while position < len(text):
-        if quoted := _QUOTED.match(text, position):
-            position = quoted.end()
-            continue
-        if bracketed and text[position] == ">":
-            return position + 1
-        if not bracketed and text[position] == " ":
-            return position
-        position += 1
-    return position
+    end = _PATH.match(text)
+    assert end is not None  # it matches the empty text too
+    if text.startswith('"', end.end()):
+        raise SyntaxProblem("a quoted string has no end")
+    return end.end() + text.startswith(">", end.end())

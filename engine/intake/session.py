@@ -30,7 +30,7 @@ WHOLE_MESSAGE = 1800.0  # seconds it may take for one message
 MAX_RECIPIENTS = 1000  # RFC 5321 4.5.3.1.8 asks for 100
 MAX_COMMAND = 2048  # octets; RFC 5321 4.5.3.1.4 asks for 512
 MAX_REPLY = 500  # characters, RFC 5321 4.5.3.1.5
-MAX_DENIED = 20  # recipients refused to a stranger before the session ends
+MAX_ERRORS = 20  # commands refused to a stranger before the session ends
 
 _END = b"\r\n.\r\n"
 _STARTS_OF_END = tuple(_END[:length] for length in range(1, len(_END)))
@@ -117,7 +117,7 @@ class Session(SMTP):
         self._peer = ""
         self._login = ""
         self._trusted = False
-        self._denied = 0
+        self._errors = 0
         self._replies = 0
         self._holding = 0
 
@@ -178,6 +178,11 @@ class Session(SMTP):
         """
         if self.transport is None or self.transport.is_closing():
             raise ConnectionResetError("the session has ended")
+        if not self._trusted and status[:1] in ("5", b"5"):
+            self._errors += 1
+            if self._errors > MAX_ERRORS:
+                self.close(f"421 4.7.0 {self.hostname} Too many errors")
+                return
         await super().push(clean(status, MAX_REPLY) if isinstance(status, str) else status)
         self._replies += 1
         if self._replies % _YIELD_EVERY == 0:
@@ -371,12 +376,8 @@ class Session(SMTP):
 
     async def _deny(self, arg: str | None) -> None:
         """Refuse a stranger's recipient, however it is written (RFC 5321 7.9)."""
-        self._denied += 1
         self._refuse("relaying denied", recipient=(arg or "").removeprefix("TO:"))
-        if self._denied > MAX_DENIED:
-            self.close(f"421 4.7.0 {self.hostname} Too many refused recipients")
-        else:
-            await self.push("550 5.7.1 Relaying denied")
+        await self.push("550 5.7.1 Relaying denied")
 
     def _refuse(self, why: str, detail: str = "", *, recipient: str = "") -> None:
         self._reception.refusals.note(

@@ -240,6 +240,18 @@ async def test_a_stranger_who_goes_on_is_sent_away() -> None:
     assert len(queue.events_recorded) == 1
 
 
+@pytest.mark.parametrize("command", [b"VRFY", b'MAIL FROM:<"', b"DATA x", b"RCPT TO:<b@example.net>"])
+async def test_a_stranger_who_sends_nothing_but_errors_is_sent_away(command: bytes) -> None:
+    queue = FakeQueue()
+    async with intake(queue, relay_networks=STRANGERS) as server, talk(server) as client:
+        client.send((command + b"\r\n") * 60)
+        replies = await client.replies()
+        assert (len(replies), replies[-1][:9]) == (21, "421 4.7.0")
+    async with intake(queue) as server, talk(server) as client:  # who may relay may have a long list of bad addresses
+        client.send((command + b"\r\n") * 60 + b"QUIT\r\n")
+        assert len(await client.replies()) == 61
+
+
 @pytest.mark.parametrize(
     ("command", "reply"),
     [

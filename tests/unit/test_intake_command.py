@@ -29,7 +29,8 @@ def test_an_argument_is_a_path_and_parameters(text: str, path: str, parameters: 
 @pytest.mark.parametrize(
     "text",
     [None, "", "FROM", "TO:<a@b>", "FROM:", "FROM: ", "FROM:<a@b>SIZE=1", "FROM:<a@b> =1", "FROM:<a@b> SIZE=",
-     "FROM:<a@b> SIZE=1 size=2", "FROM:<a@b> Ä=1", "FROM:<a@b> ?"],
+     'FROM:<"a@b>', 'FROM:"a@b', "FROM:<" + '"' * 100_001 + "@b>", "FROM:<a@b> SIZE=1 size=2",
+     "FROM:<a@b> Ä=1", "FROM:<a@b> ?"],
 )  # fmt: skip
 def test_anything_else_is_refused(text: str | None) -> None:
     with pytest.raises(SyntaxProblem):
