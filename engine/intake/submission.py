@@ -3,6 +3,7 @@
 import asyncio
 import binascii
 import logging
+import unicodedata
 from base64 import b64decode
 from contextlib import suppress
 from ssl import SSLContext
@@ -172,7 +173,7 @@ class SubmissionSession(Session):
 
     async def _judged_login(self, name: str, password: str) -> str:
         """Whether this login has this password, within what may be guessed; give the reply."""
-        name = name[:MAX_LOGIN]
+        name = unicodedata.normalize("NFC", name)[:MAX_LOGIN]  # as it is looked up: one login, one count of guesses
         guesses, clock = self._reception.guesses, self._reception.clock
         if whose := guesses.refused(self._peer, name):
             self._refuse(f"too many failed logins of the {whose}", name)

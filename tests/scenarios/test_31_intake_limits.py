@@ -131,6 +131,17 @@ async def test_a_session_ends_after_five_failed_logins(keys: Keys) -> None:
         assert replies == ["535"] * 4 + ["421"]
 
 
+async def test_a_login_has_one_count_of_guesses_however_it_is_spelt(keys: Keys) -> None:
+    queue = FakeQueue()
+    limits = Limits(exempt_networks=(), guesses_before_delay=100, guesses_per_address=100, guesses_per_login=2)
+    async with submission(keys, queue, limits=limits) as server:
+        for composed in ("J\u00fcrgen", "Ju\u0308rgen"):
+            async with secured(server.submission_addresses[0], keys) as client:
+                assert (await client.log_in(composed, "wrong")).startswith("535")
+        async with secured(server.submission_addresses[0], keys) as client:
+            assert (await client.log_in("Ju\u0308rgen", "wrong")).startswith("421 4.7.0")
+
+
 async def test_too_much_mail_is_put_off(keys: Keys) -> None:
     clock = FakeClock()
     limits = Limits(messages_per_minute_per_login=2)
