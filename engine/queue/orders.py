@@ -166,9 +166,15 @@ class Orders:
         return msgspec.structs.replace(changed, operation=0)
 
     async def make_due(self, host: str) -> int:
-        """Make due now what waits in destinations that have this host among their exchanges; give how many."""
-        sql = "e.destination IN (SELECT destination FROM exchange WHERE host = ?) AND e.state = 'waiting' AND e.due > ?"
-        return await self._make_due(Where(sql, (storable(host).lower(), self._clock.now())))
+        """Make due now what waits in destinations that have this host, and else only bad ones; give how many."""
+        name, now = storable(host).lower(), self._clock.now()
+        other = (
+            "SELECT 1 FROM exchange x WHERE x.destination = b.destination AND x.host <> b.host "
+            "AND x.host NOT IN (SELECT host FROM mark WHERE until > ?)"
+        )
+        stuck = f"SELECT b.destination FROM exchange b WHERE b.host = ? AND NOT EXISTS ({other})"
+        sql = f"e.destination IN ({stuck}) AND e.state = 'waiting' AND e.due > ?"
+        return await self._make_due(Where(sql, (name, now, now)))
 
     async def make_due_in(self, destination: str) -> int:
         """Make due now what waits in one destination; give how many."""

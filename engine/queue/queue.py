@@ -613,8 +613,11 @@ class Queue(Steering):
 
     @abstractmethod
     async def remove_mark(self, host: str, by: str) -> int:
-        """Forget a host's mark, unblock the destinations it held back and, where `by` is an operator, make their
-        mail due now. Gives the number of entries made due."""
+        """Forget a host's mark, and unblock its destinations.
+
+        Where `by` is an operator, what waits in those that have no other host that is not bad is made due now; gives
+        the number of these entries.
+        """
 
     @abstractmethod
     async def held_back(self, hosts: Sequence[str]) -> tuple[HeldBack, ...]:
