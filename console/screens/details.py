@@ -225,6 +225,8 @@ def _recipient(entry: EntryView, moment: Moment) -> list[Para]:
     if entry.state == "waiting":
         due = "due now" if entry.due <= moment.now else f"next try {moment.near(entry.due)}"
         when = (f"   {due}", following[1])
+    elif entry.order_at is not None:
+        when = (f"   {moment.near(entry.order_at)}", following[1])
     paras = [Para(((f"  {entry.id}  ", "dim"), (entry.recipient, "bold"), ("   ", ""), state, (tries, ""), when), 4)]
     if entry.ordered or entry.by or entry.reason:
         why = f"by {entry.by or 'the engine'}: {entry.reason or 'no reason given'}"

@@ -55,16 +55,18 @@ def number(value: int, style: str = "") -> Piece:
     return count(value), style if value else "dim"
 
 
-def entry_state(row: EntryView, moment: Moment) -> Piece:
-    """The state of a recipient: `◷ waiting`, `‖ held`, or what was ordered and when it is done."""
+def entry_state(row: EntryView, _moment: Moment) -> Piece:
+    """The state of a recipient: `◷ waiting`, `‖ held`, or what was ordered."""
     if row.ordered in ("bounce", "drop") and row.order_at is not None:
-        return f"✗ {row.ordered} {moment.left(row.order_at)}", "bad"
+        return f"✗ {row.ordered}", "bad"
     glyph, style = STATES.get(row.state, ("?", ""))
     return f"{glyph} {row.state}", style
 
 
 def entry_next(row: EntryView, moment: Moment) -> Piece:
-    """When it will be tried again."""
+    """When it will be tried again, or what was ordered is done."""
+    if row.ordered in ("bounce", "drop") and row.order_at is not None:
+        return moment.left(row.order_at), "bad"
     if row.state == "held":
         return "-", "dim"
     if row.state == "relaying":

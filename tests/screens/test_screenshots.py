@@ -81,7 +81,7 @@ SCENES = (
     Scene("command", ("colon",), typed="suspend"),
     Scene("confirm", ("2", "space", "space", "B")),
     Scene("confirm-typed", ("down", "D"), client=_many),
-    Scene("bounced", ("2", "B", "right", "enter")),
+    Scene("bounced", ("2", "end", "B", "right", "enter")),
     Scene("suspend", ("s",)),
     Scene("mark-bad", ("4", "b")),
     Scene("mark-bad-choose", ("b",)),
