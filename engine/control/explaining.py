@@ -7,7 +7,7 @@ from engine.control import asking, showing, views
 from engine.control.asking import Missing, Wrong
 from engine.control.relay import Relay
 from engine.explain import MAX_ENTRIES, Explanation
-from engine.queue.filter import Filter, Term
+from engine.queue.filter import Filter, Op, Term
 from engine.queue.queue import RELAY, Entry, NoSuchMessage
 from engine.text import clean
 
@@ -62,8 +62,9 @@ class Explaining:
 
     async def _waiting(self, address: Address) -> list[Entry]:
         # An asterisk may stand in an address. Behind "=" it would be any text; "~" finds more, too, which is left out.
+        op: Op = "~" if "*" in str(address) else "="
         at_its_domain = Term(field="domain", op="=", value=address.domain)
-        named = Filter(terms=(at_its_domain, Term(field="to", op="~", value=str(address))))
+        named = Filter(terms=(at_its_domain, Term(field="to", op=op, value=str(address))))
         rows = (await self._relay.queue.window(named, "due", 0, 10 * MAX_ENTRIES)).rows
         return [one for one in rows if one.recipient.casefold() == str(address).casefold()][:MAX_ENTRIES]
 

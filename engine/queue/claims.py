@@ -18,7 +18,7 @@ SKIPPED_AT_MOST = 5000  # entries
 # What is to be bounced or dropped by orders whose time has come; an order that is not whole yet has none.
 _ORDERED_AWAY = (
     "operation o CROSS JOIN entry e ON e.operation = o.id JOIN message m ON m.number = e.message "
-    "WHERE o.due <= ? AND e.state = 'held' AND e.ordered = ? ORDER BY o.due"
+    "WHERE o.due <= :now AND o.verb = :verb AND e.state = 'held' AND e.ordered = :verb ORDER BY o.due"
 )
 
 # Back to what it was before the claim: an order that stands keeps it held.
@@ -110,7 +110,7 @@ def overdue(tx: Transaction, limit: int) -> list[Claim]:
         "SELECT e.message, e.destination, e.number, "
         "'bounced by ' || e.ordered_by || iif(e.reason = '', '', ': ' || e.reason) "
         f"FROM {_ORDERED_AWAY}",
-        (tx.now, "bounce"),
+        {"now": tx.now, "verb": "bounce"},
     )
     expired = tx.execute(
         "SELECT message, destination, number, '' FROM entry WHERE state = 'waiting' AND expires <= ? ORDER BY expires",
@@ -140,8 +140,8 @@ def carry_out_drops(tx: Transaction) -> int:
     """Remove entries whose drop is due, DROPS_AT_ONCE at the most; give how many there were."""
     due = tx.execute(
         "SELECT e.message, e.number, m.sender, e.recipient, e.destination, e.ordered_by, e.reason "
-        f"FROM {_ORDERED_AWAY} LIMIT ?",
-        (tx.now, "drop", DROPS_AT_ONCE),
+        f"FROM {_ORDERED_AWAY} LIMIT {DROPS_AT_ONCE}",
+        {"now": tx.now, "verb": "drop"},
     ).fetchall()
     tx.connection.executemany("DELETE FROM entry WHERE message = ? AND number = ?", [row[:2] for row in due])
     for message in dict.fromkeys(row[0] for row in due):

@@ -201,6 +201,8 @@ def _term(field: Field, op: Op, value: str, *, inverted: bool, where: str) -> Te
         raise FilterError("no such state", where, allowed)
     if op == "=" and field != "why" and value.count("*") > _MAX_WILDCARDS:
         raise FilterError(f'more than {_MAX_WILDCARDS} "*"', where, allowed)
+    if len(value) > _MAX_VALUE:  # as it is kept, which is read again
+        raise FilterError(f"a value longer than {_MAX_VALUE} characters in A-labels", where, allowed)
     return Term(field=field, op=op, value=value, inverted=inverted, amount=_amount(field, value, where, allowed))
 
 

@@ -49,7 +49,7 @@ class Order(Struct, frozen=True, kw_only=True):
     """What is done to each entry: `touches` says to which, `sql` does it with `values` and :message, :number.
 
     `verb` is how the event says it. `wait`: it is carried out so many seconds after the last entry has been ordered,
-    and can be undone until then; None: it is done at once. `frees`: what it lets go may be held by a rule.
+    and can be undone until then; None: it is done at once. `undoes`: the operation that is taken back.
     """
 
     kind: events.Kind
@@ -60,7 +60,7 @@ class Order(Struct, frozen=True, kw_only=True):
     by: str
     reason: str = ""
     unblocks: bool = False
-    frees: bool = False
+    undoes: int = 0
     wait: float | None = None
 
 
@@ -129,7 +129,7 @@ def give_up(order: Literal["bounce", "drop"], by: str, reason: str, wait: float,
     )
 
 
-def undo(by: str) -> Order:
+def undo(operation: int, by: str) -> Order:
     """As they were before they were ordered to be bounced or dropped."""
     return Order(
         kind="undone",
@@ -140,7 +140,7 @@ def undo(by: str) -> Order:
         "ordered_by = prior_by, reason = prior_reason, operation = NULL, prior = '', prior_by = '', "
         "prior_reason = '' WHERE message = :message AND number = :number",
         values={},
-        frees=True,
+        undoes=operation,
     )
 
 
@@ -162,7 +162,7 @@ class Orders:
         """Take back an order to bounce or drop; from the first moment on no more of it is carried out."""
         await self._writer.do(lambda tx: tx.execute("UPDATE operation SET due = NULL WHERE id = ?", (operation,)))
         selected = Where("e.operation = ?", (operation,))
-        changed = await self._carry_out(undo(by), selected, f"operation {operation}")
+        changed = await self._carry_out(undo(operation, by), selected, f"operation {operation}")
         return msgspec.structs.replace(changed, operation=0)
 
     async def make_due(self, host: str) -> int:
@@ -251,6 +251,8 @@ class _Chunk:
         changed = Changed(messages=row[0], recipients=row[1], skipped=row[2], operation=operation, due=due)
         if not self.last:
             return changed
+        if self.order.undoes:  # what was being returned already goes on, should that not succeed
+            tx.execute("UPDATE operation SET due = ? WHERE id = ?", (tx.now, self.order.undoes))
         if not changed.recipients:
             tx.execute("DELETE FROM operation WHERE id = ?", (operation,))
             return msgspec.structs.replace(changed, operation=0, due=None)
@@ -321,7 +323,7 @@ def _apply(
             for entry in touched
         ],
     )
-    if order.frees:
+    if order.undoes:
         rules.hold_what_is_free(tx, [(entry.message, entry.number) for entry in touched])
     if order.unblocks:
         unblock(tx, list(dict.fromkeys(entry.destination for entry in touched)))

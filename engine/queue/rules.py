@@ -4,17 +4,21 @@ A rule's row stays until all that it held has been let go, so that whatever is c
 """
 
 import json
+import logging
 import sqlite3
+from functools import lru_cache
 from typing import NamedTuple
 
 from engine.duration import format_duration
 from engine.events import ENGINE, Event
-from engine.queue.filter import Filter
+from engine.queue.filter import Filter, FilterError
 from engine.queue.rows import storable
-from engine.queue.steering import HoldRule
+from engine.queue.steering import MOST_RULES, HoldRule
 from engine.queue.where import Where, where
 from engine.queue.writer import Transaction
 from engine.text import clean
+
+log = logging.getLogger(__name__)
 
 CHUNK = 1000  # messages looked at, or entries let go, in one transaction
 
@@ -51,8 +55,7 @@ def add(tx: Transaction, filter: Filter, until: float, by: str, reason: str) -> 
 
 def apply(tx: Transaction, message: int) -> None:
     """Hold those recipients of a message just taken in that a rule in force names."""
-    for rule in _in_force(tx):
-        selected = _where(rule, tx.now)
+    for rule, selected in _in_force(tx):
         rows = tx.execute(
             "SELECT e.number, m.sender, e.recipient, e.destination FROM entry e JOIN message m ON m.number = e.message "
             f"WHERE e.message = ? AND e.ordered IS NULL AND {selected.sql}",
@@ -82,27 +85,14 @@ def step(tx: Transaction) -> Step | None:
 
 def sweep(tx: Transaction) -> Step | None:
     """Hold what waited when a rule was made, some messages at a time; None when no rule has any left to look at."""
-    row = tx.execute(
-        "SELECT id, swept, newest FROM hold_rule WHERE swept < newest AND until > ? ORDER BY id LIMIT 1", (tx.now,)
-    ).fetchone()
-    if row is None:
-        return None
-    rule_id, swept, newest = row
-    rule = next(one for one in _in_force(tx) if one.id == rule_id)
-    last = tx.execute(
-        "SELECT number FROM message WHERE number > ? AND number <= ? ORDER BY number LIMIT 1 OFFSET ?",
-        (swept, newest, CHUNK - 1),
-    ).fetchone()
-    upto = last[0] if last else newest
-    selected = _where(rule, tx.now)
-    found = tx.execute(
-        "SELECT e.message, e.number FROM entry e JOIN message m ON m.number = e.message "
-        f"WHERE e.message > ? AND e.message <= ? AND e.ordered IS NULL AND NOT e.giving_up AND {selected.sql}",
-        (swept, upto, *selected.values),
+    unswept = tx.execute(
+        "SELECT id, swept, newest FROM hold_rule WHERE swept < newest AND until > ?", (tx.now,)
     ).fetchall()
-    tx.connection.executemany(_HOLD, [(rule.by, rule.reason, rule_id, *one) for one in found])
-    tx.execute("UPDATE hold_rule SET swept = ? WHERE id = ?", (upto, rule_id))
-    return Step(rule_id, len(found), upto < newest)
+    left = {rule_id: (swept, newest) for rule_id, swept, newest in unswept}
+    for rule, selected in _in_force(tx) if left else ():
+        if rule.id in left:
+            return _sweep(tx, rule, selected, *left[rule.id])
+    return None
 
 
 def end(tx: Transaction, id: int, by: str) -> bool:
@@ -167,7 +157,7 @@ def rules_on(connection: sqlite3.Connection, recipient: str, destination: str, n
     found = []
     for rule in rules(connection, now):
         selected = _where(rule, now)
-        if selected.joins:
+        if selected is None or selected.joins:
             continue
         query = f"SELECT 1 FROM (SELECT ? AS recipient, ? AS destination) e WHERE {selected.sql}"
         values = (storable(recipient), storable(destination), *selected.values)
@@ -176,9 +166,24 @@ def rules_on(connection: sqlite3.Connection, recipient: str, destination: str, n
     return tuple(found)
 
 
+def _sweep(tx: Transaction, rule: HoldRule, selected: Where, swept: int, newest: int) -> Step:
+    last = tx.execute(
+        "SELECT number FROM message WHERE number > ? AND number <= ? ORDER BY number LIMIT 1 OFFSET ?",
+        (swept, newest, CHUNK - 1),
+    ).fetchone()
+    upto = last[0] if last else newest
+    found = tx.execute(
+        "SELECT e.message, e.number FROM entry e JOIN message m ON m.number = e.message "
+        f"WHERE e.message > ? AND e.message <= ? AND e.ordered IS NULL AND NOT e.giving_up AND {selected.sql}",
+        (swept, upto, *selected.values),
+    ).fetchall()
+    tx.connection.executemany(_HOLD, [(rule.by, rule.reason, rule.id, *one) for one in found])
+    tx.execute("UPDATE hold_rule SET swept = ? WHERE id = ?", (upto, rule.id))
+    return Step(rule.id, len(found), upto < newest)
+
+
 def _hold_again(tx: Transaction, ids: list[tuple[int, int]], which: str) -> None:
-    for rule in _in_force(tx):
-        selected = _where(rule, tx.now)
+    for rule, selected in _in_force(tx):
         rows = tx.execute(
             "SELECT e.message, e.number FROM json_each(?) j "
             "CROSS JOIN entry e ON e.message = j.value ->> 0 AND e.number = j.value ->> 1 "
@@ -188,15 +193,28 @@ def _hold_again(tx: Transaction, ids: list[tuple[int, int]], which: str) -> None
         tx.connection.executemany(_HOLD, [(rule.by, rule.reason, rule.id, *one) for one in rows])
 
 
-def _in_force(tx: Transaction) -> list[HoldRule]:
+def _in_force(tx: Transaction) -> list[tuple[HoldRule, Where]]:
+    """The rules in force that can be read, the oldest first, and what they name."""
     rows = tx.execute(
         'SELECT id, filter, since, until, "by", reason, 0 FROM hold_rule WHERE until > ? ORDER BY id', (tx.now,)
     )
-    return [HoldRule(**dict(zip(HoldRule.__struct_fields__, row, strict=True))) for row in rows]
+    known = [HoldRule(**dict(zip(HoldRule.__struct_fields__, row, strict=True))) for row in rows]
+    return [(rule, selected) for rule in known if (selected := _where(rule, tx.now)) is not None]
 
 
-def _where(rule: HoldRule, now: float) -> Where:
-    return where(Filter.parse(rule.filter), now)
+def _where(rule: HoldRule, now: float) -> Where | None:
+    read = _read(rule.filter)
+    return where(read, now) if read is not None else None
+
+
+@lru_cache(maxsize=2 * MOST_RULES)
+def _read(text: str) -> Filter | None:
+    """A rule's filter. One that this version cannot read holds nothing: it must not keep all mail from coming in."""
+    try:
+        return Filter.parse(text)
+    except FilterError as error:
+        log.error("a hold rule cannot be read, and holds nothing: %s", error)
+        return None
 
 
 def _why(reason: str) -> str:

@@ -3,8 +3,10 @@
 import functools
 import re
 import ssl
+from contextlib import suppress
 from pathlib import Path
 
+_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 _HASHED = re.compile(r"[0-9a-f]{8}\.[0-9]+")  # the names of certificates in a directory of authorities
 
 
@@ -43,10 +45,10 @@ def _authorities_in(directory: str, changed: int) -> tuple[bytes, ...]:  # noqa:
     found = []
     for file in sorted(Path(directory).iterdir()):
         if _HASHED.fullmatch(file.name):
-            try:
-                found.append(ssl.PEM_cert_to_DER_cert(file.read_text("ascii").strip()))
-            except (OSError, ValueError):
-                continue  # which OpenSSL passes over as well
+            with suppress(OSError, ValueError):  # OpenSSL, too, passes over what it cannot read
+                found += [
+                    ssl.PEM_cert_to_DER_cert(one.decode("ascii")) for one in _CERTIFICATE.findall(file.read_bytes())
+                ]
     return tuple(found)
 
 

@@ -258,6 +258,21 @@ async def test_an_address_with_mail_is_explained_by_its_mail(deferred: Internet,
     assert len((await relay.client.explain("2")).explanations) == 2
 
 
+@pytest.mark.parametrize("address", ["a@stuck.example", "a*a@stuck.example"])
+async def test_an_address_is_explained_by_its_own_mail_among_many_alike(
+    deferred: Internet, relay: Relay, address: str
+) -> None:
+    await relay.client.act("hold", Action(filter="id=1"))
+    await relay.send(*(f"j{number}a*aa@stuck.example" for number in range(60)))
+    await relay.send(*(f"j{number}a@stuck.example" for number in range(60)))
+    await relay.settled()
+    if "*" in address:
+        await relay.send(address)
+        await relay.settled()
+    one, *_ = (await relay.client.explain(address)).explanations
+    assert one.cause == ("not due" if "*" in address else "held")
+
+
 async def test_a_domain_is_explained_by_what_of_it_is_due_first(deferred: Internet, relay: Relay) -> None:
     one = await explained(relay, "stuck.example")
     assert (one.cause, one.subject) == ("not due", "stuck.example")

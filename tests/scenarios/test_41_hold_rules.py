@@ -193,6 +193,23 @@ async def test_a_rule_that_cannot_be_one_is_refused_with_what_is_allowed(relay: 
     assert "from=" in refused.value.refusal.allowed
 
 
+async def test_a_rule_of_an_older_version_that_cannot_be_read_keeps_no_mail_from_moving(
+    healthy: Internet, relay: Relay
+) -> None:
+    await relay.client.hold_rule(HoldRule(filter="domain=other.example", seconds=HOUR, reason=""))
+    await relay.client.hold_rule(HoldRule(filter="domain=good.example", seconds=HOUR, reason=""))
+    await relay.engine.queue._writer.do(
+        lambda tx: tx.execute(
+            "UPDATE hold_rule SET filter = 'domain=*bücher.example', swept = 0, newest = 9 WHERE id = 2"
+        )
+    )
+    await relay.send("a@good.example", "b@other.example")
+    await relay.settled()
+    assert [one.recipients for one in healthy.delivered] == [("a@good.example",)]
+    assert [one.rule for one in await relay.entries()] == [1]
+    assert (await relay.client.release_rule(2)).recipients == 0
+
+
 async def test_no_more_rules_than_intake_can_bear(relay: Relay) -> None:
     for number in range(100):
         await relay.client.hold_rule(HoldRule(filter=f"domain=a{number}.example", seconds=HOUR, reason=""))

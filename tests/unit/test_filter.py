@@ -155,7 +155,9 @@ TERMS = st.one_of(
         st.sampled_from(["", "!"]),
         st.sampled_from(["domain", "to", "from", "subject", "reason"]),
         st.sampled_from("=~"),
-        VALUES.map(lambda value: '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'),
+        (VALUES | st.text("üB*.@", min_size=1, max_size=400)).map(
+            lambda value: '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        ),
     ),
     st.sampled_from(["id=1,2.3", "!state=due", "tries<4", "age>2h30m", "size>4KiB", '"!not"', '"to=x"', r"back\slash"]),
 )

@@ -7,10 +7,12 @@ from typing import Any, Literal
 import pytest
 
 from engine.outcome import Outcome
+from engine.queue import claims as claiming
 from engine.queue import orders
 from engine.queue.filter import Filter
 from engine.queue.queue import Changed, EntryResult, QueueBusy, Settlement
 from engine.queue.where import Where
+from engine.queue.writer import Transaction
 from tests.unit.queue_support import ALL, DELIVERED, LATER, Spool, opened
 
 
@@ -273,6 +275,36 @@ async def test_while_an_order_is_undone_no_more_of_it_is_carried_out(
         changed = await spool.queue.give_up("drop", ALL, "oncall", "runaway", 10)
         monkeypatch.setattr(orders.Orders, "_find", slowly)
         assert (await spool.queue.undo(changed.operation, "oncall")).recipients == 40
+
+
+async def test_what_was_being_returned_when_it_was_undone_is_returned_later_where_that_failed(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        await spool.add()
+        changed = await spool.queue.give_up("bounce", ALL, "oncall", "", 0)
+        claims = await spool.queue.overdue(9)
+        assert (await spool.queue.undo(changed.operation, "oncall")).skipped == 1
+        await spool.queue.put_back(claims, "no room for the bounce")
+        assert len(await spool.queue.overdue(9)) == 1
+    async with opened(tmp_path) as spool:  # the engine ended meanwhile
+        assert len(await spool.queue.overdue(9)) == 1
+
+
+async def test_a_bounce_that_is_due_is_not_looked_through_for_drops(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        for _ in range(4):
+            await spool.add(*(f"u{n}@example.org" for n in range(500)))
+        await spool.queue.give_up("bounce", ALL, "oncall", "", 0)
+        steps = 0
+
+        def count() -> None:
+            nonlocal steps
+            steps += 1
+
+        connection = spool.queue._writer._connection
+        connection.set_progress_handler(count, 1)
+        assert claiming.carry_out_drops(Transaction(connection, spool.clock.now())) == 0
+        connection.set_progress_handler(None, 0)
+        assert steps < 500
 
 
 @pytest.mark.parametrize("order", ["bounce", "drop"])

@@ -26,7 +26,8 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 def test_the_authorities_of_a_directory_are_read(directory: Path) -> None:
     """OpenSSL reads only those that a handshake needs: one that is looked at later needs the others too."""
     authority, other = trustme.CA(), trustme.CA()
-    authority.cert_pem.write_to_path(str(directory / "12345678.0"))
+    with_words = "Autorität, as `openssl x509 -text` shows it\n".encode() + authority.cert_pem.bytes() + b"\n"
+    (directory / "12345678.0").write_bytes(with_words)
     (directory / "00000000.0").write_text("no certificate")
     (directory / "README").write_text("nor this")
     other.cert_pem.write_to_path(str(directory / "other.pem"))  # not by its hash: OpenSSL would not find it
