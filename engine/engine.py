@@ -74,6 +74,7 @@ class Engine:
         self._clock = clock or SystemClock()
         self._exit = AsyncExitStack()
         self._running: asyncio.Task[None] | None = None
+        self._drain = DRAIN_SECONDS
         spool = self._spool = Spool(settings.spool, group=settings.control.group)
         delivery = settings.delivery
         self.events = EventLog(self._clock)
@@ -187,12 +188,13 @@ class Engine:
             opening.push_async_callback(self.smtp.stop, INTAKE_SECONDS)
             self._exit = opening.pop_all()
 
-    async def stop(self) -> None:
-        """Close the doors, let what is being sent end, write the rest down. Bounded in time."""
+    async def stop(self, *, drain: float = DRAIN_SECONDS) -> None:
+        """Close the doors, let what is being sent end within `drain` seconds, write the rest down. Bounded in time."""
+        self._drain = drain
         await self._exit.aclose()
 
     async def _stop_sending(self) -> None:
-        await self.smarthost.drain(DRAIN_SECONDS)
+        await self.smarthost.drain(self._drain)
         if self._running is not None:
             self._running.cancel()
             with suppress(asyncio.CancelledError):

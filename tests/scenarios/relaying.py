@@ -33,6 +33,7 @@ from engine.queue.queue import Entry
 from engine.sandbox.internet import Internet
 from tests.clock import FakeClock
 
+DRAIN = 0.3  # seconds: enough for any peer but those that keep us waiting on purpose
 QUICK = Timeouts(connect=2, greeting=1, hello=1, tls=2, mail=2, rcpt=2, data=2, block=2, reply=2, quit=1, attempt=10)
 LETTER = b"From: ann@example.com\r\nTo: bob@example.org\r\nSubject: hello\r\n\r\nHow are you?\r\n"
 
@@ -133,4 +134,4 @@ async def relaying(
             async with Client(path / "control.sock") as client:
                 yield Relay(engine, clock, client, internet, path)
         finally:
-            await engine.stop()
+            await engine.stop(drain=DRAIN)

@@ -3,12 +3,13 @@
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import BlackHole, Dead, Healthy, Slow
 from engine.smarthost import BATCH
 from tests.clock import FakeClock
-from tests.scenarios.relaying import Relay, relaying
+from tests.scenarios.relaying import QUICK, Relay, relaying
 
 
 async def backlog(relay: Relay, domain: str, messages: int) -> None:
@@ -131,7 +132,8 @@ async def test_everything_arrives_once_whatever_the_limits(internet: Internet, c
 async def test_hosts_that_keep_us_waiting_leave_half_of_the_connections_to_the_others(
     internet: Internet, clock: FakeClock
 ) -> None:
-    async with relaying(internet, clock=clock, max_connections=4) as relay:
+    impatient = replace(QUICK, greeting=0.4)
+    async with relaying(internet, clock=clock, max_connections=4, timeouts=impatient) as relay:
         smarthost, queue = relay.engine.smarthost, relay.engine.queue
         domains = [f"hole{number}.example" for number in range(8)]
         for domain in domains:
