@@ -8,6 +8,7 @@ from datetime import UTC, datetime, tzinfo
 from typing import Any
 
 from rich.traceback import Traceback
+from textual import events
 from textual.app import App
 from textual.binding import Binding
 from textual.screen import Screen
@@ -78,6 +79,7 @@ class Console(App[None]):
         self._again = False
         self._said: Piece = ("", "")
         self._said_until = 0.0
+        self._asking_since = 0.0
         self._open = AsyncExitStack()
         self._handlers = self._handled()
         self.animation_level = "none"
@@ -382,6 +384,17 @@ class Console(App[None]):
         if self.front is not None:
             await self.front.set_filter(text)
 
+    def on_key(self, event: events.Key) -> None:
+        """What was typed at once with the key that opened the prompt went by it: it is typed anew.
+
+        A line that was held up gives many keys in one go, and all but the first would be keys of the list.
+        """
+        front = self.front
+        if front is not None and front.has_class("asking") and event.time < self._asking_since:
+            event.prevent_default()
+            event.stop()
+            self.post_message(events.Key(event.key, event.character))
+
     def _prompt(self, kind: str) -> None:
         front = self.front
         if front is None:
@@ -396,6 +409,7 @@ class Console(App[None]):
             prompt.filter_help = front.filter_help
             prompt.open("filter", front.filter)
         front.add_class("asking")
+        self._asking_since = time.monotonic()  # as the events of the keys have it
 
     def on_prompt_submitted(self, event: Prompt.Submitted) -> None:
         front = self.front

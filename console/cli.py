@@ -311,7 +311,8 @@ def _draw(
         engine_inside=engine_inside,
         preferences=Preferences(file_of_user() if keeps_preferences else None),
     )
-    terminal.run(console, stop_engine=stop_engine)
+    if status := terminal.run(console, stop_engine=stop_engine):
+        raise typer.Exit(status)
 
 
 def _need_terminal() -> None:

@@ -30,11 +30,12 @@ def is_terminal() -> bool:
     )
 
 
-def run(app: App[Any], *, stop_engine: Callable[[], object] = lambda: None) -> None:
+def run(app: App[Any], *, stop_engine: Callable[[], object] = lambda: None) -> int:
     """Run the app until it ends, SIGTERM or SIGHUP comes, or the terminal hangs up; then drain the engine.
 
-    `stop_engine` may be called twice and from another thread; it bounds its own time. Does not return where the app
-    is stuck on its terminal: the process ends, with status 0, once the engine has stopped.
+    Gives the exit status, which is not 0 where the app broke. `stop_engine` may be called twice and from another
+    thread; it bounds its own time. Does not return where the app is stuck on its terminal: the process ends, with
+    status 0, once the engine has stopped.
     """
     told = threading.Event()
     ended = threading.Event()
@@ -55,6 +56,7 @@ def run(app: App[Any], *, stop_engine: Callable[[], object] = lambda: None) -> N
         ended.set()
         for number, handler in before.items():
             signal.signal(number, handler)
+    return app.return_code or 0
 
 
 def _watch(

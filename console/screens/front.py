@@ -1,10 +1,12 @@
 """What every screen of the console has: health above, the way here, the body, and the foot with its keys."""
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
+from textual.css.query import NoMatches
 from textual.screen import Screen
 from textual.widget import Widget
 
@@ -180,7 +182,9 @@ class Front(Screen[None]):
 
     def settle_focus(self) -> None:
         """See that something that can be seen has the focus."""
-        if not self.has_class("asking") and not self.focus_is_seen():
+        if self.has_class("asking") or self.focus_is_seen():
+            return
+        with suppress(NoMatches):  # of a screen that left while it was still being made some parts are gone
             main = self.main()
             if main is not None:
                 self.set_focus(main)
@@ -213,6 +217,6 @@ class Front(Screen[None]):
         tiny = width < LEAST[0] or height < LEAST[1]
         self.set_class(tiny, "tiny")
         self.set_class(self.console.wide, "wide")
-        if tiny:
+        if tiny and self.query("#small"):
             said = f"{width}x{height} is too small; {LEAST[0]}x{LEAST[1]} is the least"
             self.query_one("#small", Line).say([(said, "warn")])

@@ -92,7 +92,7 @@ class Prompt(Vertical):
         self.query_one("#sign", Line).say([(" : " if kind == "command" else " / ", "here")])
         self.field.value = text
         self.field.cursor_position = len(text)
-        self.field.focus()
+        self.screen.set_focus(self.field)  # at once: what is typed ahead is meant for it
         self._hint()
 
     def close(self) -> None:

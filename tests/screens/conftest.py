@@ -7,6 +7,8 @@ from datetime import UTC
 import pytest
 from syrupy.assertion import SnapshotAssertion
 from textual import _wait
+from textual.events import Key
+from textual.keys import _character_to_key
 from textual.pilot import Pilot
 from textual.widgets import Input
 
@@ -35,6 +37,14 @@ class Hand:
         """Press keys, one after the other; the console looks at the engine after each."""
         for key in keys:
             await self.pilot.press(key)
+            await self.rest()
+
+    async def burst(self, *keys: str) -> None:
+        """Keys that arrive all at once, as over a line that was held up."""
+        for key in keys:
+            name = _character_to_key(key) if len(key) == 1 else key
+            self.app.post_message(Key(name, key if len(key) == 1 else None))
+        for _ in range(3):  # a key may open what the next is meant for
             await self.rest()
 
     async def type(self, text: str) -> None:

@@ -1,7 +1,10 @@
 """Acting: what is pointed at is what is acted upon, after a question where one is called for, and told exactly."""
 
+import asyncio
+
 import pytest
 
+from console.screens.answers import ExplainScreen
 from console.screens.dialogs import Dialog, Press
 from engine.control import views
 from tests.screens import canned
@@ -81,6 +84,35 @@ async def test_over_the_limit_the_number_must_be_typed(at_the_console: Console_)
         await hand.press("enter", "enter")
         [(_, verb, action)] = client.asks("act")
         assert (verb, action.filter, action.newest) == ("drop", "domain=dead.example", 9)
+
+
+async def test_what_is_typed_at_once_with_the_colon_is_the_command_and_no_keys(at_the_console: Console_) -> None:
+    """A line that was held up gives all keys in one go; each of these letters is a key of its own as well."""
+    async with at_the_console() as hand:
+        await hand.press("4")
+        await hand.burst(*":good mx9.example.org", "enter")
+        assert hand.client.asks("mark_good") == [("mark_good", "mx9.example.org")]
+        assert hand.app.frozen_at is None
+        await hand.press("2")
+        await hand.burst(*"/to~bob", "enter")
+        assert hand.client.asks("queue")[-1][1] == "to~bob"
+        await hand.press("p")
+        assert hand.app.frozen_at is not None, "what is pressed after it is a key again"
+
+
+@pytest.mark.parametrize("turns", range(12))
+async def test_an_answer_that_comes_while_another_is_being_drawn_takes_its_place(
+    at_the_console: Console_, turns: int
+) -> None:
+    async with at_the_console() as hand:
+        for _ in range(3):
+            hand.app.open_answer(ExplainScreen(canned.EXPLAINED))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+        await hand.rest()
+        await hand.burst("e", "e", "e", "down", "e", "escape", "e", "e", "enter", "e", "escape", "escape")
+        assert hand.app.is_running
+        assert hand.app.return_code is None
 
 
 async def test_marks_are_acted_on_before_the_row_pointed_at(at_the_console: Console_) -> None:
