@@ -172,6 +172,8 @@ class Console(App[None]):
                 self.overview, self.lost_since = overview, None
         if self.lost_since is None and self.overview is not None:
             await self._reload_front()
+        elif self.lost_since is not None and self.front is not None and self.front.is_mounted:
+            self.front.miss("not looked up: no engine answers")
         self.freshen()
 
     async def _reload_front(self, anyway: bool = False) -> None:

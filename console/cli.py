@@ -6,6 +6,7 @@ What draws or relays is imported only by the command that needs it, so that `sma
 import contextlib
 import io
 import logging
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from logging.handlers import RotatingFileHandler
@@ -179,7 +180,7 @@ def demo() -> None:
     _need_terminal()
     with sandbox() as found:
         engine = EngineThread(found.settings, https_port=found.https_port)
-        _console_with_engine(engine, found.settings.spool, keeps_preferences=False)
+        _console_with_engine(engine, found.settings.spool, is_demo=True)
 
 
 @app.command()
@@ -273,8 +274,11 @@ def _operate(settings: "Settings") -> None:
     _console_with_engine(EngineThread(settings), settings.spool)
 
 
-def _console_with_engine(engine: "EngineThread", spool: Path, *, keeps_preferences: bool = True) -> None:
-    """The console with an engine in a thread of its own; or of the one that owns the spool already."""
+def _console_with_engine(engine: "EngineThread", spool: Path, *, is_demo: bool = False) -> None:
+    """The console with an engine in a thread of its own; or of the one that owns the spool already.
+
+    Of a demo nothing is kept, not even where the line is dropped and the process ended at once.
+    """
     from engine.engine import SpoolOwned
 
     _log_to(spool / "engine.log")
@@ -286,8 +290,14 @@ def _console_with_engine(engine: "EngineThread", spool: Path, *, keeps_preferenc
         complain(f"an engine runs already (pid {error.pid}): this is its console")
         _draw(socket)
         return
+
+    def stop() -> None:
+        engine.stop()
+        if is_demo:
+            shutil.rmtree(spool, ignore_errors=True)
+
     try:
-        _draw(socket, engine_inside=True, keeps_preferences=keeps_preferences, stop_engine=engine.stop)
+        _draw(socket, engine_inside=True, keeps_preferences=not is_demo, stop_engine=stop)
     finally:
         engine.stop()
 

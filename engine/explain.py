@@ -173,7 +173,8 @@ class Explainer:
         parts = []
         mark = self._mx.mark(exchange.host)
         if mark is not None:
-            parts.append(f"marked bad by {mark.by} for another {_left(mark.until - self._clock.now())}: {mark.reason}")
+            left = _left(mark.until - self._clock.now())
+            parts.append(f"marked bad by {mark.by} for another {left}" + (f": {mark.reason}" if mark.reason else ""))
         try:
             async with asyncio.timeout(ADDRESSES_SECONDS):
                 parts.append(", ".join(await self._router.addresses(exchange.host)))
@@ -305,7 +306,8 @@ def _hosts_bad(subject: _Subject, seen: _Seen) -> _Reason | None:
     which = f"its only host {mark.host} is" if len(seen.marks) == 1 else f"all {len(seen.marks)} of its hosts are"
     until = seen.next_try(subject)
     next_try = f"next try in {_left(until - seen.now)}"
-    return _Reason("hosts bad", f"{which} marked bad by {mark.by}: {mark.reason}; {next_try}", until)
+    why = f": {mark.reason}" if mark.reason else ""
+    return _Reason("hosts bad", f"{which} marked bad by {mark.by}{why}; {next_try}", until)
 
 
 def _dns(way: Way | None, no_way: MXError | None) -> tuple[Fact, ...]:

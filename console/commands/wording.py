@@ -117,7 +117,8 @@ HOSTS_WIDE = (*HOSTS[:4], Column("USED INSTEAD", least=12), HOSTS[4])
 
 def host_row(row: views.HostView, moment: Moment, wide: bool) -> list[str]:
     """A row of the hosts marked bad."""
-    why = ": ".join(filter(None, (row.reason, row.last.line if row.last else "")))
+    said = row.last.line if row.last else ""
+    why = said if row.reason and row.reason in said else ": ".join(filter(None, (row.reason, said)))
     instead = [", ".join(row.alternates) or "none"] if wide else []
     return [row.host, moment.left(row.back_at), f"{row.waiting:,}", row.by, *instead, why]
 

@@ -57,6 +57,10 @@ class Detail(Front):
         self._trouble = why
         self.tick(self.console.moment)
 
+    def miss(self, why: str) -> None:
+        if not self.paras(self.console.moment):
+            self.fail(why)
+
     def tick(self, moment: Moment) -> None:
         paras = self.paras(moment)
         if self._trouble:
@@ -336,7 +340,7 @@ def _connection(view: TranscriptView, moment: Moment) -> list[Para]:
         _named("for", (row.destination, ""), *_others(row)),
         _named("phase", phase),
         _named(
-            "sent",
+            "done",
             (f"{row.done:,} of {plural(row.taken, 'message')}", ""),
             (f"   open for {span((row.ended or moment.now) - row.started)}   TLS {tls_name(row)[0]}", ""),
         ),

@@ -127,6 +127,11 @@ class Dialog(ModalScreen[dict[str, str] | None]):
         else:
             self.query_one("#cancel", Press).focus()
 
+    def on_resize(self) -> None:
+        """Where there is little room, the end of the text goes, and never a field or an answer."""
+        around = 5 + len(self._fields)  # border, title, what is wrong, answers
+        self.query_one(Note).styles.max_height = max(1, self.app.size.height * 96 // 100 - around)
+
     def on_descendant_focus(self) -> None:
         for field in self._fields:
             here = self.query_one(f"#field-{field.name}").has_focus

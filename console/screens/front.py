@@ -94,6 +94,12 @@ class Front(Screen[None]):
         if table is not None:
             table.fail(why)
 
+    def miss(self, why: str) -> None:
+        """Say why what was never fetched is not shown; what is there stays as it is."""
+        for table in self.query(Table):
+            if not table.is_loaded:
+                table.fail(why)
+
     def open_pointed(self) -> None:
         """Go into what is pointed at."""
 

@@ -123,7 +123,7 @@ class DestinationsPane(Pane[DestinationView]):
 
     def __init__(self, *, full: bool = False) -> None:
         table: Table[DestinationView] = Table(
-            DESTINATIONS, lambda row: row.name, empty="no mail waits", id="destinations"
+            DESTINATIONS, lambda row: row.name, empty="no mail waits", stays_on_top=True, id="destinations"
         )
         table.sort = "-waiting"
         super().__init__(table, full=full)
@@ -211,9 +211,9 @@ class HostsPane(Pane[HostView]):
     def title(self, overview: OverviewView) -> str:
         if not overview.hosts:
             return "none"
-        held = sum(row.waiting for row in overview.hosts)
         hosts = plural(len(overview.hosts), "host")
-        return f"{hosts}, {count(held)} waiting" if held else f"{hosts}, nothing waits"
+        # How much waits for each is in its row: what waits for two of them must not be counted twice.
+        return hosts if any(row.waiting for row in overview.hosts) else f"{hosts}, nothing waits"
 
     def target(self, overview: OverviewView) -> Target | None:
         row = self.table.pointed

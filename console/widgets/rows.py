@@ -80,6 +80,8 @@ def destination_status(row: DestinationView, moment: Moment) -> Piece:
         return f"‖ suspended {moment.left(row.suspended.until)} {row.suspended.reason}".rstrip(), "warn"
     if row.blocked_until is not None and row.blocked_until > moment.now:
         return f"✗ blocked {moment.left(row.blocked_until)} {row.blocked_why}".rstrip(), "bad"
+    if row.held and not row.waiting:
+        return f"‖ {count(row.held)} held", "warn"
     return outcome_piece(row)
 
 
@@ -153,7 +155,7 @@ RELAYERS: tuple[Column[RelayerView], ...] = (
     Column("host", 16, relayer_host, grow=13, letter="O", sort="host", order=lambda r: r.host),
     Column("phase", 10, relayer_phase, letter="P", sort="phase", order=lambda r: r.phase),
     Column("time", 5, relayer_time, right=True, letter="T", sort="time", order=lambda r: r.phase_since),
-    Column("sent", 6, lambda r, _: (f"{r.done}/{r.taken}", ""), rank=1, right=True),
+    Column("done", 6, lambda r, _: (f"{r.done}/{r.taken}", ""), rank=1, right=True),
     Column("tls", 4, lambda r, _: tls_name(r), rank=2, right=True),
     Column("open for", 8, lambda r, m: (age(m.now - r.started), ""), rank=4, right=True),
     Column("for", 20, carried_for, rank=3, grow=10),

@@ -25,7 +25,8 @@ class Table(ScrollView, Generic[R], can_focus=True):
     The rows are a window beginning at `start` of `total`; when one sees beyond it, the table posts `Wanted`. When
     the row pointed at goes away, nothing is pointed at (`lost`) until the cursor is moved: a verb must never meet
     another row than the one that was chosen. `follow`: while the cursor is on the first row it stays first, for
-    lists that grow at the top.
+    lists that grow at the top. `stays_on_top`: so it is until the cursor is first moved, for lists that have the worst
+    at their top.
     """
 
     DEFAULT_CSS = """
@@ -57,6 +58,7 @@ class Table(ScrollView, Generic[R], can_focus=True):
         *,
         empty: str,
         follow: bool = False,
+        stays_on_top: bool = False,
         id: str | None = None,
     ) -> None:
         super().__init__(id=id)
@@ -64,6 +66,7 @@ class Table(ScrollView, Generic[R], can_focus=True):
         self.key = key
         self.empty = empty
         self.follow = follow
+        self._stays_on_top = stays_on_top
         self.total = 0
         self.start = 0
         self.rows: tuple[R, ...] = ()
@@ -73,6 +76,7 @@ class Table(ScrollView, Generic[R], can_focus=True):
         self.marks: set[str] = set()
         self.sort = ""
         self.trouble = ""
+        self.is_loaded = False  # before that nobody knows whether there is nothing
         self.always_here = False  # the cursor shows although another widget has the focus
         self.moment = Moment(0.0)
         self._fitted: list[Fitted[R]] = []
@@ -84,7 +88,7 @@ class Table(ScrollView, Generic[R], can_focus=True):
         """Take a new window of rows; only lines that changed are painted again."""
         self.rows, self.start, self.moment = tuple(rows), start, moment
         self.total = len(rows) if total is None else max(total, start + len(rows))
-        self.trouble = ""
+        self.trouble, self.is_loaded = "", True
         was_lost = self.lost
         self._keep_cursor()
         size = Size(self.size.width, self.total + 1)
@@ -103,7 +107,7 @@ class Table(ScrollView, Generic[R], can_focus=True):
 
     def hold(self, rows: Sequence[R]) -> None:
         """Take the rows it begins with, before it is on the screen."""
-        self.rows, self.total = tuple(rows), len(rows)
+        self.rows, self.total, self.is_loaded = tuple(rows), len(rows), True
 
     def fail(self, why: str) -> None:
         """Say why there is nothing new to show. What is there stays."""
@@ -159,6 +163,7 @@ class Table(ScrollView, Generic[R], can_focus=True):
 
     def move(self, to: int) -> None:
         """Point at a row."""
+        self._stays_on_top = False
         to = max(0, min(to, self.total - 1))
         row = self._row(to)
         self.cursor, self.lost = to, False
@@ -231,7 +236,8 @@ class Table(ScrollView, Generic[R], can_focus=True):
         elif self.cursor_key is not None and inside:
             self.cursor_key, self.lost = None, True
         self.cursor = max(0, min(self.cursor, self.total - 1))
-        if self.cursor_key is None and not self.lost and not (self.follow and self.cursor == 0):
+        is_on_top = self.cursor == 0 and (self.follow or self._stays_on_top)
+        if self.cursor_key is None and not self.lost and not is_on_top:
             row = self._row(self.cursor)
             self.cursor_key = None if row is None else self.key(row)
 
@@ -266,7 +272,8 @@ class Table(ScrollView, Generic[R], can_focus=True):
         if self.trouble and (y == 1 if not self.total else y == self.size.height - 1):
             return strip_of([("  ✗ ", "bad"), (self.trouble, "bad")], width)
         if not self.total:
-            return strip_of([("  ", ""), (self.empty, "dim")] if y == 1 and not self.trouble else (), width)
+            says_so = y == 1 and self.is_loaded and not self.trouble
+            return strip_of([("  ", ""), (self.empty, "dim")] if says_so else (), width)
         if y == 0:
             return strip_of(self._header(), width)
         index = self.top + y - 1

@@ -13,6 +13,8 @@ class Trail(Line):
         pieces = _tabs(names, here)
         if width_of(pieces) + (len(note) + 3 if note else 0) > self.size.width:
             pieces = _tabs([(key, name, "") for key, name, _ in names], here)
+        if width_of(pieces) + (len(note) + 3 if note else 0) > self.size.width:
+            pieces = _tabs([(key, name if key == here else "", "") for key, name, _ in names], here)
         self._with_note(pieces, note)
 
     def crumbs(self, names: Sequence[str], note: str = "") -> None:

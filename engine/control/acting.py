@@ -98,7 +98,7 @@ class Acting:
         mark = await self._relay.mx.mark_bad(name, seconds=lasting, reason=asking.reason(ask.reason), by=by)
         self._relay.smarthost.wake()
         return views.ResultView(
-            verb="mark bad", text=f"{name} is marked bad for {self._left(mark.until)}: other hosts are tried first"
+            verb="mark bad", text=f"{name} is marked bad for {self._left(mark.until)}: it is left out until then"
         )
 
     async def mark_good(self, ask: views.MarkGood, by: str) -> views.ResultView:

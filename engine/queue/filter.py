@@ -43,6 +43,8 @@ _MAX_TERMS = 50
 _MAX_WILDCARDS = 8  # each multiplies what a match may cost
 
 _HEAD = re.compile(r"(?P<marks>!*)(?:(?P<field>[A-Za-z][A-Za-z_-]*)(?P<op>[=~<>]))?")
+# What looks like a term and is none: taken for a text it would match nothing, and inverted everything.
+_ALMOST = re.compile(rf"!*({'|'.join(_FIELDS)})(:|!=|!~|==|=~|~=|~~)", re.IGNORECASE)
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
 _ID = re.compile(r"(\d{1,18})(?:\.(\d{1,9}))?", re.ASCII)
 _COUNT = re.compile(r"\d{1,9}", re.ASCII)
@@ -156,6 +158,11 @@ def _read_term(text: str, start: int) -> tuple[Term, int]:
         raise FilterError(
             f'there is no field "{clean(name, 40)}"', where, ", ".join(_FIELDS) + "; or put a text in double quotes"
         )
+    if almost := _ALMOST.match(text, start):
+        raise FilterError(
+            f'"{almost[1].lower()}" does not go with "{almost[2]}"', where,
+            _FIELDS[cast(Field, almost[1].lower())][1] + "; ! before it inverts it; or put a text in double quotes",
+        )  # fmt: skip
     field = cast(Field, name)
     op = cast(Op, head["op"] or "~")
     return _term(field, op, value, inverted=inverted, where=where), end

@@ -10,6 +10,7 @@ from textual.geometry import Region
 
 from console.format import safe
 from engine.control import views
+from tests.screens import canned
 from tests.screens.canned import CannedClient
 from tests.screens.conftest import SIZES, Console_, Hand
 from tests.screens.hostile import HOSTILE_REFUSAL, POISON, hostile_client
@@ -52,6 +53,38 @@ async def test_an_engine_that_never_answered_is_lost_too(at_the_console: Console
         client.lost = False
         await hand.rest()
         assert "relaying" in _said(hand, "#health")
+
+
+@pytest.mark.parametrize(
+    ("key", "never"),
+    [
+        ("2", "the queue is empty"), ("3", "no connections are open"), ("4", "no bad hosts"),
+        ("5", "nothing waits for what was said"), ("6", "nothing happened yet"), ("7", "nothing"),
+    ],
+)  # fmt: skip
+async def test_what_was_never_looked_up_is_not_said_to_be_nothing(
+    at_the_console: Console_, key: str, never: str
+) -> None:
+    async with at_the_console(size=(80, 24)) as hand:
+        hand.client.lost = True
+        await hand.after(2)
+        await hand.press(key)
+        await hand.after(2)
+        seen = _frame(hand)
+        assert "not looked up: no engine answers" in seen
+        assert never not in seen
+
+
+async def test_fields_and_answers_of_a_question_are_seen_on_the_smallest_terminal(at_the_console: Console_) -> None:
+    client = CannedClient()
+    client.selection = views.SelectionView(messages=2_204, recipients=2_310, newest=9, examples=canned.ENTRIES[:3])
+    async with at_the_console(client, size=(60, 15)) as hand:
+        await hand.press("down", "D", "right", "enter")
+        seen = _frame(hand)
+        assert "Drop 2,204 messages?" in seen
+        assert "type 2,204" in seen
+        assert "[ Cancel ]" in seen
+        assert "so many messages are touched" in seen, "why it was not done"
 
 
 async def test_an_error_of_our_own_is_told_and_the_console_goes_on(at_the_console: Console_) -> None:

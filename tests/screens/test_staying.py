@@ -68,6 +68,20 @@ async def test_a_destination_stays_pointed_at_when_the_order_changes(at_the_cons
         assert hand.client.asks("preview")[0][2].filter == "domain=dead.example"
 
 
+async def test_the_worst_destination_stays_first_until_the_cursor_is_moved(at_the_console: Console_) -> None:
+    async with at_the_console(size=(80, 24)) as hand:
+        table: Table[views.DestinationView] = hand.app.screen.query_one("#destinations", Table)
+        rows = hand.client.seen.destinations
+        hand.client.seen = replace(hand.client.seen, destinations=(rows[3], *rows[:3], *rows[4:]))
+        await hand.rest()
+        assert (table.cursor, table.top) == (0, 0)
+        assert table.pointed == rows[3]
+        await hand.press("down")
+        hand.client.seen = replace(hand.client.seen, destinations=rows)
+        await hand.rest()
+        assert table.pointed == rows[0]
+
+
 async def test_the_newest_event_stays_first_while_one_looks_at_the_top(at_the_console: Console_) -> None:
     async with at_the_console() as hand:
         await hand.press("6")

@@ -159,7 +159,7 @@ def test_a_host_is_marked_bad_for_as_long_as_is_said(line: FakeLine) -> None:
     result = line.run("mark-bad", "mx1.example.org", "--for", "30m", "--reason", "slow")
     assert (result.exit_code, result.stdout) == (
         0,
-        "mx1.example.org is marked bad for 30m: other hosts are tried first\n",
+        "mx1.example.org is marked bad for 30m: it is left out until then\n",
     )
     assert line.run("mark-bad", "mx2.example.org").exit_code == 0
     assert [call[1:4] for call in line.engine.mx.calls] == [

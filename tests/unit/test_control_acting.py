@@ -171,7 +171,7 @@ async def test_a_host_is_marked_bad_for_a_while(engine: FakeEngine) -> None:
         ("mark_bad", "mx1.example.org", 1800.0, "slow", ME),
         ("mark_bad", "mx2.example.org", None, "", ME),
     ]
-    assert result.text == "mx1.example.org is marked bad for 30m: other hosts are tried first"
+    assert result.text == "mx1.example.org is marked bad for 30m: it is left out until then"
     assert engine.smarthost.wakes == 2
 
 

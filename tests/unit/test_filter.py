@@ -101,6 +101,10 @@ def test_an_address_with_an_equals_sign_is_free_text() -> None:
     [
         ("domain=mün*.example", "stands for whole labels", "domain=*.example.org"),
         ("to=bob@ü_.example", "not an international domain name", "to=bob@example.org"),
+        ("!domain:gmail.example", '"domain" does not go with ":"', "domain=example.org"),
+        ("state!=held", '"state" does not go with "!="', "! before it inverts it"),
+        ("Domain==x", '"domain" does not go with "=="', "in double quotes"),
+        ("to!~bob", '"to" does not go with "!~"', "to=bob@example.org"),
         ("colour=red", 'there is no field "colour"', "domain, to, from"),
         ("state=lost", "no such state", "waiting or relaying or held or due"),
         ("state~held", '"state" does not go with "~"', "state=waiting"),
