@@ -349,7 +349,9 @@ def _starting(but_for: type[Exception] | None = None) -> Iterator[None]:
 def _log_to(path: Path) -> None:
     """Logging goes to a file beside the queue: on the terminal it would be drawn into the screen."""
     logging.raiseExceptions = False
-    handler = RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=2, delay=True, encoding="utf-8")
+    handler = RotatingFileHandler(
+        path, maxBytes=_LOG_BYTES, backupCount=2, delay=True, encoding="utf-8", errors="backslashreplace"
+    )
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", handlers=[handler]
     )
