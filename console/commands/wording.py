@@ -44,7 +44,7 @@ def next_step(row: views.EntryView, moment: Moment) -> str:
         return "when released"
     if row.state == "relaying":
         return "being sent"
-    return _in(row.due - moment.now)
+    return _in(row.next_try - moment.now)
 
 
 # -- destinations, relayers, hosts ----------------------------------------------------------------------------------

@@ -227,7 +227,7 @@ def _recipient(entry: EntryView, moment: Moment) -> list[Para]:
     following = entry_next(entry, moment)
     when: Piece = ("", "")
     if entry.state == "waiting":
-        due = "due now" if entry.due <= moment.now else f"next try {moment.near(entry.due)}"
+        due = "due now" if entry.next_try <= moment.now else f"next try {moment.near(entry.next_try)}"
         when = (f"   {due}", following[1])
     elif entry.order_at is not None:
         when = (f"   {moment.near(entry.order_at)}", following[1])

@@ -71,7 +71,7 @@ def entry_next(row: EntryView, moment: Moment) -> Piece:
         return "-", "dim"
     if row.state == "relaying":
         return "now", "good"
-    return ("due", "warn") if row.due <= moment.now else (moment.left(row.due), "")
+    return ("due", "warn") if row.next_try <= moment.now else (moment.left(row.next_try), "")
 
 
 def destination_status(row: DestinationView, moment: Moment) -> Piece:

@@ -56,6 +56,7 @@ def entry(row: Entry) -> views.EntryView:
         by=clean(row.by),
         reason=clean(row.reason),
         why=clean(row.why),
+        blocked_until=row.blocked_until or None,
     )
 
 

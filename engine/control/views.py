@@ -250,7 +250,10 @@ class ExplainView(View, frozen=True, kw_only=True):
 
 
 class EntryView(View, frozen=True, kw_only=True):
-    """One recipient of one message: a row of the queue. `id` is "48213.2"; `why` is the reason of `last`, or ""."""
+    """One recipient of one message: a row of the queue. `id` is "48213.2"; `why` is the reason of `last`, or "".
+
+    It is tried when it is due and `blocked_until`, of its destination, is over.
+    """
 
     id: str
     message: int
@@ -271,6 +274,12 @@ class EntryView(View, frozen=True, kw_only=True):
     by: str = ""
     reason: str = ""
     why: str = ""
+    blocked_until: float | None = None
+
+    @property
+    def next_try(self) -> float:
+        """When it is tried next, given that nothing else keeps it."""
+        return max(self.due, self.blocked_until or 0.0)
 
 
 class QueueView(View, frozen=True, kw_only=True):

@@ -192,7 +192,7 @@ class Entry(Struct, frozen=True, kw_only=True):
 
     `why` is the reason of `last`, or "" (see engine.reason). `ordered` is a bounce or drop that takes effect at
     `order_at` unless undone, or a hold; `by` is who ordered it, `reason` for what, and `rule` the hold rule that did so
-    for them.
+    for them. Nothing of its destination is tried before `blocked_until`, though it be due.
     """
 
     message: int
@@ -215,6 +215,7 @@ class Entry(Struct, frozen=True, kw_only=True):
     reason: str = ""
     why: str = ""
     rule: int | None = None
+    blocked_until: float = 0.0
 
 
 class Window(Struct, frozen=True, kw_only=True):

@@ -198,6 +198,20 @@ async def test_to_be_bounced_until_it_is_undone(deferred: Internet, relay: Relay
     assert one.earliest is None
 
 
+async def test_the_next_try_of_what_is_due_is_when_its_destination_is_blocked_no_more(
+    internet: Internet, relay: Relay
+) -> None:
+    await internet.add("dead.example", mx=[(10, "mx.dead.example", Dead())])
+    await relay.send("a@dead.example")
+    await relay.settled()
+    await relay.send("b@dead.example")
+    await relay.settled()
+    (_, second) = (await relay.client.queue()).rows
+    one = await explained(relay, second.id)
+    assert second.due <= relay.clock.now() < second.next_try
+    assert one.earliest == second.next_try
+
+
 async def test_blocked_after_a_connection_that_was_closed(internet: Internet, relay: Relay) -> None:
     await internet.add("void.example", mx=[(10, "mx.void.example", BlackHole())])
     await relay.send("a@void.example")
