@@ -10,11 +10,11 @@ class Trail(Line):
 
     def tabs(self, names: Sequence[tuple[str, str, str]], here: str, note: str = "") -> None:
         """Show the screens: key, name and count of each; `here` is the key of the one that is open."""
-        pieces = _tabs(names, here)
-        if width_of(pieces) + (len(note) + 3 if note else 0) > self.size.width:
-            pieces = _tabs([(key, name, "") for key, name, _ in names], here)
-        if width_of(pieces) + (len(note) + 3 if note else 0) > self.size.width:
-            pieces = _tabs([(key, name if key == here else "", "") for key, name, _ in names], here)
+        room = self.size.width - (len(note) + 3 if note else 0)
+        without_counts = [(key, name, "") for key, name, _ in names]
+        keys_alone = [(key, name if key == here else "", "") for key, name, _ in names]
+        ways = [_tabs(each, here) for each in (names, without_counts, keys_alone)]
+        pieces = next((each for each in ways if width_of(each) <= room), ways[-1])
         self._with_note(pieces, note)
 
     def crumbs(self, names: Sequence[str], note: str = "") -> None:
