@@ -4,6 +4,7 @@ import msgspec
 
 from engine.control import asking, showing, views
 from engine.control.asking import Missing, Wrong
+from engine.control.previewing import not_bad, not_suspended
 from engine.control.relay import Relay
 from engine.duration import format_duration
 from engine.events import Event
@@ -87,7 +88,7 @@ class Acting:
         """End a suspension."""
         name = asking.destination(ask.destination)
         if not await self._relay.queue.resume(name, by):
-            raise Missing(f"{_named(name)} is not suspended", where="destination")
+            raise not_suspended(name)
         self._relay.smarthost.wake()
         return views.ResultView(verb="resume", text=f"{_named(name)} is resumed: connections are opened again")
 
@@ -105,7 +106,7 @@ class Acting:
         """Use a host again, and let go the mail it held back."""
         name = asking.host(ask.host)
         if self._relay.mx.mark(name) is None:
-            raise Missing(f"{name} is not marked bad", where="host")
+            raise not_bad(name)
         marked = [mark.host for mark in self._relay.mx.marks]
         waited = sum(held.waiting for held in await self._relay.queue.held_back(marked) if held.host == name)
         await self._relay.mx.mark_good(name, by=by)

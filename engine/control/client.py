@@ -214,6 +214,23 @@ class Client:
         """Speak to a host ("HOST" or "HOST:PORT") without sending it mail."""
         return await self._post(views.ProbeView, "probe", views.Probe(host=host))
 
+    async def preview_good(self, host: str) -> views.SelectionView:
+        """What marking a host good would let go; refused with `not_found` when it is not marked bad."""
+        return await self._post(views.SelectionView, "mark-good", views.MarkGood(host=host, dry_run=True))
+
+    async def preview_resume(self, destination: str) -> views.SelectionView:
+        """What ending a suspension would let go; refused with `not_found` when there is none."""
+        return await self._post(views.SelectionView, "resume", views.Resume(destination=destination, dry_run=True))
+
+    async def preview_end(self, destination: str) -> views.SelectionView:
+        """What ending an override would make due; refused with `not_found` when there is none."""
+        ask = views.EndOverride(destination=destination, dry_run=True)
+        return await self._post(views.SelectionView, "end-override", ask)
+
+    async def preview_release_rule(self, rule: int) -> views.SelectionView:
+        """What ending a hold rule would let go; refused with `not_found` when there is none of this number."""
+        return await self._post(views.SelectionView, "release-rule", views.ReleaseRule(rule=rule, dry_run=True))
+
     # -- the wire -------------------------------------------------------------------------------------------------
 
     @property

@@ -24,6 +24,7 @@ from engine.control.asking import Wrong
 from engine.control.explaining import Explaining
 from engine.control.following import Following
 from engine.control.peer import actor
+from engine.control.previewing import Previewing
 from engine.control.relay import Relay
 from engine.control.seeing import DESTINATION_SORTS, Seeing
 from engine.control.steering import Steering
@@ -33,6 +34,7 @@ from engine.text import clean
 _log = logging.getLogger(__name__)
 
 _Ask = TypeVar("_Ask", bound=views.View)
+_Ending = TypeVar("_Ending", views.MarkGood, views.Resume, views.EndOverride, views.ReleaseRule)
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _VERBS: tuple[views.Verb, ...] = ("retry", "hold", "release", "bounce", "drop")
 _FOLLOW = "/v1/events/follow"
@@ -62,6 +64,7 @@ class ControlServer:
         self._answer_within = answer_within
         self._seeing = Seeing(relay)
         self._acting = Acting(relay)
+        self._previewing = Previewing(relay)
         self._steering = Steering(relay)
         self._explaining = Explaining(relay)
         self._following = Following(relay.events, sign_of_life=sign_of_life, patience=patience)
@@ -122,13 +125,19 @@ class ControlServer:
             *(web.post(f"/v1/{verb}", self._verb(verb)) for verb in _VERBS),
             web.post("/v1/undo", self._undo),
             web.post("/v1/suspend", self._suspend),
-            web.post("/v1/resume", self._resume),
+            web.post("/v1/resume", self._previewed(views.Resume, self._previewing.resume, self._acting.resume)),
             web.post("/v1/mark-bad", self._mark_bad),
-            web.post("/v1/mark-good", self._mark_good),
+            web.post("/v1/mark-good", self._previewed(views.MarkGood, self._previewing.good, self._acting.mark_good)),
             web.post("/v1/hold-rule", self._asked(views.HoldRule, self._steering.hold_rule)),
-            web.post("/v1/release-rule", self._asked(views.ReleaseRule, self._steering.release_rule)),
+            web.post(
+                "/v1/release-rule",
+                self._previewed(views.ReleaseRule, self._previewing.release_rule, self._steering.release_rule),
+            ),
             web.post("/v1/override", self._asked(views.Override, self._steering.override)),
-            web.post("/v1/end-override", self._asked(views.EndOverride, self._steering.end_override)),
+            web.post(
+                "/v1/end-override",
+                self._previewed(views.EndOverride, self._previewing.end, self._steering.end_override),
+            ),
             web.post("/v1/close", self._asked(views.Close, self._steering.close)),
             web.post("/v1/probe", self._asked(views.Probe, self._steering.probe)),
         ]
@@ -254,20 +263,26 @@ class ControlServer:
 
         return act
 
+    def _previewed(
+        self,
+        kind: type[_Ending],
+        look: Callable[[_Ending], Awaitable[views.SelectionView]],
+        do: Callable[[_Ending, str], Awaitable[views.ResultView]],
+    ) -> Callable[[web.Request], Awaitable[web.Response]]:
+        async def act(request: web.Request) -> web.Response:
+            ask = await asking.body(request, kind)
+            return _answer(await look(ask) if ask.dry_run else await do(ask, await actor(request)))
+
+        return act
+
     async def _undo(self, request: web.Request) -> web.Response:
         return _answer(await self._acting.undo(await asking.body(request, views.Undo), await actor(request)))
 
     async def _suspend(self, request: web.Request) -> web.Response:
         return _answer(await self._acting.suspend(await asking.body(request, views.Suspend), await actor(request)))
 
-    async def _resume(self, request: web.Request) -> web.Response:
-        return _answer(await self._acting.resume(await asking.body(request, views.Resume), await actor(request)))
-
     async def _mark_bad(self, request: web.Request) -> web.Response:
         return _answer(await self._acting.mark_bad(await asking.body(request, views.MarkBad), await actor(request)))
-
-    async def _mark_good(self, request: web.Request) -> web.Response:
-        return _answer(await self._acting.mark_good(await asking.body(request, views.MarkGood), await actor(request)))
 
 
 def _listen(path: Path, group: str) -> socket.socket:

@@ -5,6 +5,7 @@ All of it is bounded, ends by itself or is over when answered, and is answered w
 
 from engine.control import asking, showing, views
 from engine.control.asking import Missing, Wrong
+from engine.control.previewing import no_rule, not_overridden
 from engine.control.relay import Relay
 from engine.duration import format_duration
 from engine.events import Event
@@ -41,7 +42,7 @@ class Steering:
         number = asking.counted(ask.rule, "rule") or 0
         freed = await self._relay.queue.end_rule(number, by)
         if freed is None:
-            raise Missing(f"there is no hold rule {number} in force", where="rule")
+            raise no_rule(number)
         self._relay.smarthost.wake()
         text = f"hold rule {number} has ended; {_count(freed, 'recipient')} that it held {_goes(freed)} on"
         return views.ResultView(verb="release rule", text=text, recipients=freed)
@@ -75,7 +76,7 @@ class Steering:
         name = _destination(ask.destination)
         ended = await self._relay.queue.end_override(name, by)
         if ended is None:
-            raise Missing(f"{name} is not overridden", where="destination")
+            raise not_overridden(name)
         self._relay.smarthost.wake()
         text = f"mail for {name} goes its own way again, no longer to {where_to(ended)}"
         return views.ResultView(verb="end override", text=text)

@@ -391,9 +391,10 @@ class Suspend(View, frozen=True, kw_only=True):
 
 
 class Resume(View, frozen=True, kw_only=True):
-    """End the suspension of a destination, or of the relay ("*")."""
+    """End the suspension of a destination, or of the relay ("*"). With `dry_run` it only says what would go."""
 
     destination: str
+    dry_run: bool = False
 
 
 class MarkBad(View, frozen=True, kw_only=True):
@@ -405,9 +406,10 @@ class MarkBad(View, frozen=True, kw_only=True):
 
 
 class MarkGood(View, frozen=True, kw_only=True):
-    """Use a host again."""
+    """Use a host again. With `dry_run` it only says what would go."""
 
     host: str
+    dry_run: bool = False
 
 
 class HoldRule(View, frozen=True, kw_only=True):
@@ -419,9 +421,10 @@ class HoldRule(View, frozen=True, kw_only=True):
 
 
 class ReleaseRule(View, frozen=True, kw_only=True):
-    """End a hold rule and let go what it held."""
+    """End a hold rule and let go what it held. With `dry_run` it only says what would go."""
 
     rule: int
+    dry_run: bool = False
 
 
 class Override(View, frozen=True, kw_only=True):
@@ -434,9 +437,10 @@ class Override(View, frozen=True, kw_only=True):
 
 
 class EndOverride(View, frozen=True, kw_only=True):
-    """End the override of a destination."""
+    """End the override of a destination. With `dry_run` it only says what would go."""
 
     destination: str
+    dry_run: bool = False
 
 
 class Close(View, frozen=True, kw_only=True):

@@ -64,7 +64,12 @@ def window(connection: sqlite3.Connection, filter: Filter, sort: str, offset: in
 def select(connection: sqlite3.Connection, filter: Filter, newest: int | None, *, now: float) -> Selection:
     """Count what an action would touch, with the first few of it."""
     bound = newest_message(connection) if newest is None else newest
-    selected = where(filter, now, bound)
+    return chosen(connection, where(filter, now, bound), bound)
+
+
+def chosen(connection: sqlite3.Connection, selected: Where, newest: int | None = None) -> Selection:
+    """Count the entries that a condition names, with the first few of them."""
+    bound = newest_message(connection) if newest is None else newest
     join = _JOIN if selected.joins else ""
     messages, recipients = connection.execute(
         f"SELECT count(*), coalesce(sum(entries), 0) FROM "

@@ -20,6 +20,7 @@ from engine.queue.steering import Steering
 State = Literal["waiting", "relaying", "held"]
 Ret = Literal["", "FULL", "HDRS"]
 Order = Literal["hold", "bounce", "drop"]
+Ending = Literal["mark", "suspension", "override", "rule"]
 
 
 def unknown_site(destination: str) -> str:
@@ -544,6 +545,15 @@ class Queue(Steering):
     @abstractmethod
     async def select(self, filter: Filter, newest: int | None = None) -> Selection:
         """What an action with this filter would touch, up to message `newest`."""
+
+    @abstractmethod
+    async def lets_go(self, ending: Ending, name: str) -> Selection:
+        """What would go if this ended: a host's mark, a destination's (or RELAY's) suspension or override, or the
+        hold rule of this number.
+
+        A mark lets go what waits in destinations with no other host that is not bad; a suspension what no other
+        suspension keeps; a rule what it holds and no other rule names. Nothing is changed.
+        """
 
     @abstractmethod
     async def reasons(self, limit: int) -> tuple[Reason, ...]:

@@ -166,6 +166,19 @@ def rules_on(connection: sqlite3.Connection, recipient: str, destination: str, n
     return tuple(found)
 
 
+def held_by_it_alone(connection: sqlite3.Connection, id: int, now: float) -> Where:
+    """What goes when this rule ends: what it holds, but for what another rule names and what is to be given up."""
+    conditions = ["e.rule = ? AND e.ordered = 'hold'"]
+    bound: list[object] = [id]
+    for rule in rules(connection, now):
+        selected = _where(rule, now) if rule.id != id else None
+        if selected is not None:
+            conditions.append(f"NOT ({selected.sql})")
+            bound += selected.values
+    sql = " AND ".join(conditions)
+    return Where(sql, tuple(bound), "m." in sql)
+
+
 def _sweep(tx: Transaction, rule: HoldRule, selected: Where, swept: int, newest: int) -> Step:
     last = tx.execute(
         "SELECT number FROM message WHERE number > ? AND number <= ? ORDER BY number LIMIT 1 OFFSET ?",

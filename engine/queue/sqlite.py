@@ -11,6 +11,7 @@ from engine.events import ENGINE, Event
 from engine.queue import (
     arrivals,
     destinations,
+    endings,
     listing,
     notices,
     orders,
@@ -28,6 +29,7 @@ from engine.queue.queue import (
     Claim,
     Destination,
     DueSite,
+    Ending,
     HeldBack,
     KeptPolicy,
     Late,
@@ -230,6 +232,10 @@ class SqliteQueue(Queue):
     async def select(self, filter: Filter, newest: int | None = None) -> Selection:
         now = self._clock.now()
         return await self._see(lambda c: listing.select(c, filter, newest, now=now))
+
+    async def lets_go(self, ending: Ending, name: str) -> Selection:
+        now = self._clock.now()
+        return await self._see(lambda c: endings.lets_go(c, ending, name, now=now))
 
     async def reasons(self, limit: int) -> tuple[Reason, ...]:
         return await self._see(lambda c: self._reasons.of(c, limit))
