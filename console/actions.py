@@ -7,11 +7,14 @@ from typing import Literal
 Group = Literal["Act", "Look", "Go", "Console"]
 GROUPS: tuple[Group, ...] = ("Act", "Go", "Look", "Console")
 
-# What terminals, tmux and screen keep for themselves: never bound here.
-RESERVED = frozenset({"ctrl+a", "ctrl+b", "ctrl+d", "ctrl+z", "ctrl+s", "ctrl+c", "ctrl+backslash"})
+# What terminals, tmux and screen keep for themselves: never bound here. But ctrl+z does what it does in a shell.
+RESERVED = frozenset({"ctrl+a", "ctrl+b", "ctrl+d", "ctrl+s", "ctrl+c", "ctrl+backslash"})
 
 LISTS = frozenset({"destinations", "queue", "relayers", "hosts", "reasons", "events"})
 MAIL = frozenset({"destinations", "queue", "reasons", "destination", "message"})
+# What is for no row, and need not wait for the first ones of a screen that is opening.
+AT_ONCE = frozenset({"check", "undo", "back", "command", "filter", "help", "background", "quit", "overview", "queue",
+                     "relayers", "hosts", "reasons", "events", "overrides"})  # fmt: skip
 EVERYWHERE = LISTS | {"destination", "message", "relayer", "host", "answer", "overrides"}
 
 
@@ -39,6 +42,11 @@ class Action:
     def key(self) -> str:
         """The first key, as a person reads it."""
         return shown_key(self.keys[0])
+
+    @property
+    def waits(self) -> bool:
+        """Whether it may be for a row, so that on a screen that is opening it waits for the first ones."""
+        return self.name not in AT_ONCE
 
 
 @dataclass(frozen=True)
@@ -135,6 +143,7 @@ ACTIONS: tuple[Action, ...] = (
            usage="[FILTER]", on=LISTS, rank=6),
     Action("sort", SORT_LETTERS, "sort", "Sort", "Sort by the column with that letter underlined; again to turn round",
            "Look", usage="[COLUMN]", on=frozenset({"queue"}), rank=60),
+    Action("answer", ("o",), "answer", "Answer", "Show the answer of Explain or Probe that came last", "Look"),
     Action("freeze", ("p",), "freeze", "Freeze", "Let the view stand still; the health line lives on", "Look",
            on=EVERYWHERE, rank=40),
     Action("open", ("enter",), "open", "Open", "Open what is pointed at, or a message or destination by its name",
@@ -154,6 +163,8 @@ ACTIONS: tuple[Action, ...] = (
     Action("command", ("colon",), "command", "Command", "Type a command", "Console", on=EVERYWHERE, rank=5),
     Action("palette", ("ctrl+p",), "palette", "Palette", "Find anything one can do by its name", "Console"),
     Action("help", ("question_mark",), "help", "Help", "Every key and command", "Console", on=EVERYWHERE, rank=2),
+    Action("background", ("ctrl+z",), "background", "Background", "Stop this console; the shell's fg brings it back",
+           "Console"),
     Action("quit", ("q",), "quit", "Quit", "Leave the console", "Console", on=EVERYWHERE, rank=46),
 )  # fmt: skip
 
@@ -166,6 +177,9 @@ MOVES: tuple[Move, ...] = (
     Move("last", ("end",), "To the last line"),
 )
 
+# The terms of a filter, each with the sign it is used with most.
+TERMS = ("domain=", "to~", "from=", "id=", "state=", "reason~", "subject~", "why=", "age>", "tries>", "size>")
+STATES = ("waiting", "relaying", "held", "due")
 FILTER_HELP = "domain=example.org  to~bob  from=*@a.example  id=48213  state=held  reason~4.7  age>2h  !inverts"
 
 
@@ -189,6 +203,7 @@ class Registry:
     def __init__(self, read_only: bool = False) -> None:
         self._actions = {action.name: action for action in ACTIONS if not (read_only and action.changes)}
         self._words = {action.word: action for action in self}
+        self._keys = {key: action for action in self for key in action.keys}
 
     def __iter__(self) -> Iterator[Action]:
         return iter(self._actions.values())
@@ -200,6 +215,10 @@ class Registry:
         """The action of this name, if this console has it."""
         return self._actions.get(name)
 
+    def keyed(self, key: str) -> Action | None:
+        """The action of this key."""
+        return self._keys.get(key)
+
     def command(self, line: str) -> tuple[Action | None, str]:
         """The action a typed line asks for, and what stands behind its word; an unambiguous beginning is enough."""
         word, _, rest = line.strip().partition(" ")
@@ -209,6 +228,10 @@ class Registry:
             near = [found for known, found in self._words.items() if known.startswith(word)]
             action = near[0] if len(near) == 1 else None
         return action, rest.strip()
+
+    def words(self, beginning: str) -> list[str]:
+        """The words of commands that begin so."""
+        return sorted(word for word in self._words if word.startswith(beginning.lower()))
 
     def near(self, line: str) -> list[Action]:
         """The actions whose word begins with what was typed so far."""

@@ -1,31 +1,38 @@
 """The console: a client of the control socket, drawn on a terminal."""
 
 import asyncio
+import os
+import signal
 import time
 from collections.abc import Callable, Coroutine
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
+from contextvars import ContextVar
 from datetime import UTC, datetime, tzinfo
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.traceback import Traceback
 from textual import events
 from textual.app import App
 from textual.binding import Binding
+from textual.errors import NoWidget
 from textual.screen import Screen
 
-from console import moving, steering, verbs
+from console import completing, moving, steering, verbs
 from console.actions import Registry, Target
 from console.format import Moment, count, plural
+from console.keyboard import Hold, Keyboard, Stroke
 from console.preferences import Preferences
 from console.screens.answers import Answer, OverridesScreen
 from console.screens.details import HostScreen, MessageScreen, RelayerScreen
 from console.screens.dialogs import Choose, Dialog
 from console.screens.front import Front
+from console.screens.layer import Layer
 from console.screens.lists import TOP, Overview
 from console.screens.palette import Help, Palette
 from console.screens.queue import DestinationScreen, QueueScreen, ReasonScreen
 from console.widgets.document import Para, para
-from console.widgets.foot import Prompt
+from console.widgets.field import Field
+from console.widgets.foot import NO_COMMAND, Kind, Prompt
 from console.widgets.line import Piece
 from engine.control.client import Client, EngineUnreachable, Refused
 from engine.control.views import OverviewView, ResultView
@@ -34,6 +41,13 @@ WIDE = (110, 30)  # columns and rows from which the four panes stand side by sid
 HEAD = 100  # destinations and events asked for with each snapshot
 PATIENCE = 8.0  # seconds a look at the engine may take before it counts as lost
 SAID_FOR = 30.0  # seconds the result of an action stays in the status line
+POINTED_WITHIN = 1.0  # seconds a widget may take to do what the mouse asked of it, before the next key is done
+
+R = TypeVar("R")
+Doing = Coroutine[Any, Any, None]
+Handler = Callable[[str, Target | None], Doing | None]
+
+_HOLD: ContextVar[Hold] = ContextVar("hold")  # of the keys, by what a worker does
 
 
 class Console(App[None]):
@@ -79,7 +93,9 @@ class Console(App[None]):
         self._again = False
         self._said: Piece = ("", "")
         self._said_until = 0.0
-        self._asking_since = 0.0
+        self._answer: Callable[[], Front] | None = None
+        self.keyboard = Keyboard(self._do, self._is_ready, self._not_taken)
+        self._typing: asyncio.Task[None] | None = None
         self._open = AsyncExitStack()
         self._handlers = self._handled()
         self.animation_level = "none"
@@ -102,8 +118,11 @@ class Console(App[None]):
         if self._poll_seconds is not None:
             self.set_interval(self._poll_seconds, self._on_tick)
             self.poll_soon()
+        self._typing = asyncio.create_task(self.keyboard.run(), name="keyboard")
 
     async def on_unmount(self) -> None:
+        if self._typing is not None:
+            self._typing.cancel()
         await self._open.aclose()
 
     def leave(self, status: int = 0) -> None:
@@ -152,10 +171,18 @@ class Console(App[None]):
             self._work(self.poll())
 
     def reload_soon(self) -> None:
-        """Fetch anew what the screen shows: it was scrolled, sorted or filtered."""
+        """Fetch anew what the screen shows: it was opened, or scrolled."""
         if not self._again:
             self._again = True
-            self._work(self._reload_front(anyway=True))
+            self._work(self.reload())
+
+    async def reload(self) -> None:
+        """Fetch anew what the screen shows, also of a view that is frozen."""
+        if self.lost_since is not None:
+            self._again = False
+            self._miss()
+        else:
+            await self._reload_front(anyway=True)
 
     async def poll(self) -> None:
         """Take one snapshot and show it. Never raises: a lost engine is shown as lost, and asked again."""
@@ -172,9 +199,14 @@ class Console(App[None]):
                 self.overview, self.lost_since = overview, None
         if self.lost_since is None and self.overview is not None:
             await self._reload_front()
-        elif self.lost_since is not None and self.front is not None and self.front.is_mounted:
-            self.front.miss("not looked up: no engine answers")
+        elif self.lost_since is not None:
+            self._miss()
         self.freshen()
+
+    def _miss(self) -> None:
+        if self.front is not None and self.front.is_mounted:
+            self.front.miss("not looked up: no engine answers")
+            self._loaded(self.front)
 
     async def _reload_front(self, anyway: bool = False) -> None:
         self._again = False
@@ -199,7 +231,13 @@ class Console(App[None]):
         else:
             if front.is_attached:
                 front.show(self.moment)
+        self._loaded(front)
         front.freshen()
+
+    def _loaded(self, front: Front) -> None:
+        """What a screen shows is there, or it was said why not: keys that waited for it go on."""
+        front.is_loaded, front.is_given_up = True, False
+        self.keyboard.changed()
 
     def freshen(self) -> None:
         """Tell health line, tabs, status and keys anew."""
@@ -248,80 +286,156 @@ class Console(App[None]):
         self.tell(f"✓ {verbs.summary(result)}{'' if 'skipped' in result.text else skipped}", "good")
         self.poll_soon()
 
+    # -- the keyboard ---------------------------------------------------------------------------------------------
+
+    async def on_event(self, event: events.Event) -> None:
+        """Keys and what the mouse does go by the keyboard, in order; all else as ever."""
+        is_stroke = isinstance(event, events.Key | events.MouseEvent) and not isinstance(event, events.MouseMove)
+        if (is_stroke or isinstance(event, events.Paste)) and not event.is_forwarded:
+            self.keyboard.put(event)  # type: ignore[arg-type]
+        else:
+            await super().on_event(event)
+
+    async def _do(self, stroke: Stroke) -> None:
+        """Do what was pressed, whole."""
+        try:
+            if isinstance(stroke, events.Key):
+                await self._press(stroke)
+            elif isinstance(stroke, events.Paste):
+                if isinstance(self.focused, Field):
+                    self.focused.paste(stroke.text)
+            elif isinstance(stroke, events.MouseEvent):
+                await self._point(stroke)
+        except Exception as error:  # noqa: BLE001 (a key's exception would end the keyboard)
+            self._stumble(error)
+
+    async def _press(self, key: events.Key) -> None:
+        field = self.focused
+        if isinstance(field, Field) and field.take(key):
+            return
+        bound = self.screen.active_bindings.get(key.key)
+        if bound is not None and bound.enabled:
+            await self.run_action(bound.binding.action, bound.node)
+
+    async def _point(self, mouse: events.MouseEvent) -> None:
+        """Hand it to the widget under the mouse, and wait until that has done it: the next key is for what is then."""
+        await super().on_event(mouse)
+        try:
+            widget, _ = self.get_widget_at(mouse.x, mouse.y)
+        except NoWidget:
+            return
+        done = asyncio.Event()
+        if widget.call_later(done.set):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(done.wait(), POINTED_WITHIN)
+
+    def _is_ready(self, stroke: Stroke) -> bool:
+        """Whether the screen in front can take it: what is for a row waits for the first rows."""
+        screen = self.screen
+        if not screen.is_mounted or not isinstance(screen, Front):
+            return screen.is_mounted
+        if not isinstance(stroke, events.Key):
+            return screen.is_settled
+        if screen.is_asking:  # a command may be for the row that is pointed at when it is entered
+            return stroke.key != "enter" or screen.is_settled
+        action = self.registry.keyed(stroke.key)
+        return screen.is_settled or (action is not None and not action.waits)
+
+    def _not_taken(self, strokes: int) -> None:
+        if self.front is not None:
+            self.front.is_given_up = True
+        keys = "the key pressed was" if strokes == 1 else f"{strokes:,} keys pressed were"
+        self.tell(f"✗ the engine is slow: {keys} not taken", "warn")
+
+    def go_on(self) -> None:
+        """What is being done asks nothing: the keys behind it need not wait."""
+        _HOLD.get().release()
+
     # -- what is done ---------------------------------------------------------------------------------------------
 
     def action_run(self, name: str, argument: str = "") -> None:
-        """Do what the registry calls `name`."""
+        """Do what the registry calls `name`, to what is pointed at now: by the time it is done the cursor may move."""
         handler = self._handlers.get(name) if name in self.registry else None
         if handler is None:
             return
         try:
-            doing = handler(argument)
+            doing = handler(argument, self.pointed())
         except Exception as error:  # noqa: BLE001 (a key's exception would end the app)
             self._stumble(error)
             return
         if doing is not None:
-            self._work(doing)
+            self.hold_keys(doing)
 
-    def _work(self, doing: Coroutine[Any, Any, None]) -> None:
-        self.run_worker(self._guarded(doing), exit_on_error=False)
+    def hold_keys(self, doing: Doing) -> None:
+        """Do something that may open a screen or ask: keys that are pressed from now on wait for that."""
+        self._work(doing, self.keyboard.hold())
 
-    async def _guarded(self, doing: Coroutine[Any, Any, None]) -> None:
+    def _work(self, doing: Doing, hold: Hold | None = None) -> None:
+        self.run_worker(self._guarded(doing, hold), exit_on_error=False)
+
+    async def _guarded(self, doing: Doing, hold: Hold | None) -> None:
         """Whatever goes wrong is said in the status line; it must not take the console away."""
+        if hold is not None:
+            _HOLD.set(hold)
         try:
             await doing
         except Refused as error:
             self.tell(f"✗ {refused(error)}", "bad")
         except EngineUnreachable:
             self.tell("✗ not done: no engine answers", "bad")
-        except verbs.Mistyped as error:
+        except (verbs.Mistyped, TooLate) as error:
             self.tell(f"✗ {error}", "bad")
         except Exception as error:  # noqa: BLE001 (a worker's exception would end the app, and the view of the mail)
             self._stumble(error)
+        finally:
+            if hold is not None:
+                hold.release()
 
     def _stumble(self, error: Exception) -> None:
         # The error's text may hold an address or worse: its name will do here.
         self.tell(f"✗ the console stumbled ({type(error).__name__}); it goes on", "bad")
 
-    def _handled(self) -> dict[str, Callable[[str], Coroutine[Any, Any, None] | None]]:
+    def _handled(self) -> dict[str, Handler]:
         return {
-            "check": lambda _: verbs.check(self),
-            "retry": lambda text: verbs.mail(self, "retry", text),
-            "hold": lambda text: verbs.mail(self, "hold", text),
-            "release": lambda text: verbs.mail(self, "release", text),
-            "bounce": lambda text: verbs.mail(self, "bounce", text),
-            "drop": lambda text: verbs.mail(self, "drop", text),
-            "suspend": lambda text: verbs.suspend(self, text),
-            "resume": lambda text: verbs.resume(self, text),
-            "bad": lambda text: verbs.mark_bad(self, text),
-            "good": lambda text: verbs.mark_good(self, text),
-            "undo": lambda _: verbs.undo(self),
-            "explain": lambda text: steering.explain(self, text),
-            "probe": lambda text: steering.probe(self, text),
-            "close": lambda text: steering.close(self, text),
-            "override": lambda text: steering.override(self, text),
-            "hold_rule": lambda text: steering.hold_rule(self, text),
-            "end": lambda text: steering.end(self, text),
-            "mark": lambda _: moving.mark(self),
-            "all": lambda _: moving.mark_all(self),
-            "filter": self._filter,
-            "sort": lambda text: moving.sort(self, text),
-            "freeze": lambda _: moving.freeze(self),
-            "open": lambda text: moving.open_named(self, text),
-            "back": lambda _: moving.back(self),
-            "next": lambda _: moving.step(self, 1),
-            "previous": lambda _: moving.step(self, -1),
-            "overview": lambda _: moving.go(self, "overview"),
-            "queue": lambda text: moving.go(self, "queue", text),
-            "relayers": lambda text: moving.go(self, "relayers", text),
-            "hosts": lambda text: moving.go(self, "hosts", text),
-            "reasons": lambda text: moving.go(self, "reasons", text),
-            "events": lambda text: moving.go(self, "events", text),
-            "overrides": lambda _: self.open_answer(OverridesScreen()),
-            "command": lambda _: self._prompt("command"),
-            "palette": lambda _: self._palette(),
-            "help": lambda _: self._help(),
-            "quit": lambda _: self._quit(),
+            "check": lambda _, __: verbs.check(self),
+            "retry": lambda text, target: verbs.mail(self, "retry", text, target),
+            "hold": lambda text, target: verbs.mail(self, "hold", text, target),
+            "release": lambda text, target: verbs.mail(self, "release", text, target),
+            "bounce": lambda text, target: verbs.mail(self, "bounce", text, target),
+            "drop": lambda text, target: verbs.mail(self, "drop", text, target),
+            "suspend": lambda text, target: verbs.suspend(self, text, target),
+            "resume": lambda text, target: verbs.resume(self, text, target),
+            "bad": lambda text, target: verbs.mark_bad(self, text, target),
+            "good": lambda text, target: verbs.mark_good(self, text, target),
+            "undo": lambda _, __: verbs.undo(self),
+            "explain": lambda text, target: steering.explain(self, text, target),
+            "probe": lambda text, target: steering.probe(self, text, target),
+            "close": lambda text, target: steering.close(self, text, target),
+            "override": lambda text, target: steering.override(self, text, target),
+            "hold_rule": lambda text, target: steering.hold_rule(self, text, target),
+            "end": lambda text, target: steering.end(self, text, target),
+            "mark": lambda _, __: moving.mark(self),
+            "all": lambda _, __: moving.mark_all(self),
+            "filter": lambda text, _: self._filter(text),
+            "sort": lambda text, _: moving.sort(self, text),
+            "freeze": lambda _, __: moving.freeze(self),
+            "answer": lambda _, __: self._show_answer(),
+            "open": lambda text, _: moving.open_named(self, text),
+            "back": lambda _, __: moving.back(self),
+            "next": lambda _, __: moving.step(self, 1),
+            "previous": lambda _, __: moving.step(self, -1),
+            "overview": lambda _, __: moving.go(self, "overview"),
+            "queue": lambda text, _: moving.go(self, "queue", text),
+            "relayers": lambda text, _: moving.go(self, "relayers", text),
+            "hosts": lambda text, _: moving.go(self, "hosts", text),
+            "reasons": lambda text, _: moving.go(self, "reasons", text),
+            "events": lambda text, _: moving.go(self, "events", text),
+            "overrides": lambda _, __: self.open_answer(OverridesScreen()),
+            "command": lambda _, __: self._prompt("command"),
+            "palette": lambda _, __: self._palette(),
+            "help": lambda _, __: self._help(),
+            "background": lambda _, __: self._background(),
+            "quit": lambda _, __: self._quit(),
         }
 
     def pointed(self) -> Target | None:
@@ -329,12 +443,28 @@ class Console(App[None]):
         return self.front.target() if self.front is not None else None
 
     async def ask(self, dialog: Dialog) -> dict[str, str] | None:
-        """Put a question; None when it was answered with Cancel."""
-        return await self.push_screen_wait(dialog)
+        """Put a question; None when it was answered with Cancel. Raises TooLate."""
+        return await self._put(dialog)
 
     async def choose(self, choice: Choose) -> str | None:
-        """Let one be chosen; None when none was."""
-        return await self.push_screen_wait(choice)
+        """Let one be chosen; None when none was. Raises TooLate."""
+        return await self._put(choice)
+
+    async def _put(self, layer: Layer[R]) -> R | None:
+        """Put a question. Keys wait until it is there, and when it is answered until it is known whether more is asked.
+
+        Raises TooLate when the operator has gone on meanwhile.
+        """
+        hold = _HOLD.get()
+        if hold.is_late or isinstance(self.screen, Layer) or (self.front is not None and self.front.is_asking):
+            raise TooLate
+        layer.answered = hold.take
+        answer = self.push_screen(layer, wait_for_dismiss=True)
+        hold.release()
+        try:
+            return await asyncio.shield(answer)
+        finally:
+            asyncio.get_running_loop().call_soon(hold.release)
 
     # -- drilling in ---------------------------------------------------------------------------------------------
 
@@ -360,6 +490,23 @@ class Console(App[None]):
         """Drill into a mail exchange."""
         self._enter(HostScreen(host))
 
+    def answer(self, what: str, make: Callable[[], Front], asked_at: Front | None, target: Target | None) -> None:
+        """Show an answer where it was asked for. Whoever types, or has gone on meanwhile, is told that it is there."""
+        self._answer = make
+        front = self.front
+        is_still_there = front is asked_at and not isinstance(self.screen, Layer)
+        if is_still_there and front is not None and not front.is_asking and _same(self.pointed(), target):
+            self.tell("")
+            self.open_answer(make())
+        else:
+            self.tell(f"✓ {what} is done: o shows it", "good")
+
+    def _show_answer(self) -> None:
+        if self._answer is None:
+            self.tell("there is no answer yet: e explains what is pointed at, i probes a host", "dim")
+        else:
+            self.open_answer(self._answer())
+
     def open_answer(self, screen: Front) -> None:
         """Show an answer, in place of the one that is shown."""
         if isinstance(self.screen, Answer):
@@ -375,7 +522,7 @@ class Console(App[None]):
 
     # -- asking ---------------------------------------------------------------------------------------------------
 
-    def _filter(self, text: str) -> Coroutine[Any, Any, None] | None:
+    def _filter(self, text: str) -> Doing | None:
         if text:
             return self.filter_front(text)
         self._prompt("filter")
@@ -386,59 +533,63 @@ class Console(App[None]):
         if self.front is not None:
             await self.front.set_filter(text)
 
-    def on_key(self, event: events.Key) -> None:
-        """What was typed at once with the key that opened the prompt went by it: it is typed anew.
-
-        A line that was held up gives many keys in one go, and all but the first would be keys of the list.
-        """
-        front = self.front
-        if front is not None and front.has_class("asking") and event.time < self._asking_since:
-            event.prevent_default()
-            event.stop()
-            self.post_message(events.Key(event.key, event.character))
-
-    def _prompt(self, kind: str) -> None:
+    def _prompt(self, kind: Kind) -> None:
         front = self.front
         if front is None:
             return
-        prompt = front.query_one(Prompt)
-        if kind == "command":
-            prompt.open("command")
-        elif front.filter_help is None:
+        if kind == "filter" and front.filter_help is None:
             self.tell("there is nothing to filter here", "dim")
             return
-        else:
-            prompt.filter_help = front.filter_help
-            prompt.open("filter", front.filter)
-        front.add_class("asking")
-        self._asking_since = time.monotonic()  # as the events of the keys have it
+        front.ask(kind, front.filter if kind == "filter" else "")
 
-    def on_prompt_submitted(self, event: Prompt.Submitted) -> None:
+    def entered(self, kind: Kind, text: str) -> None:
+        """A filter or a command was typed and entered: the line closes at once."""
         front = self.front
         if front is None:
             return
-        prompt = front.query_one(Prompt)
-        if event.kind == "filter":
-            self._work(self._try_filter(front, prompt, event.text))
+        if kind == "filter":
+            front.stop_asking()
+            self.hold_keys(self._try_filter(front, text))
             return
-        action, rest = self.registry.command(event.text)
-        if action is None and event.text:
-            prompt.refuse("no such command; ? lists them all")
+        action, rest = self.registry.command(text)
+        if action is None and text:
+            front.query_one(Prompt).refuse(NO_COMMAND)
             return
-        prompt.close()
+        front.stop_asking()
         if action is not None:
-            self.call_after_refresh(self.action_run, action.name, rest)
+            self.action_run(action.name, rest)
 
-    async def _try_filter(self, front: Front, prompt: Prompt, text: str) -> None:
+    async def _try_filter(self, front: Front, text: str) -> None:
+        """Filter; where that is refused, the line stands there again to be mended."""
         try:
             await front.set_filter(text)
         except Refused as error:
-            prompt.refuse(refused(error))
+            if self.screen is front:
+                front.ask("filter", text).refuse(refused(error))
+            else:
+                raise
+
+    def complete(self, prompt: Prompt) -> None:
+        """Complete what is being typed."""
+        self.hold_keys(self._complete(prompt))
+
+    async def _complete(self, prompt: Prompt) -> None:
+        async def names(sort: completing.Sort, begun: str) -> list[str]:
+            return await completing.known_names(self.client, self.overview, sort, begun)
+
+        typed = prompt.field.value
+        if prompt.kind == "command":
+            completed = await completing.command(typed, self.registry, names)
         else:
-            prompt.close()
+            of_mail = isinstance(self.front, QueueScreen)
+            completed = await completing.terms(typed, names, of_mail=of_mail)
+        if prompt.field.value == typed:
+            prompt.write(completed.line)
+            if completed.line == typed:
+                prompt.offer(completed.fits)
 
     async def _palette(self) -> None:
-        name = await self.push_screen_wait(Palette(self.registry))
+        name = await self._put(Palette(self.registry))
         if name is not None:
             self.action_run(name)
 
@@ -452,6 +603,15 @@ class Console(App[None]):
     async def action_quit(self) -> None:
         """ctrl+q does as q does."""
         self.action_run("quit")
+
+    def _background(self) -> None:
+        """Stop as any program does at ctrl+z, with all that runs in this job; SIGCONT brings the screen back."""
+        if self.engine_inside:
+            self.tell("✗ not stopped: the relay runs inside this console, and mail would stand still", "warn")
+        elif self.is_headless or os.getpgrp() == os.getsid(0):
+            self.tell("✗ not stopped: there is no shell here that would bring it back", "warn")
+        else:
+            os.kill(0, signal.SIGTSTP)
 
     async def _quit(self) -> None:
         if not self.engine_inside:
@@ -468,6 +628,17 @@ class Console(App[None]):
         ]
         if await self.ask(Dialog("Quit and stop the relay?", body, ok="Quit and stop", danger=True)) is not None:
             self.exit()
+
+
+class TooLate(Exception):
+    """The question came too late: it is not put any more, and nothing was done."""
+
+    def __str__(self) -> str:
+        return "the question came too late to be put, and nothing was done: press the key again"
+
+
+def _same(one: Target | None, other: Target | None) -> bool:
+    return (one and one.what) == (other and other.what)
 
 
 def refused(error: Refused) -> str:

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 from console.screens.lists import TOP, Overview
 from console.screens.queue import QueueScreen
-from console.widgets.foot import Prompt
 from console.widgets.panes import DestinationsPane
 
 if TYPE_CHECKING:
@@ -21,6 +20,8 @@ def go(console: "Console", name: str, filter: str = "") -> Coroutine[Any, Any, N
         console.push_screen(name)
     elif isinstance(console.screen, Overview):
         console.screen.set_focus(console.screen.query_one(DestinationsPane).table)
+    if console.front is not None:
+        console.front.open_anew()
     return console.filter_front(filter) if filter else None
 
 
@@ -39,20 +40,20 @@ def step(console: "Console", by: int) -> None:
         go(console, order[(keys.index(front.tab) + by) % len(order)])
 
 
-def back(console: "Console") -> None:
+def back(console: "Console") -> Coroutine[Any, Any, None] | None:
     """Take back the last thing: the prompt, the marks or the filter, the freezing, the screen."""
     front = console.front
     if front is None:
-        return
-    if front.has_class("asking"):
-        front.query_one(Prompt).close()
-        return
-    if front.clear():
-        return
-    if console.frozen_at is not None:
+        return None
+    if front.is_asking:
+        front.stop_asking()
+    elif front.clear():
+        return console.reload()
+    elif console.frozen_at is not None:
         freeze(console)
     elif len(console.screen_stack) > 1:
         console.pop_screen()
+    return None
 
 
 def open_named(console: "Console", name: str) -> None:
@@ -84,7 +85,7 @@ def freeze(console: "Console") -> None:
     console.tick()
 
 
-def sort(console: "Console", argument: str) -> None:
+def sort(console: "Console", argument: str) -> Coroutine[Any, Any, None] | None:
     """Sort by the letter or the name of a column, and remember it."""
     front = console.front
     sorts = front.sorts() if front is not None else {}
@@ -95,8 +96,10 @@ def sort(console: "Console", argument: str) -> None:
         front.sort_by(field)
         front.freshen()
         _keep(console, front.orders() - before)
-    elif sorts and len(argument) != 1:
+        return console.reload()
+    if sorts and len(argument) != 1:
         console.tell(f"✗ sort by what? {', '.join(sorts.values())}", "warn")
+    return None
 
 
 def _keep(console: "Console", orders: set[tuple[str, str]]) -> None:

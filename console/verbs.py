@@ -1,12 +1,14 @@
 """What the verbs do: they ask first where it is called for, then the engine, then say exactly what came of it."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from console.actions import Target
 from console.format import BadDuration, duration, parse_duration, plural, safe
-from console.screens.dialogs import Choose, Dialog, Field, Option
+from console.screens.dialogs import Blank, Choose, Dialog, Option
 from console.widgets.document import Para, para
 from console.widgets.line import crop
+from engine.control.client import Refused
 from engine.control.views import RELAY, Action, EntryView, MarkBad, ResultView, SelectionView, Suspend, Verb
 
 if TYPE_CHECKING:
@@ -28,24 +30,29 @@ class Mistyped(ValueError):
     """A command line cannot be followed; the text says how it is written."""
 
 
-async def mail(console: "Console", verb: Verb, argument: str) -> None:
+async def mail(console: "Console", verb: Verb, argument: str, target: Target | None) -> None:
     """Retry, hold, release, bounce or drop: what a filter names, or what is marked or pointed at."""
-    target = Target(argument, filter=argument) if argument else console.pointed()
+    if argument:
+        target = Target(argument, filter=argument)
     if target is None or not target.filter:
-        console.tell(f"{WORDS[verb]}: point at a message or a destination first, or name a filter", "warn")
+        first = "a message" if target is not None and target.destination else "a message or a destination"
+        console.tell(f"{WORDS[verb]}: point at {first} first, or name a filter", "warn")
         return
     if target.single and verb in FREELY:
+        console.go_on()
         console.report(await console.client.act(verb, Action(filter=target.filter)))
         return
     selection = await console.client.preview(verb, Action(filter=target.filter))
     if not selection.messages:
         console.tell(f"{WORDS[verb]}: nothing matches {target.filter}", "warn")
         return
-    answers = await console.ask(confirmation(console, verb, target, selection))
-    if answers is None:
-        console.tell(f"{WORDS[verb]}: left as it was", "dim")
-        return
-    reason = answers.get("why", "")
+    reason = ""
+    if selection.messages > 1 or verb not in FREELY:
+        answers = await console.ask(confirmation(console, verb, target, selection))
+        if answers is None:
+            console.tell(f"{WORDS[verb]}: left as it was", "dim")
+            return
+        reason = answers.get("why", "")
     console.report(await console.client.act(verb, Action(filter=target.filter, reason=reason, newest=selection.newest)))
 
 
@@ -53,7 +60,6 @@ def confirmation(console: "Console", verb: Verb, target: Target, selection: Sele
     """Say exactly what would be touched: how many, by what filter, for example which, and what follows."""
     health = console.overview.health if console.overview else None
     undo = health.undo_seconds if health else 10
-    over = health.confirm_typed_over if health else 1000
     follows = {
         "retry": "They are due now.",
         "hold": "They stay in the queue, unsent, until they are released.",
@@ -61,26 +67,58 @@ def confirmation(console: "Console", verb: Verb, target: Target, selection: Sele
         "bounce": f"Their senders are told. It can be undone for {undo:.0f} s.",
         "drop": f"Nobody is told. It can be undone for {undo:.0f} s.",
     }[verb]
-    counted = f"{plural(selection.messages, 'message')}, {plural(selection.recipients, 'recipient')}"
     scope = target.filter if len(target.filter) <= 200 else f"{target.what} ({target.filter[:60]}…)"
+    return bulk(
+        console,
+        WORDS[verb],
+        ("that match", scope),
+        follows,
+        selection,
+        danger=verb in ("bounce", "drop"),
+        fields=[Blank("why", "why (is recorded)")] if verb in ASK_WHY else (),
+    )
+
+
+def bulk(
+    console: "Console",
+    word: str,
+    named: tuple[str, str],
+    follows: str,
+    selection: SelectionView,
+    *,
+    danger: bool = False,
+    fields: Sequence[Blank] = (),
+) -> Dialog:
+    """Ask before many messages are touched: which by exact count, `named` how, three of them, and what follows."""
+    over = console.overview.health.confirm_typed_over if console.overview else 1000
+    counted = f"{plural(selection.messages, 'message')}, {plural(selection.recipients, 'recipient')}"
     body = [
         Para(),
-        para(("  ", ""), (counted, "bold"), ("  that match  ", "dim"), (scope, "bold"), hang=2),
+        para(("  ", ""), (counted, "bold"), (f"  {named[0]}  ", "dim"), (named[1], "bold"), hang=2),
         para((f"  {follows}", ""), hang=2),
         Para(),
         para(("  for example" if selection.messages > len(selection.examples) else "  namely", "dim")),
         *(example(entry) for entry in selection.examples),
         Para(),
     ]
-    danger = verb in ("bounce", "drop")
     return Dialog(
-        f"{WORDS[verb]} {plural(selection.messages, 'message')}?",
+        f"{word} {plural(selection.messages, 'message')}?",
         body,
-        ok=f"{WORDS[verb]} {selection.messages:,}",
+        ok=f"{word} {selection.messages:,}",
         danger=danger,
-        fields=[Field("why", "why (is recorded)")] if verb in ASK_WHY else (),
+        fields=fields,
         typed=selection.messages if selection.messages > over else None,
     )
+
+
+async def agreed(console: "Console", word: str, named: tuple[str, str], follows: str, selection: SelectionView) -> bool:
+    """Whether to go on: what lets go more than one message says first how many."""
+    if selection.messages <= 1:
+        return True
+    if await console.ask(bulk(console, word, named, follows, selection)) is not None:
+        return True
+    console.tell(f"{word}: left as it was", "dim")
+    return False
 
 
 def example(entry: EntryView) -> Para:
@@ -92,10 +130,9 @@ def example(entry: EntryView) -> Para:
     )
 
 
-async def suspend(console: "Console", argument: str) -> None:
+async def suspend(console: "Console", argument: str, target: Target | None) -> None:
     """Suspend a destination or the relay; asks how long and why, unless both were typed."""
     name, seconds, reason = name_time_why(argument)
-    target = console.pointed()
     name = name or (target.destination if target else "")
     if not name:
         console.tell("Suspend: point at a destination first, or name one (:suspend all for the whole relay)", "warn")
@@ -118,25 +155,30 @@ async def suspend(console: "Console", argument: str) -> None:
     console.report(await console.client.suspend(Suspend(destination=name, seconds=seconds or 0, reason=reason)))
 
 
-async def resume(console: "Console", argument: str) -> None:
-    """End a suspension: of what is pointed at, or named; of the relay, where nothing is pointed at."""
-    target = console.pointed()
+async def resume(console: "Console", argument: str, target: Target | None) -> None:
+    """End the suspension of what is pointed at or named; the whole relay's only where it is named."""
     name = argument or (target.destination if target else "")
-    overview = console.overview
-    if overview is not None and not argument and overview.health.suspended is not None:
-        own = next((row.suspended for row in overview.destinations if row.name == name), None)
-        name = name if own is not None else RELAY
     if not name:
         console.tell("Resume: point at a destination first, or name one (:resume all for the whole relay)", "warn")
         return
-    console.report(await console.client.resume(RELAY if name.lower() in ("all", RELAY) else name))
+    name = RELAY if name.lower() in ("all", RELAY) else name
+    try:
+        selection = await console.client.preview_resume(name)
+    except Refused as error:
+        health = console.overview.health if console.overview else None
+        if name != RELAY and error.refusal.not_found and health is not None and health.suspended is not None:
+            console.tell(f"✗ {error.refusal.what}, but the whole relay is: :resume all", "warn")
+            return
+        raise
+    where = ("wait in", "the whole relay") if name == RELAY else ("wait for", name)
+    if await agreed(console, "Resume", where, "Connections are opened again, at first one to each site.", selection):
+        console.report(await console.client.resume(name))
 
 
-async def mark_bad(console: "Console", argument: str) -> None:
+async def mark_bad(console: "Console", argument: str, target: Target | None) -> None:
     """Leave a host out; asks which, how long and why, as far as that was not typed."""
     host, seconds, reason = name_time_why(argument)
     if not host:
-        target = console.pointed()
         host = await one_of(console, "Mark bad: which of its exchanges?", target, bad=False)
         if not host:
             return
@@ -158,20 +200,26 @@ async def mark_bad(console: "Console", argument: str) -> None:
     console.report(await console.client.mark_bad(MarkBad(host=host, seconds=seconds, reason=reason)))
 
 
-async def mark_good(console: "Console", argument: str) -> None:
-    """Use a host again, at once."""
-    host = argument or await one_of(console, "Mark good: which host?", console.pointed(), bad=True)
-    if host:
+async def mark_good(console: "Console", argument: str, target: Target | None) -> None:
+    """Use a host again, at once; where much mail waits for it, after a question."""
+    host = argument or await one_of(console, "Mark good: which host?", target, bad=True)
+    if not host:
+        return
+    selection = await console.client.preview_good(host)
+    follows = "They are due now, and go gently: one connection first, then 2, 4, 8."
+    if await agreed(console, "Mark good", ("wait for", host), follows, selection):
         console.report(await console.client.mark_good(host))
 
 
 async def check(console: "Console") -> None:
     """Run check_state now."""
+    console.go_on()
     console.report(await console.client.check())
 
 
 async def undo(console: "Console") -> None:
     """Take back the last bounce or drop of this console."""
+    console.go_on()
     result = console.undoable
     if result is None:
         console.tell("Undo: there is nothing that could be taken back", "warn")
@@ -199,8 +247,8 @@ async def one_of(console: "Console", title: str, target: Target | None, *, bad: 
 def how_long_and_why(title: str, follows: str, ok: str, seconds: float, reason: str) -> Dialog:
     body = [Para(), para((f"  {follows}", ""), hang=2), Para()]
     fields = [
-        Field("for", "for how long", duration(seconds), check=parse_duration),
-        Field("why", "why (is recorded)", reason),
+        Blank("for", "for how long", duration(seconds), check=parse_duration),
+        Blank("why", "why (is recorded)", reason),
     ]
     return Dialog(title, body, ok=ok, fields=fields, fill=True)
 

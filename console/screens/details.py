@@ -85,9 +85,9 @@ class MessageScreen(Detail):
         return [*self._way, f"message {self.number}"]
 
     def target(self) -> Target | None:
-        if self._view is None or self._view.finished:
+        if self._view is not None and self._view.finished:
             return None
-        domains = {entry.destination for entry in self._view.entries}
+        domains = {entry.destination for entry in self._view.entries} if self._view is not None else set()
         return Target(
             f"message {self.number}",
             filter=f"id={self.number}",

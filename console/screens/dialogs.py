@@ -6,21 +6,20 @@ from dataclasses import dataclass
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
-from textual.message import Message
-from textual.screen import ModalScreen
 from textual.strip import Strip
 from textual.widget import Widget
-from textual.widgets import Input
 
+from console.screens.layer import Layer
 from console.widgets.columns import Column
 from console.widgets.document import Para
+from console.widgets.field import Field
 from console.widgets.line import Line, crop, strip_of
 from console.widgets.note import Note
 from console.widgets.table import Table
 
 
 @dataclass(frozen=True)
-class Field:
+class Blank:
     """Something to fill in. `check` raises ValueError, whose text says what is allowed."""
 
     name: str
@@ -30,22 +29,15 @@ class Field:
 
 
 class Press(Widget, can_focus=True):
-    """A button of one line."""
+    """A button of one line. `pressed` is called at once."""
 
     DEFAULT_CSS = "Press { height: 1; width: auto; }"
     BINDINGS = [Binding("enter,space", "press", show=False)]  # noqa: RUF012
 
-    class Pressed(Message):
-        """It was pressed."""
-
-        def __init__(self, name: str) -> None:
-            super().__init__()
-            self.name = name
-
-    def __init__(self, name: str, label: str, style: str = "") -> None:
+    def __init__(self, name: str, label: str, pressed: Callable[[], object], style: str = "") -> None:
         super().__init__(id=name)
-        self._named = name
         self._label = f"[ {label} ]"
+        self._pressed = pressed
         self._style = style
 
     def get_content_width(self, *_: object) -> int:
@@ -61,23 +53,19 @@ class Press(Widget, can_focus=True):
 
     def action_press(self) -> None:
         """Press it."""
-        self.post_message(self.Pressed(self._named))
+        self._pressed()
 
 
-class Dialog(ModalScreen[dict[str, str] | None]):
+class Dialog(Layer[dict[str, str] | None]):
     """A question with fields and two answers. Cancel has the focus, unless `fill` puts it into the first field.
 
     `typed`: a number that must be typed before the other answer is taken.
     """
 
     BINDINGS = [  # noqa: RUF012
-        Binding("escape", "cancel", show=False),
-        # Before any field sees them: keys typed ahead over a slow line must land in the field the tab leads to.
-        Binding("tab", "app.focus_next", show=False, priority=True),
-        Binding("shift+tab", "app.focus_previous", show=False, priority=True),
-        Binding("right,down", "app.focus_next", show=False),
-        Binding("left,up", "app.focus_previous", show=False),
-        Binding("ctrl+c,super+c", "cancel", show=False),
+        Binding("escape,ctrl+c,super+c", "cancel", show=False),
+        Binding("tab,right,down", "next", show=False),
+        Binding("shift+tab,left,up", "previous", show=False),
     ]
 
     def __init__(
@@ -86,7 +74,7 @@ class Dialog(ModalScreen[dict[str, str] | None]):
         body: Sequence[Para],
         *,
         ok: str,
-        fields: Sequence[Field] = (),
+        fields: Sequence[Blank] = (),
         danger: bool = False,
         typed: int | None = None,
         fill: bool = False,
@@ -99,7 +87,7 @@ class Dialog(ModalScreen[dict[str, str] | None]):
         self._danger = danger
         self._fill = fill
         if typed is not None:
-            self._fields.append(Field("typed", f"type {typed:,} to confirm", check=lambda text: _same(text, typed)))
+            self._fields.append(Blank("typed", f"type {typed:,} to confirm", check=lambda text: _same(text, typed)))
 
     def compose(self) -> ComposeResult:
         width = max((len(field.label) for field in self._fields), default=0) + 4
@@ -112,20 +100,16 @@ class Dialog(ModalScreen[dict[str, str] | None]):
                     label.styles.width = width
                     label.say([(f"  {field.label}", "dim")])
                     yield label
-                    typed = Input(field.value, compact=True, id=f"field-{field.name}")
-                    typed.cursor_blink = False
-                    yield typed
+                    yield Field(field.value, entered=self._entered, id=f"field-{field.name}")
             yield Line(id="wrong")
             with Horizontal(id="answers"):
-                yield Press("cancel", "Cancel")
-                yield Press("ok", self._ok, "bad" if self._danger else "good")
+                yield Press("cancel", "Cancel", self.action_cancel)
+                yield Press("ok", self._ok, self._accept, "bad" if self._danger else "good")
 
     def on_mount(self) -> None:
         self.query_one("#title", Line).say([(f"  {self._title}", "bad" if self._danger else "here")])
-        if self._fill and self._fields:
-            self.query_one(f"#field-{self._fields[0].name}", Input).focus()
-        else:
-            self.query_one("#cancel", Press).focus()
+        first = f"#field-{self._fields[0].name}" if self._fill and self._fields else "#cancel"
+        self._go_to(self.query_one(first))
 
     def on_resize(self) -> None:
         """Where there is little room, the end of the text goes, and never a field or an answer."""
@@ -138,19 +122,26 @@ class Dialog(ModalScreen[dict[str, str] | None]):
             label = self.query_one(f"#label-{field.name}", Line)
             label.say([("▸ " if here else "  ", "here"), (field.label, "here" if here else "dim")])
 
-    def on_press_pressed(self, event: Press.Pressed) -> None:
-        if event.name == "ok":
-            self._accept()
-        else:
-            self.dismiss(None)
+    def action_next(self) -> None:
+        """To the next field or answer."""
+        self._go_to(self.focus_next())
 
-    def on_input_submitted(self, event: Input.Submitted) -> None:
-        event.stop()
-        last = f"field-{self._fields[-1].name}"
-        if event.input.id != last:
-            self.app.action_focus_next()
+    def action_previous(self) -> None:
+        """To the field or answer before."""
+        self._go_to(self.focus_previous())
+
+    def _go_to(self, widget: Widget | None) -> None:
+        """Give the focus; what stands in a field is selected, so that what is typed takes its place."""
+        self.set_focus(widget)
+        if isinstance(widget, Field):
+            widget.action_select_all()
+
+    def _entered(self) -> None:
+        """Enter in a field leads to the next; in the last it answers, but where it is dangerous."""
+        if self.focused is None or self.focused.id != f"field-{self._fields[-1].name}":
+            self.action_next()
         elif self._danger:
-            self.query_one("#ok", Press).focus()
+            self._go_to(self.query_one("#ok"))
         else:
             self._accept()
 
@@ -161,14 +152,14 @@ class Dialog(ModalScreen[dict[str, str] | None]):
     def _accept(self) -> None:
         answers: dict[str, str] = {}
         for field in self._fields:
-            typed = self.query_one(f"#field-{field.name}", Input)
+            typed = self.query_one(f"#field-{field.name}", Field)
             answers[field.name] = typed.value.strip()
             if field.check is not None:
                 try:
                     field.check(answers[field.name])
                 except ValueError as error:
                     self.query_one("#wrong", Line).say([(f"  ✗ {error}", "bad")])
-                    typed.focus()
+                    self._go_to(typed)
                     return
         self.dismiss(answers)
 
@@ -192,7 +183,7 @@ _OPTIONS: tuple[Column[Option], ...] = (
 )
 
 
-class Choose(ModalScreen[str | None]):
+class Choose(Layer[str | None]):
     """One of a few, the best first."""
 
     BINDINGS = [  # noqa: RUF012
@@ -219,7 +210,7 @@ class Choose(ModalScreen[str | None]):
         self.query_one("#wrong", Line).say([("  enter", "key"), (" chooses   ", "dim"), ("esc", "key"),
                                             (" leaves it be", "dim")])  # fmt: skip
         self._table.styles.height = min(len(self._options), 10) + 2
-        self._table.focus()
+        self.set_focus(self._table)
 
     def on_table_chosen(self) -> None:
         self.action_choose()

@@ -12,7 +12,7 @@ from textual.widget import Widget
 
 from console.actions import Target
 from console.format import Moment, count
-from console.widgets.foot import KeyLine, Prompt, StatusLine
+from console.widgets.foot import KeyLine, Kind, Prompt, StatusLine
 from console.widgets.health import HealthLine
 from console.widgets.line import Line
 from console.widgets.table import Table
@@ -34,6 +34,8 @@ class Front(Screen[None]):
         Binding("ctrl+c,super+c", "app.help_quit", show=False),
     ]
     tab = ""
+    is_loaded = False  # what it shows was fetched since it was opened, or it was said why not
+    is_given_up = False  # keys have waited for that in vain, and do so no more
 
     def compose(self) -> ComposeResult:
         yield HealthLine(id="health")
@@ -42,7 +44,7 @@ class Front(Screen[None]):
             yield from self.body()
         yield StatusLine(id="status")
         yield KeyLine(id="keys")
-        yield Prompt(self.console.registry)
+        yield Prompt(self.console.registry, entered=self.console.entered, complete=self.console.complete)
         yield Line(id="small")
 
     @property
@@ -175,10 +177,13 @@ class Front(Screen[None]):
             table.sort = self.console.preferences.order(table.id or "", table.sorts().values(), table.sort)
         self._measure()
         self.settle_focus()
+        # As a message of its own: only once this one is done does the screen count as mounted, and take keys.
+        self.call_later(self.console.keyboard.changed)
 
     def on_screen_resume(self) -> None:
         self.settle_focus()
         self.console.freshen()
+        self.console.reload_soon()
         self.console.poll_soon()
 
     def on_resize(self) -> None:
@@ -188,7 +193,7 @@ class Front(Screen[None]):
 
     def settle_focus(self) -> None:
         """See that something that can be seen has the focus."""
-        if self.has_class("asking") or self.focus_is_seen():
+        if self.is_asking or self.focus_is_seen():
             return
         with suppress(NoMatches):  # of a screen that left while it was still being made some parts are gone
             main = self.main()
@@ -212,11 +217,40 @@ class Front(Screen[None]):
         event.stop()
         self.console.reload_soon()
 
-    def on_prompt_closed(self) -> None:
+    # -- asking ---------------------------------------------------------------------------------------------------
+
+    @property
+    def is_asking(self) -> bool:
+        """Whether a filter or a command is being typed."""
+        return self.has_class("asking")
+
+    def ask(self, kind: Kind, text: str = "") -> Prompt:
+        """Have a filter or a command typed, beginning with `text`."""
+        prompt = self.query_one(Prompt)
+        prompt.filter_help = self.filter_help or ""
+        prompt.open(kind, text)
+        self.add_class("asking")
+        return prompt
+
+    def stop_asking(self) -> None:
+        """Take the line away that is typed into."""
+        self.query_one(Prompt).close()
         self.remove_class("asking")
         main = self.main()
         if main is not None:
             self.set_focus(main)
+
+    # -- opening --------------------------------------------------------------------------------------------------
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether what keys may point at has been fetched."""
+        table = self.table() or self.main()
+        return self.is_given_up or (self.is_loaded and (not isinstance(table, Table) or table.is_settled))
+
+    def open_anew(self) -> None:
+        """It is gone to again: what it showed when it was left is not what keys are for."""
+        self.is_loaded = self.is_given_up = False
 
     def _measure(self) -> None:
         width, height = self.app.size

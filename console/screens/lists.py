@@ -70,16 +70,22 @@ class Panes(Front):
         return self.pane.filter_help
 
     async def set_filter(self, text: str) -> None:
-        pane = self.pane
+        pane, before, overview = self.pane, self.pane.filter, self.console.overview
         pane.filter = text
+        try:
+            if overview is not None:
+                await pane.reload(self.console.client, overview)
+        except Exception:
+            pane.filter = before
+            raise
         pane.table.to_top()
-        self.console.reload_soon()
+        if overview is not None:
+            pane.show(overview, self.console.moment)
 
     def clear(self) -> bool:
         if not self.pane.filter:
             return False
         self.pane.filter = ""
-        self.console.reload_soon()
         return True
 
     def sorts(self) -> dict[str, str]:
@@ -87,7 +93,6 @@ class Panes(Front):
 
     def sort_by(self, field: str) -> None:
         self.pane.sort_by(field)
-        self.console.reload_soon()
 
     def open_pointed(self) -> None:
         row = self.pane.table.pointed

@@ -3,13 +3,13 @@
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
-from textual.screen import ModalScreen
-from textual.widgets import Input
 
 from console.actions import FILTER_HELP, GROUPS, MOVES, Action, Registry, shown_key
 from console.format import Moment
+from console.screens.layer import Layer
 from console.widgets.columns import Column
 from console.widgets.document import Document, Para, heading, para
+from console.widgets.field import Field
 from console.widgets.line import Line
 from console.widgets.table import Table
 
@@ -27,7 +27,7 @@ _COLOURS = (
 )
 
 
-class Palette(ModalScreen[str | None]):
+class Palette(Layer[str | None]):
     """Type a part of a name or of what it does; enter does it."""
 
     BINDINGS = [  # noqa: RUF012
@@ -40,6 +40,7 @@ class Palette(ModalScreen[str | None]):
     def __init__(self, registry: Registry) -> None:
         super().__init__()
         self._registry = registry
+        self._words = ""
         self._table: Table[Action] = Table(_COLUMNS, lambda row: row.name, empty="nothing of that name")
         self._table.can_focus = False
         self._table.always_here = True
@@ -47,46 +48,48 @@ class Palette(ModalScreen[str | None]):
 
     def compose(self) -> ComposeResult:
         with Vertical(id="box", classes="palette"):
-            field = Input(compact=True, placeholder="what do you want to do?", id="words")
-            field.cursor_blink = False
-            yield field
+            yield Field(entered=self._choose, placeholder="what do you want to do?", id="words")
             yield self._table
 
     def on_mount(self) -> None:
-        self.query_one("#words", Input).focus()
+        self.set_focus(self.query_one(Field))
 
-    def on_input_changed(self, event: Input.Changed) -> None:
-        self._find(event.value)
-
-    def on_input_submitted(self) -> None:
-        self._choose()
+    def on_input_changed(self) -> None:
+        self._find()
 
     def on_table_chosen(self) -> None:
         self._choose()
 
     def action_up(self) -> None:
         """One up."""
+        self._find()
         self._table.action_cursor_up()
 
     def action_down(self) -> None:
         """One down."""
+        self._find()
         self._table.action_cursor_down()
 
     def action_cancel(self) -> None:
         """Do nothing."""
         self.dismiss(None)
 
-    def _find(self, words: str) -> None:
-        self._table.to_top()
-        self._table.show(self._registry.found(words), Moment(0.0))
+    def _find(self) -> None:
+        """Show what fits the words; asked before each key too, since the field tells of its changes only later."""
+        words = self.query_one(Field).value
+        if words != self._words:
+            self._words = words
+            self._table.to_top()
+            self._table.show(self._registry.found(words), Moment(0.0))
 
     def _choose(self) -> None:
+        self._find()
         row = self._table.pointed
         if row is not None:
             self.dismiss(row.name)
 
 
-class Help(ModalScreen[None]):
+class Help(Layer[None]):
     """Every key and every command."""
 
     BINDINGS = [  # noqa: RUF012
@@ -108,7 +111,7 @@ class Help(ModalScreen[None]):
         self.query_one("#title", Line).say(line)
         document = self.query_one(Document)
         document.show(manual(self._registry))
-        document.focus()
+        self.set_focus(document)
 
     def action_close(self) -> None:
         """Go back."""

@@ -1,5 +1,6 @@
 """The queue: every recipient of every message, however many there are; and one destination with its own."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 from textual.app import ComposeResult
@@ -65,24 +66,25 @@ class QueueScreen(Front):
     @property
     def whole_filter(self) -> str:
         """The filter the engine is asked with."""
-        return " ".join(part for part in (self.base_filter, self._filter) if part)
+        return self._whole(self._filter)
+
+    def _whole(self, filter: str) -> str:
+        return " ".join(part for part in (self.base_filter, filter) if part)
 
     async def set_filter(self, text: str) -> None:
-        before = self._filter
+        whole = self._whole(text)
+        window = await self.console.client.queue(whole, self._rows.sort, 0, PAGE)
         self._filter = text
-        try:
-            window = await self.console.client.queue(self.whole_filter, self._rows.sort, 0, PAGE)
-        except Exception:
-            self._filter = before
-            raise
         self._rows.to_top()
         self._unmark()
         self._take(_Window(window.total, window.offset, window.rows), self.console.moment)
 
     async def reload(self, client: Client) -> None:
         start = max(0, self._rows.top + self._rows.page // 2 - PAGE // 2)
-        window = await client.queue(self.whole_filter, self._rows.sort, start, PAGE)
-        self._window = _Window(window.total, window.offset, window.rows)
+        asked = (self.whole_filter, self._rows.sort)
+        window = await client.queue(*asked, start, PAGE)
+        if asked == (self.whole_filter, self._rows.sort):  # else the rows are those of another filter or order
+            self._window = _Window(window.total, window.offset, window.rows)
 
     def show(self, moment: Moment) -> None:
         if self._window is not None:
@@ -108,7 +110,6 @@ class QueueScreen(Front):
     def sort_by(self, field: str) -> None:
         self._rows.sort = f"-{field}" if self._rows.sort == field else field
         self._rows.to_top()
-        self.console.reload_soon()
 
     # -- marks ----------------------------------------------------------------------------------------------------
 
@@ -137,7 +138,6 @@ class QueueScreen(Front):
         elif self._filter:
             self._filter = ""
             self._rows.to_top()
-            self.console.reload_soon()
         else:
             return False
         self.freshen()
@@ -225,15 +225,18 @@ class DestinationScreen(QueueScreen):
             self.query_one(Note).show(about(self._view, overview, moment))
 
     def target(self) -> Target | None:
+        """The message pointed at or the marked ones, and the destination for what acts on that.
+
+        Where the message pointed at has left nothing takes its place, least of all the mail of the whole destination.
+        """
         overview = self.console.overview
-        if overview is None or self._view is None:
-            return super().target()
-        whole = destination_target(self._view, overview)
-        chosen = super().target() if self._rows.marks or self._all else None
-        pointed = chosen or super().target()
-        if pointed is None:
-            return whole
-        return Target(pointed.what, pointed.filter, pointed.single, self.destination, whole.hosts, whole.bad)
+        whole = (
+            Target(self.destination, destination=self.destination)
+            if overview is None or self._view is None
+            else replace(destination_target(self._view, overview), filter="")
+        )
+        mail = super().target()
+        return whole if mail is None else replace(whole, what=mail.what, filter=mail.filter, single=mail.single)
 
 
 def about(view: DestinationView, overview: OverviewView, moment: Moment) -> list[Para]:

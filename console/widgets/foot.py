@@ -1,17 +1,18 @@
 """The foot of a screen: what was done or is asked, and the keys that are of use here."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from textual.app import ComposeResult
+from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
-from textual.message import Message
-from textual.widgets import Input
 
 from console.actions import FILTER_HELP, Action, Registry
+from console.widgets.field import Field
 from console.widgets.line import Line, Piece, width_of
 
 Kind = Literal["command", "filter"]
+NO_COMMAND = "no such command; ? lists them all"
 
 
 class StatusLine(Line):
@@ -46,7 +47,10 @@ def _keys(actions: Sequence[Action]) -> list[Piece]:
 
 
 class Prompt(Vertical):
-    """Where a filter or a command is typed; above it stands help, or why what was typed was refused."""
+    """Where a filter or a command is typed; above it stands help, or why what was typed was refused.
+
+    `entered` is called at once with what was entered, `complete` with what is to be completed.
+    """
 
     DEFAULT_CSS = """
     Prompt { height: 2; display: none; }
@@ -54,75 +58,90 @@ class Prompt(Vertical):
     Prompt Horizontal { height: 1; }
     Prompt #sign { width: 3; }
     """
+    # Whoever presses tab while typing wants a word completed, and never another screen.
+    BINDINGS = [Binding("tab", "complete", show=False), Binding("shift+tab", "stay", show=False)]  # noqa: RUF012
 
-    class Submitted(Message):
-        """Something was typed and entered."""
-
-        def __init__(self, kind: Kind, text: str) -> None:
-            super().__init__()
-            self.kind = kind
-            self.text = text
-
-    class Closed(Message):
-        """Nothing is typed any more."""
-
-    def __init__(self, registry: Registry) -> None:
+    def __init__(
+        self, registry: Registry, *, entered: Callable[[Kind, str], None], complete: Callable[["Prompt"], None]
+    ) -> None:
         super().__init__()
         self._registry = registry
+        self._entered = entered
+        self._complete = complete
         self.kind: Kind = "command"
         self.filter_help = FILTER_HELP
+        self._remark: tuple[str, list[Piece]] = ("", [])  # on what was typed, as long as just that stands there
 
     def compose(self) -> ComposeResult:
         yield Line(id="hint")
         with Horizontal():
             yield Line(id="sign")
-            field = Input(compact=True, select_on_focus=False, id="typed")
-            field.cursor_blink = False
-            yield field
+            yield Field(entered=self._on_entered, id="typed")
 
     @property
-    def field(self) -> Input:
+    def field(self) -> Field:
         """The field that is typed into."""
-        return self.query_one("#typed", Input)
+        return self.query_one("#typed", Field)
 
     def open(self, kind: Kind, text: str = "") -> None:
         """Ask for a filter or a command, beginning with `text`."""
         self.kind = kind
+        self._remark = ("", [])
         self.add_class("open")
         self.query_one("#sign", Line).say([(" : " if kind == "command" else " / ", "here")])
-        self.field.value = text
-        self.field.cursor_position = len(text)
+        self.write(text)
         self.screen.set_focus(self.field)  # at once: what is typed ahead is meant for it
         self._hint()
 
     def close(self) -> None:
         """Ask no more."""
         self.remove_class("open")
-        self.post_message(self.Closed())
+
+    def write(self, text: str) -> None:
+        """Have this stand in the field, to be typed on behind it."""
+        self.field.value = text
+        self.field.cursor_position = len(text)
 
     def refuse(self, why: str) -> None:
         """Say why what was typed cannot be; it can be mended."""
-        self.query_one("#hint", Line).say([(f" ✗ {why}", "bad")])
+        self._say([(f" ✗ {why}", "bad")])
+
+    def offer(self, names: Sequence[str]) -> None:
+        """Name what fits what was typed so far."""
+        self._say(_named(names) if names else [(" nothing known fits", "dim")])
 
     def on_input_changed(self) -> None:
         self._hint()
 
-    def on_input_submitted(self, event: Input.Submitted) -> None:
-        event.stop()
-        self.post_message(self.Submitted(self.kind, event.value.strip()))
+    def action_complete(self) -> None:
+        """Complete the word that is being typed."""
+        self._complete(self)
+
+    def action_stay(self) -> None:
+        """Nothing: the line is not left by it."""
+
+    def _on_entered(self) -> None:
+        self._entered(self.kind, self.field.value.strip())
 
     def _hint(self) -> None:
-        line = self.query_one("#hint", Line)
+        typed, said = self._remark
+        self.query_one("#hint", Line).say(said if said and typed == self.field.value else self._help())
+
+    def _help(self) -> list[Piece]:
         if self.kind == "filter":
-            line.say([(f" {self.filter_help}", "dim")])
-            return
+            return [(f" {self.filter_help}", "dim")]
         near = self._registry.near(self.field.value)
         if len(near) == 1:
-            line.say([(f" {near[0].word} ", "key"), (f"{near[0].usage}  ", ""), (near[0].help, "dim")])
-        elif near:
-            pieces: list[Piece] = [(" ", "")]
-            for action in near:
-                pieces += [(action.word, "key"), ("  ", "")]
-            line.say(pieces)
-        else:
-            line.say([(" ✗ no such command; ? lists them all", "bad")])
+            return [(f" {near[0].word} ", "key"), (f"{near[0].usage}  ", ""), (near[0].help, "dim")]
+        return _named([action.word for action in near]) if near else [(f" ✗ {NO_COMMAND}", "bad")]
+
+    def _say(self, pieces: list[Piece]) -> None:
+        self._remark = (self.field.value, pieces)
+        self._hint()
+
+
+def _named(names: Sequence[str]) -> list[Piece]:
+    pieces: list[Piece] = [(" ", "")]
+    for name in names:
+        pieces += [(name, "key"), ("  ", "")]
+    return pieces

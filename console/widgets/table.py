@@ -142,6 +142,11 @@ class Table(ScrollView, Generic[R], can_focus=True):
         """The row under the cursor, or None when it is not here or went away."""
         return None if self.lost else self._row(self.cursor)
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether it is known what the cursor stands on, if on anything."""
+        return self.lost or not self.total or self._row(self.cursor) is not None
+
     def row_of(self, key: str) -> R | None:
         """The row of this key, when it is in the window."""
         return next((row for row in self.rows if self.key(row) == key), None)

@@ -294,6 +294,9 @@ STANDING = (
 )  # fmt: skip
 
 
+SUSPENDED = replace(OVERVIEW, health=replace(HEALTH, state="suspended", suspended=WHOLE, rate_out=0.0, connections=0))
+
+
 class CannedClient(Client):
     """Answers from what it was given. `asked` holds every question that is not a look at the overview."""
 
@@ -389,6 +392,22 @@ class CannedClient(Client):
 
     async def preview(self, verb: views.Verb, action: views.Action) -> views.SelectionView:
         self._reach("preview", verb, action)
+        return self.selection
+
+    async def preview_good(self, host: str) -> views.SelectionView:
+        self._reach("preview_good", host)
+        return self.selection
+
+    async def preview_resume(self, destination: str) -> views.SelectionView:
+        self._reach("preview_resume", destination)
+        return self.selection
+
+    async def preview_end(self, destination: str) -> views.SelectionView:
+        self._reach("preview_end", destination)
+        return self.selection
+
+    async def preview_release_rule(self, rule: int) -> views.SelectionView:
+        self._reach("preview_release_rule", rule)
         return self.selection
 
     async def act(self, verb: views.Verb, action: views.Action) -> views.ResultView:

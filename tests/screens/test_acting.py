@@ -90,7 +90,7 @@ async def test_what_is_typed_at_once_with_the_colon_is_the_command_and_no_keys(a
     """A line that was held up gives all keys in one go; each of these letters is a key of its own as well."""
     async with at_the_console() as hand:
         await hand.press("4")
-        await hand.burst(*":good mx9.example.org", "enter")
+        await hand.burst(*":good mx9.example.org", "enter", "right", "enter")
         assert hand.client.asks("mark_good") == [("mark_good", "mx9.example.org")]
         assert hand.app.frozen_at is None
         await hand.press("2")
@@ -202,16 +202,16 @@ async def test_mark_bad_offers_the_exchanges_of_a_destination_best_first(at_the_
         assert ask == views.MarkBad(host="mx2.gmail.example", seconds=600, reason="slow")
 
 
-async def test_mark_good_acts_at_once_and_says_what_it_let_go(at_the_console: Console_) -> None:
+async def test_mark_good_says_what_it_let_go(at_the_console: Console_) -> None:
     async with at_the_console() as hand:
-        await hand.press("4", "g")
+        await hand.press("4", "g", "right", "enter")
         assert hand.client.asks("mark_good") == [("mark_good", "mx1.dead.example")]
         assert "2,204 messages are due now" in hand.status
 
 
 async def test_resume_ends_the_suspension_of_the_destination_pointed_at(at_the_console: Console_) -> None:
     async with at_the_console() as hand:
-        await hand.press("down", "down", "down", "S")
+        await hand.press("down", "down", "down", "S", "right", "enter")
         assert hand.client.asks("resume") == [("resume", "lists.example.net")]
 
 
@@ -222,11 +222,11 @@ async def test_resume_ends_the_suspension_of_the_destination_pointed_at(at_the_c
         ("suspend example.org 1h maintenance",
          ("suspend", views.Suspend(destination="example.org", seconds=3_600, reason="maintenance"))),
         ("suspend all 10m racks", ("suspend", views.Suspend(destination="*", seconds=600, reason="racks"))),
-        ("resume all", ("resume", "*")),
+        ("resume all", ("preview_resume", "*")),
         ("bad mx1.example.org 30m maintenance at night",
          ("mark_bad", views.MarkBad(host="mx1.example.org", seconds=1_800, reason="maintenance at night"))),
-        ("good mx1.example.org", ("mark_good", "mx1.example.org")),
-        ("mark-good mx1.example.org", ("mark_good", "mx1.example.org")),
+        ("good mx1.example.org", ("preview_good", "mx1.example.org")),
+        ("mark-good mx1.example.org", ("preview_good", "mx1.example.org")),
         ("retry domain=example.org state=held",
          ("preview", "retry", views.Action(filter="domain=example.org state=held"))),
         ("open 48213.2", ("message", 48_213)),

@@ -78,6 +78,7 @@ async def test_what_is_typed_whole_asks_no_more(at_the_console: Console_) -> Non
         await typed(hand, "hold-rule from=a@b.example domain=c.example 2h runaway script")
         rule = views.HoldRule(filter="from=a@b.example domain=c.example", seconds=7200, reason="runaway script")
         assert hand.client.asks("hold_rule") == [("hold_rule", rule)]
+        hand.client.selection = views.SelectionView(messages=1, recipients=1, newest=1)
         await typed(hand, "end 3")
         assert hand.client.asks("release_rule") == [("release_rule", 3)]
         await typed(hand, "end example.org")
