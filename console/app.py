@@ -161,7 +161,7 @@ class Console(App[None]):
     def tick(self) -> None:
         """A second has passed: countdowns go on, also while the engine does not answer."""
         front = self.front
-        if front is not None and self.frozen_at is None:
+        if front is not None and front.is_mounted and self.frozen_at is None:
             front.tick(self.moment)
         self.freshen()
 
@@ -218,19 +218,23 @@ class Console(App[None]):
             or (self.frozen_at is not None and not anyway)
         ):
             return
+        trouble = ""
         try:
             async with asyncio.timeout(PATIENCE):
                 await front.reload(self.client)
         except TimeoutError:
-            front.fail(f"the engine has not answered within {PATIENCE:.0f} s; it is asked again")
+            trouble = f"the engine has not answered within {PATIENCE:.0f} s; it is asked again"
         except EngineUnreachable:
             if self.lost_since is None:
                 self.lost_since = self.moment.now
         except Refused as error:
-            front.fail(refused(error))
-        else:
-            if front.is_attached:
-                front.show(self.moment)
+            trouble = refused(error)
+        if front not in self.screen_stack:
+            return  # it was left meanwhile, and its parts are being taken away
+        if trouble:
+            front.fail(trouble)
+        elif self.lost_since is None:
+            front.show(self.moment)
         self._loaded(front)
         front.freshen()
 
