@@ -119,6 +119,7 @@ class Console(App[None]):
             self.set_interval(self._poll_seconds, self._on_tick)
             self.poll_soon()
         self._typing = asyncio.create_task(self.keyboard.run(), name="keyboard")
+        self.app_resume_signal.subscribe(self, lambda _: self.refresh(layout=True))  # after fg the terminal is empty
 
     async def on_unmount(self) -> None:
         if self._typing is not None:

@@ -59,6 +59,8 @@ async def tell(shown: Screen, internet: Internet) -> None:
     await shown.shows("mx.stuck.example", "9:5", "maintenance")
     await internet.exchange("mx.stuck.example").become(Healthy())
     await shown.press("g")
+    await shown.shows("Mark good 3 messages?")
+    await shown.press("Right", "Enter")
     await shown.shows("is used again", "no bad hosts")
     await internet.wait_for(3)
     await shown.press("6")
