@@ -76,6 +76,8 @@ UNASKED = frozenset({"retry", "release", "mark-good", "resume", "end-override", 
 ON_MAIL = frozenset({"retry", "hold", "release", "bounce", "drop"})
 
 
+_EVENT = re.compile(r"\d\d:\d\d:\d\d ")
+
 # -- the console that is watched --------------------------------------------------------------------------------------
 
 
@@ -289,7 +291,8 @@ class Judge:
             ids = asked[3:].split(",")
             if "✱" in intent.where:
                 return f"✱ {len(ids):,} marked" in intent.where
-            return len(ids) == 1 and self._is_there(ids[0], intent)
+            # Of an event a narrow pane does not draw the message.
+            return len(ids) == 1 and (self._is_there(ids[0], intent) or _EVENT.match(intent.row) is not None)
         name, _, value = asked.partition("=")
         return name in ("domain", "why") and self._is_there(_unquoted(value), intent)
 

@@ -1,36 +1,43 @@
 """ctrl+z at the console, in a real shell with job control: it stops as any program does, and fg brings it back."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from engine.clock import SystemClock
 from engine.sandbox.internet import Internet
 from tests.interop.needs import needs
 from tests.interop.tmux import screen
-from tests.serving import SMARTHOST, serving
+from tests.serving import SMARTHOST, Served, serving
 
 SHELL = ["env", "PS1=ready> ", "bash", "--norc", "--noprofile", "-i"]
 
 
+@asynccontextmanager
+async def relay_at_rest() -> AsyncIterator[Served]:
+    async with Internet(clock=SystemClock()) as internet, serving(internet.nameserver, internet.port) as relay:
+        yield relay
+
+
 @needs("tmux", "bash")
 async def test_ctrl_z_stops_an_attached_console_and_fg_brings_it_back(tmp_path: Path) -> None:
-    async with Internet(clock=SystemClock()) as internet, serving(internet.nameserver, internet.port) as relay:
-        async with screen(tmp_path, SHELL, 80, 24) as shown:
-            await shown.shows("ready>")
-            await shown.type(f"{SMARTHOST} --config {relay.settings} attach\n")
-            await shown.shows("relaying", "no mail waits")
-            await shown.press("C-z")
-            await shown.shows("Stopped", "ready>")
-            await shown.type("fg\n")
-            await shown.shows("relaying", "no mail waits")
-            await shown.press("2")
-            await shown.shows("the queue is empty")
-            await shown.press("q")
-            await shown.shows("ready>")
+    async with relay_at_rest() as relay, screen(tmp_path, SHELL, 80, 24) as shown:
+        await shown.shows("ready>")
+        await shown.type(f"{SMARTHOST} --config {relay.settings} attach\n")
+        await shown.shows("relaying", "no mail waits")
+        await shown.press("C-z")
+        await shown.shows("Stopped", "ready>")
+        await shown.type("fg\n")
+        await shown.shows("relaying", "no mail waits")
+        await shown.press("2")
+        await shown.shows("the queue is empty")
+        await shown.press("q")
+        await shown.shows("ready>")
 
 
 @needs("tmux")
 async def test_where_no_shell_would_bring_it_back_it_does_not_stop(tmp_path: Path) -> None:
-    async with Internet(clock=SystemClock()) as internet, serving(internet.nameserver, internet.port) as relay:
+    async with relay_at_rest() as relay:
         command = [str(SMARTHOST), "--config", str(relay.settings), "attach"]
         async with screen(tmp_path, command, 80, 24) as shown:
             await shown.shows("relaying")
