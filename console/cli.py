@@ -51,10 +51,21 @@ config_app = typer.Typer(help="Look after the settings.", no_args_is_help=True, 
 
 Config = Annotated[
     Path | None,
-    typer.Option("--config", metavar="FILE", help="The settings; else $SMARTHOST_CONFIG, /etc/smarthost, your own."),
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        readable=False,  # whether we may read it is said by who reads it
+        help="The settings; else $SMARTHOST_CONFIG, /etc/smarthost, your own.",
+    ),
 ]
 Spool = Annotated[
-    Path | None, typer.Option("--spool", metavar="FOLDER", help="The queue's folder, instead of the settings' one.")
+    Path | None,
+    typer.Option(
+        "--spool",
+        metavar="FOLDER",
+        readable=False,  # who may use its control socket need not list it
+        help="The queue's folder, instead of the settings' one.",
+    ),
 ]
 ReadOnly = Annotated[bool, typer.Option("--read-only", help="Look only: the console has no actions.")]
 
@@ -86,16 +97,16 @@ def smarthost(
     setup = Setup(config, spool)
     context.obj = setup
     if context.invoked_subcommand is None:
-        _operate(setup.settings())
+        _operate(setup)
 
 
 class Setup(Door):
     """What the options for all commands name: the settings, and with them the way to the engine."""
 
     def __init__(self, config: Path | None, spool: Path | None) -> None:
-        super().__init__(lambda: control_socket(self.settings().spool))
+        super().__init__(lambda: control_socket(self.spool()))
         self._config = config
-        self._spool = spool
+        self._spool = None if spool is None else spool.expanduser().absolute()
 
     def settings(self) -> "Settings":
         """The settings; where they are wrong, says so and leaves."""
@@ -107,7 +118,21 @@ class Setup(Door):
             _refuse_each(str(error), Status.USAGE)
         if self._spool is None:
             return settings
-        return msgspec.structs.replace(settings, spool=self._spool.expanduser().absolute())
+        return msgspec.structs.replace(settings, spool=self._spool)
+
+    def spool(self) -> Path:
+        """The queue's folder, which is all that a client must know; where it cannot be learnt, says so and leaves."""
+        return self._spool if self._spool is not None else self._settings_for_client().spool
+
+    def _settings_for_client(self) -> "Settings":
+        from engine.configfile import SettingsError, SettingsUnreadable, find, load_for_client
+
+        try:
+            return load_for_client(find(self._config))
+        except SettingsUnreadable as error:
+            refuse(f"{error}; with --spool FOLDER they need not be read", Status.USAGE)
+        except SettingsError as error:
+            _refuse_each(str(error), Status.USAGE)
 
     def check(self) -> tuple[str, tuple[str, ...]]:
         """Which file the settings come from, once they have been found right, and what must be known of them.
@@ -140,7 +165,7 @@ class Setup(Door):
         """Who may submit mail; where the settings name no file for them, says so and leaves."""
         from engine.intake.users import UsersFile
 
-        path = self.settings().intake.submission.users
+        path = self._settings_for_client().intake.submission.users
         if path is None:
             refuse("intake.submission.users: not set; it names the file in which those are who may submit mail")
         return _Users(UsersFile(path))
@@ -202,7 +227,7 @@ def attach(context: typer.Context, read_only: ReadOnly = False) -> None:
     """Open the console of an engine that runs already."""
     _need_terminal()
     setup = _setup(context)
-    socket = control_socket(setup.settings().spool)
+    socket = control_socket(setup.spool())
     setup.ask(lambda client: client.health())  # says so, and leaves, where there is none
     _draw(socket, read_only=read_only)
 
@@ -266,12 +291,30 @@ def _refusing() -> Iterator[None]:
 # -- the console ----------------------------------------------------------------------------------------------------
 
 
-def _operate(settings: "Settings") -> None:
-    """The console of a relay with these settings."""
+def _operate(setup: Setup) -> None:
+    """The console of the relay; of the one that runs already, for which nobody need be able to start another."""
     from engine.engine import EngineThread
 
     _need_terminal()
+    socket = control_socket(setup.spool())
+    if _answers(socket):
+        complain("an engine runs already: this is its console")
+        _draw(socket)
+        return
+    settings = setup.settings()
     _console_with_engine(EngineThread(settings), settings.spool)
+
+
+def _answers(control: Path) -> bool:
+    """Whether somebody takes connections at a control socket."""
+    import socket
+
+    with socket.socket(socket.AF_UNIX) as asking:
+        try:
+            asking.connect(str(control))
+        except OSError:
+            return False
+    return True
 
 
 def _console_with_engine(engine: "EngineThread", spool: Path, *, is_demo: bool = False) -> None:

@@ -110,7 +110,7 @@ class Engine:
             port=delivery.port,
             tls=self.tls,
             routes=settings.route,
-            passwords=read_passwords(settings.route),
+            passwords=_passwords(settings),
             overrides=self.queue,
         )
         parts = Parts(
@@ -222,6 +222,18 @@ class Engine:
         self.smarthost.heed(events)
         if any(event.kind in _WAKING for event in events):
             self.smarthost.wake()
+
+
+def _passwords(settings: Settings) -> dict[str, str]:
+    """The password of each route that has one. That the files could be opened was so when the settings were read."""
+    found: dict[str, str] = {}
+    for route in settings.route:
+        try:
+            found |= read_passwords([route])
+        except (OSError, UnicodeDecodeError) as error:
+            why = f"it is not UTF-8 (octet {error.start})" if isinstance(error, UnicodeDecodeError) else error.strerror
+            raise CannotStart(f"the route of {route.domain}: password_file {route.password_file}: {why}") from error
+    return found
 
 
 def run_daemon(settings: Settings, ready: Callable[[Engine], None] = lambda _: None) -> None:

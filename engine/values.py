@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from engine.address import AddressError, parse_domain
 from engine.duration import parse_duration
+from engine.permission import refusal, why_not
 from engine.text import clean
 
 Reader = Callable[[object], Any]
@@ -204,15 +205,24 @@ def network(value: object) -> Network:
 
 
 def folder(value: object) -> Path:
-    """The absolute path of a folder; `~` is the user's home."""
+    """The absolute path of a folder, or of one that can be made; `~` is the user's home."""
+    path = folder_unseen(value)
+    try:
+        if path.exists() and not path.is_dir():
+            raise ValueError(f"{_shown(value)} is not a folder; write the absolute path of one")
+    except PermissionError:
+        raise ValueError(refusal(path, "entered")) from None
+    return path
+
+
+def folder_unseen(value: object) -> Path:
+    """The same for whoever need not look at it."""
     written = text(value)
     if not written:
         raise ValueError("it is empty; write the absolute path of a folder")
     path = Path(written).expanduser()
     if not path.is_absolute():
         raise ValueError(f"{_shown(value)} depends on where one stands; write the absolute path of a folder")
-    if path.exists() and not path.is_dir():
-        raise ValueError(f"{_shown(value)} is not a folder; write the absolute path of one")
     return path
 
 
@@ -236,7 +246,7 @@ def readable_file(value: object) -> Path | None:
         with path.open("rb"):
             return path
     except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}; it must be a file we may read") from error
+        raise ValueError(f"{why_not(error, path, 'read')}; it must be a file we may read") from error
 
 
 def group(value: object) -> str:

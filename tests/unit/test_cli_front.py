@@ -137,6 +137,20 @@ def test_attaching_needs_an_engine(folder: Path, monkeypatch: pytest.MonkeyPatch
     assert CliRunner().invoke(app, ["attach", "--spool", str(folder)]).exit_code == 3
 
 
+def test_without_a_command_it_is_the_console_of_the_engine_that_runs_whatever_its_settings_say(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawn: list[Path] = []
+    monkeypatch.setattr(cli, "_need_terminal", lambda: None)
+    monkeypatch.setattr(cli, "_draw", drawn.append)
+    with serving_line() as line:
+        settings = line.spool / "settings.toml"
+        settings.write_text(f'spool = "{line.spool}"\n[tls]\nca_file = "{line.spool}/only-the-engine-reads-this"\n')
+        result = CliRunner().invoke(app, ["--config", str(settings)])
+    assert (result.exit_code, drawn) == (0, [line.spool / "control.sock"])
+    assert result.stderr == "an engine runs already: this is its console\n"
+
+
 def test_a_command_loads_neither_screens_nor_engine() -> None:
     with serving_line() as line:
         script = (
