@@ -152,7 +152,7 @@ _READERS: _Readers = {
         "schedule": values.each(values.duration, at_least=1),
         "give_up_after": values.duration,
     },
-    Dsn: {"delay_notice": values.duration_or_never},
+    Dsn: {"delay_notice": values.duration_or_never, "postmaster": values.mailbox},
     Route: {
         "domain": values.route_domain,
         "host": values.host_or_address,
@@ -169,7 +169,7 @@ _READERS: _Readers = {
         "messages_per_minute": values.count,
         "connections_per_minute": values.count,
     },
-    DestinationTls: {"domain": values.route_domain, "level": values.tls, "ca_file": values.readable_file},
+    DestinationTls: {"domain": values.domain_or_all, "level": values.tls, "ca_file": values.readable_file},
     TlsRules: {"mta_sts": values.flag, "dane": values.flag, "ca_file": values.readable_file},
     Events: {"kept": values.count},
     Control: {"group": values.group},

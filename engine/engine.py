@@ -141,7 +141,7 @@ class Engine:
             limits=settings.limit,
         )
         self.explainer = Explainer(self.queue, self.mx, router, self.smarthost, self._clock)
-        self.prober = Prober(self.mx, parts.dialler, self._clock, hostname=settings.hostname, port=delivery.port)
+        self.prober = Prober(router, parts.dialler, self._clock, hostname=settings.hostname)
         self.floor = DiskFloor(spool.path, settings.intake.min_free, lambda: self.queue.spare)
         self.smtp = SmtpIntake(self.queue, settings, self._clock, floor=self.floor)
         self.drop = DropIntake(self.queue, spool.drop, settings, self._clock, self.floor)

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 
 from msgspec import Struct
 
-from engine.address import AddressError, parse_domain
+from engine.address import AddressError, parse_domain, parse_path
 from engine.duration import parse_duration
 from engine.permission import refusal, why_not
 from engine.text import clean
@@ -132,9 +132,14 @@ def host_or_address(value: object) -> str:
         return host(value)
 
 
-def route_domain(value: object) -> str:
-    """A domain, or "*" for all that no other route names."""
+def domain_or_all(value: object) -> str:
+    """A domain, or "*" for all that nothing else names."""
     return "*" if value == "*" else host(value)
+
+
+def route_domain(value: object) -> str:
+    """A domain, "*." and a domain for all the domains below it, or "*" for all that no other route names."""
+    return "*" if value == "*" else destinations(value)
 
 
 def limited(value: object) -> str:
@@ -151,6 +156,15 @@ def destinations(value: object) -> str:
     """A domain, or "*." and a domain for all the domains below it."""
     name = text(value)
     return f"*.{host(name[2:])}" if name.startswith("*.") else host(name)
+
+
+def mailbox(value: object) -> str:
+    """The address of somebody; "" for nobody."""
+    written = text(value)
+    try:
+        return str(parse_path(written)) if written else ""
+    except AddressError as error:
+        raise ValueError(f"not an address: {error}; write it as postmaster@example.org") from error
 
 
 def duration_or_never(value: object) -> float:

@@ -76,10 +76,11 @@ def test_wrong_settings_are_told_each_on_a_line(folder: Path) -> None:
 
 def test_right_settings_are_told_to_be(folder: Path) -> None:
     settings = folder / "right.toml"
-    settings.write_text('hostname = "relay.example.net"\n[dns]\nvalidating = true\n')
+    right = 'hostname = "relay.example.net"\n[dsn]\npostmaster = "postmaster@example.net"\n'
+    settings.write_text(right)
     result = CliRunner().invoke(app, ["config", "check", "--config", str(settings)])
     assert (result.exit_code, result.stdout) == (0, f"{settings}: ok\n")
-    settings.write_text('hostname = "relay.example.net"\n')
+    settings.write_text(f"{right}[tls]\ndane = true\n")
     result = CliRunner().invoke(app, ["config", "check", "--config", str(settings)])
     note = "DANE is off: dns.validating is false, so no answer of the DNS counts as secure"
     assert (result.exit_code, result.stdout) == (0, f"{settings}: ok\n{note}\n")
