@@ -104,7 +104,9 @@ class Engine:
             draw=draw,
         )
         self.tls = tls_policy(settings, Lookups(resolver), self.queue, self._clock, https_port=https_port)
-        attempts = AttemptManager(self.queue, retries, self._clock, hostname=settings.hostname)
+        attempts = AttemptManager(
+            self.queue, retries, self._clock, hostname=settings.hostname, postmaster=settings.dsn.postmaster
+        )
         router = Router(
             self.mx,
             port=delivery.port,
