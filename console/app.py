@@ -1,6 +1,7 @@
 """The console: a client of the control socket, drawn on a terminal."""
 
 import asyncio
+import sys
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
@@ -13,7 +14,7 @@ from textual.app import App
 from textual.binding import Binding
 from textual.screen import Screen
 
-from console import moving, steering, verbs
+from console import faults, moving, steering, verbs
 from console.actions import Registry, Target
 from console.format import Moment, count, plural
 from console.preferences import Preferences
@@ -112,6 +113,8 @@ class Console(App[None]):
 
     def _fatal_error(self) -> None:
         """What is broken beyond help: without the values of variables, which may be passwords and addresses."""
+        if (error := sys.exception()) is not None:
+            faults.note(error)
         trace = Traceback(show_locals=False, width=None)
         self.panic(trace)
 
@@ -281,7 +284,7 @@ class Console(App[None]):
 
     def _stumble(self, error: Exception) -> None:
         # The error's text may hold an address or worse: its name will do here.
-        self.tell(f"✗ the console stumbled ({type(error).__name__}); it goes on", "bad")
+        self.tell(f"✗ the console stumbled ({type(error).__name__}); it goes on{faults.note(error)}", "bad")
 
     def _handled(self) -> dict[str, Callable[[str], Coroutine[Any, Any, None] | None]]:
         return {

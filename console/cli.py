@@ -5,11 +5,9 @@ What draws or relays is imported only by the command that needs it, so that `sma
 
 import contextlib
 import io
-import logging
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -17,6 +15,7 @@ import msgspec
 import typer
 from typer.core import TyperGroup
 
+from console import faults
 from console.commands import acting, looking, operating, user
 from console.commands.door import Door, Status, complain, refuse, say
 from engine.control.client import control_socket
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from engine.intake.users import UsersFile
 
 _ANYWHERE = ("--config", "--spool")  # these may stand before or behind the command
-_LOG_BYTES = 1024 * 1024
 
 
 class _Line(TyperGroup):
@@ -205,7 +203,7 @@ def demo() -> None:
     _need_terminal()
     with sandbox() as found:
         engine = EngineThread(found.settings, https_port=found.https_port)
-        _console_with_engine(engine, found.settings.spool, is_demo=True)
+        _console_with_engine(engine, found.settings, is_demo=True)
 
 
 @app.command()
@@ -217,7 +215,7 @@ def serve(context: typer.Context) -> None:
     from engine.engine import run_daemon
 
     settings = _setup(context).settings()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    faults.to_stderr(settings.log.level)
     with _starting():
         run_daemon(settings)
 
@@ -302,7 +300,7 @@ def _operate(setup: Setup) -> None:
         _draw(socket)
         return
     settings = setup.settings()
-    _console_with_engine(EngineThread(settings), settings.spool)
+    _console_with_engine(EngineThread(settings), settings)
 
 
 def _answers(control: Path) -> bool:
@@ -317,14 +315,15 @@ def _answers(control: Path) -> bool:
     return True
 
 
-def _console_with_engine(engine: "EngineThread", spool: Path, *, is_demo: bool = False) -> None:
+def _console_with_engine(engine: "EngineThread", settings: "Settings", *, is_demo: bool = False) -> None:
     """The console with an engine in a thread of its own; or of the one that owns the spool already.
 
     Of a demo nothing is kept, not even where the line is dropped and the process ended at once.
     """
     from engine.engine import SpoolOwned
 
-    _log_to(spool / "engine.log")
+    spool = settings.spool
+    faults.keep_in(spool / "engine.log", settings.log.level)
     socket = control_socket(spool)
     try:
         with _starting(but_for=SpoolOwned):
@@ -358,6 +357,8 @@ def _draw(
     from console.preferences import Preferences, file_of_user
     from engine.control.client import Client
 
+    if not engine_inside:
+        faults.keep_in(faults.file_of_user())
     console = Console(
         Client(socket),
         read_only=read_only,
@@ -387,17 +388,6 @@ def _starting(but_for: type[Exception] | None = None) -> Iterator[None]:
             raise
         hint = "; `smarthost attach` opens its console" if isinstance(error, SpoolOwned) else ""
         refuse(f"the engine does not start: {error}{hint}")
-
-
-def _log_to(path: Path) -> None:
-    """Logging goes to a file beside the queue: on the terminal it would be drawn into the screen."""
-    logging.raiseExceptions = False
-    handler = RotatingFileHandler(
-        path, maxBytes=_LOG_BYTES, backupCount=2, delay=True, encoding="utf-8", errors="backslashreplace"
-    )
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", handlers=[handler]
-    )
 
 
 def _refuse_each(problems: str, status: Status) -> NoReturn:

@@ -8,7 +8,7 @@ import platformdirs
 from msgspec import Struct, field
 
 from engine import values
-from engine.values import Listen, Nameserver, Network, Tls
+from engine.values import Listen, LogLevel, Nameserver, Network, Tls
 
 __all__ = ["Limit", "Listen", "Nameserver", "Route", "Settings", "Timeouts"]
 
@@ -229,6 +229,12 @@ class Events(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     kept: int = 100_000
 
 
+class Log(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[log]`: the least that is written to the log, of what the relay itself has to say."""
+
+    level: LogLevel = "info"
+
+
 class Control(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[control]`: the group that may use control.sock besides its owner; "" for none."""
 
@@ -269,6 +275,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     limit: tuple[Limit, ...] = ()
     tls: TlsRules = field(default_factory=TlsRules)
     events: Events = field(default_factory=Events)
+    log: Log = field(default_factory=Log)
     control: Control = field(default_factory=Control)
     console: Console = field(default_factory=Console)
 

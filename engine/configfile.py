@@ -24,6 +24,7 @@ from engine.config import (
     Intake,
     Limit,
     Limits,
+    Log,
     Retry,
     RetryOf,
     Route,
@@ -172,6 +173,7 @@ _READERS: _Readers = {
     DestinationTls: {"domain": values.domain_or_all, "level": values.tls, "ca_file": values.readable_file},
     TlsRules: {"mta_sts": values.flag, "dane": values.flag, "ca_file": values.readable_file},
     Events: {"kept": values.count},
+    Log: {"level": values.log_level},
     Control: {"group": values.group},
     Console: {"undo": values.duration, "confirm_typed_over": values.count},
 }

@@ -21,6 +21,7 @@ from engine.text import clean
 Reader = Callable[[object], Any]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Tls = Literal["none", "opportunistic", "required", "verified"]
+LogLevel = Literal["debug", "info", "warning", "error"]
 
 _TEN_YEARS = 3_650 * 86_400
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
@@ -181,6 +182,14 @@ def tls(value: object) -> Tls:
         if value == allowed:
             return allowed  # type: ignore[no-any-return]
     raise ValueError(f"{_shown(value)} is none of {', '.join(get_args(Tls))}")
+
+
+def log_level(value: object) -> LogLevel:
+    """How grave a thing must be to be logged."""
+    for allowed in get_args(LogLevel):
+        if value == allowed:
+            return allowed  # type: ignore[no-any-return]
+    raise ValueError(f"{_shown(value)} is none of {', '.join(get_args(LogLevel))}")
 
 
 def listen(value: object) -> Listen:

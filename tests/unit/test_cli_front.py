@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from console import cli
+from console import cli, faults
 from console.cli import app
+from engine.config import Settings
+from tests.logs import logging_as_before
 from tests.unit.fake_line import serving_line
 from tests.unit.fake_relay import short_folder
 
@@ -150,6 +152,30 @@ def test_without_a_command_it_is_the_console_of_the_engine_that_runs_whatever_it
         result = CliRunner().invoke(app, ["--config", str(settings)])
     assert (result.exit_code, drawn) == (0, [line.spool / "control.sock"])
     assert result.stderr == "an engine runs already: this is its console\n"
+
+
+def test_what_breaks_is_written_down_beside_the_spool_or_in_the_users_state_folder(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Engine:
+        def start(self) -> None: ...
+
+        def stop(self) -> bool:
+            return True
+
+    said: list[str] = []
+
+    def run(*_: object, **__: object) -> int:
+        said.append(faults.note(ValueError("odd")))
+        return 0
+
+    monkeypatch.setattr("console.terminal.run", run)
+    with logging_as_before():
+        cli._draw(folder / "control.sock")
+        cli._console_with_engine(Engine(), Settings(spool=folder / "spool"))  # type: ignore[arg-type]
+    files = [folder / "smarthost" / "console.log", folder / "spool" / "engine.log"]
+    assert said == [f"; see {path}" for path in files]
+    assert files[0].stat().st_mode & 0o777 == 0o600
 
 
 def test_a_command_loads_neither_screens_nor_engine() -> None:

@@ -349,6 +349,12 @@ def test_the_postmaster_is_an_address(tmp_path: Path) -> None:
         assert problem.endswith("write it as postmaster@example.org")
 
 
+def test_the_level_of_the_log_is_one_of_four(tmp_path: Path) -> None:
+    assert load(written(tmp_path, '[log]\nlevel = "warning"\n')).log.level == "warning"
+    (problem,) = problems(tmp_path, '[log]\nlevel = "noisy"\n')
+    assert problem == "log.level: 'noisy' is none of debug, info, warning, error"
+
+
 def test_a_route_may_be_for_all_domains_below_one(tmp_path: Path) -> None:
     (route,) = load(written(tmp_path, '[[route]]\ndomain = "*.Example.org"\nhost = "up.example"\n')).route
     assert route.domain == "*.example.org"
