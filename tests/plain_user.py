@@ -20,13 +20,14 @@ USER = "nobody"
 GROUP = "mail"
 
 _SCRIPT = """
-import contextlib, encodings.idna, getpass, importlib, io, os, pkgutil, smtplib, sys, traceback
-import console, engine
+import contextlib, encodings.idna, getpass, io, os, smtplib, sys, traceback
+import console.commands.sendmail, engine.configfile, engine.intake.tls, engine.intake.users
 from console.cli import main as line
 from console.entry import main
-for house in (console, engine):
-    for room in pkgutil.walk_packages(house.__path__, house.__name__ + "."):
-        importlib.import_module(room.name)
+if "attach" in sys.argv:
+    import console.app, console.terminal, textual.drivers.linux_driver
+if "serve" in sys.argv:
+    import engine.engine
 warm, settings = ["--spool", "/nowhere", "status"], os.environ.pop("SMARTHOST_CONFIG", None)
 with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
     with contextlib.suppress(SystemExit):
@@ -65,14 +66,19 @@ def open_folder() -> Iterator[Path]:
         yield folder
 
 
+def command(*words: str | Path, groups: Sequence[str] = ()) -> list[str]:
+    """What runs `smarthost` with these words as the plain user, in these groups besides its own."""
+    user = pwd.getpwnam(USER)
+    ids = [user.pw_uid, user.pw_gid, *(grp.getgrnam(name).gr_gid for name in groups)]
+    return [sys.executable, "-c", _SCRIPT, ",".join(map(str, ids)), *map(str, words)]
+
+
 def run(
     *words: str | Path, groups: Sequence[str] = (), input: bytes = b"", env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run `smarthost` with these words as the plain user, in these groups besides its own."""
-    user = pwd.getpwnam(USER)
-    ids = [user.pw_uid, user.pw_gid, *(grp.getgrnam(name).gr_gid for name in groups)]
+    """Run it to its end."""
     done = subprocess.run(
-        [sys.executable, "-c", _SCRIPT, ",".join(map(str, ids)), *map(str, words)],
+        command(*words, groups=groups),
         capture_output=True,
         input=input,
         timeout=60,

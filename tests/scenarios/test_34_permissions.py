@@ -4,8 +4,14 @@ Every command here is run by a plain user, who is in the group "mail" where the 
 """
 
 import asyncio
+import fcntl
+import os
+import pty
+import struct
+import subprocess
+import termios
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -168,3 +174,41 @@ def test_users_one_may_not_read_are_a_line(folder: Path) -> None:
     done = plain_user.run("user", "list", env=settings_in(folder, f'[intake.submission]\nusers = "{users}"\n'))
     assert done.returncode == 1
     assert f"{users} may not be read by {USER}" in one_line(done.stderr)
+
+
+async def test_a_member_of_the_group_attaches_the_console(folder: Path) -> None:
+    (folder / "home").mkdir()
+    (folder / "home").chmod(0o777)
+    async with an_engine(folder / "spool"):
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        os.set_blocking(ours, False)
+        process = subprocess.Popen(
+            plain_user.command("--spool", folder / "spool", "attach", groups=(GROUP,)),
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+            cwd="/",
+            env={**os.environ, "TERM": "xterm-256color", "XDG_STATE_HOME": f"{folder}/home"},
+        )
+        os.close(theirs)
+        try:
+            seen = b""
+            async with asyncio.timeout(30):
+                while b"relay.example.net" not in seen:
+                    with suppress(OSError):  # there is nothing to read, or nobody to write
+                        seen += os.read(ours, 65536)
+                    assert process.poll() is None, seen.decode(errors="replace")[-2000:]
+                    await asyncio.sleep(0.05)
+                os.write(ours, b"q")
+                while process.poll() is None:
+                    with suppress(OSError):
+                        os.read(ours, 65536)
+                    await asyncio.sleep(0.05)
+            assert process.returncode == 0
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+            os.close(ours)
