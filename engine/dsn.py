@@ -127,8 +127,11 @@ def double_bounce(
 
 
 def tells_of_bounce(content: bytes) -> bool:
-    """Whether this told a postmaster of a bounce, or has such a thing in it: telling of it again could go round."""
-    return re.search(rb"(?im)^%b:" % _MARK.encode(), content) is not None
+    """Whether this told a postmaster of a bounce, or has such a thing in it: telling of it again could go round.
+
+    What is returned of a message stands near its beginning; no more than WHOLE_RETURNED octets are looked at.
+    """
+    return re.search(rb"(?im)^%b:" % _MARK.encode(), content[:WHOLE_RETURNED]) is not None
 
 
 def _gravest(told: Sequence[Told]) -> Action:
