@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
@@ -17,7 +18,7 @@ from textual.binding import Binding
 from textual.errors import NoWidget
 from textual.screen import Screen
 
-from console import completing, moving, steering, verbs
+from console import completing, faults, moving, steering, verbs
 from console.actions import Registry, Target
 from console.format import Moment, count, plural
 from console.keyboard import Hold, Keyboard, Stroke
@@ -132,6 +133,8 @@ class Console(App[None]):
 
     def _fatal_error(self) -> None:
         """What is broken beyond help: without the values of variables, which may be passwords and addresses."""
+        if (error := sys.exception()) is not None:
+            faults.note(error)
         trace = Traceback(show_locals=False, width=None)
         self.panic(trace)
 
@@ -398,7 +401,7 @@ class Console(App[None]):
 
     def _stumble(self, error: Exception) -> None:
         # The error's text may hold an address or worse: its name will do here.
-        self.tell(f"✗ the console stumbled ({type(error).__name__}); it goes on", "bad")
+        self.tell(f"✗ the console stumbled ({type(error).__name__}); it goes on{faults.note(error)}", "bad")
 
     def _handled(self) -> dict[str, Handler]:
         return {

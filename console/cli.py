@@ -5,11 +5,9 @@ What draws or relays is imported only by the command that needs it, so that `sma
 
 import contextlib
 import io
-import logging
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -17,6 +15,7 @@ import msgspec
 import typer
 from typer.core import TyperGroup
 
+from console import faults
 from console.commands import acting, looking, operating, user
 from console.commands.door import Door, Status, complain, refuse, say
 from engine.control.client import control_socket
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from engine.intake.users import UsersFile
 
 _ANYWHERE = ("--config", "--spool")  # these may stand before or behind the command
-_LOG_BYTES = 1024 * 1024
 
 
 class _Line(TyperGroup):
@@ -51,10 +49,21 @@ config_app = typer.Typer(help="Look after the settings.", no_args_is_help=True, 
 
 Config = Annotated[
     Path | None,
-    typer.Option("--config", metavar="FILE", help="The settings; else $SMARTHOST_CONFIG, /etc/smarthost, your own."),
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        readable=False,  # whether we may read it is said by who reads it
+        help="The settings; else $SMARTHOST_CONFIG, /etc/smarthost, your own.",
+    ),
 ]
 Spool = Annotated[
-    Path | None, typer.Option("--spool", metavar="FOLDER", help="The queue's folder, instead of the settings' one.")
+    Path | None,
+    typer.Option(
+        "--spool",
+        metavar="FOLDER",
+        readable=False,  # who may use its control socket need not list it
+        help="The queue's folder, instead of the settings' one.",
+    ),
 ]
 ReadOnly = Annotated[bool, typer.Option("--read-only", help="Look only: the console has no actions.")]
 
@@ -86,16 +95,16 @@ def smarthost(
     setup = Setup(config, spool)
     context.obj = setup
     if context.invoked_subcommand is None:
-        _operate(setup.settings())
+        _operate(setup)
 
 
 class Setup(Door):
     """What the options for all commands name: the settings, and with them the way to the engine."""
 
     def __init__(self, config: Path | None, spool: Path | None) -> None:
-        super().__init__(lambda: control_socket(self.settings().spool))
+        super().__init__(lambda: control_socket(self.spool()))
         self._config = config
-        self._spool = spool
+        self._spool = None if spool is None else spool.expanduser().absolute()
 
     def settings(self) -> "Settings":
         """The settings; where they are wrong, says so and leaves."""
@@ -107,7 +116,21 @@ class Setup(Door):
             _refuse_each(str(error), Status.USAGE)
         if self._spool is None:
             return settings
-        return msgspec.structs.replace(settings, spool=self._spool.expanduser().absolute())
+        return msgspec.structs.replace(settings, spool=self._spool)
+
+    def spool(self) -> Path:
+        """The queue's folder, which is all that a client must know; where it cannot be learnt, says so and leaves."""
+        return self._spool if self._spool is not None else self._settings_for_client().spool
+
+    def _settings_for_client(self) -> "Settings":
+        from engine.configfile import SettingsError, SettingsUnreadable, find, load_for_client
+
+        try:
+            return load_for_client(find(self._config))
+        except SettingsUnreadable as error:
+            refuse(f"{error}; with --spool FOLDER they need not be read", Status.USAGE)
+        except SettingsError as error:
+            _refuse_each(str(error), Status.USAGE)
 
     def check(self) -> tuple[str, tuple[str, ...]]:
         """Which file the settings come from, once they have been found right, and what must be known of them.
@@ -140,7 +163,7 @@ class Setup(Door):
         """Who may submit mail; where the settings name no file for them, says so and leaves."""
         from engine.intake.users import UsersFile
 
-        path = self.settings().intake.submission.users
+        path = self._settings_for_client().intake.submission.users
         if path is None:
             refuse("intake.submission.users: not set; it names the file in which those are who may submit mail")
         return _Users(UsersFile(path))
@@ -180,7 +203,7 @@ def demo() -> None:
     _need_terminal()
     with sandbox() as found:
         engine = EngineThread(found.settings, https_port=found.https_port)
-        _console_with_engine(engine, found.settings.spool, is_demo=True)
+        _console_with_engine(engine, found.settings, is_demo=True)
 
 
 @app.command()
@@ -192,7 +215,7 @@ def serve(context: typer.Context) -> None:
     from engine.engine import run_daemon
 
     settings = _setup(context).settings()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    faults.to_stderr(settings.log.level)
     with _starting():
         run_daemon(settings)
 
@@ -202,7 +225,7 @@ def attach(context: typer.Context, read_only: ReadOnly = False) -> None:
     """Open the console of an engine that runs already."""
     _need_terminal()
     setup = _setup(context)
-    socket = control_socket(setup.settings().spool)
+    socket = control_socket(setup.spool())
     setup.ask(lambda client: client.health())  # says so, and leaves, where there is none
     _draw(socket, read_only=read_only)
 
@@ -266,22 +289,41 @@ def _refusing() -> Iterator[None]:
 # -- the console ----------------------------------------------------------------------------------------------------
 
 
-def _operate(settings: "Settings") -> None:
-    """The console of a relay with these settings."""
+def _operate(setup: Setup) -> None:
+    """The console of the relay; of the one that runs already, for which nobody need be able to start another."""
     from engine.engine import EngineThread
 
     _need_terminal()
-    _console_with_engine(EngineThread(settings), settings.spool)
+    socket = control_socket(setup.spool())
+    if _answers(socket):
+        complain("an engine runs already: this is its console")
+        _draw(socket)
+        return
+    settings = setup.settings()
+    _console_with_engine(EngineThread(settings), settings)
 
 
-def _console_with_engine(engine: "EngineThread", spool: Path, *, is_demo: bool = False) -> None:
+def _answers(control: Path) -> bool:
+    """Whether somebody takes connections at a control socket."""
+    import socket
+
+    with socket.socket(socket.AF_UNIX) as asking:
+        try:
+            asking.connect(str(control))
+        except OSError:
+            return False
+    return True
+
+
+def _console_with_engine(engine: "EngineThread", settings: "Settings", *, is_demo: bool = False) -> None:
     """The console with an engine in a thread of its own; or of the one that owns the spool already.
 
     Of a demo nothing is kept, not even where the line is dropped and the process ended at once.
     """
     from engine.engine import SpoolOwned
 
-    _log_to(spool / "engine.log")
+    spool = settings.spool
+    faults.keep_in(spool / "engine.log", settings.log.level)
     socket = control_socket(spool)
     try:
         with _starting(but_for=SpoolOwned):
@@ -315,6 +357,8 @@ def _draw(
     from console.preferences import Preferences, file_of_user
     from engine.control.client import Client
 
+    if not engine_inside:
+        faults.keep_in(faults.file_of_user())
     console = Console(
         Client(socket),
         read_only=read_only,
@@ -344,17 +388,6 @@ def _starting(but_for: type[Exception] | None = None) -> Iterator[None]:
             raise
         hint = "; `smarthost attach` opens its console" if isinstance(error, SpoolOwned) else ""
         refuse(f"the engine does not start: {error}{hint}")
-
-
-def _log_to(path: Path) -> None:
-    """Logging goes to a file beside the queue: on the terminal it would be drawn into the screen."""
-    logging.raiseExceptions = False
-    handler = RotatingFileHandler(
-        path, maxBytes=_LOG_BYTES, backupCount=2, delay=True, encoding="utf-8", errors="backslashreplace"
-    )
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", handlers=[handler]
-    )
 
 
 def _refuse_each(problems: str, status: Status) -> NoReturn:

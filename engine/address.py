@@ -2,6 +2,7 @@
 
 import ipaddress
 import re
+from collections.abc import Container
 
 import idna
 from msgspec import Struct
@@ -97,6 +98,18 @@ def parse_domain(text: str) -> str:
     if labels[-1].isdigit():
         raise _wrong(text, "not a domain; an IP address is written in square brackets")
     return domain
+
+
+def pattern_for(domain: str, patterns: Container[str]) -> str:
+    """The pattern that counts for a domain: its own name, else the longest "*.example.org" it lies below, or ""."""
+    if domain in patterns:
+        return domain
+    rest = domain
+    while "." in rest:
+        rest = rest.partition(".")[2]
+        if f"*.{rest}" in patterns:
+            return f"*.{rest}"
+    return ""
 
 
 def sought_domain(text: str) -> str:

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from engine import dsn
 from engine.clock import Clock
 from engine.events import ENGINE, Event, Kind
-from engine.notices import NOT_WANTED, Notices
+from engine.notices import NOT_WANTED, Notices, OfBounce
 from engine.outcome import Outcome
 from engine.queue.queue import (
     Claim,
@@ -29,6 +29,7 @@ from engine.queue.queue import (
     Settlement,
 )
 from engine.retry import RetryPlan
+from engine.text import clean
 
 log = logging.getLogger(__name__)
 
@@ -42,11 +43,11 @@ class AttemptManager:
     notifyNoConnection is `no_connection`; notifyDone, the end of a relayer, is the smart host's own matter.
     """
 
-    def __init__(self, queue: Queue, retries: RetryPlan, clock: Clock, *, hostname: str) -> None:
+    def __init__(self, queue: Queue, retries: RetryPlan, clock: Clock, *, hostname: str, postmaster: str = "") -> None:
         self._queue = queue
         self._retries = retries
         self._clock = clock
-        self._notices = Notices(queue, hostname=hostname)
+        self._notices = Notices(queue, hostname=hostname, postmaster=postmaster)
 
     async def report(self, claim: Claim, outcomes: Sequence[Outcome]) -> None:
         """Record what became of each recipient of a claim, in the order of its entries.
@@ -90,13 +91,17 @@ class AttemptManager:
         `warning` is what whoever releases it must know. Raises QueueError.
         """
         try:
-            await self._queue.settle(await self._decide(claim, outcomes))
+            settlement = await self._decide(claim, outcomes)
+            await self._queue.settle(settlement)
         except QueueError:
             raise
         except Exception as error:
             log.exception("message %d: its result cannot be recorded", claim.message)
             why = f"fault in the relay: its result cannot be recorded ({type(error).__name__})"
             await self._queue.set_aside(claim, f"{why}; {warning}" if warning else why)
+        else:
+            if claim.sender == dsn.NULL_SENDER:
+                _log_bounces(settlement.events)
 
     async def _decide(self, claim: Claim, outcomes: Sequence[Outcome]) -> Settlement:
         """What an outcome means for each recipient, and the notification it calls for."""
@@ -104,8 +109,13 @@ class AttemptManager:
         results: list[EntryResult] = []
         told: list[dsn.Told] = []
         events: list[Event] = []
-        for entry, said in zip(claim.entries, outcomes, strict=True):
-            outcome = self._in_the_end(claim, said, now)
+        final = [self._in_the_end(claim, said, now) for said in outcomes]
+        every = list(zip(claim.entries, final, strict=True))
+        failed = [(entry, outcome) for entry, outcome in every if outcome.kind == "permanent"]
+        of_bounce = OfBounce(None, {})
+        if failed and claim.sender == dsn.NULL_SENDER:
+            of_bounce = await self._notices.of_bounce(claim, failed, now)
+        for entry, outcome in every:
             due = None
             if outcome.kind == "transient":
                 due = self._retries.next_due(
@@ -114,8 +124,8 @@ class AttemptManager:
             elif (tell := self._notices.told(entry, outcome)) is not None:
                 told.append(tell)
             results.append(EntryResult(number=entry.number, attempt=entry.attempt, outcome=outcome, due=due))
-            events.append(self._event(claim, entry, outcome, now))
-        bounce = await self._notices.of_claim(claim, told, now) if told else None
+            events.append(self._event(claim, entry, outcome, now, of_bounce.said.get(entry.number, "")))
+        bounce = of_bounce.notice or (await self._notices.of_claim(claim, told, now) if told else None)
         return Settlement(message=claim.message, results=tuple(results), bounce=bounce, events=tuple(events))
 
     def _in_the_end(self, claim: Claim, outcome: Outcome, now: float) -> Outcome:
@@ -130,7 +140,7 @@ class AttemptManager:
             return Outcome.permanent(entry.given_up, enhanced="5.7.0")
         return _expired(entry.last or Outcome.transient("no attempt could be made"))
 
-    def _event(self, claim: Claim, entry: ClaimedEntry, outcome: Outcome, now: float) -> Event:
+    def _event(self, claim: Claim, entry: ClaimedEntry, outcome: Outcome, now: float, of_bounce: str) -> Event:
         text = ""
         kind: Kind
         if outcome.kind == "delivered":
@@ -143,7 +153,7 @@ class AttemptManager:
                 text = "the peer may have taken it: it may arrive twice"
         elif claim.sender == dsn.NULL_SENDER:
             kind = "discarded"
-            text = "a bounce that bounces is told to nobody"
+            text = f"a bounce that bounces: {of_bounce}"
         elif self._notices.told(entry, outcome) is None:
             kind = "discarded"
             text = f"{NOT_WANTED} (NOTIFY={entry.wishes.notify})"
@@ -162,6 +172,15 @@ class AttemptManager:
             outcome=outcome,
             text=text,
         )
+
+
+def _log_bounces(events: Sequence[Event]) -> None:
+    """Who should have had a bounce that ends here, and why they have not: the log may be all that tells of it."""
+    for event in events:
+        if event.kind == "discarded":
+            line = event.outcome.line if event.outcome is not None else ""
+            log.warning("message %d: undeliverable bounce to %s: %s (%s)",
+                        event.message, clean(event.recipient, 320), line, event.text)  # fmt: skip
 
 
 def _expired(last: Outcome) -> Outcome:

@@ -8,7 +8,7 @@ import platformdirs
 from msgspec import Struct, field
 
 from engine import values
-from engine.values import Listen, Nameserver, Network, Tls
+from engine.values import Listen, LogLevel, Nameserver, Network, Tls
 
 __all__ = ["Limit", "Listen", "Nameserver", "Route", "Settings", "Timeouts"]
 
@@ -157,14 +157,20 @@ class Retry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Dsn(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[dsn]`: what senders are told. `delay_notice` is in seconds from arrival; 0: no notice of a delay."""
+    """`[dsn]`: what senders are told. `delay_notice` is in seconds from arrival; 0: no notice of a delay.
+
+    `postmaster` has what could be returned to nobody; "": nobody has it, for a mailbox that one could guess may not
+    exist. Either way it is in the log and among the events.
+    """
 
     delay_notice: float = 14_400.0
+    postmaster: str = ""
 
 
 class Route(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[[route]]`: the host that takes a domain's mail instead of its mail exchanges; domain "*": all other mail.
+    """`[[route]]`: the host that takes a domain's mail instead of its mail exchanges.
 
+    `domain` "*.example.org" means all domains below that one, "*" all other mail: the most particular counts.
     A password is given only under TLS and to a host whose certificate is right; `ca_file` holds the authorities (PEM)
     to trust instead of the system's.
     """
@@ -207,12 +213,12 @@ class DestinationTls(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class TlsRules(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[tls]`: what raises the level of security above opportunistic.
 
-    `mta_sts` (RFC 8461) and `dane` (RFC 7672, needs dns.validating) do so by themselves, except where the level is
-    "none". `ca_file` holds the authorities (PEM) to trust instead of the system's, for exchanges and policy servers.
+    `mta_sts` (RFC 8461) and `dane` (RFC 7672; None: where dns.validating) do so by themselves, except where the level
+    is "none". `ca_file` holds the authorities (PEM) to trust instead of the system's, for exchanges and policy servers.
     """
 
     mta_sts: bool = True
-    dane: bool = True
+    dane: bool | None = None
     ca_file: Path | None = None
     destination: tuple[DestinationTls, ...] = ()
 
@@ -221,6 +227,12 @@ class Events(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[events]`: how many of what happened are kept in the spool."""
 
     kept: int = 100_000
+
+
+class Log(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[log]`: the least that is written to the log, of what the relay itself has to say."""
+
+    level: LogLevel = "info"
 
 
 class Control(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -263,12 +275,29 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     limit: tuple[Limit, ...] = ()
     tls: TlsRules = field(default_factory=TlsRules)
     events: Events = field(default_factory=Events)
+    log: Log = field(default_factory=Log)
     control: Control = field(default_factory=Control)
     console: Console = field(default_factory=Console)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is asked for but cannot be had with these settings, in sentences."""
+        """What may not be as it was meant, or cannot be had with these settings, in sentences."""
+        found = []
+        if not _is_full_name(self.hostname):
+            found.append(
+                f'hostname: "{self.hostname}" is not the full name of a host, and many hosts take no mail from such a'
+                " one; write the name that DNS has for this machine, such as relay.example.net"
+            )
+        if not self.dsn.postmaster:
+            found.append(
+                "dsn.postmaster: not set, so a bounce that cannot be delivered is told to nobody; it is in the log and"
+                " among the events"
+            )
         if self.tls.dane and not self.dns.validating:
-            return ("DANE is off: dns.validating is false, so no answer of the DNS counts as secure",)
-        return ()
+            found.append("DANE is off: dns.validating is false, so no answer of the DNS counts as secure")
+        return tuple(found)
+
+
+def _is_full_name(hostname: str) -> bool:
+    """Whether it may be one that others can look up (RFC 5321 2.3.5)."""
+    return "." in hostname and not hostname.endswith((".localdomain", ".localhost", ".local"))

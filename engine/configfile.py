@@ -24,6 +24,7 @@ from engine.config import (
     Intake,
     Limit,
     Limits,
+    Log,
     Retry,
     RetryOf,
     Route,
@@ -33,6 +34,7 @@ from engine.config import (
     Timeouts,
     TlsRules,
 )
+from engine.permission import why_not
 from engine.text import clean
 
 VARIABLE = "SMARTHOST_CONFIG"
@@ -63,11 +65,18 @@ def load(path: Path | None) -> Settings:
     return Settings() if path is None else _settings(path, _table_in(path))
 
 
+def load_for_client(path: Path | None) -> Settings:
+    """Read and check the settings, and none of the files they name: passwords, keys and users are the engine's alone.
+
+    Raises SettingsError.
+    """
+    return Settings() if path is None else _settings(path, _table_in(path), _UNSEEN)
+
+
 def load_for_sender(path: Path | None) -> Settings:
     """Read what a program must know that hands us mail on this machine, as any user: spool, name and doors.
 
-    The rest is at its default: it may name files, such as passwords, that a sender must not be able to read. Raises
-    SettingsError.
+    The rest is at its default, and no file that is named is looked at. Raises SettingsError.
     """
     if path is None:
         return Settings()
@@ -75,7 +84,7 @@ def load_for_sender(path: Path | None) -> Settings:
     kept = {key: value for key, value in table.items() if key in {"hostname", "spool", "intake"}}
     if isinstance(intake := kept.get("intake"), dict):
         kept["intake"] = {key: value for key, value in intake.items() if key in {"min_free", "smtp", "drop"}}
-    return _settings(path, kept)
+    return _settings(path, kept, _UNSEEN)
 
 
 class SettingsError(Exception):
@@ -87,8 +96,18 @@ class SettingsError(Exception):
         super().__init__("\n".join(f"{file}: {problem}" for problem in problems))
 
 
+class SettingsUnreadable(SettingsError):
+    """The settings' file cannot be read; that may be otherwise for somebody else, or later."""
+
+    def __init__(self, file: Path, error: OSError) -> None:
+        why = f"{file}: cannot be read: {error.strerror}"
+        super().__init__(file, [why_not(error, file, "read") if isinstance(error, PermissionError) else why])
+        self.args = (self.problems[0],)
+
+
 # How each key is read, where its name alone does not say it.
-_READERS: Mapping[type[Struct], Mapping[str, values.Reader]] = {
+_Readers = Mapping[type[Struct], Mapping[str, values.Reader]]
+_READERS: _Readers = {
     Settings: {"hostname": values.host, "spool": values.folder},
     Smtp: {
         "listen": values.each(values.listen),
@@ -134,7 +153,7 @@ _READERS: Mapping[type[Struct], Mapping[str, values.Reader]] = {
         "schedule": values.each(values.duration, at_least=1),
         "give_up_after": values.duration,
     },
-    Dsn: {"delay_notice": values.duration_or_never},
+    Dsn: {"delay_notice": values.duration_or_never, "postmaster": values.mailbox},
     Route: {
         "domain": values.route_domain,
         "host": values.host_or_address,
@@ -151,11 +170,21 @@ _READERS: Mapping[type[Struct], Mapping[str, values.Reader]] = {
         "messages_per_minute": values.count,
         "connections_per_minute": values.count,
     },
-    DestinationTls: {"domain": values.route_domain, "level": values.tls, "ca_file": values.readable_file},
+    DestinationTls: {"domain": values.domain_or_all, "level": values.tls, "ca_file": values.readable_file},
     TlsRules: {"mta_sts": values.flag, "dane": values.flag, "ca_file": values.readable_file},
     Events: {"kept": values.count},
+    Log: {"level": values.log_level},
     Control: {"group": values.group},
     Console: {"undo": values.duration, "confirm_typed_over": values.count},
+}
+
+# For whoever does not use the files and folders that are named: they are not looked at.
+_INSTEAD: Mapping[values.Reader, values.Reader] = {
+    values.readable_file: values.file,
+    values.folder: values.folder_unseen,
+}
+_UNSEEN: _Readers = {
+    table: {key: _INSTEAD.get(reader, reader) for key, reader in readers.items()} for table, readers in _READERS.items()
 }
 
 _LIMITS = tuple(_READERS[Limit])[1:]
@@ -167,22 +196,22 @@ def _table_in(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise SettingsError(path, [f"cannot be read: {error.strerror}"]) from error
+        raise SettingsUnreadable(path, error) from error
     except UnicodeDecodeError as error:
         raise SettingsError(path, [f"is not UTF-8: {error.reason} at byte {error.start}"]) from error
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(path, [f"is not TOML: {error}"]) from error
 
 
-def _settings(path: Path, table: dict[str, Any]) -> Settings:
+def _settings(path: Path, table: dict[str, Any], readers: _Readers = _READERS) -> Settings:
     problems: list[str] = []
-    settings = _read(Settings, table, "", problems)
+    settings = _read(Settings, table, "", problems, readers)
     if settings is None or problems:
         raise SettingsError(path, problems)
     return settings
 
 
-def _read(into: type[_Table], table: object, at: str, problems: list[str]) -> _Table | None:
+def _read(into: type[_Table], table: object, at: str, problems: list[str], readers: _Readers) -> _Table | None:
     """Read one table and those inside it; add to `problems` all that is wrong, and give None if anything is."""
     if not isinstance(table, dict):
         problems.append(f"{at}: not a table; write [{at}] and its keys below it")
@@ -194,7 +223,7 @@ def _read(into: type[_Table], table: object, at: str, problems: list[str]) -> _T
     for name, known in fields.items():
         dotted = f"{at}.{name}" if at else name
         if name in table:
-            read[name] = _value(into, known, table[name], dotted, problems)
+            read[name] = _value(into, known, table[name], dotted, problems, readers)
         elif known.required:
             problems.append(f"{dotted}: missing; it has no default")
     if len(problems) > before:
@@ -219,19 +248,19 @@ def _read(into: type[_Table], table: object, at: str, problems: list[str]) -> _T
     return settings
 
 
-def _value(into: type[Struct], known: Any, value: object, dotted: str, problems: list[str]) -> Any:
+def _value(into: type[Struct], known: Any, value: object, dotted: str, problems: list[str], readers: _Readers) -> Any:
     if into is Settings and known.name == "route":
-        return _each_domain(Route, value, dotted, problems)
+        return _each_domain(Route, value, dotted, problems, readers)
     if into is Settings and known.name == "limit":
-        return _each_domain(Limit, value, dotted, problems, key="destination")
+        return _each_domain(Limit, value, dotted, problems, readers, key="destination")
     if into is TlsRules and known.name == "destination":
-        return _each_domain(DestinationTls, value, dotted, problems)
+        return _each_domain(DestinationTls, value, dotted, problems, readers)
     if into is Retry and known.name == "destination":
-        return _each_domain(RetryOf, value, dotted, problems)
+        return _each_domain(RetryOf, value, dotted, problems, readers)
     if isinstance(known.type, type) and issubclass(known.type, Struct):
-        return _read(known.type, value, dotted, problems)
+        return _read(known.type, value, dotted, problems, readers)
     try:
-        return _READERS[into][known.name](value)
+        return readers[into][known.name](value)
     except ValueError as error:
         problem = str(error)
         problems.append(f"{dotted}{problem}" if problem.startswith("[") else f"{dotted}: {problem}")
@@ -242,7 +271,7 @@ _PerDomain = TypeVar("_PerDomain", Route, Limit, DestinationTls, RetryOf)
 
 
 def _each_domain(
-    into: type[_PerDomain], value: object, at: str, problems: list[str], *, key: str = "domain"
+    into: type[_PerDomain], value: object, at: str, problems: list[str], readers: _Readers, *, key: str = "domain"
 ) -> tuple[_PerDomain, ...]:
     """Read a list of tables that each say something of a domain, their `key`; one domain has one of them."""
     what = at.rpartition(".")[2]
@@ -252,7 +281,7 @@ def _each_domain(
     positions: dict[str, int] = {}
     read: list[_PerDomain] = []
     for position, table in enumerate(value):
-        one = _read(into, table, f"{at}[{position}]", problems)
+        one = _read(into, table, f"{at}[{position}]", problems, readers)
         if one is None:
             continue
         name = getattr(one, key)

@@ -1,6 +1,7 @@
 """What the sender is told: delivery status notifications (RFC 3464), of failure, of delay and of success."""
 
 import email.policy
+import re
 import secrets
 import textwrap
 from collections.abc import Sequence
@@ -22,7 +23,10 @@ from engine.text import clean
 
 HEADERS_RETURNED = 32 * 1024  # bytes of the original's header block that go back with the notification
 WHOLE_RETURNED = 1024 * 1024  # bytes; a larger message goes back as its headers, whatever was asked for
+BOUNCE_RETURNED = 128 * 1024  # bytes; a larger bounce reaches the postmaster as its headers
 NULL_SENDER = ""  # RFC 5321 4.5.5: a notification has the null reverse-path, so that it cannot cause another
+
+_MARK = "X-Double-Bounce"  # the field of what tells a postmaster of a bounce; who sends it on leaves it as it is
 
 _LONGEST_LINE = 990  # characters; RFC 5322 2.1.1 allows 998, of which folding takes some
 
@@ -37,6 +41,7 @@ _SUBJECTS: dict[Action, str] = {
     "delayed": "Your message is delayed",
     "relayed": "Your message has been passed on",
 }
+_OF_A_BOUNCE = "A bounce could not be delivered"
 _ORIGINS: dict[Action, str] = {"failed": "bounce", "delayed": "delay notice", "relayed": "success notice"}
 _SAID: dict[Action, tuple[str, ...]] = {
     "failed": ("could not be delivered to the", "recipients below, and will not be tried again."),
@@ -80,25 +85,53 @@ def notification(original: Original, told: Sequence[Told], *, hostname: str, now
     """
     if original.sender == NULL_SENDER:
         return None
-    report = _report(original, told, hostname, now)
+    text = _for_people(original, told, hostname)
+    report = _report(original, told, hostname, now, to=original.sender, subject=_SUBJECTS[_gravest(told)], text=text)
     # 8-bit headers are allowed only where the sender's own address needs them (RFC 6532).
     utf8 = not original.sender.isascii()
     policy = _AS_IT_STANDS.clone(utf8=utf8)
     returned = _whole(original) if any(each.action == "failed" for each in told) else None
-    if returned is None:
-        report.attach(MIMEText(_headers_of(original.content), "rfc822-headers", "us-ascii"))
-        content = report.as_bytes(policy=policy)
-    else:
-        content = _with_original(report, returned, policy)
     return NewMessage(
         sender=NULL_SENDER,
         recipients=(original.sender,),
-        content=content,
+        content=_content(report, original, returned, policy),
         origin=f"{_ORIGINS[_gravest(told)]} of {original.message}",
         subject=str(report["Subject"]),
         message_id=str(report["Message-ID"]),
         smtputf8=utf8,
     )
+
+
+def double_bounce(
+    original: Original, told: Sequence[Told], *, postmaster: str, hostname: str, now: float
+) -> NewMessage:
+    """Build what tells the postmaster of a bounce that could not be delivered: who should have had it, and itself.
+
+    Nobody is to be told of one that `tells_of_bounce` already: the postmaster's host may send it on through us.
+    """
+    text = _for_postmaster(original, told, hostname)
+    report = _report(original, told, hostname, now, to=postmaster, subject=_OF_A_BOUNCE, text=text)
+    report[_MARK] = hostname
+    utf8 = not postmaster.isascii()
+    policy = _AS_IT_STANDS.clone(utf8=utf8)
+    is_short = 0 < len(original.content) <= BOUNCE_RETURNED and not original.smtputf8
+    return NewMessage(
+        sender=NULL_SENDER,
+        recipients=(postmaster,),
+        content=_content(report, original, original.content if is_short else None, policy),
+        origin=f"double bounce of {original.message}",
+        subject=_OF_A_BOUNCE,
+        message_id=str(report["Message-ID"]),
+        smtputf8=utf8,
+    )
+
+
+def tells_of_bounce(content: bytes) -> bool:
+    """Whether this told a postmaster of a bounce, or has such a thing in it: telling of it again could go round.
+
+    What is returned of a message stands near its beginning; no more than WHOLE_RETURNED octets are looked at.
+    """
+    return re.search(rb"(?im)^%b:" % _MARK.encode(), content[:WHOLE_RETURNED]) is not None
 
 
 def _gravest(told: Sequence[Told]) -> Action:
@@ -107,16 +140,27 @@ def _gravest(told: Sequence[Told]) -> Action:
     return next(action for action in _SUBJECTS if action in actions)
 
 
-def _report(original: Original, told: Sequence[Told], hostname: str, now: float) -> MIMEMultipart:
+def _content(
+    report: MIMEMultipart, original: Original, returned: bytes | None, policy: "email.policy.Policy[Message]"
+) -> bytes:
+    """The report with what it is about: what is returned of it, else its headers."""
+    if returned is not None:
+        return _with_original(report, returned, policy)
+    report.attach(MIMEText(_headers_of(original.content), "rfc822-headers", "us-ascii"))
+    return report.as_bytes(policy=policy)
+
+
+def _report(
+    original: Original, told: Sequence[Told], hostname: str, now: float, *, to: str, subject: str, text: str
+) -> MIMEMultipart:
     """RFC 6522: text for people, a status for programs; what could not be delivered is still to come."""
     report = MIMEMultipart("report", policy=email.policy.compat32, report_type="delivery-status")
     report["From"] = str(Address("Mail Delivery System", "mailer-daemon", hostname))
-    report["To"] = clean(original.sender, 320)  # checked at intake: a control here comes from a damaged spool
-    report["Subject"] = _SUBJECTS[_gravest(told)]
+    report["To"] = clean(to, 320)  # checked at intake: a control here comes from a damaged spool
+    report["Subject"] = subject
     report["Date"] = _date(now)
     report["Message-ID"] = make_msgid(domain=hostname)
     report["Auto-Submitted"] = "auto-replied"  # RFC 3834 5
-    text = _for_people(original, told, hostname)
     report.attach(MIMEText(text, "plain", "us-ascii" if text.isascii() else "utf-8"))
     report.attach(_for_programs(original, told, hostname, now))
     return report
@@ -131,6 +175,20 @@ def _for_people(original: Original, told: Sequence[Told], hostname: str) -> str:
         for each in these:
             lines += [*_of_recipient(each), ""]
     lines.append("The headers of your message, or all of it, are attached.")
+    return "\n".join(lines) + "\n"
+
+
+def _for_postmaster(original: Original, told: Sequence[Told], hostname: str) -> str:
+    lines = [
+        f"This is the mail relay {hostname}.",
+        "",
+        f"A message of {_date(original.arrived)} with the null sender, which is a bounce or another",
+        "notice that nobody can be told of, could not be delivered to",
+        "",
+    ]
+    for each in told:
+        lines += [*_of_recipient(each), ""]
+    lines.append("It is attached, or its headers are. This relay has given it up.")
     return "\n".join(lines) + "\n"
 
 

@@ -104,13 +104,15 @@ class Engine:
             draw=draw,
         )
         self.tls = tls_policy(settings, Lookups(resolver), self.queue, self._clock, https_port=https_port)
-        attempts = AttemptManager(self.queue, retries, self._clock, hostname=settings.hostname)
+        attempts = AttemptManager(
+            self.queue, retries, self._clock, hostname=settings.hostname, postmaster=settings.dsn.postmaster
+        )
         router = Router(
             self.mx,
             port=delivery.port,
             tls=self.tls,
             routes=settings.route,
-            passwords=read_passwords(settings.route),
+            passwords=_passwords(settings),
             overrides=self.queue,
         )
         parts = Parts(
@@ -141,7 +143,7 @@ class Engine:
             limits=settings.limit,
         )
         self.explainer = Explainer(self.queue, self.mx, router, self.smarthost, self._clock)
-        self.prober = Prober(self.mx, parts.dialler, self._clock, hostname=settings.hostname, port=delivery.port)
+        self.prober = Prober(router, parts.dialler, self._clock, hostname=settings.hostname)
         self.floor = DiskFloor(spool.path, settings.intake.min_free, lambda: self.queue.spare)
         self.smtp = SmtpIntake(self.queue, settings, self._clock, floor=self.floor)
         self.drop = DropIntake(self.queue, spool.drop, settings, self._clock, self.floor)
@@ -222,6 +224,18 @@ class Engine:
         self.smarthost.heed(events)
         if any(event.kind in _WAKING for event in events):
             self.smarthost.wake()
+
+
+def _passwords(settings: Settings) -> dict[str, str]:
+    """The password of each route that has one. That the files could be opened was so when the settings were read."""
+    found: dict[str, str] = {}
+    for route in settings.route:
+        try:
+            found |= read_passwords([route])
+        except (OSError, UnicodeDecodeError) as error:
+            why = f"it is not UTF-8 (octet {error.start})" if isinstance(error, UnicodeDecodeError) else error.strerror
+            raise CannotStart(f"the route of {route.domain}: password_file {route.password_file}: {why}") from error
+    return found
 
 
 def run_daemon(settings: Settings, ready: Callable[[Engine], None] = lambda _: None) -> None:

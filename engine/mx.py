@@ -146,9 +146,9 @@ class MXCalculator:
         self._clock = clock
         self._store = marks
         self._own_names = frozenset(map(_host, own_names))
-        self._bad_mx_timeout = bad_mx_timeout
+        self.bad_mx_timeout = bad_mx_timeout
         self._bad_mx_timeout_max = max(bad_mx_timeout, bad_mx_timeout_max)
-        self._fallback_to_domain = fallback_to_domain
+        self.fallback_to_domain = fallback_to_domain
         self._draw = draw or random.Random()
         self._marks: dict[str, Mark] = {}
         self._ended: dict[str, None] = {}  # hosts, oldest first
@@ -250,7 +250,7 @@ class MXCalculator:
             times = self._times(host, now) if by == ENGINE else 1
             if seconds is None:
                 # Bounded before the power is taken, which would be beyond any number after a year of failures.
-                seconds = min(self._bad_mx_timeout * 2 ** min(times - 1, 32), self._bad_mx_timeout_max)
+                seconds = min(self.bad_mx_timeout * 2 ** min(times - 1, 32), self._bad_mx_timeout_max)
             mark = Mark(
                 host=host,
                 since=before.since if before and by == before.by else now,
@@ -344,7 +344,7 @@ class MXCalculator:
     def _times(self, host: str, now: float) -> int:
         """The how-manieth mark in a row this is: one more for each that lasted its time and did not help."""
         times, since = self._repeated.get(host, (0, now))
-        lasted = min(self._bad_mx_timeout * 2 ** min(max(times - 1, 0), 32), self._bad_mx_timeout_max)
+        lasted = min(self.bad_mx_timeout * 2 ** min(max(times - 1, 0), 32), self._bad_mx_timeout_max)
         return times + 1 if not times or now - since >= lasted else times
 
     # -- how ----------------------------------------------------------------------------------------------------------
@@ -364,7 +364,7 @@ class MXCalculator:
         if not best:
             if records:
                 raise NullMX(f"the domain {domain} takes no mail (null MX)")
-            if not self._fallback_to_domain:
+            if not self.fallback_to_domain:
                 raise NoExchange(f"the domain {domain} names no mail exchange")
             best[text_of(canonical)] = 0
         limit = min((number for host, number in best.items() if host in self._own_names), default=None)

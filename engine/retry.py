@@ -3,6 +3,7 @@
 import random
 from collections.abc import Sequence
 
+from engine.address import pattern_for
 from engine.asked_delay import asked_delay
 from engine.config import Retry
 from engine.outcome import Outcome
@@ -62,11 +63,11 @@ class RetryPlan:
 
     def give_up_after(self, destination: str) -> float:
         """Seconds from arrival until mail to a destination is given up. Safe to call in any thread."""
-        return self._patience.get(self._named(destination), self._give_up_after)
+        return self._patience.get(pattern_for(destination, self._patience), self._give_up_after)
 
     def schedule(self, destination: str) -> RetrySchedule:
         """The schedule of a destination."""
-        return self._schedules.get(self._named(destination), self._schedule)
+        return self._schedules.get(pattern_for(destination, self._patience), self._schedule)
 
     def next_due(self, destination: str, outcome: Outcome, *, now: float, failures: int, expires: float) -> float:
         """When to try again after this outcome at `now`, the `failures`-th failure of an entry that `expires` then.
@@ -80,14 +81,3 @@ class RetryPlan:
             if due < expires:
                 return due
         return schedule.next_due(now, failures)
-
-    def _named(self, destination: str) -> str:
-        """The name that stands in the settings for a destination: its own, else the longest it lies below, or ""."""
-        if not self._patience or destination in self._patience:
-            return destination
-        rest = destination
-        while "." in rest:
-            rest = rest.partition(".")[2]
-            if f"*.{rest}" in self._patience:
-                return f"*.{rest}"
-        return ""

@@ -10,6 +10,7 @@ from typing import Protocol
 from msgspec import Struct
 from msgspec.structs import replace
 
+from engine.address import pattern_for
 from engine.config import Route
 from engine.events import ENGINE
 from engine.mx import AllMarkedBad, Exchange, LookupFailed, MXCalculator, MXError
@@ -63,7 +64,7 @@ class Overrides(Protocol):
 
 
 class Router:
-    """Finds the way. An operator's override comes before all, then the route for the domain, that for "*", and MX.
+    """Finds the way. An operator's override comes before all, then the most particular route for the domain, and MX.
 
     `passwords` holds the password of each route that has a user name, by the route's domain. `tls` says how
     connections are to be secured.
@@ -132,7 +133,19 @@ class Router:
 
     def route(self, destination: str) -> Route | None:
         """The route that the settings have for a destination."""
-        return self._routes.get(destination) or self._routes.get("*")
+        return self._routes.get(pattern_for(destination, self._routes) or "*")
+
+    def spoken_to(self, host: str, port: int = 0) -> tuple[int, Path | None]:
+        """At which port a host is spoken to, and whose authorities (None: the system's) judge its certificate.
+
+        They are those of the route to it, at `port` where there are several; else those of all mail. `port` 0: the
+        route's, or the usual one.
+        """
+        to_it = [route for route in self._routes.values() if route.host == host]
+        route = next((one for one in to_it if one.port == port), to_it[0] if to_it else None)
+        if route is None:
+            return port or self._port, self.tls.by_settings("", None).ca_file
+        return port or route.port, self.tls.by_settings(route.domain, route).ca_file
 
     async def targets(self, way: Way, exchange: Exchange) -> AsyncIterator[Target]:
         """Give the addresses of one host, in the order to try.

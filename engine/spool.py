@@ -1,11 +1,14 @@
 """The spool: the directory that is the queue, and the lock that gives it one owner."""
 
+import errno
 import fcntl
 import os
 import shutil
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from engine.permission import refusal, who
 
 
 class SpoolError(Exception):
@@ -45,11 +48,10 @@ class Spool:
 
     def __enter__(self) -> Self:
         try:
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if self._group:
-                shutil.chown(self.path, group=self._group)
-                self.path.chmod(0o710)
+            self._make()
             lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except PermissionError as error:
+            raise SpoolError(f"the spool {self.path}: {self._refused(error)}") from error
         except (OSError, LookupError) as error:
             raise SpoolError(f"{self.path}: {error}") from error
         try:
@@ -62,6 +64,19 @@ class Spool:
         os.write(lock, b"%d\n" % os.getpid())
         self._lock = lock
         return self
+
+    def _make(self) -> None:
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self._group:
+            shutil.chown(self.path, group=self._group)
+            self.path.chmod(0o710)
+
+    def _refused(self, error: PermissionError) -> str:
+        if error.errno == errno.EPERM:  # only its owner gives a folder to a group, and only to one of theirs
+            return f"{who()} may not give it to the group {self._group}: its owner, in that group, may, and root"
+        made = next((folder for folder in (self.path, *self.path.parents) if os.path.lexists(folder)), self.path)
+        lock = self.path / "lock"
+        return refusal(lock, "written to") if os.path.lexists(lock) else refusal(made, "written to")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

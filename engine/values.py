@@ -13,13 +13,15 @@ from typing import Any, Literal, get_args
 
 from msgspec import Struct
 
-from engine.address import AddressError, parse_domain
+from engine.address import AddressError, parse_domain, parse_path
 from engine.duration import parse_duration
+from engine.permission import refusal, why_not
 from engine.text import clean
 
 Reader = Callable[[object], Any]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Tls = Literal["none", "opportunistic", "required", "verified"]
+LogLevel = Literal["debug", "info", "warning", "error"]
 
 _TEN_YEARS = 3_650 * 86_400
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
@@ -131,9 +133,14 @@ def host_or_address(value: object) -> str:
         return host(value)
 
 
-def route_domain(value: object) -> str:
-    """A domain, or "*" for all that no other route names."""
+def domain_or_all(value: object) -> str:
+    """A domain, or "*" for all that nothing else names."""
     return "*" if value == "*" else host(value)
+
+
+def route_domain(value: object) -> str:
+    """A domain, "*." and a domain for all the domains below it, or "*" for all that no other route names."""
+    return "*" if value == "*" else destinations(value)
 
 
 def limited(value: object) -> str:
@@ -152,6 +159,15 @@ def destinations(value: object) -> str:
     return f"*.{host(name[2:])}" if name.startswith("*.") else host(name)
 
 
+def mailbox(value: object) -> str:
+    """The address of somebody; "" for nobody."""
+    written = text(value)
+    try:
+        return str(parse_path(written)) if written else ""
+    except AddressError as error:
+        raise ValueError(f"not an address: {error}; write it as postmaster@example.org") from error
+
+
 def duration_or_never(value: object) -> float:
     """Seconds as `duration` reads them; 0 for "never" and for no time at all."""
     try:
@@ -166,6 +182,14 @@ def tls(value: object) -> Tls:
         if value == allowed:
             return allowed  # type: ignore[no-any-return]
     raise ValueError(f"{_shown(value)} is none of {', '.join(get_args(Tls))}")
+
+
+def log_level(value: object) -> LogLevel:
+    """How grave a thing must be to be logged."""
+    for allowed in get_args(LogLevel):
+        if value == allowed:
+            return allowed  # type: ignore[no-any-return]
+    raise ValueError(f"{_shown(value)} is none of {', '.join(get_args(LogLevel))}")
 
 
 def listen(value: object) -> Listen:
@@ -204,15 +228,24 @@ def network(value: object) -> Network:
 
 
 def folder(value: object) -> Path:
-    """The absolute path of a folder; `~` is the user's home."""
+    """The absolute path of a folder, or of one that can be made; `~` is the user's home."""
+    path = folder_unseen(value)
+    try:
+        if path.exists() and not path.is_dir():
+            raise ValueError(f"{_shown(value)} is not a folder; write the absolute path of one")
+    except PermissionError:
+        raise ValueError(refusal(path, "entered")) from None
+    return path
+
+
+def folder_unseen(value: object) -> Path:
+    """The same for whoever need not look at it."""
     written = text(value)
     if not written:
         raise ValueError("it is empty; write the absolute path of a folder")
     path = Path(written).expanduser()
     if not path.is_absolute():
         raise ValueError(f"{_shown(value)} depends on where one stands; write the absolute path of a folder")
-    if path.exists() and not path.is_dir():
-        raise ValueError(f"{_shown(value)} is not a folder; write the absolute path of one")
     return path
 
 
@@ -236,7 +269,7 @@ def readable_file(value: object) -> Path | None:
         with path.open("rb"):
             return path
     except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}; it must be a file we may read") from error
+        raise ValueError(f"{why_not(error, path, 'read')}; it must be a file we may read") from error
 
 
 def group(value: object) -> str:

@@ -18,10 +18,11 @@ from typing import BinaryIO
 from msgspec.structs import replace
 
 from engine.config import Settings
-from engine.configfile import SettingsError, find, load_for_sender
+from engine.configfile import SettingsError, SettingsUnreadable, find, load_for_sender
 from engine.intake import letter
 from engine.intake.errors import Unfit
 from engine.intake.floor import DiskFloor
+from engine.permission import refusal
 from engine.text import clean
 
 # Options that take a value are followed by a colon. Most are known only so that whoever gives them is not refused.
@@ -119,6 +120,8 @@ def _send(words: Sequence[str], config: Path | None, spool: Path | None) -> None
         raise _Stop(Exit.USAGE, "there is no standard input, from which the message is read")
     try:
         settings = load_for_sender(find(asked.config or config))
+    except SettingsUnreadable as error:  # nothing is wrong with the mail: cron and PHP must not lose it
+        raise _Stop(Exit.TEMPFAIL, str(error)) from error
     except SettingsError as error:
         raise _Stop(Exit.CONFIG, str(error)) from error
     if place := asked.spool or spool:
@@ -154,14 +157,38 @@ def _hand_over(made: letter.Letter, settings: Settings) -> None:
             return
         door = next((each for each in settings.intake.smtp.listen if each.port), None)
         if door is None:
-            raise _Stop(
-                Exit.CONFIG, f"no way in: {folder} is not ours to write to, and intake.smtp.listen names no door"
-            )
+            raise _no_way_in(folder, settings)
         letter.say(made, door, settings.hostname)
     except letter.Turned as error:
         raise _Stop(_status(error), str(error)) from error
     except OSError as error:  # what smtplib raises where the line breaks is among them
-        raise _Stop(Exit.TEMPFAIL, f"not taken: {error.strerror or error}; try again later") from error
+        why = f"{error.strerror or error}{_not_ours(folder) if settings.intake.drop.enabled else ''}"
+        raise _Stop(Exit.TEMPFAIL, f"not taken: {why}; try again later") from error
+
+
+def _not_ours(folder: Path) -> str:
+    """What keeps us from leaving mail in the folder, where it is our rights that do."""
+    try:
+        folder.stat()
+    except PermissionError:
+        return f"; and {refusal(folder, 'written to')}"
+    except OSError:
+        return ""
+    return ""
+
+
+def _no_way_in(folder: Path, settings: Settings) -> _Stop:
+    """Why neither the folder nor SMTP takes it; what others may do, or we later, is not for good."""
+    no_door = "intake.smtp.listen names no door"
+    if not settings.intake.drop.enabled:
+        return _Stop(Exit.CONFIG, f"no way in: intake.drop.enabled is false, and {no_door}")
+    try:
+        is_there = folder.is_dir()
+    except PermissionError:
+        is_there = True
+    if is_there:
+        return _Stop(Exit.TEMPFAIL, f"no way in: {refusal(folder, 'written to')}; and {no_door}")
+    return _Stop(Exit.CONFIG, f"no way in: there is no folder {folder}, and {no_door}")
 
 
 def _status(error: letter.Turned) -> Exit:

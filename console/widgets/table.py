@@ -11,6 +11,7 @@ from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
+from console import faults
 from console.actions import MOVES
 from console.format import Moment, safe
 from console.widgets.columns import GAP, Column, Fitted, fit
@@ -301,7 +302,8 @@ class Table(ScrollView, Generic[R], can_focus=True):
         for fitted in self._fitted:
             try:
                 text, style = fitted.column.cell(row, self.moment)
-            except (ValueError, TypeError, OverflowError, AttributeError):
+            except (ValueError, TypeError, OverflowError, AttributeError) as error:
+                faults.note(error)
                 text, style = "?", "dim"  # one odd value must not take the screen away
             pieces.append((crop(safe(text), fitted.width, fitted.column.right), style))
             pieces.append((" " * GAP, ""))

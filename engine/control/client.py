@@ -13,6 +13,7 @@ import aiohttp
 import msgspec
 
 from engine.control import views
+from engine.permission import refusal
 
 T = TypeVar("T")
 
@@ -24,6 +25,10 @@ def control_socket(spool: Path) -> Path:
 
 class EngineUnreachable(Exception):
     """No engine answers on the control socket."""
+
+
+class Barred(EngineUnreachable):
+    """We may not open the control socket: an engine may well run behind it."""
 
 
 class Refused(Exception):
@@ -262,6 +267,8 @@ class Client:
 
     def _unreachable(self, error: Exception) -> EngineUnreachable:
         cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+        if isinstance(cause, PermissionError):
+            return Barred(refusal(self._socket, "opened"))
         why = (cause.strerror if isinstance(cause, OSError) else "") or str(cause) or "timed out"
         return EngineUnreachable(f"no engine answers on {self._socket}: {why}")
 

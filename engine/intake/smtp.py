@@ -25,6 +25,7 @@ _LOG = logging.getLogger(__name__)
 
 _LAST_WORDS = 2.0  # seconds in which a farewell may go out
 _BACKLOG = 512
+_FIRST_FREE_PORT = 1024  # below it a port is for who has a right of root
 
 __all__ = ["IntakeError", "SmtpIntake"]
 
@@ -76,7 +77,7 @@ class SmtpIntake:
                 server = await loop.create_server(porter, address.host, address.port, backlog=_BACKLOG)
             except OSError as error:
                 await self.stop(0)
-                raise IntakeError(f"cannot listen on {address}: {error.strerror or error}") from error
+                raise IntakeError(f"cannot listen on {address}: {_why(error, address)}") from error
             servers.append(server)
 
     async def stop(self, drain: float) -> None:
@@ -219,6 +220,16 @@ class _Tls(SSLProtocol):
 def _nobody(peer: str) -> bool:  # noqa: ARG001
     """Whoever submits mail is known by a login, never by the address alone."""
     return False
+
+
+def _why(error: OSError, address: Listen) -> str:
+    why = error.strerror or str(error)
+    if not isinstance(error, PermissionError) or address.port >= _FIRST_FREE_PORT:
+        return why
+    return (
+        f"{why}: ports below {_FIRST_FREE_PORT} need the right CAP_NET_BIND_SERVICE; start it as root, give that right"
+        " (systemd: AmbientCapabilities=CAP_NET_BIND_SERVICE), or listen on 2525"
+    )
 
 
 def _bound(servers: list[asyncio.Server]) -> tuple[Listen, ...]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from engine.config import Submission
 from engine.intake.errors import IntakeError
+from engine.permission import why_not
 
 HANDSHAKE = 30  # seconds a client may take for it
 SHUTDOWN = 5  # seconds it may take to say goodbye
@@ -37,5 +38,5 @@ def _readable(name: str, path: Path | None) -> Path:
             return path
     except OSError as error:
         raise IntakeError(
-            f"intake.submission.{name}: {path} cannot be read: {error.strerror}; it must be a file we may read"
+            f"intake.submission.{name}: {why_not(error, path, 'read')}; it must be a file we may read"
         ) from error

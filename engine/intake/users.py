@@ -14,6 +14,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import Argon2Error, InvalidHashError
 from msgspec import Struct
 
+from engine.permission import refusal, why_not
 from engine.text import clean
 
 MAX_NAME = 255  # characters of a login
@@ -46,7 +47,9 @@ class UsersFile:
             text = self.path.read_text(encoding="utf-8")
         except FileNotFoundError:
             return {}
-        except (OSError, UnicodeDecodeError) as error:
+        except OSError as error:
+            raise UsersError(why_not(error, self.path, "read")) from error
+        except UnicodeDecodeError as error:
             raise UsersError(f"{self.path} cannot be read: {_why(error)}") from error
         found: dict[str, str] = {}
         for number, line in enumerate(text.splitlines(), 1):
@@ -84,11 +87,13 @@ class UsersFile:
         try:
             folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
-            raise UsersError(f"{self.path.parent} cannot be opened: {_why(error)}") from error
+            raise UsersError(why_not(error, self.path.parent, "entered")) from error
         try:
             fcntl.flock(folder, fcntl.LOCK_EX)
             yield
             os.fsync(folder)
+        except PermissionError as error:
+            raise UsersError(refusal(self.path.parent, "written to")) from error
         except OSError as error:
             raise UsersError(f"{self.path} cannot be written: {_why(error)}") from error
         finally:

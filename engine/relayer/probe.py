@@ -5,7 +5,6 @@ wait. What a relayer would give minutes to (RFC 5321 4.5.3.2) is told as "no ans
 """
 
 import asyncio
-import ipaddress
 import os
 import ssl
 from pathlib import Path
@@ -16,12 +15,13 @@ from msgspec import Struct
 
 from engine.clock import Clock
 from engine.lookups import MXError
-from engine.mx import MXCalculator
 from engine.outcome import Outcome
 from engine.relayer.dialler import Dialler
 from engine.relayer.transcript import Line, Transcript
 from engine.relayer.wire import Reply, Wire, WireError
+from engine.routes import Router
 from engine.text import clean
+from engine.tls import contexts
 
 MAX_ADDRESSES = 5
 LOOKUP_SECONDS = 5.0
@@ -87,54 +87,43 @@ class Probed(Struct, frozen=True, kw_only=True):
 
 
 class Prober:
-    """Probes hosts as this relay would speak to them. `port` is the usual one; `ca_file` replaces the system's
-    authorities."""
+    """Probes hosts as this relay would speak to them: at the port and by the authorities that `router` knows."""
 
-    def __init__(
-        self, mx: MXCalculator, dialler: Dialler, clock: Clock, *, hostname: str, port: int, ca_file: Path | None = None
-    ) -> None:
-        self._mx = mx
+    def __init__(self, router: Router, dialler: Dialler, clock: Clock, *, hostname: str) -> None:
+        self._router = router
         self._dialler = dialler
         self._clock = clock
         self._hostname = hostname.encode("ascii")
-        self._port = port
-        self._ca_file = ca_file
 
     async def probe(self, host: str, port: int = 0) -> Probed:
         """Ask every address of a host, 5 at the most. Takes about 17 s at the most; raises nothing of the network's."""
-        port = port or self._port
+        port, ca_file = self._router.spoken_to(host, port)
         try:
             async with asyncio.timeout(LOOKUP_SECONDS):
-                addresses = await self._addresses(host)
+                addresses = await self._router.addresses(host)
         except MXError as error:
             return Probed(host=host, port=port, trouble=error.outcome.text)
         except TimeoutError:
             return Probed(host=host, port=port, trouble=f"DNS gave no address within {LOOKUP_SECONDS:.0f} s")
         asked = addresses[:MAX_ADDRESSES]
-        found = await asyncio.gather(*(self._ask(host, address, port) for address in asked))
+        found = await asyncio.gather(*(self._ask(host, address, port, ca_file) for address in asked))
         return Probed(host=host, port=port, addresses=tuple(found), left_out=len(addresses) - len(asked))
 
-    async def _addresses(self, host: str) -> list[str]:
-        try:
-            return [str(ipaddress.ip_address(host))]
-        except ValueError:
-            return await self._mx.addresses(host)
-
-    async def _ask(self, host: str, address: str, port: int) -> ProbedAddress:
+    async def _ask(self, host: str, address: str, port: int, ca_file: Path | None) -> ProbedAddress:
         conversation = _Conversation(host, address, port, self._hostname, Transcript(self._clock))
         began = asyncio.get_running_loop().time()
         verify_trouble = ""
         try:
             async with asyncio.timeout(ADDRESS_SECONDS):
                 try:
-                    await conversation.hold(self._dialler, ssl.create_default_context(cafile=self._ca_file))
+                    await conversation.hold(self._dialler, _judging(ca_file))
                 except WireError as error:
                     if not isinstance(error.__cause__, ssl.SSLCertVerificationError):
                         raise
                     # Its certificate is wrong: once more without looking at it, to see what it is and what follows.
                     verify_trouble = error.__cause__.verify_message or str(error.__cause__)
                     conversation.transcript.add("=", "once more, taking any certificate")
-                    await conversation.hold(self._dialler, _trusting())
+                    await conversation.hold(self._dialler, contexts.unverified())
         except TimeoutError:
             conversation.trouble = conversation.trouble or f"not done within {ADDRESS_SECONDS:.0f} s"
         except WireError as error:
@@ -259,11 +248,13 @@ def read_certificate(der: bytes) -> Certificate:
         return Certificate(trouble=clean(str(error), 200) or _NONE_FOUND)
 
 
-def _trusting() -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
+def _judging(ca_file: Path | None) -> ssl.SSLContext:
+    """What is checked where a certificate must be right, as relayers check it. Raises WireError."""
+    try:
+        return contexts.verifying(ca_file)
+    except OSError as error:
+        of = ca_file or "the system's authorities"
+        raise WireError(f"{of} cannot be read: {error.strerror or error}; so no certificate can be judged") from error
 
 
 def _line(reply: Reply) -> str:

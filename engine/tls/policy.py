@@ -31,7 +31,7 @@ def tls_policy(
         rules,
         clock,
         policies=PolicyBook(lookups, store, fetch, clock) if rules.mta_sts else None,
-        tlsa=TlsaLookup(lookups) if rules.dane and settings.dns.validating else None,
+        tlsa=TlsaLookup(lookups) if rules.dane is not False and settings.dns.validating else None,
     )
 
 

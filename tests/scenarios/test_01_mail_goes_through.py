@@ -110,6 +110,35 @@ async def test_a_route_sends_mail_to_its_host_with_port_tls_and_password(
         assert (delivery.login, delivery.tls, delivery.recipients) == ("relay", True, ("bob@anywhere.example",))
 
 
+async def test_the_most_particular_route_takes_the_mail_and_explain_names_it(
+    internet: Internet, clock: FakeClock
+) -> None:
+    domains = ("*", "*.example.org", "*.sales.example.org", "eu.sales.example.org")
+    hosts = ("all.example", "org.example", "sales.example", "eu.example")
+    for host in hosts:
+        await internet.host(host, Healthy())
+    routes = tuple(
+        Route(domain=domain, host=host, port=internet.port) for domain, host in zip(domains, hosts, strict=True)
+    )
+    ways = {
+        "eu.sales.example.org": ("eu.example", "eu.sales.example.org"),
+        "us.sales.example.org": ("sales.example", "*.sales.example.org"),
+        "a.b.c.sales.example.org": ("sales.example", "*.sales.example.org"),
+        "sales.example.org": ("org.example", "*.example.org"),
+        "example.org": ("all.example", "*"),
+        "myexample.org": ("all.example", "*"),
+    }
+    async with relaying(internet, clock=clock, route=routes) as relay:
+        await relay.send(*(f"bob@{domain}" for domain in ways))
+        await internet.wait_for(len(ways))
+        took = {one.recipients[0].partition("@")[2]: one.host for one in internet.delivered}
+        assert took == {domain: host for domain, (host, _) in ways.items()}
+        for domain, (host, named) in ways.items():
+            (explained,) = (await relay.client.explain(domain)).explanations
+            (fact,) = (fact.text for fact in explained.facts if fact.name == "route")
+            assert fact == f"to {host}:{internet.port}, by the route for {named}"
+
+
 async def test_a_route_that_requires_tls_keeps_the_mail_where_there_is_none(
     internet: Internet, clock: FakeClock
 ) -> None:

@@ -210,7 +210,7 @@ async def test_a_resolver_that_does_not_validate_is_not_believed_and_the_start_s
     await signed(internet, Healthy())
     internet.tlsa(MX, "3 1 1 " + "ab" * 32)
     caplog.set_level(logging.INFO)
-    async with relaying(internet, clock=clock) as relay:
+    async with relaying(internet, clock=clock, tls=TlsRules(dane=True)) as relay:
         await relay.send("bob@example.org")
         await internet.wait_for(1)
     assert "DANE is off: dns.validating is false" in caplog.text

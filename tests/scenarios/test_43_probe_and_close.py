@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.config import Route, TlsRules
 from engine.control.client import Refused
 from engine.control.views import ProbedAddressView, ProbeView
 from engine.relayer import probe as probing
@@ -62,17 +63,49 @@ async def test_a_certificate_that_no_authority_of_ours_has_signed_is_shown_and_s
     assert "PIPELINING" in one.offered_secured
 
 
+@pytest.fixture
+def authorities(internet: Internet, tmp_path: Path) -> Path:
+    """The file of the authority that has signed the sandbox's certificates; the system's do not know it."""
+    path = tmp_path / "ca.pem"
+    path.write_bytes(internet.certificates.authority_pem)
+    return path
+
+
 @pytest.mark.parametrize(("certificate", "verifies", "why"), [("good", True, ""), ("wrong name", False, "mismatch")])
-async def test_it_is_said_whether_the_certificate_would_verify(
-    internet: Internet, relay: Relay, tmp_path: Path, certificate: str, verifies: bool, why: str
+async def test_it_is_said_whether_the_certificate_would_verify_by_the_authorities_of_the_settings(
+    internet: Internet, clock: FakeClock, authorities: Path, certificate: str, verifies: bool, why: str
 ) -> None:
-    authorities = tmp_path / "ca.pem"
-    authorities.write_bytes(internet.certificates.authority_pem)
-    relay.engine.prober._ca_file = authorities
     await internet.host("mx.tls.example", Encrypted(certificate))  # type: ignore[arg-type]
-    one = only(await relay.client.probe("mx.tls.example"))
+    async with relaying(internet, clock=clock, tls=TlsRules(ca_file=authorities)) as relay:
+        one = only(await relay.client.probe("mx.tls.example"))
     assert (one.trouble, one.tls, one.verifies) == ("", "TLSv1.3", verifies)
     assert why in one.verify_trouble
+
+
+async def test_the_host_of_a_route_is_probed_at_its_port_and_judged_by_its_authorities(
+    internet: Internet, clock: FakeClock, authorities: Path
+) -> None:
+    await internet.host("smtp.provider.example", Encrypted("good"))
+    await internet.host("mx.other.example", Encrypted("good"))
+    port = internet.port
+    route = Route(domain="*", host="smtp.provider.example", port=port, tls="verified", ca_file=authorities)
+    async with relaying(internet, clock=clock, route=(route,), port=1) as relay:
+        for asked in ("smtp.provider.example", f"smtp.provider.example:{port}"):
+            one = only(await relay.client.probe(asked))
+            assert (one.port, one.trouble, one.verifies, one.verify_trouble) == (port, "", True, "")
+        other = only(await relay.client.probe(f"mx.other.example:{port}"))
+        assert (other.trouble, other.verifies) == ("", False)  # the route's authorities are for its host alone
+
+
+async def test_authorities_that_can_no_longer_be_read_are_told(
+    internet: Internet, clock: FakeClock, authorities: Path
+) -> None:
+    await internet.host("mx.tls.example", Encrypted("good"))
+    async with relaying(internet, clock=clock, tls=TlsRules(ca_file=authorities)) as relay:
+        authorities.unlink()
+        one = only(await relay.client.probe("mx.tls.example"))
+    assert str(authorities) in one.trouble
+    assert "No such file" in one.trouble
 
 
 async def test_every_address_is_asked_and_each_tells_its_own_trouble(internet: Internet, relay: Relay) -> None:

@@ -72,6 +72,23 @@ def test_an_engine_is_started_asked_and_ended() -> None:
         assert run(file, "status").returncode == 3
 
 
+def test_the_log_says_no_more_than_its_level() -> None:
+    for level, said in (("info", True), ("error", False)):
+        with settings() as file:
+            file.write_text(f'{file.read_text()}[log]\nlevel = "{level}"\n')
+            engine = subprocess.Popen(
+                [*_MAIN, "serve", "--config", str(file)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            )
+            for _ in range(600):
+                if (file.parent / "spool" / "control.sock").exists():
+                    break
+                time.sleep(0.05)
+            engine.send_signal(signal.SIGTERM)
+            _, log = engine.communicate(timeout=30)
+            assert engine.returncode == 0
+            assert ("INFO engine.engine: relaying as relay.example.net" in log) == said
+
+
 def test_a_second_engine_on_the_spool_is_refused_with_the_first_ones_pid() -> None:
     with settings() as file, serving(file) as engine:
         assert run(file, "status").returncode == 0

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from console import cli
+from console import cli, faults
 from console.cli import app
+from engine.config import Settings
+from tests.logs import logging_as_before
 from tests.unit.fake_line import serving_line
 from tests.unit.fake_relay import short_folder
 
@@ -76,10 +78,11 @@ def test_wrong_settings_are_told_each_on_a_line(folder: Path) -> None:
 
 def test_right_settings_are_told_to_be(folder: Path) -> None:
     settings = folder / "right.toml"
-    settings.write_text('hostname = "relay.example.net"\n[dns]\nvalidating = true\n')
+    right = 'hostname = "relay.example.net"\n[dsn]\npostmaster = "postmaster@example.net"\n'
+    settings.write_text(right)
     result = CliRunner().invoke(app, ["config", "check", "--config", str(settings)])
     assert (result.exit_code, result.stdout) == (0, f"{settings}: ok\n")
-    settings.write_text('hostname = "relay.example.net"\n')
+    settings.write_text(f"{right}[tls]\ndane = true\n")
     result = CliRunner().invoke(app, ["config", "check", "--config", str(settings)])
     note = "DANE is off: dns.validating is false, so no answer of the DNS counts as secure"
     assert (result.exit_code, result.stdout) == (0, f"{settings}: ok\n{note}\n")
@@ -135,6 +138,44 @@ def test_the_console_needs_a_terminal(folder: Path, words: list[str]) -> None:
 def test_attaching_needs_an_engine(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli, "_need_terminal", lambda: None)
     assert CliRunner().invoke(app, ["attach", "--spool", str(folder)]).exit_code == 3
+
+
+def test_without_a_command_it_is_the_console_of_the_engine_that_runs_whatever_its_settings_say(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawn: list[Path] = []
+    monkeypatch.setattr(cli, "_need_terminal", lambda: None)
+    monkeypatch.setattr(cli, "_draw", drawn.append)
+    with serving_line() as line:
+        settings = line.spool / "settings.toml"
+        settings.write_text(f'spool = "{line.spool}"\n[tls]\nca_file = "{line.spool}/only-the-engine-reads-this"\n')
+        result = CliRunner().invoke(app, ["--config", str(settings)])
+    assert (result.exit_code, drawn) == (0, [line.spool / "control.sock"])
+    assert result.stderr == "an engine runs already: this is its console\n"
+
+
+def test_what_breaks_is_written_down_beside_the_spool_or_in_the_users_state_folder(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Engine:
+        def start(self) -> None: ...
+
+        def stop(self) -> bool:
+            return True
+
+    said: list[str] = []
+
+    def run(*_: object, **__: object) -> int:
+        said.append(faults.note(ValueError("odd")))
+        return 0
+
+    monkeypatch.setattr("console.terminal.run", run)
+    with logging_as_before():
+        cli._draw(folder / "control.sock")
+        cli._console_with_engine(Engine(), Settings(spool=folder / "spool"))  # type: ignore[arg-type]
+    files = [folder / "smarthost" / "console.log", folder / "spool" / "engine.log"]
+    assert said == [f"; see {path}" for path in files]
+    assert files[0].stat().st_mode & 0o777 == 0o600
 
 
 def test_a_command_loads_neither_screens_nor_engine() -> None:

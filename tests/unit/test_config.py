@@ -4,6 +4,7 @@ import ipaddress
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -12,6 +13,7 @@ from engine.config import (
     Delivery,
     DestinationTls,
     Dns,
+    Dsn,
     Listen,
     Nameserver,
     Route,
@@ -311,10 +313,53 @@ level = "required"
     )
 
 
-def test_dane_without_a_validating_resolver_is_noted() -> None:
-    assert Settings().notes == ("DANE is off: dns.validating is false, so no answer of the DNS counts as secure",)
-    assert Settings(dns=Dns(validating=True)).notes == ()
-    assert Settings(tls=TlsRules(dane=False)).notes == ()
+def notes(**settings: Any) -> tuple[str, ...]:
+    """The notes of settings that are otherwise as they should be."""
+    told: dict[str, Any] = {"hostname": "relay.example.net", "dsn": Dsn(postmaster="postmaster@example.net")}
+    return Settings(**(told | settings)).notes
+
+
+def test_dane_without_a_validating_resolver_is_noted_where_it_is_asked_for() -> None:
+    assert notes() == ()
+    off = "DANE is off: dns.validating is false, so no answer of the DNS counts as secure"
+    assert notes(tls=TlsRules(dane=True)) == (off,)
+    assert notes(tls=TlsRules(dane=True), dns=Dns(validating=True)) == ()
+    assert notes(tls=TlsRules(dane=False)) == ()
+
+
+@pytest.mark.parametrize("name", ["vm", "localhost", "localhost.localdomain"])
+def test_a_hostname_that_is_no_full_name_is_noted(name: str) -> None:
+    (note,) = notes(hostname=name)
+    assert note.startswith(f'hostname: "{name}" is not the full name of a host')
+
+
+def test_a_postmaster_that_is_not_named_is_noted() -> None:
+    (note,) = notes(dsn=Dsn())
+    assert note.startswith("dsn.postmaster: not set")
+
+
+def test_the_postmaster_is_an_address(tmp_path: Path) -> None:
+    assert load(written(tmp_path, '[dsn]\npostmaster = "Postmaster@Example.org"\n')).dsn.postmaster == (
+        "Postmaster@example.org"
+    )
+    assert load(written(tmp_path, '[dsn]\npostmaster = ""\n')).dsn.postmaster == ""
+    for wrong in ("postmaster", "a b@example.org", "<>", "a@b@c"):
+        (problem,) = problems(tmp_path, f'[dsn]\npostmaster = "{wrong}"\n')
+        assert problem.startswith("dsn.postmaster: ")
+        assert problem.endswith("write it as postmaster@example.org")
+
+
+def test_the_level_of_the_log_is_one_of_four(tmp_path: Path) -> None:
+    assert load(written(tmp_path, '[log]\nlevel = "warning"\n')).log.level == "warning"
+    (problem,) = problems(tmp_path, '[log]\nlevel = "noisy"\n')
+    assert problem == "log.level: 'noisy' is none of debug, info, warning, error"
+
+
+def test_a_route_may_be_for_all_domains_below_one(tmp_path: Path) -> None:
+    (route,) = load(written(tmp_path, '[[route]]\ndomain = "*.Example.org"\nhost = "up.example"\n')).route
+    assert route.domain == "*.example.org"
+    (problem,) = problems(tmp_path, '[[route]]\ndomain = "a.*.org"\nhost = "up.example"\n')
+    assert problem.startswith("route[0].domain: ")
 
 
 def test_some_destinations_are_tried_in_another_way(tmp_path: Path) -> None:

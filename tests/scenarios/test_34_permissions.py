@@ -1,0 +1,214 @@
+"""34. What one may not enter, open or read is said in a line: which path, who one is, what to do; and no mail is lost.
+
+Every command here is run by a plain user, who is in the group "mail" where the test says so.
+"""
+
+import asyncio
+import fcntl
+import os
+import pty
+import struct
+import subprocess
+import termios
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from engine.config import Control, Dns, Intake, Nameserver, Settings, Smtp
+from engine.engine import Engine
+from tests import plain_user
+from tests.plain_user import GROUP, USER
+
+pytestmark = plain_user.needs_root
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with plain_user.open_folder() as folder:
+        yield folder
+
+
+def settings_in(folder: Path, text: str, mode: int = 0o644) -> dict[str, str]:
+    path = folder / "smarthost.toml"
+    path.write_text(f'hostname = "relay.example.net"\n{text}')
+    path.chmod(mode)
+    return {"SMARTHOST_CONFIG": str(path)}
+
+
+def one_line(said: str) -> str:
+    assert "Traceback" not in said
+    (line,) = said.splitlines()
+    assert f"by {USER} (in group" in line
+    return line
+
+
+@asynccontextmanager
+async def an_engine(spool: Path) -> AsyncIterator[None]:
+    """A relay of root's whose control socket the group may use."""
+    engine = Engine(
+        Settings(
+            hostname="relay.example.net",
+            spool=spool,
+            control=Control(group=GROUP),
+            intake=Intake(smtp=Smtp(listen=())),
+            dns=Dns(nameservers=(Nameserver("127.0.0.1", 1),)),
+        )
+    )
+    await engine.start()
+    try:
+        yield
+    finally:
+        await engine.stop(drain=0.3)
+
+
+@pytest.mark.parametrize(("words", "status"), [(["serve"], 2), (["config", "check"], 1), (["status"], 3)])
+def test_a_spool_in_a_folder_one_may_not_enter_is_a_line_and_no_traceback(
+    folder: Path, words: list[str], status: int
+) -> None:
+    (folder / "deep").mkdir(mode=0o700)
+    done = plain_user.run(*words, env=settings_in(folder, f'spool = "{folder}/deep/spool"\n'))
+    assert done.returncode == status
+    line = one_line(done.stderr)
+    assert f"{folder}/deep/spool" in line
+    assert f"{folder}/deep may not be entered by {USER}" in line
+    assert "root's, group root, mode 0700: do this as root" in line
+
+
+@pytest.mark.parametrize("more", ["", "[intake.drop]\nenabled = false\n"])
+def test_a_spool_one_may_not_enter_loses_no_mail_of_cron(folder: Path, more: str) -> None:
+    (folder / "deep").mkdir(mode=0o700)
+    text = f'spool = "{folder}/deep/spool"\n[intake.smtp]\nlisten = ["127.0.0.1:1"]\n{more}'
+    done = plain_user.run("sendmail", "bob@example.org", input=b"hi\n", env=settings_in(folder, text))
+    assert done.returncode == 75
+    assert "Traceback" not in done.stderr
+    assert ("may not be entered" in one_line(done.stderr)) if not more else ("refused" in done.stderr)
+
+
+def test_a_drop_folder_that_is_the_only_way_in_and_not_ours_is_tried_again_later(folder: Path) -> None:
+    (folder / "deep").mkdir(mode=0o700)
+    text = f'spool = "{folder}/deep/spool"\n[intake.smtp]\nlisten = []\n'
+    done = plain_user.run("sendmail", "bob@example.org", input=b"hi\n", env=settings_in(folder, text))
+    assert done.returncode == 75
+    assert f"{folder}/deep may not be entered" in one_line(done.stderr)
+
+
+@pytest.mark.parametrize(("words", "status"), [(["status"], 2), (["config", "check"], 1), (["serve"], 2)])
+def test_settings_one_may_not_read_are_a_line(folder: Path, words: list[str], status: int) -> None:
+    done = plain_user.run(*words, env=settings_in(folder, "", mode=0o600))
+    assert done.returncode == status
+    line = one_line(done.stderr)
+    assert f"{folder}/smarthost.toml may not be read" in line
+    assert ("--spool" in line) == (words == ["status"])
+
+
+@pytest.mark.parametrize("inner", ["", "deep"])
+def test_settings_one_may_not_read_lose_no_mail_of_cron(folder: Path, inner: str) -> None:
+    (folder / "deep").mkdir(mode=0o700)
+    env = settings_in(folder / inner, "", mode=0o600)
+    done = plain_user.run("sendmail", "bob@example.org", input=b"hi\n", env=env)
+    assert done.returncode == 75
+    assert str(folder / inner / "smarthost.toml") in one_line(done.stderr)
+
+
+def test_a_password_file_one_may_not_read_is_named_with_who_one_is(folder: Path) -> None:
+    password = folder / "password"
+    password.write_text("secret")
+    password.chmod(0o640)
+    route = f'[[route]]\ndomain = "*"\nhost = "up.example"\npassword_file = "{password}"\nusername = "u"\n'
+    done = plain_user.run("config", "check", env=settings_in(folder, route + 'tls = "required"\n'))
+    assert done.returncode == 1
+    line = one_line(done.stderr)
+    assert f"route[0].password_file: {password} may not be read by {USER}" in line
+
+
+async def test_members_of_the_group_need_neither_settings_nor_passwords_nor_the_right_to_list_the_spool(
+    folder: Path,
+) -> None:
+    password = folder / "password"
+    password.write_text("secret")
+    password.chmod(0o600)
+    spool = folder / "spool"
+    route = f'[[route]]\ndomain = "*"\nhost = "up.example"\npassword_file = "{password}"\nusername = "u"\n'
+    secret = f'[tls]\nca_file = "{password}"\n{route}tls = "required"\n'
+    async with an_engine(spool):
+        assert spool.stat().st_mode & 0o777 == 0o710
+        for words in (["status"], ["queue"], ["events", "--limit", "1"], ["check"], ["suspend", "a.example"]):
+            env = settings_in(folder, f'spool = "{spool}"\n{secret}')
+            done = await asyncio.to_thread(plain_user.run, *words, env=env, groups=(GROUP,))
+            assert (done.returncode, "may not" in done.stderr) == (0, False), (words, done.stderr)
+        env = settings_in(folder, secret, mode=0o600)
+        done = await asyncio.to_thread(plain_user.run, "--spool", spool, "status", env=env, groups=(GROUP,))
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith("relay.example.net")
+
+
+async def test_who_may_not_open_the_socket_is_told_who_may_and_not_to_start_another_engine(folder: Path) -> None:
+    async with an_engine(folder / "spool"):
+        done = await asyncio.to_thread(plain_user.run, "--spool", folder / "spool", "status")
+    assert done.returncode == 3
+    line = one_line(done.stderr)
+    assert f"{folder}/spool may not be entered by {USER}" in line
+    assert f"do this as a member of {GROUP} or as root" in line
+    assert "start one" not in done.stderr
+
+
+async def test_a_member_of_another_group_is_told_of_the_socket_itself(folder: Path) -> None:
+    async with an_engine(folder / "spool"):
+        (folder / "spool").chmod(0o711)
+        done = await asyncio.to_thread(plain_user.run, "--spool", folder / "spool", "status")
+    assert f"{folder}/spool/control.sock may not be opened by {USER}" in one_line(done.stderr)
+
+
+def test_an_engine_that_may_not_make_its_spool_says_so(folder: Path) -> None:
+    done = plain_user.run("--spool", folder / "spool", "serve", env=settings_in(folder, ""))
+    assert done.returncode == 1
+    assert f"{folder} may not be written to by {USER}" in one_line(done.stderr)
+
+
+def test_users_one_may_not_read_are_a_line(folder: Path) -> None:
+    users = folder / "users"
+    users.write_text("")
+    users.chmod(0o600)
+    done = plain_user.run("user", "list", env=settings_in(folder, f'[intake.submission]\nusers = "{users}"\n'))
+    assert done.returncode == 1
+    assert f"{users} may not be read by {USER}" in one_line(done.stderr)
+
+
+async def test_a_member_of_the_group_attaches_the_console(folder: Path) -> None:
+    (folder / "home").mkdir()
+    (folder / "home").chmod(0o777)
+    async with an_engine(folder / "spool"):
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        os.set_blocking(ours, False)
+        process = subprocess.Popen(
+            plain_user.command("--spool", folder / "spool", "attach", groups=(GROUP,)),
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+            cwd="/",
+            env={**os.environ, "TERM": "xterm-256color", "XDG_STATE_HOME": f"{folder}/home"},
+        )
+        os.close(theirs)
+        try:
+            seen = b""
+            async with asyncio.timeout(30):
+                while b"relay.example.net" not in seen:
+                    with suppress(OSError):  # there is nothing to read, or nobody to write
+                        seen += os.read(ours, 65536)
+                    assert process.poll() is None, seen.decode(errors="replace")[-2000:]
+                    await asyncio.sleep(0.05)
+                os.write(ours, b"q")
+                while process.poll() is None:
+                    with suppress(OSError):
+                        os.read(ours, 65536)
+                    await asyncio.sleep(0.05)
+            assert process.returncode == 0
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+            os.close(ours)
