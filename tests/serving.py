@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -16,11 +17,28 @@ from engine.control.client import Client, EngineUnreachable
 SMARTHOST = Path(sys.executable).with_name("smarthost")
 
 
+_CLAIMS = "127.255.255.254"  # where a port is bound that belongs to somebody
+_claimed: list[socket.socket] = []
+
+
 def free_port(address: str = "127.0.0.1") -> int:
-    """A port nobody listens on."""
-    with socket.socket() as sock:
-        sock.bind((address, 0))
-        return int(sock.getsockname()[1])
+    """A port nobody listens on, and nobody else is given while this process lives.
+
+    It is none of those the kernel gives to clients, and whoever has it from here holds it on an address nobody uses:
+    so no other process of tests comes by it, even while nobody listens there.
+    """
+    for port in random.SystemRandom().sample(range(10_000, 32_000), 1000):
+        claim = socket.socket()
+        try:
+            claim.bind((_CLAIMS, port))
+            with socket.socket() as probe:
+                probe.bind((address, port))
+        except OSError:
+            claim.close()
+        else:
+            _claimed.append(claim)
+            return port
+    raise AssertionError(f"no port is free on {address}")
 
 
 async def listening(port: int) -> bool:

@@ -160,8 +160,7 @@ async def test_we_log_in_to_postfix_under_verified_tls_and_it_relays(tmp_path: P
         input=b"secret", check=True,
     )  # fmt: skip
     password.write_text("secret\n")
-    for path in (tmp_path, *tmp_path.parents[:2]):
-        path.chmod(0o755)  # Postfix reads the logins, and is not root then
+    tmp_path.chmod(0o755)  # Postfix reads the logins, and is not root then
     logins.chmod(0o644)
     address = "127.0.0.9"
     port = free_port(address)
