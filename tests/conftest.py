@@ -4,9 +4,10 @@ import os
 import socket
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -54,3 +55,20 @@ def tmp_path() -> Iterator[Path]:
     """A folder with a short path that goes with its test, since a Unix socket's path is bounded."""
     with tempfile.TemporaryDirectory(prefix="sh-") as folder:
         yield Path(folder).resolve()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Generator[None, dict[str, Any] | None, Any]:
+    """Write out what a worker cannot hand on: mail has bytes that are no characters, and they come into the log."""
+    return _writable((yield))
+
+
+def _writable(data: object) -> object:
+    match data:
+        case str():
+            return data.encode("utf-8", "backslashreplace").decode()
+        case dict():
+            return {_writable(key): _writable(value) for key, value in data.items()}
+        case list() | tuple():
+            return type(data)(map(_writable, data))
+    return data

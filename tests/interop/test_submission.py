@@ -12,7 +12,7 @@ import pytest
 from engine.clock import SystemClock
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Healthy
-from tests.interop.needs import needs, program
+from tests.interop.needs import needs, needs_swaks_with_tls, program
 from tests.interop.postfix import needs_root, postfix
 from tests.interop.test_postfix_tools import until_empty
 from tests.scenarios.submitting import Keys
@@ -63,6 +63,7 @@ users = "{keys.users}"
 
 
 @needs("swaks")
+@needs_swaks_with_tls
 async def test_swaks_submits_with_each_mechanism_and_each_way_to_tls(tmp_path: Path) -> None:
     async with submitting(tmp_path) as here:
         sent = 0
@@ -76,6 +77,7 @@ async def test_swaks_submits_with_each_mechanism_and_each_way_to_tls(tmp_path: P
 
 
 @needs("swaks")
+@needs_swaks_with_tls
 async def test_swaks_sends_nothing_with_a_wrong_password_without_tls_or_without_a_login(tmp_path: Path) -> None:
     async with submitting(tmp_path) as here:
         wrong = ("--auth", "PLAIN", "--auth-user", "ann", "--auth-password", "wrong")
