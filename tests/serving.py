@@ -69,6 +69,8 @@ class Served:
             f"""
 hostname = "relay.example.net"
 spool = "{self.spool}"
+[intake]
+min_free = "0"
 [intake.smtp]
 listen = ["127.0.0.1:{self.port}"]
 [dns]
@@ -96,7 +98,7 @@ check_interval = "1s"
                 stderr=log,
                 stdin=subprocess.DEVNULL,
             )
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not await self.answers():
                 assert self.process.poll() is None, self.output.read_text()
                 await asyncio.sleep(0.05)
@@ -118,7 +120,7 @@ check_interval = "1s"
         self.process.kill()
         self.process.wait()
 
-    def stop(self, seconds: float = 20) -> int:
+    def stop(self, seconds: float = 40) -> int:
         """Ask it to drain and stop; give its exit status."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
@@ -130,7 +132,7 @@ check_interval = "1s"
             [SMARTHOST, "--config", self.settings, *words],
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=60,
             check=False,
             stdin=subprocess.DEVNULL,
             env={**os.environ, "COLUMNS": "80"},

@@ -20,8 +20,8 @@ def needs(*names: str) -> pytest.MarkDecorator:
 
 
 def _swaks_has_tls() -> bool:
-    perl = program("perl")
-    return bool(perl) and subprocess.run([perl, "-MNet::SSLeay", "-e1"], capture_output=True, check=False).returncode == 0
+    ask = [program("perl"), "-MNet::SSLeay", "-e1"]
+    return bool(ask[0]) and subprocess.run(ask, capture_output=True, check=False).returncode == 0
 
 
 needs_swaks_with_tls = pytest.mark.skipif(
