@@ -13,14 +13,14 @@ import hypothesis
 import pytest
 
 # What a process needs to run at all; the rest of the environment says who runs it, and where.
-_KEPT = ("PATH", "LD_LIBRARY_PATH", "TMPDIR", "VIRTUAL_ENV", "COLUMNS")
-_KEPT_PREFIXES = ("PYTEST_", "PYTHON", "HYPOTHESIS_", "COV_", "COVERAGE_")
+_KEPT = ("PATH", "LD_LIBRARY_PATH", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
+_KEPT_PREFIXES = ("PYTEST_", "HYPOTHESIS_", "COV_", "COVERAGE_")
 _SHORT = 24  # characters; a Unix socket's path may have 107 bytes, and a spool lies some folders down
 
 
 def _same_surroundings() -> None:
     """Forget who runs the tests, and where: their settings, home, locale, terminal, time zone and umask."""
-    for name in os.environ.keys() - {"PYTEST_CURRENT_TEST"}:
+    for name in list(os.environ):
         if name not in _KEPT and not name.startswith(_KEPT_PREFIXES):
             del os.environ[name]
     if len(tempfile.gettempdir()) > _SHORT and os.access("/tmp", os.W_OK | os.X_OK):
