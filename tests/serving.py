@@ -41,16 +41,24 @@ def free_port(address: str = "127.0.0.1") -> int:
     raise AssertionError(f"no port is free on {address}")
 
 
-async def listening(port: int) -> bool:
+async def listening(port: int, address: str = "127.0.0.1") -> bool:
     """Whether somebody takes connections there."""
     try:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        _, writer = await asyncio.open_connection(address, port)
     except OSError:
         return False
     writer.close()
     with suppress(OSError):
         await writer.wait_closed()
     return True
+
+
+async def until_listening(*ports: int, address: str = "127.0.0.1") -> None:
+    """Wait until somebody takes connections at all of these."""
+    async with asyncio.timeout(60):
+        for port in ports:
+            while not await listening(port, address):
+                await asyncio.sleep(0.05)
 
 
 class Served:

@@ -1,8 +1,8 @@
 """In a real terminal, and over a real SSH line: see a domain stuck, read why, retry, mark its MX bad and good again."""
 
 import asyncio
-import getpass
 import os
+import pwd
 import subprocess
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -16,7 +16,7 @@ from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Healthy, Script
 from tests.interop.needs import needs, program
 from tests.interop.tmux import Screen, screen
-from tests.serving import SMARTHOST, Served, free_port, listening, serving
+from tests.serving import SMARTHOST, Served, free_port, serving, until_listening
 
 SAID = "450 4.2.1 over quota"
 
@@ -100,10 +100,8 @@ async def sshd(folder: Path) -> AsyncIterator[Sequence[str]]:
     client = ["-F", "/dev/null", "-p", str(port), "-i", str(folder / "user"), "-o", "IdentitiesOnly=yes"]
     trust = ["-o", "StrictHostKeyChecking=no", "-o", f"UserKnownHostsFile={folder / 'known'}", "-o", "LogLevel=ERROR"]
     try:
-        async with asyncio.timeout(20):
-            while not await listening(port):
-                await asyncio.sleep(0.05)
-        yield [program("ssh"), "-tt", *client, *trust, f"{getpass.getuser()}@127.0.0.1"]
+        await until_listening(port)
+        yield [program("ssh"), "-tt", *client, *trust, f"{pwd.getpwuid(os.getuid()).pw_name}@127.0.0.1"]
     finally:
         server.terminate()
         await server.wait()
