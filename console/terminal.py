@@ -56,6 +56,7 @@ def run(app: App[Any], *, stop_engine: Callable[[], object] = lambda: None) -> i
         ended.set()
         for number, handler in before.items():
             signal.signal(number, handler)
+        _drop_what_cannot_be_written()
     return app.return_code or 0
 
 
@@ -81,6 +82,19 @@ def _watch(
     if settings is not None:
         _restore(settings)
     os._exit(0)
+
+
+def _drop_what_cannot_be_written() -> None:
+    """What is left to write to a terminal that is gone goes nowhere: at its end Python would call that a failure."""
+    for stream in (sys.__stdout__, sys.__stderr__):
+        if stream is None:
+            continue
+        try:
+            stream.flush()
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
 
 
 def _hung_up() -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -16,23 +17,48 @@ from engine.control.client import Client, EngineUnreachable
 SMARTHOST = Path(sys.executable).with_name("smarthost")
 
 
+_CLAIMS = "127.255.255.254"  # where a port is bound that belongs to somebody
+_claimed: list[socket.socket] = []
+
+
 def free_port(address: str = "127.0.0.1") -> int:
-    """A port nobody listens on."""
-    with socket.socket() as sock:
-        sock.bind((address, 0))
-        return int(sock.getsockname()[1])
+    """A port nobody listens on, and nobody else is given while this process lives.
+
+    It is none of those the kernel gives to clients, and whoever has it from here holds it on an address nobody uses:
+    so no other process of tests comes by it, even while nobody listens there.
+    """
+    for port in random.SystemRandom().sample(range(10_000, 32_000), 1000):
+        claim = socket.socket()
+        try:
+            claim.bind((_CLAIMS, port))
+            with socket.socket() as probe:
+                probe.bind((address, port))
+        except OSError:
+            claim.close()
+        else:
+            _claimed.append(claim)
+            return port
+    raise AssertionError(f"no port is free on {address}")
 
 
-async def listening(port: int) -> bool:
+async def listening(port: int, address: str = "127.0.0.1") -> bool:
     """Whether somebody takes connections there."""
     try:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        _, writer = await asyncio.open_connection(address, port)
     except OSError:
         return False
     writer.close()
     with suppress(OSError):
         await writer.wait_closed()
     return True
+
+
+async def until_listening(*ports: int, address: str = "127.0.0.1") -> None:
+    """Wait until somebody takes connections at all of these."""
+    async with asyncio.timeout(60):
+        for port in ports:
+            while not await listening(port, address):
+                await asyncio.sleep(0.05)
 
 
 class Served:
@@ -51,6 +77,8 @@ class Served:
             f"""
 hostname = "relay.example.net"
 spool = "{self.spool}"
+[intake]
+min_free = "0"
 [intake.smtp]
 listen = ["127.0.0.1:{self.port}"]
 [dns]
@@ -78,7 +106,7 @@ check_interval = "1s"
                 stderr=log,
                 stdin=subprocess.DEVNULL,
             )
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not await self.answers():
                 assert self.process.poll() is None, self.output.read_text()
                 await asyncio.sleep(0.05)
@@ -100,7 +128,7 @@ check_interval = "1s"
         self.process.kill()
         self.process.wait()
 
-    def stop(self, seconds: float = 20) -> int:
+    def stop(self, seconds: float = 40) -> int:
         """Ask it to drain and stop; give its exit status."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
@@ -112,7 +140,7 @@ check_interval = "1s"
             [SMARTHOST, "--config", self.settings, *words],
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=60,
             check=False,
             stdin=subprocess.DEVNULL,
             env={**os.environ, "COLUMNS": "80"},

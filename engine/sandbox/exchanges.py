@@ -186,7 +186,7 @@ class Exchange:
             await self._change
         await self._close()
 
-    async def wait_for(self, messages: int, seconds: float = 10.0) -> None:
+    async def wait_for(self, messages: int, seconds: float = 30.0) -> None:
         """Wait until this many messages have been delivered in all. Raises TimeoutError."""
         await self._bell.wait_until(lambda: self.messages >= messages, seconds)
 

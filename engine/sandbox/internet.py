@@ -15,6 +15,10 @@ from engine.sandbox.policies import PolicyServer
 
 _KEPT_BY_THE_WORLD = 256 * 1024  # bytes, by each exchange
 
+_NETWORKS = range(16, 216)  # 127.N.0.0/16
+_CLAIMED_BY = ".255.254"  # the address, and
+_CLAIM_PORT = 15353  # the port that whoever has a network keeps bound: none the kernel gives to clients
+
 Listed = tuple[int, str] | tuple[int, str, Temper | None]  # preference, host and, for a new host, its temper
 
 
@@ -47,8 +51,8 @@ class Internet:
         self._keep_messages = keep_messages
         self._keep_bytes = keep_bytes
         self._bell = Bell()
-        # A network of its own for each process, so that several may run on one machine.
-        self._network = f"127.{16 + os.getpid() % 200}"
+        self._network = ""
+        self._claim: socket.socket | None = None
         self._addresses = 0
 
     @property
@@ -108,7 +112,7 @@ class Internet:
         self.dns.replace(name, "TLSA", *texts)
         self.dns.sign(name, host)
 
-    async def wait_for(self, messages: int, seconds: float = 10.0) -> None:
+    async def wait_for(self, messages: int, seconds: float = 30.0) -> None:
         """Wait until this many messages have been delivered in all. Raises TimeoutError."""
         await self._bell.wait_until(lambda: self.messages >= messages, seconds)
 
@@ -137,6 +141,9 @@ class Internet:
         """Start the name server and the policy server; exchanges start as they are added."""
         await self.dns.start()
         await self.policies.start()
+        if self._claim is None:
+            self._claim = _claim_network()
+            self._network = ".".join(self._claim.getsockname()[0].split(".")[:2])
         if not self.port:
             with socket.socket() as probe:
                 probe.bind((f"{self._network}.0.1", 0))
@@ -148,6 +155,9 @@ class Internet:
             await exchange.stop()
         await self.policies.stop()
         await self.dns.stop()
+        if self._claim is not None:
+            self._claim.close()
+            self._claim = None
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -182,3 +192,21 @@ class Internet:
             else:
                 break
         return exchange
+
+
+def _claim_network() -> socket.socket:
+    """Take a network that no other sandbox of this machine has; it is free again when the socket closes.
+
+    Raises OSError.
+    """
+    first = os.getpid() % len(_NETWORKS)
+    for number in (*_NETWORKS[first:], *_NETWORKS[:first]):
+        claim = socket.socket()
+        try:
+            claim.bind((f"127.{number}{_CLAIMED_BY}", _CLAIM_PORT))
+        except OSError as error:
+            claim.close()
+            last = error
+        else:
+            return claim
+    raise OSError(last.errno, f"no network of 127.0.0.0/8 is free for a sandbox: {last.strerror}")

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 
 import pytest
 
@@ -16,3 +17,13 @@ def needs(*names: str) -> pytest.MarkDecorator:
     """Skip without these programs."""
     missing = [name for name in names if not program(name)]
     return pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
+
+
+def _swaks_has_tls() -> bool:
+    ask = [program("perl"), "-MNet::SSLeay", "-e1"]
+    return bool(ask[0]) and subprocess.run(ask, capture_output=True, check=False).returncode == 0
+
+
+needs_swaks_with_tls = pytest.mark.skipif(
+    not _swaks_has_tls(), reason="not installed: Net::SSLeay (libnet-ssleay-perl), which gives swaks TLS"
+)

@@ -1,17 +1,18 @@
 """Postfix's own load tools and swaks as our peers: nothing lost, nothing twice, not a byte changed."""
 
 import asyncio
+import os
 import re
 import subprocess
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from engine.clock import SystemClock
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Dead, Healthy
 from tests.interop.needs import needs, program
-from tests.serving import free_port, serving
+from tests.serving import free_port, serving, until_listening
 
 MESSAGES = 1000
 
@@ -21,14 +22,17 @@ async def sink(address: str, port: int, folder: Path) -> AsyncIterator[Path]:
     """Run smtp-sink, which keeps each message in a file of its own."""
     dumps = folder / "sink"
     dumps.mkdir()
+    as_whom = ("-u", "root") if os.getuid() == 0 else ()  # root must say so, others may not
     process = await asyncio.create_subprocess_exec(
-        program("smtp-sink"), "-u", "root", "-d", f"{dumps}/m.", f"{address}:{port}", "1000",
+        program("smtp-sink"), *as_whom, "-d", f"{dumps}/m.", f"{address}:{port}", "1000",
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
+        await until_listening(port, address=address)
         yield dumps
     finally:
-        process.kill()
+        with suppress(ProcessLookupError):
+            process.kill()
         await process.wait()
 
 

@@ -16,8 +16,6 @@ from engine.sandbox.tempers import Dead, Healthy
 from tests.interop.needs import program
 from tests.serving import Served
 
-NO_FLOOR = '[intake]\nmin_free = "0"\n'  # else the floor keeps the disk from filling
-
 
 def mount(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -53,7 +51,7 @@ def small_disk(size: str) -> Iterator[Path]:
 
 @asynccontextmanager
 async def relay_on(folder: Path, internet: Internet) -> AsyncIterator[Served]:
-    relay = Served(folder, internet.nameserver, internet.port, NO_FLOOR)
+    relay = Served(folder, internet.nameserver, internet.port)
     await relay.start()
     try:
         yield relay

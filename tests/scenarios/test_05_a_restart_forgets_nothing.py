@@ -14,8 +14,8 @@ from tests.scenarios.relaying import relaying
 
 
 @pytest.fixture
-def spool(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("s") / "spool"
+def spool(tmp_path: Path) -> Path:
+    return tmp_path / "spool"
 
 
 async def test_mail_that_waits_is_sent_after_a_restart(internet: Internet, clock: FakeClock, spool: Path) -> None:

@@ -16,7 +16,7 @@ from engine.intake.errors import IntakeError
 from engine.intake.smtp import SmtpIntake
 from engine.intake.users import Logins, Unavailable, UsersError, UsersFile
 from tests.clock import FakeClock
-from tests.scenarios.submitting import Keys, made_keys, plain, secured, submission, talk
+from tests.scenarios.submitting import ANYWHERE, Keys, made_keys, plain, secured, submission, talk
 from tests.unit.fake_queue import FakeQueue
 
 NOBODY = (ip_network("192.0.2.0/24"),)
@@ -228,7 +228,7 @@ async def test_a_certificate_that_is_of_no_use_keeps_intake_from_starting(
 ) -> None:
     from msgspec.structs import replace
 
-    from engine.config import Intake
+    from engine.config import Intake, Smtp
 
     certificate = tmp_path / "cert.pem"
     if wrong == "empty":
@@ -236,7 +236,9 @@ async def test_a_certificate_that_is_of_no_use_keeps_intake_from_starting(
     elif wrong == "not the key's":
         with made_keys() as others:
             certificate.write_bytes(others.certificate.read_bytes())
-    settings = replace(Settings(), intake=Intake(submission=keys.submission(certificate=certificate)))
+    settings = replace(
+        Settings(), intake=Intake(smtp=Smtp(listen=ANYWHERE), submission=keys.submission(certificate=certificate))
+    )
     with pytest.raises(IntakeError, match=r"intake\.submission\.certificate: .*cert\.pem"):
         await SmtpIntake(FakeQueue(), settings, FakeClock()).start()
 

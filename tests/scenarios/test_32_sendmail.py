@@ -18,6 +18,7 @@ from engine.control import views
 from engine.intake.dropped import Dropped
 from engine.queue.queue import NewMessage
 from tests.scenarios.relaying import Relay
+from tests.serving import free_port
 
 LETTER = b"To: Bob <bob@example.org>, root\nCc: cy@example.net\nBcc: di@example.net\nSubject: hi\n\nHow are you?\n"
 
@@ -204,7 +205,7 @@ def test_it_asks_for_no_file_that_only_the_engine_may_read(call: Caller) -> None
 
 def test_without_a_folder_and_without_an_engine_it_says_to_try_again(call: Caller) -> None:
     call.drop.rmdir()
-    call.set('[intake.smtp]\nlisten = ["127.0.0.1:1"]\n')
+    call.set(f'[intake.smtp]\nlisten = ["127.0.0.1:{free_port()}"]\n')
     assert call("bob@example.org") == 75
     assert "try again later" in call.said
     call.set("[intake.smtp]\nlisten = []\n")

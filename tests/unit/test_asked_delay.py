@@ -80,6 +80,6 @@ def test_any_words_are_read_and_bounded(text: str) -> None:
 
 @pytest.mark.parametrize("part", ["again ", "again in ", "wait 1 ", "again for 1 to ", "retry :=,( ", "1 hour and "])
 def test_no_words_make_it_slow(part: str) -> None:
-    begin = time.perf_counter()
+    begin = time.thread_time()
     asked_delay(part * 20_000)
-    assert time.perf_counter() - begin < 0.1
+    assert time.thread_time() - begin < 0.1

@@ -69,6 +69,6 @@ def test_any_words_have_a_reason_and_always_the_same(text: str, code: int) -> No
 )
 def test_no_words_make_it_slow(part: str) -> None:
     outcome = Outcome(kind="transient", text=part * (100_000 // len(part)))
-    begin = time.perf_counter()
+    begin = time.thread_time()
     reason_of(outcome)
-    assert time.perf_counter() - begin < 0.1
+    assert time.thread_time() - begin < 0.1

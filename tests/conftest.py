@@ -1,0 +1,74 @@
+"""What every test stands on: the same surroundings on every machine, for whoever runs it."""
+
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Generator, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import pytest
+
+# What a process needs to run at all; the rest of the environment says who runs it, and where.
+_KEPT = ("PATH", "LD_LIBRARY_PATH", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
+_KEPT_PREFIXES = ("PYTEST_", "HYPOTHESIS_", "COV_", "COVERAGE_")
+_SHORT = 24  # characters; a Unix socket's path may have 107 bytes, and a spool lies some folders down
+
+
+def _same_surroundings() -> None:
+    """Forget who runs the tests, and where: their settings, home, locale, terminal, time zone and umask."""
+    for name in list(os.environ):
+        if name not in _KEPT and not name.startswith(_KEPT_PREFIXES):
+            del os.environ[name]
+    if len(tempfile.gettempdir()) > _SHORT and os.access("/tmp", os.W_OK | os.X_OK):
+        os.environ.pop("TMPDIR", None)
+        tempfile.tempdir = "/tmp"
+    os.environ.update(HOME=os.devnull, LANG="C.UTF-8", TERM="xterm-256color", TZ="UTC")
+    time.tzset()
+    os.umask(0o022)
+
+
+_same_surroundings()
+
+# How long an example takes says something of the machine alone.
+hypothesis.settings.register_profile(
+    "smarthost", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("smarthost")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _the_default_port_is_taken() -> Iterator[None]:
+    """Nobody may count on the port that a relay has by default: one may be running here."""
+    with socket.socket() as taken:
+        with suppress(OSError):  # it is so already
+            taken.bind(("127.0.0.1", 2525))
+            taken.listen()
+        yield
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A folder with a short path that goes with its test, since a Unix socket's path is bounded."""
+    with tempfile.TemporaryDirectory(prefix="sh-") as folder:
+        yield Path(folder).resolve()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Generator[None, dict[str, Any] | None, Any]:
+    """Write out what a worker cannot hand on: mail has bytes that are no characters, and they come into the log."""
+    return _writable((yield))
+
+
+def _writable(data: object) -> object:
+    match data:
+        case str():
+            return data.encode("utf-8", "backslashreplace").decode()
+        case dict():
+            return {_writable(key): _writable(value) for key, value in data.items()}
+        case list() | tuple():
+            return type(data)(map(_writable, data))
+    return data
