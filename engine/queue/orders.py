@@ -16,7 +16,7 @@ from msgspec import Struct
 from engine import events
 from engine.clock import Clock
 from engine.events import Event
-from engine.queue import rules
+from engine.queue import operations, rules
 from engine.queue.filter import Filter
 from engine.queue.listing import candidates, newest_message
 from engine.queue.queue import Changed, QueueError
@@ -43,6 +43,7 @@ class _Entry(NamedTuple):
     due: float | None  # of the bounce or drop
     giving_up: int
     rule: int | None
+    operation: int | None
 
 
 class Order(Struct, frozen=True, kw_only=True):
@@ -252,7 +253,7 @@ class _Chunk:
         if not self.last:
             return changed
         if self.order.undoes:  # what was being returned already goes on, should that not succeed
-            tx.execute("UPDATE operation SET due = ? WHERE id = ?", (tx.now, self.order.undoes))
+            operations.go_on(tx, self.order.undoes)
         if not changed.recipients:
             tx.execute("DELETE FROM operation WHERE id = ?", (operation,))
             return msgspec.structs.replace(changed, operation=0, due=None)
@@ -309,7 +310,7 @@ def _apply(
     """Do it to those of `ids` that still match and may be touched; give these, and how many were skipped."""
     rows = tx.execute(
         "SELECT e.message, e.number, e.destination, e.state, e.ordered, "
-        "(SELECT due FROM operation WHERE id = e.operation), e.giving_up, e.rule FROM json_each(?) j "
+        "(SELECT due FROM operation WHERE id = e.operation), e.giving_up, e.rule, e.operation FROM json_each(?) j "
         "CROSS JOIN entry e ON e.message = j.value ->> 0 AND e.number = j.value ->> 1 "
         f"CROSS JOIN message m ON m.number = e.message WHERE {selected.sql}",
         (json.dumps(ids), *selected.values),
@@ -323,6 +324,8 @@ def _apply(
             for entry in touched
         ],
     )
+    if order.kind == "released":
+        operations.note_released(tx, [entry.operation for entry in touched if entry.operation is not None])
     if order.undoes:
         rules.hold_what_is_free(tx, [(entry.message, entry.number) for entry in touched])
     if order.unblocks:

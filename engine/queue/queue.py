@@ -277,6 +277,29 @@ class Changed(Struct, frozen=True, kw_only=True):
     due: float | None = None
 
 
+class Operation(Struct, frozen=True, kw_only=True):
+    """An order to bounce or drop, and how far it has come.
+
+    Of the `recipients` that it touched it has been carried out on `gone_recipients`, `released` were released before
+    that, and `left` are under it still; the rest went another way. `due` is when it is carried out: None when it is
+    not `finished` (all of it ordered), was cut short or undone, or is over.
+    """
+
+    id: int
+    verb: str
+    filter: str
+    by: str
+    at: float
+    messages: int
+    recipients: int
+    gone_messages: int
+    gone_recipients: int
+    released: int
+    due: float | None
+    finished: bool
+    left: int
+
+
 class Suspension(Struct, frozen=True, kw_only=True):
     """A destination (or RELAY) for which no new connection is opened until `until`."""
 
@@ -595,6 +618,10 @@ class Queue(Steering):
     @abstractmethod
     async def undo(self, operation: int, by: str) -> Changed:
         """Take back an order to bounce or drop, for the entries where it was not yet carried out."""
+
+    @abstractmethod
+    async def operation(self, id: int) -> Operation | None:
+        """An order to bounce or drop, by its number, and how far it has come; None when it is not known (any more)."""
 
     @abstractmethod
     async def suspend(self, suspension: Suspension) -> None:

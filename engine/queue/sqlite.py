@@ -14,6 +14,7 @@ from engine.queue import (
     endings,
     listing,
     notices,
+    operations,
     orders,
     overriding,
     policies,
@@ -36,6 +37,7 @@ from engine.queue.queue import (
     Mark,
     Message,
     NewMessage,
+    Operation,
     Queue,
     QueueError,
     Reason,
@@ -264,6 +266,9 @@ class SqliteQueue(Queue):
 
     async def undo(self, operation: int, by: str) -> Changed:
         return await self._to_its_end(self._orders.undo(operation, by))
+
+    async def operation(self, id: int) -> Operation | None:
+        return await self._see(lambda c: operations.operation(c, id))
 
     async def suspend(self, suspension: Suspension) -> None:
         await self._writer.do(lambda tx: standing.suspend(tx, suspension))
