@@ -14,6 +14,7 @@ from console.widgets.rows import DESTINATIONS, EVENT_ROWS, HOSTS, REASONS, RELAY
 from console.widgets.table import Table
 from engine.control.client import Client
 from engine.control.views import DestinationView, EventView, HostView, OverviewView, ReasonView, RelayerView
+from engine.words import stand_in, words_of
 
 R = TypeVar("R")
 PAGE = 200  # destinations asked for at a time
@@ -252,7 +253,7 @@ class EventsPane(Pane[EventView]):
     """What happened and who did it, newest first. As a whole screen it goes back as far as the engine remembers."""
 
     context, label, key = "events", "Events", "6"
-    filter_help = "words in an address, a host, a name or what was said"
+    filter_help = "words in the kind, an address, a host, a name or a reply; ! before a word leaves out what has it"
 
     def __init__(self, *, full: bool = False) -> None:
         table: Table[EventView] = Table(
@@ -323,11 +324,7 @@ def host_target(host: str, overview: OverviewView) -> Target:
 
 def matches(filter: str, text: str) -> bool:
     """Whether all words of the filter stand in the text, and none of those after `!`."""
-    low = text.lower()
-    return all(
-        (word[1:] not in low if word.startswith("!") and len(word) > 1 else word in low)
-        for word in filter.lower().split()
-    )
+    return stand_in(words_of(filter), text)
 
 
 def _newest_first(events: Sequence[EventView]) -> list[EventView]:

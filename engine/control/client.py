@@ -127,7 +127,10 @@ class Client:
         match: str = "",
         limit: int = 100,
     ) -> tuple[views.EventView, ...]:
-        """Events by `seq`: the newest `limit` (below `before`), or the first after `after`."""
+        """Events by `seq`: the newest `limit` (below `before`), or the first after `after`.
+
+        `match`: words that must all stand in kind, addresses, names, text or reply; `!` before one leaves out.
+        """
         return await self._get(
             tuple[views.EventView, ...],
             "events",

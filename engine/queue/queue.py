@@ -693,7 +693,8 @@ class Queue(Steering):
     ) -> tuple[Event, ...]:
         """Events kept, in order of `seq`: the newest `limit` (below `before`), or the first after `after`.
 
-        `match` is looked for in recipient, sender, destination, host, by and text.
+        `match` is words (see engine.words) looked for in kind, recipient, sender, destination, host, by, text and
+        what was replied.
         """
 
 
