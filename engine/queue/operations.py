@@ -85,7 +85,8 @@ def operation(connection: sqlite3.Connection, id: int) -> Operation | None:
 def what_came_of(one: Operation) -> str:
     """The exact result in words: `12 messages (14 recipients) dropped; 1 was released meanwhile`."""
     done = _DONE.get(one.verb, "given up")
-    told = [f"{_messages(one)} {done}" if one.gone_recipients else f"nothing was {done}"]
+    none = f"nothing {done} yet" if one.left else f"nothing was {done}"
+    told = [f"{_messages(one)} {done}" if one.gone_recipients else none]
     if one.left:
         told.append(f"{_count(one.left, 'recipient')} still to go")
     if one.released:

@@ -35,6 +35,7 @@ from engine.queue.queue import (
     Selection,
     Suspension,
     Totals,
+    Touched,
     Window,
 )
 from engine.queue.steering import HoldRule, Override
@@ -212,13 +213,17 @@ class FakeQueue:
         self.calls.append(("select", str(filter), newest))
         return self.selected
 
-    async def retry(self, filter: Filter, by: str, newest: int | None = None) -> Changed:
+    async def retry(
+        self, filter: Filter, by: str, newest: int | None = None, touched: Touched | None = None
+    ) -> Changed:
         return await self._act("retry", str(filter), by, newest)
 
     async def hold(self, filter: Filter, by: str, reason: str, newest: int | None = None) -> Changed:
         return await self._act("hold", str(filter), by, reason, newest)
 
-    async def release(self, filter: Filter, by: str, newest: int | None = None) -> Changed:
+    async def release(
+        self, filter: Filter, by: str, newest: int | None = None, touched: Touched | None = None
+    ) -> Changed:
         return await self._act("release", str(filter), by, newest)
 
     async def give_up(
@@ -386,7 +391,7 @@ class FakeMX:
         self.marks.append(mark)
         return mark
 
-    async def mark_good(self, host: str, *, by: str) -> int:
+    async def mark_good(self, host: str, *, by: str, touched: Touched | None = None) -> int:
         self.calls.append(("mark_good", host, by))
         return 2204
 
