@@ -15,6 +15,7 @@ from textual.screen import Screen
 
 from console import moving, steering, verbs
 from console.actions import Registry, Target
+from console.following import Following
 from console.format import Moment, count, plural
 from console.preferences import Preferences
 from console.screens.answers import Answer, OverridesScreen
@@ -72,6 +73,7 @@ class Console(App[None]):
         self.lost_since: float | None = None
         self.frozen_at: float | None = None
         self.undoable: ResultView | None = None
+        self.following = Following()
         self._clock = clock
         self._tz = tz or datetime.now(UTC).astimezone().tzinfo or UTC
         self._poll_seconds = poll_seconds
@@ -172,9 +174,18 @@ class Console(App[None]):
                 self.overview, self.lost_since = overview, None
         if self.lost_since is None and self.overview is not None:
             await self._reload_front()
+            await self._follow()
         elif self.lost_since is not None and self.front is not None and self.front.is_mounted:
             self.front.miss("not looked up: no engine answers")
         self.freshen()
+
+    async def _follow(self) -> None:
+        """Say what has become of the last order, unless something else is being said."""
+        said = await self.following.look(self.client, self.moment.now)
+        is_free = self.moment.now >= self._said_until or self._said[0] in ("", self.following.told)
+        if said is not None and is_free:
+            self.following.told = said[0]
+            self.tell(*said)
 
     async def _reload_front(self, anyway: bool = False) -> None:
         self._again = False
@@ -245,7 +256,9 @@ class Console(App[None]):
         if can_undo or result.verb == "undo":
             self.undoable = result if can_undo else None
         skipped = f", {plural(result.skipped, 'was', 'were')} skipped" if result.skipped else ""
-        self.tell(f"✓ {verbs.summary(result)}{'' if 'skipped' in result.text else skipped}", "good")
+        said = f"✓ {verbs.summary(result)}{'' if 'skipped' in result.text else skipped}"
+        self.following.begin(result, said)
+        self.tell(said, "good")
         self.poll_soon()
 
     # -- what is done ---------------------------------------------------------------------------------------------
