@@ -101,7 +101,18 @@ async def hold_rule(console: "Console", argument: str) -> None:
 
 
 async def end(console: "Console", argument: str) -> None:
-    """End a hold rule by its number, or the override of what is pointed at or named."""
+    """End a hold rule by its number, or the override of what is pointed at or named.
+
+    `rule` or `override` before the argument says which of both is meant, whatever stands behind it.
+    """
+    kind, _, named = argument.partition(" ")
+    if kind == "rule" and not named.isdecimal():
+        console.tell("Release rule: name a hold rule by its number; 7 lists them", "warn")
+        return
+    if kind == "override" and named:
+        console.report(await console.client.end_override(named))
+        return
+    argument = named if kind == "rule" else argument
     if argument.isdecimal():
         console.report(await console.client.release_rule(int(argument)))
         return

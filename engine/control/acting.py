@@ -105,7 +105,7 @@ class Acting:
         mark = await self._relay.mx.mark_bad(name, seconds=lasting, reason=asking.reason(ask.reason), by=by)
         self._relay.smarthost.wake()
         return views.ResultView(
-            verb="mark bad", text=f"{name} is marked bad for {self._left(mark.until)}: it is left out until then"
+            verb="mark-bad", text=f"{name} is marked bad for {self._left(mark.until)}: it is left out until then"
         )
 
     async def mark_good(self, ask: views.MarkGood, by: str) -> views.ResultView:
@@ -117,7 +117,7 @@ class Acting:
         waited = sum(held.waiting for held in await self._relay.queue.held_back(marked) if held.host == name)
         touched = Touched()
         await self._relay.mx.mark_good(name, by=by, touched=touched)
-        follow = self._followups.begin("mark good", by, touched)
+        follow = self._followups.begin("mark-good", by, touched)
         self._relay.smarthost.wake()
         goes = (
             f"{_count(waited, 'recipient')} that waited for it {_be(waited)} due now"
@@ -125,7 +125,7 @@ class Acting:
             else "no mail waited for it"
         )
         return views.ResultView(
-            verb="mark good", text=f"{name} is used again; {goes}", recipients=waited, follow=follow
+            verb="mark-good", text=f"{name} is used again; {goes}", recipients=waited, follow=follow
         )
 
     async def _give_up(self, verb: views.GivingUp, ask: views.Action, by: str) -> views.ResultView:

@@ -27,7 +27,7 @@ _SETTLED = frozenset({"delivered", "deferred", "returned", "dropped", "gone"})
 _MOVING = frozenset({"relaying", "waiting"})  # something may soon become of these
 _FAILED = ("deferred", "blocked")
 
-_VERBS: dict[views.Followed, str] = {"retry": "retried", "release": "released", "mark good": "let go"}
+_VERBS: dict[views.Followed, str] = {"retry": "retried", "release": "released", "mark-good": "let go"}
 _WORDS = {
     "delivered": "delivered",
     "returned": "returned",

@@ -474,7 +474,7 @@ class SelectionView(View, frozen=True, kw_only=True):
 
 
 class ResultView(View, frozen=True, kw_only=True):
-    """What an action did, exactly. `operation` with `undo_until`: it can be undone until then.
+    """What an action did, exactly; `verb` is its word. `operation` with `undo_until`: it can be undone until then.
 
     `follow`: the operation whose follow-up tells what becomes of it; 0: there is nothing to tell.
     """
@@ -489,7 +489,7 @@ class ResultView(View, frozen=True, kw_only=True):
     follow: int = 0
 
 
-Followed = Literal["retry", "release", "mark good", "bounce", "drop"]
+Followed = Literal["retry", "release", "mark-good", "bounce", "drop"]
 
 
 class FollowUpView(View, frozen=True, kw_only=True):

@@ -180,7 +180,7 @@ class Orders:
     async def make_due(self, host: str, by: str, touched: Touched | None = None) -> int:
         """Make due now what waits in destinations that have this host, and else only bad ones; give how many."""
         now = self._clock.now()
-        done = await self._carry_out(let_go("mark good", by, now), waits_for(host, now), host, touched)
+        done = await self._carry_out(let_go("mark-good", by, now), waits_for(host, now), host, touched)
         return done.recipients
 
     async def make_due_in(self, destination: str, verb: str, by: str) -> int:

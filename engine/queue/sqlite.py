@@ -329,7 +329,7 @@ class SqliteQueue(Queue):
     async def end_override(self, destination: str, by: str) -> Override | None:
         ended = await self._writer.do(lambda tx: overriding.end_override(tx, destination, by))
         if ended is not None:
-            await self._to_its_end(self._orders.make_due_in(destination, "end override", by))
+            await self._to_its_end(self._orders.make_due_in(destination, "end-override", by))
         return ended
 
     async def override(self, destination: str) -> Override | None:

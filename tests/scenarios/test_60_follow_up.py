@@ -72,7 +72,7 @@ async def test_a_host_marked_good_is_followed_and_its_event_says_how_many_were_m
     await stuck.wait_for(3)
     await relay.settled()
     seen = await relay.client.operation(result.follow)
-    assert (seen.verb, seen.text, seen.over) == ("mark good", "3 let go: 3 delivered", True)
+    assert (seen.verb, seen.text, seen.over) == ("mark-good", "3 let go: 3 delivered", True)
     (event,) = [one for one in await relay.events("marked good") if one.by == getpass.getuser()]
     assert (event.host, event.text) == ("mx.dead.example", "3 recipients that waited for it made due")
 

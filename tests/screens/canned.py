@@ -446,11 +446,11 @@ class CannedClient(Client):
 
     async def hold_rule(self, ask: views.HoldRule) -> views.ResultView:
         self._reach("hold_rule", ask)
-        return views.ResultView(verb="hold rule", text=f"hold rule 4: {ask.filter} is held when it comes in")
+        return views.ResultView(verb="hold-rule", text=f"hold rule 4: {ask.filter} is held when it comes in")
 
     async def release_rule(self, rule: int) -> views.ResultView:
         self._reach("release_rule", rule)
-        return views.ResultView(verb="release rule", text=f"hold rule {rule} has ended")
+        return views.ResultView(verb="release-rule", text=f"hold rule {rule} has ended")
 
     async def override(self, ask: views.Override) -> views.ResultView:
         self._reach("override", ask)
@@ -458,7 +458,7 @@ class CannedClient(Client):
 
     async def end_override(self, destination: str) -> views.ResultView:
         self._reach("end_override", destination)
-        return views.ResultView(verb="end override", text=f"mail for {destination} goes its own way again")
+        return views.ResultView(verb="end-override", text=f"mail for {destination} goes its own way again")
 
     async def close(self, relayer: int) -> views.ResultView:
         self._reach("close", relayer)

@@ -124,5 +124,5 @@ async def test_making_due_that_was_cut_short_by_the_end_is_told_at_the_next_star
         spool.sql("DROP TRIGGER kept")
         spool.sql("UPDATE operation SET finished = 0")  # as it is after the first of several transactions
     async with opened(tmp_path) as spool:
-        text = "mark good 1 recipient in 1 message: mx1.example (cut short: the engine ended)"
+        text = "mark-good 1 recipient in 1 message: mx1.example (cut short: the engine ended)"
         assert [(event.kind, event.by, event.text) for event in spool.events] == [("retried", "ann", text)]
