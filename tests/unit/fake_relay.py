@@ -24,11 +24,14 @@ from engine.queue.queue import (
     Attempt,
     Changed,
     Destination,
+    Ending,
     Entry,
+    Fate,
     HeldBack,
     Mark,
     Message,
     NoSuchMessage,
+    Operation,
     Queue,
     QueueError,
     Reason,
@@ -36,6 +39,7 @@ from engine.queue.queue import (
     Suspension,
     Totals,
     Touched,
+    TouchedEntry,
     Window,
 )
 from engine.queue.steering import HoldRule, Override
@@ -91,6 +95,9 @@ class FakeQueue:
                 example=DEFERRED,
             ),
         )
+        self.touched: list[TouchedEntry] = []
+        self.came_to: list[Fate] = []
+        self.operations: list[Operation] = []
         self.rules_kept: list[HoldRule] = []
         self.overridden: list[Override] = []
         self.happened: list[Event] = [
@@ -213,9 +220,24 @@ class FakeQueue:
         self.calls.append(("select", str(filter), newest))
         return self.selected
 
+    async def lets_go(self, ending: Ending, name: str) -> Selection:
+        self.calls.append(("lets_go", ending, name))
+        return self.selected
+
+    async def override(self, destination: str) -> Override | None:
+        return next((one for one in self.overridden if one.destination == destination), None)
+
+    async def operation(self, id: int) -> Operation | None:
+        return self.operations.pop(0) if self.operations else None
+
+    async def fates(self, since: int, entries: Sequence[TouchedEntry]) -> tuple[Fate, ...]:
+        return tuple(self.came_to[: len(entries)])
+
     async def retry(
         self, filter: Filter, by: str, newest: int | None = None, touched: Touched | None = None
     ) -> Changed:
+        if touched is not None and self.touched:
+            touched.add(41, 3, self.touched)
         return await self._act("retry", str(filter), by, newest)
 
     async def hold(self, filter: Filter, by: str, reason: str, newest: int | None = None) -> Changed:
