@@ -22,7 +22,8 @@ EVERYWHERE = LISTS | {"destination", "message", "relayer", "host", "answer", "ov
 class Action:
     """One thing to do.
 
-    `word` is what is typed after `:`, with `usage` behind it; `label` stands in the footer, where `on` names the
+    `word` is what is typed after `:`, the same as in the commands and over HTTP, with `usage` behind it; `also` are
+    other words for it. `label` stands in the footer, where `on` names the
     contexts it is offered in and the lowest `rank` is the last to go when room is short. `changes`: it acts on the
     relay, and is absent from a read-only console.
     """
@@ -37,6 +38,7 @@ class Action:
     on: frozenset[str] = frozenset()
     rank: int = 50
     changes: bool = False
+    also: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
@@ -99,6 +101,9 @@ def shown_key(key: str) -> str:
 # Shift and a letter sorts by the column whose title has that letter underlined; again, and the order is turned.
 SORT_LETTERS = ("A", "E", "F", "I", "K", "L", "M", "N", "O", "P", "R", "T", "U", "W", "Z")
 
+# Two words for one action: what each ends is said to the action before its argument.
+_ENDS = {"end-override": "override", "release-rule": "rule"}
+
 ACTIONS: tuple[Action, ...] = (
     Action("check", ("c",), "check", "Check", "Look now for what can be sent (check_state)", "Act",
            on=EVERYWHERE, rank=23, changes=True),
@@ -116,11 +121,12 @@ ACTIONS: tuple[Action, ...] = (
            usage="[DESTINATION|all] [1h] [WHY]", on=frozenset({"destinations", "destination"}), rank=20, changes=True),
     Action("resume", ("S",), "resume", "Resume", "End a suspension", "Act",
            usage="[DESTINATION|all]", on=frozenset({"destinations", "destination"}), rank=30, changes=True),
-    Action("bad", ("b",), "bad", "Mark bad", "Leave an MX host out for a while", "Act",
+    Action("bad", ("b",), "mark-bad", "Mark bad", "Leave an MX host out for a while", "Act",
            usage="[HOST] [1h] [WHY]", on=frozenset({"destinations", "destination", "relayers", "relayer", "hosts",
-                                                  "host"}), rank=19, changes=True),
-    Action("good", ("g",), "good", "Mark good", "Use an MX host again and let its backlog go", "Act",
-           usage="[HOST]", on=frozenset({"hosts", "host", "destination", "relayers"}), rank=18, changes=True),
+                                                  "host"}), rank=19, changes=True, also=("bad",)),
+    Action("good", ("g",), "mark-good", "Mark good", "Use an MX host again and let its backlog go", "Act",
+           usage="[HOST]", on=frozenset({"hosts", "host", "destination", "relayers"}), rank=18, changes=True,
+           also=("good",)),
     Action("undo", ("u",), "undo", "Undo", "Take back the last bounce or drop, while there is time", "Act",
            on=frozenset({"queue", "destination", "message"}), rank=36, changes=True),
     Action("close", ("x",), "close", "Close", "End one connection; what it carries waits again", "Act",
@@ -131,8 +137,8 @@ ACTIONS: tuple[Action, ...] = (
            "Act", usage="[DESTINATION] [HOST[:PORT]] [1h] [WHY]", on=frozenset({"destination"}), rank=32, changes=True),
     Action("hold_rule", ("H",), "hold-rule", "Hold rule", "Hold mail that is still to come for a while", "Act",
            usage="[from=…|to=…|domain=…] [1h] [WHY]", changes=True),
-    Action("end", ("X",), "end", "End", "End an override, or a hold rule by its number", "Act",
-           usage="[DESTINATION|RULE]", changes=True),
+    Action("end", ("X",), "end-override", "End", "End an override; :release-rule NUMBER ends a hold rule", "Act",
+           usage="[DESTINATION]", changes=True, also=("release-rule", "end")),
     Action("explain", ("e",), "explain", "Explain", "Say why mail is not moving, or what would happen to it", "Look",
            usage="[MESSAGE|ADDRESS|DOMAIN]", on=MAIL - {"reasons"} | {"answer"}, rank=12),
     Action("mark", ("space",), "mark", "Mark", "Mark the row, to act on several at once", "Look",
@@ -202,7 +208,7 @@ class Registry:
 
     def __init__(self, read_only: bool = False) -> None:
         self._actions = {action.name: action for action in ACTIONS if not (read_only and action.changes)}
-        self._words = {action.word: action for action in self}
+        self._words = {word: action for action in self for word in (action.word, *action.also)}
         self._keys = {key: action for action in self for key in action.keys}
 
     def __iter__(self) -> Iterator[Action]:
@@ -221,32 +227,35 @@ class Registry:
 
     def command(self, line: str) -> tuple[Action | None, str]:
         """The action a typed line asks for, and what stands behind its word; an unambiguous beginning is enough."""
-        word, _, rest = line.strip().partition(" ")
-        word = word.lower().replace("mark-", "")
-        action = self._words.get(word)
-        if action is None and word:
-            near = [found for known, found in self._words.items() if known.startswith(word)]
-            action = near[0] if len(near) == 1 else None
-        return action, rest.strip()
+        typed, _, rest = line.strip().partition(" ")
+        words = self._meant(typed)
+        if len(set(words.values())) != 1:
+            return None, rest.strip()
+        ends = _ENDS.get(next(iter(words)), "") if len(words) == 1 else ""
+        rest = rest.strip()
+        return next(iter(words.values())), f"{ends} {rest}".strip() if rest or ends == "rule" else ""
 
     def words(self, beginning: str) -> list[str]:
         """The words of commands that begin so."""
         return sorted(word for word in self._words if word.startswith(beginning.lower()))
 
     def near(self, line: str) -> list[Action]:
-        """The actions whose word begins with what was typed so far."""
-        word = line.strip().partition(" ")[0].lower()
-        exact = self._words.get(word)
-        if exact is not None:
-            return [exact]
-        return [action for known, action in self._words.items() if known.startswith(word)]
+        """The actions that a word typed so far may ask for: the one it names, or those whose word begins with it."""
+        return list(dict.fromkeys(self._meant(line.strip().partition(" ")[0]).values()))
+
+    def _meant(self, typed: str) -> dict[str, Action]:
+        """The words that may be meant: the one that was typed, or all that begin so."""
+        typed = typed.lower()
+        if typed in self._words:
+            return {typed: self._words[typed]}
+        return {word: action for word, action in self._words.items() if word.startswith(typed)}
 
     def found(self, words: str) -> list[Action]:
         """The actions in whose label, word or help all these words stand, best first."""
         wanted = words.lower().split()
         hits = []
         for action in self:
-            text = f"{action.word} {action.label} {action.help}".lower()
+            text = " ".join((action.word, *action.also, action.label, action.help)).lower()
             if all(word in text for word in wanted):
                 first = not wanted or any(part.startswith(wanted[0]) for part in (action.word, action.label.lower()))
                 hits.append((not first, action))

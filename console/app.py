@@ -20,6 +20,7 @@ from textual.screen import Screen
 
 from console import completing, faults, moving, steering, verbs
 from console.actions import Registry, Target
+from console.following import Following
 from console.format import Moment, count, plural
 from console.keyboard import Hold, Keyboard, Stroke
 from console.preferences import Preferences
@@ -87,6 +88,7 @@ class Console(App[None]):
         self.lost_since: float | None = None
         self.frozen_at: float | None = None
         self.undoable: ResultView | None = None
+        self.following = Following()
         self._clock = clock
         self._tz = tz or datetime.now(UTC).astimezone().tzinfo or UTC
         self._poll_seconds = poll_seconds
@@ -203,6 +205,7 @@ class Console(App[None]):
                 self.overview, self.lost_since = overview, None
         if self.lost_since is None and self.overview is not None:
             await self._reload_front()
+            await self._follow()
         elif self.lost_since is not None:
             self._miss()
         self.freshen()
@@ -211,6 +214,14 @@ class Console(App[None]):
         if self.front is not None and self.front.is_mounted:
             self.front.miss("not looked up: no engine answers")
             self._loaded(self.front)
+
+    async def _follow(self) -> None:
+        """Say what has become of the last order, unless something else is being said."""
+        said = await self.following.look(self.client, self.moment.now)
+        is_free = self.moment.now >= self._said_until or self._said[0] in ("", self.following.told)
+        if said is not None and is_free:
+            self.following.told = said[0]
+            self.tell(*said)
 
     async def _reload_front(self, anyway: bool = False) -> None:
         self._again = False
@@ -291,7 +302,9 @@ class Console(App[None]):
         if can_undo or result.verb == "undo":
             self.undoable = result if can_undo else None
         skipped = f", {plural(result.skipped, 'was', 'were')} skipped" if result.skipped else ""
-        self.tell(f"✓ {verbs.summary(result)}{'' if 'skipped' in result.text else skipped}", "good")
+        said = f"✓ {verbs.summary(result)}{'' if 'skipped' in result.text else skipped}"
+        self.following.begin(result, said)
+        self.tell(said, "good")
         self.poll_soon()
 
     # -- the keyboard ---------------------------------------------------------------------------------------------

@@ -100,8 +100,17 @@ async def hold_rule(console: "Console", argument: str, target: Target | None) ->
 
 
 async def end(console: "Console", argument: str, target: Target | None) -> None:
-    """End a hold rule by its number, or the override of what is pointed at or named."""
-    if argument.isdecimal():
+    """End a hold rule by its number, or the override of what is pointed at or named.
+
+    `rule` or `override` before the argument says which of both is meant, whatever stands behind it.
+    """
+    kind, _, named = argument.partition(" ")
+    if kind == "rule" and not named.isdecimal():
+        console.tell("Release rule: name a hold rule by its number; 7 lists them", "warn")
+        return
+    if kind in ("rule", "override") and named:
+        argument = named
+    if kind != "override" and argument.isdecimal():
         rule = int(argument)
         selection = await console.client.preview_release_rule(rule)
         follows = "They go on when they are due."

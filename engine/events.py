@@ -19,7 +19,7 @@ Kind = Literal[
     "started", "stopped", "sick",
     "accepted", "refused",
     "delivered", "deferred", "notified", "returned", "discarded", "dropped", "interrupted", "damaged",
-    "checked", "retried", "held", "released", "ordered", "undone",
+    "checked", "retried", "held", "released", "ordered", "undone", "carried out",
     "suspended", "resumed",
     "marked bad", "marked good",
     "overridden", "ended", "probed", "closed",

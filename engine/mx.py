@@ -33,7 +33,7 @@ from engine.lookups import (
     text_of,
 )
 from engine.outcome import Outcome
-from engine.queue.queue import Mark, QueueError
+from engine.queue.queue import Mark, QueueError, Touched
 from engine.text import clean
 
 __all__ = [
@@ -117,8 +117,8 @@ class MarkStore(Protocol):
         """Keep a mark, in place of any the host had."""
         ...
 
-    async def remove_mark(self, host: str, by: str) -> int:
-        """Forget a host's mark; give the number of entries made due."""
+    async def remove_mark(self, host: str, by: str, touched: Touched | None = None) -> int:
+        """Forget a host's mark; give the number of entries made due, and write which they are into `touched`."""
         ...
 
 
@@ -270,8 +270,8 @@ class MXCalculator:
             self._sweep()
             return mark
 
-    async def mark_good(self, host: str, *, by: str = ENGINE) -> int:
-        """End a host's mark; give the number of entries that this made due.
+    async def mark_good(self, host: str, *, by: str = ENGINE, touched: Touched | None = None) -> int:
+        """End a host's mark; give the number of entries that this made due, and write them into `touched`.
 
         Does nothing where there is no mark, and nothing when the engine meets a mark that an operator made.
         Raises QueueError, and leaves all as it was, when the store cannot do it.
@@ -289,7 +289,7 @@ class MXCalculator:
                 self._marks.pop(host, None)
                 self._ended.pop(host, None)
                 _keep(self._returning, host, None)
-                return await self._store.remove_mark(host, by)
+                return await self._store.remove_mark(host, by, touched)
 
     def delivered(self, host: str) -> None:
         """A host has taken mail: what it did before counts no more."""

@@ -15,9 +15,11 @@ from console.commands.door import Door, Status, complain, door_of, refuse, say, 
 from console.format import Moment
 from engine.control import views
 from engine.control.client import Client
+from engine.words import stand_in, words_of
 
 R = TypeVar("R", covariant=True)
 
+_WORDS = "Only those with all these words in kind, address, name, text or reply; !word leaves out."
 _PAGE = 1000  # the most the engine gives at a time
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
@@ -185,7 +187,7 @@ def events(
     context: typer.Context,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what happens from now on.")] = False,
     message: Annotated[int | None, typer.Option(min=1, help="Only those of this message.")] = None,
-    match: Annotated[str, typer.Option(help="Only those with this in an address, name or text.")] = "",
+    match: Annotated[str, typer.Option(metavar="WORDS", help=_WORDS)] = "",
     limit: Annotated[int, typer.Option(min=1, max=_PAGE, help="At most so many, the newest.")] = 50,
     json: Json = False,
 ) -> None:
@@ -254,8 +256,9 @@ async def _followed(client: Client, last: int) -> AsyncIterator[views.EventView]
 def _concerns(one: views.EventView, message: int | None, match: str) -> bool:
     if message is not None and one.message != message:
         return False
-    texts = (one.recipient, one.sender, one.destination, one.host, one.by, one.text)
-    return not match or any(match.casefold() in text.casefold() for text in texts)
+    said = f"{one.outcome.line} {one.outcome.host}" if one.outcome is not None else ""
+    texts = (one.kind, one.recipient, one.sender, one.destination, one.host, one.by, one.text, said)
+    return stand_in(words_of(match), " ".join(texts))
 
 
 def _list(

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from console.commands import answers, wording
-from console.commands.acting import Lasting, Why, report, seconds
+from console.commands.acting import Lasting, Why, Yes, agree_to_end, report, seconds
 from console.commands.columns import aligned, line_width
 from console.commands.door import Status, complain, door_of, say, say_json
 from console.commands.looking import Json
@@ -99,9 +99,11 @@ def hold_rule(
 def release_rule(
     context: typer.Context,
     rule: Annotated[int, typer.Argument(min=1, help="Its number; `smarthost overrides` lists them.")],
+    yes: Yes = False,
     json: Json = False,
 ) -> None:
-    """End a hold rule; what it held goes on."""
+    """End a hold rule; what it held goes on. Asks first on a terminal, where that is several messages."""
+    agree_to_end(door_of(context), f"release-rule {rule}", lambda client: client.preview_release_rule(rule), yes)
     report(door_of(context).ask(lambda client: client.release_rule(rule)), json)
 
 
@@ -124,9 +126,11 @@ def override(
 def end_override(
     context: typer.Context,
     destination: Annotated[str, typer.Argument(metavar="DESTINATION", help="A domain.")],
+    yes: Yes = False,
     json: Json = False,
 ) -> None:
-    """End an override; mail goes its own way again."""
+    """End an override; mail goes its own way again. Asks first on a terminal, where several messages wait."""
+    agree_to_end(door_of(context), f"end-override {destination}", lambda client: client.preview_end(destination), yes)
     report(door_of(context).ask(lambda client: client.end_override(destination)), json)
 
 

@@ -132,7 +132,15 @@ def manual(registry: Registry) -> list[Para]:
     ]
     paras += heading("Filter", "/ asks for it; all terms must hold")
     paras.append(para((f"  {FILTER_HELP}", ""), hang=2))
-    paras.append(para(("  In lists of hosts, relayers and events: words that stand in the row.", "dim"), hang=2))
+    paras.append(
+        para(
+            (
+                "  In lists of hosts, relayers and events: words that all stand in the row; !word leaves out.",
+                "dim",
+            ),
+            hang=2,
+        )
+    )
     paras += heading("Glyphs and colours")
     paras += [para((f"  {glyphs:<44}", style), (meaning, "")) for glyphs, style, meaning in _COLOURS]
     return [*paras[1:], Para()]

@@ -14,12 +14,14 @@ from console.widgets.rows import DESTINATIONS, EVENT_ROWS, HOSTS, REASONS, RELAY
 from console.widgets.table import Table
 from engine.control.client import Client
 from engine.control.views import DestinationView, EventView, HostView, OverviewView, ReasonView, RelayerView
+from engine.words import stand_in, words_of
 
 R = TypeVar("R")
 PAGE = 200  # destinations asked for at a time
 EVENTS_AT_ONCE = 200
 REASONS_AT_ONCE = 500
 EVENTS_KEPT = 5_000
+MISSED_AT_MOST = 1_000  # events that are fetched after those known; of more the newest are fetched alone
 
 
 class Pane(Vertical, Generic[R]):
@@ -252,7 +254,7 @@ class EventsPane(Pane[EventView]):
     """What happened and who did it, newest first. As a whole screen it goes back as far as the engine remembers."""
 
     context, label, key = "events", "Events", "6"
-    filter_help = "words in an address, a host, a name or what was said"
+    filter_help = "words in the kind, an address, a host, a name or a reply; ! before a word leaves out what has it"
 
     def __init__(self, *, full: bool = False) -> None:
         table: Table[EventView] = Table(
@@ -274,18 +276,26 @@ class EventsPane(Pane[EventView]):
         if not (self.full or self.filter):
             return
         if self._match != self.filter:
-            wanted = self.filter
-            first = await client.events(match=wanted, limit=EVENTS_AT_ONCE)
-            self._events, self._match, self._ends = _newest_first(first), wanted, len(first) < EVENTS_AT_ONCE
+            await self._start_afresh(client)
             return
         newest = self._events[0].seq if self._events else 0
-        fresh = await client.events(after=newest, match=self.filter, limit=1_000)
+        fresh = await client.events(after=newest, match=self.filter, limit=MISSED_AT_MOST)
+        if len(fresh) == MISSED_AT_MOST:  # there may be more: what is newest counts, and no gap may look like none
+            await self._start_afresh(client)
+            return
+        self._ends = self._ends and len(fresh) + len(self._events) <= EVENTS_KEPT
         self._events = (_newest_first(fresh) + self._events)[:EVENTS_KEPT]
         near_end = self.table.cursor + 2 * self.table.page >= len(self._events)
         if near_end and not self._ends and 0 < len(self._events) < EVENTS_KEPT:
             older = await client.events(before=self._events[-1].seq, match=self.filter, limit=EVENTS_AT_ONCE)
             self._events += _newest_first(older)
             self._ends = len(older) < EVENTS_AT_ONCE
+
+    async def _start_afresh(self, client: Client) -> None:
+        """Hold the newest alone; what is older comes when one scrolls to it."""
+        wanted = self.filter
+        first = await client.events(match=wanted, limit=EVENTS_AT_ONCE)
+        self._events, self._match, self._ends = _newest_first(first), wanted, len(first) < EVENTS_AT_ONCE
 
     def title(self, _overview: OverviewView) -> str:
         return "newest first"
@@ -323,11 +333,7 @@ def host_target(host: str, overview: OverviewView) -> Target:
 
 def matches(filter: str, text: str) -> bool:
     """Whether all words of the filter stand in the text, and none of those after `!`."""
-    low = text.lower()
-    return all(
-        (word[1:] not in low if word.startswith("!") and len(word) > 1 else word in low)
-        for word in filter.lower().split()
-    )
+    return stand_in(words_of(filter), text)
 
 
 def _newest_first(events: Sequence[EventView]) -> list[EventView]:

@@ -26,6 +26,7 @@ EVENTS: dict[str, tuple[str, str]] = {
     "released": ("✎", ""),
     "ordered": ("✎", "warn"),
     "undone": ("✎", ""),
+    "carried out": ("✎", ""),
     "suspended": ("‖", "warn"),
     "resumed": ("✎", ""),
     "marked bad": ("▼", "bad"),

@@ -4,11 +4,12 @@ import msgspec
 
 from engine.control import asking, showing, views
 from engine.control.asking import Missing, Wrong
+from engine.control.followups import FollowUps
 from engine.control.previewing import not_bad, not_suspended
 from engine.control.relay import Relay
 from engine.duration import format_duration
 from engine.events import Event
-from engine.queue.queue import RELAY, Changed, Suspension
+from engine.queue.queue import RELAY, Changed, Suspension, Touched
 
 
 class Acting:
@@ -17,19 +18,21 @@ class Acting:
     Raises Wrong for what cannot be asked, Missing where nothing matches, QueueError where the store fails.
     """
 
-    def __init__(self, relay: Relay) -> None:
+    def __init__(self, relay: Relay, followups: FollowUps) -> None:
         self._relay = relay
+        self._followups = followups
 
     async def check(self, by: str) -> views.ResultView:
         """Run check_state now; what it opens goes on by itself."""
         relay = self._relay
         if relay.smarthost.draining:
             raise Wrong("the relay is draining: it opens no new connections before it is started anew", status=409)
-        await relay.queue.record(Event(at=relay.clock.now(), kind="checked", by=by))
         before = {one.id for one in relay.smarthost.managed}
         await relay.smarthost.check_state()
         opened = sum(one.id not in before for one in relay.smarthost.managed)
-        text = f"checked: {_count(opened, 'new connection')}, {len(relay.smarthost.managed)} open in all"
+        found = f"{_count(opened, 'new connection')}, {len(relay.smarthost.managed)} open in all"
+        await relay.queue.record(Event(at=relay.clock.now(), kind="checked", by=by, text=found))
+        text = f"checked: {found}"
         suspension = next((one for one in await relay.queue.suspensions() if one.destination == RELAY), None)
         if suspension is not None:
             text += f"; the relay is suspended for another {self._left(suspension.until)}, by {suspension.by}"
@@ -46,18 +49,21 @@ class Acting:
             return await self._give_up(verb, ask, by)
         queue = self._relay.queue
         named, newest = asking.filter_of(ask.filter), asking.counted(ask.newest, "newest")
+        touched, follow = Touched(), 0
         if verb == "retry":
-            changed = await queue.retry(named, by, newest)
+            changed = await queue.retry(named, by, newest, touched)
+            follow = self._followups.begin("retry", by, touched)
             did, not_so = "due now", "held, being relayed, or due already"
         elif verb == "hold":
             changed = await queue.hold(named, by, asking.reason(ask.reason), newest)
             did, not_so = "held until released", "held already"
         else:
-            changed = await queue.release(named, by, newest)
+            changed = await queue.release(named, by, newest, touched)
+            follow = self._followups.begin("release", by, touched)
             did, not_so = "released, to be sent when due", "not held"
         _something(changed, ask.filter)
         self._relay.smarthost.wake()
-        return showing.result(verb, changed, _told(changed, did, not_so))
+        return showing.result(verb, changed, _told(changed, did, not_so), follow)
 
     async def undo(self, ask: views.Undo, by: str) -> views.ResultView:
         """Take back a bounce or drop, as far as it was not carried out yet."""
@@ -99,7 +105,7 @@ class Acting:
         mark = await self._relay.mx.mark_bad(name, seconds=lasting, reason=asking.reason(ask.reason), by=by)
         self._relay.smarthost.wake()
         return views.ResultView(
-            verb="mark bad", text=f"{name} is marked bad for {self._left(mark.until)}: it is left out until then"
+            verb="mark-bad", text=f"{name} is marked bad for {self._left(mark.until)}: it is left out until then"
         )
 
     async def mark_good(self, ask: views.MarkGood, by: str) -> views.ResultView:
@@ -109,14 +115,18 @@ class Acting:
             raise not_bad(name)
         marked = [mark.host for mark in self._relay.mx.marks]
         waited = sum(held.waiting for held in await self._relay.queue.held_back(marked) if held.host == name)
-        await self._relay.mx.mark_good(name, by=by)
+        touched = Touched()
+        await self._relay.mx.mark_good(name, by=by, touched=touched)
+        follow = self._followups.begin("mark-good", by, touched)
         self._relay.smarthost.wake()
         goes = (
             f"{_count(waited, 'recipient')} that waited for it {_be(waited)} due now"
             if waited
             else "no mail waited for it"
         )
-        return views.ResultView(verb="mark good", text=f"{name} is used again; {goes}", recipients=waited)
+        return views.ResultView(
+            verb="mark-good", text=f"{name} is used again; {goes}", recipients=waited, follow=follow
+        )
 
     async def _give_up(self, verb: views.GivingUp, ask: views.Action, by: str) -> views.ResultView:
         relay = self._relay
@@ -130,9 +140,10 @@ class Acting:
         did = f"to be returned to the sender {when}" if verb == "bounce" else f"to be dropped {when}, telling nobody"
         unless = f", unless undone (operation {changed.operation})" if wait else ""
         text = _told(changed, did + unless, f"being relayed, or to be {done} already")
+        follow = changed.operation
         if not wait:
             changed = msgspec.structs.replace(changed, operation=0)  # by then there is nothing left to undo
-        return showing.result(verb, changed, text)
+        return showing.result(verb, changed, text, follow)
 
     def _left(self, until: float) -> str:
         return format_duration(max(0.0, round(until - self._relay.clock.now())))

@@ -123,6 +123,10 @@ class Client:
         """Why a message (48213, 48213.2), or mail for an address or domain, is not moving, or what would happen."""
         return await self._get(views.ExplainView, f"explain/{quote(subject, safe='@')}")
 
+    async def operation(self, number: int) -> views.FollowUpView:
+        """What has become of what an action touched: `follow` of its result is the number."""
+        return await self._get(views.FollowUpView, f"operations/{number}")
+
     async def events(
         self,
         *,
@@ -132,7 +136,10 @@ class Client:
         match: str = "",
         limit: int = 100,
     ) -> tuple[views.EventView, ...]:
-        """Events by `seq`: the newest `limit` (below `before`), or the first after `after`."""
+        """Events by `seq`: the newest `limit` (below `before`), or the first after `after`.
+
+        `match`: words that must all stand in kind, addresses, names, text or reply; `!` before one leaves out.
+        """
         return await self._get(
             tuple[views.EventView, ...],
             "events",

@@ -12,7 +12,7 @@ from engine.config import Settings
 from engine.events import EventLog
 from engine.explain import Explanation
 from engine.outcome import Outcome
-from engine.queue.queue import Entry, Mark, Queue
+from engine.queue.queue import Entry, Mark, Queue, Touched
 from engine.relayer.probe import Probed
 
 
@@ -148,8 +148,8 @@ class MX(Protocol):
         """Leave a host out."""
         ...
 
-    async def mark_good(self, host: str, *, by: str) -> int:
-        """Use a host again; gives how many entries were made due."""
+    async def mark_good(self, host: str, *, by: str, touched: Touched | None = None) -> int:
+        """Use a host again; gives how many entries were made due, and writes them into `touched`."""
         ...
 
 

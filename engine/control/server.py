@@ -23,6 +23,7 @@ from engine.control.acting import Acting
 from engine.control.asking import Wrong
 from engine.control.explaining import Explaining
 from engine.control.following import Following
+from engine.control.followups import FollowUps
 from engine.control.peer import actor
 from engine.control.previewing import Previewing
 from engine.control.relay import Relay
@@ -63,7 +64,8 @@ class ControlServer:
         self._group = group
         self._answer_within = answer_within
         self._seeing = Seeing(relay)
-        self._acting = Acting(relay)
+        self._followups = FollowUps(relay.queue, relay.clock)
+        self._acting = Acting(relay, self._followups)
         self._previewing = Previewing(relay)
         self._steering = Steering(relay)
         self._explaining = Explaining(relay)
@@ -119,6 +121,7 @@ class ControlServer:
             web.get("/v1/suspensions", self._suspensions),
             web.get("/v1/overrides", self._overrides),
             web.get("/v1/explain/{subject}", self._explain),
+            web.get("/v1/operations/{number}", self._operation),
             web.get("/v1/events", self._events),
             web.get(_FOLLOW, self._following.serve, allow_head=False),
             web.post("/v1/check", self._check),
@@ -228,6 +231,10 @@ class ControlServer:
     async def _explain(self, request: web.Request) -> web.Response:
         asking.only(request)
         return _answer(await self._explaining.explain(request.match_info["subject"]))
+
+    async def _operation(self, request: web.Request) -> web.Response:
+        asking.only(request)
+        return _answer(await self._followups.view(asking.whole(request.match_info["number"], "operation")))
 
     async def _events(self, request: web.Request) -> web.Response:
         asking.only(request, "before", "after", "message", "match", "limit")

@@ -88,8 +88,8 @@ def selection(chosen: Selection) -> views.SelectionView:
     )
 
 
-def result(verb: str, changed: Changed, text: str) -> views.ResultView:
-    """What an action did."""
+def result(verb: str, changed: Changed, text: str, follow: int = 0) -> views.ResultView:
+    """What an action did, and the number of the operation that tells what becomes of it."""
     return views.ResultView(
         verb=verb,
         text=text,
@@ -98,6 +98,7 @@ def result(verb: str, changed: Changed, text: str) -> views.ResultView:
         skipped=changed.skipped,
         operation=changed.operation,
         undo_until=changed.due if changed.operation else None,
+        follow=follow,
     )
 
 

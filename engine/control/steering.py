@@ -35,7 +35,7 @@ class Steering:
         rule = await queue.add_rule(named, until, by, asking.reason(ask.reason))
         held = f"; it holds {_count(rule.holding, 'recipient')} now" if rule.holding else ""
         text = f"hold rule {rule.id}: {rule.filter} is held when it comes in, for {format_duration(lasting)}{held}"
-        return views.ResultView(verb="hold rule", text=text, recipients=rule.holding, operation=0)
+        return views.ResultView(verb="hold-rule", text=text, recipients=rule.holding, operation=0)
 
     async def release_rule(self, ask: views.ReleaseRule, by: str) -> views.ResultView:
         """End a hold rule and let go what it held."""
@@ -45,7 +45,7 @@ class Steering:
             raise no_rule(number)
         self._relay.smarthost.wake()
         text = f"hold rule {number} has ended; {_count(freed, 'recipient')} that it held {_goes(freed)} on"
-        return views.ResultView(verb="release rule", text=text, recipients=freed)
+        return views.ResultView(verb="release-rule", text=text, recipients=freed)
 
     async def override(self, ask: views.Override, by: str) -> views.ResultView:
         """Send a destination's mail to a host instead of its exchanges, for a while."""
@@ -79,7 +79,7 @@ class Steering:
             raise not_overridden(name)
         self._relay.smarthost.wake()
         text = f"mail for {name} goes its own way again, no longer to {where_to(ended)}"
-        return views.ResultView(verb="end override", text=text)
+        return views.ResultView(verb="end-override", text=text)
 
     async def close(self, ask: views.Close, by: str) -> views.ResultView:
         """End one connection; what it carried goes back to waiting, and its destination rests for a moment."""

@@ -474,7 +474,10 @@ class SelectionView(View, frozen=True, kw_only=True):
 
 
 class ResultView(View, frozen=True, kw_only=True):
-    """What an action did, exactly. `operation` with `undo_until`: it can be undone until then."""
+    """What an action did, exactly; `verb` is its word. `operation` with `undo_until`: it can be undone until then.
+
+    `follow`: the operation whose follow-up tells what becomes of it; 0: there is nothing to tell.
+    """
 
     verb: str
     text: str
@@ -483,6 +486,41 @@ class ResultView(View, frozen=True, kw_only=True):
     skipped: int = 0
     operation: int = 0
     undo_until: float | None = None
+    follow: int = 0
+
+
+Followed = Literal["retry", "release", "mark-good", "bounce", "drop"]
+
+
+class FollowUpView(View, frozen=True, kw_only=True):
+    """What has become, so far, of the mail that an order touched; `text` says it in one line.
+
+    `over`: nothing more is to be told of it. Of the `recipients` it touched the first `followed` are looked at, and the
+    counts below are of these. `deferred` were tried without success, `blocked` were not tried, for no connection could
+    be had; `why` is the reason of most of both. `later`: not due yet; `waiting`: their turn has not come; `gone`: they
+    have left, and no event kept says how. Of a bounce or drop `held` is what is still under it.
+    """
+
+    operation: int
+    verb: Followed
+    by: str
+    at: float
+    text: str
+    over: bool
+    recipients: int
+    followed: int
+    delivered: int = 0
+    deferred: int = 0
+    returned: int = 0
+    dropped: int = 0
+    gone: int = 0
+    relaying: int = 0
+    held: int = 0
+    suspended: int = 0
+    blocked: int = 0
+    later: int = 0
+    waiting: int = 0
+    why: str = ""
 
 
 class Refusal(View, frozen=True, kw_only=True):

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from engine.events import ENGINE, Event
 from engine.outcome import Outcome
+from engine.queue import operations
 from engine.queue.queue import NO_WISHES, RELAY, Claim, ClaimedEntry, Wishes
 from engine.queue.rows import outcome_of, storable
 from engine.queue.writer import Transaction
@@ -137,16 +138,21 @@ def overdue(tx: Transaction, limit: int) -> list[Claim]:
 
 
 def carry_out_drops(tx: Transaction) -> int:
-    """Remove entries whose drop is due, DROPS_AT_ONCE at the most; give how many there were."""
+    """Remove entries whose drop is due, DROPS_AT_ONCE at the most; give how many there were.
+
+    With the last of an order it is told what became of the whole; that of a bounce, too, whose last entry went
+    another way.
+    """
     due = tx.execute(
-        "SELECT e.message, e.number, m.sender, e.recipient, e.destination, e.ordered_by, e.reason "
+        "SELECT e.message, e.number, m.sender, e.recipient, e.destination, e.ordered_by, e.reason, o.id, e.counted "
         f"FROM {_ORDERED_AWAY} LIMIT {DROPS_AT_ONCE}",
         {"now": tx.now, "verb": "drop"},
     ).fetchall()
     tx.connection.executemany("DELETE FROM entry WHERE message = ? AND number = ?", [row[:2] for row in due])
     for message in dict.fromkeys(row[0] for row in due):
         remove_if_finished(tx, message)
-    for message, number, sender, recipient, destination, by, reason in due:
+    operations.count(tx, [operations.Gone(row[7], row[0], row[8]) for row in due])
+    for message, number, sender, recipient, destination, by, reason, _, _ in due:
         tx.record(
             Event(
                 at=tx.now,
@@ -160,6 +166,7 @@ def carry_out_drops(tx: Transaction) -> int:
                 text=reason,
             )
         )
+    operations.tell_of_whole_ones(tx)
     return len(due)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from engine.queue.queue import QueueError
 from engine.text import clean
 
-VERSION = 2  # of the schema, kept in PRAGMA user_version
+VERSION = 3  # of the schema, kept in PRAGMA user_version
 BUSY_SECONDS = 5.0  # another process (a backup, the sqlite3 shell) may hold the file for a moment
 
 # In version 1 each entry had the time of its bounce or drop; now the order as a whole has it.
@@ -18,6 +18,21 @@ UPDATE operation SET due = (SELECT max(e.order_at) FROM entry e WHERE e.operatio
 CREATE INDEX operation_due ON operation (due) WHERE due IS NOT NULL;
 DROP INDEX entry_order;
 ALTER TABLE entry DROP COLUMN order_at;
+"""
+
+# In version 2 nobody counted on how many an order to bounce or drop had been carried out. What had been carried out
+# before is told of no more; an order that was not yet whole is counted from here on.
+_FROM_2 = """
+ALTER TABLE operation ADD COLUMN gone_messages INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE operation ADD COLUMN gone_recipients INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE operation ADD COLUMN released INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE entry ADD COLUMN counted INTEGER;
+UPDATE operation SET due = NULL
+WHERE due IS NOT NULL AND NOT EXISTS (SELECT 1 FROM entry e WHERE e.operation = operation.id);
+UPDATE operation SET
+    recipients = (SELECT count(*) FROM entry e WHERE e.operation = operation.id),
+    messages = (SELECT count(DISTINCT e.message) FROM entry e WHERE e.operation = operation.id)
+WHERE due IS NOT NULL;
 """
 
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
@@ -104,8 +119,11 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("PRAGMA wal_autocheckpoint = 0")
     if version == 0:
         _write(connection, (resources.files("engine.queue") / "schema.sql").read_text("utf-8"), VERSION)
-    elif version < 2:
+        return
+    if version < 2:
         _write(connection, _FROM_1, 2)
+    if version < 3:
+        _write(connection, _FROM_2, 3)
 
 
 def _write(connection: sqlite3.Connection, script: str, version: int) -> None:

@@ -17,6 +17,7 @@ from engine.queue.queue import (
 )
 from engine.queue.rows import ENTRY_COLUMNS, EVENT_COLUMNS, entry_of, event_of, outcome_of, storable
 from engine.queue.where import Where, contains, where
+from engine.words import words_of
 
 _SORT_COLUMNS = {
     "id": "e.message",
@@ -31,7 +32,14 @@ _SORT_COLUMNS = {
 }
 _JOIN = " JOIN message m ON m.number = e.message"
 EXAMPLES = 3
-_EVENT_TEXTS = ("recipient", "sender", "destination", "host", '"by"', "text")
+
+# All that is said of an event, each part apart from the next. What an outcome says of itself ("transient", the names
+# of its fields) is left out: nobody reads it there.
+_OF_OUTCOME = " || ' ' || ".join(f"coalesce(outcome ->> '{part}', '')" for part in ("code", "enhanced", "text", "host"))
+_EVENT_TEXT = (
+    """kind || ' ' || recipient || ' ' || sender || ' ' || destination || ' ' || host || ' ' || "by" || ' ' || text """
+    f"|| iif(json_valid(outcome), ' ' || {_OF_OUTCOME}, '')"
+)
 
 
 def window(connection: sqlite3.Connection, filter: Filter, sort: str, offset: int, limit: int, *, now: float) -> Window:
@@ -158,16 +166,17 @@ def events(
         if value is not None:
             conditions.append(condition)
             values.append(value)
-    bound: list[object] = list(values)
-    if match:
-        found = [contains(column, storable(match)) for column in _EVENT_TEXTS]
-        conditions.append("(" + " OR ".join(sql for sql, _ in found) + ")")
-        bound += [value for _, value in found]
     direction = "DESC" if after is None else "ASC"
-    rows = connection.execute(
-        f"SELECT {EVENT_COLUMNS} FROM event WHERE {' AND '.join(conditions)} ORDER BY seq {direction} LIMIT ?",
-        (*bound, max(0, limit)),
-    ).fetchall()
+    listed = f"FROM event WHERE {' AND '.join(conditions)} ORDER BY seq {direction}"
+    words = list(dict.fromkeys(words_of(storable(match))))
+    found = [(word, *contains("said", word.text)) for word in words]
+    bound: list[object] = [*values, *(value for _, _, value in found)]
+    if found:
+        # The limit keeps it a query of its own, so that what an event says is put together once for all words.
+        listed = f"FROM (SELECT *, {_EVENT_TEXT} AS said {listed} LIMIT -1) WHERE " + " AND ".join(
+            f"NOT ({sql})" if word.left_out else sql for word, sql, _ in found
+        )
+    rows = connection.execute(f"SELECT {EVENT_COLUMNS} {listed} LIMIT ?", (*bound, max(0, limit))).fetchall()
     if after is None:
         rows.reverse()
     return tuple(map(event_of, rows))

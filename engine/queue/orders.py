@@ -16,10 +16,11 @@ from msgspec import Struct
 from engine import events
 from engine.clock import Clock
 from engine.events import Event
-from engine.queue import rules
+from engine.queue import operations, rules
+from engine.queue.endings import waits_for
 from engine.queue.filter import Filter
 from engine.queue.listing import candidates, newest_message
-from engine.queue.queue import Changed, QueueError
+from engine.queue.queue import Changed, QueueError, Touched, TouchedEntry
 from engine.queue.readers import Readers
 from engine.queue.rows import storable
 from engine.queue.standing import unblock
@@ -43,6 +44,8 @@ class _Entry(NamedTuple):
     due: float | None  # of the bounce or drop
     giving_up: int
     rule: int | None
+    operation: int | None
+    attempts: int
 
 
 class Order(Struct, frozen=True, kw_only=True):
@@ -50,6 +53,7 @@ class Order(Struct, frozen=True, kw_only=True):
 
     `verb` is how the event says it. `wait`: it is carried out so many seconds after the last entry has been ordered,
     and can be undone until then; None: it is done at once. `undoes`: the operation that is taken back.
+    `is_told`: with an event; one that belongs to another change is told of only when it is cut short.
     """
 
     kind: events.Kind
@@ -61,6 +65,7 @@ class Order(Struct, frozen=True, kw_only=True):
     reason: str = ""
     unblocks: bool = False
     undoes: int = 0
+    is_told: bool = True
     wait: float | None = None
 
 
@@ -75,6 +80,11 @@ def retry(by: str, now: float) -> Order:
         values={"now": now},
         unblocks=True,
     )
+
+
+def let_go(verb: str, by: str, now: float) -> Order:
+    """As `retry`, but a part of what `verb` does, which unblocks the destinations and tells of all."""
+    return msgspec.structs.replace(retry(by, now), verb=verb, unblocks=False, is_told=False)
 
 
 def hold(by: str, reason: str) -> Order:
@@ -152,11 +162,13 @@ class Orders:
         self._readers = readers
         self._clock = clock
 
-    async def carry_out(self, order: Order, filter: Filter, newest: int | None) -> Changed:
+    async def carry_out(
+        self, order: Order, filter: Filter, newest: int | None, touched: Touched | None = None
+    ) -> Changed:
         """Do it to whatever the filter names up to message `newest`, with one event in the end."""
         bound = await self._readers.ask(newest_message) if newest is None else newest
         selected = where(filter, self._clock.now(), bound)
-        return await self._carry_out(order, selected, str(filter) or "everything")
+        return await self._carry_out(order, selected, str(filter) or "everything", touched)
 
     async def undo(self, operation: int, by: str) -> Changed:
         """Take back an order to bounce or drop; from the first moment on no more of it is carried out."""
@@ -165,33 +177,21 @@ class Orders:
         changed = await self._carry_out(undo(operation, by), selected, f"operation {operation}")
         return msgspec.structs.replace(changed, operation=0)
 
-    async def make_due(self, host: str) -> int:
+    async def make_due(self, host: str, by: str, touched: Touched | None = None) -> int:
         """Make due now what waits in destinations that have this host, and else only bad ones; give how many."""
-        name, now = storable(host).lower(), self._clock.now()
-        other = (
-            "SELECT 1 FROM exchange x WHERE x.destination = b.destination AND x.host <> b.host "
-            "AND x.host NOT IN (SELECT host FROM mark WHERE until > ?)"
-        )
-        stuck = f"SELECT b.destination FROM exchange b WHERE b.host = ? AND NOT EXISTS ({other})"
-        sql = f"e.destination IN ({stuck}) AND e.state = 'waiting' AND e.due > ?"
-        return await self._make_due(Where(sql, (name, now, now)))
+        now = self._clock.now()
+        done = await self._carry_out(let_go("mark-good", by, now), waits_for(host, now), host, touched)
+        return done.recipients
 
-    async def make_due_in(self, destination: str) -> int:
+    async def make_due_in(self, destination: str, verb: str, by: str) -> int:
         """Make due now what waits in one destination; give how many."""
-        sql = "e.destination = ? AND e.state = 'waiting' AND e.due > ?"
-        return await self._make_due(Where(sql, (storable(destination).lower(), self._clock.now())))
+        now = self._clock.now()
+        selected = Where(
+            "e.destination = ? AND e.state = 'waiting' AND e.due > ?", (storable(destination).lower(), now)
+        )
+        return (await self._carry_out(let_go(verb, by, now), selected, destination)).recipients
 
-    async def _make_due(self, selected: Where) -> int:
-        order = retry("", self._clock.now())
-        count = 0
-        found = await self._find(selected, (0, 0))
-        while found:
-            touched, _ = await self._writer.do(partial(_apply, order=order, selected=selected, ids=found))
-            count += len(touched)
-            found = await self._find(selected, found[-1]) if len(found) == CHUNK else []
-        return count
-
-    async def _carry_out(self, order: Order, selected: Where, named: str) -> Changed:
+    async def _carry_out(self, order: Order, selected: Where, named: str, touched: Touched | None = None) -> Changed:
         done = Changed(messages=0, recipients=0)
         after = (0, 0)
         try:
@@ -201,6 +201,8 @@ class Orders:
                     return done
                 chunk = _Chunk(order, selected, named, found, done.operation, last=len(found) < CHUNK)
                 done = await self._writer.do(chunk)
+                if touched is not None:
+                    touched.add(chunk.operation, chunk.since, chunk.touched)
                 if chunk.last:
                     return done if order.wait is not None else msgspec.structs.replace(done, operation=0)
                 after = found[-1]
@@ -228,10 +230,16 @@ class _Chunk:
         self.ids = ids
         self.operation = operation
         self.last = last
+        self.since = 0
+        self.touched: list[TouchedEntry] = []
+        self._is_first = not operation
 
     def __call__(self, tx: Transaction) -> Changed:
-        operation = self.operation or self._begin(tx)
+        operation = self._begin(tx) if self._is_first else self.operation
+        (self.since,) = tx.execute("SELECT coalesce(max(seq), 0) FROM event").fetchone()
         touched, skipped = _apply(tx, self.order, self.selected, self.ids, operation)
+        self.operation = operation
+        self.touched = [TouchedEntry(entry.message, entry.number, entry.attempts) for entry in touched]
         messages = list(dict.fromkeys(entry.message for entry in touched))
         (before,) = tx.execute("SELECT last FROM operation WHERE id = ?", (operation,)).fetchone()
         due = tx.now + self.order.wait if self.last and self.order.wait is not None else None
@@ -252,10 +260,13 @@ class _Chunk:
         if not self.last:
             return changed
         if self.order.undoes:  # what was being returned already goes on, should that not succeed
-            tx.execute("UPDATE operation SET due = ? WHERE id = ?", (tx.now, self.order.undoes))
+            operations.go_on(tx, self.order.undoes)
         if not changed.recipients:
             tx.execute("DELETE FROM operation WHERE id = ?", (operation,))
             return msgspec.structs.replace(changed, operation=0, due=None)
+        if not self.order.is_told:
+            tx.execute("DELETE FROM operation WHERE id = ?", (operation,))
+            return changed
         tx.record(_event(tx.now, operation, tx))
         return changed
 
@@ -309,7 +320,8 @@ def _apply(
     """Do it to those of `ids` that still match and may be touched; give these, and how many were skipped."""
     rows = tx.execute(
         "SELECT e.message, e.number, e.destination, e.state, e.ordered, "
-        "(SELECT due FROM operation WHERE id = e.operation), e.giving_up, e.rule FROM json_each(?) j "
+        "(SELECT due FROM operation WHERE id = e.operation), e.giving_up, e.rule, e.operation, e.attempts "
+        "FROM json_each(?) j "
         "CROSS JOIN entry e ON e.message = j.value ->> 0 AND e.number = j.value ->> 1 "
         f"CROSS JOIN message m ON m.number = e.message WHERE {selected.sql}",
         (json.dumps(ids), *selected.values),
@@ -323,6 +335,8 @@ def _apply(
             for entry in touched
         ],
     )
+    if order.kind == "released":
+        operations.note_released(tx, [entry.operation for entry in touched if entry.operation is not None])
     if order.undoes:
         rules.hold_what_is_free(tx, [(entry.message, entry.number) for entry in touched])
     if order.unblocks:

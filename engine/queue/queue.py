@@ -8,7 +8,7 @@ Rows are listed by window, never all at once, and memory does not grow with the 
 
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from msgspec import Struct
 
@@ -275,6 +275,74 @@ class Changed(Struct, frozen=True, kw_only=True):
     skipped: int = 0
     operation: int = 0
     due: float | None = None
+
+
+FOLLOWED = 10_000  # entries of one order whose fate can be asked for
+
+
+class TouchedEntry(NamedTuple):
+    """An entry that an order touched; `attempts` counts those before."""
+
+    message: int
+    number: int
+    attempts: int
+
+
+class Touched:
+    """Written by an order as it goes: its number, and which entries it has touched, for whoever follows them up.
+
+    `entries` are the first FOLLOWED of `recipients`; `since` is the last event before the first of them.
+    """
+
+    def __init__(self) -> None:
+        self.operation = 0
+        self.since = 0
+        self.recipients = 0
+        self.entries: list[TouchedEntry] = []
+
+    def add(self, operation: int, since: int, entries: Sequence[TouchedEntry]) -> None:
+        """Note what one transaction has touched, once it is on disk."""
+        if not self.operation:
+            self.operation, self.since = operation, since
+        self.recipients += len(entries)
+        self.entries += entries[: FOLLOWED - len(self.entries)]
+
+
+class Fate(NamedTuple):
+    """What became of an entry since an order let it go, and the reason where one was given.
+
+    `deferred`: tried without success; `blocked`: not tried, for no connection could be had to its destination;
+    `later`: not due yet; `waiting`: nothing keeps it but its turn; `gone`: it has left, and no event kept says how.
+    """
+
+    what: Literal[
+        "delivered", "deferred", "returned", "dropped", "gone",
+        "relaying", "held", "suspended", "blocked", "later", "waiting",
+    ]  # fmt: skip
+    why: str = ""
+
+
+class Operation(Struct, frozen=True, kw_only=True):
+    """An order to bounce or drop, and how far it has come.
+
+    Of the `recipients` that it touched it has been carried out on `gone_recipients`, `released` were released before
+    that, and `left` are under it still; the rest went another way. `due` is when it is carried out: None when it is
+    not `finished` (all of it ordered), was cut short or undone, or is over.
+    """
+
+    id: int
+    verb: str
+    filter: str
+    by: str
+    at: float
+    messages: int
+    recipients: int
+    gone_messages: int
+    gone_recipients: int
+    released: int
+    due: float | None
+    finished: bool
+    left: int
 
 
 class Suspension(Struct, frozen=True, kw_only=True):
@@ -565,16 +633,26 @@ class Queue(Steering):
     # -- the operator's orders ------------------------------------------------------------------------------------
 
     @abstractmethod
-    async def retry(self, filter: Filter, by: str, newest: int | None = None) -> Changed:
-        """Make matching waiting entries due now and unblock their destinations. Held entries are skipped."""
+    async def retry(
+        self, filter: Filter, by: str, newest: int | None = None, touched: Touched | None = None
+    ) -> Changed:
+        """Make matching waiting entries due now and unblock their destinations. Held entries are skipped.
+
+        Which they were is written into `touched`.
+        """
 
     @abstractmethod
     async def hold(self, filter: Filter, by: str, reason: str, newest: int | None = None) -> Changed:
         """Keep matching entries from being sent until released; those being relayed, once their attempt ended."""
 
     @abstractmethod
-    async def release(self, filter: Filter, by: str, newest: int | None = None) -> Changed:
-        """Let held entries wait again; they are due at the time they had. Ends a bounce or drop not yet done."""
+    async def release(
+        self, filter: Filter, by: str, newest: int | None = None, touched: Touched | None = None
+    ) -> Changed:
+        """Let held entries wait again; they are due at the time they had. Ends a bounce or drop not yet done.
+
+        Which they were is written into `touched`.
+        """
 
     @abstractmethod
     async def give_up(
@@ -595,6 +673,14 @@ class Queue(Steering):
     @abstractmethod
     async def undo(self, operation: int, by: str) -> Changed:
         """Take back an order to bounce or drop, for the entries where it was not yet carried out."""
+
+    @abstractmethod
+    async def operation(self, id: int) -> Operation | None:
+        """An order to bounce or drop, by its number, and how far it has come; None when it is not known (any more)."""
+
+    @abstractmethod
+    async def fates(self, since: int, entries: Sequence[TouchedEntry]) -> tuple[Fate, ...]:
+        """What has become of some entries that an order touched, by the events after `since`: in their order."""
 
     @abstractmethod
     async def suspend(self, suspension: Suspension) -> None:
@@ -623,11 +709,11 @@ class Queue(Steering):
         """
 
     @abstractmethod
-    async def remove_mark(self, host: str, by: str) -> int:
+    async def remove_mark(self, host: str, by: str, touched: Touched | None = None) -> int:
         """Forget a host's mark, and unblock its destinations.
 
         Where `by` is an operator, what waits in those that have no other host that is not bad is made due now; gives
-        the number of these entries.
+        the number of these entries. Which they were is written into `touched`.
         """
 
     @abstractmethod
@@ -666,7 +752,8 @@ class Queue(Steering):
     ) -> tuple[Event, ...]:
         """Events kept, in order of `seq`: the newest `limit` (below `before`), or the first after `after`.
 
-        `match` is looked for in recipient, sender, destination, host, by and text.
+        `match` is words (see engine.words) looked for in kind, recipient, sender, destination, host, by, text and
+        what was replied.
         """
 
 

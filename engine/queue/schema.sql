@@ -1,4 +1,4 @@
--- The store's tables, version 2. One row of `entry` is one recipient of one message.
+-- The store's tables, version 3. One row of `entry` is one recipient of one message.
 
 CREATE TABLE message (
     number      INTEGER PRIMARY KEY AUTOINCREMENT,  -- never given twice, not even after the message has left
@@ -66,6 +66,7 @@ CREATE TABLE entry (
     prior_by     TEXT    NOT NULL DEFAULT '',       -- before the bounce or drop; "held" had these words
     prior_reason TEXT    NOT NULL DEFAULT '',
     rule         INTEGER,                           -- the hold rule that holds it
+    counted      INTEGER,                           -- the bounce or drop that has counted its message already
     PRIMARY KEY (message, number)
 ) STRICT, WITHOUT ROWID;
 
@@ -210,7 +211,10 @@ CREATE TABLE operation (
     skipped     INTEGER NOT NULL DEFAULT 0,
     last        INTEGER NOT NULL DEFAULT 0,         -- the last message it touched
     finished    INTEGER NOT NULL DEFAULT 0,
-    due         REAL                                -- of a bounce or drop: when it is carried out; NULL: not whole yet
+    gone_messages   INTEGER NOT NULL DEFAULT 0,     -- of a bounce or drop: what it has been carried out on so far
+    gone_recipients INTEGER NOT NULL DEFAULT 0,
+    released    INTEGER NOT NULL DEFAULT 0,         -- of a bounce or drop: what was released before that
+    due         REAL                                -- of a bounce or drop: when it is done; NULL: not whole yet, or over
 ) STRICT;
 
 CREATE INDEX operation_due ON operation (due) WHERE due IS NOT NULL;

@@ -1,5 +1,6 @@
 """Settlements: what an attempt came to becomes a change of the store, with the notification it calls for, at once."""
 
+from engine.queue import operations
 from engine.queue.arrivals import Terms, enqueue
 from engine.queue.claims import remove_if_finished
 from engine.queue.queue import EntryResult, NotRunning, Settlement
@@ -13,9 +14,14 @@ def settle(tx: Transaction, settlement: Settlement, terms: Terms) -> None:
     message = settlement.message
     answered: EntryResult | None = None
     destination = ""
+    bounced: list[operations.Gone] = []
+    is_ordered = False
     for result in settlement.results:
-        destination = _end_attempt(tx, message, result)
+        destination, operation, counted = _end_attempt(tx, message, result)
+        is_ordered = is_ordered or operation is not None
         if result.due is None:
+            if operation is not None and not result.attempt:
+                bounced.append(operations.Gone(operation, message, counted))
             tx.execute("DELETE FROM entry WHERE message = ? AND number = ?", (message, result.number))
         else:
             _wait_again(tx, message, result, result.due)
@@ -26,16 +32,20 @@ def settle(tx: Transaction, settlement: Settlement, terms: Terms) -> None:
             "UPDATE destination SET last = ?, last_at = ? WHERE name = ?",
             (outcome_json(answered.outcome), tx.now, destination),
         )
+    operations.count(tx, bounced)
     remove_if_finished(tx, message)
     tx.record(*settlement.events)
+    if is_ordered:
+        operations.tell_of_whole_ones(tx)
     if settlement.bounce is not None:
         enqueue(tx, settlement.bounce, terms)
 
 
-def _end_attempt(tx: Transaction, message: int, result: EntryResult) -> str:
-    """Close the record of the attempt and give the entry's destination."""
+def _end_attempt(tx: Transaction, message: int, result: EntryResult) -> tuple[str, int | None, int | None]:
+    """Close the record of the attempt; give the entry's destination, and the order it is under (see Gone)."""
     row = tx.execute(
-        "SELECT destination, giving_up FROM entry WHERE message = ? AND number = ? AND state = 'relaying'",
+        "SELECT destination, giving_up, operation, counted FROM entry "
+        "WHERE message = ? AND number = ? AND state = 'relaying'",
         (message, result.number),
     ).fetchone()
     # A claim to give up has no attempt on record, and only such a claim has none.
@@ -49,7 +59,7 @@ def _end_attempt(tx: Transaction, message: int, result: EntryResult) -> str:
         running = cursor.rowcount == 1
     if not running:
         raise NotRunning(f"attempt {result.attempt} at {message}.{result.number} is not running")
-    return str(row[0])
+    return row[0], row[2], row[3]
 
 
 def _wait_again(tx: Transaction, message: int, result: EntryResult, due: float) -> None:

@@ -9,11 +9,13 @@ from typing import Any, Literal, TypeVar
 from engine.clock import Clock
 from engine.events import ENGINE, Event
 from engine.queue import (
+    aftermath,
     arrivals,
     destinations,
     endings,
     listing,
     notices,
+    operations,
     orders,
     overriding,
     policies,
@@ -30,12 +32,14 @@ from engine.queue.queue import (
     Destination,
     DueSite,
     Ending,
+    Fate,
     HeldBack,
     KeptPolicy,
     Late,
     Mark,
     Message,
     NewMessage,
+    Operation,
     Queue,
     QueueError,
     Reason,
@@ -43,6 +47,8 @@ from engine.queue.queue import (
     Settlement,
     Suspension,
     Totals,
+    Touched,
+    TouchedEntry,
     Window,
 )
 from engine.queue.readers import Readers
@@ -242,14 +248,18 @@ class SqliteQueue(Queue):
 
     # -- the operator's orders ------------------------------------------------------------------------------------
 
-    async def retry(self, filter: Filter, by: str, newest: int | None = None) -> Changed:
-        return await self._order(orders.retry(by, self._clock.now()), filter, newest)
+    async def retry(
+        self, filter: Filter, by: str, newest: int | None = None, touched: Touched | None = None
+    ) -> Changed:
+        return await self._order(orders.retry(by, self._clock.now()), filter, newest, touched)
 
     async def hold(self, filter: Filter, by: str, reason: str, newest: int | None = None) -> Changed:
         return await self._order(orders.hold(by, reason), filter, newest)
 
-    async def release(self, filter: Filter, by: str, newest: int | None = None) -> Changed:
-        return await self._order(orders.release(by), filter, newest)
+    async def release(
+        self, filter: Filter, by: str, newest: int | None = None, touched: Touched | None = None
+    ) -> Changed:
+        return await self._order(orders.release(by), filter, newest, touched)
 
     async def give_up(
         self,
@@ -264,6 +274,13 @@ class SqliteQueue(Queue):
 
     async def undo(self, operation: int, by: str) -> Changed:
         return await self._to_its_end(self._orders.undo(operation, by))
+
+    async def operation(self, id: int) -> Operation | None:
+        return await self._see(lambda c: operations.operation(c, id))
+
+    async def fates(self, since: int, entries: Sequence[TouchedEntry]) -> tuple[Fate, ...]:
+        now = self._clock.now()
+        return await self._see(lambda c: aftermath.fates(c, since, entries, now=now))
 
     async def suspend(self, suspension: Suspension) -> None:
         await self._writer.do(lambda tx: standing.suspend(tx, suspension))
@@ -307,12 +324,12 @@ class SqliteQueue(Queue):
 
     async def set_override(self, override: Override) -> int:
         await self._writer.do(lambda tx: overriding.set_override(tx, override))
-        return await self._to_its_end(self._orders.make_due_in(override.destination))
+        return await self._to_its_end(self._orders.make_due_in(override.destination, "override", override.by))
 
     async def end_override(self, destination: str, by: str) -> Override | None:
         ended = await self._writer.do(lambda tx: overriding.end_override(tx, destination, by))
         if ended is not None:
-            await self._to_its_end(self._orders.make_due_in(destination))
+            await self._to_its_end(self._orders.make_due_in(destination, "end-override", by))
         return ended
 
     async def override(self, destination: str) -> Override | None:
@@ -337,11 +354,19 @@ class SqliteQueue(Queue):
     async def save_mark(self, mark: Mark) -> None:
         await self._writer.do(lambda tx: standing.save_mark(tx, mark))
 
-    async def remove_mark(self, host: str, by: str) -> int:
-        marked = await self._writer.do(lambda tx: standing.remove_mark(tx, host, by))
-        if not marked or by == ENGINE:
+    async def remove_mark(self, host: str, by: str, touched: Touched | None = None) -> int:
+        if by == ENGINE:
+            await self._writer.do(lambda tx: standing.remove_mark(tx, host, by))
             return 0
-        return await self._to_its_end(self._orders.make_due(host))
+        return await self._to_its_end(self._let_go(host, by, touched or Touched()))
+
+    async def _let_go(self, host: str, by: str, touched: Touched) -> int:
+        """Make due what waits for a host, then remove its mark: what goes first would else be counted by nobody."""
+        if not await self._readers.ask(lambda c: standing.has_mark(c, host)):
+            return 0
+        count = await self._orders.make_due(host, by, touched)
+        await self._writer.do(lambda tx: standing.remove_mark(tx, host, by, count))
+        return count
 
     async def held_back(self, hosts: Sequence[str]) -> tuple[HeldBack, ...]:
         named = tuple(hosts)
@@ -395,8 +420,10 @@ class SqliteQueue(Queue):
     async def _see(self, question: Callable[..., T]) -> T:
         return await self._readers.ask(question, console=True)
 
-    async def _order(self, order: orders.Order, filter: Filter, newest: int | None) -> Changed:
-        return await self._to_its_end(self._orders.carry_out(order, filter, newest))
+    async def _order(
+        self, order: orders.Order, filter: Filter, newest: int | None, touched: Touched | None = None
+    ) -> Changed:
+        return await self._to_its_end(self._orders.carry_out(order, filter, newest, touched))
 
     async def _to_its_end(self, work: Coroutine[Any, Any, T]) -> T:
         """Do what takes several transactions in a task of its own: who asked may go, the order is still carried out."""

@@ -116,13 +116,23 @@ def save_mark(tx: Transaction, mark: Mark) -> None:
     tx.record(Event(at=tx.now, kind="marked bad", by=by, host=host, outcome=mark.last, text=reason))
 
 
-def remove_mark(tx: Transaction, host: str, by: str) -> bool:
-    """Forget a mark and unblock the destinations that have the host among their exchanges; False without a mark."""
+def has_mark(connection: sqlite3.Connection, host: str) -> bool:
+    """Whether a host has a mark, even one that has ended."""
+    return connection.execute("SELECT 1 FROM mark WHERE host = ?", (storable(host).lower(),)).fetchone() is not None
+
+
+def remove_mark(tx: Transaction, host: str, by: str, made_due: int = 0) -> bool:
+    """Forget a mark and unblock the destinations that have the host among their exchanges; False without a mark.
+
+    The event of an operator's says how many recipients were `made_due` for it.
+    """
     host = storable(host).lower()
     if not tx.execute("DELETE FROM mark WHERE host = ?", (host,)).rowcount:
         return False
     _unblock_because_of(tx, host, 0.0)
-    tx.record(Event(at=tx.now, kind="marked good", by=by, host=host))
+    goes = f"{made_due:,} recipient{'' if made_due == 1 else 's'} that waited for it made due"
+    told = "" if by == ENGINE else goes if made_due else "no mail waited for it"
+    tx.record(Event(at=tx.now, kind="marked good", by=by, host=host, text=told))
     return True
 
 

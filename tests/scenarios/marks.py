@@ -1,6 +1,6 @@
 """A store of marks in memory, in the place of the queue."""
 
-from engine.queue.queue import Mark, QueueError
+from engine.queue.queue import Mark, QueueError, Touched
 
 
 class MarksInMemory:
@@ -20,7 +20,7 @@ class MarksInMemory:
         self.kept[mark.host] = mark
         self.writes.append(f"save {mark.host} by {mark.by}")
 
-    async def remove_mark(self, host: str, by: str) -> int:
+    async def remove_mark(self, host: str, by: str, touched: Touched | None = None) -> int:
         if self.fails is not None:
             raise self.fails
         self.writes.append(f"remove {host} by {by}")

@@ -312,6 +312,7 @@ class CannedClient(Client):
         self.view = MESSAGE
         self.transcript_view = TRANSCRIPT
         self.reason_views = REASONS
+        self.followed: views.FollowUpView | None = None  # what becomes of what is done from now on
 
     def _reach(self, *asked: Any) -> None:
         if asked:
@@ -386,6 +387,12 @@ class CannedClient(Client):
         rows = [row for row in rows if (after is None or row.seq > after) and (before is None or row.seq < before)]
         return tuple(rows[-limit:])
 
+    async def operation(self, number: int) -> views.FollowUpView:
+        self._reach("operation", number)
+        if self.followed is None:
+            raise Refused(views.Refusal(what=f"nothing is known of operation {number} (any more)", not_found=True))
+        return self.followed
+
     async def check(self) -> views.ResultView:
         self._reach("check")
         return views.ResultView(verb="check", text="checked: 3 connections opened")
@@ -417,8 +424,12 @@ class CannedClient(Client):
             return views.ResultView(
                 verb=verb, text=f"{done.messages} messages will be {verb}{'d' if verb == 'bounce' else 'ped'}",
                 messages=done.messages, recipients=done.recipients, operation=77, undo_until=NOW + 10,
+                follow=77,
             )  # fmt: skip
-        return views.ResultView(verb=verb, text=f"{verb}: {done.messages} messages", messages=done.messages)
+        follow = 78 if self.followed is not None else 0
+        return views.ResultView(
+            verb=verb, text=f"{verb}: {done.messages} messages", messages=done.messages, follow=follow
+        )
 
     async def undo(self, operation: int) -> views.ResultView:
         self._reach("undo", operation)
@@ -454,11 +465,11 @@ class CannedClient(Client):
 
     async def hold_rule(self, ask: views.HoldRule) -> views.ResultView:
         self._reach("hold_rule", ask)
-        return views.ResultView(verb="hold rule", text=f"hold rule 4: {ask.filter} is held when it comes in")
+        return views.ResultView(verb="hold-rule", text=f"hold rule 4: {ask.filter} is held when it comes in")
 
     async def release_rule(self, rule: int) -> views.ResultView:
         self._reach("release_rule", rule)
-        return views.ResultView(verb="release rule", text=f"hold rule {rule} has ended")
+        return views.ResultView(verb="release-rule", text=f"hold rule {rule} has ended")
 
     async def override(self, ask: views.Override) -> views.ResultView:
         self._reach("override", ask)
@@ -466,7 +477,7 @@ class CannedClient(Client):
 
     async def end_override(self, destination: str) -> views.ResultView:
         self._reach("end_override", destination)
-        return views.ResultView(verb="end override", text=f"mail for {destination} goes its own way again")
+        return views.ResultView(verb="end-override", text=f"mail for {destination} goes its own way again")
 
     async def close(self, relayer: int) -> views.ResultView:
         self._reach("close", relayer)

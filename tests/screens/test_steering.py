@@ -88,6 +88,31 @@ async def test_what_is_typed_whole_asks_no_more(at_the_console: Console_) -> Non
         assert hand.client.asks("close") == [("close", 5)]
 
 
+async def test_what_ends_a_rule_ends_no_override_and_the_other_way_round(at_the_console: Console_) -> None:
+    async with at_the_console() as hand:
+        await typed(hand, "release-rule 3")
+        assert hand.client.asks("release_rule") == [("release_rule", 3)]
+        await typed(hand, "end-override example.org")
+        assert hand.client.asks("end_override") == [("end_override", "example.org")]
+        await typed(hand, "release-rule example.org")
+        assert "name a hold rule by its number" in hand.status
+        await typed(hand, "release-rule")
+        assert "name a hold rule by its number" in hand.status
+        await typed(hand, "end-override 3")
+        assert hand.client.asks("end_override")[1:] == [("end_override", "3")], "the engine says that it is no domain"
+        assert len(hand.client.asks("release_rule")) == 1
+
+
+async def test_while_a_word_is_typed_the_hint_names_what_enter_will_do(at_the_console: Console_) -> None:
+    async with at_the_console() as hand:
+        await hand.press("colon")
+        await hand.type("mark-bad mx1.example.org")
+        front = hand.app.front
+        assert front is not None
+        hint = front.query_one("#hint").said  # type: ignore[attr-defined]
+        assert hint.startswith(" mark-bad [HOST]")
+
+
 async def test_a_rule_that_begins_with_no_term_says_how_it_is_written(at_the_console: Console_) -> None:
     async with at_the_console() as hand:
         await typed(hand, "hold-rule everything 2h")

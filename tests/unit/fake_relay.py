@@ -24,17 +24,22 @@ from engine.queue.queue import (
     Attempt,
     Changed,
     Destination,
+    Ending,
     Entry,
+    Fate,
     HeldBack,
     Mark,
     Message,
     NoSuchMessage,
+    Operation,
     Queue,
     QueueError,
     Reason,
     Selection,
     Suspension,
     Totals,
+    Touched,
+    TouchedEntry,
     Window,
 )
 from engine.queue.steering import HoldRule, Override
@@ -90,6 +95,9 @@ class FakeQueue:
                 example=DEFERRED,
             ),
         )
+        self.touched: list[TouchedEntry] = []
+        self.came_to: list[Fate] = []
+        self.operations: list[Operation] = []
         self.rules_kept: list[HoldRule] = []
         self.overridden: list[Override] = []
         self.happened: list[Event] = [
@@ -212,13 +220,32 @@ class FakeQueue:
         self.calls.append(("select", str(filter), newest))
         return self.selected
 
-    async def retry(self, filter: Filter, by: str, newest: int | None = None) -> Changed:
+    async def lets_go(self, ending: Ending, name: str) -> Selection:
+        self.calls.append(("lets_go", ending, name))
+        return self.selected
+
+    async def override(self, destination: str) -> Override | None:
+        return next((one for one in self.overridden if one.destination == destination), None)
+
+    async def operation(self, id: int) -> Operation | None:
+        return self.operations.pop(0) if self.operations else None
+
+    async def fates(self, since: int, entries: Sequence[TouchedEntry]) -> tuple[Fate, ...]:
+        return tuple(self.came_to[: len(entries)])
+
+    async def retry(
+        self, filter: Filter, by: str, newest: int | None = None, touched: Touched | None = None
+    ) -> Changed:
+        if touched is not None and self.touched:
+            touched.add(41, 3, self.touched)
         return await self._act("retry", str(filter), by, newest)
 
     async def hold(self, filter: Filter, by: str, reason: str, newest: int | None = None) -> Changed:
         return await self._act("hold", str(filter), by, reason, newest)
 
-    async def release(self, filter: Filter, by: str, newest: int | None = None) -> Changed:
+    async def release(
+        self, filter: Filter, by: str, newest: int | None = None, touched: Touched | None = None
+    ) -> Changed:
         return await self._act("release", str(filter), by, newest)
 
     async def give_up(
@@ -386,7 +413,7 @@ class FakeMX:
         self.marks.append(mark)
         return mark
 
-    async def mark_good(self, host: str, *, by: str) -> int:
+    async def mark_good(self, host: str, *, by: str, touched: Touched | None = None) -> int:
         self.calls.append(("mark_good", host, by))
         return 2204
 

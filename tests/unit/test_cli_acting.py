@@ -9,7 +9,7 @@ import pytest
 
 from console.commands import acting, wording
 from console.format import Moment
-from engine.queue.queue import Changed, Selection
+from engine.queue.queue import Changed, Fate, Selection, TouchedEntry
 from tests.unit.fake_line import FakeLine, serving_line
 from tests.unit.fake_relay import NOW, entry
 
@@ -134,6 +134,89 @@ def test_nothing_to_give_up_is_not_asked_about(line: FakeLine) -> None:
     result = line.run("drop", "to=nobody", input="y\n")
     assert result.exit_code == 1
     assert result.stderr.startswith("nothing matches")
+
+
+@pytest.mark.usefixtures("terminal")
+@pytest.mark.parametrize(
+    ("verb", "follows"), [("retry", "be due now"), ("hold", "stay until released"), ("release", "be sent when due")]
+)
+def test_what_touches_several_messages_asks_where_somebody_sits(line: FakeLine, verb: str, follows: str) -> None:
+    result = line.run(verb, "--all", input="y\n")
+    assert result.exit_code == 0
+    assert result.stderr.splitlines()[:3] == [
+        f"{verb} 3 recipients of 2 messages, to {follows}:",
+        "  7.1  ann@example.net to bob1@example.org  hello",
+        "  and 2 others",
+    ]
+    asked, done = line.engine.queue.calls
+    assert asked == ("select", "", None)
+    assert (done[0], done[-1]) == (verb, 8), "no more than was seen"
+
+
+@pytest.mark.usefixtures("terminal")
+@pytest.mark.parametrize("verb", ["retry", "hold", "release"])
+@pytest.mark.parametrize("answer", ["n\n", "\n", ""])
+def test_several_messages_are_left_alone_unless_the_answer_is_yes(line: FakeLine, verb: str, answer: str) -> None:
+    result = line.run(verb, "domain=example.org", input=answer)
+    assert result.exit_code == 1
+    assert result.stderr.endswith(("nothing done\n", "Aborted!\n"))
+    assert [call[0] for call in line.engine.queue.calls] == ["select"]
+
+
+@pytest.mark.usefixtures("terminal")
+@pytest.mark.parametrize("verb", ["retry", "hold", "release"])
+def test_a_single_message_is_touched_without_a_question(line: FakeLine, verb: str) -> None:
+    line.engine.queue.selected = Selection(messages=1, recipients=2, newest=8, examples=(entry(7),))
+    assert line.run(verb, "id=7").exit_code == 0
+    assert [call[0] for call in line.engine.queue.calls] == ["select", verb]
+
+
+@pytest.mark.usefixtures("terminal")
+@pytest.mark.parametrize("verb", ["retry", "hold", "release"])
+def test_yes_asks_nothing(line: FakeLine, verb: str) -> None:
+    assert line.run(verb, "--all", "--yes").exit_code == 0
+    assert [call[0] for call in line.engine.queue.calls] == [verb]
+
+
+@pytest.mark.parametrize(
+    ("words", "lets_go"),
+    [
+        (("mark-good", "mx1.dead.example"), ("mark", "mx1.dead.example")),
+        (("resume", "example.org"), ("suspension", "example.org")),
+        (("resume", "--all"), ("suspension", "*")),
+        (("release-rule", "1"), ("rule", "1")),
+        (("end-override", "example.org"), ("override", "example.org")),
+    ],
+)
+def test_what_lets_several_messages_go_asks_where_somebody_sits(
+    line: FakeLine, words: tuple[str, ...], lets_go: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for before in (
+        ("suspend", "example.org"),
+        ("suspend", "--all"),
+        ("hold-rule", "from=a@b.example"),
+        ("override", "example.org", "mx.example.net"),
+    ):
+        assert line.run(*before).exit_code == 0
+    line.engine.queue.calls.clear()
+    monkeypatch.setattr(acting, "on_terminal", lambda: True)
+    refused = line.run(*words, input="n\n")
+    assert refused.exit_code == 1
+    assert refused.stderr.endswith("nothing done\n")
+    assert "lets go 3 recipients of 2 messages:" in refused.stderr
+    assert line.engine.queue.calls == [("lets_go", *lets_go)]
+    assert line.run(*words, input="y\n").exit_code == 0
+    assert line.run(*words).exit_code == 1, "it has ended"
+
+
+def test_what_becomes_of_a_retry_is_told_until_it_is_known(line: FakeLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    line.engine.queue.touched = [TouchedEntry(7, 1, 0), TouchedEntry(7, 2, 0)]
+    line.engine.queue.came_to = [Fate("delivered"), Fate("deferred", "450 4.2.1 mailbox busy")]
+    result = line.run("retry", "id=7", "--follow")
+    assert result.stdout.splitlines()[1:] == ["2 retried: 1 delivered, 1 refused again: 450 4.2.1 mailbox busy"]
+    result_, followed = line.rows("retry", "id=7", "--follow")
+    assert result_["follow"] == followed["operation"] == 41
+    assert (followed["delivered"], followed["deferred"], followed["over"]) == (1, 1, True)
 
 
 def test_suspensions_last_an_hour_unless_told_otherwise(line: FakeLine) -> None:

@@ -190,11 +190,47 @@ async def test_a_queue_of_a_newer_version_is_refused(tmp_path: Path) -> None:
         await Spool(tmp_path, spool.clock).queue.open()
 
 
+# What version 3 has more than version 2.
+_BACK_TO_2 = (
+    "ALTER TABLE entry DROP COLUMN counted",
+    "ALTER TABLE operation DROP COLUMN released",
+    "ALTER TABLE operation DROP COLUMN gone_recipients",
+    "ALTER TABLE operation DROP COLUMN gone_messages",
+    "PRAGMA user_version = 2",
+)
+
+
+async def test_a_queue_of_the_second_version_is_brought_to_this_one(tmp_path: Path) -> None:
+    """An order that was carried out before is told of no more; one under way is counted from here on."""
+    async with opened(tmp_path) as spool:
+        await spool.add("a@example.org", "b@example.org", "c@example.org")
+        await spool.queue.give_up("drop", Filter.parse("to=a@*"), "oncall", "", 0)
+        await spool.queue.overdue(9)
+        after = await spool.queue.give_up("drop", Filter.parse("domain=example.org"), "oncall", "", 10)
+        await spool.queue.release(Filter.parse("to=b@*"), "oncall")
+        spool.sql("UPDATE operation SET due = at WHERE id = 1")  # as version 2 left it
+        for statement in _BACK_TO_2:
+            spool.sql(statement)
+    async with opened(tmp_path) as spool:
+        assert spool.sql("PRAGMA user_version") == [(VERSION,)]
+        await spool.clock.advance(10)
+        await spool.queue.overdue(9)
+        told = [event.text for event in spool.events if event.kind == "carried out"]
+        assert told == [f"drop: 1 message dropped; operation {after.operation}: domain=example.org"]
+        fresh = Spool(tmp_path / "new", spool.clock)
+        await fresh.queue.open()
+        for table in ("entry", "operation"):
+            columns = f"SELECT name, type, \"notnull\", dflt_value FROM pragma_table_info('{table}') ORDER BY name"
+            assert spool.sql(columns) == fresh.sql(columns)
+        await fresh.queue.close()
+
+
 async def test_a_queue_of_the_first_version_is_brought_to_this_one(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
         await spool.add("a@example.org", "b@example.org")
         changed = await spool.queue.give_up("drop", Filter.parse("to=a@*"), "oncall", "", 10)
         for statement in (
+            *_BACK_TO_2,
             "DROP INDEX operation_due",
             "ALTER TABLE entry ADD COLUMN order_at REAL",
             "UPDATE entry SET order_at = (SELECT due FROM operation WHERE id = operation)",

@@ -1,0 +1,68 @@
+"""What becomes of the last order of this console, told in the status line as it develops and when it is over."""
+
+import asyncio
+
+from console.format import safe
+from console.widgets.line import Piece
+from engine.control.client import Client, EngineUnreachable, Refused
+from engine.control.views import FollowUpView, ResultView
+
+PATIENCE = 5.0  # seconds a look may take; the next one is made with the next snapshot
+
+
+class Following:
+    """Follows one order, the last one given here, by the number that its result had.
+
+    The engine ends it, and bounds it in time. `told`: what was last said of the order, its result at first.
+    """
+
+    def __init__(self) -> None:
+        self.told = ""
+        self._number = 0
+        self._from = 0.0
+
+    def begin(self, result: ResultView, told: str) -> None:
+        """Follow what this action did, and no longer what one before it did. `told` is how its result was said.
+
+        What can be undone is followed from when it cannot be any more.
+        """
+        self.told = told
+        self._number = result.follow
+        self._from = result.undo_until or 0.0
+
+    async def look(self, client: Client, now: float) -> Piece | None:
+        """What is to be said of the order now; None without news. Never raises: a lost engine is told of elsewhere."""
+        number = self._number
+        if not number or now < self._from:
+            return None
+        try:
+            async with asyncio.timeout(PATIENCE):
+                seen = await client.operation(number)
+        except Refused:  # the engine was started anew, and knows nothing of it
+            self._end(number)
+            return None
+        except (EngineUnreachable, TimeoutError):
+            return None
+        if number != self._number:  # another order was given meanwhile
+            return None
+        said = _said(seen)
+        if seen.over and said[0] == self.told:
+            self._end(number)
+        return said if said[0] != self.told and _is_news(seen) else None
+
+    def _end(self, number: int) -> None:
+        if self._number == number:
+            self._number = 0
+
+
+def _is_news(seen: FollowUpView) -> bool:
+    """Whether it says more than the result did: something has come of it."""
+    done = (seen.delivered, seen.deferred, seen.returned, seen.dropped, seen.gone, seen.blocked)
+    return seen.over or any(done)
+
+
+def _said(seen: FollowUpView) -> Piece:
+    if not seen.over:
+        return f"◷ {safe(seen.text)}", ""
+    failed = seen.deferred or seen.blocked or seen.gone or (seen.returned and seen.verb != "bounce")
+    return (f"▲ {safe(seen.text)}", "warn") if failed else (f"✓ {safe(seen.text)}", "good")
