@@ -12,7 +12,7 @@ RESERVED = frozenset({"ctrl+a", "ctrl+b", "ctrl+d", "ctrl+z", "ctrl+s", "ctrl+c"
 
 LISTS = frozenset({"destinations", "queue", "relayers", "hosts", "reasons", "events"})
 MAIL = frozenset({"destinations", "queue", "reasons", "destination", "message"})
-EVERYWHERE = LISTS | {"destination", "message", "relayer", "host", "answer", "overrides"}
+EVERYWHERE = LISTS | {"destination", "message", "finished", "relayer", "host", "answer", "overrides"}
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("queue", ("2",), "queue", "Queue", "Every recipient of every message", "Go", usage="[FILTER]"),
     Action("relayers", ("3",), "relayers", "Relayers", "The connections that are open", "Go"),
     Action("hosts", ("4",), "hosts", "Bad MX", "The mail exchanges marked bad", "Go"),
-    Action("reasons", ("5",), "reasons", "Reasons", "Why mail waits: what was said last, in groups", "Go"),
+    Action("reasons", ("5",), "reasons", "Reasons", "Why mail waits, in groups", "Go"),
     Action("events", ("6",), "events", "Events", "What happened, and who did it", "Go", usage="[WORDS]"),
     Action("overrides", ("7",), "overrides", "Overrides", "All that stands until a time, by whom and why", "Go"),
     Action("command", ("colon",), "command", "Command", "Type a command", "Console", on=EVERYWHERE, rank=5),

@@ -329,8 +329,10 @@ def _text(one: Hindrance, subject: _Subject, seen: _Seen) -> str:
         case "not due":
             said = f"; the last try: {one.why}" if one.why else ""
             return f"it is not due for another {left}{said}"
+        case "nothing" if mail.due is None:
+            return "mail for it would be sent at once: nothing holds it back"
         case "nothing":
-            return "mail for it would be sent at once" if mail.due is None else "it goes out at the next check"
+            return "it is on its way at the next check: nothing holds it back"
     return one.why
 
 

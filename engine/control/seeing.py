@@ -174,6 +174,7 @@ class Seeing:
             relaying=totals.relaying,
             oldest=totals.oldest,
             destinations=totals.destinations,
+            destinations_known=totals.known,
             rate_in=relay.events.rate_in(),
             rate_out=relay.events.rate_out(),
             connections=len(smarthost.managed),

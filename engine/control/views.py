@@ -36,7 +36,8 @@ class HealthView(View, frozen=True, kw_only=True):
     """One line of health. `state`: relaying, suspended, draining, or sick (with `trouble` saying why).
 
     Of those waiting `due` are those whose time has come, and `ready` those of them that nothing keeps from being sent.
-    Of a very long queue both are counted anew only every few seconds.
+    Of a very long queue both are counted anew only every few seconds. `destinations` have mail; `destinations_known`
+    are all that are listed.
     """
 
     hostname: str
@@ -53,6 +54,7 @@ class HealthView(View, frozen=True, kw_only=True):
     relaying: int = 0
     oldest: float | None = None
     destinations: int = 0
+    destinations_known: int = 0
     rate_in: float = 0.0
     rate_out: float = 0.0
     connections: int = 0
@@ -64,16 +66,10 @@ class HealthView(View, frozen=True, kw_only=True):
     bad_mx_seconds: float = 3600.0
 
 
-Condition = Literal[
-    "relaying", "draining", "to be bounced", "to be dropped", "suspended", "held", "hosts bad", "blocked", "not due",
-    "limited", "ready", "idle",
-]  # fmt: skip
-
-
 class DestinationView(View, frozen=True, kw_only=True):
     """One destination. `condition`, with `condition_why`, is that of its waiting mail which is due first.
 
-    It is "relaying" where that could go and some of it is on its way, and "idle" where there is no mail; `next_try` is
+    Its words are those of engine.condition.Condition. It is "relaying" where that could go and some of it is on its way, and "idle" where there is no mail; `next_try` is
     when it is tried, None where no time leads to that. `override` is where its mail goes instead, "10.0.0.5:25".
     `blocked_until`: no connection before, because none could be had (`blocked_why`). `last` is the last reply of
     anything.
@@ -96,7 +92,7 @@ class DestinationView(View, frozen=True, kw_only=True):
     suspended: SuspensionView | None = None
     blocked_until: float | None = None
     blocked_why: str = ""
-    condition: Condition = "idle"
+    condition: str = "idle"
     next_try: float | None = None
     condition_why: str = ""
     override: str = ""
@@ -274,7 +270,7 @@ class ExplainView(View, frozen=True, kw_only=True):
 class EntryView(View, frozen=True, kw_only=True):
     """One recipient of one message: a row of the queue. `id` is "48213.2"; `why` is the reason of `last`, or "".
 
-    `condition` says what it is, `condition_why` why in words, and `next_try` when it is tried (in the past for what is
+    `condition` (a word of engine.condition.Condition) says what it is, `condition_why` why in words, and `next_try` when it is tried (in the past for what is
     ready): None where no time leads to that, since somebody must act or a connection must end first.
     """
 
@@ -298,7 +294,7 @@ class EntryView(View, frozen=True, kw_only=True):
     reason: str = ""
     why: str = ""
     blocked_until: float | None = None
-    condition: Condition = "ready"
+    condition: str = "ready"
     next_try: float | None = None
     condition_why: str = ""
 

@@ -12,8 +12,7 @@ from engine.queue.steering import Override
 COLUMNS = (
     "d.name, d.edge, d.blocked_until, d.blocked_why, d.site, "
     's.since, s.until, s."by", s.reason, o.host, o.port, o.since, o.until, o."by", o.reason, '
-    "(SELECT json_group_array(host) FROM "
-    "(SELECT host FROM exchange WHERE destination = d.name ORDER BY preference LIMIT 1000))"
+    "(SELECT json_group_object(preference, host) FROM exchange WHERE destination = d.name)"
 )
 WIDTH = 16  # columns
 # Its two parameters are both the time.
@@ -55,7 +54,7 @@ def bearings(connection: sqlite3.Connection, names: Iterable[str], now: float) -
     """What bears on each of these destinations, in two questions."""
     relay = of_relay(connection, now)
     rows = connection.execute(
-        f"SELECT {COLUMNS} FROM json_each(?) j CROSS JOIN {JOINED} WHERE d.name = j.value",
+        f"SELECT {COLUMNS} FROM json_each(?) CROSS JOIN {JOINED} WHERE d.name = json_each.value",
         (json.dumps(sorted(set(names))), now, now),
     )
     return {row[0]: Bearing(**fields_of(row, relay, now)) for row in rows}
@@ -88,7 +87,7 @@ def fields_of(row: tuple[Any, ...], relay: Suspension | None, now: float) -> dic
         "blocked_why": blocked_why if is_blocked else "",
         "is_in_doubt": blocked_until > 0,
         "override": _override(name, *overridden) if overridden[0] is not None else None,
-        "exchanges": tuple(json.loads(exchanges)),
+        "exchanges": tuple(host for _, host in sorted(json.loads(exchanges).items(), key=lambda one: int(one[0]))),
         "site": site,
     }
 

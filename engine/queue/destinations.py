@@ -146,9 +146,9 @@ def next_due(connection: sqlite3.Connection, after: float, *, now: float) -> flo
 
 def totals(connection: sqlite3.Connection, counts: DueCounts, room: Room, *, now: float) -> Totals:
     """Counts over the whole queue."""
-    waiting, held, relaying, destinations = connection.execute(
+    waiting, held, relaying, destinations, known = connection.execute(
         "SELECT coalesce(sum(waiting), 0), coalesce(sum(held), 0), coalesce(sum(relaying), 0), "
-        "count(*) FROM destination"
+        "coalesce(sum(waiting + held + relaying > 0), 0), count(*) FROM destination"
     ).fetchone()
     oldest = connection.execute(
         "SELECT arrived FROM message WHERE number = (SELECT min(message) FROM entry)"
@@ -162,6 +162,7 @@ def totals(connection: sqlite3.Connection, counts: DueCounts, room: Room, *, now
         held=held,
         relaying=relaying,
         destinations=destinations,
+        known=known,
         oldest=oldest[0] if oldest else None,
     )
 

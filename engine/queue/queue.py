@@ -359,7 +359,7 @@ class Totals(Struct, frozen=True, kw_only=True):
     """Entries in the whole queue, by state.
 
     `due` are those waiting whose time has come; `ready` those of them that nothing keeps from being sent now. Of a very
-    long queue both may be some seconds old.
+    long queue both may be some seconds old. `destinations` are those with mail, of all that are `known`.
     """
 
     waiting: int
@@ -369,6 +369,7 @@ class Totals(Struct, frozen=True, kw_only=True):
     destinations: int
     oldest: float | None = None
     ready: int = 0
+    known: int = 0
 
 
 class Mark(Struct, frozen=True, kw_only=True):

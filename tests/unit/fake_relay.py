@@ -117,7 +117,9 @@ class FakeQueue:
 
     async def totals(self, room: Room = ROOM) -> Totals:
         await self._read()
-        return Totals(waiting=12_480, due=310, held=1, relaying=14, destinations=2, oldest=NOW - 8040)
+        return Totals(
+            waiting=12_480, due=310, held=1, relaying=14, destinations=2, oldest=NOW - 8040, ready=288, known=3
+        )
 
     async def window(self, filter: Filter, sort: str, offset: int, limit: int) -> Window:
         await self._read()
@@ -172,6 +174,7 @@ class FakeQueue:
             next_due=NOW + 300,
             last=DEFERRED,
             last_at=NOW - 300,
+            reply=DEFERRED,
             exchanges=("mx.example.org", "mx2.example.org"),
             site="mx.example.org",
         )
