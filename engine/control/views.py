@@ -69,11 +69,10 @@ class HealthView(View, frozen=True, kw_only=True):
 class DestinationView(View, frozen=True, kw_only=True):
     """One destination. `condition`, with `condition_why`, is that of its waiting mail which is due first.
 
-    Its words are those of engine.condition.Condition. It is "relaying" where that could go and some of it is on its way, and "idle" where there is no mail; `next_try` is
-    when it is tried, None where no time leads to that. `override` is where its mail goes instead, "10.0.0.5:25".
-    `blocked_until`: no connection before, because none could be had (`blocked_why`). `last` is the last reply of
-    anything.
-
+    Its words are those of engine.condition.Condition. It is "relaying" where that could go and some of it is on its
+    way, and "idle" where there is no mail; `next_try` is when it is tried, None where no time leads to that. `override`
+    is where its mail goes instead, "10.0.0.5:25". `blocked_until`: no connection before, because none could be had
+    (`blocked_why`). `last` is the last reply of anything.
     `connections` counts those of its site, that is of all destinations with the same `exchanges`; `neighbours` are
     others of the site for which mail waits, 20 at the most, and only where one destination is asked for.
     """
@@ -270,8 +269,9 @@ class ExplainView(View, frozen=True, kw_only=True):
 class EntryView(View, frozen=True, kw_only=True):
     """One recipient of one message: a row of the queue. `id` is "48213.2"; `why` is the reason of `last`, or "".
 
-    `condition` (a word of engine.condition.Condition) says what it is, `condition_why` why in words, and `next_try` when it is tried (in the past for what is
-    ready): None where no time leads to that, since somebody must act or a connection must end first.
+    `condition` (a word of engine.condition.Condition) says what it is, `condition_why` why in words, and `next_try`
+    when it is tried (in the past for what is ready): None where no time leads to that, since somebody must act or a
+    connection must end first.
     """
 
     id: str

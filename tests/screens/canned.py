@@ -30,8 +30,8 @@ WHOLE = views.SuspensionView(destination="*", since=NOW - 300, until=NOW + 1_500
 
 HEALTH = views.HealthView(
     hostname="relay1.example.net", version="0.1.0", pid=4711, started=NOW - 400_000, now=NOW, state="relaying",
-    waiting=12_480, due=310, ready=296, held=24, relaying=41, oldest=NOW - 8_080, destinations=9, rate_in=398.0, rate_out=412.3,
-    connections=14, max_connections=20, next_check=NOW + 28,
+    waiting=12_480, due=310, ready=296, held=24, relaying=41, oldest=NOW - 8_080, destinations=9, destinations_known=9,
+    rate_in=398.0, rate_out=412.3, connections=14, max_connections=20, next_check=NOW + 28,
 )  # fmt: skip
 CALM = replace(
     HEALTH,
@@ -158,6 +158,8 @@ def entry(number: int, part: int = 1, **more: Any) -> views.EntryView:
         ordered = more.get("ordered") if more.get("order_at") else None
         condition = {"bounce": "to be bounced", "drop": "to be dropped"}.get(ordered or "", "held")
         why = f"by {more.get('by', 'oncall')}: {more.get('reason', '')}"
+    judged: dict[str, Any] = {"condition": condition, "condition_why": why}
+    judged["next_try"] = None if state == "held" else tried
     return views.EntryView(
         id=f"{number}.{part}", message=number, sender=more.pop("sender", "news@shop.example"),
         recipient=more.pop("recipient", f"{names[number % len(names)]}@{domain}"), destination=domain, state=state,
@@ -165,7 +167,7 @@ def entry(number: int, part: int = 1, **more: Any) -> views.EntryView:
         expires=NOW + 430_740, attempts=more.pop("attempts", number % 4), size=more.pop("size", 4_100 + number % 9_000),
         subject=more.pop("subject", f"Your order {number}"),
         last=last, last_at=NOW - 120,
-        **{"condition": condition, "condition_why": why, "next_try": None if state == "held" else tried} | more,
+        **judged | more,
     )  # fmt: skip
 
 
