@@ -138,6 +138,7 @@ def hindrances(mail: Mail, around: Around) -> tuple[Hindrance, ...]:
         _relaying(mail),
         _draining(around),
         _ordered_away(mail),
+        _expired(mail, around),
         _relay_suspended(around),
         _held(mail),
         _suspended(around),
@@ -228,6 +229,14 @@ def _ordered_away(mail: Mail) -> Hindrance | None:
         return None
     cause: Cause = "to be bounced" if mail.ordered == "bounce" else "to be dropped"
     return Hindrance(cause=cause, why=f"by {_by(mail.by, mail.reason)}", until=mail.order_at, is_final=True)
+
+
+def _expired(mail: Mail, around: Around) -> Hindrance | None:
+    """What has expired while it waited is returned whatever keeps mail from going; what is held is not."""
+    if mail.state != "waiting" or mail.expires is None or mail.expires > around.now:
+        return None
+    why = "its time is over: it will be returned at the next check"
+    return Hindrance(cause="to be bounced", why=why, until=mail.expires, is_final=True)
 
 
 def _relay_suspended(around: Around) -> Hindrance | None:

@@ -313,7 +313,7 @@ def _text(one: Hindrance, subject: _Subject, seen: _Seen) -> str:
             return f"the whole relay is {_suspension(seen.around.bearing.relay, seen.now)}"
         case "suspended" if seen.around.bearing.suspended is not None:
             return f"{seen.destination.name} is {_suspension(seen.around.bearing.suspended, seen.now)}"
-        case "to be bounced" | "to be dropped":
+        case "to be bounced" | "to be dropped" if mail.ordered is not None:
             why = f" ({mail.reason})" if mail.reason else ""
             return f"it is {one.cause} by order of {mail.by}{why} in {left}, unless undone"
         case "held":
