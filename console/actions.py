@@ -15,7 +15,7 @@ MAIL = frozenset({"destinations", "queue", "reasons", "destination", "message"})
 # What is for no row, and need not wait for the first ones of a screen that is opening.
 AT_ONCE = frozenset({"check", "undo", "back", "command", "filter", "help", "background", "quit", "overview", "queue",
                      "relayers", "hosts", "reasons", "events", "overrides"})  # fmt: skip
-EVERYWHERE = LISTS | {"destination", "message", "relayer", "host", "answer", "overrides"}
+EVERYWHERE = LISTS | {"destination", "message", "finished", "relayer", "host", "answer", "overrides"}
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("queue", ("2",), "queue", "Queue", "Every recipient of every message", "Go", usage="[FILTER]"),
     Action("relayers", ("3",), "relayers", "Relayers", "The connections that are open", "Go"),
     Action("hosts", ("4",), "hosts", "Bad MX", "The mail exchanges marked bad", "Go"),
-    Action("reasons", ("5",), "reasons", "Reasons", "Why mail waits: what was said last, in groups", "Go"),
+    Action("reasons", ("5",), "reasons", "Reasons", "Why mail waits, in groups", "Go"),
     Action("events", ("6",), "events", "Events", "What happened, and who did it", "Go", usage="[WORDS]"),
     Action("overrides", ("7",), "overrides", "Overrides", "All that stands until a time, by whom and why", "Go"),
     Action("command", ("colon",), "command", "Command", "Type a command", "Console", on=EVERYWHERE, rank=5),

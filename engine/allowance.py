@@ -4,6 +4,7 @@ from collections.abc import Collection
 
 from engine.clock import Clock
 from engine.limits import Limiting
+from engine.queue.queue import Room
 from engine.relayer.relayer import ManagedRelayer
 from engine.sites import Site, Sites
 
@@ -39,10 +40,11 @@ class Allowance:
         """
         if len(live) >= self._all:
             return Limiting(_ALL, None, f"all {self._all} connections are in use")
-        if is_in_doubt and not self.may_doubt(live):
-            text = f"the {self._doubtful} of {self._all} for destinations that have failed are in use"
-            return Limiting(_ALL, None, text)
-        return None
+        return self._on_doubt() if is_in_doubt and not self.may_doubt(live) else None
+
+    def _on_doubt(self) -> Limiting:
+        text = f"the {self._doubtful} of {self._all} for destinations that have failed are in use"
+        return Limiting(_ALL, None, text)
 
     def may_doubt(self, live: Collection[ManagedRelayer]) -> bool:
         """Whether one more connection may be opened to a destination that was left alone, and took no mail since."""
@@ -65,6 +67,38 @@ class Allowance:
             if limiting := rule.on_new_connections(open_now):
                 return limiting
         return None
+
+    def on_mail(
+        self, site: Site, live: Collection[ManagedRelayer], *, is_in_doubt: bool = False
+    ) -> tuple[Limiting, ...]:
+        """All that keeps waiting mail of a site from going now; () when nothing does. It is what `room` says of it.
+
+        An idle connection takes it although no other may be opened.
+        """
+        found = [self.on_messages(site)]
+        if not any(one.is_idle for one in site.connections):
+            found += [self.on_connections(site, live), self.on_relay(live, is_in_doubt=is_in_doubt)]
+        elif is_in_doubt and not self.may_doubt(live):
+            found.append(self._on_doubt())
+        return tuple(one for one in found if one is not None)
+
+    def room(self, live: Collection[ManagedRelayer]) -> Room:
+        """To which sites mail may go now: those for which `on_mail` has nothing to say."""
+        idle = {relayer.site for relayer in live if relayer.is_idle}
+        looked_at = {site.name: site for site in self._sites.blocked()}
+        looked_at.update((site.name, site) for site in self._sites.ruled())
+        looked_at.update((one.site, self._sites.get(one.site)) for one in live)
+        closed = {
+            name
+            for name, site in looked_at.items()
+            if self.on_messages(site) or (name not in idle and self.on_connections(site, live))
+        }
+        is_full = len(live) >= self._all
+        return Room(
+            closed=frozenset(closed),
+            only=frozenset(idle) if is_full else None,
+            with_doubtful=self.may_doubt(live),
+        )
 
     def closed(self, live: Collection[ManagedRelayer]) -> set[str]:
         """Names of sites that can neither have a connection now nor have an idle one that may be used."""

@@ -1,24 +1,23 @@
 """Explain: why mail is not moving, or what would happen to it now. The one true cause first, all else as facts.
 
-It looks at what the relay itself goes by (suspensions, orders, marks, blocks, limits, the schedule, DNS) and changes
-nothing. What hinders a recipient is sought in the order in which the relay would meet it, except that a failure which
-still stands (DNS, a bad host, TLS) is named rather than the waiting time that it led to.
+What it is, and when it is tried, engine.condition says, as everywhere; here DNS is asked besides, and a failure which
+still stands (DNS, TLS) is named rather than the waiting time that it led to. Nothing is changed.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from engine.clock import Clock
+from engine.condition import Around, Cause, Hindrance, Mail, all_marked, hindrances, left_out_until, mail_of, next_try
 from engine.duration import format_duration
-from engine.limits import Limiting
 from engine.lookups import LookupFailed, MXError
 from engine.mx import AllMarkedBad, Exchange, MXCalculator
 from engine.outcome import Outcome
 from engine.queue.overriding import where_to
-from engine.queue.queue import RELAY, Claim, Destination, Entry, Mark, Queue, Suspension
+from engine.queue.queue import Claim, Destination, Entry, Queue, Suspension
 from engine.queue.steering import HoldRule
 from engine.relayer.relayer import ManagedRelayer
 from engine.routes import Router, Way
@@ -29,12 +28,6 @@ MAX_HOSTS = 5  # whose addresses and TLS are told
 LOOKUP_SECONDS = 9.0
 ADDRESSES_SECONDS = 6.0
 
-Cause = Literal[
-    "being relayed", "draining", "relay suspended", "held", "to be bounced", "to be dropped", "suspended",
-    "hosts bad", "DNS", "refused by DNS", "TLS", "blocked", "limit", "rate", "not due", "nothing",
-]  # fmt: skip
-
-_SLACK = 60.0  # seconds; a block and a retry that stem from one failure are this far apart at the most
 _TLS_CODES = ("4.7.4", "4.7.5", "4.7.10")  # ours, of TLS that was asked for and not had
 
 
@@ -82,21 +75,22 @@ class Explainer:
         if entries:
             return await self._entries(entries)
         rules = await self._queue.rules_on(recipient, destination)
-        return (self._explain(_Subject(name=recipient, rules=rules), await self._look(destination)),)
+        return (self._explain(_dry_run(recipient, rules), await self._look(destination)),)
 
     async def domain(self, destination: str) -> tuple[Explanation, ...]:
         """Explain a domain by what of its mail is due first; where it has none, what would happen to mail for it."""
         seen = await self._look(destination)
         known = seen.destination
-        rules = await self._queue.rules_on(f"@{destination}", destination)
-        subject = _Subject(name=destination, rules=rules)
+        subject = _dry_run(destination, await self._queue.rules_on(f"@{destination}", destination))
         if known.waiting and known.next_due is not None:
-            subject = _Subject(name=destination, due=known.next_due, last=known.last)
+            subject = _Subject(name=destination, mail=Mail(due=known.next_due, last=known.reply))
         elif known.relaying:
             carrying = (one for one, claims in self._smarthost.managed.items() if _carries(claims, destination))
-            subject = _Subject(name=destination, due=seen.now, relayer=next(carrying, None), relaying=True)
+            mail = Mail(state="relaying", due=seen.now)
+            subject = _Subject(name=destination, mail=mail, relayer=next(carrying, None))
         elif known.held:
-            subject = _Subject(name=destination, held=f"all {known.held:,} recipients of it are held by order")
+            text = f"all {known.held:,} recipients of it are held by order"
+            subject = _Subject(name=destination, mail=Mail(state="held", ordered="hold"), held=text)
         return (self._explain(subject, seen),)
 
     async def _entries(self, entries: Sequence[Entry]) -> tuple[Explanation, ...]:
@@ -111,25 +105,25 @@ class Explainer:
         return _Subject(
             name=entry.recipient,
             entry=entry,
-            due=entry.due,
-            last=entry.last,
-            relaying=entry.state == "relaying",
+            mail=mail_of(entry),
             relayer=_relayer_of(self._smarthost, entry),
             rules=tuple(rules[one] for one in (entry.rule,) if one in rules),
         )
 
     def _explain(self, subject: "_Subject", seen: "_Seen") -> Explanation:
-        reasons = [found for look in _LOOKS if (found := look(subject, seen)) is not None]
-        first, others = reasons[0], reasons[1:]
-        facts = [Fact("also", one.text) for one in others if one.cause != "nothing"]
+        mail, around = subject.mail, seen.around
+        found = _with_failures(hindrances(mail, around), subject, seen)
+        first: Hindrance = found[0] if found else _NOTHING
+        facts = [Fact("also", _text(one, subject, seen)) for one in found[1:]]
+        earliest = _earliest(next_try(mail, around, found), seen.now)
         entry = subject.entry
         return Explanation(
             subject=subject.name,
             destination=seen.destination.name,
             cause=first.cause,
-            text=first.text,
-            until=first.until,
-            earliest=_earliest(subject, seen, reasons),
+            text=_text(first, subject, seen),
+            until=seen.now if first.cause in ("being relayed", "nothing") else first.until,
+            earliest=earliest,
             entry=f"{entry.message}.{entry.number}" if entry is not None else "",
             facts=(*facts, *_of_subject(subject, seen), *seen.facts),
         )
@@ -138,7 +132,6 @@ class Explainer:
 
     async def _look(self, destination: str) -> "_Seen":
         """Gather what bears on a destination. Takes 15 s at the most."""
-        suspensions = await self._queue.suspensions()
         known = await self._queue.destination(destination)
         way: Way | None = None
         no_way: MXError | None = None
@@ -152,17 +145,33 @@ class Explainer:
         hosts = no_way.hosts if isinstance(no_way, AllMarkedBad) else ()
         exchanges = way.exchanges if way is not None else tuple(Exchange(host=h, preference=0) for h in hosts)
         facts = [_route(way), *_dns(way, no_way), *await self._hosts(destination, exchanges)]
+        smarthost = self._smarthost
+        marks = tuple(mark for one in exchanges if (mark := self._mx.mark(one.host)) is not None)
+        now = self._clock.now()
         return _Seen(
-            now=self._clock.now(),
-            draining=self._smarthost.draining,
-            relay=next((one for one in suspensions if one.destination == RELAY), None),
+            now=now,
+            around=Around(
+                now=now,
+                # What DNS says now, not what it said when mail was sent there last.
+                bearing=replace(known, exchanges=tuple(one.host for one in exchanges)),
+                draining=smarthost.draining,
+                marks=marks,
+                limits=smarthost.limits_on(destination, site=known.site, is_in_doubt=known.is_in_doubt),
+            ),
             destination=known,
             way=way,
             no_way=no_way,
-            marks=tuple(mark for one in exchanges if (mark := self._mx.mark(one.host)) is not None),
-            limits=self._smarthost.limits_on(destination, is_in_doubt=known.is_in_doubt),
             facts=(*(one for one in facts if one is not None), self._figures(destination)),
+            is_over=self._is_over,
         )
+
+    def _is_over(self, last: Outcome, at: float | None, destination: Destination) -> bool:
+        """Whether a failure is no cause any more: its host, or its destination, has taken mail or was marked good."""
+        if at is None:
+            return False
+        taken = destination.last_at if destination.last is not None and destination.last.kind == "delivered" else None
+        good = self._mx.good_at(last.host) if last.host else None
+        return any(since is not None and since > at for since in (taken, good))
 
     async def _hosts(self, destination: str, exchanges: Sequence[Exchange]) -> list[Fact]:
         shown = sorted(exchanges, key=lambda one: (one.preference, one.host))[:MAX_HOSTS]
@@ -202,13 +211,11 @@ class Explainer:
 
 
 class _Subject(Struct, frozen=True, kw_only=True):
-    """One recipient, or what stands for a domain. `due` None: no mail is meant, this is a dry run."""
+    """One recipient, or what stands for a domain. `held` says so of all of a domain."""
 
     name: str
+    mail: Mail
     entry: Entry | None = None
-    due: float | None = None
-    last: Outcome | None = None
-    relaying: bool = False
     relayer: ManagedRelayer | None = None
     rules: tuple[HoldRule, ...] = ()
     held: str = ""
@@ -218,96 +225,56 @@ class _Seen(Struct, frozen=True, kw_only=True):
     """What bears on a destination at one moment."""
 
     now: float
-    draining: bool
-    relay: Suspension | None
+    around: Around
     destination: Destination
     way: Way | None
     no_way: MXError | None
-    marks: tuple[Mark, ...]
-    limits: tuple[Limiting, ...]
     facts: tuple[Fact, ...]
-
-    def next_try(self, subject: _Subject) -> float:
-        """When the schedule lets it be tried: it is due, and its destination not blocked."""
-        return max(subject.due or self.now, self.destination.blocked_until or 0.0)
+    is_over: Callable[[Outcome, float | None, Destination], bool]
 
 
-class _Reason(Struct, frozen=True):
-    """One thing that hinders."""
-
-    cause: Cause
-    text: str
-    until: float | None = None
+_NOTHING = Hindrance(cause="nothing", why="")
+_BEFORE_FAILURES = frozenset(
+    {"being relayed", "draining", "to be bounced", "to be dropped", "relay suspended", "held", "suspended"}
+)
 
 
-def _being_relayed(subject: _Subject, seen: _Seen) -> _Reason | None:
-    if not subject.relaying:
+def _dry_run(name: str, rules: tuple[HoldRule, ...]) -> _Subject:
+    """No mail is meant: what would happen to some."""
+    if not rules:
+        return _Subject(name=name, mail=Mail())
+    one = rules[0]
+    mail = Mail(ordered="hold", by=one.by, reason=one.reason, rule=one.id, held_until=one.until)
+    return _Subject(name=name, mail=mail, rules=rules)
+
+
+# -- failures that still stand ----------------------------------------------------------------------------------------
+
+
+def _with_failures(found: tuple[Hindrance, ...], subject: _Subject, seen: _Seen) -> tuple[Hindrance, ...]:
+    """What hinders, with the failures of TLS and DNS before the waiting time that they led to."""
+    before = [one for one in found if one.cause in _BEFORE_FAILURES]
+    hosts = [one for one in found if one.cause == "hosts bad"]
+    others = found[len(before) + len(hosts) :]
+    failures = (_tls_broken(subject, seen), *hosts, _dns_fails(subject, seen))
+    return (*before, *(one for one in failures if one is not None), *others)
+
+
+def _scheduled(subject: _Subject, seen: _Seen) -> float:
+    return max(subject.mail.due or seen.now, seen.destination.blocked_until or 0.0)
+
+
+def _tls_broken(subject: _Subject, seen: _Seen) -> Hindrance | None:
+    last, until = subject.mail.last, _scheduled(subject, seen)
+    if last is None or last.kind != "transient" or until <= seen.now or left_out_until(seen.around) is not None:
         return None
-    one = subject.relayer
-    if one is None:
-        return _Reason("being relayed", "it is being returned to its sender, or its result is being written down")
-    where = f" to {one.host} [{one.address}]" if one.host else ""
-    stalling = ", which is long" if one.stalling else ""
-    since = _left(seen.now - one.phase_since)
-    return _Reason("being relayed", f"relayer {one.id}{where} has it, in {one.phase} for {since}{stalling}", seen.now)
-
-
-def _draining(subject: _Subject, seen: _Seen) -> _Reason | None:  # noqa: ARG001
-    text = "the relay is about to stop: it opens no new connections before it is started anew"
-    return _Reason("draining", text) if seen.draining else None
-
-
-def _relay_suspended(subject: _Subject, seen: _Seen) -> _Reason | None:  # noqa: ARG001
-    if seen.relay is None:
+    if last.phase != "TLS" and not (last.code == 0 and last.enhanced in _TLS_CODES):
         return None
-    return _Reason("relay suspended", f"the whole relay is {_suspension(seen.relay, seen.now)}", seen.relay.until)
-
-
-def _held(subject: _Subject, seen: _Seen) -> _Reason | None:
-    entry = subject.entry
-    if subject.held:
-        return _Reason("held", subject.held)
-    if entry is None and subject.rules:
-        rule = subject.rules[0]
-        return _Reason("held", f"it would be held by {_rule(rule, seen.now)}", rule.until)
-    if entry is None or entry.ordered is None:
+    at = subject.entry.last_at if subject.entry is not None else None
+    if seen.is_over(last, at, seen.destination):
         return None
-    why = f" ({entry.reason})" if entry.reason else ""
-    if entry.ordered in ("bounce", "drop"):
-        cause: Cause = "to be bounced" if entry.ordered == "bounce" else "to be dropped"
-        if entry.order_at is None:
-            return _Reason(
-                "held", f"an order of {entry.by} by which it is {cause}{why} is not complete: it is only held"
-            )
-        text = f"it is {cause} by order of {entry.by}{why} in {_left(entry.order_at - seen.now)}, unless undone"
-        return _Reason(cause, text, entry.order_at)
-    if subject.rules:
-        rule = subject.rules[0]
-        return _Reason("held", f"it is held by {_rule(rule, seen.now)}", rule.until)
-    return _Reason("held", f"it is held by {entry.by}{why} until it is released")
-
-
-def _suspended(subject: _Subject, seen: _Seen) -> _Reason | None:  # noqa: ARG001
-    found = seen.destination.suspended
-    if found is None:
-        return None
-    return _Reason("suspended", f"{found.destination} is {_suspension(found, seen.now)}", found.until)
-
-
-def _hosts_bad(subject: _Subject, seen: _Seen) -> _Reason | None:
-    """All marked by operators: nothing is tried. All found bad by the engine: tried at the next try, and not before."""
-    if isinstance(seen.no_way, AllMarkedBad):
-        return _Reason("hosts bad", seen.no_way.outcome.text, seen.no_way.until)
-    if seen.way is None or len(seen.marks) < len(seen.way.exchanges) or seen.next_try(subject) <= seen.now:
-        return None
-    if not seen.destination.blocked_until and not _no_connection(subject.last):
-        return None
-    mark = seen.marks[0]
-    which = f"its only host {mark.host} is" if len(seen.marks) == 1 else f"all {len(seen.marks)} of its hosts are"
-    until = seen.next_try(subject)
-    next_try = f"next try in {_left(until - seen.now)}"
-    why = f": {mark.reason}" if mark.reason else ""
-    return _Reason("hosts bad", f"{which} marked bad by {mark.by}{why}; {next_try}", until)
+    by = f" of {last.host}" if last.host else ""
+    return Hindrance(cause="TLS", why=f"TLS is required and that{by} is broken: {last.text}", until=until)
 
 
 def _dns(way: Way | None, no_way: MXError | None) -> tuple[Fact, ...]:
@@ -318,101 +285,106 @@ def _dns(way: Way | None, no_way: MXError | None) -> tuple[Fact, ...]:
     return (Fact("DNS", no_way.outcome.line),) if no_way is not None and not isinstance(no_way, AllMarkedBad) else ()
 
 
-def _dns_fails(subject: _Subject, seen: _Seen) -> _Reason | None:
+def _dns_fails(subject: _Subject, seen: _Seen) -> Hindrance | None:
     found = seen.no_way
     if found is None or isinstance(found, AllMarkedBad):
         return None
-    until = max(seen.next_try(subject), found.until or 0.0)
+    until = max(_scheduled(subject, seen), found.until or 0.0)
     if found.outcome.kind == "permanent":
-        return _Reason("refused by DNS", f"it will be returned at the next try: {found.outcome.text}", until)
-    if seen.next_try(subject) > seen.now and not _of_dns(subject.last) and not _of_dns_line(seen.destination):
+        why = f"it will be returned at the next try: {found.outcome.text}"
+        return Hindrance(cause="refused by DNS", why=why, until=until, is_final=True)
+    waits = _scheduled(subject, seen) > seen.now
+    if waits and not _of_dns(subject.mail.last) and not _of_dns_line(seen.destination):
         return None  # it waits for another reason; that DNS fails now stands among the facts
-    return _Reason("DNS", found.outcome.text, until)
-
-
-def _tls_broken(subject: _Subject, seen: _Seen) -> _Reason | None:
-    last = subject.last
-    if last is None or last.kind != "transient" or seen.next_try(subject) <= seen.now:
-        return None
-    if isinstance(seen.no_way, AllMarkedBad):
-        return None
-    if last.phase != "TLS" and not (last.code == 0 and last.enhanced in _TLS_CODES):
-        return None
-    until = seen.next_try(subject)
-    by = f" of {last.host}" if last.host else ""
-    return _Reason(
-        "TLS", f"TLS is required and that{by} is broken: {last.text}; next try in {_left(until - seen.now)}", until
-    )
-
-
-def _blocked(subject: _Subject, seen: _Seen) -> _Reason | None:
-    until = seen.destination.blocked_until
-    if until is None or until <= seen.now or (subject.due or 0.0) > until + _SLACK:
-        return None
-    why = seen.destination.blocked_why
-    return _Reason("blocked", f"no connection is opened for another {_left(until - seen.now)}: {why}", until)
-
-
-def _not_due(subject: _Subject, seen: _Seen) -> _Reason | None:
-    if subject.due is None or subject.due <= seen.now:
-        return None
-    said = f"; the last try: {subject.last.line}" if subject.last is not None else ""
-    return _Reason("not due", f"it is not due for another {_left(subject.due - seen.now)}{said}", subject.due)
-
-
-def _limited(subject: _Subject, seen: _Seen) -> _Reason | None:
-    if not seen.limits or seen.next_try(subject) > seen.now:
-        return None
-    first = seen.limits[0]
-    if first.name == "blocked":
-        return _Reason("blocked", f"no connection is opened to its site: {first.text}", first.until)
-    cause: Cause = "rate" if first.is_rate else "limit"
-    return _Reason(cause, f"{first.name}: {first.text}", first.until)
-
-
-def _nothing(subject: _Subject, seen: _Seen) -> _Reason | None:
-    what = "mail for it would be sent at once" if subject.due is None else "it is sent at the next check"
-    return _Reason("nothing", f"nothing holds it back: {what}", seen.now)
-
-
-# In the order in which they are the cause.
-_LOOKS: tuple[Callable[[_Subject, _Seen], _Reason | None], ...] = (
-    _being_relayed,
-    _draining,
-    _relay_suspended,
-    _held,
-    _suspended,
-    _tls_broken,
-    _hosts_bad,
-    _dns_fails,
-    _blocked,
-    _not_due,
-    _limited,
-    _nothing,
-)
+    return Hindrance(cause="DNS", why=found.outcome.text, until=until)
 
 
 # -- in words ---------------------------------------------------------------------------------------------------------
 
 
-def _earliest(subject: _Subject, seen: _Seen, reasons: Collection[_Reason]) -> float | None:
-    """When all that hinders is over; None where something of it ends only when somebody acts."""
-    if any(one.cause in ("to be bounced", "to be dropped", "refused by DNS", "draining") for one in reasons):
-        return None
-    if any(one.cause in ("held", "limit") and one.until is None for one in reasons):
-        return None
-    return max(seen.next_try(subject), seen.now, *(one.until or 0.0 for one in reasons))
+def _text(one: Hindrance, subject: _Subject, seen: _Seen) -> str:
+    """What hinders as a sentence, with how long it does."""
+    left = _left(one.until - seen.now) if one.until is not None else ""
+    mail = subject.mail
+    match one.cause:
+        case "being relayed":
+            return _carried(subject, seen)
+        case "relay suspended" if seen.around.bearing.relay is not None:
+            return f"the whole relay is {_suspension(seen.around.bearing.relay, seen.now)}"
+        case "suspended" if seen.around.bearing.suspended is not None:
+            return f"{seen.destination.name} is {_suspension(seen.around.bearing.suspended, seen.now)}"
+        case "to be bounced" | "to be dropped" if mail.ordered is not None:
+            why = f" ({mail.reason})" if mail.reason else ""
+            return f"it is {one.cause} by order of {mail.by}{why} in {left}, unless undone"
+        case "held":
+            return _kept(subject, seen)
+        case "hosts bad" if isinstance(seen.no_way, AllMarkedBad):
+            return seen.no_way.outcome.text
+        case "hosts bad" | "TLS" if not _is_left_out(seen):
+            return f"{one.why}; next try in {left}"
+        case "blocked" if one.until == seen.destination.blocked_until:
+            return f"no connection is opened for another {left}: {one.why}"
+        case "blocked":
+            return f"no connection is opened to its site: {one.why}"
+        case "not due":
+            said = f"; the last try: {one.why}" if one.why else ""
+            return f"it is not due for another {left}{said}"
+        case "nothing" if mail.due is None:
+            return "mail for it would be sent at once: nothing holds it back"
+        case "nothing":
+            return "it is on its way at the next check: nothing holds it back"
+    return one.why
+
+
+def _is_left_out(seen: _Seen) -> bool:
+    return all_marked(seen.around) and left_out_until(seen.around) is not None
+
+
+def _carried(subject: _Subject, seen: _Seen) -> str:
+    one = subject.relayer
+    if one is None:
+        return "it is being returned to its sender, or its result is being written down"
+    where = f" to {one.host} [{one.address}]" if one.host else ""
+    stalling = ", which is long" if one.stalling else ""
+    return f"relayer {one.id}{where} has it, in {one.phase} for {_left(seen.now - one.phase_since)}{stalling}"
+
+
+def _kept(subject: _Subject, seen: _Seen) -> str:
+    mail, rules = subject.mail, subject.rules
+    if subject.held:
+        return subject.held
+    why = f" ({mail.reason})" if mail.reason else ""
+    if mail.ordered != "hold":
+        is_to = "to be bounced" if mail.ordered == "bounce" else "to be dropped"
+        return f"an order of {mail.by} by which it is {is_to}{why} is not complete: it is only held"
+    if rules:
+        return f"it {'would be' if mail.due is None else 'is'} held by {_rule(rules[0], seen.now)}"
+    return f"it is held by {mail.by}{why} until it is released"
+
+
+def _earliest(tried: float | None, now: float) -> float | None:
+    return None if tried is None else max(tried, now)
 
 
 def _of_subject(subject: _Subject, seen: _Seen) -> list[Fact]:
     facts = []
     entry = subject.entry
-    if subject.last is not None:
-        host = f" ({subject.last.host})" if subject.last.host else ""
-        facts.append(Fact("last reply", f"{subject.last.line}{host}"))
+    last = subject.mail.last
+    if last is not None:
+        host = f" ({last.host})" if last.host else ""
+        facts.append(Fact("last reply", f"{last.line}{host}"))
     if entry is not None:
-        facts.append(Fact("tries", f"{entry.attempts}; given up in {_left(entry.expires - seen.now)}"))
+        facts.append(Fact("tries", f"{entry.attempts}; {_end_of(entry, seen.now)}"))
     return facts
+
+
+def _end_of(entry: Entry, now: float) -> str:
+    """When it is given up. What is held is not, however long: its time counts again once it is released."""
+    if entry.expires > now:
+        return f"will be given up in {_left(entry.expires - now)}"
+    if entry.state == "held":
+        return "its time is over: once released it will be returned"
+    return "its time is over: it will be returned at the next check"
 
 
 def _route(way: Way | None) -> Fact | None:
@@ -449,10 +421,6 @@ def _suspension(one: Suspension, now: float) -> str:
 def _rule(rule: HoldRule, now: float) -> str:
     why = f" ({rule.reason})" if rule.reason else ""
     return f"hold rule {rule.id} of {rule.by}{why}, {rule.filter}, for another {_left(rule.until - now)}"
-
-
-def _no_connection(last: Outcome | None) -> bool:
-    return last is not None and last.code == 0 and last.phase in ("connecting", "greeting")
 
 
 def _of_dns(last: Outcome | None) -> bool:

@@ -154,6 +154,7 @@ class MXCalculator:
         self._ended: dict[str, None] = {}  # hosts, oldest first
         self._repeated: dict[str, tuple[int, float]] = {}  # how often a host was marked and when last for longer
         self._returning: dict[str, None] = {}  # hosts whose mark has ended and that have not delivered since
+        self._good_at: dict[str, float] = {}  # when a host took mail last, or was marked good
         self._left_by_sweep = 0
         self._marking = asyncio.Lock()
 
@@ -289,14 +290,20 @@ class MXCalculator:
                 self._marks.pop(host, None)
                 self._ended.pop(host, None)
                 _keep(self._returning, host, None)
+                _keep(self._good_at, host, self._clock.now())
                 return await self._store.remove_mark(host, by, touched)
 
     def delivered(self, host: str) -> None:
         """A host has taken mail: what it did before counts no more."""
+        _keep(self._good_at, _host(host), self._clock.now())
         if self._repeated or self._returning:
             host = _host(host)
             self._repeated.pop(host, None)
             self._returning.pop(host, None)
+
+    def good_at(self, host: str) -> float | None:
+        """When a host took mail last or was marked good, as far as that is remembered; it is not over a restart."""
+        return self._good_at.get(_host(host))
 
     def is_returning(self, host: str) -> bool:
         """Whether a host's mark has ended, by time or by an operator, and it has not delivered since."""

@@ -33,6 +33,7 @@ _VARIABLE = re.compile(
     re.VERBOSE,
 )
 _AMOUNT = re.compile(r"^\d[\d.,-]{0,80}([A-Za-z]{0,3})$", re.ASCII)
+_CODE = re.compile(r"([2-5]\d\d)(?: |$)", re.ASCII)
 _SPACES = re.compile(r"\s+")
 
 
@@ -42,6 +43,14 @@ def reason_of(outcome: Outcome) -> str:
     Reply code and enhanced code stay; numbers, ids, addresses, host names, times and URLs in the words are replaced.
     """
     reason = _reason(outcome.code, outcome.enhanced, outcome.text)
+    return reason if len(reason) <= LONGEST else reason[: LONGEST - 1] + "…"
+
+
+@lru_cache(maxsize=4096)  # of what is blocked each may have words of its own
+def reason_of_line(line: str) -> str:
+    """The reason of an outcome that was written as one line, the same as `reason_of` gives for it."""
+    code = _CODE.match(line)
+    reason = _reason(int(code[1]), "", line[code.end() :]) if code else _reason(0, "", line)
     return reason if len(reason) <= LONGEST else reason[: LONGEST - 1] + "…"
 
 

@@ -19,7 +19,7 @@ from engine.events import ENGINE, Event
 from engine.leftovers import Leftovers
 from engine.limits import Limiting, Limits
 from engine.outcome import Outcome
-from engine.queue.queue import RELAY, Claim, DueSite, Queue, QueueBroken, QueueError, unknown_site
+from engine.queue.queue import RELAY, Claim, DueSite, Queue, QueueBroken, QueueError, Room, unknown_site
 from engine.relayer.manager import Parts
 from engine.relayer.relayer import ManagedRelayer
 from engine.relayer.session import Form
@@ -387,28 +387,27 @@ class SmartHost:
 
     # -- what can be asked ----------------------------------------------------------------------------------------
 
-    def limits_on(self, destination: str, *, is_in_doubt: bool = False) -> tuple[Limiting, ...]:
+    def limits_on(self, destination: str, *, site: str = "", is_in_doubt: bool = False) -> tuple[Limiting, ...]:
         """All that keeps mail to a destination from going right now, by name; () when nothing does.
 
         Names are the dotted names of settings, or "blocked", "coming back", "connecting", "adaptive concurrency". What
         the queue knows (suspensions, blocks, when mail is due) is not among them, but for blocks of the whole site.
+        `site` is the name that the queue has for its site; "": the one it was served under.
         """
-        site = self.site_at(destination)
-        found = (
-            self._allowance.on_messages(site),
-            self._allowance.on_connections(site, self._live),
-            self._allowance.on_relay(self._live, is_in_doubt=is_in_doubt),
-        )
-        return tuple(filter(None, found))
+        return self._allowance.on_mail(self.site_at(destination, site), self._live, is_in_doubt=is_in_doubt)
 
-    def site_at(self, destination: str) -> Site:
+    def room(self) -> Room:
+        """To which sites mail may go now."""
+        return self._allowance.room(self._live)
+
+    def site_at(self, destination: str, site: str = "") -> Site:
         """The site of a destination; of one not served since the start only the limits that name it are known."""
-        place = self._places.get(destination, unknown_site(destination))
-        site = self._sites.known(place)
-        if site is None:
-            site = Site(place, self.max_connections_per_destination)
-            site.rules = self._limits.of(destination, ())
-        return site
+        place = site or self._places.get(destination, unknown_site(destination))
+        found = self._sites.known(place)
+        if found is None:
+            found = Site(place, self.max_connections_per_destination)
+            found.rules = self._limits.of(destination, ())
+        return found
 
     # -- opening --------------------------------------------------------------------------------------------------
 

@@ -29,16 +29,27 @@ def explain_lines(found: views.ExplainView, moment: Moment) -> Iterator[str]:
         if place:
             yield ""
         named = f"{one.entry}  " if one.entry else ""
-        yield f"{named}{one.subject}: {one.cause}"
+        yield f"{named}{one.subject}: {cause(one)}"
         yield f"  {one.text}"
         yield f"  earliest    {earliest(one, moment)}"
         yield from (f"  {fact.name:<11} {fact.text}" for fact in one.facts)
+
+
+def cause(one: views.ExplanationView) -> str:
+    """The cause in words; where there is none, that."""
+    return "nothing holds it back" if one.cause == "nothing" else one.cause
 
 
 def earliest(one: views.ExplanationView, moment: Moment) -> str:
     """When it can be sent."""
     if one.cause == "being relayed":
         return "it is on its way"
+    if one.cause == "refused by DNS":
+        return "never: it will be returned"
+    if one.cause == "to be bounced":
+        return "never, unless that is undone: it will be returned"
+    if one.cause == "to be dropped":
+        return "never, unless that is undone"
     if one.earliest is None:
         return "not before something else happens"
     return "now" if one.earliest <= moment.now else moment.both(one.earliest)

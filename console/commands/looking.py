@@ -170,8 +170,9 @@ def reasons(
     ] = 50,
     json: Json = False,
 ) -> None:
-    """List why mail waits: what was said last, in groups.
+    """List why mail waits, in groups.
 
+    By what was said last, or by why it was never tried; what is being sent is in none.
     What stands under REASON names its messages to every command that takes a filter:
     smarthost retry 'why="450 4.2.1 <address>: mailbox busy"'
     """
@@ -180,7 +181,7 @@ def reasons(
     wide = width is None or width >= wording.WIDE
     columns = wording.REASONS_WIDE if wide else wording.REASONS
     _table(rows, columns, [wording.reason_row(row, moment, wide) for row in rows], json=json)
-    _end(len(rows), len(rows), "reason: nothing waits for what a peer said", filtered=False)
+    _end(len(rows), len(rows), "reason: no mail waits", filtered=False)
 
 
 def events(

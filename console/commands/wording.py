@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from console.commands.columns import Column
-from console.format import Moment, age, countdown, duration, plural, rate, size, span
+from console.fates import fates
+from console.format import Moment, age, duration, plural, rate, size, span
 from engine.control import views
 
 WIDE = 110  # from this width on there is room for more columns
@@ -31,20 +32,30 @@ QUEUE_WIDE = (*QUEUE[:5], Column("SENDER", least=16), Column("AGE", right=True),
 
 def queue_row(row: views.EntryView, moment: Moment, wide: bool) -> list[str]:
     """A row of the queue."""
-    last = row.last.line if row.last else ""
     more = [row.sender or "<>", moment.since(row.arrived), size(row.size)] if wide else []
-    return [row.id, row.state, next_step(row, moment), str(row.attempts), row.recipient, *more, last]
+    return [row.id, row.state, next_step(row, moment), str(row.attempts), row.recipient, *more, entry_says(row)]
 
 
 def next_step(row: views.EntryView, moment: Moment) -> str:
     """What happens to a recipient next, and when."""
     if row.ordered in ("bounce", "drop") and row.order_at is not None:
         return f"{row.ordered} {_in(row.order_at - moment.now)}"
-    if row.state == "held":
-        return "when released"
     if row.state == "relaying":
         return "being sent"
-    return _in(row.next_try - moment.now)
+    if row.next_try is not None:
+        return _in(row.next_try - moment.now)
+    if row.state == "held":
+        return "when released"
+    return "now" if row.condition == "limited" else "not by itself"
+
+
+def entry_says(row: views.EntryView) -> str:
+    """The last reply; of what was never tried, why it was not."""
+    if row.last is not None:
+        return row.last.line
+    if row.condition in ("ready", "relaying") or not row.condition_why:
+        return ""
+    return f"not tried, {row.condition}: {row.condition_why}"
 
 
 # -- destinations, relayers, hosts ----------------------------------------------------------------------------------
@@ -68,11 +79,20 @@ def destination_row(row: views.DestinationView, moment: Moment) -> list[str]:
 
 
 def destination_state(row: views.DestinationView, moment: Moment) -> str:
-    """Why nothing goes to a destination, if so; else what it said last."""
-    if row.suspended is not None:
-        return suspended(row.suspended, moment)
-    if row.blocked_until is not None and row.blocked_until > moment.now:
-        return f"next try in {countdown(row.blocked_until - moment.now)}: {row.blocked_why}"
+    """Why the mail of a destination waits, if it does, else what it said last; and where it goes instead, if so."""
+    instead = f"to {row.override}" if row.override else ""
+    return "; ".join(filter(None, (instead, _state(row, moment))))
+
+
+def _state(row: views.DestinationView, moment: Moment) -> str:
+    following = f"next try {_in(row.next_try - moment.now)}" if row.next_try is not None else ""
+    if row.condition == "suspended":
+        return suspended(row.suspended, moment) if row.suspended is not None else row.condition_why
+    if row.condition in ("blocked", "hosts bad", "not due"):
+        name = "deferred" if row.condition == "not due" and row.condition_why else row.condition
+        return ": ".join(filter(None, (", ".join(filter(None, (name, following))), row.condition_why)))
+    if row.condition in ("draining", "held", "limited", "ready"):
+        return ": ".join(filter(None, (row.condition, row.condition_why)))
     return row.last.line if row.last else ""
 
 
@@ -158,11 +178,11 @@ def health_lines(health: views.HealthView, moment: Moment) -> Iterator[str]:
     yield f"{health.hostname}  {health.state}{': ' + health.trouble if health.trouble else ''}"
     if health.suspended is not None:
         yield f"  {suspended(health.suspended, moment)}"
-    counts = f"{health.waiting:,} waiting, {health.due:,} due, {health.held:,} held, {health.relaying:,} being sent"
-    yield f"  queue        {counts}"
+    of_due = f"{health.due:,} due, {health.ready:,} ready"
+    yield f"  queue        {health.waiting:,} waiting, {of_due}, {health.held:,} held, {health.relaying:,} being sent"
     if health.oldest is not None:
         yield f"  oldest       {moment.both(health.oldest)}"
-    yield f"  destinations {health.destinations:,}"
+    yield f"  destinations {health.destinations:,} with mail, {health.destinations_known:,} known"
     yield f"  rate         {rate(health.rate_in)}/s in, {rate(health.rate_out)}/s out"
     yield f"  connections  {health.connections} of {health.max_connections}"
     if health.next_check is not None:
@@ -172,7 +192,9 @@ def health_lines(health: views.HealthView, moment: Moment) -> Iterator[str]:
 
 def message_lines(message: views.MessageView, moment: Moment) -> Iterator[str]:
     """A message: envelope, recipients, attempts with full replies, events, headers."""
-    yield f"message {message.number}{', which has left the queue' if message.finished else ''}"
+    became = ", ".join(words for _, words in fates(message))
+    left = f", which has left the queue{f': {became}' if became else ''}"
+    yield f"message {message.number}{left if message.finished else ''}"
     yield f"  from        {message.sender or '<>'}"
     if message.arrived:
         yield f"  arrived     {moment.both(message.arrived)}"
@@ -211,6 +233,8 @@ def _recipient(row: views.EntryView, moment: Moment) -> Iterator[str]:
     yield f"{row.id}  {row.recipient}  {row.state}, {next_step(row, moment)}, {plural(row.attempts, 'try', 'tries')}"
     if row.state == "waiting":
         yield f"    due {moment.both(row.due)}"
+        if row.condition_why and (row.last is None or row.condition != "not due"):
+            yield f"    {row.condition}: {row.condition_why}"
     if row.ordered is not None:
         why = f": {row.reason}" if row.reason else ""
         yield f"    {row.ordered} ordered by {row.by}{why}"

@@ -1,6 +1,7 @@
 """Answers to read: why mail is not moving, what a probed host said, and all that stands until a time."""
 
 from console.actions import Target
+from console.commands.answers import earliest
 from console.format import Moment, span
 from console.screens.details import Detail
 from console.widgets.document import Para, heading, para
@@ -17,7 +18,14 @@ from engine.control.views import (
 )
 
 WIDTH = 15  # of the names before the values
-_FLOWS = frozenset({"being relayed", "nothing"})
+# Glyph and colour of a cause that is not just something to wait for.
+_CAUSES = {
+    "being relayed": ("✓ ", "good"),
+    "nothing": ("✓ ", "good"),
+    "refused by DNS": ("✗ ", "bad"),
+    "to be bounced": ("✗ ", "bad"),
+    "to be dropped": ("✗ ", "bad"),
+}
 
 
 class Answer(Detail):
@@ -121,19 +129,18 @@ def _named(name: str, *pieces: Piece) -> Para:
 
 
 def _explanation(one: ExplanationView, moment: Moment) -> list[Para]:
-    flows = one.cause in _FLOWS
-    glyph, style = ("✓ ", "good") if flows else ("‖ ", "warn")
+    glyph, style = _CAUSES.get(one.cause, ("‖ ", "warn"))
+    said: tuple[Piece, ...] = ((glyph + one.cause, style), ("  ", ""), (one.text, ""))
+    if one.cause == "nothing":  # a tick beside the word "nothing" would read as its opposite
+        said = ((glyph + one.text, style),)
     entry = f"   {one.entry}" if one.entry else ""
-    when = "it is on its way" if one.cause == "being relayed" else "not before something else happens"
-    if one.cause != "being relayed" and one.earliest is not None:
-        when = "now" if one.earliest <= moment.now else moment.both(one.earliest)
     return [
         Para(),
         para((f"  {one.subject}", "bold"), (entry, "dim")),
         Para(),
-        para(("  ", ""), (glyph + one.cause, style), ("  ", ""), (one.text, ""), hang=4),
+        para(("  ", ""), *said, hang=4),
         Para(),
-        _named("earliest", (when, "bold")),
+        _named("earliest", (earliest(one, moment), "bold")),
         *(_fact(fact.name, fact.text) for fact in one.facts),
     ]
 

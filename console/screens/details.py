@@ -6,13 +6,24 @@ from textual.app import ComposeResult
 from textual.widget import Widget
 
 from console.actions import Target
+from console.fates import fates
 from console.format import Moment, plural, span
 from console.screens.front import Front
 from console.widgets.document import Document, Para, heading, para
 from console.widgets.line import Piece
 from console.widgets.note import Note
 from console.widgets.panes import host_target
-from console.widgets.rows import entry_next, entry_state, event_kind, event_says, event_subject, tls_name
+from console.widgets.rows import (
+    CONDITIONS,
+    EVENTS,
+    UNKNOWN,
+    entry_next,
+    entry_state,
+    event_kind,
+    event_says,
+    event_subject,
+    tls_name,
+)
 from engine.control.client import Client
 from engine.control.views import (
     AttemptView,
@@ -79,7 +90,7 @@ class MessageScreen(Detail):
 
     @property
     def context(self) -> str:
-        return "message"
+        return "finished" if self._view is not None and self._view.finished else "message"
 
     def crumbs(self) -> list[str]:
         return [*self._way, f"message {self.number}"]
@@ -200,16 +211,33 @@ def _named(name: str, *pieces: Piece) -> Para:
 
 def _envelope(view: MessageView, moment: Moment) -> list[Para]:
     if view.finished:
-        done = ("  ✓ has left the queue", "good"), (": this is what the events tell of it", "")
-        return [para(*done), *([_named("from", (view.sender or "<>", ""))] if view.sender else [])]
+        done = para(*_fate(view), (": this is what the events tell of it", ""))
+        return [done, *([_named("from", (view.sender or "<>", ""))] if view.sender else [])]
     paras = [_named("subject", (view.subject or "(none)", "bold" if view.subject else "dim"))]
     paras.append(_named("from", (view.sender or "<> (the null sender: a bounce)", "")))
     paras.append(_named("came", (moment.both(view.arrived), ""), (f"  by {view.origin}" if view.origin else "", "")))
-    paras.append(_named("given up", (moment.both(view.expires), "")))
+    paras.append(_named("ends", _end(view, moment)))
     paras.append(_named("size", (f"{view.size:,} bytes", "")))
     if view.message_id:
         paras.append(_named("message-id", (view.message_id, "")))
     return paras
+
+
+def _fate(view: MessageView) -> list[Piece]:
+    """What became of its recipients, the worst first."""
+    pieces: list[Piece] = []
+    for kind, words in fates(view):
+        glyph, style = EVENTS[kind]
+        pieces.append((f"{', ' if pieces else '  '}{glyph} {words}", style))
+    return pieces or [("  has left the queue", "")]
+
+
+def _end(view: MessageView, moment: Moment) -> Piece:
+    """When its time is over. What is held beyond that is returned once it is released."""
+    if view.expires > moment.now:
+        return f"will be given up {moment.both(view.expires)}", ""
+    waits = all(entry.state == "held" for entry in view.entries)
+    return f"its time was over {moment.both(view.expires)}{': returned once it is released' if waits else ''}", "warn"
 
 
 def _recipients(view: MessageView, moment: Moment) -> list[Para]:
@@ -226,7 +254,7 @@ def _recipient(entry: EntryView, moment: Moment) -> list[Para]:
     state = entry_state(entry, moment)
     following = entry_next(entry, moment)
     when: Piece = ("", "")
-    if entry.state == "waiting":
+    if entry.state == "waiting" and entry.next_try is not None:
         due = "due now" if entry.next_try <= moment.now else f"next try {moment.near(entry.next_try)}"
         when = (f"   {due}", following[1])
     elif entry.order_at is not None:
@@ -235,6 +263,10 @@ def _recipient(entry: EntryView, moment: Moment) -> list[Para]:
     if entry.ordered or entry.by or entry.reason:
         why = f"by {entry.by or 'the engine'}: {entry.reason or 'no reason given'}"
         paras.append(para((f"    {entry.ordered or 'held'} {why}", "warn"), hang=4))
+    elif entry.condition not in ("ready", "relaying"):
+        glyph, style = CONDITIONS.get(entry.condition, UNKNOWN)
+        said = f": {entry.condition_why}" if entry.condition_why else ""
+        paras.append(para((f"    {glyph} {entry.condition}{said}", style), hang=4))
     return paras
 
 
@@ -308,7 +340,7 @@ def _host(view: HostView, moment: Moment) -> list[Para]:
     if view.last is not None:
         paras.append(_named("last reply", (view.last.line, KINDS[view.last.kind])))
     waits = plural(view.waiting, "message waits", "messages wait") + " because of it"
-    following = f", next try {moment.near(view.next_due)}" if view.waiting and view.next_due else ""
+    following = f", next try {moment.near(view.next_try)}" if view.waiting and view.next_try is not None else ""
     paras.append(_named("waiting", (waits, "bold" if view.waiting else ""), (following, "")))
     paras += heading("Destinations it serves", "" if view.destinations else "none with mail")
     paras += [para((f"  {name}", ""), hang=4) for name in view.destinations]

@@ -10,9 +10,10 @@ from console.actions import FILTER_HELP, Target, domain_filter, why_filter
 from console.format import Moment, duration, plural
 from console.screens.front import Front
 from console.widgets.document import Para, para
+from console.widgets.line import Piece
 from console.widgets.note import Note
 from console.widgets.panes import destination_target
-from console.widgets.rows import QUEUE
+from console.widgets.rows import CONDITIONS, QUEUE, UNKNOWN, next_left
 from console.widgets.table import Table
 from engine.control.client import Client
 from engine.control.views import DestinationView, EntryView, OverviewView
@@ -245,22 +246,10 @@ def about(view: DestinationView, overview: OverviewView, moment: Moment) -> list
     counts = f"{view.waiting:,} waiting · {view.due:,} due · {view.held:,} held · {view.relaying:,} being relayed"
     oldest = f" · oldest {moment.since(view.oldest)}" if view.oldest else ""
     paras = [para(("  mail       ", "dim"), (counts + oldest, ""), hang=13)]
-    if view.suspended is not None:
-        held = view.suspended
-        words = f"‖ suspended until {moment.short(held.until)}, {moment.left(held.until)} left"
-        why = f" by {held.by} for {duration(held.until - held.since)}: {held.reason or 'no reason given'}"
-        paras.append(para(("  status     ", "dim"), (words, "warn"), (why, ""), hang=13))
-    elif view.blocked_until is not None and view.blocked_until > moment.now:
-        words = f"✗ blocked, tried again in {moment.left(view.blocked_until)}"
-        paras.append(para(("  status     ", "dim"), (words, "bad"), (f": {view.blocked_why}", ""), hang=13))
-    elif view.relaying or view.connections:
-        open_now = plural(view.connections, "connection")
-        paras.append(para(("  status     ", "dim"), ("● relaying", "good"), (f" over {open_now}", ""), hang=13))
-    else:
-        when = f", next try {'is due' if view.next_due <= moment.now else 'in ' + moment.left(view.next_due)}" if (
-            view.next_due
-        ) else ""  # fmt: skip
-        paras.append(para(("  status     ", "dim"), ("◷ idle", ""), (when, ""), hang=13))
+    paras.append(para(("  status     ", "dim"), *_status(view, moment), hang=13))
+    if view.override:
+        instead = (f"✎ to {view.override}", "warn"), (" instead of its own exchanges", "")
+        paras.append(para(("  override   ", "dim"), *instead, hang=13))
     if view.last is not None:
         style = {"delivered": "good", "permanent": "bad"}.get(view.last.kind, "warn")
         said = [(view.last.line, style)]
@@ -279,6 +268,37 @@ def about(view: DestinationView, overview: OverviewView, moment: Moment) -> list
     if view.neighbours:
         paras.append(para(("  site       ", "dim"), (f"shared with {_some(view.neighbours)}", ""), hang=13))
     return [*paras, Para()]
+
+
+def _status(view: DestinationView, moment: Moment) -> list[Piece]:
+    """What its mail is, until when, and why."""
+    glyph, style = CONDITIONS.get(view.condition, UNKNOWN)
+    why = f": {view.condition_why}" if view.condition_why else ""
+    left = next_left(view, moment)
+    match view.condition:
+        case "suspended" if view.suspended is not None:
+            held = view.suspended
+            words = f"{glyph} suspended until {moment.short(held.until)}, {moment.left(held.until)} left"
+            by = f" by {held.by} for {duration(held.until - held.since)}: {held.reason or 'no reason given'}"
+            return [(words, style), (by, "")]
+        case "suspended" | "draining":
+            return [(f"{glyph} {view.condition_why or view.condition}", style)]
+        case "blocked" | "hosts bad":
+            following = f", tried again in {left}" if left else ""
+            return [(f"{glyph} {view.condition}{following}", style), (why, "")]
+        case "not due":
+            following = f", next try in {left}" if left else ""
+            return [(f"{glyph} {'deferred' if why else 'not due'}{following}", style), (why, "")]
+        case "limited":
+            return [(f"{glyph} limited", style), (why, "")]
+        case "ready":
+            return [(f"{glyph} ready: it goes at the next check", style)]
+        case "relaying":
+            open_now = plural(view.connections, "connection")
+            return [(f"{glyph} relaying", style), (f" over {open_now}", "")]
+        case "held":
+            return [(f"{glyph} {view.condition_why}", style)]
+    return [("no mail waits", "dim")]
 
 
 def _some(names: tuple[str, ...]) -> str:

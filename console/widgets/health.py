@@ -80,6 +80,8 @@ def _parts(health: HealthView, moment: Moment, read_only: bool) -> list[Part]:
             2,
         )
     )
+    # What is due and kept from going (blocked, suspended, limited) is not ready: two numbers.
+    parts.append(Part(((count(health.ready), "bold"), (" ready", "dim")), 4))
     full = health.max_connections > 0 and health.connections >= health.max_connections
     parts += [
         _pair("in", f"{rate(health.rate_in)}/s", 5),

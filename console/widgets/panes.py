@@ -223,14 +223,12 @@ class HostsPane(Pane[HostView]):
 
 
 class ReasonsPane(Pane[ReasonView]):
-    """Why mail waits: what was said last, in groups. It is a whole screen only."""
+    """Why mail waits, all of it, in groups: by what was said, or why it was not tried. A whole screen only."""
 
     context, label, key = "reasons", "Reasons", "5"
 
     def __init__(self, *, full: bool = False) -> None:
-        super().__init__(
-            Table(REASONS, lambda row: row.why, empty="nothing waits for what was said", id="reasons"), full=full
-        )
+        super().__init__(Table(REASONS, lambda row: row.why, empty="no mail waits", id="reasons"), full=full)
         self._reasons: tuple[ReasonView, ...] = ()
 
     async def reload(self, client: Client, _overview: OverviewView) -> None:

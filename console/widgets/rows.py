@@ -42,6 +42,23 @@ _BEFORE_TLS = ("lookup", "connecting", "greeting", "hello", "TLS")
 
 STATES: dict[str, tuple[str, str]] = {"waiting": ("◷", ""), "relaying": ("▶", "good"), "held": ("‖", "warn")}
 
+# What a destination, or a recipient's mail, is.
+CONDITIONS: dict[str, tuple[str, str]] = {
+    "relaying": ("●", "good"),
+    "draining": ("◐", "warn"),
+    "to be bounced": ("✗", "bad"),
+    "to be dropped": ("✗", "bad"),
+    "suspended": ("‖", "warn"),
+    "held": ("‖", "warn"),
+    "hosts bad": ("▼", "bad"),
+    "blocked": ("✗", "bad"),
+    "not due": ("◷", "warn"),
+    "limited": ("◷", ""),
+    "ready": ("◷", ""),
+    "idle": ("", ""),
+}
+UNKNOWN = ("?", "")  # of a newer engine
+
 
 def outcome_piece(row: EntryView | DestinationView | HostView, none: str = "") -> Piece:
     """The last reply in one line, coloured by what it means."""
@@ -65,25 +82,59 @@ def entry_state(row: EntryView, _moment: Moment) -> Piece:
 
 
 def entry_next(row: EntryView, moment: Moment) -> Piece:
-    """When it will be tried again, or what was ordered is done."""
+    """When it will be tried again, or what was ordered is done; `-` where no time leads to that."""
     if row.ordered in ("bounce", "drop") and row.order_at is not None:
         return moment.left(row.order_at), "bad"
-    if row.state == "held":
-        return "-", "dim"
     if row.state == "relaying":
         return "now", "good"
+    if row.next_try is None:
+        return ("due", "warn") if row.condition == "limited" else ("-", "dim")
     return ("due", "warn") if row.next_try <= moment.now else (moment.left(row.next_try), "")
 
 
+def entry_says(row: EntryView, _moment: Moment) -> Piece:
+    """The last reply; of what was never tried, why it was not."""
+    if row.last is not None or row.condition in ("ready", "relaying") or not row.condition_why:
+        return outcome_piece(row, "not tried yet")
+    return f"not tried, {row.condition}: {row.condition_why}", CONDITIONS.get(row.condition, UNKNOWN)[1]
+
+
 def destination_status(row: DestinationView, moment: Moment) -> Piece:
-    """What keeps a destination from moving, if something does, and what was said last."""
-    if row.suspended is not None:
-        return f"‖ suspended {moment.left(row.suspended.until)} {row.suspended.reason}".rstrip(), "warn"
-    if row.blocked_until is not None and row.blocked_until > moment.now:
-        return f"✗ blocked {moment.left(row.blocked_until)} {row.blocked_why}".rstrip(), "bad"
-    if row.held and not row.waiting:
-        return f"‖ {count(row.held)} held", "warn"
+    """Why the mail of a destination waits, if it does, else what was said last; and where it goes instead, if it does.
+
+    It is the reply of what waits that is shown, never that of other mail.
+    """
+    said, style = _status(row, moment)
+    if row.override:
+        return f"✎ to {row.override}{f'; {said}' if said else ''}", style or "warn"
+    return said, style
+
+
+def _status(row: DestinationView, moment: Moment) -> Piece:
+    glyph, style = CONDITIONS.get(row.condition, UNKNOWN)
+    why, left = row.condition_why, next_left(row, moment)
+    match row.condition:
+        case "suspended" if row.suspended is not None:
+            return f"{glyph} suspended {moment.left(row.suspended.until)} {row.suspended.reason}".rstrip(), style
+        case "suspended" | "draining":
+            return f"{glyph} {why or row.condition}", style
+        case "blocked" | "hosts bad":
+            until = left or (moment.left(row.blocked_until) if row.blocked_until else "")
+            return " ".join(filter(None, (glyph, row.condition, until, why))), style
+        case "not due":
+            return " ".join(filter(None, (glyph, "deferred" if why else "not due", left, why))), style
+        case "limited":
+            return f"{glyph} limited {why}", style
+        case "ready":
+            return f"{glyph} ready", style
+        case "held" | "idle" if row.held and not row.waiting:
+            return f"‖ {count(row.held)} held", "warn"
     return outcome_piece(row)
+
+
+def next_left(row: DestinationView | HostView, moment: Moment, none: str = "") -> str:
+    """The time until its mail is tried next."""
+    return none if row.next_try is None else moment.left(row.next_try)
 
 
 def relayer_host(row: RelayerView, _moment: Moment) -> Piece:
@@ -148,7 +199,7 @@ DESTINATIONS: tuple[Column[DestinationView], ...] = (
            right=True, letter="O", sort="oldest"),
     Column("out/s", 5, lambda r, _: (rate(r.rate_out), "" if r.rate_out >= 0.05 else "dim"), rank=5, right=True),
     Column("conns", 5, lambda r, _: number(r.connections), rank=7, right=True),
-    Column("next try", 8, lambda r, m: (m.left(r.next_due) if r.next_due else "-", ""), rank=8, right=True),
+    Column("next try", 8, lambda r, m: (next_left(r, m, "-"), ""), rank=8, right=True),
     Column("status, last reply", 20, destination_status, rank=1, rest=True),
 )  # fmt: skip
 
@@ -171,7 +222,7 @@ HOSTS: tuple[Column[HostView], ...] = (
            order=lambda r: r.waiting),
     Column("by", 6, lambda r, _: (r.by, ""), rank=2),
     Column("why", 20, lambda r, _: (r.reason or (r.last.line if r.last else ""), ""), rank=1, grow=20, rest=True),
-    Column("next try", 8, lambda r, m: (m.left(r.next_due) if r.next_due else "-", ""), rank=5, right=True),
+    Column("next try", 8, lambda r, m: (next_left(r, m, "-"), ""), rank=5, right=True),
     Column("holds back", 18, lambda r, _: (_names(r.destinations), ""), rank=4, grow=6),
     Column("used instead", 18, lambda r, _: (_names(r.alternates, "none"), "" if r.alternates else "warn"), rank=3,
            grow=10),
@@ -207,7 +258,7 @@ QUEUE: tuple[Column[EntryView], ...] = (
            sort="sender"),
     Column("domain", 16, lambda r, _: (r.destination, ""), rank=8, letter="M", sort="destination"),
     Column("subject", 20, lambda r, _: (r.subject, ""), rank=7, grow=20),
-    Column("last reply", 24, lambda r, _: outcome_piece(r, "not tried yet"), rank=2, rest=True),
+    Column("last reply", 24, entry_says, rank=2, rest=True),
 )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ import msgspec
 from engine.control import asking, showing, views
 from engine.control.asking import Missing, Wrong
 from engine.control.followups import FollowUps
+from engine.control.judging import Judge
 from engine.control.previewing import not_bad, not_suspended
 from engine.control.relay import Relay
 from engine.duration import format_duration
@@ -41,7 +42,8 @@ class Acting:
     async def select(self, ask: views.Action) -> views.SelectionView:
         """What an action would touch."""
         named = asking.filter_of(ask.filter)
-        return showing.selection(await self._relay.queue.select(named, asking.counted(ask.newest, "newest")))
+        found = await self._relay.queue.select(named, asking.counted(ask.newest, "newest"))
+        return showing.selection(found, Judge(self._relay).entry)
 
     async def act(self, verb: views.Verb, ask: views.Action, by: str) -> views.ResultView:
         """Retry, hold, release, bounce or drop what the filter names."""

@@ -52,7 +52,8 @@ class _Shown(Collector):
         age = 0.0 if health.oldest is None else max(0.0, health.now - health.oldest)
         for name, what, value in (
             ("due_recipients", "Recipients waiting whose time has come", health.due),
-            ("destinations", "Destinations known to the queue", health.destinations),
+            ("ready_recipients", "Recipients due that nothing keeps from being sent", health.ready),
+            ("destinations", "Destinations with mail in the queue", health.destinations),
             ("oldest_seconds", "Age of the oldest message in the queue", age),
             ("accepted_per_second", "Recipients accepted a second, over ten seconds", health.rate_in),
             ("delivered_per_second", "Recipients delivered a second, over ten seconds", health.rate_out),

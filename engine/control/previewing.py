@@ -2,6 +2,7 @@
 
 from engine.control import asking, showing, views
 from engine.control.asking import Missing
+from engine.control.judging import Judge
 from engine.control.relay import Relay
 from engine.queue.queue import RELAY, Ending
 
@@ -44,7 +45,8 @@ class Previewing:
         return await self._lets_go("rule", str(number))
 
     async def _lets_go(self, ending: Ending, name: str) -> views.SelectionView:
-        return showing.selection(await self._relay.queue.lets_go(ending, name))
+        found = await self._relay.queue.lets_go(ending, name)
+        return showing.selection(found, Judge(self._relay).entry)
 
 
 def not_bad(host: str) -> Missing:

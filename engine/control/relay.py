@@ -11,8 +11,9 @@ from engine.clock import Clock
 from engine.config import Settings
 from engine.events import EventLog
 from engine.explain import Explanation
+from engine.limits import Limiting
 from engine.outcome import Outcome
-from engine.queue.queue import Entry, Mark, Queue, Touched
+from engine.queue.queue import Entry, Mark, Queue, Room, Touched
 from engine.relayer.probe import Probed
 
 
@@ -115,6 +116,14 @@ class SmartHost(Protocol):
     @property
     def draining(self) -> bool:
         """Whether nothing new is sent because the engine is about to stop."""
+        ...
+
+    def limits_on(self, destination: str, *, site: str = "", is_in_doubt: bool = False) -> Sequence[Limiting]:
+        """What of settings and connections keeps mail to a destination from going now."""
+        ...
+
+    def room(self) -> Room:
+        """To which sites mail may go now."""
         ...
 
     async def close(self, id: int, by: str) -> Relayer | None:

@@ -5,6 +5,7 @@ from collections import Counter
 
 from engine.control import showing, views
 from engine.control.asking import Missing
+from engine.control.judging import Judge
 from engine.control.metrics import Figures
 from engine.control.relay import Relay, Relayer
 from engine.queue.filter import Filter
@@ -26,7 +27,7 @@ class Seeing:
         relay = self._relay
         trouble = relay.trouble()
         try:
-            totals = await relay.queue.totals()
+            totals = await relay.queue.totals(relay.smarthost.room())
             suspensions = await self.suspensions()
         except QueueError as error:
             totals, suspensions = _NOTHING, ()
@@ -50,7 +51,8 @@ class Seeing:
 
     async def window(self, filter: Filter, sort: str, offset: int, limit: int) -> views.QueueView:
         """A window of the queue."""
-        return showing.window(await self._relay.queue.window(filter, sort, offset, limit))
+        found = await self._relay.queue.window(filter, sort, offset, limit)
+        return showing.window(found, Judge(self._relay).entry)
 
     async def message(self, number: int) -> views.MessageView:
         """A message in the queue, or what the events tell of one that has left it. Raises Missing."""
@@ -70,14 +72,19 @@ class Seeing:
             headers = ()
         except QueueError as error:
             headers = (f"(the content cannot be read: {error})",)
-        return showing.message(found, headers, events)
+        return showing.message(found, headers, events, Judge(self._relay).entry)
 
     async def destinations(self, match: str, sort: str, offset: int, limit: int) -> views.DestinationsView:
         """A window of the destinations."""
         total, rows = await self._relay.queue.destinations(match, sort, offset, limit)
-        open_to = self._connections()
+        open_to, judge = self._connections(), Judge(self._relay)
         shown = tuple(
-            showing.destination(row, rate_out=self._relay.events.rate_out(row.name), connections=open_to[row.site])
+            showing.destination(
+                row,
+                judge.destination(row),
+                rate_out=self._relay.events.rate_out(row.name),
+                connections=open_to[row.site],
+            )
             for row in rows
         )
         return views.DestinationsView(total=total, offset=offset, rows=shown)
@@ -86,7 +93,8 @@ class Seeing:
         """One destination."""
         found = await self._relay.queue.destination(name)
         rate = self._relay.events.rate_out(name)
-        return showing.destination(found, rate_out=rate, connections=self._connections()[found.site])
+        verdict = Judge(self._relay).destination(found)
+        return showing.destination(found, verdict, rate_out=rate, connections=self._connections()[found.site])
 
     def relayers(self, ended: int) -> tuple[views.RelayerView, ...]:
         """The live relayers in the order they started, then up to `ended` of those that ended last, newest first."""
@@ -106,10 +114,12 @@ class Seeing:
         """The MX hosts marked bad, the first to be back first."""
         marks = self._marks()
         held = {one.host: one for one in await self._relay.queue.held_back([mark.host for mark in marks])}
-        return tuple(showing.host(mark, held.get(mark.host)) for mark in marks)
+        judge = Judge(self._relay)
+        tried = {name: judge.next_try(one) for name, one in held.items()}
+        return tuple(showing.host(mark, held.get(mark.host), tried.get(mark.host)) for mark in marks)
 
     async def reasons(self, limit: int) -> tuple[views.ReasonView, ...]:
-        """Why mail waits: what was said last, in groups, the one with most entries first."""
+        """Why mail waits, in groups: what was said last, or why it was not tried. The one with most entries first."""
         return tuple(map(showing.reason, await self._relay.queue.reasons(limit)))
 
     async def suspensions(self) -> tuple[views.SuspensionView, ...]:
@@ -159,10 +169,12 @@ class Seeing:
             trouble=trouble,
             waiting=totals.waiting,
             due=totals.due,
+            ready=0 if smarthost.draining else totals.ready,
             held=totals.held,
             relaying=totals.relaying,
             oldest=totals.oldest,
             destinations=totals.destinations,
+            destinations_known=totals.known,
             rate_in=relay.events.rate_in(),
             rate_out=relay.events.rate_out(),
             connections=len(smarthost.managed),

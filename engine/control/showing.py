@@ -8,6 +8,7 @@ from typing import Literal
 
 import msgspec
 
+from engine.condition import Verdict
 from engine.control import views
 from engine.control.relay import Relayer
 from engine.events import Event
@@ -34,8 +35,8 @@ HEADER_BYTES = 16 * 1024  # of a header block, more is not shown
 HEADER_LINES = 200
 
 
-def entry(row: Entry) -> views.EntryView:
-    """A row of the queue."""
+def entry(row: Entry, verdict: Verdict) -> views.EntryView:
+    """A row of the queue, and what it is."""
     return views.EntryView(
         id=f"{row.message}.{row.number}",
         message=row.message,
@@ -56,7 +57,10 @@ def entry(row: Entry) -> views.EntryView:
         by=clean(row.by),
         reason=clean(row.reason),
         why=clean(row.why),
-        blocked_until=row.blocked_until or None,
+        blocked_until=row.bearing.blocked_until,
+        condition=verdict.condition,
+        next_try=verdict.next_try,
+        condition_why=clean(verdict.why),
     )
 
 
@@ -73,18 +77,19 @@ def reason(one: Reason) -> views.ReasonView:
     )
 
 
-def window(rows: Window) -> views.QueueView:
+def window(rows: Window, judged: Callable[[Entry], Verdict]) -> views.QueueView:
     """A window of the queue."""
-    return views.QueueView(total=rows.total, offset=rows.offset, rows=tuple(entry(row) for row in rows.rows))
+    shown = tuple(entry(row, judged(row)) for row in rows.rows)
+    return views.QueueView(total=rows.total, offset=rows.offset, rows=shown)
 
 
-def selection(chosen: Selection) -> views.SelectionView:
+def selection(chosen: Selection, judged: Callable[[Entry], Verdict]) -> views.SelectionView:
     """What an action would touch."""
     return views.SelectionView(
         messages=chosen.messages,
         recipients=chosen.recipients,
         newest=chosen.newest,
-        examples=tuple(entry(row) for row in chosen.examples),
+        examples=tuple(entry(row, judged(row)) for row in chosen.examples),
     )
 
 
@@ -113,8 +118,8 @@ def suspension(one: Suspension) -> views.SuspensionView:
     )
 
 
-def destination(one: Destination, *, rate_out: float, connections: int) -> views.DestinationView:
-    """A destination, with what only the running engine knows of it."""
+def destination(one: Destination, verdict: Verdict, *, rate_out: float, connections: int) -> views.DestinationView:
+    """A destination, with what only the running engine knows of it, and what it is."""
     return views.DestinationView(
         name=clean(one.name),
         waiting=one.waiting,
@@ -130,6 +135,10 @@ def destination(one: Destination, *, rate_out: float, connections: int) -> views
         suspended=suspension(one.suspended) if one.suspended else None,
         blocked_until=one.blocked_until,
         blocked_why=clean(one.blocked_why),
+        condition=verdict.condition,
+        next_try=verdict.next_try,
+        condition_why=clean(verdict.why),
+        override=clean(where_to(one.override)) if one.override else "",
         exchanges=tuple(map(clean, one.exchanges)),
         neighbours=tuple(map(clean, one.neighbours)),
     )
@@ -166,8 +175,8 @@ def transcript(one: Relayer) -> views.TranscriptView:
     return views.TranscriptView(relayer=relayer(one), lines=lines, cut=one.transcript.cut)
 
 
-def host(mark: Mark, held: HeldBack | None) -> views.HostView:
-    """A host marked bad, and what waits because of it."""
+def host(mark: Mark, held: HeldBack | None, next_try: float | None) -> views.HostView:
+    """A host marked bad, what waits because of it, and when that is tried."""
     return views.HostView(
         host=clean(mark.host),
         since=mark.since,
@@ -179,6 +188,7 @@ def host(mark: Mark, held: HeldBack | None) -> views.HostView:
         destinations=tuple(map(clean, held.destinations)) if held else (),
         alternates=tuple(map(clean, held.alternates)) if held else (),
         next_due=held.next_due if held else None,
+        next_try=next_try,
         times=mark.times,
     )
 
@@ -288,7 +298,12 @@ def event(one: Event) -> views.EventView:
     )
 
 
-def message(one: Message, headers: tuple[str, ...], events: tuple[views.EventView, ...]) -> views.MessageView:
+def message(
+    one: Message,
+    headers: tuple[str, ...],
+    events: tuple[views.EventView, ...],
+    judged: Callable[[Entry], Verdict],
+) -> views.MessageView:
     """A message that is in the queue."""
     return views.MessageView(
         number=one.number,
@@ -300,7 +315,7 @@ def message(one: Message, headers: tuple[str, ...], events: tuple[views.EventVie
         subject=clean(one.subject),
         message_id=clean(one.message_id),
         headers=headers,
-        entries=tuple(entry(row) for row in one.entries),
+        entries=tuple(entry(row, judged(row)) for row in one.entries),
         attempts=tuple(_attempt(one.number, attempt) for attempt in one.attempts),
         events=events,
     )

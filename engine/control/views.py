@@ -33,7 +33,12 @@ HealthState = Literal["relaying", "suspended", "draining", "sick"]
 
 
 class HealthView(View, frozen=True, kw_only=True):
-    """One line of health. `state`: relaying, suspended, draining, or sick (with `trouble` saying why)."""
+    """One line of health. `state`: relaying, suspended, draining, or sick (with `trouble` saying why).
+
+    Of those waiting `due` are those whose time has come, and `ready` those of them that nothing keeps from being sent.
+    Of a very long queue both are counted anew only every few seconds. `destinations` have mail; `destinations_known`
+    are all that are listed.
+    """
 
     hostname: str
     version: str
@@ -44,10 +49,12 @@ class HealthView(View, frozen=True, kw_only=True):
     trouble: str = ""
     waiting: int = 0
     due: int = 0
+    ready: int = 0
     held: int = 0
     relaying: int = 0
     oldest: float | None = None
     destinations: int = 0
+    destinations_known: int = 0
     rate_in: float = 0.0
     rate_out: float = 0.0
     connections: int = 0
@@ -60,8 +67,12 @@ class HealthView(View, frozen=True, kw_only=True):
 
 
 class DestinationView(View, frozen=True, kw_only=True):
-    """One destination. `blocked_until`: no connection before, because none could be had (`blocked_why`).
+    """One destination. `condition`, with `condition_why`, is that of its waiting mail which is due first.
 
+    Its words are those of engine.condition.Condition. It is "relaying" where that could go and some of it is on its
+    way, and "idle" where there is no mail; `next_try` is when it is tried, None where no time leads to that. `override`
+    is where its mail goes instead, "10.0.0.5:25". `blocked_until`: no connection before, because none could be had
+    (`blocked_why`). `last` is the last reply of anything.
     `connections` counts those of its site, that is of all destinations with the same `exchanges`; `neighbours` are
     others of the site for which mail waits, 20 at the most, and only where one destination is asked for.
     """
@@ -80,6 +91,10 @@ class DestinationView(View, frozen=True, kw_only=True):
     suspended: SuspensionView | None = None
     blocked_until: float | None = None
     blocked_why: str = ""
+    condition: str = "idle"
+    next_try: float | None = None
+    condition_why: str = ""
+    override: str = ""
     exchanges: tuple[str, ...] = ()
     neighbours: tuple[str, ...] = ()
 
@@ -139,7 +154,8 @@ class HostView(View, frozen=True, kw_only=True):
     """One MX host marked bad. `back_at` is when the mark ends; `by` is "engine" or an operator.
 
     `times` counts the engine's marks in a row, each of which lasts longer than the one before.
-    `waiting` counts the mail that has no other exchange; `alternates` are used for the rest.
+    `waiting` counts the mail that has no other exchange, which is tried at `next_try` (None: no time leads to that);
+    `alternates` are used for the rest.
     """
 
     host: str
@@ -152,6 +168,7 @@ class HostView(View, frozen=True, kw_only=True):
     destinations: tuple[str, ...] = ()
     alternates: tuple[str, ...] = ()
     next_due: float | None = None
+    next_try: float | None = None
     times: int = 1
 
 
@@ -227,8 +244,8 @@ class FactView(View, frozen=True, kw_only=True):
 class ExplanationView(View, frozen=True, kw_only=True):
     """Why one recipient's mail is where it is: the one true cause, then the facts.
 
-    `cause` is a word for programs (see engine.explain.Cause), `text` says it to people; `until` is when it ends, and
-    `earliest` when the mail can go at the earliest (None: not before somebody acts).
+    `cause` is a word for programs (see engine.condition.Cause), `text` says it to people; `until` is when it ends, and
+    `earliest` when the mail can go at the earliest (None: not before somebody acts, or never; see `cause`).
     """
 
     subject: str
@@ -252,7 +269,9 @@ class ExplainView(View, frozen=True, kw_only=True):
 class EntryView(View, frozen=True, kw_only=True):
     """One recipient of one message: a row of the queue. `id` is "48213.2"; `why` is the reason of `last`, or "".
 
-    It is tried when it is due and `blocked_until`, of its destination, is over.
+    `condition` (a word of engine.condition.Condition) says what it is, `condition_why` why in words, and `next_try`
+    when it is tried (in the past for what is ready): None where no time leads to that, since somebody must act or a
+    connection must end first.
     """
 
     id: str
@@ -275,11 +294,9 @@ class EntryView(View, frozen=True, kw_only=True):
     reason: str = ""
     why: str = ""
     blocked_until: float | None = None
-
-    @property
-    def next_try(self) -> float:
-        """When it is tried next, given that nothing else keeps it."""
-        return max(self.due, self.blocked_until or 0.0)
+    condition: str = "ready"
+    next_try: float | None = None
+    condition_why: str = ""
 
 
 class QueueView(View, frozen=True, kw_only=True):
@@ -291,7 +308,9 @@ class QueueView(View, frozen=True, kw_only=True):
 
 
 class ReasonView(View, frozen=True, kw_only=True):
-    """What many peers said alike, without what varies. The filter `why="..."` names its entries.
+    """Why mail waits: what many peers said alike, without what varies, or why it was never tried.
+
+    The filter `why="..."` names its entries.
 
     Of `destinations` in all, `busiest` names three; `oldest` is when the first of the messages came, `example` one of
     the outcomes as it was.

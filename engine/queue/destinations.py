@@ -9,24 +9,38 @@ import time
 from collections.abc import Collection
 from typing import Any
 
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
-from engine.queue.queue import DESTINATION_SORTS, RELAY, Destination, DueSite, QueueError, Suspension, Totals
+from engine.queue import bearing
+from engine.queue.queue import DESTINATION_SORTS, RELAY, Destination, DueSite, QueueError, Room, Suspension, Totals
 from engine.queue.rows import outcome_of
 
 # A count of so many rows is used again for a while: RESTS times as long as it took, so that however big the queue and
 # however many look, counting takes no more than a twentieth of a core.
 BIG = 50_000
 RESTS = 20
+COSTLY = 0.05  # seconds; an answer that took as long is given again for RESTS times that
 
 _NEIGHBOURS = 20  # other destinations of a site that are named
 _DUE = "SELECT count(*) FROM entry WHERE destination = d.name AND state = 'waiting' AND due <= ?"
 _OLDEST = "(SELECT arrived FROM message WHERE number = (SELECT min(message) FROM entry WHERE destination = d.name))"
-_COLUMNS = (
-    f"d.name, d.waiting, d.held, d.relaying, {_OLDEST}, d.edge, d.blocked_until, d.blocked_why, d.last, d.last_at, "
-    'd.site, s.since, s.until, s."by", s.reason'
+_READY = (
+    "d.blocked_until <= :now AND (:doubtful OR d.blocked_until = 0) "
+    "AND d.site NOT IN (SELECT value FROM json_each(:closed)) "
+    "AND (:only IS NULL OR d.site IN (SELECT value FROM json_each(:only))) "
+    "AND d.name NOT IN (SELECT destination FROM suspension WHERE until > :now) "
+    f"AND d.name NOT IN ({bearing.LEFT_OUT.replace('?', ':now')})"
 )
-_FROM = "FROM destination d LEFT JOIN suspension s ON s.destination = d.name AND s.until > ?"
+_REPLY = (
+    "(SELECT e.last FROM entry e INDEXED BY entry_due WHERE e.destination = d.name AND e.state = 'waiting' "
+    "ORDER BY e.due, e.message, e.number LIMIT 1)"
+)
+# Each destination with something due is looked at once, and what of it is due is counted in an index.
+_IN_ALL = (
+    "SELECT coalesce(sum(count), 0), coalesce(sum(iif(ready, count, 0)), 0) FROM "
+    f"(SELECT ({_DUE.replace('?', ':now')}) AS count, ({_READY}) AS ready FROM destination d WHERE d.edge <= :now)"
+)
+_COLUMNS = f"{bearing.COLUMNS}, d.waiting, d.held, d.relaying, {_OLDEST}, d.last, d.last_at, {_REPLY}"
 
 
 class DueCounts:
@@ -34,22 +48,39 @@ class DueCounts:
 
     def __init__(self) -> None:
         self._kept: dict[str, tuple[float, int]] = {}
+        self._kept_in_all: tuple[float, int, int] = (0.0, 0, 0)
 
     def of(self, connection: sqlite3.Connection, destination: str, now: float) -> int:
-        """Entries due, of a destination or of the whole queue (RELAY)."""
+        """Entries due of one destination."""
         until, count = self._kept.get(destination, (0.0, 0))
         started = time.monotonic()
         if started < until:
             return count
-        which, values = ("d.edge <= ?", [now, now]) if destination == RELAY else ("d.name = ?", [now, destination])
-        query = f"SELECT coalesce(sum(({_DUE})), 0) FROM destination d WHERE {which}"
-        (count,) = connection.execute(query, values).fetchone()
+        query = f"SELECT coalesce(sum(({_DUE})), 0) FROM destination d WHERE d.name = ?"
+        (count,) = connection.execute(query, (now, destination)).fetchone()
         ended = time.monotonic()
         if count >= BIG:
             self._kept[destination] = (ended + RESTS * (ended - started), count)
         else:
             self._kept.pop(destination, None)
         return int(count)
+
+    def in_all(self, connection: sqlite3.Connection, room: Room, now: float) -> tuple[int, int]:
+        """Entries due, and those of them that may be sent now where there is `room`."""
+        until, due, ready = self._kept_in_all
+        started = time.monotonic()
+        if started >= until:
+            values = {
+                "now": now,
+                "doubtful": room.with_doubtful,
+                "closed": json.dumps(sorted(room.closed)),
+                "only": None if room.only is None else json.dumps(sorted(room.only)),
+            }
+            due, ready = connection.execute(_IN_ALL, values).fetchone()
+            ended = time.monotonic()
+            costly = due >= BIG or ended - started > COSTLY
+            self._kept_in_all = (ended + RESTS * (ended - started) if costly else 0.0, due, ready)
+        return due, ready
 
 
 def due_destinations(connection: sqlite3.Connection, limit: int, without: Collection[str], *, now: float) -> list[str]:
@@ -113,21 +144,25 @@ def next_due(connection: sqlite3.Connection, after: float, *, now: float) -> flo
     return min((one for one in times if one is not None), default=None)
 
 
-def totals(connection: sqlite3.Connection, counts: DueCounts, *, now: float) -> Totals:
+def totals(connection: sqlite3.Connection, counts: DueCounts, room: Room, *, now: float) -> Totals:
     """Counts over the whole queue."""
-    waiting, held, relaying, destinations = connection.execute(
+    waiting, held, relaying, destinations, known = connection.execute(
         "SELECT coalesce(sum(waiting), 0), coalesce(sum(held), 0), coalesce(sum(relaying), 0), "
-        "coalesce(sum(waiting + held + relaying > 0), 0) FROM destination"
+        "coalesce(sum(waiting + held + relaying > 0), 0), count(*) FROM destination"
     ).fetchone()
     oldest = connection.execute(
         "SELECT arrived FROM message WHERE number = (SELECT min(message) FROM entry)"
     ).fetchone()
+    due, ready = counts.in_all(connection, room, now)
+    due = min(waiting, due)
     return Totals(
         waiting=waiting,
-        due=min(waiting, counts.of(connection, RELAY, now)),
+        due=due,
+        ready=0 if bearing.of_relay(connection, now) else min(due, ready),
         held=held,
         relaying=relaying,
         destinations=destinations,
+        known=known,
         oldest=oldest[0] if oldest else None,
     )
 
@@ -140,12 +175,12 @@ def destinations(
     if field not in DESTINATION_SORTS:
         raise QueueError(f"destinations cannot be sorted by {field!r}, only by {', '.join(DESTINATION_SORTS)}")
     direction = "DESC" if falling else "ASC"
-    values: list[object] = [now]
+    values: list[object] = [now, now]
     condition = "1"
     if match:
         condition = "instr(d.name, ?)"
         values.append(match.encode("utf-8", "replace").decode().lower())
-    (total,) = connection.execute(f"SELECT count(*) FROM destination d WHERE {condition}", values[1:]).fetchone()
+    (total,) = connection.execute(f"SELECT count(*) FROM destination d WHERE {condition}", values[2:]).fetchone()
     order = f"d.{field} {direction}"
     if field == "due":
         order = f"iif(d.edge <= ?, ({_DUE}), 0) {direction}"
@@ -153,64 +188,45 @@ def destinations(
     elif field == "oldest":
         order = f"{_OLDEST} IS NULL, {_OLDEST} {direction}"
     rows = connection.execute(
-        f"SELECT {_COLUMNS} {_FROM} WHERE {condition} ORDER BY {order}, d.name LIMIT ? OFFSET ?",
+        f"SELECT {_COLUMNS} FROM {bearing.JOINED} WHERE {condition} ORDER BY {order}, d.name LIMIT ? OFFSET ?",
         (*values, max(0, limit), max(0, offset)),
     ).fetchall()
-    return total, tuple(_destination(connection, row, counts, now) for row in rows)
+    relay = bearing.of_relay(connection, now)
+    return total, tuple(_destination(connection, row, relay, counts, now) for row in rows)
 
 
 def destination(connection: sqlite3.Connection, name: str, counts: DueCounts, *, now: float) -> Destination:
     """One destination; all zero when nothing is known of it."""
     name = name.encode("utf-8", "replace").decode().lower()
-    row = connection.execute(f"SELECT {_COLUMNS} {_FROM} WHERE d.name = ?", (now, name)).fetchone()
+    relay = bearing.of_relay(connection, now)
+    query = f"SELECT {_COLUMNS} FROM {bearing.JOINED} WHERE d.name = ?"
+    row = connection.execute(query, (now, now, name)).fetchone()
     if row is not None:
-        found = _destination(connection, row, counts, now)
+        found = _destination(connection, row, relay, counts, now)
         others = connection.execute(
             "SELECT name FROM destination WHERE site = ? AND ready IS NOT NULL AND name <> ? "
             "ORDER BY waiting DESC, name LIMIT ?",
             (found.site, name, _NEIGHBOURS),
         )
         return replace(found, neighbours=tuple(other for (other,) in others))
+    return Destination(**asdict(bearing.of_unknown(connection, name, now)))
+
+
+def _destination(
+    connection: sqlite3.Connection, row: tuple[Any, ...], relay: Suspension | None, counts: DueCounts, now: float
+) -> Destination:
+    waiting, held, relaying, oldest, last, last_at, reply = row[bearing.WIDTH :]
+    fields = bearing.fields_of(row, relay, now)
+    edge = fields["next_due"]
+    due = counts.of(connection, fields["name"], now) if edge is not None and edge <= now else 0
     return Destination(
-        name=name, suspended=next((s for s in suspensions(connection, now) if s.destination == name), None)
-    )
-
-
-def suspensions(connection: sqlite3.Connection, now: float) -> tuple[Suspension, ...]:
-    """Suspensions in force, the relay's own first."""
-    rows = connection.execute(
-        'SELECT destination, since, until, "by", reason FROM suspension WHERE until > ? '
-        "ORDER BY destination <> ?, destination",
-        (now, RELAY),
-    )
-    return tuple(
-        Suspension(destination=name, since=since, until=until, by=by, reason=reason)
-        for name, since, until, by, reason in rows
-    )
-
-
-def _destination(connection: sqlite3.Connection, row: tuple[Any, ...], counts: DueCounts, now: float) -> Destination:
-    name, waiting, held, relaying, oldest, edge, blocked_until, blocked_why, last, last_at, site, *suspended = row
-    hosts = connection.execute("SELECT host FROM exchange WHERE destination = ? ORDER BY preference", (name,))
-    since, until, by, reason = suspended
-    due = counts.of(connection, name, now) if edge is not None and edge <= now else 0
-    blocked = blocked_until > now
-    return Destination(
-        name=name,
+        **fields,
         waiting=waiting,
         due=min(due, waiting),
         held=held,
         relaying=relaying,
         oldest=oldest,
-        next_due=edge,
-        blocked_until=blocked_until if blocked else None,
-        blocked_why=blocked_why if blocked else "",
         last=outcome_of(last),
         last_at=last_at,
-        suspended=None
-        if since is None
-        else Suspension(destination=name, since=since, until=until, by=by, reason=reason),
-        exchanges=tuple(host for (host,) in hosts),
-        site=site,
-        is_in_doubt=blocked_until > 0,
+        reply=outcome_of(reply),
     )

@@ -24,12 +24,14 @@ def waits_for(host: str, now: float) -> Where:
 def lets_go(connection: sqlite3.Connection, ending: Ending, name: str, *, now: float) -> Selection:
     """What would go if this ended; see Queue.lets_go."""
     if ending == "mark":
-        return chosen(connection, waits_for(name, now))
+        return chosen(connection, waits_for(name, now), now=now)
     if ending == "suspension":
-        return chosen(connection, _suspended(storable(name).lower(), now))
+        return chosen(connection, _suspended(storable(name).lower(), now), now=now)
     if ending == "override":
-        return chosen(connection, Where("e.destination = ? AND e.state = 'waiting'", (storable(name).lower(),)))
-    return chosen(connection, rules.held_by_it_alone(connection, int(name), now))
+        return chosen(
+            connection, Where("e.destination = ? AND e.state = 'waiting'", (storable(name).lower(),)), now=now
+        )
+    return chosen(connection, rules.held_by_it_alone(connection, int(name), now), now=now)
 
 
 def _suspended(name: str, now: float) -> Where:

@@ -15,8 +15,8 @@ from engine.queue.queue import (
     Selection,
     Window,
 )
-from engine.queue.rows import ENTRY_COLUMNS, EVENT_COLUMNS, entry_of, event_of, outcome_of, storable
-from engine.queue.where import Where, contains, where
+from engine.queue.rows import ENTRY_COLUMNS, EVENT_COLUMNS, entries_of, event_of, outcome_of, storable
+from engine.queue.where import Where, contains, looked_up
 from engine.words import words_of
 
 _SORT_COLUMNS = {
@@ -48,7 +48,7 @@ def window(connection: sqlite3.Connection, filter: Filter, sort: str, offset: in
     if field not in _SORT_COLUMNS:
         raise QueueError(f"the queue cannot be sorted by {field!r}, only by {', '.join(SORTS)}")
     offset, limit = max(0, offset), max(0, limit)
-    selected = where(filter, now)
+    selected = looked_up(connection, filter, now)
     total = _count(connection, filter, selected)
     # The far half is reached from the other end: skipping rows costs as much as reading them.
     turned = offset + limit > total - offset
@@ -66,16 +66,16 @@ def window(connection: sqlite3.Connection, filter: Filter, sort: str, offset: in
     ).fetchall()
     if turned:
         rows.reverse()
-    return Window(total=total, offset=offset, rows=tuple(map(entry_of, rows)))
+    return Window(total=total, offset=offset, rows=entries_of(connection, rows, now))
 
 
 def select(connection: sqlite3.Connection, filter: Filter, newest: int | None, *, now: float) -> Selection:
     """Count what an action would touch, with the first few of it."""
     bound = newest_message(connection) if newest is None else newest
-    return chosen(connection, where(filter, now, bound), bound)
+    return chosen(connection, looked_up(connection, filter, now, bound), bound, now=now)
 
 
-def chosen(connection: sqlite3.Connection, selected: Where, newest: int | None = None) -> Selection:
+def chosen(connection: sqlite3.Connection, selected: Where, newest: int | None = None, *, now: float) -> Selection:
     """Count the entries that a condition names, with the first few of them."""
     bound = newest_message(connection) if newest is None else newest
     join = _JOIN if selected.joins else ""
@@ -88,7 +88,8 @@ def chosen(connection: sqlite3.Connection, selected: Where, newest: int | None =
         f"SELECT {ENTRY_COLUMNS} FROM entry e{_JOIN} WHERE {selected.sql} ORDER BY e.message, e.number LIMIT ?",
         (*selected.values, EXAMPLES),
     )
-    return Selection(messages=messages, recipients=recipients, newest=bound, examples=tuple(map(entry_of, examples)))
+    found = entries_of(connection, examples, now)
+    return Selection(messages=messages, recipients=recipients, newest=bound, examples=found)
 
 
 def candidates(
@@ -109,7 +110,7 @@ def newest_message(connection: sqlite3.Connection) -> int:
     return row[0] if row else 0
 
 
-def message(connection: sqlite3.Connection, number: int) -> Message:
+def message(connection: sqlite3.Connection, number: int, *, now: float) -> Message:
     """One message with its entries and attempts. Raises NoSuchMessage."""
     row = connection.execute(
         "SELECT sender, size, arrived, expires, origin, subject, message_id, eight_bit, smtputf8 "
@@ -130,7 +131,7 @@ def message(connection: sqlite3.Connection, number: int) -> Message:
         message_id=message_id,
         eight_bit=bool(eight_bit),
         smtputf8=bool(smtputf8),
-        entries=_entries(connection, number),
+        entries=_entries(connection, number, now),
         attempts=_attempts(connection, number),
     )
 
@@ -196,11 +197,11 @@ def _count(connection: sqlite3.Connection, filter: Filter, selected: Where) -> i
     return int(connection.execute(query, selected.values).fetchone()[0])
 
 
-def _entries(connection: sqlite3.Connection, number: int) -> tuple[Entry, ...]:
+def _entries(connection: sqlite3.Connection, number: int, now: float) -> tuple[Entry, ...]:
     rows = connection.execute(
         f"SELECT {ENTRY_COLUMNS} FROM entry e{_JOIN} WHERE e.message = ? ORDER BY e.number", (number,)
     )
-    return tuple(map(entry_of, rows))
+    return entries_of(connection, rows, now)
 
 
 def _attempts(connection: sqlite3.Connection, number: int) -> tuple[Attempt, ...]:

@@ -24,7 +24,7 @@ from engine.queue.queue import Changed, QueueError, Touched, TouchedEntry
 from engine.queue.readers import Readers
 from engine.queue.rows import storable
 from engine.queue.standing import unblock
-from engine.queue.where import Where, where
+from engine.queue.where import Where, looked_up
 from engine.queue.writer import Transaction, Writer
 from engine.text import clean
 
@@ -167,7 +167,8 @@ class Orders:
     ) -> Changed:
         """Do it to whatever the filter names up to message `newest`, with one event in the end."""
         bound = await self._readers.ask(newest_message) if newest is None else newest
-        selected = where(filter, self._clock.now(), bound)
+        now = self._clock.now()
+        selected = await self._readers.ask(lambda c: looked_up(c, filter, now, bound), console=True)
         return await self._carry_out(order, selected, str(filter) or "everything", touched)
 
     async def undo(self, operation: int, by: str) -> Changed:

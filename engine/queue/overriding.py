@@ -6,7 +6,7 @@ from engine.duration import format_duration
 from engine.events import ENGINE, Event
 from engine.queue.queue import unknown_site
 from engine.queue.rows import storable
-from engine.queue.standing import unblock
+from engine.queue.standing import note_destination, unblock
 from engine.queue.steering import Override
 from engine.queue.writer import Transaction
 from engine.text import clean
@@ -22,7 +22,7 @@ def set_override(tx: Transaction, override: Override) -> None:
         f"INSERT OR REPLACE INTO override ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)",
         (name, host, override.port, override.since, override.until, by, reason),
     )
-    _goes_anew(tx, name)
+    _goes_anew(tx, name, host)
     why = f" ({reason})" if reason else ""
     text = clean(f"goes to {where_to(override)} for {format_duration(override.until - tx.now)}{why}")
     tx.record(Event(at=tx.now, kind="overridden", by=by, destination=name, host=host, text=text))
@@ -70,9 +70,10 @@ def _end(tx: Transaction, override: Override, by: str, text: str) -> None:
     tx.record(Event(at=tx.now, kind="ended", by=by, destination=override.destination, host=override.host, text=text))
 
 
-def _goes_anew(tx: Transaction, destination: str) -> None:
-    """Nothing that was known of the way to a destination counts any more."""
+def _goes_anew(tx: Transaction, destination: str, *hosts: str) -> None:
+    """Nothing that was known of the way to a destination counts any more; `hosts` are what is known now."""
     unblock(tx, [destination])
+    note_destination(tx, destination, hosts, None)
     tx.execute("UPDATE destination SET site = ? WHERE name = ?", (unknown_site(destination), destination))
 
 

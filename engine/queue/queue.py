@@ -15,7 +15,7 @@ from msgspec import Struct
 from engine.events import Event
 from engine.outcome import Outcome
 from engine.queue.filter import Filter
-from engine.queue.steering import Steering
+from engine.queue.steering import Override, Steering
 
 State = Literal["waiting", "relaying", "held"]
 Ret = Literal["", "FULL", "HDRS"]
@@ -173,8 +173,10 @@ class Late(Struct, frozen=True, kw_only=True):
 
 
 class Reason(Struct, frozen=True, kw_only=True):
-    """What many a peer said alike: entries whose last attempt came to this (see engine.reason).
+    """Why many entries wait: their last attempt came to the same (see engine.reason), or none was made for one reason.
 
+    Of mail that was never tried `why` is what its destination is blocked for, the same as if it had got that reply
+    itself; or who has suspended or held it; or that nothing keeps it (see engine.queue.untried).
     Of `destinations` in all, `busiest` names three, the one with most entries first; `oldest` is when the first of
     the messages came, `example` a last outcome as it was.
     """
@@ -188,12 +190,59 @@ class Reason(Struct, frozen=True, kw_only=True):
     example: Outcome | None = None
 
 
+class Suspension(Struct, frozen=True, kw_only=True):
+    """A destination (or RELAY) for which no new connection is opened until `until`."""
+
+    destination: str
+    since: float
+    until: float
+    by: str
+    reason: str
+
+
+class Bearing(Struct, frozen=True, kw_only=True):
+    """What the store knows that bears on when mail of a destination is tried.
+
+    `next_due` is None when nothing waits. `relay` is the suspension of the whole relay, `suspended` its own.
+    `blocked_until`: no connection is opened before, because none could be had (`blocked_why`); `is_in_doubt`: that is
+    or was so, and it has taken no mail since.
+    `exchanges` are the hosts its last MX answer named, best first, or the one an override or a route names; `site`
+    names what it shares connections with.
+    """
+
+    name: str = ""
+    next_due: float | None = None
+    relay: Suspension | None = None
+    suspended: Suspension | None = None
+    blocked_until: float | None = None
+    blocked_why: str = ""
+    is_in_doubt: bool = False
+    override: Override | None = None
+    exchanges: tuple[str, ...] = ()
+    site: str = ""
+
+
+class Room(Struct, frozen=True, kw_only=True):
+    """To which sites mail may be sent now, as far as limits and connections go.
+
+    To none of `closed`; where `only` is given, to these alone, since every connection is in use; to destinations in
+    doubt only `with_doubtful`.
+    """
+
+    closed: frozenset[str] = frozenset()
+    only: frozenset[str] | None = None
+    with_doubtful: bool = True
+
+
+ROOM = Room()  # for anything
+
+
 class Entry(Struct, frozen=True, kw_only=True):
     """One recipient of one message as it stands in the queue.
 
     `why` is the reason of `last`, or "" (see engine.reason). `ordered` is a bounce or drop that takes effect at
     `order_at` unless undone, or a hold; `by` is who ordered it, `reason` for what, and `rule` the hold rule that did so
-    for them. Nothing of its destination is tried before `blocked_until`, though it be due.
+    for them, which ends at `held_until`. `bearing` is what bears on its destination.
     """
 
     message: int
@@ -216,7 +265,8 @@ class Entry(Struct, frozen=True, kw_only=True):
     reason: str = ""
     why: str = ""
     rule: int | None = None
-    blocked_until: float = 0.0
+    held_until: float | None = None
+    bearing: Bearing = Bearing()
 
 
 class Window(Struct, frozen=True, kw_only=True):
@@ -345,42 +395,22 @@ class Operation(Struct, frozen=True, kw_only=True):
     left: int
 
 
-class Suspension(Struct, frozen=True, kw_only=True):
-    """A destination (or RELAY) for which no new connection is opened until `until`."""
+class Destination(Bearing, frozen=True, kw_only=True):
+    """One destination's counts and how it fares.
 
-    destination: str
-    since: float
-    until: float
-    by: str
-    reason: str
-
-
-class Destination(Struct, frozen=True, kw_only=True):
-    """One destination's counts and how it fares. `next_due` is None when nothing waits.
-
-    `blocked_until`: no connection is opened before, because none could be had (`blocked_why`); `is_in_doubt`: that is
-    or was so, and it has taken no mail since.
-    `exchanges` are the hosts its last MX answer named, best first; `site` names what it shares connections with, and
-    `neighbours` are others of that site for which mail waits, most first: 20 at the most, and only where one
-    destination is asked for.
+    `last` is the last reply of anything, `reply` that of what waits and is due first. `neighbours` are others of its
+    site for which mail waits, most first: 20 at the most, and only where one destination is asked for.
     """
 
-    name: str
     waiting: int = 0
     due: int = 0
     held: int = 0
     relaying: int = 0
     oldest: float | None = None
-    next_due: float | None = None
-    blocked_until: float | None = None
-    blocked_why: str = ""
     last: Outcome | None = None
     last_at: float | None = None
-    suspended: Suspension | None = None
-    exchanges: tuple[str, ...] = ()
-    site: str = ""
+    reply: Outcome | None = None
     neighbours: tuple[str, ...] = ()
-    is_in_doubt: bool = False
 
 
 class DueSite(Struct, frozen=True, kw_only=True):
@@ -395,7 +425,11 @@ class DueSite(Struct, frozen=True, kw_only=True):
 
 
 class Totals(Struct, frozen=True, kw_only=True):
-    """Entries in the whole queue, by state; `due` are those waiting whose time has come."""
+    """Entries in the whole queue, by state.
+
+    `due` are those waiting whose time has come; `ready` those of them that nothing keeps from being sent now. Of a very
+    long queue both may be some seconds old. `destinations` are those with mail, of all that are `known`.
+    """
 
     waiting: int
     due: int
@@ -403,6 +437,8 @@ class Totals(Struct, frozen=True, kw_only=True):
     relaying: int
     destinations: int
     oldest: float | None = None
+    ready: int = 0
+    known: int = 0
 
 
 class Mark(Struct, frozen=True, kw_only=True):
@@ -432,7 +468,8 @@ class HeldBack(Struct, frozen=True, kw_only=True):
     """What waits because of one bad host: the destinations that have it among their exchanges.
 
     `waiting` counts only entries of destinations with no exchange left that is not bad; `alternates` are the
-    exchanges in use instead; `next_due` is when the first of the waiting entries is due.
+    exchanges in use instead; `next_due` is when the first of the waiting entries is due, and `first` are the
+    destinations among them that are tried first, ten at the most.
     """
 
     host: str
@@ -440,6 +477,7 @@ class HeldBack(Struct, frozen=True, kw_only=True):
     destinations: tuple[str, ...]
     alternates: tuple[str, ...]
     next_due: float | None = None
+    first: tuple[Bearing, ...] = ()
 
 
 class Queue(Steering):
@@ -588,8 +626,8 @@ class Queue(Steering):
     # -- see ------------------------------------------------------------------------------------------------------
 
     @abstractmethod
-    async def totals(self) -> Totals:
-        """Counts over the whole queue."""
+    async def totals(self, room: Room = ROOM) -> Totals:
+        """Counts over the whole queue. What is `ready` may be sent where there is `room`."""
 
     @abstractmethod
     async def window(self, filter: Filter, sort: str, offset: int, limit: int) -> Window:

@@ -1,20 +1,22 @@
 """Rows and the data they stand for: what goes into the store's columns, and how it comes out."""
 
 import sqlite3
+from collections.abc import Iterable
+from typing import Any
 
 import msgspec
 
 from engine.events import Event
 from engine.outcome import Outcome
-from engine.queue.queue import Entry
+from engine.queue.bearing import bearings
+from engine.queue.queue import Bearing, Entry
 from engine.text import clean
 
-# Of `entry AS e JOIN message AS m`, in the order `entry_of` takes them.
+# Of `entry AS e JOIN message AS m`, in the order of the fields of Entry but its last.
 ENTRY_COLUMNS = (
     "e.message, e.number, m.sender, e.recipient, e.destination, e.state, m.arrived, e.due, e.expires, e.attempts, "
     "m.size, m.subject, e.last, e.last_at, e.ordered, (SELECT due FROM operation WHERE id = e.operation), "
-    "e.ordered_by, e.reason, coalesce(e.reason_key, ''), e.rule, "
-    "(SELECT blocked_until FROM destination WHERE name = e.destination)"
+    "e.ordered_by, e.reason, coalesce(e.reason_key, ''), e.rule, (SELECT until FROM hold_rule WHERE id = e.rule)"
 )
 _INSERT_EVENT = (
     'INSERT INTO event (at, kind, "by", message, entry, sender, recipient, destination, host, outcome, text) '
@@ -62,9 +64,15 @@ def outcome_of(column: str | None) -> Outcome | None:
         return Outcome.transient("the record of this outcome is damaged")
 
 
-def entry_of(row: tuple[object, ...]) -> Entry:
-    """Give an entry from a row of ENTRY_COLUMNS."""
-    values = dict(zip(Entry.__struct_fields__, row, strict=True))
+def entries_of(connection: sqlite3.Connection, rows: Iterable[tuple[Any, ...]], now: float) -> tuple[Entry, ...]:
+    """Give the entries of rows of ENTRY_COLUMNS, each with what bears on its destination."""
+    rows = list(rows)
+    known = bearings(connection, {row[4] for row in rows}, now)
+    return tuple(_entry_of(row, known[row[4]]) for row in rows)
+
+
+def _entry_of(row: tuple[object, ...], bearing: Bearing) -> Entry:
+    values = dict(zip(Entry.__struct_fields__, (*row, bearing), strict=True))
     values["last"] = outcome_of(row[12])  # type: ignore[arg-type]
     return Entry(**values)  # type: ignore[arg-type]
 

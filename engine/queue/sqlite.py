@@ -11,6 +11,7 @@ from engine.events import ENGINE, Event
 from engine.queue import (
     aftermath,
     arrivals,
+    bearing,
     destinations,
     endings,
     listing,
@@ -27,6 +28,7 @@ from engine.queue import (
 from engine.queue import claims as claiming
 from engine.queue.filter import Filter
 from engine.queue.queue import (
+    ROOM,
     Changed,
     Claim,
     Destination,
@@ -43,6 +45,7 @@ from engine.queue.queue import (
     Queue,
     QueueError,
     Reason,
+    Room,
     Selection,
     Settlement,
     Suspension,
@@ -216,16 +219,17 @@ class SqliteQueue(Queue):
 
     # -- see ------------------------------------------------------------------------------------------------------
 
-    async def totals(self) -> Totals:
+    async def totals(self, room: Room = ROOM) -> Totals:
         now = self._clock.now()
-        return await self._see(lambda c: destinations.totals(c, self._due_counts, now=now))
+        return await self._see(lambda c: destinations.totals(c, self._due_counts, room, now=now))
 
     async def window(self, filter: Filter, sort: str, offset: int, limit: int) -> Window:
         now = self._clock.now()
         return await self._see(lambda c: listing.window(c, filter, sort, offset, limit, now=now))
 
     async def message(self, number: int) -> Message:
-        return await self._see(lambda c: listing.message(c, number))
+        now = self._clock.now()
+        return await self._see(lambda c: listing.message(c, number, now=now))
 
     async def destinations(self, match: str, sort: str, offset: int, limit: int) -> tuple[int, tuple[Destination, ...]]:
         now, counts = self._clock.now(), self._due_counts
@@ -244,7 +248,8 @@ class SqliteQueue(Queue):
         return await self._see(lambda c: endings.lets_go(c, ending, name, now=now))
 
     async def reasons(self, limit: int) -> tuple[Reason, ...]:
-        return await self._see(lambda c: self._reasons.of(c, limit))
+        now = self._clock.now()
+        return await self._see(lambda c: self._reasons.of(c, limit, now=now))
 
     # -- the operator's orders ------------------------------------------------------------------------------------
 
@@ -290,7 +295,7 @@ class SqliteQueue(Queue):
 
     async def suspensions(self) -> tuple[Suspension, ...]:
         now = self._clock.now()
-        return await self._see(lambda c: destinations.suspensions(c, now))
+        return await self._see(lambda c: bearing.suspensions(c, now))
 
     # -- what comes ------------------------------------------------------------------------------------------------
 
@@ -370,7 +375,8 @@ class SqliteQueue(Queue):
 
     async def held_back(self, hosts: Sequence[str]) -> tuple[HeldBack, ...]:
         named = tuple(hosts)
-        return await self._see(lambda c: self._held_back.of(c, named))
+        now = self._clock.now()
+        return await self._see(lambda c: self._held_back.of(c, named, now=now))
 
     # -- MTA-STS policies -----------------------------------------------------------------------------------------
 

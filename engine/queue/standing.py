@@ -5,19 +5,22 @@ import sqlite3
 import time
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from engine.events import ENGINE, Event
 from engine.queue.arrivals import know_destination
-from engine.queue.destinations import RESTS
+from engine.queue.bearing import bearings
+from engine.queue.destinations import COSTLY, RESTS
 from engine.queue.queue import HeldBack, Mark, Suspension
 from engine.queue.rows import outcome_json, outcome_of, storable
 from engine.queue.writer import Transaction
 
 IDLE_SECONDS = 86400.0  # a destination with nothing in it, and a mark that has ended, are forgotten after
 FORGET_AT_ONCE = 1000  # destinations, and marks, forgotten in one transaction
-COSTLY = 0.05  # seconds; an answer that took as long is given again for RESTS times that
 KEEP_OPERATIONS = 30 * 86400.0  # seconds
 HELD_BACK_NAMED = 100  # destinations
 ALTERNATES_NAMED = 20  # hosts
+TRIED_FIRST = 10  # destinations
 
 
 def suspend(tx: Transaction, suspension: Suspension) -> None:
@@ -179,24 +182,29 @@ class HeldBackAnswers:
     def __init__(self) -> None:
         self._kept: tuple[float, tuple[str, ...], tuple[HeldBack, ...]] = (0.0, (), ())
 
-    def of(self, connection: sqlite3.Connection, hosts: tuple[str, ...]) -> tuple[HeldBack, ...]:
+    def of(self, connection: sqlite3.Connection, hosts: tuple[str, ...], *, now: float) -> tuple[HeldBack, ...]:
         """What waits because of each of these hosts, all of them bad."""
         until, asked, answer = self._kept
         started = time.monotonic()
         if asked == hosts and started < until:
             return answer
-        answer = held_back(connection, hosts)
+        answer = held_back(connection, hosts, now=now)
         ended = time.monotonic()
         if ended - started > COSTLY:
             self._kept = (ended + RESTS * (ended - started), hosts, answer)
         return answer
 
 
-def held_back(connection: sqlite3.Connection, hosts: Sequence[str]) -> tuple[HeldBack, ...]:
+def held_back(connection: sqlite3.Connection, hosts: Sequence[str], *, now: float) -> tuple[HeldBack, ...]:
     """What waits because of each of these hosts, all of them bad; see Queue.held_back."""
     names = [storable(host).lower() for host in hosts]
     bad = json.dumps(names)
-    return tuple(_held_back(connection, host, name, bad) for host, name in zip(hosts, names, strict=True))
+    found = [_held_back(connection, host, name, bad) for host, name in zip(hosts, names, strict=True)]
+    first = [_tried_first(connection, name, bad, now) for name in names]
+    known = bearings(connection, {name for several in first for name in several}, now)
+    return tuple(
+        replace(one, first=tuple(known[name] for name in several)) for one, several in zip(found, first, strict=True)
+    )
 
 
 def _unblock_because_of(tx: Transaction, host: str, until: float) -> None:
@@ -206,6 +214,19 @@ def _unblock_because_of(tx: Transaction, host: str, until: float) -> None:
         "WHERE name IN (SELECT destination FROM exchange WHERE host = ?) AND blocked_until > ?",
         (host, until),
     )
+
+
+def _tried_first(connection: sqlite3.Connection, name: str, bad: str, now: float) -> list[str]:
+    """Of the destinations that wait for a host alone those that are tried first, by schedule, block and suspension."""
+    rows = connection.execute(
+        "SELECT d.name FROM exchange b JOIN destination d ON d.name = b.destination "
+        "LEFT JOIN suspension s ON s.destination = d.name AND s.until > ? WHERE b.host = ? AND d.waiting > 0 "
+        "AND NOT EXISTS (SELECT 1 FROM exchange x WHERE x.destination = d.name "
+        "AND x.host NOT IN (SELECT value FROM json_each(?))) "
+        "ORDER BY max(d.ready, coalesce(s.until, 0)), d.name LIMIT ?",
+        (now, name, bad, TRIED_FIRST),
+    )
+    return [one for (one,) in rows]
 
 
 def _held_back(connection: sqlite3.Connection, host: str, name: str, bad: str) -> HeldBack:

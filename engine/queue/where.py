@@ -1,9 +1,12 @@
 """A filter as SQL: conditions on `entry AS e JOIN message AS m`, every value of the operator's a bound parameter."""
 
 import json
+import sqlite3
+from types import MappingProxyType
 from typing import NamedTuple
 
 from engine.queue.filter import NULL_SENDER, Filter, Term
+from engine.queue.untried import HELD, Untried, is_of_held, is_reply, waiting
 
 _COLUMNS = {"to": "e.recipient", "from": "m.sender", "subject": "m.subject", "reason": "e.last_line"}
 _FREE_TEXT = ("m.sender", "e.recipient", "m.subject", "e.last_line")
@@ -17,12 +20,15 @@ class Where(NamedTuple):
     joins: bool = False
 
 
-def where(filter: Filter, now: float, newest: int | None = None) -> Where:
-    """Compile a filter; `newest` leaves out messages with a greater number."""
+def where(filter: Filter, now: float, newest: int | None = None, *, untried: Untried = MappingProxyType({})) -> Where:
+    """Compile a filter; `newest` leaves out messages with a greater number.
+
+    `untried` are the destinations whose mail waits, by why it does where it was never tried: see `looked_up`.
+    """
     conditions: list[str] = []
     values: list[object] = []
     for term in filter.terms:
-        sql, bound = _condition(term, now)
+        sql, bound = _why(term, untried) if term.field == "why" else _condition(term, now)
         conditions.append(f"NOT ({sql})" if term.inverted else f"({sql})")
         values += bound
         if term.op == "=" and term.field == "to" and not term.inverted:
@@ -32,6 +38,12 @@ def where(filter: Filter, now: float, newest: int | None = None) -> Where:
         values.append(newest)
     sql = " AND ".join(conditions) or "1"
     return Where(sql, tuple(values), "m." in sql)
+
+
+def looked_up(connection: sqlite3.Connection, filter: Filter, now: float, newest: int | None = None) -> Where:
+    """Compile a filter of which some terms speak of how destinations are: as they are now, however long it is used."""
+    asks = any(term.field == "why" for term in filter.terms)
+    return where(filter, now, newest, untried=waiting(connection, now) if asks else {})
 
 
 def contains(column: str, text: str) -> tuple[str, str]:
@@ -63,9 +75,6 @@ def _condition(term: Term, now: float) -> tuple[str, list[object]]:
         case "state":
             # The state stands in the text, one of three words, so that the partial indexes can be used.
             return f"e.state = '{term.value}'", []
-        case "why":
-            # "=" finds its rows by index; inverted it would leave out those that have no reason.
-            return f"e.reason_key {'IS' if term.inverted else '='} ?", [term.value]
         case "id":
             return _ids(term)
         case "tries":
@@ -76,6 +85,25 @@ def _condition(term: Term, now: float) -> tuple[str, list[object]]:
             return f"m.size {term.op} ?", [term.amount]
         case field:
             return _matches(_COLUMNS[field], term)
+
+
+def _why(term: Term, untried: Untried) -> tuple[str, list[object]]:
+    """Mail that was tried by its last reply; other mail by what keeps it. What is under way waits for nothing."""
+    why = term.value
+    if is_of_held(why):
+        some = "e.destination IN (SELECT name FROM destination WHERE held > 0)"
+        return f"e.state = 'held' AND e.reason_key IS NULL AND {some} AND {HELD} = ?", [why]
+    parts: list[str] = []
+    values: list[object] = []
+    if is_reply(why):
+        # "=" finds its rows by index; inverted it would leave out those that have no reason.
+        parts.append(f"e.reason_key {'IS' if term.inverted else '='} ? AND e.state <> 'relaying'")
+        values.append(why)
+    if names := untried.get(why):
+        named = "e.destination IN (SELECT value FROM json_each(?))"
+        parts.append(f"e.state = 'waiting' AND e.reason_key IS NULL AND {named}")
+        values.append(json.dumps(names))
+    return " OR ".join(f"({part})" for part in parts) or "0", values
 
 
 def _domain(term: Term) -> tuple[str, list[object]]:

@@ -47,6 +47,7 @@ LETTERS_A_SECOND = 12.0
 BEHIND = 150  # keys that are sent and not done yet, at the most
 STUCK_SECONDS = 60.0  # without one key done, the console is stuck
 MOST = 12  # keys in one read
+QUESTIONS = 3  # intents after which an answered question has been carried out
 
 # The bytes of keys that are no characters. Escape in the unambiguous form: alone before another key it would be alt.
 SPECIAL = {
@@ -265,8 +266,10 @@ class Judge:
             self._line += character
 
     def _intend(self, intent: Intent) -> None:
-        """It is meant from now on; what asks a question is over when the next key of a list is done."""
-        self._intents = [*(one for one in self._intents if one.verb in UNASKED), intent][-40:]
+        """It is meant from now on. What was asked in a question is soon over; what asks none may take its time."""
+        earlier = self._intents
+        lasting = [one for at, one in enumerate(earlier) if one.verb in UNASKED or at >= len(earlier) - QUESTIONS]
+        self._intents = [*lasting, intent][-40:]
 
     def _asked(self, what: str, body: dict[str, Any]) -> None:
         verb = "end-override" if what == "release-rule" else what

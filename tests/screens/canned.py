@@ -30,19 +30,43 @@ WHOLE = views.SuspensionView(destination="*", since=NOW - 300, until=NOW + 1_500
 
 HEALTH = views.HealthView(
     hostname="relay1.example.net", version="0.1.0", pid=4711, started=NOW - 400_000, now=NOW, state="relaying",
-    waiting=12_480, due=310, held=24, relaying=41, oldest=NOW - 8_080, destinations=9, rate_in=398.0, rate_out=412.3,
-    connections=14, max_connections=20, next_check=NOW + 28,
+    waiting=12_480, due=310, ready=296, held=24, relaying=41, oldest=NOW - 8_080, destinations=9, destinations_known=9,
+    rate_in=398.0, rate_out=412.3, connections=14, max_connections=20, next_check=NOW + 28,
 )  # fmt: skip
 CALM = replace(
-    HEALTH, waiting=0, due=0, held=0, relaying=0, oldest=None, destinations=0, rate_in=0.0, rate_out=0.0, connections=0
+    HEALTH,
+    waiting=0,
+    due=0,
+    ready=0,
+    held=0,
+    relaying=0,
+    oldest=None,
+    destinations=0,
+    rate_in=0.0,
+    rate_out=0.0,
+    connections=0,
 )
+
+
+def _condition(row: dict[str, Any]) -> dict[str, Any]:
+    """What the engine would say of a destination."""
+    if row.get("suspended"):
+        return {"condition": "suspended", "next_try": row["suspended"].until, "condition_why": "suspended by oncall"}
+    if row.get("blocked_until"):
+        return {"condition": "blocked", "next_try": row["blocked_until"], "condition_why": row["blocked_why"]}
+    if row["relaying"]:
+        return {"condition": "relaying", "next_try": NOW - 1}
+    if row["last"] is not None and row["last"].kind != "delivered":
+        return {"condition": "not due", "next_try": NOW + 41, "condition_why": row["last"].line}
+    return {"condition": "ready", "next_try": NOW - 1}
 
 
 def _destination(name: str, waiting: int, due: int, held: int, oldest: float, rate: float, last: Outcome | None,
                  **more: Any) -> views.DestinationView:  # fmt: skip
+    row: dict[str, Any] = {"last": last, "relaying": 0, **more}
     return views.DestinationView(
-        name=name, waiting=waiting, due=due, held=held, relaying=more.pop("relaying", 0), oldest=NOW - oldest,
-        rate_out=rate, last=last, last_at=NOW - 12 if last else None, next_due=NOW + 41, **more,
+        name=name, waiting=waiting, due=due, held=held, oldest=NOW - oldest, rate_out=rate,
+        last_at=NOW - 12 if last else None, next_due=NOW + 41, **_condition(row) | row,
     )  # fmt: skip
 
 
@@ -108,10 +132,10 @@ RELAYERS = (
 HOSTS = (
     views.HostView(host="mx1.dead.example", since=NOW - 2_839, back_at=NOW + 761, by="engine",
                    reason="connect: connection refused", last=DEAD, waiting=2_204, destinations=("dead.example",),
-                   next_due=NOW + 761, times=3),
+                   next_due=NOW + 761, next_try=NOW + 761, times=3),
     views.HostView(host="mx.slow.example", since=NOW - 718, back_at=NOW + 2_882, by="oncall", reason="maintenance",
                    last=SLOW, waiting=0, destinations=("slow.example",), alternates=("mx-b.slow.example",),
-                   next_due=NOW + 20),
+                   next_due=NOW + 20, next_try=NOW + 20),
     views.HostView(host="mx9.uni.example", since=NOW - 100, back_at=NOW + 9_101, by="engine",
                    reason="greeting: 554 5.7.1 no SMTP service here", waiting=12,
                    destinations=("uni.example", "a.uni.example"),
@@ -124,13 +148,26 @@ def entry(number: int, part: int = 1, **more: Any) -> views.EntryView:
     names = ("bob", "ann", "zoe", "carol", "dave", "mallory", "grace")
     domain = more.pop("destination", "example.org")
     state = more.pop("state", "waiting")
+    due = more.pop("due", NOW + (number * 37) % 900 - 60)
+    last = more.pop("last", FULL if number % 4 else None)
+    tried = max(due, more.get("blocked_until") or 0.0)
+    is_ready, blocked = tried <= NOW, tried > due
+    condition = state if state != "waiting" else "ready" if is_ready else "blocked" if blocked else "not due"
+    why = last.line if condition == "not due" and last is not None else ""
+    if state == "held":
+        ordered = more.get("ordered") if more.get("order_at") else None
+        condition = {"bounce": "to be bounced", "drop": "to be dropped"}.get(ordered or "", "held")
+        why = f"by {more.get('by', 'oncall')}: {more.get('reason', '')}"
+    judged: dict[str, Any] = {"condition": condition, "condition_why": why}
+    judged["next_try"] = None if state == "held" else tried
     return views.EntryView(
         id=f"{number}.{part}", message=number, sender=more.pop("sender", "news@shop.example"),
         recipient=more.pop("recipient", f"{names[number % len(names)]}@{domain}"), destination=domain, state=state,
-        arrived=NOW - 1_260 + number % 600, due=more.pop("due", NOW + (number * 37) % 900 - 60),
+        arrived=NOW - 1_260 + number % 600, due=due,
         expires=NOW + 430_740, attempts=more.pop("attempts", number % 4), size=more.pop("size", 4_100 + number % 9_000),
         subject=more.pop("subject", f"Your order {number}"),
-        last=more.pop("last", FULL if number % 4 else None), last_at=NOW - 120, **more,
+        last=last, last_at=NOW - 120,
+        **judged | more,
     )  # fmt: skip
 
 
@@ -247,6 +284,13 @@ REASONS = (
         why="4.4.1 connect to [<ip>]:<n>: connection refused",
         entries=14, messages=14, destinations=1, busiest=("dead.example",), oldest=NOW - 86_400,
     ),
+    views.ReasonView(
+        why="held by oncall", entries=9, messages=9, destinations=2, busiest=("example.org", "example.net"),
+        oldest=NOW - 4_100,
+    ),
+    views.ReasonView(
+        why="not tried yet", entries=3, messages=3, destinations=2, busiest=("example.net",), oldest=NOW - 2,
+    ),
 )  # fmt: skip
 EXPLAINED = views.ExplainView(
     subject="48202.1", now=NOW, explanations=(
@@ -255,7 +299,7 @@ EXPLAINED = views.ExplainView(
             text="it is not due for another 4m12s; the last try: 421 4.7.28 Our system has detected an unusual rate",
             until=NOW + 252, earliest=NOW + 252, facts=(
                 views.FactView(name="last reply", text=f"{RATE.line} (mx1.gmail.example)"),
-                views.FactView(name="tries", text="7; given up in 4d21h"),
+                views.FactView(name="tries", text="7; will be given up in 4d21h"),
                 views.FactView(name="route", text="to its mail exchanges"),
                 views.FactView(name="DNS", text="mail exchanges mx1.gmail.example (5), mx2.gmail.example (10)"),
                 views.FactView(name="host mx1.gmail.example", text="192.0.2.26; TLS opportunistic (the default)"),

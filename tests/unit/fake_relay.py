@@ -17,10 +17,12 @@ from engine.control.relay import Relay
 from engine.control.server import ControlServer
 from engine.events import Event, EventLog
 from engine.explain import Explanation, Fact
+from engine.limits import Limiting
 from engine.outcome import Outcome
 from engine.queue.filter import Filter
 from engine.queue.queue import (
     RELAY,
+    ROOM,
     Attempt,
     Changed,
     Destination,
@@ -35,6 +37,7 @@ from engine.queue.queue import (
     Queue,
     QueueError,
     Reason,
+    Room,
     Selection,
     Suspension,
     Totals,
@@ -120,9 +123,11 @@ class FakeQueue:
         if self.fails is not None:
             raise self.fails
 
-    async def totals(self) -> Totals:
+    async def totals(self, room: Room = ROOM) -> Totals:
         await self._read()
-        return Totals(waiting=12_480, due=310, held=1, relaying=14, destinations=2, oldest=NOW - 8040)
+        return Totals(
+            waiting=12_480, due=310, held=1, relaying=14, destinations=2, oldest=NOW - 8040, ready=288, known=3
+        )
 
     async def window(self, filter: Filter, sort: str, offset: int, limit: int) -> Window:
         await self._read()
@@ -177,6 +182,7 @@ class FakeQueue:
             next_due=NOW + 300,
             last=DEFERRED,
             last_at=NOW - 300,
+            reply=DEFERRED,
             exchanges=("mx.example.org", "mx2.example.org"),
             site="mx.example.org",
         )
@@ -376,6 +382,12 @@ class FakeSmartHost:
 
     def wake(self) -> None:
         self.wakes += 1
+
+    def limits_on(self, destination: str, *, site: str = "", is_in_doubt: bool = False) -> tuple[Limiting, ...]:
+        return ()
+
+    def room(self) -> Room:
+        return ROOM
 
     async def close(self, id: int, by: str) -> FakeRelayer | None:
         found = next((one for one in self.managed if one.id == id), None)

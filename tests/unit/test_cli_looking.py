@@ -30,9 +30,10 @@ def test_status_says_how_the_relay_is(line: FakeLine) -> None:
     assert result.stdout.splitlines()[:4] == [
         "relay.example.net  suspended",
         "  suspended by ann until 08:10 (in 10m): upgrade",
-        "  queue        12,480 waiting, 310 due, 1 held, 14 being sent",
+        "  queue        12,480 waiting, 310 due, 288 ready, 1 held, 14 being sent",
         "  oldest       2027-01-15 05:46:00 UTC (2h14m ago)",
     ]
+    assert "  destinations 2 with mail, 3 known" in result.stdout
     assert "  connections  2 of 20" in result.stdout
     assert "  next check   in 28s" in result.stdout
     assert "  example.com suspended by ann until 08:01 (in 1m)" in result.stdout
@@ -96,7 +97,7 @@ def test_destinations_say_why_nothing_goes_to_them(line: FakeLine) -> None:
     assert line.engine.queue.calls == [("destinations", "org", "name", 0, 100)]
     assert result.stdout.splitlines() == [
         "DESTINATION  WAITING  DUE  HELD  OLDEST  OUT/S  STATE OR LAST REPLY",
-        "example.org    8,120  210     0   2h14m      0  450 4.2.1 mailbox busy, try aga…",
+        "example.org    8,120  210     0   2h14m      0  deferred, next try in 5m: 450 4…",
     ]
 
 
@@ -139,7 +140,7 @@ def test_a_message_is_shown_with_all_that_happened_to_it(line: FakeLine) -> None
 
 def test_a_message_that_has_left_says_so(line: FakeLine) -> None:
     result = line.run("show", "6")
-    assert result.stdout.splitlines()[0] == "message 6, which has left the queue"
+    assert result.stdout.splitlines()[0] == "message 6, which has left the queue: delivered"
     assert "delivered" in result.stdout
 
 
@@ -211,4 +212,4 @@ def test_no_reason_is_said_beside_the_listing(line: FakeLine) -> None:
     line.engine.queue.why = ()
     result = line.run("reasons")
     assert (result.exit_code, result.stdout) == (0, "")
-    assert "nothing waits" in result.stderr
+    assert "no mail waits" in result.stderr

@@ -115,7 +115,7 @@ async def test_totals_count_by_state(tmp_path: Path) -> None:
         assert await spool.queue.totals() == Totals(waiting=0, due=0, held=0, relaying=0, destinations=0)
         start = spool.clock.now()
         await fill(spool)
-        expected = Totals(waiting=3, due=3, held=1, relaying=1, destinations=4, oldest=start)
+        expected = Totals(waiting=3, due=3, held=1, relaying=1, destinations=4, oldest=start, ready=3, known=4)
         assert await spool.queue.totals() == expected
 
 

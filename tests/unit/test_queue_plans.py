@@ -53,7 +53,7 @@ async def statements(spool: Spool, *, writing: bool) -> list[str]:
         listing.candidates(connection, where(Filter.parse("to=bob@example.org"), NOW, 99), (1, 1), 10)
         listing.candidates(connection, where(Filter.parse('why="450 later"'), NOW, 99), (1, 1), 10)
         notices.late(connection, 10, now=NOW)
-        listing.message(connection, 1)
+        listing.message(connection, 1, now=NOW)
         listing.content(connection, 1)
         claims._is_closed(Transaction(connection, NOW), "example.org")
     connection.set_trace_callback(None)
@@ -65,7 +65,7 @@ async def test_what_bad_hosts_hold_back_is_found_by_index(tmp_path: Path) -> Non
         seen: list[str] = []
         connection = spool.queue._writer._connection
         connection.set_trace_callback(seen.append)
-        standing.held_back(connection, ["mx1.example", "mx2.example"])
+        standing.held_back(connection, ["mx1.example", "mx2.example"], now=NOW)
         connection.set_trace_callback(None)
         plans = {one: [row[-1] for row in spool.sql(f"EXPLAIN QUERY PLAN {one}")] for one in seen}
         assert plans

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from engine.events import Event
 from engine.outcome import Outcome
@@ -107,7 +108,9 @@ async def test_what_a_bad_host_holds_back_is_what_has_no_other(tmp_path: Path) -
     async with opened(tmp_path) as spool:
         await stuck(spool)
         due = spool.clock.now() + 600
-        assert await spool.queue.held_back(["mx1.example"]) == (
+        (only,) = await spool.queue.held_back(["mx1.example"])
+        assert [one.name for one in only.first] == ["a.example"]
+        assert (replace(only, first=()),) == (
             HeldBack(
                 host="mx1.example",
                 waiting=2,

@@ -1,0 +1,100 @@
+"""What bears on when mail of a destination is tried, as the store knows it: blocks, suspensions, exchanges."""
+
+import json
+import sqlite3
+from collections.abc import Iterable
+from typing import Any
+
+from engine.queue.queue import RELAY, Bearing, Suspension
+from engine.queue.steering import Override
+
+# Of JOINED, in the order `fields_of` takes them.
+COLUMNS = (
+    "d.name, d.edge, d.blocked_until, d.blocked_why, d.site, "
+    's.since, s.until, s."by", s.reason, o.host, o.port, o.since, o.until, o."by", o.reason, '
+    "(SELECT json_group_object(preference, host) FROM exchange WHERE destination = d.name)"
+)
+WIDTH = 16  # columns
+# Its two parameters are both the time.
+JOINED = (
+    "destination d LEFT JOIN suspension s ON s.destination = d.name AND s.until > ? "
+    "LEFT JOIN override o ON o.destination = d.name AND o.until > ?"
+)
+# Destinations all of whose exchanges operators have marked bad: of these nothing is tried, see MXCalculator.allowed.
+# It looks at the marks' destinations alone. Its two parameters are both the time.
+_LEFT_OUT = "SELECT host FROM mark WHERE until > ? AND \"by\" <> 'engine'"
+LEFT_OUT = (
+    f"SELECT b.destination FROM exchange b WHERE b.host IN ({_LEFT_OUT}) AND NOT EXISTS "
+    f"(SELECT 1 FROM exchange x WHERE x.destination = b.destination AND x.host NOT IN ({_LEFT_OUT}))"
+)
+
+
+def suspensions(connection: sqlite3.Connection, now: float) -> tuple[Suspension, ...]:
+    """Suspensions in force, the relay's own first."""
+    rows = connection.execute(
+        'SELECT destination, since, until, "by", reason FROM suspension WHERE until > ? '
+        "ORDER BY destination <> ?, destination",
+        (now, RELAY),
+    )
+    return tuple(
+        Suspension(destination=name, since=since, until=until, by=by, reason=reason)
+        for name, since, until, by, reason in rows
+    )
+
+
+def of_relay(connection: sqlite3.Connection, now: float) -> Suspension | None:
+    """The suspension of the whole relay, if there is one."""
+    row = connection.execute(
+        'SELECT since, until, "by", reason FROM suspension WHERE destination = ? AND until > ?', (RELAY, now)
+    ).fetchone()
+    return _suspension(RELAY, *row) if row else None
+
+
+def bearings(connection: sqlite3.Connection, names: Iterable[str], now: float) -> dict[str, Bearing]:
+    """What bears on each of these destinations, in two questions."""
+    relay = of_relay(connection, now)
+    rows = connection.execute(
+        f"SELECT {COLUMNS} FROM json_each(?) CROSS JOIN {JOINED} WHERE d.name = json_each.value",
+        (json.dumps(sorted(set(names))), now, now),
+    )
+    return {row[0]: Bearing(**fields_of(row, relay, now)) for row in rows}
+
+
+def of_unknown(connection: sqlite3.Connection, name: str, now: float) -> Bearing:
+    """What bears on a destination of which nothing is known: operators may have steered it all the same."""
+    row = connection.execute(
+        'SELECT host, port, since, until, "by", reason FROM override WHERE destination = ? AND until > ?', (name, now)
+    ).fetchone()
+    return Bearing(
+        name=name,
+        relay=of_relay(connection, now),
+        suspended=next((one for one in suspensions(connection, now) if one.destination == name), None),
+        override=_override(name, *row) if row else None,
+    )
+
+
+def fields_of(row: tuple[Any, ...], relay: Suspension | None, now: float) -> dict[str, Any]:
+    """The fields of a Bearing from a row that begins with COLUMNS."""
+    name, edge, blocked_until, blocked_why, site, *rest = row[:WIDTH]
+    suspended, overridden, exchanges = rest[:4], rest[4:10], rest[10]
+    is_blocked = blocked_until > now
+    return {
+        "name": name,
+        "next_due": edge,
+        "relay": relay,
+        "suspended": _suspension(name, *suspended) if suspended[0] is not None else None,
+        "blocked_until": blocked_until if is_blocked else None,
+        "blocked_why": blocked_why if is_blocked else "",
+        "is_in_doubt": blocked_until > 0,
+        "override": _override(name, *overridden) if overridden[0] is not None else None,
+        "exchanges": tuple(host for _, host in sorted(json.loads(exchanges).items(), key=lambda one: int(one[0]))),
+        "site": site,
+    }
+
+
+def _suspension(name: str, since: float, until: float, by: str, reason: str) -> Suspension:
+    return Suspension(destination=name, since=since, until=until, by=by, reason=reason)
+
+
+def _override(name: str, host: str, port: int, since: float, until: float, by: str, reason: str) -> Override:
+    return Override(destination=name, host=host, port=port, since=since, until=until, by=by, reason=reason)

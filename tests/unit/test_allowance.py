@@ -1,0 +1,68 @@
+"""To which sites mail may go now: the one answer for all of them is that for each by itself."""
+
+import random
+from dataclasses import dataclass
+from typing import cast
+
+import pytest
+
+from engine.allowance import Allowance
+from engine.config import Limit
+from engine.limits import Limits
+from engine.relayer.relayer import ManagedRelayer
+from engine.sites import Sites
+from tests.clock import FakeClock
+
+
+@dataclass(eq=False)
+class Live:
+    """A connection, as far as limits go."""
+
+    site: str
+    is_idle: bool
+    is_established: bool = True
+    has_delivered: bool = True
+    is_in_doubt: bool = False
+    is_called: bool = False
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_there_is_room_for_a_site_exactly_when_nothing_keeps_its_mail(seed: int) -> None:
+    draw, clock = random.Random(seed), FakeClock()
+    settings = (
+        Limit(destination="d1.example", connections=1),
+        Limit(destination="*.big.example", connections=2, messages_per_minute=1),
+        Limit(destination="d3.example", connections_per_minute=1),
+    )
+    sites = Sites(Limits(settings, clock), clock, initial=2)
+    most = draw.choice([3, 6, 20])
+    allowance = Allowance(
+        sites,
+        clock,
+        max_connections=most,
+        max_connections_per_destination=3,
+        max_messages_per_connection=100,
+        connection_lifetime=300.0,
+    )
+    names = [f"site{number}" for number in range(6)]
+    live: list[ManagedRelayer] = []
+    for number, name in enumerate(names):
+        site = sites.get(name, f"d{number}.example", draw.choice([(), ("mx.big.example",)]))
+        for rule in site.rules:
+            for bucket in (rule.messages, rule.connections):
+                if bucket is not None and draw.random() < 0.5:
+                    bucket.take(1)
+        if draw.random() < 0.2:
+            sites.block(site, clock.now() + 60, "refused")
+        for _ in range(draw.randint(0, 3)):
+            if len(live) < most:
+                one = Live(name, draw.random() < 0.2, draw.random() < 0.8, is_in_doubt=draw.random() < 0.3)
+                site.connections.append(one)
+                live.append(cast("ManagedRelayer", one))
+    room = allowance.room(live)
+    for name in [*names, "elsewhere"]:
+        for doubtful in (False, True):
+            site = sites.get(name)
+            has_room = name not in room.closed and (room.only is None or name in room.only)
+            has_room = has_room and (room.with_doubtful or not doubtful)
+            assert has_room == (not allowance.on_mail(site, live, is_in_doubt=doubtful))
