@@ -9,13 +9,13 @@ from typing import Any
 
 from rich.traceback import Traceback
 from textual import events
-from textual.app import App
 from textual.binding import Binding
 from textual.screen import Screen
 
 from console import moving, steering, verbs
 from console.actions import Registry, Target
 from console.format import Moment, count, plural
+from console.frame import SparingApp
 from console.preferences import Preferences
 from console.screens.answers import Answer, OverridesScreen
 from console.screens.details import HostScreen, MessageScreen, RelayerScreen
@@ -36,7 +36,7 @@ PATIENCE = 8.0  # seconds a look at the engine may take before it counts as lost
 SAID_FOR = 30.0  # seconds the result of an action stays in the status line
 
 
-class Console(App[None]):
+class Console(SparingApp[None]):
     """The operator's console.
 
     `client` is opened and closed here. `engine_inside`: the engine runs in this process, so that leaving stops it.

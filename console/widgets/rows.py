@@ -1,6 +1,6 @@
 """What stands in the rows: the columns of every list, and the words and glyphs of every state."""
 
-from console.format import Moment, age, count, rate, size, span
+from console.format import Moment, count, rate, size
 from console.widgets.columns import Column
 from console.widgets.line import Piece
 from engine.control.views import DestinationView, EntryView, EventView, HostView, ReasonView, RelayerView
@@ -99,7 +99,7 @@ def relayer_phase(row: RelayerView, _moment: Moment) -> Piece:
 
 def relayer_time(row: RelayerView, moment: Moment) -> Piece:
     """How long it has been in its phase."""
-    return span(moment.now - row.phase_since), "warn" if row.stalling else ""
+    return moment.lasting(row.phase_since), "warn" if row.stalling else ""
 
 
 def carried_for(row: RelayerView, _moment: Moment) -> Piece:
@@ -157,7 +157,7 @@ RELAYERS: tuple[Column[RelayerView], ...] = (
     Column("time", 5, relayer_time, right=True, letter="T", sort="time", order=lambda r: r.phase_since),
     Column("done", 6, lambda r, _: (f"{r.done}/{r.taken}", ""), rank=1, right=True),
     Column("tls", 4, lambda r, _: tls_name(r), rank=2, right=True),
-    Column("open for", 8, lambda r, m: (age(m.now - r.started), ""), rank=4, right=True),
+    Column("open for", 8, lambda r, m: (m.since(r.started), ""), rank=4, right=True),
     Column("for", 20, carried_for, rank=3, grow=10),
     Column("address", 20, lambda r, _: (f"{r.address}:{r.port}" if r.address else "-", "dim"), rank=5, rest=True),
 )  # fmt: skip

@@ -289,13 +289,13 @@ class Table(ScrollView, Generic[R], can_focus=True):
             ("✱" if mark else " ", "marked"),
         ]
         over = "cursor" if here and not self.lost else "marked" if mark else ""
-        return strip_of(prefix + self._cells(row), width, over)
+        return strip_of(prefix + self._cells(row, self.moment if here else self.moment.coarse), width, over)
 
-    def _cells(self, row: R) -> list[Piece]:
+    def _cells(self, row: R, moment: Moment) -> list[Piece]:
         pieces: list[Piece] = []
         for fitted in self._fitted:
             try:
-                text, style = fitted.column.cell(row, self.moment)
+                text, style = fitted.column.cell(row, moment)
             except (ValueError, TypeError, OverflowError, AttributeError):
                 text, style = "?", "dim"  # one odd value must not take the screen away
             pieces.append((crop(safe(text), fitted.width, fitted.column.right), style))
