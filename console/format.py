@@ -10,6 +10,7 @@ from datetime import UTC, datetime, tzinfo
 _UNSHOWABLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 _DURATION = re.compile(r"(?:(\d{1,5})d)?(?:(\d{1,5})h)?(?:(\d{1,6})m)?(?:(\d{1,7})s)?")
+STEP = 10  # seconds: what is not said to the second goes by so many
 TICKS_WITHIN = 600  # seconds: what is farther away is not said to the second
 _UNITS = (86_400, 3_600, 60, 1)
 
@@ -80,12 +81,12 @@ class Moment:
     def left(self, until: float) -> str:
         """A countdown: `2:41`, `12m`, `2h14m`, `2d03h`; `now` once it is over."""
         rest = until - self.now
-        return countdown(rest) if self.ticks or rest <= 0 else stepped(_whole(rest))
+        return countdown(rest) if self.ticks or rest <= 0 else within(rest)
 
     def lasting(self, since: float) -> str:
         """How long something that is short as a rule has lasted: `0.2s`, `41.0s`, `3:20`."""
         past = self.now - since
-        return span(past) if self.ticks else stepped(past)
+        return span(past) if self.ticks or past < STEP else stepped(past)
 
     def _at(self, at: float) -> datetime:
         return datetime.fromtimestamp(at, self.tz)
@@ -109,10 +110,14 @@ def span(seconds: float) -> str:
 
 
 def stepped(seconds: float) -> str:
-    """A span that is not said to the second: `<10s`, `40s`, `4m`, `2h14m`; never more than it is."""
-    if seconds >= 60:
-        return age(seconds)
-    return f"{int(seconds) // 10 * 10}s" if seconds >= 10 else "<10s"
+    """A span that is said in steps: `7s`, `40s`, `4m`, `2h14m`; never more than it is."""
+    return f"{int(seconds) // STEP * STEP}s" if STEP <= seconds < 60 else age(seconds)
+
+
+def within(seconds: float) -> str:
+    """What is left, in steps: `<10s`, `40s`, `4m`, `2h14m`; never more than it is."""
+    whole = _whole(seconds)
+    return stepped(whole) if whole >= STEP else f"<{STEP}s"
 
 
 def countdown(seconds: float) -> str:

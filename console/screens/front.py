@@ -15,6 +15,7 @@ from console.format import Moment, count
 from console.widgets.foot import KeyLine, Prompt, StatusLine
 from console.widgets.health import HealthLine
 from console.widgets.line import Line
+from console.widgets.pointed import Pointed, in_full
 from console.widgets.table import Table
 from console.widgets.trail import Trail
 from engine.control.client import Client
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from console.app import Console
 
 LEAST = (60, 15)  # columns and rows below which nothing sensible fits
+SHORT, TALL = 20, 30  # rows below which the row pointed at has no line of its own, and from which it always has two
 
 
 class Front(Screen[None]):
@@ -40,6 +42,7 @@ class Front(Screen[None]):
         yield Trail(id="trail")
         with Vertical(id="body"):
             yield from self.body()
+        yield Pointed(id="pointed")
         yield StatusLine(id="status")
         yield KeyLine(id="keys")
         yield Prompt(self.console.registry)
@@ -153,8 +156,16 @@ class Front(Screen[None]):
             trail.crumbs(crumbs, note)
         else:
             trail.tabs(console.tabs(), self.tab, note)
+        self._tell_pointed()
         self.query_one(StatusLine).tell(console.status(), self.place())
         self.query_one(KeyLine).offer(console.registry.footer(self.context))
+
+    def _tell_pointed(self) -> None:
+        table, pointed = self.main(), self.query_one(Pointed)
+        if isinstance(table, Table):
+            pointed.tell(in_full(table.pointed, table.moment))
+            room = table.size.height + pointed.size.height - 2
+            self.set_class(self.app.size.height >= TALL or table.total < room, "roomy")
 
     def place(self) -> str:
         """Where in the list one is, and how it is cut and ordered."""
@@ -223,6 +234,8 @@ class Front(Screen[None]):
         tiny = width < LEAST[0] or height < LEAST[1]
         self.set_class(tiny, "tiny")
         self.set_class(self.console.wide, "wide")
+        self.set_class(height < SHORT, "short")
+        self.set_class(not self.query(Table), "text")
         if tiny and self.query("#small"):
             said = f"{width}x{height} is too small; {LEAST[0]}x{LEAST[1]} is the least"
             self.query_one("#small", Line).say([(said, "warn")])
