@@ -70,6 +70,7 @@ class Console(SparingApp[None]):
         self.registry = Registry(read_only)
         self.overview: OverviewView | None = None
         self.lost_since: float | None = None
+        self.seen_at = 0.0  # when the engine answered last
         self.frozen_at: float | None = None
         self.undoable: ResultView | None = None
         self._clock = clock
@@ -140,9 +141,9 @@ class Console(SparingApp[None]):
         self.poll_soon()
 
     def tick(self) -> None:
-        """A second has passed: countdowns go on, also while the engine does not answer."""
+        """A second has passed: countdowns go on, but for those of an engine that is lost: nobody knows of them."""
         front = self.front
-        if front is not None and self.frozen_at is None:
+        if front is not None and self.frozen_at is None and self.lost_since is None:
             front.tick(self.moment)
         self.freshen()
 
@@ -169,7 +170,7 @@ class Console(SparingApp[None]):
             except Refused as error:
                 self.tell(f"✗ {refused(error)}", "bad")
             else:
-                self.overview, self.lost_since = overview, None
+                self.overview, self.lost_since, self.seen_at = overview, None, self.moment.now
         if self.lost_since is None and self.overview is not None:
             await self._reload_front()
         elif self.lost_since is not None and self.front is not None and self.front.is_mounted:

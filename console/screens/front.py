@@ -14,7 +14,7 @@ from console.actions import Target
 from console.format import Moment, count
 from console.widgets.foot import KeyLine, Prompt, StatusLine
 from console.widgets.health import HealthLine
-from console.widgets.line import Line
+from console.widgets.line import Ageing, Line
 from console.widgets.pointed import Pointed, in_full
 from console.widgets.table import Table
 from console.widgets.trail import Trail
@@ -150,7 +150,13 @@ class Front(Screen[None]):
         self.query_one(HealthLine).tell(
             overview.health if overview else None, moment, lost=console.lost_since, read_only=console.read_only
         )
-        note = f"frozen {moment.clock(console.frozen_at)}" if console.frozen_at is not None else ""
+        for widget in self.walk_children(Ageing):
+            widget.age(console.lost_since is not None)
+        note = ""
+        if console.frozen_at is not None:
+            note = f"frozen {moment.clock(console.frozen_at)}"
+        elif console.lost_since is not None and overview is not None:
+            note = f"as of {moment.clock(console.seen_at)}"
         trail = self.query_one(Trail)
         if crumbs := self.crumbs():
             trail.crumbs(crumbs, note)

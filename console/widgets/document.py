@@ -11,7 +11,7 @@ from textual.strip import Strip
 
 from console.actions import MOVES
 from console.format import safe
-from console.widgets.line import Piece, strip_of
+from console.widgets.line import Ageing, Piece, strip_of
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def heading(text: str, remark: str = "") -> list[Para]:
     return [Para(), para((f" {text}", "head"), ("  " + remark if remark else "", "dim"))]
 
 
-class Document(ScrollView, can_focus=True):
+class Document(ScrollView, Ageing, can_focus=True):
     """Paragraphs under each other. `tail`: the end stays in view while one has not scrolled away from it."""
 
     DEFAULT_CSS = """
@@ -104,7 +104,7 @@ class Document(ScrollView, can_focus=True):
 
     def render_line(self, y: int) -> Strip:
         index = self.scroll_offset.y + y
-        return strip_of(self._lines[index] if index < len(self._lines) else (), self.size.width)
+        return strip_of(self._lines[index] if index < len(self._lines) else (), self.size.width, self.over)
 
 
 def wrap(paragraph: Para, width: int) -> list[list[Piece]]:

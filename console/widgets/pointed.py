@@ -3,11 +3,10 @@
 from typing import Any
 
 from textual.strip import Strip
-from textual.widget import Widget
 
 from console.format import Moment, plural
 from console.widgets.document import Para, wrap
-from console.widgets.line import Piece, crop, strip_of
+from console.widgets.line import Ageing, Piece, crop, strip_of
 from console.widgets.rows import (
     destination_status,
     entry_state,
@@ -23,7 +22,7 @@ _SPACE: Piece = ("  ", "")
 _KINDS = {"delivered": "good", "permanent": "bad"}
 
 
-class Pointed(Widget):
+class Pointed(Ageing):
     """A few words in as many lines as it was given; what is longer ends in an ellipsis."""
 
     DEFAULT_CSS = "Pointed { height: 1; width: 1fr; }"
@@ -51,8 +50,8 @@ class Pointed(Widget):
         if y == self.size.height - 1 and len(lines) > self.size.height:
             last, style = lines[y][-1]
             room = width - 1 - sum(len(text) for text, _ in lines[y][:-1])
-            return strip_of([*lines[y][:-1], (crop(last.rstrip() + " …", max(1, room)), style)], width)
-        return strip_of(lines[y], width)
+            return strip_of([*lines[y][:-1], (crop(last.rstrip() + " …", max(1, room)), style)], width, self.over)
+        return strip_of(lines[y], width, self.over)
 
 
 def in_full(row: object, moment: Moment) -> list[Piece]:

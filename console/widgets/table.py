@@ -14,12 +14,12 @@ from textual.strip import Strip
 from console.actions import MOVES
 from console.format import Moment, safe
 from console.widgets.columns import GAP, Column, Fitted, Need, fit
-from console.widgets.line import Piece, crop, strip_of
+from console.widgets.line import Ageing, Piece, crop, strip_of
 
 R = TypeVar("R")
 
 
-class Table(ScrollView, Generic[R], can_focus=True):
+class Table(ScrollView, Ageing, Generic[R], can_focus=True):
     """Rows under a header line. Cursor and marks stay on the key of their row when rows move.
 
     The rows are a window beginning at `start` of `total`; when one sees beyond it, the table posts `Wanted`. When
@@ -292,7 +292,7 @@ class Table(ScrollView, Generic[R], can_focus=True):
             (("▹" if self.lost else "▸") if here else " ", "here"),
             ("✱" if mark else " ", "marked"),
         ]
-        over = "cursor" if here and not self.lost else "marked" if mark else ""
+        over = "cursor" if here and not self.lost else "marked" if mark else self.over
         return strip_of(prefix + self._cells(row, self.moment if here else self.moment.coarse), width, over)
 
     def _cells(self, row: R, moment: Moment) -> list[Piece]:
