@@ -33,13 +33,15 @@ from engine.control.views import OverviewView, ResultView
 WIDE = (110, 30)  # columns and rows from which the four panes stand side by side
 HEAD = 100  # destinations and events asked for with each snapshot
 PATIENCE = 8.0  # seconds a look at the engine may take before it counts as lost
+SENDING = frozenset({"MAIL", "RCPT", "DATA", "body", "reply"})  # phases of a connection that carries a message
 SAID_FOR = 30.0  # seconds the result of an action stays in the status line
 
 
 class Console(SparingApp[None]):
     """The operator's console.
 
-    `client` is opened and closed here. `engine_inside`: the engine runs in this process, so that leaving stops it.
+    `client` is opened and closed here. `engine_inside`: the engine runs in this process, so that leaving stops it;
+    `is_demo`: and its spool is deleted then.
     `preferences` are the operator's. `clock` gives seconds since 1970, `tz` the zone times are shown in;
     `poll_seconds` None leaves it to the caller to `poll`.
     """
@@ -56,6 +58,7 @@ class Console(SparingApp[None]):
         *,
         read_only: bool = False,
         engine_inside: bool = False,
+        is_demo: bool = False,
         preferences: Preferences | None = None,
         clock: Callable[[], float] = time.time,
         tz: tzinfo | None = None,
@@ -66,6 +69,7 @@ class Console(SparingApp[None]):
         self.client = client
         self.read_only = read_only
         self.engine_inside = engine_inside
+        self.is_demo = is_demo
         self.preferences = preferences or Preferences()
         self.registry = Registry(read_only)
         self.overview: OverviewView | None = None
@@ -146,6 +150,11 @@ class Console(SparingApp[None]):
         if front is not None and self.frozen_at is None and self.lost_since is None:
             front.tick(self.moment)
         self.freshen()
+
+    def being_sent(self) -> int:
+        """How many messages were being sent when the engine was seen last: each connection sends one at a time."""
+        relayers = self.overview.relayers if self.overview is not None else ()
+        return sum(row.phase in SENDING for row in relayers)
 
     def poll_soon(self) -> None:
         """Ask the engine how things are, unless that is under way."""
@@ -458,9 +467,11 @@ class Console(SparingApp[None]):
         if not self.engine_inside:
             self.exit()
             return
-        said = (
-            "The relay runs inside this console. Quitting drains it: what is being sent is finished, then it stops. "
-            "What waits stays in the spool and goes on at the next start."
+        said = "The relay runs inside this console. Quitting drains it: what is being sent is finished, then it stops. "
+        said += (
+            "What waits is deleted with the demo's spool: nothing of a demo is kept."
+            if self.is_demo
+            else "What waits stays in the spool and goes on at the next start."
         )
         body = [
             Para(),
