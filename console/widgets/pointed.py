@@ -44,7 +44,9 @@ class Pointed(Ageing):
 
     def render_line(self, y: int) -> Strip:
         width = self.size.width
-        lines = wrap(Para((("  ", ""), *self._pieces), 2), width - 1) if self._pieces else []
+        lines = self._lines(self._pieces)
+        if len(lines) > self.size.height and self._pieces[-1][1] == "dim":
+            lines = self._lines(self._pieces[:-1])  # a remark goes as a whole
         if y >= len(lines):
             return strip_of((), width)
         if y == self.size.height - 1 and len(lines) > self.size.height:
@@ -52,6 +54,9 @@ class Pointed(Ageing):
             room = width - 1 - sum(len(text) for text, _ in lines[y][:-1])
             return strip_of([*lines[y][:-1], (crop(last.rstrip() + " …", max(1, room)), style)], width, self.over)
         return strip_of(lines[y], width, self.over)
+
+    def _lines(self, pieces: tuple[Piece, ...]) -> list[list[Piece]]:
+        return wrap(Para((("  ", ""), *pieces), 2), self.size.width - 1) if pieces else []
 
 
 def in_full(row: object, moment: Moment) -> list[Piece]:

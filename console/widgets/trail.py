@@ -12,11 +12,12 @@ class Trail(Line):
         """Show the screens: key, name and count of each; `here` is the key of the one that is open."""
         room = self.size.width - (len(note) + 3 if note else 0)
         first, *others = names
-        most_counts = [(first[0], first[1], ""), *others]  # the first counts rows that one sees
-        without_counts = [(key, name, "") for key, name, _ in names]
+        most_counts = [(first[0], first[1], ""), *others]  # of the first, the list one sees says how many there are
+        no_counts = [(key, name, "") for key, name, _ in names]
         keys_alone = [(key, name if key == here else "", "") for key, name, _ in names]
         ways = [_tabs(names, here), *(_close_tabs(each, here) for each in (names, most_counts)),
-                *(_tabs(each, here) for each in (without_counts, keys_alone))]  # fmt: skip
+                _close_tabs(most_counts, here, gap=""), _close_tabs(no_counts, here),
+                _close_tabs(no_counts, here, gap=""), _tabs(keys_alone, here)]  # fmt: skip
         pieces = next((each for each in ways if width_of(each) <= room), ways[-1])
         self._with_note(pieces, note)
 
@@ -46,13 +47,12 @@ def _tabs(names: Sequence[tuple[str, str, str]], here: str) -> list[Piece]:
     return pieces
 
 
-def _close_tabs(names: Sequence[tuple[str, str, str]], here: str) -> list[Piece]:
+def _close_tabs(names: Sequence[tuple[str, str, str]], here: str, gap: str = " ") -> list[Piece]:
     """The same with less space between them, and the count of the open one inside its mark."""
     pieces: list[Piece] = []
     for key, name, number in names:
         if key == here:
-            pieces.append((" ", ""))
             pieces.append((f" {key} {name}{f' {number}' if number else ''} ", "cursor"))
         else:
-            pieces += [(f" {key}", "key"), (f" {name}", ""), (f" {number}" if number else "", "dim")]
+            pieces += [(f" {key}", "key"), (f" {name}", ""), (f" {number}" if number else "", "dim"), (gap, "")]
     return pieces
