@@ -65,8 +65,9 @@ class SparingApp(App[ReturnType]):
     _frame: Frame | None = None
 
     def on_resize(self, _event: Resize) -> None:
-        """The driver says the size also when it takes the terminal back from another program."""
+        """The driver says the size also when it takes the terminal back from another program: all is drawn anew."""
         self._frame = None
+        self.refresh()
 
     def _display(self, screen: Screen[object], renderable: RenderableType | None) -> None:
         writes = self._running and not self._closed and not self.is_headless and not self._batch_count

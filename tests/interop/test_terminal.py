@@ -140,6 +140,17 @@ async def test_a_dropped_line_drains_and_ends_the_console() -> None:
         await everything_arrives(terminal.relay, internet, 20)
 
 
+async def test_a_console_that_was_stopped_is_drawn_anew_when_it_goes_on() -> None:
+    async with Internet(clock=SystemClock()) as internet, console(internet) as terminal:
+        await terminal.read_until(b"no mail waits")
+        terminal.process.send_signal(signal.SIGTSTP)
+        await terminal.read_until(b"\x1b[?1049l")
+        terminal.seen = b""
+        terminal.process.send_signal(signal.SIGCONT)
+        await terminal.read_until(b"\x1b[?1049h")
+        await terminal.read_until(b"no mail waits")
+
+
 @pytest.mark.parametrize(
     ("messages", "said"),
     [(0, b"stopping: nothing is being sent"), (1, b"draining: 1 message is being sent, at most 10 s")],

@@ -47,12 +47,13 @@ def waiting() -> CannedClient:
     return CannedClient(seen, entries)
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("way", "size"), [*((way, "120x40") for way in WAYS), ("overview", "80x24"), ("queue", "80x24")]
+)
 async def test_an_idle_screen_sends_two_hundred_bytes_a_second_at_the_most(way: str, size: str) -> None:
     async with wired(waiting(), SIZES[size]) as hand:
         await hand.press(*WAYS[way])
-        sent = [await hand.second() for _ in range(60)]
+        sent = [await hand.second() for _ in range(30)]
         assert sum(sent) / len(sent) <= IDLE_BYTES, sent
 
 
@@ -98,8 +99,7 @@ async def test_a_screen_at_full_load_sends_eight_kibibytes_a_second_at_the_most(
         assert sum(sent) / len(sent) <= BUSY_BYTES, sent
 
 
-@pytest.mark.parametrize("client", [CannedClient, hostile_client, waiting])
-@pytest.mark.parametrize("size", ["80x24", "120x40", "67x19"])
+@pytest.mark.parametrize(("client", "size"), [(CannedClient, "120x40"), (hostile_client, "80x24"), (waiting, "67x19")])
 async def test_what_is_sent_adds_up_to_the_picture(client: Callable[[], CannedClient], size: str) -> None:
     width, height = (int(number) for number in size.split("x"))
     async with wired(client(), (width, height)) as hand:
