@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 
 from rich.traceback import Traceback
 from textual import events
-from textual.app import App
 from textual.binding import Binding
 from textual.errors import NoWidget
 from textual.screen import Screen
@@ -22,6 +21,7 @@ from console import completing, faults, moving, steering, verbs
 from console.actions import Registry, Target
 from console.following import Following
 from console.format import Moment, count, plural
+from console.frame import SparingApp
 from console.keyboard import Hold, Keyboard, Stroke
 from console.preferences import Preferences
 from console.screens.answers import Answer, OverridesScreen
@@ -42,6 +42,7 @@ from engine.control.views import OverviewView, ResultView
 WIDE = (110, 30)  # columns and rows from which the four panes stand side by side
 HEAD = 100  # destinations and events asked for with each snapshot
 PATIENCE = 8.0  # seconds a look at the engine may take before it counts as lost
+SENDING = frozenset({"MAIL", "RCPT", "DATA", "body", "reply"})  # phases of a connection that carries a message
 SAID_FOR = 30.0  # seconds the result of an action stays in the status line
 POINTED_WITHIN = 1.0  # seconds a widget may take to do what the mouse asked of it, before the next key is done
 
@@ -52,10 +53,11 @@ Handler = Callable[[str, Target | None], Doing | None]
 _HOLD: ContextVar[Hold] = ContextVar("hold")  # of the keys, by what a worker does
 
 
-class Console(App[None]):
+class Console(SparingApp[None]):
     """The operator's console.
 
-    `client` is opened and closed here. `engine_inside`: the engine runs in this process, so that leaving stops it.
+    `client` is opened and closed here. `engine_inside`: the engine runs in this process, so that leaving stops it;
+    `is_demo`: and its spool is deleted then.
     `preferences` are the operator's. `clock` gives seconds since 1970, `tz` the zone times are shown in;
     `poll_seconds` None leaves it to the caller to `poll`.
     """
@@ -72,6 +74,7 @@ class Console(App[None]):
         *,
         read_only: bool = False,
         engine_inside: bool = False,
+        is_demo: bool = False,
         preferences: Preferences | None = None,
         clock: Callable[[], float] = time.time,
         tz: tzinfo | None = None,
@@ -82,10 +85,12 @@ class Console(App[None]):
         self.client = client
         self.read_only = read_only
         self.engine_inside = engine_inside
+        self.is_demo = is_demo
         self.preferences = preferences or Preferences()
         self.registry = Registry(read_only)
         self.overview: OverviewView | None = None
         self.lost_since: float | None = None
+        self.seen_at = 0.0  # when the engine answered last
         self.frozen_at: float | None = None
         self.undoable: ResultView | None = None
         self.following = Following()
@@ -165,11 +170,16 @@ class Console(App[None]):
         self.poll_soon()
 
     def tick(self) -> None:
-        """A second has passed: countdowns go on, also while the engine does not answer."""
+        """A second has passed: countdowns go on, but for those of an engine that is lost: nobody knows of them."""
         front = self.front
-        if front is not None and front.is_mounted and self.frozen_at is None:
+        if front is not None and front.is_mounted and self.frozen_at is None and self.lost_since is None:
             front.tick(self.moment)
         self.freshen()
+
+    def being_sent(self) -> int:
+        """How many messages were being sent when the engine was seen last: each connection sends one at a time."""
+        relayers = self.overview.relayers if self.overview is not None else ()
+        return sum(row.phase in SENDING for row in relayers)
 
     def poll_soon(self) -> None:
         """Ask the engine how things are, unless that is under way."""
@@ -202,7 +212,7 @@ class Console(App[None]):
             except Refused as error:
                 self.tell(f"✗ {refused(error)}", "bad")
             else:
-                self.overview, self.lost_since = overview, None
+                self.overview, self.lost_since, self.seen_at = overview, None, self.moment.now
         if self.lost_since is None and self.overview is not None:
             await self._reload_front()
             await self._follow()
@@ -638,9 +648,11 @@ class Console(App[None]):
         if not self.engine_inside:
             self.exit()
             return
-        said = (
-            "The relay runs inside this console. Quitting drains it: what is being sent is finished, then it stops. "
-            "What waits stays in the spool and goes on at the next start."
+        said = "The relay runs inside this console. Quitting drains it: what is being sent is finished, then it stops. "
+        said += (
+            "What waits is deleted with the demo's spool: nothing of a demo is kept."
+            if self.is_demo
+            else "What waits stays in the spool and goes on at the next start."
         )
         body = [
             Para(),

@@ -339,7 +339,7 @@ def _console_with_engine(engine: "EngineThread", settings: "Settings", *, is_dem
             shutil.rmtree(spool, ignore_errors=True)
 
     try:
-        _draw(socket, engine_inside=True, keeps_preferences=not is_demo, stop_engine=stop)
+        _draw(socket, engine_inside=True, is_demo=is_demo, stop_engine=stop)
     finally:
         engine.stop()
 
@@ -349,7 +349,7 @@ def _draw(
     *,
     read_only: bool = False,
     engine_inside: bool = False,
-    keeps_preferences: bool = True,
+    is_demo: bool = False,
     stop_engine: Callable[[], object] = lambda: None,
 ) -> None:
     from console import terminal
@@ -363,10 +363,25 @@ def _draw(
         Client(socket),
         read_only=read_only,
         engine_inside=engine_inside,
-        preferences=Preferences(file_of_user() if keeps_preferences else None),
+        is_demo=is_demo,
+        preferences=Preferences(None if is_demo else file_of_user()),
     )
-    if status := terminal.run(console, stop_engine=stop_engine):
+
+    def say_draining() -> None:
+        if engine_inside:
+            complain(_draining(console.being_sent()))
+
+    if status := terminal.run(console, stop_engine=stop_engine, say_draining=say_draining):
         raise typer.Exit(status)
+
+
+def _draining(messages: int) -> str:
+    from engine.engine import DRAIN_SECONDS
+
+    if not messages:
+        return "stopping: nothing is being sent"
+    sent = "1 message is" if messages == 1 else f"{messages:,} messages are"
+    return f"draining: {sent} being sent, at most {DRAIN_SECONDS:.0f} s…"
 
 
 def _need_terminal() -> None:

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, tzinfo
 
 # What no terminal may be sent: controls (C0, DEL, C1), bidi and other invisible controls, surrogates, private and
@@ -10,6 +10,8 @@ from datetime import UTC, datetime, tzinfo
 _UNSHOWABLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 _DURATION = re.compile(r"(?:(\d{1,5})d)?(?:(\d{1,5})h)?(?:(\d{1,6})m)?(?:(\d{1,7})s)?")
+STEP = 10  # seconds: what is not said to the second goes by so many
+TICKS_WITHIN = 600  # seconds: what is farther away is not said to the second
 _UNITS = (86_400, 3_600, 60, 1)
 
 
@@ -35,10 +37,20 @@ def _shown(char: str) -> str:
 
 @dataclass(frozen=True)
 class Moment:
-    """Now, and the zone times are shown in: what is needed to say any time."""
+    """Now, and the zone times are shown in: what is needed to say any time.
+
+    `ticks`: what is said may change every second. Where it does not, what runs is said in steps: minutes, and ten
+    seconds within the last one; a screen full of countdowns is then quiet to the eye and on the line.
+    """
 
     now: float
     tz: tzinfo = UTC
+    ticks: bool = True
+
+    @property
+    def coarse(self) -> "Moment":
+        """The same moment, for what is not looked at closely."""
+        return replace(self, ticks=False)
 
     def clock(self, at: float) -> str:
         """The time of day, and the date when it is another day: `14:02:11`, `Jan 14 09:30`."""
@@ -63,11 +75,18 @@ class Moment:
 
     def since(self, at: float) -> str:
         """How long ago that was, in two units: `2h14m`."""
-        return age(self.now - at)
+        past = self.now - at
+        return age(past) if self.ticks else stepped(past)
 
     def left(self, until: float) -> str:
-        """A countdown: `12:41`, `1:02:03`, `2d03h`; `now` once it is over."""
-        return countdown(until - self.now)
+        """A countdown: `2:41`, `12m`, `2h14m`, `2d03h`; `now` once it is over."""
+        rest = until - self.now
+        return countdown(rest) if self.ticks or rest <= 0 else within(rest)
+
+    def lasting(self, since: float) -> str:
+        """How long something that is short as a rule has lasted: `0.2s`, `41.0s`, `3:20`."""
+        past = self.now - since
+        return span(past) if self.ticks or past < STEP else stepped(past)
 
     def _at(self, at: float) -> datetime:
         return datetime.fromtimestamp(at, self.tz)
@@ -86,20 +105,32 @@ def age(seconds: float) -> str:
 
 
 def span(seconds: float) -> str:
-    """A span that is short as a rule, with tenths below a minute: `0.2s`, `41.0s`, `3:20`."""
+    """A span that is short as a rule, with tenths below a minute: `0.2s`, `41.0s`, `3:20`, `12m`."""
     return f"{max(0.0, seconds):.1f}s" if seconds < 60 else countdown(seconds)
 
 
+def stepped(seconds: float) -> str:
+    """A span that is said in steps: `7s`, `40s`, `4m`, `2h14m`; never more than it is."""
+    return f"{int(seconds) // STEP * STEP}s" if STEP <= seconds < 60 else age(seconds)
+
+
+def within(seconds: float) -> str:
+    """What is left, in steps: `<10s`, `40s`, `4m`, `2h14m`; never more than it is."""
+    whole = _whole(seconds)
+    return stepped(whole) if whole >= STEP else f"<{STEP}s"
+
+
 def countdown(seconds: float) -> str:
-    """What is left, ticking in seconds: `0:08`, `12:41`, `1:02:03`, `2d03h`, `now`."""
-    whole = int(seconds + 0.999)
+    """What is left, in seconds below ten minutes and in minutes above: `0:08`, `9:41`, `12m`, `2h14m`, `now`."""
+    whole = _whole(seconds)
     if whole <= 0:
         return "now"
-    if whole >= 86_400:
-        return f"{whole // 86_400}d{whole % 86_400 // 3_600:02}h"
-    if whole >= 3_600:
-        return f"{whole // 3_600}:{whole % 3_600 // 60:02}:{whole % 60:02}"
-    return f"{whole // 60}:{whole % 60:02}"
+    return age(whole) if whole >= TICKS_WITHIN else f"{whole // 60}:{whole % 60:02}"
+
+
+def _whole(seconds: float) -> int:
+    """What is left in whole seconds: it is over when nothing is left."""
+    return int(seconds + 0.999)
 
 
 def duration(seconds: float) -> str:

@@ -12,6 +12,7 @@ import sys
 import termios
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -30,12 +31,18 @@ def is_terminal() -> bool:
     )
 
 
-def run(app: App[Any], *, stop_engine: Callable[[], object] = lambda: None) -> int:
+def run(
+    app: App[Any],
+    *,
+    stop_engine: Callable[[], object] = lambda: None,
+    say_draining: Callable[[], object] = lambda: None,
+) -> int:
     """Run the app until it ends, SIGTERM or SIGHUP comes, or the terminal hangs up; then drain the engine.
 
     Gives the exit status, which is not 0 where the app broke. `stop_engine` may be called twice and from another
-    thread; it bounds its own time. Does not return where the app is stuck on its terminal: the process ends, with
-    status 0, once the engine has stopped.
+    thread; it bounds its own time. `say_draining` is called before it where the app has left the terminal by itself:
+    what is said there is seen, for as long as draining takes. Does not return where the app is stuck on its terminal:
+    the process ends, with status 0, once the engine has stopped.
     """
     told = threading.Event()
     ended = threading.Event()
@@ -52,6 +59,9 @@ def run(app: App[Any], *, stop_engine: Callable[[], object] = lambda: None) -> i
     try:
         app.run()
     finally:
+        if not told.is_set():
+            with suppress(OSError):  # it may hang up at this very moment
+                say_draining()
         stop_engine()
         ended.set()
         for number, handler in before.items():

@@ -71,6 +71,8 @@ class Detail(Front):
     def miss(self, why: str) -> None:
         if not self.paras(self.console.moment):
             self.fail(why)
+        elif not self.query_one(Document).text:
+            self.tick(self.console.moment)
 
     def tick(self, moment: Moment) -> None:
         paras = self.paras(moment)

@@ -14,7 +14,8 @@ from console.actions import Target
 from console.format import Moment, count
 from console.widgets.foot import KeyLine, Kind, Prompt, StatusLine
 from console.widgets.health import HealthLine
-from console.widgets.line import Line
+from console.widgets.line import Ageing, Line
+from console.widgets.pointed import Pointed, in_full
 from console.widgets.table import Table
 from console.widgets.trail import Trail
 from engine.control.client import Client
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from console.app import Console
 
 LEAST = (60, 15)  # columns and rows below which nothing sensible fits
+SHORT, TALL = 20, 30  # rows below which the row pointed at has no line of its own, and from which it always has two
 
 
 class Front(Screen[None]):
@@ -42,6 +44,7 @@ class Front(Screen[None]):
         yield Trail(id="trail")
         with Vertical(id="body"):
             yield from self.body()
+        yield Pointed(id="pointed")
         yield StatusLine(id="status")
         yield KeyLine(id="keys")
         yield Prompt(self.console.registry, entered=self.console.entered, complete=self.console.complete)
@@ -149,14 +152,28 @@ class Front(Screen[None]):
         self.query_one(HealthLine).tell(
             overview.health if overview else None, moment, lost=console.lost_since, read_only=console.read_only
         )
-        note = f"frozen {moment.clock(console.frozen_at)}" if console.frozen_at is not None else ""
+        for widget in self.walk_children(Ageing):
+            widget.age(console.lost_since is not None)
+        note = ""
+        if console.frozen_at is not None:
+            note = f"frozen {moment.clock(console.frozen_at)}"
+        elif console.lost_since is not None and overview is not None:
+            note = f"as of {moment.clock(console.seen_at)}"
         trail = self.query_one(Trail)
         if crumbs := self.crumbs():
             trail.crumbs(crumbs, note)
         else:
             trail.tabs(console.tabs(), self.tab, note)
+        self._tell_pointed()
         self.query_one(StatusLine).tell(console.status(), self.place())
         self.query_one(KeyLine).offer(console.registry.footer(self.context))
+
+    def _tell_pointed(self) -> None:
+        table, pointed = self.main(), self.query_one(Pointed)
+        if isinstance(table, Table):
+            pointed.tell(in_full(table.pointed, table.moment))
+            room = table.size.height + pointed.size.height - 2
+            self.set_class(self.app.size.height >= TALL or table.total < room, "roomy")
 
     def place(self) -> str:
         """Where in the list one is, and how it is cut and ordered."""
@@ -257,6 +274,8 @@ class Front(Screen[None]):
         tiny = width < LEAST[0] or height < LEAST[1]
         self.set_class(tiny, "tiny")
         self.set_class(self.console.wide, "wide")
+        self.set_class(height < SHORT, "short")
+        self.set_class(not self.query(Table), "text")
         if tiny and self.query("#small"):
             said = f"{width}x{height} is too small; {LEAST[0]}x{LEAST[1]} is the least"
             self.query_one("#small", Line).say([(said, "warn")])

@@ -11,7 +11,7 @@ from textual.strip import Strip
 
 from console.actions import MOVES
 from console.format import safe
-from console.widgets.line import Piece, strip_of
+from console.widgets.line import Ageing, Piece, strip_of
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def heading(text: str, remark: str = "") -> list[Para]:
     return [Para(), para((f" {text}", "head"), ("  " + remark if remark else "", "dim"))]
 
 
-class Document(ScrollView, can_focus=True):
+class Document(ScrollView, Ageing, can_focus=True):
     """Paragraphs under each other. `tail`: the end stays in view while one has not scrolled away from it."""
 
     DEFAULT_CSS = """
@@ -46,18 +46,17 @@ class Document(ScrollView, can_focus=True):
         self._paras: tuple[Para, ...] = ()
         self._lines: list[list[Piece]] = []
         self._width = 0
+        self._follows = tail  # what one sees is the end: told when one scrolls, not when text or room change
 
     def show(self, paras: Sequence[Para]) -> None:
         """Take a new text; only lines that changed are painted again."""
         if tuple(paras) == self._paras and self._width == self.size.width:
             return
-        at_end = self.scroll_offset.y >= len(self._lines) - self.size.height
         self._paras, self._width = tuple(paras), self.size.width
         before, self._lines = self._lines, [line for each in self._paras for line in wrap(each, self._width - 1)]
         if len(before) != len(self._lines):
             self.virtual_size = Size(self.size.width, len(self._lines))
-        if self.tail and at_end:
-            self.action_last()
+        self._follow()
         top = self.scroll_offset.y
         for y in range(self.size.height):
             if before[top + y : top + y + 1] != self._lines[top + y : top + y + 1]:
@@ -71,6 +70,16 @@ class Document(ScrollView, can_focus=True):
     def on_resize(self) -> None:
         paras, self._paras = self._paras, ()
         self.show(paras)
+        self._follow()
+
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        super().watch_scroll_y(old_value, new_value)
+        self._follows = self.tail and new_value >= self.max_scroll_y
+
+    def _follow(self) -> None:
+        if self._follows:
+            self.action_last()
+            self._follows = True  # also where the room there is for it is not known yet
 
     def action_cursor_up(self) -> None:
         self._go(self.scroll_offset.y - 1)
@@ -95,7 +104,7 @@ class Document(ScrollView, can_focus=True):
 
     def render_line(self, y: int) -> Strip:
         index = self.scroll_offset.y + y
-        return strip_of(self._lines[index] if index < len(self._lines) else (), self.size.width)
+        return strip_of(self._lines[index] if index < len(self._lines) else (), self.size.width, self.over)
 
 
 def wrap(paragraph: Para, width: int) -> list[list[Piece]]:

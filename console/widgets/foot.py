@@ -8,24 +8,34 @@ from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
 
 from console.actions import FILTER_HELP, Action, Registry
+from console.format import safe
 from console.widgets.field import Field
-from console.widgets.line import Line, Piece, width_of
+from console.widgets.line import Line, Piece, crop, width_of
 
 Kind = Literal["command", "filter"]
 NO_COMMAND = "no such command; ? lists them all"
 
 
 class StatusLine(Line):
-    """Left: what the last action came to. Right: where in the list one is."""
+    """Left: what the last action came to. Right: where in the list one is, and what is marked and filtered there."""
 
     def tell(self, said: Piece, place: str) -> None:
-        """Say both; the result goes before the place when there is no room for both."""
-        left: Piece = (f" {said[0]}" if said[0] else "", said[1])
-        room = self.size.width - width_of([left]) - width_of([(place, "")]) - 1
-        if room < 1:
-            self.say([left])
-        else:
-            self.say([left, (" " * room, ""), (place, "dim")])
+        """Say both. Where there is no room for both the result is cut: marks and filter say what a verb will touch."""
+        width = self.size.width
+        parts = _apart(place)
+        too_long = width_of([(place, "")]) + 1 - width
+        if too_long > 0 and parts[0].startswith("/"):  # the end of a long filter is the least loss
+            parts[0] = crop(parts[0].rstrip(), max(2, width_of([(parts[0], "")]) - too_long - 2)) + "  "
+        right = [(part, "marked" if part.startswith("✱") else "dim") for part in parts]
+        room = max(0, width - width_of(right) - 1)
+        left = safe(f" {said[0]}" if said[0] else "")
+        self.say([(crop(left, room), said[1]), (" ", ""), *right])
+
+
+def _apart(place: str) -> list[str]:
+    """The parts of a place, each with the space behind it."""
+    parts = place.split("  ")
+    return [f"{part}  " if index < len(parts) - 1 else part for index, part in enumerate(parts)]
 
 
 class KeyLine(Line):

@@ -70,6 +70,23 @@ def strip_of(pieces: Iterable[Piece], width: int, over: str = "") -> Strip:
     return Strip(segments, width)
 
 
+class Ageing(Widget):
+    """A widget whose content is dimmed, without a colour, once nobody can say whether it is still so."""
+
+    stale = False
+
+    def age(self, stale: bool) -> None:
+        """Say whether what it shows is of the past."""
+        if stale != self.stale:
+            self.stale = stale
+            self.refresh()
+
+    @property
+    def over(self) -> str:
+        """The style that lies over all lines now, or ""."""
+        return "dim" if self.stale else ""
+
+
 class Line(Widget):
     """A widget of one line, painted again only when what it says changes."""
 

@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 
 from textual.strip import Strip
-from textual.widget import Widget
 
 from console.widgets.document import Para, wrap
-from console.widgets.line import Piece, strip_of
+from console.widgets.line import Ageing, Piece, strip_of
 
 
-class Note(Widget):
+class Note(Ageing):
     """Wrapped text of as many lines as it takes."""
 
     DEFAULT_CSS = "Note { height: 1; width: 1fr; }"
@@ -43,7 +42,7 @@ class Note(Widget):
 
     def render_line(self, y: int) -> Strip:
         lines = self._lines(self.size.width)
-        return strip_of(lines[y] if y < len(lines) else (), self.size.width)
+        return strip_of(lines[y] if y < len(lines) else (), self.size.width, self.over)
 
     def _lines(self, width: int) -> list[list[Piece]]:
         return [line for each in self._paras for line in wrap(each, max(8, width))]

@@ -1,6 +1,6 @@
 """What stands in the rows: the columns of every list, and the words and glyphs of every state."""
 
-from console.format import Moment, age, count, rate, size, span
+from console.format import Moment, count, rate, size
 from console.widgets.columns import Column
 from console.widgets.line import Piece
 from engine.control.views import DestinationView, EntryView, EventView, HostView, ReasonView, RelayerView
@@ -151,7 +151,7 @@ def relayer_phase(row: RelayerView, _moment: Moment) -> Piece:
 
 def relayer_time(row: RelayerView, moment: Moment) -> Piece:
     """How long it has been in its phase."""
-    return span(moment.now - row.phase_since), "warn" if row.stalling else ""
+    return moment.lasting(row.phase_since), "warn" if row.stalling else ""
 
 
 def carried_for(row: RelayerView, _moment: Moment) -> Piece:
@@ -208,10 +208,10 @@ RELAYERS: tuple[Column[RelayerView], ...] = (
     Column("phase", 10, relayer_phase, letter="P", sort="phase", order=lambda r: r.phase),
     Column("time", 5, relayer_time, right=True, letter="T", sort="time", order=lambda r: r.phase_since),
     Column("done", 6, lambda r, _: (f"{r.done}/{r.taken}", ""), rank=1, right=True),
-    Column("tls", 4, lambda r, _: tls_name(r), rank=2, right=True),
-    Column("open for", 8, lambda r, m: (age(m.now - r.started), ""), rank=4, right=True),
-    Column("for", 20, carried_for, rank=3, grow=10),
-    Column("address", 20, lambda r, _: (f"{r.address}:{r.port}" if r.address else "-", "dim"), rank=5, rest=True),
+    Column("tls", 4, lambda r, _: tls_name(r), rank=3, right=True),
+    Column("open for", 8, lambda r, m: (m.since(r.started), ""), rank=5, right=True),
+    Column("for", 20, carried_for, rank=4, grow=10),
+    Column("address", 20, lambda r, _: (f"{r.address}:{r.port}" if r.address else "-", "dim"), rank=6, rest=True),
 )  # fmt: skip
 
 HOSTS: tuple[Column[HostView], ...] = (
@@ -220,21 +220,21 @@ HOSTS: tuple[Column[HostView], ...] = (
            order=lambda r: r.back_at),
     Column("waiting", 7, lambda r, _: number(r.waiting), right=True, letter="W", sort="waiting",
            order=lambda r: r.waiting),
-    Column("by", 6, lambda r, _: (r.by, ""), rank=2),
+    Column("by", 6, lambda r, _: (r.by, ""), rank=3),
     Column("why", 20, lambda r, _: (r.reason or (r.last.line if r.last else ""), ""), rank=1, grow=20, rest=True),
-    Column("next try", 8, lambda r, m: (next_left(r, m, "-"), ""), rank=5, right=True),
-    Column("holds back", 18, lambda r, _: (_names(r.destinations), ""), rank=4, grow=6),
-    Column("used instead", 18, lambda r, _: (_names(r.alternates, "none"), "" if r.alternates else "warn"), rank=3,
+    Column("next try", 8, lambda r, m: (next_left(r, m, "-"), ""), rank=6, right=True),
+    Column("holds back", 18, lambda r, _: (_names(r.destinations), ""), rank=5, grow=6),
+    Column("used instead", 18, lambda r, _: (_names(r.alternates, "none"), "" if r.alternates else "warn"), rank=4,
            grow=10),
 )  # fmt: skip
 
 REASONS: tuple[Column[ReasonView], ...] = (
     Column("mail", 7, lambda r, _: number(r.entries), right=True, letter="M", sort="mail", order=lambda r: r.entries),
-    Column("domains", 7, lambda r, _: number(r.destinations), rank=3, right=True, letter="N", sort="domains",
+    Column("domains", 7, lambda r, _: number(r.destinations), rank=4, right=True, letter="N", sort="domains",
            order=lambda r: r.destinations),
     Column("oldest", 6, lambda r, m: (m.since(r.oldest), ""), rank=2, right=True, letter="O", sort="oldest",
            order=lambda r: r.oldest),
-    Column("most of it for", 18, lambda r, _: (_most(r), ""), rank=4, grow=6),
+    Column("most of it for", 18, lambda r, _: (_most(r), ""), rank=3, grow=6),
     Column("reason", 40, lambda r, _: (r.why, ""), rank=1, rest=True),
 )  # fmt: skip
 

@@ -14,13 +14,13 @@ from textual.strip import Strip
 from console import faults
 from console.actions import MOVES
 from console.format import Moment, safe
-from console.widgets.columns import GAP, Column, Fitted, fit
-from console.widgets.line import Piece, crop, strip_of
+from console.widgets.columns import GAP, Column, Fitted, Need, fit
+from console.widgets.line import Ageing, Piece, crop, strip_of
 
 R = TypeVar("R")
 
 
-class Table(ScrollView, Generic[R], can_focus=True):
+class Table(ScrollView, Ageing, Generic[R], can_focus=True):
     """Rows under a header line. Cursor and marks stay on the key of their row when rows move.
 
     The rows are a window beginning at `start` of `total`; when one sees beyond it, the table posts `Wanted`. When
@@ -81,6 +81,7 @@ class Table(ScrollView, Generic[R], can_focus=True):
         self.always_here = False  # the cursor shows although another widget has the focus
         self.moment = Moment(0.0)
         self._fitted: list[Fitted[R]] = []
+        self._needs: list[Need] = []
         self._seen: dict[int, Strip] = {}
 
     # -- what is shown --------------------------------------------------------------------------------------------
@@ -96,6 +97,7 @@ class Table(ScrollView, Generic[R], can_focus=True):
         if size != self.virtual_size:
             self.virtual_size = size
         self._into_view()
+        self._measure()
         self.repaint()
         if self.lost != was_lost:
             self.post_message(self.Moved())
@@ -163,6 +165,7 @@ class Table(ScrollView, Generic[R], can_focus=True):
     def to_top(self) -> None:
         """Point at the first row, as for a new listing."""
         self.cursor, self.cursor_key, self.lost = 0, None, False
+        self._needs.clear()  # other rows will need other widths
         self.scroll_to(y=0, animate=False, immediate=True)
 
     # -- moving ---------------------------------------------------------------------------------------------------
@@ -216,7 +219,8 @@ class Table(ScrollView, Generic[R], can_focus=True):
         self.move(self.cursor - 3)
 
     def on_resize(self) -> None:
-        self._fitted = fit(self.columns, self.size.width - 3)
+        self._needs.clear()
+        self._measure()
         self._seen.clear()
         self.virtual_size = Size(self.size.width, self.total + 1)
         self._into_view()
@@ -294,20 +298,35 @@ class Table(ScrollView, Generic[R], can_focus=True):
             (("▹" if self.lost else "▸") if here else " ", "here"),
             ("✱" if mark else " ", "marked"),
         ]
-        over = "cursor" if here and not self.lost else "marked" if mark else ""
-        return strip_of(prefix + self._cells(row), width, over)
+        over = "cursor" if here and not self.lost else "marked" if mark else self.over
+        return strip_of(prefix + self._cells(row, self.moment if here else self.moment.coarse), width, over)
 
-    def _cells(self, row: R) -> list[Piece]:
+    def _cells(self, row: R, moment: Moment) -> list[Piece]:
         pieces: list[Piece] = []
         for fitted in self._fitted:
-            try:
-                text, style = fitted.column.cell(row, self.moment)
-            except (ValueError, TypeError, OverflowError, AttributeError) as error:
-                faults.note(error)
-                text, style = "?", "dim"  # one odd value must not take the screen away
+            text, style = self._cell(fitted.column, row, moment)
             pieces.append((crop(safe(text), fitted.width, fitted.column.right), style))
             pieces.append((" " * GAP, ""))
         return pieces[:-1]
+
+    def _measure(self) -> None:
+        """Fit the columns to what their rows need; they never become narrower, so that rows do not dance."""
+        needs = [self._need(column) for column in self.columns]
+        if self._needs:
+            needs = [now | before for now, before in zip(needs, self._needs, strict=True)]
+        if needs != self._needs or not self._fitted:
+            self._needs = needs
+            self._fitted = fit(self.columns, self.size.width - 3, needs)
+
+    def _need(self, column: Column[R]) -> Need:
+        return Need.of([safe(self._cell(column, row, self.moment)[0]) for row in self.rows])
+
+    def _cell(self, column: Column[R], row: R, moment: Moment) -> Piece:
+        try:
+            return column.cell(row, moment)
+        except (ValueError, TypeError, OverflowError, AttributeError) as error:
+            faults.note(error)
+            return "?", "dim"  # one odd value must not take the screen away
 
     def _header(self) -> list[Piece]:
         pieces: list[Piece] = [("  ", "")]

@@ -17,8 +17,9 @@ import aiosmtplib
 import pytest
 
 from engine.clock import SystemClock
+from engine.sandbox.exchanges import Session, Temper
 from engine.sandbox.internet import Internet
-from engine.sandbox.tempers import Healthy
+from engine.sandbox.tempers import Healthy, Said
 from tests.serving import SMARTHOST, Served
 
 LEAVES_WITHIN = 25.0  # seconds; draining has ten
@@ -75,9 +76,18 @@ class Terminal:
             os.close(self._master)
 
 
+class Thinking(Healthy):
+    """Thinks for some seconds before it takes a message."""
+
+    async def reply(self, session: Session, verb: str, argument: str) -> Said:
+        if verb == "MAIL":
+            await asyncio.sleep(3)
+        return await super().reply(session, verb, argument)
+
+
 @asynccontextmanager
-async def console(internet: Internet) -> AsyncIterator[Terminal]:
-    await internet.add("example.org", mx=[(10, "mx.example.org", Healthy())])
+async def console(internet: Internet, temper: Temper | None = None) -> AsyncIterator[Terminal]:
+    await internet.add("example.org", mx=[(10, "mx.example.org", temper or Healthy())])
     with tempfile.TemporaryDirectory(prefix="sh-") as folder:
         terminal = Terminal(Served(Path(folder), internet.nameserver, internet.port))
         try:
@@ -128,6 +138,35 @@ async def test_a_dropped_line_drains_and_ends_the_console() -> None:
         terminal.hang_up()
         assert await terminal.ended() == 0
         await everything_arrives(terminal.relay, internet, 20)
+
+
+async def test_a_console_that_was_stopped_is_drawn_anew_when_it_goes_on() -> None:
+    async with Internet(clock=SystemClock()) as internet, console(internet) as terminal:
+        await terminal.read_until(b"no mail waits")
+        terminal.process.send_signal(signal.SIGTSTP)
+        await terminal.read_until(b"\x1b[?1049l")
+        terminal.seen = b""
+        terminal.process.send_signal(signal.SIGCONT)
+        await terminal.read_until(b"\x1b[?1049h")
+        await terminal.read_until(b"no mail waits")
+
+
+@pytest.mark.parametrize(
+    ("messages", "said"),
+    [(0, b"stopping: nothing is being sent"), (1, b"draining: 1 message is being sent, at most 10 s")],
+)
+async def test_after_quitting_the_terminal_says_that_it_drains(messages: int, said: bytes) -> None:
+    async with Internet(clock=SystemClock()) as internet, console(internet, Thinking()) as terminal:
+        await send(terminal.relay, messages)
+        if messages:
+            terminal.press(b"3")
+            await terminal.read_until(b"MAIL")
+        terminal.press(b"q")
+        await terminal.read_until(b"goes on at the next start")
+        terminal.press(b"\x1b[C\r")
+        await terminal.read_until(said)
+        assert terminal.process.poll() is None, "and is seen while it does"
+        assert await terminal.ended() == 0
 
 
 async def test_a_console_without_a_terminal_says_what_to_do() -> None:

@@ -81,6 +81,7 @@ async def _at_the_console(
     size: tuple[int, int] = (120, 40),
     read_only: bool = False,
     engine_inside: bool = False,
+    is_demo: bool = False,
     preferences: Preferences | None = None,
 ) -> AsyncIterator[Hand]:
     clock = [NOW]
@@ -89,6 +90,7 @@ async def _at_the_console(
         client,
         read_only=read_only,
         engine_inside=engine_inside,
+        is_demo=is_demo,
         preferences=preferences,
         clock=lambda: clock[0],
         tz=UTC,

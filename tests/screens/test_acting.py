@@ -6,6 +6,7 @@ import pytest
 
 from console.screens.answers import ExplainScreen
 from console.screens.dialogs import Dialog, Press
+from console.widgets.note import Note
 from engine.control import views
 from tests.screens import canned
 from tests.screens.canned import NOW, CannedClient
@@ -285,3 +286,12 @@ async def test_the_time_of_an_action_is_not_shown_for_ever(at_the_console: Conso
         await hand.after(31)
         assert "checked" not in hand.status
         assert hand.app.moment.now == NOW + 31
+
+
+@pytest.mark.parametrize(("is_demo", "said"), [(True, "nothing of a demo is kept"), (False, "stays in the spool")])
+async def test_quitting_says_what_becomes_of_the_mail(is_demo: bool, said: str, at_the_console: Console_) -> None:
+    async with at_the_console(engine_inside=True, is_demo=is_demo) as hand:
+        await hand.press("q")
+        text = hand.app.screen.query_one(Note).text
+        assert said in " ".join(text.split())
+        assert ("stays" in text) != is_demo

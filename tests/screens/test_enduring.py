@@ -246,3 +246,46 @@ async def test_without_colour_state_and_cursor_can_still_be_read(
         styles = [segment.style for strip in hand.app.screen._compositor.render_strips() for segment in strip]
         assert not any(style.color and not style.color.is_default for style in styles if style)
         assert any(style.reverse for style in styles if style), "the cursor stands out by reversal"
+
+
+STOPPED = {"overview": (), "queue": ("2",), "relayers": ("3",), "hosts": ("4",), "destination": ("down", "enter"),
+           "message": ("2", "enter"), "host": ("4", "enter"), "relayer": ("3", "enter")}  # fmt: skip
+
+
+@pytest.mark.parametrize("way", STOPPED)
+async def test_what_is_seen_of_a_lost_engine_stands_still_and_says_from_when_it_is(
+    way: str, at_the_console: Console_
+) -> None:
+    async with at_the_console() as hand:
+        await hand.press(*STOPPED[way])
+        await hand.after(3)
+        hand.client.lost = True
+        await hand.after(1)
+        await hand.after(1)
+        before = _frame(hand).split("\n")
+        await hand.after(45)
+        after = _frame(hand).split("\n")
+        assert after[1:] == before[1:], "the health line alone lives on"
+        assert "engine lost since 10:02:15 (46s)" in after[0]
+        assert "as of 10:02:14" in after[1]
+        await hand.press("down", "up")
+        assert _frame(hand).split("\n")[1:] == before[1:], "who moves over them sees no other time"
+        hand.client.lost = False
+        await hand.after(1)
+        assert "as of" not in _said(hand, "#trail")
+
+
+@pytest.mark.parametrize("way", STOPPED)
+async def test_what_is_seen_of_a_lost_engine_has_no_colour(way: str, at_the_console: Console_) -> None:
+    async with at_the_console() as hand:
+        await hand.press(*STOPPED[way])
+        hand.client.lost = True
+        await hand.after(2)
+        body = hand.app.screen._compositor.render_strips()[2:34]
+        styles = [
+            segment.style for strip in body for segment in strip if segment.style and segment.text.strip(" ─━│▁▂▃▄▅▆▇")
+        ]
+        said = [style for style in styles if not style.reverse]
+        assert said
+        assert all(style.dim or style.bold for style in said), {str(s) for s in said if not (s.dim or s.bold)}
+        assert not any(style.color and style.color.name in ("green", "yellow", "red") for style in said)

@@ -86,6 +86,7 @@ SCENES = (
     Scene("mark-bad", ("4", "b")),
     Scene("mark-bad-choose", ("b",)),
     Scene("quit", ("q",), options={"engine_inside": True}),
+    Scene("quit-demo", ("q",), options={"engine_inside": True, "is_demo": True}),
     Scene("engine-lost", then="lost"),
     Scene("frozen", ("2", "p")),
     Scene("explain", ("2", "down", "e")),

@@ -117,8 +117,8 @@ def test_relayers_are_listed_and_one_shows_what_was_said(line: FakeLine) -> None
 def test_hosts_say_until_when_by_whom_and_why(line: FakeLine) -> None:
     assert line.run("hosts", env={"COLUMNS": "80"}).stdout.splitlines() == [
         "HOST              BACK IN  WAITING  BY      WHY",
-        "mx1.dead.example    12:41    2,204  engine  cannot be reached: connect: refused",
-        "mx.slow.example     48:02    2,204  oncall  maintenance",
+        "mx1.dead.example      12m    2,204  engine  cannot be reached: connect: refused",
+        "mx.slow.example       48m    2,204  oncall  maintenance",
     ]
 
 

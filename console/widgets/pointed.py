@@ -1,0 +1,132 @@
+"""The row pointed at, in full: what its list had to cut stands in a line or two below it."""
+
+from typing import Any
+
+from textual.strip import Strip
+
+from console.format import Moment, plural
+from console.widgets.document import Para, wrap
+from console.widgets.line import Ageing, Piece, crop, strip_of
+from console.widgets.rows import (
+    destination_status,
+    entry_state,
+    event_kind,
+    event_says,
+    event_subject,
+    relayer_phase,
+)
+from engine.control.views import DestinationView, EntryView, EventView, HostView, ReasonView, RelayerView
+from engine.outcome import Outcome
+
+_SPACE: Piece = ("  ", "")
+_KINDS = {"delivered": "good", "permanent": "bad"}
+
+
+class Pointed(Ageing):
+    """A few words in as many lines as it was given; what is longer ends in an ellipsis."""
+
+    DEFAULT_CSS = "Pointed { height: 1; width: 1fr; }"
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._pieces: tuple[Piece, ...] = ()
+
+    def tell(self, pieces: list[Piece]) -> None:
+        """Say this; it is painted again only when it is something else."""
+        if tuple(pieces) != self._pieces:
+            self._pieces = tuple(pieces)
+            self.refresh()
+
+    @property
+    def said(self) -> str:
+        """What there is to say, as plain text, also what has no room."""
+        return "".join(text for text, _ in self._pieces)
+
+    def render_line(self, y: int) -> Strip:
+        width = self.size.width
+        lines = self._lines(self._pieces)
+        if len(lines) > self.size.height and self._pieces[-1][1] == "dim":
+            lines = self._lines(self._pieces[:-1])  # a remark goes as a whole
+        if y >= len(lines):
+            return strip_of((), width)
+        if y == self.size.height - 1 and len(lines) > self.size.height:
+            last, style = lines[y][-1]
+            room = width - 1 - sum(len(text) for text, _ in lines[y][:-1])
+            return strip_of([*lines[y][:-1], (crop(last.rstrip() + " …", max(1, room)), style)], width, self.over)
+        return strip_of(lines[y], width, self.over)
+
+    def _lines(self, pieces: tuple[Piece, ...]) -> list[list[Piece]]:
+        return wrap(Para((("  ", ""), *pieces), 2), self.size.width - 1) if pieces else []
+
+
+def in_full(row: object, moment: Moment) -> list[Piece]:
+    """What is to be known of a row, name first, then why it is as it is, and what was said, in full."""
+    tells: dict[type[Any], Any] = {
+        DestinationView: _destination,
+        EntryView: _entry,
+        RelayerView: _relayer,
+        HostView: _host,
+        ReasonView: _reason,
+        EventView: _event,
+    }
+    tell = tells.get(type(row))
+    pieces: list[Piece] = [] if tell is None else tell(row, moment)
+    return [piece for piece in pieces if piece[0]]
+
+
+def _destination(row: DestinationView, moment: Moment) -> list[Piece]:
+    status, style = destination_status(row, moment)
+    pieces: list[Piece] = [(row.name, "dim"), _SPACE]
+    if row.last is None or status != row.last.line:
+        by = f" (by {row.suspended.by})" if row.suspended is not None and row.suspended.by else ""
+        pieces += [(status + by, style), _SPACE]
+    return pieces + _reply(row.last, row.last_at, moment)
+
+
+def _entry(row: EntryView, moment: Moment) -> list[Piece]:
+    state, style = entry_state(row, moment)
+    pieces: list[Piece] = [(row.recipient, "dim"), _SPACE]
+    if row.by or row.reason:
+        pieces += [(state, style), (f" by {row.by or 'the engine'}: {row.reason or 'no reason given'}", ""), _SPACE]
+    return pieces + (_reply(row.last, row.last_at, moment) or [("not tried yet", "")])
+
+
+def _reply(last: Outcome | None, at: float | None, moment: Moment) -> list[Piece]:
+    if last is None:
+        return []
+    # The host is in the line of a conversation that was had; a connection that failed names it too.
+    host = f"{last.host} " if last.host and last.host not in last.line else ""
+    when = moment.clock(at) if at is not None else ""
+    return [(last.line, _KINDS.get(last.kind, "")), (f"  {host}{when}".rstrip(), "dim")]
+
+
+def _relayer(row: RelayerView, moment: Moment) -> list[Piece]:
+    others = [domain for domain in row.domains if domain != row.destination]
+    more = f" and {', '.join(others)}" if others else ""
+    result = relayer_phase(row, moment) if row.ended is not None or row.stalling else ("", "")
+    where = f"{row.host} [{row.address}]:{row.port}" if row.address else row.host or "no host yet"
+    return [(where, "dim"), _SPACE, result, ("  " if result[0] else "", ""), (f"for {row.destination}{more}", "")]
+
+
+def _host(row: HostView, _moment: Moment) -> list[Piece]:
+    last = row.last.line if row.last is not None else ""
+    why = row.reason or last or "no reason given"
+    times = f" ({row.times} times in a row)" if row.times > 1 else ""
+    said = f": {last}" if last and last not in why and why not in last else ""
+    by = f"  by {row.by}" if row.by else ""
+    back = f"  keeps mail of {', '.join(row.destinations)}" if row.destinations else ""
+    other = f"  used instead: {', '.join(row.alternates)}" if row.alternates else ""
+    return [(row.host, "dim"), _SPACE, (f"{why}{said}", ""), (times, "warn"), (f"{by}{back}{other}", "dim")]
+
+
+def _reason(row: ReasonView, _moment: Moment) -> list[Piece]:
+    more = row.destinations - len(row.busiest)
+    names = ", ".join(row.busiest) + (f" and {plural(more, 'other')}" if more > 0 else "")
+    return [(row.why, ""), (f"  {names}" if names else "", "dim")]
+
+
+def _event(row: EventView, moment: Moment) -> list[Piece]:
+    kind, style = event_kind(row, moment)
+    host = f"  {row.host}" if row.host and row.host != event_subject(row, moment)[0] else ""
+    return [(event_subject(row, moment)[0], "dim"), _SPACE, (kind, style), _SPACE, (event_says(row, moment)[0], ""),
+            (host, "dim")]  # fmt: skip
