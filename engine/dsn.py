@@ -182,8 +182,9 @@ def _for_postmaster(original: Original, told: Sequence[Told], hostname: str) -> 
     lines = [
         f"This is the mail relay {hostname}.",
         "",
-        f"A message of {_date(original.arrived)} with the null sender, which is a bounce or another",
-        "notice that nobody can be told of, could not be delivered to",
+        f"A message of {_date(original.arrived)} with the null sender,",
+        "which is a bounce or another notice whose sender cannot be told,",
+        "could not be delivered to",
         "",
     ]
     for each in told:

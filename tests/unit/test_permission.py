@@ -30,7 +30,7 @@ def as_a_stranger(monkeypatch: pytest.MonkeyPatch, members: Sequence[str] = ()) 
 
 
 def test_who_one_is_has_user_and_groups_and_no_endless_list(monkeypatch: pytest.MonkeyPatch) -> None:
-    own = grp.getgrgid(os.getegid()).gr_name
+    own = permission._group(os.getegid())
     monkeypatch.setattr(os, "getgroups", list)
     assert permission.who() == f"{ME} (in group {own})"
     monkeypatch.setattr(os, "getgroups", lambda: list(range(70_000, 70_020)))
