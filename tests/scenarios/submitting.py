@@ -19,7 +19,7 @@ from tests.clock import FakeClock
 from tests.unit.fake_queue import FakeQueue
 
 ANYWHERE = (Listen("127.0.0.1", 0),)
-PATIENCE = 20.0
+PATIENCE = 60.0
 LETTER = b"From: ann@example.com\r\nSubject: hello\r\n\r\nbody\r\n"
 
 

@@ -176,6 +176,20 @@ async def test_hundreds_of_idle_and_dripping_sessions_keep_no_good_client_out(ke
         relaying, submitting, wrapped = (
             server.addresses[0], server.submission_addresses[0], server.submission_tls_addresses[0],
         )  # fmt: skip
+
+        async def good_clients() -> float:
+            begin = monotonic()
+            for _ in range(10):
+                async with talk(relaying) as client:
+                    assert (await client.reply()).startswith("220")
+                    await client.ehlo()
+                    assert (await client.mail()).startswith("250")
+                async with secured(submitting, keys) as client:
+                    assert (await client.log_in()).startswith("235")
+                    assert (await client.mail()).startswith("250")
+            return monotonic() - begin
+
+        alone = await good_clients()  # seconds, as busy as this machine is
         held: list[asyncio.StreamWriter] = []
         stop = asyncio.Event()
 
@@ -192,16 +206,7 @@ async def test_hundreds_of_idle_and_dripping_sessions_keep_no_good_client_out(ke
             _, writer = await asyncio.open_connection(door.host, door.port, local_addr=(f"127.0.1.{number % 20}", 0))
             held.append(writer)
         assert 25 <= server.sessions <= 60
-        begin = monotonic()
-        for _ in range(10):
-            async with talk(relaying) as client:
-                assert (await client.reply()).startswith("220")
-                await client.ehlo()
-                assert (await client.mail()).startswith("250")
-            async with secured(submitting, keys) as client:
-                assert (await client.log_in()).startswith("235")
-                assert (await client.mail()).startswith("250")
-        assert monotonic() - begin < 4
+        assert await good_clients() < max(4, 4 * alone)
         assert len(server._reception.crowd._strangers) <= 30
         assert server._reception.held == 0
         stop.set()
@@ -214,4 +219,4 @@ async def test_hundreds_of_idle_and_dripping_sessions_keep_no_good_client_out(ke
         crowd = server._reception.crowd
         for count in (crowd._strangers, crowd._known, crowd._addresses, crowd._by_address, crowd._by_login):
             assert not count
-    assert len(queue.messages) == 20
+    assert len(queue.messages) == 40

@@ -21,7 +21,7 @@ from tests.unit.fake_queue import FakeQueue
 MAIL = b"From: a@example.org\nTo: b@example.net\nSubject: hello\n\nbody\n"
 SETTINGS = Settings(hostname="relay.example", intake=Intake(smtp=Smtp(max_message_size=10_240)))
 ROOMY = Settings(hostname="relay.example")
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 @asynccontextmanager

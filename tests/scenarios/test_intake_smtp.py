@@ -24,7 +24,7 @@ from tests.unit.fake_queue import FakeQueue
 
 LINE = "Subject: hello\r\n\r\nbody\r\n"
 STRANGERS = (ip_network("192.0.2.0/24"),)
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 @asynccontextmanager
