@@ -62,7 +62,8 @@ def _is_news(seen: FollowUpView) -> bool:
 
 
 def _said(seen: FollowUpView) -> Piece:
-    if not seen.over:
-        return f"◷ {safe(seen.text)}", ""
+    unsettled = seen.relaying + seen.held + seen.suspended + seen.later + seen.waiting
     failed = seen.deferred or seen.blocked or seen.gone or (seen.returned and seen.verb != "bounce")
+    if not seen.over or (unsettled and not failed):
+        return f"◷ {safe(seen.text)}", ""
     return (f"▲ {safe(seen.text)}", "warn") if failed else (f"✓ {safe(seen.text)}", "good")

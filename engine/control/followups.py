@@ -32,7 +32,7 @@ _WORDS = {
     "delivered": "delivered",
     "returned": "returned",
     "dropped": "dropped",
-    "gone": "gone, and no event says how",
+    "gone": "gone (no event says how)",
     "relaying": "being sent",
     "held": "held",
     "suspended": "suspended",
@@ -152,6 +152,8 @@ def _text(order: _Order, counts: dict[str, int], why: str, most: int) -> str:
         how = "refused" if why[:3].isdecimal() or "refused" in why else "deferred"
         of_them = "" if most == failed else f", {most:,} of them"
         told.append(f"{failed:,} {how} again{of_them}: {why or 'no reason was given'}")
+    if order.is_over and any(counts[what] for what in _MOVING):
+        told[-1] += "; it is followed no further"
     first = f"; of the first {order.followed:,}" if order.followed < order.recipients else ""
     return f"{order.recipients:,} {_VERBS[order.verb]}{first}: {', '.join(told)}"
 

@@ -4,17 +4,19 @@ import json
 import sqlite3
 from collections.abc import Sequence
 
+from engine.outcome import Outcome
 from engine.queue.queue import RELAY, Fate, TouchedEntry
 from engine.queue.rows import outcome_of
 from engine.reason import reason_of
 
 # In the order of TouchedEntry and of `_fate`; () for what has left the queue.
 _STANDS = (
-    "SELECT j.value ->> 0, j.value ->> 1, e.state, e.attempts > j.value ->> 2, e.reason_key, e.due > :now, "
+    "WITH asked (message, number, attempts) AS MATERIALIZED "  # so that each is read once
+    "(SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(:entries)) "
+    "SELECT a.message, a.number, e.state, e.attempts > a.attempts, e.reason_key, e.due > :now, "
     "d.blocked_until > :now, d.blocked_why, "
-    "EXISTS (SELECT 1 FROM suspension WHERE destination IN (:relay, e.destination) AND until > :now) "
-    "FROM json_each(:entries) j "
-    "LEFT JOIN entry e ON e.message = j.value ->> 0 AND e.number = j.value ->> 1 "
+    "EXISTS (SELECT 1 FROM suspension WHERE destination IN (:relay, e.destination) AND until > :now) FROM asked a "
+    "LEFT JOIN entry e ON e.message = a.message AND e.number = a.number "
     "LEFT JOIN destination d ON d.name = e.destination"
 )
 _LEFT = (
@@ -60,5 +62,5 @@ def _fate(row: Sequence[object], left: tuple[str, str | None] | None) -> Fate:
     if is_suspended:
         return Fate("suspended")
     if is_blocked:
-        return Fate("blocked", str(blocked_why or ""))
+        return Fate("blocked", reason_of(Outcome.transient(str(blocked_why))) if blocked_why else "")
     return Fate("later" if is_later else "waiting")
