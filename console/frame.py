@@ -142,6 +142,11 @@ def _written(y: int, x: int, cells: list[Cell], line: dict[int, Cell], width: in
     changed = [index for index, cell in enumerate(cells) if line.get(x + index) != cell]
     if not changed:
         return
+    # How wide a terminal draws what is not one cell wide is its own affair: what stands behind it is drawn with it.
+    both = ((cell[0], line.get(x + index, _BLANK)[0]) for index, cell in enumerate(cells))
+    unsure = next((index for index, (new, old) in enumerate(both) if len(new) != 1 or len(old) != 1), len(cells))
+    if changed[-1] >= unsure:
+        changed = [index for index in changed if index < unsure - 1] + list(range(max(0, unsure - 1), len(cells)))
     blank_from = len(cells)
     if x + len(cells) == width:  # a blank end is erased, not written
         while blank_from and cells[blank_from - 1] == _BLANK:

@@ -12,7 +12,7 @@ from console.widgets.line import Piece
 R = TypeVar("R")
 GAP = 2
 LOW = 3  # from this rank on, a column comes only when names and reason have what they need
-REASON = 40  # cells that the reason is given before columns of low rank
+REASON = 40  # cells that the reason is given at least before columns of low rank
 NAME = 40  # cells that a name is given before them
 NOTHING = frozenset({"", "0", "-"})  # what a cell says that says nothing
 
@@ -79,7 +79,7 @@ def fit(columns: Sequence[Column[R]], width: int, needs: Sequence[Need] = ()) ->
     most = [need.most for need in sharing.needs]
     sharing.add(index for index in sharing.ranked if columns[index].rank < LOW)
     sharing.widen(sharing.names, lambda index: min(most[index], columns[index].width + columns[index].grow))
-    sharing.widen(sharing.reasons, lambda _: REASON)
+    sharing.widen(sharing.reasons, lambda index: max(REASON, columns[index].width + columns[index].grow))
     sharing.widen(sharing.names, lambda index: min(most[index], NAME))
     low = [index for index in sharing.ranked if columns[index].rank >= LOW]
     sharing.add(index for index in low if sharing.needs[index].says)

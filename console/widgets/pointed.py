@@ -8,6 +8,7 @@ from console.format import Moment, plural
 from console.widgets.document import Para, wrap
 from console.widgets.line import Ageing, Piece, crop, strip_of
 from console.widgets.rows import (
+    QUEUE,
     destination_status,
     entry_state,
     event_kind,
@@ -19,6 +20,7 @@ from engine.control.views import DestinationView, EntryView, EventView, HostView
 from engine.outcome import Outcome
 
 _SPACE: Piece = ("  ", "")
+_WHY = next(column for column in QUEUE if column.rest)  # the list's own word for why
 _KINDS = {"delivered": "good", "permanent": "bad"}
 
 
@@ -88,7 +90,10 @@ def _entry(row: EntryView, moment: Moment) -> list[Piece]:
     pieces: list[Piece] = [(row.recipient, "dim"), _SPACE]
     if row.by or row.reason:
         pieces += [(state, style), (f" by {row.by or 'the engine'}: {row.reason or 'no reason given'}", ""), _SPACE]
-    return pieces + (_reply(row.last, row.last_at, moment) or [("not tried yet", "")])
+    said = _WHY.cell(row, moment)
+    if row.last is None or said[0] != row.last.line:
+        pieces += [said, _SPACE]
+    return pieces + _reply(row.last, row.last_at, moment)
 
 
 def _reply(last: Outcome | None, at: float | None, moment: Moment) -> list[Piece]:

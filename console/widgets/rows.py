@@ -242,7 +242,7 @@ EVENT_ROWS: tuple[Column[EventView], ...] = (
     Column("time", 8, lambda r, m: (m.clock(r.at), "dim")),
     Column("event", 13, event_kind),
     Column("message", 8, lambda r, _: (str(r.message) if r.message else "", "dim"), rank=3, right=True),
-    Column("what", 24, event_what, rank=1, rest=True),
+    Column("what", 24, event_what, rank=1, grow=36, rest=True),
 )  # fmt: skip
 
 QUEUE: tuple[Column[EntryView], ...] = (

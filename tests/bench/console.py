@@ -1,7 +1,7 @@
 """What a console costs: the bytes a second that each screen sends, and the processor time it takes
 
-    idle        nothing comes in; much mail waits in a sandbox internet, and some connections hang
-    busy        the sandbox sends letters as fast as it is told to
+    idle        nothing comes in; much mail waits, for hosts that are dead or put it off, and some connections hang
+    busy        the sandbox internet sends letters as fast as it is told to
 
 The console is attached to an engine in a process of its own, in a pseudo-terminal that reads all and can draw a frame
 at once. Budgets are 200 B/s for an idle screen and 8,192 B/s under load at 120x40.
@@ -17,6 +17,7 @@ import pty
 import struct
 import subprocess
 import sys
+import tempfile
 import termios
 import time
 from collections.abc import AsyncIterator
@@ -25,8 +26,9 @@ from pathlib import Path
 
 from engine.clock import SystemClock
 from engine.sandbox.internet import Internet
+from engine.sandbox.tempers import BlackHole, Dead, Script
 from engine.sandbox.traffic import Traffic
-from tests.serving import SMARTHOST, Served, serving
+from tests.serving import SMARTHOST, Served
 
 SIZES = ((80, 24), (120, 40))
 SCREENS: dict[str, tuple[str, ...]] = {
@@ -40,10 +42,14 @@ SCREENS: dict[str, tuple[str, ...]] = {
     "message": ("2", "\r"),
     "relayer": ("3", "\r"),
 }
+_QUIET = 75.0  # seconds until what was under way has ended, and rates are back at nothing
 _SETTLED = 3.0  # seconds from the key on until a screen counts as idle
 _ASKED = b"\x1b[?2026$p"  # "can you draw a frame at once?"
 _CAN = b"\x1b[?2026;2$y"
 _TICKS = os.sysconf("SC_CLK_TCK")
+
+Figures = dict[tuple[str, str], tuple[float, float]]
+"""Of each screen and size: bytes a second, and the share of a processor."""
 
 
 class Terminal:
@@ -110,9 +116,9 @@ async def terminals(relay: Served) -> AsyncIterator[list[Terminal]]:
             terminal.close()
 
 
-async def each_screen(relay: Served, seconds: float) -> dict[tuple[str, str], tuple[float, float]]:
+async def each_screen(relay: Served, seconds: float) -> Figures:
     """The figures of each screen in each size."""
-    figures = {}
+    figures: Figures = {}
     async with terminals(relay) as opened:
         for name, keys in SCREENS.items():
             await asyncio.gather(*(terminal.press("\x1b", "\x1b", *keys) for terminal in opened))
@@ -129,27 +135,61 @@ async def waits(relay: Served) -> int:
         return (await client.health()).waiting
 
 
-async def wire(seconds: float, rate: float, waiting: int) -> None:
-    """Measure, and say what came out."""
+async def idle(seconds: float, waiting: int) -> Figures:
+    """An engine with much mail that it can do nothing about for an hour."""
     async with Internet(clock=SystemClock()) as internet:
-        await internet.populate()
-        async with serving(internet.nameserver, internet.port) as relay:
+        for number in range(40):
+            temper = (Dead(), Script({"MAIL": "451 4.7.1 come back later"}), Script({"MAIL": "421 4.7.0 too many"}))
+            await internet.add(f"d{number}.example", mx=[(10, f"mx.d{number}.example", temper[number % 3])])
+        for number in range(3):
+            await internet.add(f"hole{number}.example", mx=[(10, f"mx.hole{number}.example", BlackHole())])
+        async with relaying(internet, '[retry]\nschedule = ["1h"]') as relay:
             async with Traffic("127.0.0.1", relay.port, internet.weights, rate=300.0):
                 while await waits(relay) < waiting:
                     await asyncio.sleep(0.5)
-            await asyncio.sleep(60)  # what is under way ends, and rates go back to nothing
+            await asyncio.sleep(_QUIET)
+            figures = await each_screen(relay, seconds)
             say(f"idle: {await waits(relay):,} wait")
-            idle = await each_screen(relay, seconds)
-            async with Traffic("127.0.0.1", relay.port, internet.weights, rate=rate) as traffic:
-                await asyncio.sleep(5)
-                begin, sent = time.monotonic(), traffic.sent
-                busy = await each_screen(relay, seconds)
-                taken = (traffic.sent - sent) / (time.monotonic() - begin)
+    return figures
+
+
+async def busy(seconds: float, rate: float) -> Figures:
+    """An engine in the sandbox internet, with as much mail as the machine and the rate allow."""
+    async with Internet(clock=SystemClock()) as internet:
+        await internet.populate()
+        async with (
+            relaying(internet) as relay,
+            Traffic("127.0.0.1", relay.port, internet.weights, rate=rate) as traffic,
+        ):
+            await asyncio.sleep(10)
+            begin, sent = time.monotonic(), traffic.sent
+            figures = await each_screen(relay, seconds)
+            taken = (traffic.sent - sent) / (time.monotonic() - begin)
             say(f"busy: {taken:.0f} letters a second were taken, {await waits(relay):,} wait at the end")
+    return figures
+
+
+@asynccontextmanager
+async def relaying(internet: Internet, extra: str = "") -> AsyncIterator[Served]:
+    """Serve in this internet, with what is usual but for `extra`."""
+    with tempfile.TemporaryDirectory(prefix="sh-") as folder:
+        relay = Served(Path(folder), internet.nameserver, internet.port, extra)
+        usual = relay.settings.read_text().replace('check_interval = "1s"\n', "")
+        relay.settings.write_text(usual)
+        await relay.start()
+        try:
+            yield relay
+        finally:
+            relay.kill()
+
+
+async def wire(seconds: float, rate: float, waiting: int) -> None:
+    """Measure, and say what came out."""
+    both = await idle(seconds, waiting), await busy(seconds, rate)
     sizes = [f"{columns}x{lines}" for columns, lines in SIZES]
     say(f"{'B/s (CPU)':12}" + "".join(f"{state + ' ' + size:>18}" for state in ("idle", "busy") for size in sizes))
     for name in SCREENS:
-        cells = [figures[name, size] for figures in (idle, busy) for size in sizes]
+        cells = [figures[name, size] for figures in both for size in sizes]
         say(f"{name:12}" + "".join(f"{octets:10,.0f} ({share:4.0%})" for octets, share in cells))
 
 

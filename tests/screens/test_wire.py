@@ -57,6 +57,18 @@ async def test_an_idle_screen_sends_two_hundred_bytes_a_second_at_the_most(way: 
         assert sum(sent) / len(sent) <= IDLE_BYTES, sent
 
 
+async def test_what_stands_behind_a_wide_character_is_drawn_with_it() -> None:
+    """A terminal that thinks it narrow would else have a row of the old and the new."""
+    rows = (entry(1, subject="", recipient="界@example.org", due=NOW + 100), entry(2, due=NOW + 100))
+    async with wired(CannedClient(entries=rows)) as hand:
+        await hand.press("2", "end", "home")
+        before = len(hand.driver.sent)
+        await hand.after(41)  # the second row says 50s now, the first, pointed at, 0:59
+        sent = hand.driver.sent[before:]
+        assert "界@example.org" in sent
+        assert "ann@example.org" not in sent
+
+
 async def test_nothing_is_sent_when_nothing_has_changed() -> None:
     async with wired(waiting()) as hand:
         before = hand.driver.sent
