@@ -145,8 +145,11 @@ class Front(Screen[None]):
 
     def freshen(self) -> None:
         """Tell health, way, status and keys anew; what did not change is not painted."""
-        if not self.is_mounted or not self.query("#health"):
-            return
+        if self.is_mounted:
+            with suppress(NoMatches):  # of a screen that is being taken away some parts are gone
+                self._freshen()
+
+    def _freshen(self) -> None:
         console, moment = self.console, self.console.moment
         overview = console.overview
         self.query_one(HealthLine).tell(

@@ -90,6 +90,7 @@ async def test_what_is_typed_whole_asks_no_more(at_the_console: Console_) -> Non
 
 async def test_what_ends_a_rule_ends_no_override_and_the_other_way_round(at_the_console: Console_) -> None:
     async with at_the_console() as hand:
+        hand.client.selection = views.SelectionView(messages=1, recipients=1, newest=1)
         await typed(hand, "release-rule 3")
         assert hand.client.asks("release_rule") == [("release_rule", 3)]
         await typed(hand, "end-override example.org")
