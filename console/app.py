@@ -313,7 +313,7 @@ class Console(SparingApp[None]):
             self.undoable = result if can_undo else None
         skipped = f", {plural(result.skipped, 'was', 'were')} skipped" if result.skipped else ""
         said = f"✓ {verbs.summary(result)}{'' if 'skipped' in result.text else skipped}"
-        self.following.begin(result, said)
+        self.following.begin(result, said, self.moment.now)
         self.tell(said, "good")
         self.poll_soon()
 

@@ -7,6 +7,7 @@ from console.widgets.line import Piece
 from engine.control.client import Client, EngineUnreachable, Refused
 from engine.control.views import FollowUpView, ResultView
 
+READ_FOR = 3.0  # seconds in which the result itself can be read before it makes room for what became of it
 PATIENCE = 5.0  # seconds a look may take; the next one is made with the next snapshot
 
 
@@ -21,14 +22,14 @@ class Following:
         self._number = 0
         self._from = 0.0
 
-    def begin(self, result: ResultView, told: str) -> None:
+    def begin(self, result: ResultView, told: str, now: float) -> None:
         """Follow what this action did, and no longer what one before it did. `told` is how its result was said.
 
-        What can be undone is followed from when it cannot be any more.
+        What can be undone is followed from when it cannot be any more, all else once its result can have been read.
         """
         self.told = told
         self._number = result.follow
-        self._from = result.undo_until or 0.0
+        self._from = result.undo_until or now + READ_FOR
 
     async def look(self, client: Client, now: float) -> Piece | None:
         """What is to be said of the order now; None without news. Never raises: a lost engine is told of elsewhere."""

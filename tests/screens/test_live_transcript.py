@@ -2,6 +2,7 @@
 
 from msgspec.structs import replace
 
+from console.following import READ_FOR
 from engine.control import views
 from tests.screens.canned import NOW, CannedClient
 from tests.screens.conftest import Console_
@@ -25,7 +26,12 @@ async def test_a_retry_is_followed_to_its_end(at_the_console: Console_) -> None:
     client.followed = RETRIED
     async with at_the_console(client) as hand:
         await hand.press("2", "r")
-        assert hand.status.startswith(" ✓ retry: 12 messages"), "the result stays until something has come of it"
+        client.followed = SOME
+        await hand.after(READ_FOR - 1)
+        assert hand.status.startswith(" ✓ retry: 12 messages"), "first the result can be read"
+        client.followed = RETRIED
+        await hand.after(1)
+        assert hand.status.startswith(" ✓ retry: 12 messages"), "it stays until something has come of it"
         client.followed = SOME
         await hand.after(1)
         assert "◷ 81 retried: 3 delivered, 78 being sent" in hand.status
@@ -82,7 +88,7 @@ async def test_an_engine_that_knows_nothing_of_it_is_not_asked_again(at_the_cons
     async with at_the_console(client) as hand:
         await hand.press("2", "r")
         client.followed = None
-        await hand.after(1)
+        await hand.after(READ_FOR)
         asked = len(client.asks("operation"))
         await hand.after(1)
         assert len(client.asks("operation")) == asked
