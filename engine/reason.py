@@ -46,7 +46,7 @@ def reason_of(outcome: Outcome) -> str:
     return reason if len(reason) <= LONGEST else reason[: LONGEST - 1] + "…"
 
 
-@lru_cache(maxsize=4096)  # of what is blocked each may have words of its own
+@lru_cache(maxsize=16_384)  # of what is blocked each may have words of its own
 def reason_of_line(line: str) -> str:
     """The reason of an outcome that was written as one line, the same as `reason_of` gives for it."""
     code = _CODE.match(line)

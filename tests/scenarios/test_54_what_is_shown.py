@@ -213,6 +213,7 @@ async def test_tls_is_no_cause_once_the_host_has_delivered_over_tls(
         await smart.become(Encrypted("good"))
         await clock.advance(1)
         await relay.send("b@second.example")
+        await relay.settled()  # by then its way is known to be blocked
         await relay.client.act("retry", Action(filter="id=2"))
         await internet.wait_for(1)
         await relay.settled()

@@ -59,7 +59,7 @@ async def test_an_engine_that_never_answered_is_lost_too(at_the_console: Console
     ("key", "never"),
     [
         ("2", "the queue is empty"), ("3", "no connections are open"), ("4", "no bad hosts"),
-        ("5", "nothing waits for what was said"), ("6", "nothing happened yet"), ("7", "nothing"),
+        ("5", "no mail waits"), ("6", "nothing happened yet"), ("7", "nothing"),
     ],
 )  # fmt: skip
 async def test_what_was_never_looked_up_is_not_said_to_be_nothing(
