@@ -53,7 +53,7 @@ def _the_default_port_is_taken() -> Iterator[None]:
 @pytest.fixture
 def tmp_path() -> Iterator[Path]:
     """A folder with a short path that goes with its test, since a Unix socket's path is bounded."""
-    with tempfile.TemporaryDirectory(prefix="sh-") as folder:
+    with tempfile.TemporaryDirectory(prefix="sh-", ignore_cleanup_errors=True) as folder:
         yield Path(folder).resolve()
 
 

@@ -138,12 +138,15 @@ class Internet:
             self.dns.behave(name, fault)
 
     async def start(self) -> None:
-        """Start the name server and the policy server; exchanges start as they are added."""
-        await self.dns.start()
-        await self.policies.start()
+        """Take a network of its own, start the name server and the policy server; exchanges start as they are added.
+
+        Raises OSError.
+        """
         if self._claim is None:
             self._claim = _claim_network()
             self._network = ".".join(self._claim.getsockname()[0].split(".")[:2])
+        await self.dns.start()
+        await self.policies.start()
         if not self.port:
             with socket.socket() as probe:
                 probe.bind((f"{self._network}.0.1", 0))

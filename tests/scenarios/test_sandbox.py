@@ -304,6 +304,15 @@ async def test_stopping_ends_every_connection(clock: FakeClock) -> None:
     assert exchange.open == 0
 
 
+async def test_two_sandboxes_at_a_time_share_no_address(clock: FakeClock) -> None:
+    async with Internet(clock=clock) as one, Internet(clock=clock, smtp_port=one.port) as other:
+        addresses = [(await each.host(HOST, temper)).address for each in (one, other) for temper in (Dead(), Healthy())]
+        assert addresses[0] == addresses[1]  # the host that was dead lives where it was
+        assert {address.split(".")[1] for address in addresses[:2]}.isdisjoint(
+            {address.split(".")[1] for address in addresses[2:]}
+        )
+
+
 async def test_waiting_for_deliveries_ends_when_they_have_come(internet: Internet) -> None:
     exchange = await internet.host(HOST)
     with pytest.raises(TimeoutError):

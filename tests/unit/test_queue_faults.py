@@ -122,6 +122,7 @@ async def test_a_failed_sync_while_the_log_is_copied_counts_as_a_failed_write(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("engine.queue.upkeep.CHECKPOINT_GROUPS", 1)
+    monkeypatch.setattr("engine.queue.writer.IDLE", 60.0)  # it is not copied for want of anything to do
     async with opened(tmp_path) as spool:
         fail_at(spool, "PRAGMA wal_checkpoint")
         await spool.add()
