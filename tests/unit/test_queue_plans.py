@@ -4,8 +4,9 @@ from pathlib import Path
 
 from engine.queue import claims, destinations, listing, notices, reasons, standing
 from engine.queue.arrivals import Terms
-from engine.queue.filter import Filter
+from engine.queue.filter import Filter, Term
 from engine.queue.queue import Late, LateEntry
+from engine.queue.untried import NOT_TRIED
 from engine.queue.where import where
 from engine.queue.writer import Transaction
 from tests.unit.queue_support import ALL, DELIVERED, LATER, Spool, opened
@@ -99,3 +100,16 @@ async def test_reasons_are_counted_in_their_index_alone(tmp_path: Path) -> None:
             plan = [row[-1] for row in spool.sql(f"EXPLAIN QUERY PLAN {query}", *[1] * query.count("?"))]
             assert any("USING COVERING INDEX entry_reason" in detail for detail in plan)
             assert not any(detail.startswith("SCAN entry ") and "INDEX" not in detail for detail in plan)
+
+
+async def test_what_was_never_tried_is_named_and_counted_by_index(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        for why in ("450 later", NOT_TRIED, "held by ann"):
+            named = where(Filter(terms=(Term(field="why", op="=", value=why),)), NOW, untried={why: ["example.org"]})
+            query = f"SELECT count(*), count(DISTINCT e.message) FROM entry e WHERE {named.sql}"
+            plan = [row[-1] for row in spool.sql(f"EXPLAIN QUERY PLAN {query}", *named.values)]
+            assert any(detail.startswith("SEARCH e USING INDEX") for detail in plan)
+            assert not any(detail.startswith("SCAN e") for detail in plan)
+        for query in (reasons._TRIED, reasons._RELAYING, reasons._HELD):
+            plan = [row[-1] for row in spool.sql(f"EXPLAIN QUERY PLAN {query}")]
+            assert not any(detail.startswith("SCAN e") and "INDEX" not in detail for detail in plan)
