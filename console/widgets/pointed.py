@@ -79,10 +79,8 @@ def in_full(row: object, moment: Moment) -> list[Piece]:
 def _destination(row: DestinationView, moment: Moment) -> list[Piece]:
     status, style = destination_status(row, moment)
     pieces: list[Piece] = [(row.name, "dim"), _SPACE]
-    if row.last is None or status != row.last.line:
-        by = f" (by {row.suspended.by})" if row.suspended is not None and row.suspended.by else ""
-        pieces += [(status + by, style), _SPACE]
-    return pieces + _reply(row.last, row.last_at, moment)
+    by = f" (by {row.suspended.by})" if row.suspended is not None and row.suspended.by else ""
+    return pieces + _said((status + by, style), _reply(row.last, row.last_at, moment))
 
 
 def _entry(row: EntryView, moment: Moment) -> list[Piece]:
@@ -90,10 +88,14 @@ def _entry(row: EntryView, moment: Moment) -> list[Piece]:
     pieces: list[Piece] = [(row.recipient, "dim"), _SPACE]
     if row.by or row.reason:
         pieces += [(state, style), (f" by {row.by or 'the engine'}: {row.reason or 'no reason given'}", ""), _SPACE]
-    said = _WHY.cell(row, moment)
-    if row.last is None or said[0] != row.last.line:
-        pieces += [said, _SPACE]
-    return pieces + _reply(row.last, row.last_at, moment)
+    return pieces + _said(_WHY.cell(row, moment), _reply(row.last, row.last_at, moment))
+
+
+def _said(status: Piece, reply: list[Piece]) -> list[Piece]:
+    """What is said of it and what was replied; the same words once."""
+    if reply and reply[0][0] in status[0]:
+        return [status, *reply[1:]]
+    return [status, _SPACE, *reply] if status[0] else reply
 
 
 def _reply(last: Outcome | None, at: float | None, moment: Moment) -> list[Piece]:

@@ -76,6 +76,7 @@ def test_every_kind_of_row_says_what_its_list_may_cut() -> None:
     assert "‖ held by oncall: their quota" in _say(held)
     assert _say(canned.DESTINATIONS[3]).startswith("lists.example.net  ‖ suspended 41m their list server loops")
     assert "(by oncall)" in _say(canned.DESTINATIONS[3])
+    assert _say(canned.DESTINATIONS[5]).count("over quota") == 1, "what is said and was replied, once"
     assert "3 times in a row" in _say(canned.HOSTS[0])
     assert "used instead: mx.uni.example, mx2.uni.example" in _say(canned.HOSTS[2])
     assert "and hotmail.example" not in _say(canned.RELAYERS[1])
