@@ -13,8 +13,8 @@ RESERVED = frozenset({"ctrl+a", "ctrl+b", "ctrl+d", "ctrl+s", "ctrl+c", "ctrl+ba
 LISTS = frozenset({"destinations", "queue", "relayers", "hosts", "reasons", "events"})
 MAIL = frozenset({"destinations", "queue", "reasons", "destination", "message"})
 # What is for no row, and need not wait for the first ones of a screen that is opening.
-AT_ONCE = frozenset({"check", "undo", "back", "command", "filter", "help", "background", "quit", "overview", "queue",
-                     "relayers", "hosts", "reasons", "events", "overrides"})  # fmt: skip
+AT_ONCE = frozenset({"check", "undo", "back", "command", "filter", "help", "redraw", "background", "quit", "overview",
+                     "queue", "relayers", "hosts", "reasons", "events", "overrides"})  # fmt: skip
 EVERYWHERE = LISTS | {"destination", "message", "finished", "relayer", "host", "answer", "overrides"}
 
 
@@ -169,6 +169,8 @@ ACTIONS: tuple[Action, ...] = (
     Action("command", ("colon",), "command", "Command", "Type a command", "Console", on=EVERYWHERE, rank=5),
     Action("palette", ("ctrl+p",), "palette", "Palette", "Find anything one can do by its name", "Console"),
     Action("help", ("question_mark",), "help", "Help", "Every key and command", "Console", on=EVERYWHERE, rank=2),
+    Action("redraw", ("ctrl+l",), "redraw", "Redraw", "Draw the screen anew, where something else has written on it",
+           "Console"),
     Action("background", ("ctrl+z",), "background", "Background", "Stop this console; the shell's fg brings it back",
            "Console"),
     Action("quit", ("q",), "quit", "Quit", "Leave the console", "Console", on=EVERYWHERE, rank=46),

@@ -127,7 +127,7 @@ class Console(SparingApp[None]):
             self.set_interval(self._poll_seconds, self._on_tick)
             self.poll_soon()
         self._typing = asyncio.create_task(self.keyboard.run(), name="keyboard")
-        self.app_resume_signal.subscribe(self, lambda _: self.refresh(layout=True))  # after fg the terminal is empty
+        self.app_resume_signal.subscribe(self, lambda _: self.redraw())  # after fg the terminal is empty
 
     async def on_unmount(self) -> None:
         if self._typing is not None:
@@ -465,6 +465,7 @@ class Console(SparingApp[None]):
             "command": lambda _, __: self._prompt("command"),
             "palette": lambda _, __: self._palette(),
             "help": lambda _, __: self._help(),
+            "redraw": lambda _, __: self.redraw(),
             "background": lambda _, __: self._background(),
             "quit": lambda _, __: self._quit(),
         }

@@ -66,6 +66,10 @@ class SparingApp(App[ReturnType]):
 
     def on_resize(self, _event: Resize) -> None:
         """The driver says the size also when it takes the terminal back from another program: all is drawn anew."""
+        self.redraw()
+
+    def redraw(self) -> None:
+        """Draw all anew: who knows what another program, or a broken line, has written on the terminal."""
         self._frame = None
         self.refresh()
 

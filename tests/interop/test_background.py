@@ -1,4 +1,4 @@
-"""ctrl+z at the console, in a real shell with job control: it stops as any program does, and fg brings it back."""
+"""The console among other programs of its terminal: ctrl+z and fg, and ctrl+l where one of them has written on it."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -55,3 +55,16 @@ async def test_with_the_engine_inside_it_says_why_it_does_not_stop(tmp_path: Pat
         await shown.shows("relaying")
         await shown.press("C-z")
         await shown.shows("runs inside this console")
+
+
+@needs("tmux")
+async def test_ctrl_l_draws_over_what_something_else_has_written_on_the_terminal(tmp_path: Path) -> None:
+    async with relay_at_rest() as relay:
+        command = [str(SMARTHOST), "--config", str(relay.settings), "attach"]
+        async with screen(tmp_path, command, 80, 24) as shown:
+            await shown.shows("relaying", "no mail waits")
+            Path(shown.tmux("display-message", "-p", "#{pane_tty}").strip()).write_text("\x1b[5;5HBroadcast message")
+            await shown.shows("Broadcast message")
+            await shown.press("C-l")
+            await shown.until(lambda seen: "Broadcast" not in seen, "the screen as it was")
+            await shown.shows("relaying", "no mail waits")
