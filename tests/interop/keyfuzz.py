@@ -22,7 +22,7 @@ import tempfile
 import termios
 import threading
 import traceback
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -33,6 +33,7 @@ import msgspec
 from textual.events import Key
 
 import console.app
+from console.actions import Registry
 from console.app import Console
 from console.keyboard import Stroke
 from console.screens.layer import Layer
@@ -217,6 +218,9 @@ class Judge:
     done: int = 0
     _intents: list[Intent] = field(default_factory=list)
     _line: str | None = None  # what is typed after ":"
+    _words: str = ""  # what is typed in the palette, and how far down one is there
+    _choice: int = 0
+    _lately: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=12))
     _before: dict[str, Any] = field(default_factory=dict)  # what was drawn when that was pressed
 
     def read(self, record: dict[str, Any]) -> None:
@@ -238,14 +242,32 @@ class Judge:
         if got.replace(" ", "space") != expected:
             self.wrong.append(f"key {self.done} was {expected} and was done as {got}")
         self.done += 1
+        self._lately.append(record)
+        if record["screen"] == "Palette":
+            self._find(record)
+            return
         if record["layer"]:
             return
         if record["typing"]:
             self._type(record)
-        elif got == ":":
-            self._line, self._before = "", record
+        elif got in (":", "ctrl+p"):
+            self._line, self._before = "" if got == ":" else None, record
+            self._words, self._choice = "", 0
         elif verb := ASKS.get(got):
             self._intend(Intent.at(verb, record))
+
+    def _find(self, record: dict[str, Any]) -> None:
+        """Follow what is chosen in the palette: what is drawn of it may be behind the last key."""
+        if record["key"] == "enter":
+            found = Registry().found(self._words)
+            word = found[min(max(self._choice, 0), len(found) - 1)].word if found else ""
+            if word in ASKS.values():
+                self._intend(Intent.at(word, self._before))
+        elif record["key"] in ("up", "down"):
+            self._choice = max(0, self._choice + (1 if record["key"] == "down" else -1))
+        elif record["key"] in ("backspace", "ctrl+u") or record["character"].isprintable():
+            typed = {"backspace": self._words[:-1], "ctrl+u": ""}
+            self._words, self._choice = typed.get(record["key"], self._words + record["character"]), 0
 
     def _type(self, record: dict[str, Any]) -> None:
         """Keep what stands in the command line; of keys that edit, the fuzz sends those that are understood here."""
@@ -276,7 +298,8 @@ class Judge:
         fitting = [one for one in self._intents if one.verb == verb and self._fits(one, body)]
         if not fitting:
             near = [one for one in self._intents if one.verb == verb][-2:]
-            self.wrong.append(f"{what} {body} was asked, and was not meant; meant was {near}")
+            lately = [(one["key"], one["screen"], one["way"][-30:]) for one in self._lately]
+            self.wrong.append(f"{what} {body} was asked, and was not meant; keys before: {lately}; meant was {near}")
 
     def _fits(self, intent: Intent, body: dict[str, Any]) -> bool:
         """Whether this is what was typed, or stood there."""
@@ -287,6 +310,9 @@ class Judge:
         if intent.verb not in ON_MAIL or asked is None:
             # Which exchange of a destination, and which number a connection has, is drawn only in the question.
             is_chosen = intent.verb == "close" or (intent.verb in ON_HOSTS and intent.tab not in ("3", "4"))
+            # Of an event a narrow pane does not draw the message, and one that is marked need not be on the screen.
+            is_elsewhere = _EVENT.match(intent.row) is not None or "✱ 1 marked" in intent.where
+            is_chosen |= intent.verb == "explain" and is_elsewhere
             return is_chosen or intent.verb == "hold-rule" or self._is_there(_subject(body), intent)
         if "✱ all" in intent.where:
             return True
