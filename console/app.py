@@ -1,12 +1,10 @@
 """The console: a client of the control socket, drawn on a terminal."""
 
 import asyncio
-import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Coroutine
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from contextvars import ContextVar
 from datetime import UTC, datetime, tzinfo
 from typing import Any, TypeVar
@@ -14,15 +12,14 @@ from typing import Any, TypeVar
 from rich.traceback import Traceback
 from textual import events
 from textual.binding import Binding
-from textual.errors import NoWidget
 from textual.screen import Screen
 
-from console import completing, faults, moving, steering, verbs
+from console import asking, faults, leaving, moving, steering, verbs
 from console.actions import Registry, Target
 from console.following import Following
 from console.format import Moment, count, plural
 from console.frame import SparingApp
-from console.keyboard import Hold, Keyboard, Stroke
+from console.keyboard import Hold, KeyedApp, Stroke
 from console.preferences import Preferences
 from console.screens.answers import Answer, OverridesScreen
 from console.screens.details import HostScreen, MessageScreen, RelayerScreen
@@ -32,9 +29,7 @@ from console.screens.layer import Layer
 from console.screens.lists import TOP, Overview
 from console.screens.palette import Help, Palette
 from console.screens.queue import DestinationScreen, QueueScreen, ReasonScreen
-from console.widgets.document import Para, para
-from console.widgets.field import Field
-from console.widgets.foot import NO_COMMAND, Kind, Prompt
+from console.widgets.foot import Kind, Prompt
 from console.widgets.line import Piece
 from engine.control.client import Client, EngineUnreachable, Refused
 from engine.control.views import OverviewView, ResultView
@@ -44,7 +39,6 @@ HEAD = 100  # destinations and events asked for with each snapshot
 PATIENCE = 8.0  # seconds a look at the engine may take before it counts as lost
 SENDING = frozenset({"MAIL", "RCPT", "DATA", "body", "reply"})  # phases of a connection that carries a message
 SAID_FOR = 30.0  # seconds the result of an action stays in the status line
-POINTED_WITHIN = 1.0  # seconds a widget may take to do what the mouse asked of it, before the next key is done
 
 R = TypeVar("R")
 Doing = Coroutine[Any, Any, None]
@@ -53,7 +47,7 @@ Handler = Callable[[str, Target | None], Doing | None]
 _HOLD: ContextVar[Hold] = ContextVar("hold")  # of the keys, by what a worker does
 
 
-class Console(SparingApp[None]):
+class Console(KeyedApp[None], SparingApp[None]):
     """The operator's console.
 
     `client` is opened and closed here. `engine_inside`: the engine runs in this process, so that leaving stops it;
@@ -102,8 +96,6 @@ class Console(SparingApp[None]):
         self._said: Piece = ("", "")
         self._said_until = 0.0
         self._answer: Callable[[], Front] | None = None
-        self.keyboard = Keyboard(self._do, self._is_ready, self._not_taken)
-        self._typing: asyncio.Task[None] | None = None
         self._open = AsyncExitStack()
         self._handlers = self._handled()
         self.animation_level = "none"
@@ -126,12 +118,11 @@ class Console(SparingApp[None]):
         if self._poll_seconds is not None:
             self.set_interval(self._poll_seconds, self._on_tick)
             self.poll_soon()
-        self._typing = asyncio.create_task(self.keyboard.run(), name="keyboard")
+        self.begin_typing()
         self.app_resume_signal.subscribe(self, lambda _: self.redraw())  # after fg the terminal is empty
 
     async def on_unmount(self) -> None:
-        if self._typing is not None:
-            self._typing.cancel()
+        self.end_typing()
         await self._open.aclose()
 
     def leave(self, status: int = 0) -> None:
@@ -166,7 +157,7 @@ class Console(SparingApp[None]):
         try:
             self.tick()
         except Exception as error:  # noqa: BLE001 (a timer's exception would end the app)
-            self._stumble(error)
+            self.stumble(error)
         self.poll_soon()
 
     def tick(self) -> None:
@@ -210,7 +201,7 @@ class Console(SparingApp[None]):
                 if self.lost_since is None:
                     self.lost_since = self.moment.now
             except Refused as error:
-                self.tell(f"✗ {refused(error)}", "bad")
+                self.tell(f"✗ {verbs.refused(error)}", "bad")
             else:
                 self.overview, self.lost_since, self.seen_at = overview, None, self.moment.now
         if self.lost_since is None and self.overview is not None:
@@ -253,7 +244,7 @@ class Console(SparingApp[None]):
             if self.lost_since is None:
                 self.lost_since = self.moment.now
         except Refused as error:
-            trouble = refused(error)
+            trouble = verbs.refused(error)
         if front not in self.screen_stack:
             return  # it was left meanwhile, and its parts are being taken away
         if trouble:
@@ -319,48 +310,7 @@ class Console(SparingApp[None]):
 
     # -- the keyboard ---------------------------------------------------------------------------------------------
 
-    async def on_event(self, event: events.Event) -> None:
-        """Keys and what the mouse does go by the keyboard, in order; all else as ever."""
-        is_stroke = isinstance(event, events.Key | events.MouseEvent) and not isinstance(event, events.MouseMove)
-        if (is_stroke or isinstance(event, events.Paste)) and not event.is_forwarded:
-            self.keyboard.put(event)  # type: ignore[arg-type]
-        else:
-            await super().on_event(event)
-
-    async def _do(self, stroke: Stroke) -> None:
-        """Do what was pressed, whole."""
-        try:
-            if isinstance(stroke, events.Key):
-                await self._press(stroke)
-            elif isinstance(stroke, events.Paste):
-                if isinstance(self.focused, Field):
-                    self.focused.paste(stroke.text)
-            elif isinstance(stroke, events.MouseEvent):
-                await self._point(stroke)
-        except Exception as error:  # noqa: BLE001 (a key's exception would end the keyboard)
-            self._stumble(error)
-
-    async def _press(self, key: events.Key) -> None:
-        field = self.focused
-        if isinstance(field, Field) and field.take(key):
-            return
-        bound = self.screen.active_bindings.get(key.key)
-        if bound is not None and bound.enabled:
-            await self.run_action(bound.binding.action, bound.node)
-
-    async def _point(self, mouse: events.MouseEvent) -> None:
-        """Hand it to the widget under the mouse, and wait until that has done it: the next key is for what is then."""
-        await super().on_event(mouse)
-        try:
-            widget, _ = self.get_widget_at(mouse.x, mouse.y)
-        except NoWidget:
-            return
-        done = asyncio.Event()
-        if widget.call_later(done.set):
-            with suppress(TimeoutError):
-                await asyncio.wait_for(done.wait(), POINTED_WITHIN)
-
-    def _is_ready(self, stroke: Stroke) -> bool:
+    def is_ready(self, stroke: Stroke) -> bool:
         """Whether the screen in front can take it: what is for a row waits for the first rows."""
         screen = self.screen
         if not screen.is_mounted or not isinstance(screen, Front):
@@ -372,7 +322,8 @@ class Console(SparingApp[None]):
         action = self.registry.keyed(stroke.key)
         return screen.is_settled or (action is not None and not action.waits)
 
-    def _not_taken(self, strokes: int) -> None:
+    def not_taken(self, strokes: int) -> None:
+        """Say that keys were dropped; those that follow do not wait for the same thing again."""
         if self.front is not None:
             self.front.is_given_up = True
         keys = "the key pressed was" if strokes == 1 else f"{strokes:,} keys pressed were"
@@ -392,7 +343,7 @@ class Console(SparingApp[None]):
         try:
             doing = handler(argument, self.pointed())
         except Exception as error:  # noqa: BLE001 (a key's exception would end the app)
-            self._stumble(error)
+            self.stumble(error)
             return
         if doing is not None:
             self.hold_keys(doing)
@@ -411,18 +362,19 @@ class Console(SparingApp[None]):
         try:
             await doing
         except Refused as error:
-            self.tell(f"✗ {refused(error)}", "bad")
+            self.tell(f"✗ {verbs.refused(error)}", "bad")
         except EngineUnreachable:
             self.tell("✗ not done: no engine answers", "bad")
-        except (verbs.Mistyped, TooLate) as error:
+        except (verbs.Mistyped, verbs.TooLate) as error:
             self.tell(f"✗ {error}", "bad")
         except Exception as error:  # noqa: BLE001 (a worker's exception would end the app, and the view of the mail)
-            self._stumble(error)
+            self.stumble(error)
         finally:
             if hold is not None:
                 hold.release()
 
-    def _stumble(self, error: Exception) -> None:
+    def stumble(self, error: Exception) -> None:
+        """Say that something of ours broke, and go on."""
         # The error's text may hold an address or worse: its name will do here.
         self.tell(f"✗ the console stumbled ({type(error).__name__}); it goes on{faults.note(error)}", "bad")
 
@@ -447,7 +399,7 @@ class Console(SparingApp[None]):
             "end": lambda text, target: steering.end(self, text, target),
             "mark": lambda _, __: moving.mark(self),
             "all": lambda _, __: moving.mark_all(self),
-            "filter": lambda text, _: self._filter(text),
+            "filter": lambda text, _: asking.filter_by(self, text),
             "sort": lambda text, _: moving.sort(self, text),
             "freeze": lambda _, __: moving.freeze(self),
             "answer": lambda _, __: self._show_answer(),
@@ -462,12 +414,12 @@ class Console(SparingApp[None]):
             "reasons": lambda text, _: moving.go(self, "reasons", text),
             "events": lambda text, _: moving.go(self, "events", text),
             "overrides": lambda _, __: self.open_answer(OverridesScreen()),
-            "command": lambda _, __: self._prompt("command"),
-            "palette": lambda _, __: self._palette(),
+            "command": lambda _, __: asking.prompt(self, "command"),
+            "palette": lambda _, __: asking.palette(self),
             "help": lambda _, __: self._help(),
             "redraw": lambda _, __: self.redraw(),
-            "background": lambda _, __: self._background(),
-            "quit": lambda _, __: self._quit(),
+            "background": lambda _, __: leaving.background(self),
+            "quit": lambda _, __: leaving.leave(self),
         }
 
     def pointed(self) -> Target | None:
@@ -478,7 +430,7 @@ class Console(SparingApp[None]):
         """Put a question; None when it was answered with Cancel. Raises TooLate."""
         return await self._put(dialog)
 
-    async def choose(self, choice: Choose) -> str | None:
+    async def choose(self, choice: Choose | Palette) -> str | None:
         """Let one be chosen; None when none was. Raises TooLate."""
         return await self._put(choice)
 
@@ -489,7 +441,7 @@ class Console(SparingApp[None]):
         """
         hold = _HOLD.get()
         if hold.is_late or isinstance(self.screen, Layer) or (self.front is not None and self.front.is_asking):
-            raise TooLate
+            raise verbs.TooLate
         layer.answered = hold.take
         answer = self.push_screen(layer, wait_for_dismiss=True)
         hold.release()
@@ -554,76 +506,18 @@ class Console(SparingApp[None]):
 
     # -- asking ---------------------------------------------------------------------------------------------------
 
-    def _filter(self, text: str) -> Doing | None:
-        if text:
-            return self.filter_front(text)
-        self._prompt("filter")
-        return None
-
     async def filter_front(self, text: str) -> None:
         """Filter the screen one looks at. Raises Refused."""
         if self.front is not None:
             await self.front.set_filter(text)
 
-    def _prompt(self, kind: Kind) -> None:
-        front = self.front
-        if front is None:
-            return
-        if kind == "filter" and front.filter_help is None:
-            self.tell("there is nothing to filter here", "dim")
-            return
-        front.ask(kind, front.filter if kind == "filter" else "")
-
     def entered(self, kind: Kind, text: str) -> None:
-        """A filter or a command was typed and entered: the line closes at once."""
-        front = self.front
-        if front is None:
-            return
-        if kind == "filter":
-            front.stop_asking()
-            self.hold_keys(self._try_filter(front, text))
-            return
-        action, rest = self.registry.command(text)
-        if action is None and text:
-            front.query_one(Prompt).refuse(NO_COMMAND)
-            return
-        front.stop_asking()
-        if action is not None:
-            self.action_run(action.name, rest)
+        """A filter or a command was typed and entered."""
+        asking.entered(self, kind, text)
 
-    async def _try_filter(self, front: Front, text: str) -> None:
-        """Filter; where that is refused, the line stands there again to be mended."""
-        try:
-            await front.set_filter(text)
-        except Refused as error:
-            if self.screen is front:
-                front.ask("filter", text).refuse(refused(error))
-            else:
-                raise
-
-    def complete(self, prompt: Prompt) -> None:
+    def complete(self, line: Prompt) -> None:
         """Complete what is being typed."""
-        self.hold_keys(self._complete(prompt))
-
-    async def _complete(self, prompt: Prompt) -> None:
-        async def names(sort: completing.Sort, begun: str) -> list[str]:
-            return await completing.known_names(self.client, self.overview, sort, begun)
-
-        typed = prompt.field.value
-        if prompt.kind == "command":
-            completed = await completing.command(typed, self.registry, names)
-        else:
-            of_mail = isinstance(self.front, QueueScreen)
-            completed = await completing.terms(typed, names, of_mail=of_mail)
-        if prompt.field.value == typed:
-            prompt.write(completed.line)
-            if completed.line == typed:
-                prompt.offer(completed.fits)
-
-    async def _palette(self) -> None:
-        name = await self._put(Palette(self.registry))
-        if name is not None:
-            self.action_run(name)
+        self.hold_keys(asking.complete(self, line))
 
     def _help(self) -> None:
         self.push_screen(Help(self.registry))
@@ -636,47 +530,6 @@ class Console(SparingApp[None]):
         """ctrl+q does as q does."""
         self.action_run("quit")
 
-    def _background(self) -> None:
-        """Stop as any program does at ctrl+z, with all that runs in this job; SIGCONT brings the screen back."""
-        if self.engine_inside:
-            self.tell("✗ not stopped: the relay runs inside this console, and mail would stand still", "warn")
-        elif self.is_headless or os.getpgrp() == os.getsid(0):
-            self.tell("✗ not stopped: there is no shell here that would bring it back", "warn")
-        else:
-            os.kill(0, signal.SIGTSTP)
-
-    async def _quit(self) -> None:
-        if not self.engine_inside:
-            self.exit()
-            return
-        said = "The relay runs inside this console. Quitting drains it: what is being sent is finished, then it stops. "
-        said += (
-            "What waits is deleted with the demo's spool: nothing of a demo is kept."
-            if self.is_demo
-            else "What waits stays in the spool and goes on at the next start."
-        )
-        body = [
-            Para(),
-            para((f"  {said}", ""), hang=2),
-            Para(),
-        ]
-        if await self.ask(Dialog("Quit and stop the relay?", body, ok="Quit and stop", danger=True)) is not None:
-            self.exit()
-
-
-class TooLate(Exception):
-    """The question came too late: it is not put any more, and nothing was done."""
-
-    def __str__(self) -> str:
-        return "the question came too late to be put, and nothing was done: press the key again"
-
 
 def _same(one: Target | None, other: Target | None) -> bool:
     return (one and one.what) == (other and other.what)
-
-
-def refused(error: Refused) -> str:
-    """Why the engine did not do it: what is wrong, where, and what is allowed."""
-    refusal = error.refusal
-    said = ": ".join(part for part in (refusal.where, refusal.what) if part)
-    return f"{said} (allowed: {refusal.allowed})" if refusal.allowed else said

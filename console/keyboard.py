@@ -9,11 +9,18 @@ the keys that follow wait for it: the operator pressed them for what was to come
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
+from textual import events
+from textual.app import App, ReturnType
+from textual.errors import NoWidget
 from textual.events import InputEvent, Paste
+
+from console.widgets.field import Field
 
 HOLD = 5.0  # seconds that keys wait for what is opening; those that waited are then dropped, and done for nothing else
 MOST = 1_000  # keys that wait; a person types no more ahead
+POINTED_WITHIN = 1.0  # seconds a widget may take to do what the mouse asked of it, before the next key is done
 
 Stroke = InputEvent | Paste
 """What an operator does: a key, something pasted, the mouse."""
@@ -105,3 +112,75 @@ class Keyboard:
     async def _change(self) -> None:
         self._changed.clear()
         await self._changed.wait()
+
+
+class KeyedApp(App[ReturnType]):
+    """An app whose keys are done in order. It says what `is_ready`, and what comes of `not_taken` and `stumble`."""
+
+    def __init__(self, *, ansi_color: bool = False) -> None:
+        super().__init__(ansi_color=ansi_color)
+        self.keyboard = Keyboard(self._do, self.is_ready, self.not_taken)
+        self._typing: asyncio.Task[None] | None = None
+
+    def is_ready(self, stroke: Stroke) -> bool:  # noqa: ARG002 (for those who know what it is for)
+        """Whether the screen in front can take this."""
+        return self.screen.is_mounted
+
+    def not_taken(self, strokes: int) -> None:
+        """So many were dropped."""
+
+    def stumble(self, error: Exception) -> None:
+        """What a key did has raised this."""
+        raise error
+
+    def begin_typing(self) -> None:
+        """From now on what is pressed is done; what was pressed before is done first."""
+        self._typing = asyncio.create_task(self.keyboard.run(), name="keyboard")
+
+    def end_typing(self) -> None:
+        """Nothing more is done."""
+        if self._typing is not None:
+            self._typing.cancel()
+
+    async def on_event(self, event: events.Event) -> None:
+        """Keys and what the mouse does go by the keyboard, in order; all else as ever."""
+        is_stroke = isinstance(event, events.Key | events.MouseEvent) and not isinstance(event, events.MouseMove)
+        if (is_stroke or isinstance(event, events.Paste)) and not event.is_forwarded:
+            self.keyboard.put(event)  # type: ignore[arg-type]
+        else:
+            await super().on_event(event)
+
+    async def _do(self, stroke: Stroke) -> None:
+        """Do what was pressed, whole."""
+        try:
+            if isinstance(stroke, events.Key):
+                await self._press(stroke)
+            elif isinstance(stroke, events.Paste):
+                if isinstance(self.focused, Field):
+                    self.focused.paste(stroke.text)
+            elif isinstance(stroke, events.MouseEvent):
+                await self._point(stroke)
+        except Exception as error:  # noqa: BLE001 (a key's exception would end the keyboard)
+            self.stumble(error)
+
+    async def _press(self, key: events.Key) -> None:
+        """Type it into the field that has the focus, or do what it is bound to."""
+        self.app_focus = True  # as Textual has it: who types is there
+        field = self.focused
+        if isinstance(field, Field) and field.take(key):
+            return
+        bound = self.screen.active_bindings.get(key.key)
+        if bound is not None and bound.enabled:
+            await self.run_action(bound.binding.action, bound.node)
+
+    async def _point(self, mouse: events.MouseEvent) -> None:
+        """Hand it to the widget under the mouse, and wait until that has done it: the next key is for what is then."""
+        await super().on_event(mouse)
+        try:
+            widget, _ = self.get_widget_at(mouse.x, mouse.y)
+        except NoWidget:
+            return
+        done = asyncio.Event()
+        if widget.call_later(done.set):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(done.wait(), POINTED_WITHIN)

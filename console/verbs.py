@@ -26,6 +26,13 @@ FREELY: frozenset[Verb] = frozenset({"retry", "release"})  # no question for a s
 ASK_WHY: frozenset[Verb] = frozenset({"hold", "bounce", "drop"})
 
 
+class TooLate(Exception):
+    """The question came too late: it is not put any more, and nothing was done."""
+
+    def __str__(self) -> str:
+        return "the question came too late to be put, and nothing was done: press the key again"
+
+
 class Mistyped(ValueError):
     """A command line cannot be followed; the text says how it is written."""
 
@@ -278,3 +285,10 @@ def coming(result: ResultView) -> str:
 def summary(result: ResultView) -> str:
     """What an action did, in one sentence: the engine's own, or made from its counts."""
     return result.text or f"{result.verb}: {plural(result.messages, 'message')}"
+
+
+def refused(error: Refused) -> str:
+    """Why the engine did not do it: what is wrong, where, and what is allowed."""
+    refusal = error.refusal
+    said = ": ".join(part for part in (refusal.where, refusal.what) if part)
+    return f"{said} (allowed: {refusal.allowed})" if refusal.allowed else said

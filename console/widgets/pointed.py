@@ -17,7 +17,6 @@ from console.widgets.rows import (
     relayer_phase,
 )
 from engine.control.views import DestinationView, EntryView, EventView, HostView, ReasonView, RelayerView
-from engine.outcome import Outcome
 
 _SPACE: Piece = ("  ", "")
 _WHY = next(column for column in QUEUE if column.rest)  # the list's own word for why
@@ -80,7 +79,7 @@ def _destination(row: DestinationView, moment: Moment) -> list[Piece]:
     status, style = destination_status(row, moment)
     pieces: list[Piece] = [(row.name, "dim"), _SPACE]
     by = f" (by {row.suspended.by})" if row.suspended is not None and row.suspended.by else ""
-    return pieces + _said((status + by, style), _reply(row.last, row.last_at, moment))
+    return pieces + _said((status + by, style), _reply(row, moment))
 
 
 def _entry(row: EntryView, moment: Moment) -> list[Piece]:
@@ -88,7 +87,7 @@ def _entry(row: EntryView, moment: Moment) -> list[Piece]:
     pieces: list[Piece] = [(row.recipient, "dim"), _SPACE]
     if row.by or row.reason:
         pieces += [(state, style), (f" by {row.by or 'the engine'}: {row.reason or 'no reason given'}", ""), _SPACE]
-    return pieces + _said(_WHY.cell(row, moment), _reply(row.last, row.last_at, moment))
+    return pieces + _said(_WHY.cell(row, moment), _reply(row, moment))
 
 
 def _said(status: Piece, reply: list[Piece]) -> list[Piece]:
@@ -98,7 +97,8 @@ def _said(status: Piece, reply: list[Piece]) -> list[Piece]:
     return [status, _SPACE, *reply] if status[0] else reply
 
 
-def _reply(last: Outcome | None, at: float | None, moment: Moment) -> list[Piece]:
+def _reply(row: DestinationView | EntryView, moment: Moment) -> list[Piece]:
+    last, at = row.last, row.last_at
     if last is None:
         return []
     # The host is in the line of a conversation that was had; a connection that failed names it too.

@@ -106,15 +106,15 @@ class _Watched(Console):
             self._notes.write("key", key=stroke.key, character=stroke.character or "", **self._drawn())
         await super()._do(stroke)
 
-    def _not_taken(self, strokes: int) -> None:
+    def not_taken(self, strokes: int) -> None:
         self._notes.write("dropped", keys=strokes)
-        super()._not_taken(strokes)
+        super().not_taken(strokes)
 
-    def _stumble(self, error: Exception) -> None:
+    def stumble(self, error: Exception) -> None:
         self._notes.write("stumbled", trace="".join(traceback.format_exception(error)))
-        super()._stumble(error)
+        super().stumble(error)
 
-    async def _quit(self) -> None:
+    def exit(self, *_: object, **__: object) -> None:
         """It stays."""
 
     def _drawn(self) -> dict[str, Any]:
