@@ -242,7 +242,9 @@ def _amount(field: Field, value: str, where: str, allowed: str) -> float:
 
 def _quoted(value: str, *, bare_word: bool = False) -> str:
     plain = value and '"' not in value and not any(char.isspace() for char in value)
-    if plain and bare_word:
+    if plain and value[0] in "=~":  # behind the sign of a term it would read as another sign
+        plain = False
+    elif plain and bare_word:
         head = _HEAD.match(value)
         plain = head is not None and head.end() == 0
     if plain:

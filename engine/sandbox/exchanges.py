@@ -267,7 +267,9 @@ class Session:
             await self._hang_up()
 
     async def send(self, data: bytes) -> None:
-        """Write bytes to the client as they are."""
+        """Write bytes to the client as they are. Raises ConnectionError when it has gone."""
+        if self._writer.transport.is_closing():
+            raise ConnectionResetError("the client has gone")
         self._writer.write(data)
         async with asyncio.timeout(self.exchange.patience):
             await self._writer.drain()

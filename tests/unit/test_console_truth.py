@@ -48,7 +48,7 @@ def test_there_is_no_green_reply_beside_mail_that_was_deferred() -> None:
     [
         (destination("blocked", next_try=NOW + 90, condition_why="421 busy"), "✗ blocked 1:30 421 busy"),
         (destination("hosts bad", next_try=NOW + 90, condition_why="its only host"), "▼ hosts bad 1:30 its only host"),
-        (destination("suspended", suspended=PAUSE), "‖ suspended 41:00 their list server loops"),
+        (destination("suspended", suspended=PAUSE), "‖ suspended 41m their list server loops"),
         (
             destination("suspended", condition_why="the whole relay is suspended by ann: racks"),
             "‖ the whole relay is suspended by ann: racks",
@@ -77,7 +77,7 @@ def test_no_time_is_named_where_none_leads_to_a_try() -> None:
     limited = canned.entry(7, due=NOW - 5, condition="limited", next_try=None, condition_why="all 20 are in use")
     suspended = canned.entry(7, due=NOW - 5, condition="suspended", next_try=NOW + 3600)
     draining = canned.entry(7, due=NOW - 5, condition="draining", next_try=None)
-    assert [entry_next(one, MOMENT)[0] for one in (limited, suspended, draining)] == ["due", "1:00:00", "-"]
+    assert [entry_next(one, MOMENT)[0] for one in (limited, suspended, draining)] == ["due", "1h00m", "-"]
     assert [wording.next_step(one, MOMENT) for one in (limited, suspended, draining)] == [
         "now", "in 1h00m", "not by itself",
     ]  # fmt: skip

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from engine.queue.connection import folded_like
@@ -168,6 +168,8 @@ TERMS = st.one_of(
 
 
 @given(st.lists(TERMS, max_size=6).map(" ".join))
+@example('domain="="')
+@example('subject~"~b"')
 def test_a_filter_written_out_parses_to_itself(text: str) -> None:
     result = read(text)
     if isinstance(result, Filter):
