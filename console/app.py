@@ -14,7 +14,7 @@ from textual import events
 from textual.binding import Binding
 from textual.screen import Screen
 
-from console import asking, faults, leaving, moving, steering, verbs
+from console import asking, faults, leaving, moving, steering, terminal, verbs
 from console.actions import Registry, Target
 from console.following import Following
 from console.format import Moment, count, plural
@@ -119,6 +119,8 @@ class Console(KeyedApp[None], SparingApp[None]):
             self.set_interval(self._poll_seconds, self._on_tick)
             self.poll_soon()
         self.begin_typing()
+        if not self.is_headless:
+            terminal.answer_stops(self)
         self.app_resume_signal.subscribe(self, lambda _: self.redraw())  # after fg the terminal is empty
 
     async def on_unmount(self) -> None:

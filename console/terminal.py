@@ -70,6 +70,21 @@ def run(
     return app.return_code or 0
 
 
+def answer_stops(app: App[Any]) -> None:
+    """Stop at SIGTSTP as a shell's job does, and go on at SIGCONT, once the app has its driver.
+
+    Textual's own handler takes every SIGCONT for the end of a stop, also the one that the kernel sends with the SIGHUP
+    of a line that dropped: the second thread that then reads the terminal never ends, and spins.
+    """
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        with app.suspend():
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+    signal.signal(signal.SIGTSTP, stop)
+    signal.signal(signal.SIGCONT, signal.SIG_DFL)
+
+
 def _watch(
     app: App[Any],
     told: threading.Event,

@@ -151,6 +151,21 @@ async def test_a_console_that_was_stopped_is_drawn_anew_when_it_goes_on() -> Non
         await terminal.read_until(b"no mail waits")
 
 
+async def test_going_on_without_having_been_stopped_is_nothing() -> None:
+    """So it is told when a line drops; a second reader of the terminal would never end, and take all of a core."""
+    async with Internet(clock=SystemClock()) as internet, console(internet) as terminal:
+        await terminal.read_until(b"no mail waits")
+        tasks = Path(f"/proc/{terminal.process.pid}/task")
+        before = len(list(tasks.iterdir()))
+        for _ in range(5):
+            terminal.process.send_signal(signal.SIGCONT)
+            await asyncio.sleep(0.1)
+        terminal.seen = b""
+        terminal.press(b"2")
+        await terminal.read_until(b"the queue is empty")
+        assert len(list(tasks.iterdir())) == before, "threads"
+
+
 @pytest.mark.parametrize(
     ("messages", "said"),
     [(0, b"stopping: nothing is being sent"), (1, b"draining: 1 message is being sent, at most 10 s")],
