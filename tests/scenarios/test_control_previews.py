@@ -16,17 +16,18 @@ async def test_each_end_is_counted_before_it_is_asked_for() -> None:
         await client.hold_rule(views.HoldRule(filter="domain=example.com", seconds=3600, reason="a test"))
         await engine.queue.note_destination("example.org", ["mx.example.org"])
         await client.mark_bad(views.MarkBad(host="mx.example.org", seconds=600))
-        await client.override(views.Override(destination="example.org", to="spare.example", seconds=600, reason=""))
         before = await states(client)
-        looks: list[tuple[Look, int]] = [
-            (lambda one: one.preview_resume("*"), 3),
-            (lambda one: one.preview_good("MX.example.org"), 3),
-            (lambda one: one.preview_end("example.org"), 3),
-            (lambda one: one.preview_release_rule(1), 3),
-        ]
-        for look, recipients in looks:
-            seen = await look(client)
-            assert (seen.messages, seen.recipients, len(seen.examples)) == (3, recipients, 3)
+        for_the_host = await client.preview_good("MX.example.org")
+        await client.override(views.Override(destination="example.org", to="spare.example", seconds=600, reason=""))
+        nothing_more = await client.preview_good("MX.example.org")
+        assert nothing_more.messages == 0, "its mail goes to another host now"
+        for seen in (
+            for_the_host,
+            await client.preview_resume("*"),
+            await client.preview_end("example.org"),
+            await client.preview_release_rule(1),
+        ):
+            assert (seen.messages, seen.recipients, len(seen.examples)) == (3, 3, 3)
         assert await states(client) == before
         assert (await client.release_rule(1)).recipients == 3
 
