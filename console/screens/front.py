@@ -204,7 +204,6 @@ class Front(Screen[None]):
         self.settle_focus()
         self.console.freshen()
         self.console.reload_soon()
-        self.console.poll_soon()
 
     def on_resize(self) -> None:
         self._measure()
