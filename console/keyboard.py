@@ -119,7 +119,7 @@ class KeyedApp(App[ReturnType]):
 
     def __init__(self, *, ansi_color: bool = False) -> None:
         super().__init__(ansi_color=ansi_color)
-        self.keyboard = Keyboard(self._do, self.is_ready, self.not_taken)
+        self.keyboard = Keyboard(self._do, self._can_take, self.not_taken)
         self._typing: asyncio.Task[None] | None = None
 
     def is_ready(self, stroke: Stroke) -> bool:  # noqa: ARG002 (for those who know what it is for)
@@ -149,6 +149,14 @@ class KeyedApp(App[ReturnType]):
             self.keyboard.put(event)  # type: ignore[arg-type]
         else:
             await super().on_event(event)
+
+    def _can_take(self, stroke: Stroke) -> bool:
+        """Whether the screen in front can take this; a fault of ours in that must not make the keyboard deaf."""
+        try:
+            return self.is_ready(stroke)
+        except Exception as error:  # noqa: BLE001 (it would end the keyboard)
+            self.stumble(error)
+            return False
 
     async def _do(self, stroke: Stroke) -> None:
         """Do what was pressed, whole."""

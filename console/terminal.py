@@ -12,7 +12,7 @@ import sys
 import termios
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from types import FrameType
 from typing import Any
 
@@ -78,7 +78,7 @@ def answer_stops(app: App[Any]) -> None:
     """
 
     def stop(_number: int, _frame: FrameType | None) -> None:
-        with app.suspend():
+        with app.suspend() if app.is_running else nullcontext():
             os.kill(os.getpid(), signal.SIGSTOP)
 
     signal.signal(signal.SIGTSTP, stop)

@@ -264,8 +264,12 @@ class Front(Screen[None]):
     @property
     def is_settled(self) -> bool:
         """Whether what keys may point at has been fetched."""
-        table = self.table() or self.main()
-        return self.is_given_up or (self.is_loaded and (not isinstance(table, Table) or table.is_settled))
+        if self.is_given_up or not self.is_loaded:
+            return self.is_given_up
+        with suppress(NoMatches):  # of a screen that is being taken away some parts are gone
+            table = self.table() or self.main()
+            return not isinstance(table, Table) or table.is_settled
+        return False
 
     def open_anew(self) -> None:
         """It is gone to again: what it showed when it was left is not what keys are for."""

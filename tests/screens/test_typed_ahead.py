@@ -338,6 +338,25 @@ async def test_one_may_leave_a_screen_whose_rows_do_not_come(at_the_console: Con
         assert client.asks("check")
 
 
+async def test_a_fault_in_what_is_ready_does_not_make_the_keyboard_deaf(
+    at_the_console: Console_, impatient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with at_the_console() as hand:
+
+        def fall(stroke: object) -> bool:
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(hand.app, "is_ready", fall)
+        send(hand, "2")
+        async with asyncio.timeout(10):
+            while "not taken" not in hand.status:
+                await hand.pilot.pause()
+        monkeypatch.undo()
+        await hand.press("4")
+        assert hand.app.front is not None
+        assert hand.app.front.tab == "4"
+
+
 # -- never something larger than was chosen ---------------------------------------------------------------------------
 
 
