@@ -1,6 +1,7 @@
 """What every test stands on: the same surroundings on every machine, for whoever runs it."""
 
 import os
+import signal
 import socket
 import tempfile
 import time
@@ -18,6 +19,12 @@ _KEPT_PREFIXES = ("PYTEST_", "HYPOTHESIS_", "COV_", "COVERAGE_")
 _SHORT = 24  # characters; a Unix socket's path may have 107 bytes, and a spool lies some folders down
 
 
+def _same_signals() -> None:
+    """A shell that runs its jobs in the background has them ignore SIGINT, and so would all that the tests start."""
+    with suppress(ValueError):  # not the main thread: who reports for the workers starts nothing
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def _same_surroundings() -> None:
     """Forget who runs the tests, and where: their settings, home, locale, terminal, time zone and umask."""
     for name in list(os.environ):
@@ -32,6 +39,7 @@ def _same_surroundings() -> None:
 
 
 _same_surroundings()
+_same_signals()
 
 # How long an example takes says something of the machine alone.
 hypothesis.settings.register_profile(
