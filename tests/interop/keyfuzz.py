@@ -72,6 +72,7 @@ ASKS = {
     "b": "mark-bad", "g": "mark-good", "x": "close", "i": "probe", "v": "override", "H": "hold-rule",
     "X": "end-override", "e": "explain",
 }  # fmt: skip
+LOOKED_AT = frozenset({*ASKS, ":", "ctrl+p"})  # keys for which it matters what is pointed at
 WORDS = {"bad": "mark-bad", "good": "mark-good", "end": "end-override"}
 ON_HOSTS = frozenset({"mark-bad", "mark-good", "probe"})
 UNASKED = frozenset({"retry", "release", "mark-good", "resume", "end-override", "explain", "probe"})  # where it is one
@@ -103,7 +104,9 @@ class _Watched(Console):
 
     async def _do(self, stroke: Stroke) -> None:
         if isinstance(stroke, Key):
-            self._notes.write("key", key=stroke.key, character=stroke.character or "", **self._drawn())
+            key = stroke.character if stroke.is_printable and stroke.character else stroke.key
+            looked = key in LOOKED_AT and not isinstance(self.focused, Field)
+            self._notes.write("key", key=stroke.key, character=stroke.character or "", **self._drawn(looked))
         await super()._do(stroke)
 
     def not_taken(self, strokes: int) -> None:
@@ -117,9 +120,13 @@ class _Watched(Console):
     def exit(self, *_: object, **__: object) -> None:
         """It stays."""
 
-    def _drawn(self) -> dict[str, Any]:
-        """What stands on the screen: of the list with the focus the row with the cursor, the marks, the way here."""
-        rows = ["".join(segment.text for segment in strip) for strip in self.screen._compositor.render_strips()]
+    def _drawn(self, looked: bool) -> dict[str, Any]:
+        """What stands on the screen: of the list with the focus the row with the cursor, the marks, the way here.
+
+        To draw all of it is dear: the row is looked for only where it bears on what the key is for.
+        """
+        strips = self.screen._compositor.render_strips() if looked else []
+        rows = ["".join(segment.text for segment in strip) for strip in strips]
         focused = self.focused
         row = "  ".join(rows)  # a page is about all that stands on it
         if isinstance(focused, Table):
@@ -134,7 +141,6 @@ class _Watched(Console):
             "typing": isinstance(focused, Field),
             "row": row.removeprefix("▸").strip(),
             "way": front.query_one(Trail).said.strip() if front is not None and front.is_mounted else "",
-            "foot": "\n".join(rows[-4:]),
             "where": self.screen.query_one("#status").said if self.screen.query("#status") else "",  # type: ignore[attr-defined]
         }
 
@@ -410,7 +416,7 @@ async def fuzz(keys: int, seed: int, columns: int = 80, lines: int = 24) -> Judg
                 await reader.press(terminal, ["1", "p", "p"])
                 await reader.caught_up()
                 if reader.last.get("screen") != "Overview":
-                    judge.wrong.append(f"stuck in {reader.last.get('screen')}:\n{reader.last.get('foot')}")
+                    judge.wrong.append(f"stuck in {reader.last}")
         finally:
             terminal.close()
             await asyncio.to_thread(engine.stop)
