@@ -1,6 +1,6 @@
 """How the operator moves about the console: to a screen, a pane or a row and back; and marking, sorting, freezing."""
 
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from console.screens.lists import TOP, Overview
@@ -16,13 +16,21 @@ def go(console: "Console", name: str, filter: str = "") -> Coroutine[Any, Any, N
     console.frozen_at = None
     while len(console.screen_stack) > 1:
         console.pop_screen()
+    mounted: Awaitable[None] | None = None
     if name != "overview":
-        console.push_screen(name)
+        mounted = console.push_screen(name)
     elif isinstance(console.screen, Overview):
         console.screen.set_focus(console.screen.query_one(DestinationsPane).table)
     if console.front is not None:
         console.front.open_anew()
-    return console.filter_front(filter) if filter else None
+    return _filter(console, filter, mounted) if filter else None
+
+
+async def _filter(console: "Console", filter: str, mounted: Awaitable[None] | None) -> None:
+    """Filter a screen once it is there: before, it has nothing that could be filtered."""
+    if mounted is not None:
+        await mounted
+    await console.filter_front(filter)
 
 
 def step(console: "Console", by: int) -> None:

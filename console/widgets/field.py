@@ -6,11 +6,13 @@ from textual.events import Key
 from textual.widgets import Input
 
 
-class Field(Input):
+class Field(Input, inherit_bindings=False):
     """A field. Enter calls `entered` at once, so that nothing typed behind it can get in.
 
     The keyboard gives it the keys (see console.keyboard): `take` those that are typed, the others by its bindings.
     """
+
+    BINDINGS = [*Input.BINDINGS]  # noqa: RUF012 (without those that scroll: the arrows up and down lead out of it)
 
     def __init__(
         self, value: str = "", *, entered: Callable[[], None], placeholder: str = "", id: str | None = None

@@ -10,7 +10,7 @@ from textual.widgets import Input
 
 from console import keyboard
 from console.screens.answers import ExplainScreen, ProbeScreen
-from console.screens.dialogs import Dialog
+from console.screens.dialogs import Choose, Dialog
 from console.screens.queue import DestinationScreen, QueueScreen
 from engine.control import views
 from tests.screens import canned
@@ -143,6 +143,21 @@ async def test_the_palette_takes_what_is_typed_with_the_key_that_opens_it(at_the
         assert hand.app.front.tab == "6"
         assert not hand.client.asks("act")
         assert not hand.client.asks("explain")
+
+
+async def test_the_arrows_lead_through_the_palette_and_out_of_a_field(at_the_console: Console_) -> None:
+    async with at_the_console() as hand:
+        await hand.burst("ctrl+p", *"bad", "down", "enter")
+        assert isinstance(hand.app.screen, Choose), "the second that fits: Mark bad"
+        await hand.press("escape")
+        await hand.burst("ctrl+p", *"bad", "down", "up", "enter")
+        assert hand.app.front is not None
+        assert hand.app.front.tab == "4", "the first: Bad MX"
+        await hand.press("1", "s", "down")
+        await hand.type("storm")
+        await hand.press("down", "down", "enter")
+        [(_, ask)] = hand.client.asks("suspend")
+        assert ask.reason == "storm"
 
 
 async def test_what_is_pasted_keeps_its_place_among_the_keys_and_enters_nothing_by_itself(
@@ -289,6 +304,16 @@ async def test_keys_wait_for_rows_that_the_engine_is_slow_to_give(at_the_console
         await hand.rest()
         [(_, verb, action)] = client.asks("preview")
         assert (verb, action.filter) == ("bounce", "id=48201.1")
+
+
+@pytest.mark.parametrize("line", ["events returned", "hosts dead", "queue state=held", "reasons quota"])
+async def test_a_screen_is_gone_to_and_filtered_at_once(at_the_console: Console_, line: str) -> None:
+    async with at_the_console() as hand:
+        hand.app.action_run(line.partition(" ")[0], line.partition(" ")[2])
+        await hand.rest()
+        assert hand.app.front is not None
+        assert hand.app.front.filter == line.partition(" ")[2]
+        assert "stumbled" not in hand.status
 
 
 async def test_a_page_knows_its_subject_before_anything_is_loaded(at_the_console: Console_) -> None:
