@@ -134,6 +134,10 @@ class _Watched(Console):
             own = [text[region.x : region.right] for text in rows[region.y + 1 : region.bottom]]
             row = next((text for text in own if text.startswith("▸")), "")
         front = self.front
+        table = front.main() if isinstance(focused, Field) and front is not None and front.is_mounted else None
+        if isinstance(table, Table) and table.pointed is not None:
+            # While a line is typed the list shows no cursor; its row is the one that the command is for.
+            row = table.render_line(table.cursor - table.top + 1).text
         return {
             "tab": front.tab if front is not None else "",
             "screen": type(self.screen).__name__,
@@ -286,7 +290,7 @@ class Judge:
             word, _, rest = self._line.strip().partition(" ")
             verb = WORDS.get(word, word)
             if verb in ASKS.values():
-                self._intend(Intent.at(verb, self._before, rest.strip()))
+                self._intend(Intent.at(verb, {**self._before, "row": record["row"]}, rest.strip()))
             self._line = None
         elif key == "tab":
             self._line += "\t"
