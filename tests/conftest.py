@@ -13,8 +13,9 @@ from typing import Any
 import hypothesis
 import pytest
 
-# What a process needs to run at all; the rest of the environment says who runs it, and where.
-_KEPT = ("PATH", "LD_LIBRARY_PATH", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
+# What a process needs to run at all; the rest of the environment says who runs it, and where. A wish that no bytecode
+# be written is left out as well: the program is started some 150 times, and would be compiled anew each time.
+_KEPT = ("PATH", "LD_LIBRARY_PATH", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH")
 _KEPT_PREFIXES = ("PYTEST_", "HYPOTHESIS_", "COV_", "COVERAGE_")
 _SHORT = 24  # characters; a Unix socket's path may have 107 bytes, and a spool lies some folders down
 
