@@ -179,7 +179,7 @@ async def test_hundreds_of_idle_and_dripping_sessions_keep_no_good_client_out(ke
 
         async def good_clients() -> float:
             begin = monotonic()
-            for _ in range(10):
+            for _ in range(20):
                 async with talk(relaying) as client:
                     assert (await client.reply()).startswith("220")
                     await client.ehlo()
@@ -206,7 +206,7 @@ async def test_hundreds_of_idle_and_dripping_sessions_keep_no_good_client_out(ke
             _, writer = await asyncio.open_connection(door.host, door.port, local_addr=(f"127.0.1.{number % 20}", 0))
             held.append(writer)
         assert 25 <= server.sessions <= 60
-        assert await good_clients() < max(4, 4 * alone)
+        assert await good_clients() < max(3, 3 * alone)
         assert len(server._reception.crowd._strangers) <= 30
         assert server._reception.held == 0
         stop.set()
@@ -219,4 +219,4 @@ async def test_hundreds_of_idle_and_dripping_sessions_keep_no_good_client_out(ke
         crowd = server._reception.crowd
         for count in (crowd._strangers, crowd._known, crowd._addresses, crowd._by_address, crowd._by_login):
             assert not count
-    assert len(queue.messages) == 40
+    assert len(queue.messages) == 80
