@@ -27,20 +27,20 @@ Stroke = InputEvent | Paste
 
 
 class Hold:
-    """While held, keys wait. `is_late`: they waited in vain, and what they waited for is not to come up any more."""
+    """While taken, keys wait. `is_late`: they waited in vain, and what they waited for is not to come up any more."""
 
-    def __init__(self, changed: Callable[[], None]) -> None:
-        self.is_held = True
+    def __init__(self, taken: "set[Hold]", changed: Callable[[], None]) -> None:
         self.is_late = False
+        self._taken = taken
         self._changed = changed
 
     def take(self) -> None:
-        """Have the keys wait again."""
-        self.is_held = True
+        """Have the keys wait, again or for the first time."""
+        self._taken.add(self)
 
     def release(self) -> None:
         """Let the keys go on."""
-        self.is_held = False
+        self._taken.discard(self)
         self._changed()
 
 
@@ -61,7 +61,7 @@ class Keyboard:
         self._is_ready = is_ready
         self._give_up = give_up
         self._strokes: deque[Stroke] = deque()
-        self._holds: list[Hold] = []
+        self._holds: set[Hold] = set()
         self._changed = asyncio.Event()
 
     def put(self, stroke: Stroke) -> None:
@@ -76,8 +76,8 @@ class Keyboard:
 
     def hold(self) -> Hold:
         """Have the keys wait until this is released."""
-        hold = Hold(self.changed)
-        self._holds.append(hold)
+        hold = Hold(self._holds, self.changed)
+        hold.take()
         return hold
 
     async def run(self) -> None:
@@ -101,12 +101,12 @@ class Keyboard:
                     await self._change()
         except TimeoutError:
             for hold in self._holds:
-                hold.is_held, hold.is_late = False, True
+                hold.is_late = True
+            self._holds.clear()
             return False
         return True
 
     def _is_steady(self) -> bool:
-        self._holds = [hold for hold in self._holds if hold.is_held]
         return not self._holds and self._is_ready(self._strokes[0])
 
     async def _change(self) -> None:

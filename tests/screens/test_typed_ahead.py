@@ -145,6 +145,24 @@ async def test_the_palette_takes_what_is_typed_with_the_key_that_opens_it(at_the
         assert not hand.client.asks("explain")
 
 
+async def test_a_verb_of_the_palette_acts_on_what_is_pointed_at_when_it_is_chosen(at_the_console: Console_) -> None:
+    async with at_the_console() as hand:
+        await hand.press("2", "ctrl+p")
+        await hand.type("explain")
+        await hand.burst("enter", "down")
+        assert hand.client.asks("explain") == [("explain", "48201.1")]
+
+
+async def test_keys_behind_an_answer_are_for_the_question_that_follows_it(at_the_console: Console_) -> None:
+    async with at_the_console() as hand:
+        await hand.press("b")
+        assert isinstance(hand.app.screen, Choose)
+        await hand.press("down", "up")
+        await hand.burst("enter", *["backspace"] * 4, *"30m", "enter", *"slow", "enter", "down")
+        [(_, ask)] = hand.client.asks("mark_bad")
+        assert (ask.host, ask.seconds, ask.reason) == ("mx1.gmail.example", 1_800, "slow")
+
+
 async def test_the_arrows_lead_through_the_palette_and_out_of_a_field(at_the_console: Console_) -> None:
     async with at_the_console() as hand:
         await hand.burst("ctrl+p", *"bad", "down", "enter")
