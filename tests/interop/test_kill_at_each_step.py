@@ -21,13 +21,14 @@ from tests.interop.test_postfix_tools import until_empty
 from tests.serving import Served, serving
 
 MESSAGES = 3
+ONE_CONNECTION = "max_connections = 1"
 
 
 @contextlib.asynccontextmanager
 async def dying(internet: Internet, step: str) -> AsyncIterator[Served]:
-    """A relay that kills itself at this step."""
+    """A relay that kills itself at this step, with nothing else under way: over one connection."""
     under = (sys.executable, "-m", "tests.interop.dying", step)
-    async with serving(internet.nameserver, internet.port, under=under) as relay:
+    async with serving(internet.nameserver, internet.port, extra=ONE_CONNECTION, under=under) as relay:
         yield relay
 
 
@@ -94,7 +95,7 @@ async def test_killed_after_the_final_dot() -> None:
     killing = Killing()
     async with Internet(clock=SystemClock()) as internet:
         await internet.add("example.org", mx=[(10, "mx.example.org", killing)])
-        async with serving(internet.nameserver, internet.port) as relay:
+        async with serving(internet.nameserver, internet.port, extra=ONE_CONNECTION) as relay:
             assert relay.process is not None
             killing.pid = relay.process.pid
             answered = await hand_over(relay)
