@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from engine.config import Limit
 from engine.control.views import Suspend
@@ -15,7 +16,7 @@ from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import BlackHole, Dead, Healthy, Script, Slow
 from engine.sites import CEILING, KEPT, Sites
 from tests.clock import FakeClock
-from tests.scenarios.relaying import Relay, relaying
+from tests.scenarios.relaying import QUICK, Relay, relaying, until
 from tests.scenarios.test_11_sites import one_each
 from tests.scenarios.test_12_coming_back import fill
 
@@ -53,21 +54,25 @@ async def test_a_site_begins_with_two_connections_and_grows_with_success(interne
 async def test_initial_connections_is_all_it_gets_while_it_has_not_delivered(
     internet: Internet, clock: FakeClock
 ) -> None:
+    looked = asyncio.Event()
+
     class LateForMail(Healthy):
         async def reply(self, session: Peer, verb: str, argument: str) -> str | None:
             if verb == "MAIL":
-                await asyncio.sleep(0.2)
+                await looked.wait()
             return await super().reply(session, verb, argument)  # type: ignore[return-value]
 
-    async with relaying(internet, clock=clock, initial_connections=3, max_connections_per_destination=8) as relay:
+    patient = replace(QUICK, mail=60, attempt=60)
+    async with relaying(
+        internet, clock=clock, timeouts=patient, initial_connections=3, max_connections_per_destination=8
+    ) as relay:
         (exchange,) = await internet.add("late.example", mx=[(10, "mx.late.example", LateForMail())])
         await fill(relay, "late.example", 100)
-        async with asyncio.timeout(5):
-            while exchange.open < 3:
-                await asyncio.sleep(0.01)
+        await until(lambda: exchange.open >= 3)
         await relay.engine.smarthost.check_state()
         assert exchange.most_open == 3
         assert names(relay, "late.example") == ["delivery.initial_connections"]
+        looked.set()
 
 
 async def test_too_many_connections_makes_it_fewer_and_costs_no_attempt(internet: Internet, clock: FakeClock) -> None:
