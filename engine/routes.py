@@ -27,7 +27,10 @@ MAX_ADDRESSES = 10  # tried for one host; a host may have a hundred
 
 
 class LeadsHere(MXError):
-    """An operator has named this relay itself as the host: the mail waits until that is mended (RFC 3463 3.5)."""
+    """This relay itself is the host for now, and another may be: the mail waits for that (RFC 3463 3.5, X.4.6).
+
+    An operator named it, or a better host has no address.
+    """
 
     enhanced = "4.4.6"
 
@@ -294,15 +297,16 @@ def loop(way: Way, what: str) -> MXError:
 
 
 def untried(before: MXError | None, error: MXError) -> MXError:
-    """What is said of hosts none of which was dialled: `before` of better ones, `error` of the one looked at now.
+    """What is said of hosts none of which was dialled: `before` of those looked at first, `error` of the last.
 
     The transient comes before the permanent, since "for good" takes all of them. That we are the next best is not for
-    good where a better host is named, even if it has no address now (as Postfix has it).
+    good where a better host is named, even if it has no address now (as Postfix has it); that we refuse it is.
     """
     if before is None:
         return error
-    if isinstance(error, OwnName):
-        return LeadsHere(f"{error.outcome.text}; and no better host is to be had: {before.outcome.text}")
+    ours, other = (error, before) if isinstance(error, OwnName) else (before, error)
+    if isinstance(ours, OwnName) and not isinstance(other, OwnName | NetworkRefused):
+        return LeadsHere(f"{ours.outcome.text}; and no better host is to be had: {other.outcome.text}")
     return error if before.permanent else before
 
 

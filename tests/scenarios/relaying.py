@@ -110,6 +110,7 @@ async def relaying(
     timeouts: Timeouts = QUICK,
     tls: TlsRules | None = None,
     validating: bool = False,
+    hostname: str = "relay.example.net",
     listen: tuple[Listen, ...] = (Listen("127.0.0.1", 0),),
     **delivery: Any,
 ) -> AsyncIterator[Relay]:
@@ -118,7 +119,7 @@ async def relaying(
         path = spool or Path(folder) / "spool"
         host, _, port = internet.nameserver.rpartition(":")
         settings = Settings(
-            hostname="relay.example.net",
+            hostname=hostname,
             spool=path,
             intake=Intake(smtp=Smtp(listen=listen)),
             dns=Dns(nameservers=(Nameserver(host, int(port)),), validating=validating),

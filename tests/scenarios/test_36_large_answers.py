@@ -8,12 +8,15 @@ import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 
+import dns.exception
 import dns.message
 import dns.name
 import dns.rdataclass
 import dns.rdatatype
 import dns.resolver
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from engine.answers import MOST_RECORDS, AnswerCache, Mx
 from engine.lookups import LookupFailed, Lookups, name_of, resolver_for
@@ -146,6 +149,19 @@ def test_an_answer_that_is_no_answer_is_none() -> None:
             parsed(wire)
     with pytest.raises(dns.query.BadResponse):
         parsed(struct.pack("!6H", 1, 0x8180, 3000, 0, 0, 0) + b"\1a\0\0\1\0\1" * 3000)
+
+
+WHOLE = LargeAnswers({"MX": 200}).answer(dns.message.make_query("big.example", "MX").to_wire(), truncated=False)
+
+
+@given(st.integers(0, 60), st.binary(max_size=8), st.integers(0, 65_535))
+@settings(max_examples=50, deadline=None)
+def test_whatever_is_in_an_answer_it_is_parsed_or_refused(at: int, instead: bytes, count: int) -> None:
+    wire = WHOLE[:6] + struct.pack("!H", count) + WHOLE[8:]
+    wire = wire[:at] + instead + wire[at + len(instead) :]
+    with suppress(dns.exception.DNSException):
+        message = parsed(wire)
+        assert sum(map(len, message.answer)) <= MOST_PARSED
 
 
 async def test_a_datagram_longer_than_we_said_we_take_is_asked_for_again_over_tcp(large: LargeAnswers) -> None:

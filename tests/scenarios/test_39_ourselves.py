@@ -4,15 +4,18 @@ import ipaddress
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from engine.config import Listen, Route
+from engine.config import Listen, Route, TlsRules
 from engine.control.client import Refused
 from engine.control.views import Override, ProbeView
+from engine.mx import LookupFailed, NoExchange, OwnName
 from engine.ourselves import Interfaces, Ourselves, address_in, is_localhost, is_number, leads_nowhere
 from engine.queue.queue import Entry
+from engine.routes import NetworkRefused, untried
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Dead, Healthy, Script
 from engine.values import network
@@ -264,6 +267,40 @@ async def test_to_a_network_that_is_refused_nobody_sends_by_the_dns_or_a_literal
         await relay.send("a@inside.example", sender="")
         await internet.wait_for(2)
         assert exchange.messages == 1
+
+
+async def test_no_policy_is_fetched_from_a_network_that_is_refused(
+    internet: Internet, clock: FakeClock, tmp_path: Path
+) -> None:
+    """A recipient's domain names that server, too."""
+    await internet.add("example.org", mx=[(10, "mx.example.org", Healthy())])
+    await internet.policy("example.org", "version: STSv1\nmode: enforce\nmx: other.example.org\nmax_age: 86400\n")
+    authority = tmp_path / "authority.pem"
+    authority.write_bytes(internet.certificates.authority_pem)
+    for refused, delivered in (((network(f"{internet.policies.address}/32"),), True), ((), False)):
+        async with relaying(internet, clock=clock, refuse_networks=refused, tls=TlsRules(ca_file=authority)) as relay:
+            before = internet.messages
+            await relay.send("bob@example.org")
+            await relay.settled()
+            assert internet.messages - before == delivered
+            assert bool(internet.policies.asked["example.org"]) != delivered
+
+
+# -- what is said of several ------------------------------------------------------------------------------------------
+
+
+def test_that_nobody_is_dialled_is_for_good_only_where_no_host_may_come_back() -> None:
+    ours, none = OwnName("we are the host"), NoExchange("it has no address")
+    refused, unknown = NetworkRefused("we send nothing there"), LookupFailed("DNS gave no answer")
+    assert untried(None, ours) is ours
+    for better in (none, unknown):
+        for pair in ((better, ours), (ours, better)):
+            found = untried(*pair)
+            assert (found.outcome.kind, found.outcome.enhanced) == ("transient", "4.4.6")
+            assert better.outcome.text in found.outcome.text
+    for before, error in ((refused, ours), (ours, refused), (none, refused), (refused, none)):
+        assert untried(before, error) is error
+    assert untried(none, unknown) is unknown is untried(unknown, none)
 
 
 # -- the one that decides ---------------------------------------------------------------------------------------------
