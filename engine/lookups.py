@@ -22,8 +22,8 @@ from engine.nameserver import EDNS_PAYLOAD, AnswerTooLarge, BoundedNameserver
 from engine.outcome import Outcome
 from engine.text import clean
 
-# Canonical names that mail's own way follows: RFC 5321 5.1 knows no maximum, so as many as Postfix and Exim follow;
-# no zone in good order has more than three or four. What a loop costs is bounded by it.
+# Canonical names that mail's own way follows: RFC 5321 5.1 knows no maximum, so as many as Postfix does, and more than
+# any zone in good order has; yet they cost a question each where they come one by one.
 MOST_ALIASES = 10
 
 _OVERRUN = 1.0  # seconds that a lookup may take beyond the resolver's lifetime before it is cut off

@@ -277,12 +277,14 @@ class Router:
 
     async def addresses(self, host: str) -> list[str]:
         """The addresses of a host, or itself where it is one. Raises MXError."""
-        if is_localhost(host):
-            return ["::1", "127.0.0.1"]  # RFC 6761 6.3: whatever the DNS says
-        try:
+        with suppress(ValueError):
             return [str(ipaddress.ip_address(host))]
-        except ValueError:
+        try:
             return await self._mx.addresses(host)
+        except MXError:
+            if is_localhost(host):
+                return ["::1", "127.0.0.1"]  # RFC 6761 6.3: even where the DNS does not know it
+            raise
 
 
 def _how(way: Way) -> str:
