@@ -115,7 +115,9 @@ class Delivery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     `max_connections_per_destination` bounds those of all destinations with the same exchanges together; they begin
     with `initial_connections`. A connection waits `idle` for more mail and lives for `connection_lifetime`. One
     attempt tries `max_addresses` and has `max_sessions`. A mark lasts `bad_mx_timeout`, and twice as long each time
-    it is repeated, up to `bad_mx_timeout_max`.
+    it is repeated, up to `bad_mx_timeout_max`. To addresses in `refuse_networks` no mail goes that the DNS or a
+    recipient's address literal sends there. `loopback_exchanges`: exchanges on loopback are others than this relay, as
+    in a sandbox; else they are taken for it.
     """
 
     port: int = 25
@@ -131,6 +133,8 @@ class Delivery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     bad_mx_timeout: float = 3600.0
     bad_mx_timeout_max: float = 28_800.0
     fallback_to_domain: bool = True
+    refuse_networks: tuple[Network, ...] = ()
+    loopback_exchanges: bool = False
     timeouts: Timeouts = field(default_factory=Timeouts)
 
 

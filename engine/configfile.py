@@ -34,6 +34,7 @@ from engine.config import (
     Timeouts,
     TlsRules,
 )
+from engine.ourselves import routes_here
 from engine.permission import why_not
 from engine.text import clean
 
@@ -146,6 +147,8 @@ _READERS: _Readers = {
         "bad_mx_timeout": values.duration,
         "bad_mx_timeout_max": values.duration,
         "fallback_to_domain": values.flag,
+        "refuse_networks": values.each(values.network),
+        "loopback_exchanges": values.flag,
     },
     Retry: {"schedule": values.each(values.duration, at_least=1), "give_up_after": values.duration},
     RetryOf: {
@@ -206,6 +209,8 @@ def _table_in(path: Path) -> dict[str, Any]:
 def _settings(path: Path, table: dict[str, Any], readers: _Readers = _READERS) -> Settings:
     problems: list[str] = []
     settings = _read(Settings, table, "", problems, readers)
+    if settings is not None:
+        problems.extend(routes_here(settings))
     if settings is None or problems:
         raise SettingsError(path, problems)
     return settings

@@ -12,7 +12,7 @@ import uvloop
 
 from engine.attempt import AttemptManager
 from engine.clock import Clock, SystemClock
-from engine.config import Settings
+from engine.config import Listen, Settings
 from engine.control.relay import Relay
 from engine.control.server import ControlServer
 from engine.events import Event, EventLog
@@ -23,6 +23,7 @@ from engine.intake.floor import DiskFloor
 from engine.intake.smtp import SmtpIntake
 from engine.lookups import Lookups, resolver_for
 from engine.mx import MXCalculator
+from engine.ourselves import Ourselves, listening_by
 from engine.queue.queue import QueueError
 from engine.queue.sqlite import SqliteQueue
 from engine.relayer.dialler import Dialler, TcpDialler
@@ -107,13 +108,19 @@ class Engine:
         attempts = AttemptManager(
             self.queue, retries, self._clock, hostname=settings.hostname, postmaster=settings.dsn.postmaster
         )
-        router = Router(
+        router = self._router = Router(
             self.mx,
             port=delivery.port,
             tls=self.tls,
             routes=settings.route,
             passwords=_passwords(settings),
             overrides=self.queue,
+            ourselves=Ourselves(
+                names=(settings.hostname,),
+                listening=self._listening,
+                loopback_exchanges=delivery.loopback_exchanges,
+            ),
+            refused=delivery.refuse_networks,
         )
         parts = Parts(
             queue=self.queue,
@@ -153,6 +160,11 @@ class Engine:
         """Why the engine is not well, or ""."""
         intake = self.floor.why_not() or self.drop.trouble or self.smtp.trouble
         return self.queue.broken or self.smarthost.trouble or intake
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is no trouble, and should be known: bounds that are reached, in sentences."""
+        return self.mx.notes
 
     async def start(self) -> None:
         """Take the spool, recover what was interrupted, open the doors; the one for new mail last."""
@@ -204,6 +216,12 @@ class Engine:
         with suppress(QueueError):  # a full or broken store is no reason not to stop
             await self.queue.record(Event(at=self._clock.now(), kind="stopped"))
 
+    def _listening(self) -> tuple[Listen, ...]:
+        """Where mail comes in: by the settings, which hold before the doors are open, and as the system chose."""
+        smtp = self.smtp
+        bound = (*smtp.addresses, *smtp.submission_addresses, *smtp.submission_tls_addresses)
+        return (*bound, *listening_by(self._settings))
+
     def _relay(self, started: float) -> Relay:
         return Relay(
             queue=self.queue,
@@ -212,11 +230,13 @@ class Engine:
             events=self.events,
             explainer=self.explainer,
             prober=self.prober,
+            router=self._router,
             settings=self._settings,
             clock=self._clock,
             started=started,
             version=version("smarthost"),
             trouble=lambda: self.trouble,
+            notes=lambda: self.notes,
         )
 
     def _publish(self, events: Sequence[Event]) -> None:

@@ -138,8 +138,10 @@ class Explainer:
         try:
             async with asyncio.timeout(LOOKUP_SECONDS):
                 way = await self._router.way(destination)
+                no_way = await self._router.dead_end(way)
         except TimeoutError:
-            no_way = LookupFailed(f"DNS gave no answer for {destination} within {LOOKUP_SECONDS:.0f} s")
+            if way is None:
+                no_way = LookupFailed(f"DNS gave no answer for {destination} within {LOOKUP_SECONDS:.0f} s")
         except MXError as error:
             no_way = error
         hosts = no_way.hosts if isinstance(no_way, AllMarkedBad) else ()
@@ -424,11 +426,11 @@ def _rule(rule: HoldRule, now: float) -> str:
 
 
 def _of_dns(last: Outcome | None) -> bool:
-    return last is not None and last.code == 0 and last.enhanced in ("4.4.3", "4.4.4")
+    return last is not None and last.code == 0 and last.enhanced in ("4.4.3", "4.4.4", "4.4.6")
 
 
 def _of_dns_line(destination: Destination) -> bool:
-    return destination.blocked_why.startswith(("4.4.3 ", "4.4.4 "))
+    return destination.blocked_why.startswith(("4.4.3 ", "4.4.4 ", "4.4.6 "))
 
 
 def _left(seconds: float) -> str:

@@ -2,7 +2,6 @@
 
 import asyncio
 import ipaddress
-import time
 from collections.abc import Iterable, Sequence
 from typing import ClassVar, cast
 
@@ -11,22 +10,22 @@ import dns.exception
 import dns.flags
 import dns.message
 import dns.name
-import dns.nameserver
 import dns.rdataclass
 import dns.rdatatype
 import dns.resolver
-import dns.rrset
 from dns.rdatatype import RdataType
 from dns.rdtypes.ANY.CNAME import CNAME
 from msgspec import Struct
 
+from engine.answers import AnswerCache, Found, Record, found_in, text_of
+from engine.nameserver import EDNS_PAYLOAD, AnswerTooLarge, BoundedNameserver
 from engine.outcome import Outcome
 from engine.text import clean
 
-EDNS_PAYLOAD = 1232  # bytes; what passes everywhere without fragments (DNS flag day 2020)
+# Canonical names that mail's own way follows: RFC 5321 5.1 knows no maximum, so as many as Postfix does, and more than
+# any zone in good order has; yet they cost a question each where they come one by one.
+MOST_ALIASES = 10
 
-_CACHED = 10_000  # answers kept
-_LONGEST_TTL = 86_400.0  # seconds; an answer that says "for ever" is asked for again after a day
 _OVERRUN = 1.0  # seconds that a lookup may take beyond the resolver's lifetime before it is cut off
 _NO_DOMAIN_CHARACTERS = frozenset('\\"(),:;<>@[]')
 
@@ -80,28 +79,27 @@ def resolver_for(
     """
     resolver = dns.asyncresolver.Resolver(configure=False)
     if nameservers:
-        resolver.nameservers = [dns.nameserver.Do53Nameserver(*_endpoint(text)) for text in nameservers]
+        resolver.nameservers = [BoundedNameserver(*_endpoint(text)) for text in nameservers]
     else:
         try:
             resolver = dns.asyncresolver.Resolver()
         except dns.resolver.NoResolverConfiguration:
             resolver.nameservers = ["127.0.0.1"]  # as resolv.conf(5) has it
+        resolver.nameservers = [BoundedNameserver(str(each), resolver.port) for each in resolver.nameservers]
     resolver.search = []
     resolver.timeout = timeout
     resolver.lifetime = lifetime
     resolver.use_edns(0, 0, EDNS_PAYLOAD)
     if validating:
         resolver.flags = dns.flags.RD | dns.flags.AD  # RFC 6840 5.7: AD in a question asks for AD in the answer
-    resolver.cache = _Cache(_CACHED)
+    resolver.cache = AnswerCache()
     return resolver
 
 
 class _Answer(Struct, frozen=True):
-    """What one question came to: the canonical names it was led through, and the records at the last of them."""
+    """What one question came to: what was found, or what is wrong."""
 
-    aliases: tuple[dns.name.Name, ...] = ()
-    records: dns.rrset.RRset | None = None
-    secure: bool = False
+    found: Found = Found()
     trouble: type[MXError] | None = None
     text: str = ""
 
@@ -114,20 +112,29 @@ class Followed(Struct, frozen=True, kw_only=True):
     """
 
     name: dns.name.Name
-    records: dns.rrset.RRset | tuple[()]
+    records: tuple[Record, ...]
     secure: bool
 
 
 class Lookups:
-    """Asks DNS, the same question only once at a time, and follows canonical names."""
+    """Asks DNS, the same question only once at a time, and follows canonical names.
+
+    Those that have one resolver share what it keeps of its answers.
+    """
 
     def __init__(self, resolver: dns.asyncresolver.Resolver) -> None:
         self._resolver = resolver
+        self._cache = resolver.cache if isinstance(resolver.cache, AnswerCache) else AnswerCache(0, 0)
         self._under_way: dict[tuple[dns.name.Name, RdataType], asyncio.Task[_Answer]] = {}
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Which bounds were reached in the last hour, by whomever of those who share the answers; in sentences."""
+        return self._cache.notes
+
     async def follow(
-        self, name: dns.name.Name, rdtype: RdataType, maximum: int
-    ) -> tuple[dns.name.Name, dns.rrset.RRset | tuple[()]]:
+        self, name: dns.name.Name, rdtype: RdataType, maximum: int = MOST_ALIASES
+    ) -> tuple[dns.name.Name, tuple[Record, ...]]:
         """The canonical name of `name` and its records of a type, following up to `maximum` canonical names.
 
         They are counted alike whether they come in one answer or are asked for one by one.
@@ -135,7 +142,7 @@ class Lookups:
         found = await self.trace(name, rdtype, maximum)
         return found.name, found.records
 
-    async def trace(self, name: dns.name.Name, rdtype: RdataType, maximum: int) -> Followed:
+    async def trace(self, name: dns.name.Name, rdtype: RdataType, maximum: int = MOST_ALIASES) -> Followed:
         """As `follow`, and say whether all of it is secure."""
         seen = {name}
         asked = name
@@ -144,8 +151,9 @@ class Lookups:
             answer = await self._ask(asked, rdtype)
             if answer.trouble:
                 raise answer.trouble(answer.text)
-            secure = secure and answer.secure
-            for alias in answer.aliases:
+            found = answer.found
+            secure = secure and found.secure
+            for alias in found.aliases:
                 if alias in seen:
                     raise CanonicalNameLoop(f"the canonical names of {text_of(name)} form a loop at {text_of(alias)}")
                 seen.add(alias)
@@ -153,15 +161,14 @@ class Lookups:
                     raise CanonicalNameChainTooLong(
                         f"{text_of(name)} leads through more than {maximum} canonical names, to {text_of(alias)}"
                     )
-            asked = answer.aliases[-1] if answer.aliases else asked
-            if answer.records is not None or not answer.aliases:
-                return Followed(name=asked, records=answer.records or (), secure=secure)
+            asked = found.aliases[-1] if found.aliases else asked
+            if found.records is not None or not found.aliases:
+                return Followed(name=asked, records=found.records or (), secure=secure)
 
     async def _ask(self, name: dns.name.Name, rdtype: RdataType) -> _Answer:
-        cache = self._resolver.cache
-        cached = cache.get((name, rdtype, dns.rdataclass.IN)) if cache is not None else None
+        cached = self._cache.find(name, rdtype)
         if cached is not None:
-            return _of_answer(cached)
+            return _judged(cached, name, rdtype)
         key = (name, rdtype)
         task = self._under_way.get(key)
         if task is None:
@@ -176,41 +183,36 @@ class Lookups:
             async with asyncio.timeout(self._resolver.lifetime + _OVERRUN):
                 answer = await self._resolver.resolve(name, rdtype, raise_on_no_answer=False, search=False)
         except dns.resolver.NXDOMAIN:
-            return _Answer(trouble=DomainNotFound, text=f"the domain {text_of(name)} does not exist")
+            return _judged(Found(exists=False), name, rdtype)
         except (dns.exception.Timeout, TimeoutError):
             text = f"DNS gave no answer for the {what} in {self._resolver.lifetime:g} s"
             return _Answer(trouble=LookupFailed, text=text)
         except dns.resolver.NoNameservers as error:
+            if any(isinstance(problem, AnswerTooLarge) for _, _, _, problem, _ in error.kwargs["errors"]):
+                self._cache.refused(what)
             return _of_errors(error, name, what)
         except (dns.exception.DNSException, OSError) as error:
             return _Answer(trouble=LookupFailed, text=f"DNS could not be asked for the {what}: {error}")
-        return _of_answer(answer)
+        return _judged(found_in(answer), name, rdtype)
 
 
-class _Cache(dns.resolver.LRUCache):
-    """Keeps answers for their TTL, but none for longer than a day, and no half ones."""
-
-    def put(self, key: dns.resolver.CacheKey, value: dns.resolver.Answer) -> None:
-        if value.response.flags & dns.flags.TC:
-            return
-        value.expiration = min(value.expiration, time.time() + _LONGEST_TTL)
-        super().put(key, value)
-
-
-def _of_answer(answer: dns.resolver.Answer) -> _Answer:
-    if answer.response.flags & dns.flags.TC:  # dnspython looks at this over UDP only
-        text = f"DNS gave half an answer for the {dns.rdatatype.to_text(answer.rdtype)} of {text_of(answer.qname)}"
+def _judged(found: Found, name: dns.name.Name, rdtype: RdataType) -> _Answer:
+    if not found.exists:
+        return _Answer(trouble=DomainNotFound, text=f"the domain {text_of(name)} does not exist")
+    if found.is_half:
+        text = f"DNS gave half an answer for the {dns.rdatatype.to_text(rdtype)} of {text_of(name)}"
         return _Answer(trouble=LookupFailed, text=text)
-    aliases = tuple(cast(CNAME, records[0]).target for records in answer.chaining_result.cnames)
-    return _Answer(aliases, answer.rrset, bool(answer.response.flags & dns.flags.AD))
+    return _Answer(found)
 
 
 def _of_errors(error: dns.resolver.NoNameservers, name: dns.name.Name, what: str) -> _Answer:
     """What the name servers said that dnspython could do nothing with."""
     told = []
-    for server, _, _, problem, response in error.kwargs["errors"]:
+    for server, over_tcp, _, problem, response in error.kwargs["errors"]:
         if isinstance(problem, dns.message.ChainTooLong) and response is not None:
-            return _Answer(tuple(_aliases(response, name)))
+            return _Answer(Found(tuple(_aliases(response, name))))
+        if isinstance(problem, dns.message.Truncated) and not over_tcp:
+            continue  # what came over TCP then is what counts
         address = str(server).removeprefix("Do53:").rpartition("@")[0] or str(server)
         told.append(f"{address}: {problem or type(problem).__name__}")
     return _Answer(trouble=LookupFailed, text=f"DNS has no answer for the {what} ({'; '.join(dict.fromkeys(told))})")
@@ -225,11 +227,6 @@ def _aliases(response: dns.message.Message, name: dns.name.Name) -> Iterable[dns
         if name in seen:
             return
         seen.add(name)
-
-
-def text_of(name: dns.name.Name) -> str:
-    """A DNS name as people write it: lower case, without the final dot."""
-    return name.to_text(omit_final_dot=True).lower()
 
 
 def name_of(text: str) -> dns.name.Name:

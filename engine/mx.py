@@ -14,15 +14,15 @@ from itertools import chain, zip_longest
 from typing import Protocol, TypeVar, cast
 
 import dns.asyncresolver
-import dns.name
 import dns.rdatatype
 from dns.rdatatype import RdataType
-from dns.rdtypes.ANY.MX import MX
 from msgspec import Struct
 
+from engine.answers import Mx, Record, text_of
 from engine.clock import Clock
 from engine.events import ENGINE
 from engine.lookups import (
+    MOST_ALIASES,
     CanonicalNameChainTooLong,
     CanonicalNameLoop,
     DomainNotFound,
@@ -30,8 +30,8 @@ from engine.lookups import (
     Lookups,
     MXError,
     name_of,
-    text_of,
 )
+from engine.ourselves import Ourselves, is_number
 from engine.outcome import Outcome
 from engine.queue.queue import Mark, QueueError, Touched
 from engine.text import clean
@@ -51,8 +51,10 @@ __all__ = [
     "OwnName",
 ]
 
-MAXIMUM_CHAIN = 3  # canonical names followed, unless told otherwise
+MAXIMUM_CHAIN = 3  # canonical names that get_mx follows unless told otherwise, as its ancestor does
 MOST_EXCHANGES = 20  # of one domain, and addresses of one host: what is beyond is not tried
+
+_NULL = "."  # the host of a null MX
 
 _Kept = TypeVar("_Kept")
 
@@ -125,9 +127,10 @@ class MarkStore(Protocol):
 class MXCalculator:
     """Names the hosts that take mail for a domain, in the order to try them, and remembers which are bad.
 
-    `own_names` are names of this relay; an exchange so called ends the list. `bad_mx_timeout` is in seconds; a host
-    that is still bad after that long is marked for twice as long, up to `bad_mx_timeout_max`, until it delivers.
-    `fallback_to_domain`: a domain without MX stands for itself, as RFC 5321 5.1 says. `draw` shuffles equals.
+    `own_names` are names of this relay; an exchange so called ends the list, and so does localhost.
+    `bad_mx_timeout` is in seconds; a host that is still bad after that long is marked for twice as long, up to
+    `bad_mx_timeout_max`, until it delivers. `fallback_to_domain`: a domain without MX stands for itself, as RFC 5321
+    5.1 says. `draw` shuffles equals.
     """
 
     def __init__(
@@ -145,7 +148,7 @@ class MXCalculator:
         self._lookups = Lookups(resolver)
         self._clock = clock
         self._store = marks
-        self._own_names = frozenset(map(_host, own_names))
+        self._ourselves = Ourselves(names=own_names)
         self.bad_mx_timeout = bad_mx_timeout
         self._bad_mx_timeout_max = max(bad_mx_timeout, bad_mx_timeout_max)
         self.fallback_to_domain = fallback_to_domain
@@ -158,12 +161,18 @@ class MXCalculator:
         self._left_by_sweep = 0
         self._marking = asyncio.Lock()
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Which bounds of what is kept of the DNS were reached in the last hour, in sentences."""
+        return self._lookups.notes
+
     # -- which hosts --------------------------------------------------------------------------------------------------
 
     async def get_mx(self, domain: str, maximum_canonical_chain_length: int = MAXIMUM_CHAIN) -> Exchange:
         """The host of the lowest preference that is not bad, or of the lowest preference when all are.
 
-        Raises the errors of `exchanges`, AllMarkedBad excepted.
+        It counts canonical names as its ancestor is documented to; mail goes by `exchanges` and `candidates`, which
+        follow more. Raises the errors of `exchanges`, AllMarkedBad excepted.
         """
         candidates = await self._candidates(domain, maximum_canonical_chain_length)
         for preference, host in candidates:
@@ -172,7 +181,7 @@ class MXCalculator:
         preference, host = candidates[0]
         return Exchange(host=host, preference=preference, mark=self.mark(host))
 
-    async def exchanges(self, domain: str, maximum_canonical_chain_length: int = MAXIMUM_CHAIN) -> list[Exchange]:
+    async def exchanges(self, domain: str, maximum_canonical_chain_length: int = MOST_ALIASES) -> list[Exchange]:
         """The hosts to try, in order: good ones by preference, then those the engine found bad, by preference.
 
         Equal preferences are shuffled at every call (RFC 5321 5.1). Hosts that an operator marked bad are left out.
@@ -181,7 +190,7 @@ class MXCalculator:
         """
         return self.allowed(domain, await self.candidates(domain, maximum_canonical_chain_length))
 
-    async def candidates(self, domain: str, maximum_canonical_chain_length: int = MAXIMUM_CHAIN) -> list[Exchange]:
+    async def candidates(self, domain: str, maximum_canonical_chain_length: int = MOST_ALIASES) -> list[Exchange]:
         """All hosts the domain has, by preference, each with its mark. Raises as `exchanges`, but not AllMarkedBad."""
         found = await self._candidates(domain, maximum_canonical_chain_length)
         return [Exchange(host=host, preference=number, mark=self.mark(host)) for number, host in found]
@@ -191,7 +200,7 @@ class MXCalculator:
         allowed = [exchange for exchange in found if exchange.mark is None or exchange.mark.by == ENGINE]
         if not allowed:
             marks = [exchange.mark for exchange in found if exchange.mark]
-            reasons = ", ".join(f"{mark.host} by {mark.by} ({mark.reason})" for mark in marks)
+            reasons = ", ".join(f"{mark.host} by {mark.by} ({mark.reason})" for mark in marks[:MOST_EXCHANGES])
             raise AllMarkedBad(
                 f"every exchange of {domain} is marked bad: {reasons}",
                 until=min(mark.until for mark in marks),
@@ -365,16 +374,23 @@ class MXCalculator:
         canonical, records = await self._lookups.follow(name_of(domain), dns.rdatatype.MX, maximum)
         best: dict[str, int] = {}
         for record in map(_mx, records):
-            if record.exchange != dns.name.root:  # RFC 7505 3: beside others it says nothing
-                host = text_of(record.exchange)
-                best[host] = min(record.preference, best.get(host, record.preference))
+            if record.host != _NULL:  # RFC 7505 3: beside others it says nothing
+                best[record.host] = min(record.preference, best.get(record.host, record.preference))
         if not best:
             if records:
                 raise NullMX(f"the domain {domain} takes no mail (null MX)")
             if not self.fallback_to_domain:
                 raise NoExchange(f"the domain {domain} names no mail exchange")
             best[text_of(canonical)] = 0
-        limit = min((number for host, number in best.items() if host in self._own_names), default=None)
+        # A number is no host, and where one is taken for an address it mostly means oneself: it is left out, but says
+        # nothing of the others (RFC 5321 5.1 wants a name with an address).
+        numbers = [host for host in best if is_number(host)]
+        for host in numbers:
+            del best[host]
+        if not best:
+            why = f"its exchange {numbers[0]} is a number, which on every machine may mean itself"
+            raise OwnName(f"mail for {domain} loops back to this relay: {why}")
+        limit = min((number for host, number in best.items() if self._ourselves.is_named(host)), default=None)
         hosts = [(number, host) for host, number in best.items() if limit is None or number < limit]
         if not hosts:
             raise OwnName(f"mail for {domain} loops back to this relay: it is the best exchange itself")
@@ -382,8 +398,8 @@ class MXCalculator:
         return sorted(hosts, key=lambda pair: pair[0])
 
     async def _family(self, name: dns.name.Name, rdtype: RdataType) -> list[str]:
-        _, records = await self._lookups.follow(name, rdtype, MAXIMUM_CHAIN)
-        return [record.to_text() for record in records]
+        _, records = await self._lookups.follow(name, rdtype)
+        return cast(list[str], list(records))
 
 
 def _keep(among: dict[str, _Kept], host: str, what: _Kept) -> None:
@@ -394,8 +410,8 @@ def _keep(among: dict[str, _Kept], host: str, what: _Kept) -> None:
         del among[next(iter(among))]
 
 
-def _mx(record: object) -> MX:
-    return cast(MX, record)
+def _mx(record: Record) -> Mx:
+    return cast(Mx, record)
 
 
 def _host(text: str) -> str:

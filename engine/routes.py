@@ -13,15 +13,37 @@ from msgspec.structs import replace
 from engine.address import pattern_for
 from engine.config import Route
 from engine.events import ENGINE
-from engine.mx import AllMarkedBad, Exchange, LookupFailed, MXCalculator, MXError
+from engine.mx import MOST_EXCHANGES, AllMarkedBad, Exchange, LookupFailed, MXCalculator, MXError, NoExchange, OwnName
+from engine.ourselves import Ourselves, is_localhost, is_number, is_within, leads_nowhere
 from engine.queue.steering import Override
 from engine.tls.demand import TlsDemand
 from engine.tls.policy import TlsPolicy
+from engine.values import Network
 
 LONGEST_SITE = 255  # characters; of longer lists of hosts a digest stands for the name
 _APART = " with "  # between the hosts of a site and what its mail demands of them
 _HOSTS_ASKED = 3  # what they demand of TLS, before it is said that nobody knows
 MAX_ADDRESSES = 10  # tried for one host; a host may have a hundred
+
+
+class LeadsHere(MXError):
+    """This relay itself is the host for now, and another may be: the mail waits for that (RFC 3463 3.5, X.4.6).
+
+    An operator named it, or a better host has no address.
+    """
+
+    enhanced = "4.4.6"
+
+
+class NetworkRefused(MXError):
+    """All addresses of a host lie in networks that the settings refuse.
+
+    For good, as Exim and whoever has Postfix's check_recipient_mx_access do: it is a rule of this relay, which no
+    waiting changes, and the sender is told at once (RFC 3463 3.8, X.7.1: of use only as a permanent error).
+    """
+
+    permanent = True
+    enhanced = "5.7.1"
 
 
 class Target(Struct, frozen=True, kw_only=True):
@@ -42,9 +64,9 @@ class Target(Struct, frozen=True, kw_only=True):
 class Way(Struct, frozen=True, kw_only=True):
     """The hosts to try for a destination, best first, and the route or the operator's override that named them.
 
-    With an override the route that it stands in for is given, too: what that asks of TLS still holds. `hosts` are all
-    it has, by preference, those too that an operator marked bad. `site` names them: what may go over the same
-    connections has the same.
+    With an override the route that it stands in for is given, too: what that asks of TLS still holds. `hosts` are the
+    best it has, by preference, those too that an operator marked bad; 20 at the most. `site` names them: what may go
+    over the same connections has the same.
     """
 
     destination: str
@@ -53,6 +75,16 @@ class Way(Struct, frozen=True, kw_only=True):
     override: Override | None = None
     hosts: tuple[str, ...] = ()
     site: str = ""
+
+    @property
+    def is_by_dns(self) -> bool:
+        """Whether the DNS named the hosts, or the address of the mail itself; no operator did."""
+        return self.route is None and self.override is None
+
+    @property
+    def leaves_some_out(self) -> bool:
+        """Whether it has hosts that are not tried, because operators marked them bad."""
+        return bool(set(self.hosts) - {exchange.host for exchange in self.exchanges})
 
 
 class Overrides(Protocol):
@@ -67,7 +99,8 @@ class Router:
     """Finds the way. An operator's override comes before all, then the most particular route for the domain, and MX.
 
     `passwords` holds the password of each route that has a user name, by the route's domain. `tls` says how
-    connections are to be secured.
+    connections are to be secured; `ourselves` which hosts are this relay. No address in `refused` networks is given,
+    but to an operator who names it.
     """
 
     def __init__(
@@ -76,10 +109,14 @@ class Router:
         *,
         port: int,
         tls: TlsPolicy,
+        ourselves: Ourselves,
         routes: Sequence[Route] = (),
         passwords: dict[str, str] | None = None,
         overrides: Overrides | None = None,
+        refused: Sequence[Network] = (),
     ) -> None:
+        self._ourselves = ourselves
+        self._refused = tuple(refused)
         self.tls = tls
         self._mx = mx
         self._port = port
@@ -99,7 +136,8 @@ class Router:
             site = _site(f"{route.host}:{route.port}", f"by route as {route.username or 'anybody'}")
             return self._upstream(destination, route.host, site, route, None)
         candidates = await self._mx.candidates(destination)
-        hosts = tuple(one.host for one in sorted(candidates, key=lambda one: (one.preference, one.host)))
+        best = sorted(candidates, key=lambda one: (one.preference, one.host))[:MOST_EXCHANGES]
+        hosts = tuple(one.host for one in best)
         site = _site(*sorted(hosts))
         exchanges = self._mx.allowed(destination, candidates, site)
         return Way(destination=destination, exchanges=tuple(exchanges), hosts=hosts, site=site)
@@ -150,25 +188,72 @@ class Router:
     async def targets(self, way: Way, exchange: Exchange) -> AsyncIterator[Target]:
         """Give the addresses of one host, in the order to try.
 
-        Raises MXError when it has none or is not to be tried, and QueueError as TlsPolicy.demand does.
+        Raises OwnName where it is this relay: then neither it nor any host that is no better is to be tried (RFC 5321
+        5.1); another MXError when it has none or is not to be tried, and QueueError as TlsPolicy.demand does.
         """
         demand = await self.demand(way, exchange.host)
-        for address in (await self._addresses(way, exchange.host))[:MAX_ADDRESSES]:
-            if way.override is not None:
+        for address in self._allowed(way, exchange.host, await self._addresses(way, exchange.host)):
+            port = self._port_of(way)
+            if way.route is None or way.override is not None:
                 # No password goes to another host than the one it is for.
-                port = way.override.port or self._port
                 yield Target(host=exchange.host, address=address, port=port, demand=demand)
-            elif way.route is None:
-                yield Target(host=exchange.host, address=address, port=self._port, demand=demand)
             else:
                 yield Target(
                     host=exchange.host,
                     address=address,
-                    port=way.route.port,
+                    port=port,
                     demand=demand,
                     username=way.route.username,
                     password=self._passwords.get(way.route.domain, ""),
                 )
+
+    def _port_of(self, way: Way) -> int:
+        if way.override is not None:
+            return way.override.port or self._port
+        return self._port if way.route is None else way.route.port
+
+    def _allowed(self, way: Way, host: str, addresses: Sequence[str]) -> Sequence[str]:
+        """Of a host's addresses those that mail may be sent to. Raises as `targets`, never gives none."""
+        port = self._port_of(way)
+        for address in addresses:
+            if why := self._ourselves.why(address, port, by_dns=way.is_by_dns):
+                raise loop(way, f"{host} has the address {address}, {why}")
+        found = [address for address in addresses if not leads_nowhere(address)]
+        if not found:
+            raise NoExchange(f"no address of the host {host} is one that mail can be sent to: {addresses[0]}")
+        if way.is_by_dns and not (found := [address for address in found if not is_within(address, self._refused)]):
+            raise NetworkRefused(f"this relay sends no mail to the network of {host} (delivery.refuse_networks)")
+        return found[:MAX_ADDRESSES]
+
+    async def dead_end(self, way: Way) -> MXError | None:
+        """Why nobody is dialled on a way, for good or until an operator acts; None where somebody may be.
+
+        Raises QueueError as TlsPolicy.demand does.
+        """
+        found: MXError | None = None
+        for exchange in way.exchanges:
+            try:
+                async for _ in self.targets(way, exchange):
+                    return None
+            except MXError as error:
+                found = untried(found, error)
+                if isinstance(error, OwnName):
+                    break
+        if found is None or way.leaves_some_out:
+            return None
+        return found if found.permanent or isinstance(found, LeadsHere) else None
+
+    async def ours(self, host: str, port: int = 0) -> str:
+        """Why a host that an operator names is this relay itself, in words, or ""; `port` 0: the usual one.
+
+        Raises MXError where the DNS does not say its addresses.
+        """
+        if is_number(host):
+            return f"{host} is a number, which on every machine may mean itself"
+        for address in await self.addresses(host):
+            if why := self._ourselves.why(address, port or self._port, by_dns=False):
+                return f"{host} has the address {address}, {why}" if address != host else f"{host} is an address, {why}"
+        return ""
 
     async def demand_of(self, destination: str, host: str) -> TlsDemand:
         """What `demand` gives for a host of a destination's route, or of its exchanges; raises as that does."""
@@ -185,18 +270,46 @@ class Router:
         try:
             return await self.addresses(host)
         except MXError as error:
-            if (way.override is None and way.route is None) or error.outcome.kind == "transient":
+            if way.is_by_dns or error.outcome.kind == "transient":
                 raise
             # A slip of ours must not return mail: that is for the domain's own DNS alone to say.
-            how = "routed" if way.override is None else "overridden"
-            raise LookupFailed(f"the mail is {how} to {host}: {error.outcome.text}") from error
+            raise LookupFailed(f"the mail is {_how(way)} to {host}: {error.outcome.text}") from error
 
     async def addresses(self, host: str) -> list[str]:
         """The addresses of a host, or itself where it is one. Raises MXError."""
-        try:
+        with suppress(ValueError):
             return [str(ipaddress.ip_address(host))]
-        except ValueError:
+        try:
             return await self._mx.addresses(host)
+        except MXError:
+            if is_localhost(host):
+                return ["::1", "127.0.0.1"]  # RFC 6761 6.3: even where the DNS does not know it
+            raise
+
+
+def _how(way: Way) -> str:
+    return "routed" if way.override is None else "overridden"
+
+
+def loop(way: Way, what: str) -> MXError:
+    """What it means that a host of this way is this relay itself, as `what` says: OwnName, or LeadsHere."""
+    if way.is_by_dns:
+        return OwnName(f"mail for {way.destination} loops back to this relay: {what}")
+    return LeadsHere(f"the mail is {_how(way)} to this relay itself: {what}")
+
+
+def untried(before: MXError | None, error: MXError) -> MXError:
+    """What is said of hosts none of which was dialled: `before` of those looked at first, `error` of the last.
+
+    The transient comes before the permanent, since "for good" takes all of them. That we are the next best is not for
+    good where a better host is named, even if it has no address now (as Postfix has it); that we refuse it is.
+    """
+    if before is None:
+        return error
+    ours, other = (error, before) if isinstance(error, OwnName) else (before, error)
+    if isinstance(ours, OwnName) and not isinstance(other, OwnName | NetworkRefused):
+        return LeadsHere(f"{ours.outcome.text}; and no better host is to be had: {other.outcome.text}")
+    return error if before.permanent else before
 
 
 def has_hosts_of(site: str, other: str) -> bool:

@@ -85,6 +85,7 @@ listen = ["127.0.0.1:{self.port}"]
 nameservers = ["{nameserver}"]
 [delivery]
 port = {delivery_port}
+loopback_exchanges = true
 check_interval = "1s"
 {extra}
 """

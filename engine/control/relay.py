@@ -186,9 +186,20 @@ class Prober(Protocol):
         ...
 
 
+class Routing(Protocol):
+    """Who knows where mail goes; see engine.routes."""
+
+    async def ours(self, host: str, port: int = 0) -> str:
+        """Why a host is this relay itself, or ""."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Relay:
-    """A running engine's parts. `started` is in seconds since 1970; `trouble` says why the engine is sick, or ""."""
+    """A running engine's parts. `started` is in seconds since 1970; `trouble` says why the engine is sick, or "".
+
+    `notes` say what is no trouble, and should be known.
+    """
 
     queue: Queue
     smarthost: SmartHost
@@ -196,8 +207,10 @@ class Relay:
     events: EventLog
     explainer: Explainer
     prober: Prober
+    router: Routing
     settings: Settings
     clock: Clock
     started: float
     version: str
     trouble: Callable[[], str]
+    notes: Callable[[], Sequence[str]] = tuple

@@ -3,15 +3,21 @@
 All of it is bounded, ends by itself or is over when answered, and is answered with exactly what it did.
 """
 
+import asyncio
+from contextlib import suppress
+
 from engine.control import asking, showing, views
 from engine.control.asking import Missing, Wrong
 from engine.control.previewing import no_rule, not_overridden
 from engine.control.relay import Relay
 from engine.duration import format_duration
 from engine.events import Event
+from engine.lookups import MXError
 from engine.queue.overriding import where_to
 from engine.queue.queue import RELAY
 from engine.queue.steering import MOST_RULES, Override
+
+ADDRESSES_SECONDS = 4.0  # for the DNS to say where a host is that mail is to be sent to
 
 
 class Steering:
@@ -51,8 +57,7 @@ class Steering:
         """Send a destination's mail to a host instead of its exchanges, for a while."""
         name = _destination(ask.destination)
         host, port = asking.host_and_port(ask.to, "to")
-        if host == self._relay.settings.hostname.lower():
-            raise Wrong(f"{host} is this relay itself: mail would come back to us", where="to")
+        await self._refuse_ourselves(host, port)
         lasting, now = asking.seconds(ask.seconds), self._relay.clock.now()
         override = Override(
             destination=name,
@@ -70,6 +75,16 @@ class Steering:
         if waiting:
             text += f"; {_count(waiting, 'recipient')} that {_wait(waiting)} {_be(waiting)} due now"
         return views.ResultView(verb="override", text=text, recipients=waiting)
+
+    async def _refuse_ourselves(self, host: str, port: int) -> None:
+        """Raise Wrong where the host is this relay. What the DNS does not say now is found out when mail goes there."""
+        why = f"{host} is our name" if host == self._relay.settings.hostname.lower() else ""
+        with suppress(MXError, TimeoutError):
+            async with asyncio.timeout(ADDRESSES_SECONDS):
+                why = why or await self._relay.router.ours(host, port)
+        if why:
+            allowed = "a host, or HOST:PORT, where another takes mail"
+            raise Wrong(f"this is this relay itself: {why}; mail would come back to us", where="to", allowed=allowed)
 
     async def end_override(self, ask: views.EndOverride, by: str) -> views.ResultView:
         """End an override: the destination's mail goes its own way again."""

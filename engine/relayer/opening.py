@@ -9,9 +9,9 @@ from msgspec.structs import replace
 from engine.mx import Exchange
 from engine.outcome import Outcome
 from engine.relayer.manager import Manager, Parts
-from engine.relayer.session import Session, SessionError, TlsBroken
+from engine.relayer.session import LoopsBack, Session, SessionError, TlsBroken
 from engine.relayer.trying import Trying
-from engine.routes import Target, Way
+from engine.routes import Target, Way, loop
 from engine.tls.demand import TlsDemand
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ class Opening:
 
     def __init__(self, relayer: "ManagedRelayer", way: Way, parts: Parts, manager: Manager) -> None:
         self._relayer = relayer
+        self._way = way
         self._parts = parts
         self._manager = manager
         self._trying = Trying(
@@ -85,6 +86,8 @@ class Opening:
                 break
             try:
                 session = await self._open(target)
+            except LoopsBack as error:
+                self._trying.is_ourselves(exchange, loop(self._way, error.outcome.text))
             except SessionError as error:
                 last = error.outcome
                 self._trying.sessions -= not error.unreachable

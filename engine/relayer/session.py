@@ -73,6 +73,10 @@ class TlsBroken(SessionError):
     """The handshake failed on a peer that offers STARTTLS."""
 
 
+class LoopsBack(SessionError):
+    """The peer has our own name: it is this relay itself, behind an address that we do not know for ours."""
+
+
 class Session:
     """A conversation with one target. `phase` can be read at any time; `on_phase` is told of each change.
 
@@ -149,6 +153,7 @@ class Session:
         greeting = await self._wire.open(sock, timeouts.greeting)
         if greeting.code != 220:
             raise self._refused(greeting)
+        self._meets_another(greeting)
 
     async def _hello(self) -> None:
         """RFC 5321 3.2: EHLO, and HELO where that is not known."""
@@ -157,6 +162,7 @@ class Session:
         if self._form == "ESMTP":
             reply = await self._wire.command(b"EHLO", self._hostname, timeout=self._timeouts.hello)
             if reply.code == 250:
+                self._meets_another(reply)
                 self._extensions, self._auth = parse_esmtp_extensions(reply.text)
                 return
             if not 500 <= reply.code <= 599 or not self._wire.is_open:
@@ -164,6 +170,17 @@ class Session:
         reply = await self._wire.command(b"HELO", self._hostname, timeout=self._timeouts.hello)
         if reply.code != 250:
             raise self._refused(reply)
+        self._meets_another(reply)
+
+    def _meets_another(self, reply: Reply) -> None:
+        """Raise LoopsBack where the peer calls itself by our name, which comes first (RFC 5321 4.2, 4.3.1).
+
+        Not where ours is no full name: half the machines that nobody has named are "localhost".
+        """
+        ours = self._hostname.decode("ascii").lower()
+        if "." in ours and reply.text.lower().split(None, 1)[:1] == [ours]:
+            what = f"{self._target.host} [{self._target.address}] greets with our own name, {ours}"
+            raise LoopsBack(self._unusable(what, enhanced="4.4.6").outcome)
 
     async def _secure(self) -> None:
         demand = self._target.demand

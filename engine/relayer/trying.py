@@ -3,9 +3,9 @@
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
 
-from engine.mx import Exchange, MXError
+from engine.mx import Exchange, MXError, OwnName
 from engine.outcome import Outcome
-from engine.routes import Router, Target, Way
+from engine.routes import Router, Target, Way, untried
 
 
 class Trying:
@@ -13,9 +13,8 @@ class Trying:
 
     At most `max_addresses` are given, and none after `max_sessions` sessions. Of the two families of addresses neither
     gets more than half (rounded up) while the other has some left: where we have no IPv6, five dead AAAA must not hide
-    the sixth address. Hosts that `put_off` names come last. `sessions` are those that may still be had; `nothing` is
-    what the DNS said of a host without address (and `remark` is told): the transient before the permanent, since "for
-    good" takes all of them.
+    the sixth address. Hosts that `put_off` names come last. `sessions` are those that may still be had; `remark` is
+    told of hosts without an address to try, and `nothing` is what comes of them.
     """
 
     def __init__(
@@ -34,18 +33,30 @@ class Trying:
         self._remark = remark
         self._hosts: list[Exchange] = sorted(way.exchanges, key=lambda exchange: put_off(exchange.host))
         self._left_hosts: set[str] = set()
+        self._limit: int | None = None  # hosts of this preference, and of none as good, are not tried
         self._addresses = self._in_order()
         self.sessions = max_sessions
-        self.nothing: Outcome | None = None
+        self._nothing: MXError | None = None
+
+    @property
+    def nothing(self) -> Outcome | None:
+        """What is said of the hosts of which no address was to be had."""
+        return self._nothing.outcome if self._nothing is not None else None
 
     @property
     def leaves_some_out(self) -> bool:
         """Whether the way has hosts that are not tried, because operators marked them bad."""
-        return len(set(self._way.hosts)) > len({exchange.host for exchange in self._way.exchanges})
+        return self._way.leaves_some_out
 
     def leave(self, host: str) -> None:
         """Give no more addresses of this host."""
         self._left_hosts.add(host)
+
+    def is_ourselves(self, exchange: Exchange, error: MXError) -> None:
+        """A host is this relay: neither it nor what is no better is tried any more (RFC 5321 5.1)."""
+        self._limit = exchange.preference
+        self._hosts = [one for one in self._hosts if one.preference < exchange.preference]
+        self._nothing = untried(self._nothing, error)
 
     def may_go_on(self, host: str) -> bool:
         """Whether, after a session with this host, another host may be tried."""
@@ -59,7 +70,8 @@ class Trying:
             found = await anext(self._addresses, None)
             if found is None:
                 return None
-            if found[0].host not in self._left_hosts:
+            is_cut = self._limit is not None and found[0].preference >= self._limit
+            if not is_cut and found[0].host not in self._left_hosts:
                 self._most -= 1
                 return found
         return None
@@ -89,6 +101,8 @@ class Trying:
             return [target async for target in self._router.targets(self._way, exchange)]
         except MXError as error:
             self._remark(f"{exchange.host}: {error.outcome.line}")
-            if self.nothing is None or self.nothing.kind == "permanent":
-                self.nothing = error.outcome
+            if isinstance(error, OwnName):
+                self.is_ourselves(exchange, error)
+            else:
+                self._nothing = untried(self._nothing, error)
             return ()

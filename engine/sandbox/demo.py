@@ -61,6 +61,7 @@ def _settings(folder: Path, intake: int, internet: Internet) -> Settings:
         tls=TlsRules(ca_file=authority),
         delivery=Delivery(
             port=internet.port,
+            loopback_exchanges=True,
             check_interval=5.0,
             bad_mx_timeout=180.0,
             timeouts=Timeouts(connect=5, greeting=20, hello=20, mail=20, rcpt=20, data=20, reply=30, attempt=120),

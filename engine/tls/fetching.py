@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
@@ -9,16 +10,16 @@ import aiohttp
 import dns.rdatatype
 from aiohttp.abc import AbstractResolver, ResolveResult
 from dns.rdatatype import RdataType
-from dns.rdtypes.IN.A import A
 
 from engine.lookups import Lookups, MXError, name_of
+from engine.ourselves import is_within
 from engine.tls.contexts import verifying
 from engine.tls.mta_sts import LARGEST, PolicyError
+from engine.values import Network
 
 HTTPS = 443
 _SECONDS = 30.0  # for all of it; RFC 8461 3.3 suggests up to a minute
 _CONNECT_SECONDS = 10.0
-_ALIASES = 3  # canonical names followed to an address
 _MOST_ADDRESSES = 4
 
 
@@ -26,12 +27,19 @@ class HttpsFetch:
     """Fetches the file of a domain from its policy server, whose address our own resolver gives.
 
     `port` differs from 443 in tests only; `ca_file` holds the authorities to trust instead of the system's; `seconds`
-    bound all of it, from the name to the last byte.
+    bound all of it, from the name to the last byte. No server in `refused` networks is asked.
     """
 
     def __init__(
-        self, lookups: Lookups, *, port: int = HTTPS, ca_file: Path | None = None, seconds: float = _SECONDS
+        self,
+        lookups: Lookups,
+        *,
+        port: int = HTTPS,
+        ca_file: Path | None = None,
+        seconds: float = _SECONDS,
+        refused: Sequence[Network] = (),
     ) -> None:
+        self._refused = refused
         self._seconds = seconds
         self._lookups = lookups
         self._port = port
@@ -50,7 +58,10 @@ class HttpsFetch:
 
     async def _get(self, url: str) -> bytes:
         connector = aiohttp.TCPConnector(
-            resolver=_OurResolver(self._lookups), ssl=verifying(self._ca_file), force_close=True, use_dns_cache=False
+            resolver=_OurResolver(self._lookups, self._refused),
+            ssl=verifying(self._ca_file),
+            force_close=True,
+            use_dns_cache=False,
         )
         async with (
             aiohttp.ClientSession(
@@ -78,8 +89,9 @@ class HttpsFetch:
 class _OurResolver(AbstractResolver):
     """Names by our own lookups: the system's resolver would block threads, and may see another DNS."""
 
-    def __init__(self, lookups: Lookups) -> None:
+    def __init__(self, lookups: Lookups, refused: Sequence[Network]) -> None:
         self._lookups = lookups
+        self._refused = refused
 
     async def resolve(
         self,
@@ -109,5 +121,5 @@ class _OurResolver(AbstractResolver):
         """Nothing is kept."""
 
     async def _addresses(self, host: str, rdtype: RdataType) -> list[str]:
-        _, records = await self._lookups.follow(name_of(host), rdtype, _ALIASES)
-        return [cast(A, record).address for record in records]
+        _, records = await self._lookups.follow(name_of(host), rdtype)
+        return [one for one in cast(tuple[str, ...], records) if not is_within(one, self._refused)]

@@ -7,7 +7,6 @@ from typing import Protocol, cast
 
 import dns.rdatatype
 import msgspec
-from dns.rdtypes.ANY.TXT import TXT
 
 from engine.clock import Clock
 from engine.lookups import DomainNotFound, Lookups, MXError, name_of
@@ -20,7 +19,6 @@ _RENEW_AFTER = 86_400.0  # seconds at most; RFC 8461 3.3 suggests to renew once 
 _PAUSE = 300.0  # seconds until a policy that could not be had is asked for again (RFC 8461 5.1)
 _FAILURES_KEPT = 10_000  # domains
 _MOST_FETCHES = 20  # at a time
-_ALIASES = 3  # canonical names followed to a TXT record
 
 
 class PolicyStore(Protocol):
@@ -96,13 +94,13 @@ class PolicyBook:
     async def _announced(self, domain: str) -> str | None:
         """The id that the domain's record gives (RFC 8461 3.1); None where there is none or DNS does not say."""
         try:
-            _, records = await self._lookups.follow(name_of(f"_mta-sts.{domain}"), dns.rdatatype.TXT, _ALIASES)
+            _, records = await self._lookups.follow(name_of(f"_mta-sts.{domain}"), dns.rdatatype.TXT)
         except DomainNotFound:
             return None
         except MXError as error:
             self._fail(domain, str(error))
             return None
-        return announced_id([b"".join(cast(TXT, record).strings) for record in records])
+        return announced_id(cast(tuple[bytes, ...], records))
 
     def _begin(self, domain: str, id: str) -> "asyncio.Task[Policy | None]":
         task = self._under_way.get(domain)

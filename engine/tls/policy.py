@@ -26,7 +26,8 @@ def tls_policy(
 ) -> "TlsPolicy":
     """The policy that the settings ask for. Without a resolver that validates there is no DANE (RFC 7672 1.3)."""
     rules = settings.tls
-    fetch = HttpsFetch(lookups, port=https_port, ca_file=rules.ca_file)
+    refused = settings.delivery.refuse_networks
+    fetch = HttpsFetch(lookups, port=https_port, ca_file=rules.ca_file, refused=refused)
     return TlsPolicy(
         rules,
         clock,

@@ -6,13 +6,11 @@ from typing import cast
 import dns.name
 import dns.rdatatype
 from dns.rdatatype import RdataType
-from dns.rdtypes.ANY.TLSA import TLSA
 
-from engine.lookups import DomainNotFound, Followed, Lookups, MXError, name_of, text_of
+from engine.answers import TlsaData, text_of
+from engine.lookups import DomainNotFound, Followed, Lookups, MXError, name_of
 from engine.tls.dane import Dane, Tlsa, usable
 from engine.tls.demand import SecurityUnknown
-
-_ALIASES = 3  # canonical names followed
 
 
 class TlsaLookup:
@@ -31,10 +29,10 @@ class TlsaLookup:
             found = await self._records(base, port)
             if found is None or not found.secure or not found.records:
                 continue
-            records = [cast(TLSA, record) for record in found.records]
+            records = [cast(TlsaData, record) for record in found.records]
             return Dane(
                 owner=f"_{port}._tcp.{text_of(base)}",
-                records=usable([Tlsa(int(r.usage), int(r.selector), int(r.mtype), bytes(r.cert)) for r in records]),
+                records=usable([Tlsa(one.usage, one.selector, one.matching, one.data) for one in records]),
                 names=await self._names(destination, host, base, by_mx=by_mx),
             )
         return None
@@ -65,7 +63,7 @@ class TlsaLookup:
     async def _ask(self, name: dns.name.Name, rdtype: RdataType) -> Followed | None:
         """Records and where they are; None where the name does not exist."""
         try:
-            return await self._lookups.trace(name, rdtype, _ALIASES)
+            return await self._lookups.trace(name, rdtype)
         except DomainNotFound:
             return None
 
@@ -83,7 +81,7 @@ class TlsaLookup:
             names.append(host)
         else:
             try:
-                mx = await self._lookups.trace(name_of(destination), dns.rdatatype.MX, _ALIASES)
+                mx = await self._lookups.trace(name_of(destination), dns.rdatatype.MX)
             except MXError:
                 return tuple(names)
             if mx.secure:

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import aiosmtplib
 from msgspec.structs import replace
@@ -109,19 +110,23 @@ async def relaying(
     timeouts: Timeouts = QUICK,
     tls: TlsRules | None = None,
     validating: bool = False,
-    **delivery: float,
+    hostname: str = "relay.example.net",
+    listen: tuple[Listen, ...] = (Listen("127.0.0.1", 0),),
+    **delivery: Any,
 ) -> AsyncIterator[Relay]:
     """Run an engine whose mail goes into `internet`. Further keywords are settings of [delivery]."""
     with tempfile.TemporaryDirectory(prefix="sh-") as folder:
         path = spool or Path(folder) / "spool"
         host, _, port = internet.nameserver.rpartition(":")
         settings = Settings(
-            hostname="relay.example.net",
+            hostname=hostname,
             spool=path,
-            intake=Intake(smtp=Smtp(listen=(Listen("127.0.0.1", 0),))),
+            intake=Intake(smtp=Smtp(listen=listen)),
             dns=Dns(nameservers=(Nameserver(host, int(port)),), validating=validating),
             # Idle connections wait by the clock, which stands still: a test that wants them says so.
-            delivery=replace(Delivery(port=internet.port, timeouts=timeouts, idle=0.0), **delivery),
+            delivery=replace(
+                Delivery(port=internet.port, timeouts=timeouts, idle=0.0, loopback_exchanges=True), **delivery
+            ),
             route=route,
             limit=limit,
             tls=tls or TlsRules(),

@@ -168,7 +168,8 @@ async def test_a_message_is_refused_for_a_loop_before_it_goes_round_again(intern
 
 async def test_a_loop_of_two_relays_ends_with_one_bounce(internet: Internet, clock: FakeClock) -> None:
     (home,) = await internet.add("example.com", mx=[(10, "mx.example.com", Healthy())])
-    async with relaying(internet, clock=clock) as one, relaying(internet, clock=clock) as other:
+    another = relaying(internet, clock=clock, hostname="other.example.net")
+    async with relaying(internet, clock=clock) as one, another as other:
         for here, there in ((one, other), (other, one)):
             door = there.engine.smtp.addresses[0]
             await here.client.override(

@@ -445,6 +445,13 @@ class FakeExplainer:
         return (replace(EXPLANATION, subject=destination, destination=destination),)
 
 
+class FakeRouter:
+    """Knows no host to be the relay itself."""
+
+    async def ours(self, host: str, port: int = 0) -> str:
+        return ""
+
+
 class FakeProber:
     """Finds one address that answers with a nasty greeting."""
 
@@ -484,6 +491,7 @@ class FakeEngine:
             events=self.events,
             explainer=FakeExplainer(),
             prober=FakeProber(),
+            router=FakeRouter(),
             settings=Settings(hostname="relay.example.net", spool=spool, console=Console(undo=10.0)),
             clock=self.clock,
             started=NOW - 86_400,
