@@ -23,7 +23,7 @@ PATIENCE = 20.0  # seconds until the server must have ended a session whose clie
 LARGEST = 64 * 1024  # bytes of a message, so that a case can go beyond it
 LONGEST_REPLY = 512  # octets of a line (RFC 5321 4.5.3.1.5)
 
-_REPLY = re.compile(rb"[2-5][0-9][0-9][ -][\x20-\x7e]*\Z")
+_REPLY = re.compile(rb"[2-5][0-9][0-9][ -][\x20-\x7e\x80-\xff]*\Z")
 
 _COMMANDS = (
     b"EHLO client.example\r\n", b"HELO client.example\r\n", b"EHLO [127.0.0.1]\r\n", b"EHLO \r\n", b"EHLO \xff\r\n",

@@ -173,7 +173,8 @@ def judged(run: Soak, books: Verdict, end: float, stopped: int | None, minutes: 
     )
     say(
         f"{run.senders.sent:,} letters taken, {run.senders.refused} refused, {run.senders.unknown} unanswered,"
-        f" {run.senders.shut_out} not sent because of the login that is guessed at; the operator did {run.operator.done} things, {run.operator.refused} were refused; strangers came"
+        f" {run.senders.shut_out} not sent because of the login that is guessed at; the operator did"
+        f" {run.operator.done} things, {run.operator.refused} were refused; strangers came"
         f" {run.strangers.let_in:,} times, guessed {run.strangers.guesses:,} times and were turned away"
         f" {run.strangers.turned_away:,} times; {run.consoles.followed:,} events were followed"
     )
