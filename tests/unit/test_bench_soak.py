@@ -1,9 +1,15 @@
 """The judges of the soak: what it says is wrong when it is, and only then."""
 
+import re
+from pathlib import Path
+
 from engine.events import Event
 from engine.outcome import Outcome
+from tests.bench.__main__ import listed
 from tests.bench.soak.ledger import GATHERED, Ledger, p95
+from tests.bench.soak.operators import FOLLOWED, OF_THE_MOMENT, VIEWS
 from tests.bench.soak.vitals import Vitals, count_fault, line_through, memory_fault
+from tests.unit.fake_relay import FakeEngine
 
 SENDER = "s1@source.example"
 
@@ -16,6 +22,20 @@ def ledger(*recipients: str) -> Ledger:
     found = Ledger()
     found.yes(SENDER, recipients, 100.0, healthy=recipients[:1])
     return found
+
+
+def test_every_bench_is_listed_and_says_what_it_is() -> None:
+    found = listed()
+    assert {"soak", "console", "relaying", "tarpits", "pipelining"} <= found.keys()
+    assert all(found.values())
+
+
+async def test_every_view_that_the_engine_offers_is_polled(tmp_path: Path) -> None:
+    routes = {route.path for route in FakeEngine(tmp_path).server()._routes() if route.method == "GET"}
+    polled = [view.partition("?")[0] for view in (*VIEWS, *(one.format(7) for one in OF_THE_MOMENT), FOLLOWED)]
+    patterns = {path: re.compile(re.sub(r"\{\w+\}", "[^/]+", path)) for path in routes}
+    missing = {path for path, pattern in patterns.items() if not any(map(pattern.fullmatch, polled))}
+    assert not missing, "add it to VIEWS of tests/bench/soak/operators.py"
 
 
 def test_memory_that_rises_to_the_end_is_a_fault() -> None:

@@ -27,6 +27,8 @@ VIEWS = (
     "/v1/overrides", "/v1/explain/tar1.example", "/v1/explain/x@good1.example", "/v1/events?limit=1000",
     "/v1/events?match=returned&limit=100",
 )  # fmt: skip
+OF_THE_MOMENT = ("/v1/messages/{}", "/v1/operations/{}", "/v1/relayers/{}")  # and what follows the events, all the time
+FOLLOWED = "/v1/events/follow"
 
 
 class Consoles:
@@ -55,10 +57,11 @@ class Consoles:
 
     async def _of_the_moment(self) -> list[str]:
         """Views of what is there now: the newest message, a relayer, an order."""
-        found = [f"/v1/messages/{max(1, self._ledger.newest)}", f"/v1/operations/{max(1, self._ledger.newest // 100)}"]
+        message, operation, relayer = OF_THE_MOMENT
+        found = [message.format(max(1, self._ledger.newest)), operation.format(max(1, self._ledger.newest // 100))]
         with suppress(EngineUnreachable, Refused):
             async with self._relay.client() as client:
-                found += [f"/v1/relayers/{one.id}" for one in (await client.relayers())[:2]]
+                found += [relayer.format(one.id) for one in (await client.relayers())[:2]]
         return found
 
     async def _ask(self, session: aiohttp.ClientSession, path: str) -> None:
@@ -73,7 +76,7 @@ class Consoles:
         self.asked += 1
         took = time.monotonic() - begin
         self.longest = max(self.longest, (took, path))
-        gone = status == 404 and path.startswith(("/v1/messages/", "/v1/relayers/", "/v1/operations/"))
+        gone = status == 404 and path.startswith(tuple(one.format("") for one in OF_THE_MOMENT))
         if status != 200 and not gone:
             self.wrong.append(f"{path}: {status}")
         if took > LONGEST:
