@@ -28,8 +28,9 @@ def main() -> int:
     for one in report.found:
         print(one)
     took = time.monotonic() - begin
-    print(f"{report.cases:,} cases in {took:.0f} s, {len(report.found)} found")
-    return 1 if report.found else 0
+    well = f"{report.went_well:,} of them went well"
+    print(f"{report.cases:,} cases in {took:.0f} s, {well}, {len(report.found)} found")
+    return 1 if report.found or not report.went_well else 0
 
 
 if __name__ == "__main__":

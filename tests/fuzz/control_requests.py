@@ -176,6 +176,7 @@ class ControlRequests(Fuzzer[Request]):
             return  # hung up on: it was no request
         if not (200 <= status < 300 or 400 <= status < 500):
             raise Fault(f"answered with {status}: {body[:200]!r}")
+        self.went_well += status == 200
         if case.method != "HEAD" and is_http and not _is_metrics(case) and not _is_stream(case, status):
             _is_json(status, headers, body)
         if self._relay.engine.trouble:

@@ -139,6 +139,7 @@ class DropFiles(Fuzzer[tuple[File, ...]]):
             if file is None or file.kind != "file":
                 raise Fault(f"something was taken that is no file: {message.origin}, {file}")
             _is_whole(file.content, message)
+        self.went_well += bool(self._taker.messages)
         if len(aside := self._set_aside()) != len(taken):
             raise Fault(f"{len(placed)} came, {len(self._taker.messages)} were taken, and set aside are {aside}")
         if self._drop.trouble:

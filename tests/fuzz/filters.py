@@ -66,6 +66,7 @@ class Filters(Fuzzer[str]):
             raise Fault(
                 f"read as {found}, written out as {str(found)!r}, and that is read as {Filter.parse(str(found))}"
             )
+        self.went_well += bool(found.terms)
         with contextlib.suppress(FilterError):
             rule_filter(case)
         total = await self._count(found)

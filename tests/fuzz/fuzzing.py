@@ -44,17 +44,22 @@ class Found(Struct, frozen=True):
 
 
 class Report(Struct, frozen=True):
-    """What a run came to."""
+    """What a run came to. Of the cases `went_well` so many were taken for good: without them nothing much was tried."""
 
     cases: int
+    went_well: int
     found: tuple[Found, ...]
 
 
 class Fuzzer(ABC, Generic[Case]):
-    """One way in. `cases` is what comes, `FOUND` what was found once, `SHORT` how many cases are among the tests."""
+    """One way in. `cases` is what comes, `FOUND` what was found once, `SHORT` how many cases are among the tests.
+
+    `went_well` counts the cases that were good, and were taken so.
+    """
 
     FOUND: ClassVar[Sequence[Any]] = ()
     SHORT: ClassVar[int] = 100
+    went_well = 0
 
     @property
     @abstractmethod
@@ -117,7 +122,7 @@ class _Run:
                     Found(None, f"memory grew from {grown:.0f} to {_memory():.0f} MiB", self._seed + rounds)
                 )
                 break
-        return Report(self._tried, tuple(self._found))
+        return Report(self._tried, self._fuzzer.went_well, tuple(self._found))
 
     def _round(self, most: int, seed: int, end: float | None) -> None:
         """One round of drawn cases."""

@@ -16,7 +16,7 @@ from engine.intake.smtp import SmtpIntake
 from engine.queue.queue import NewMessage
 from engine.values import Network, network
 from tests.fuzz.fuzzing import Fault, Fuzzer
-from tests.scenarios.submitting import ANYWHERE, Keys
+from tests.scenarios.submitting import Keys
 
 KNOWN, STRANGER = "127.0.0.1", "127.0.9.9"
 PATIENCE = 20.0  # seconds until the server must have ended a session whose client has hung up
@@ -24,6 +24,7 @@ LARGEST = 64 * 1024  # bytes of a message, so that a case can go beyond it
 LONGEST_REPLY = 512  # octets of a line (RFC 5321 4.5.3.1.5)
 
 _REPLY = re.compile(rb"[2-5][0-9][0-9][ -][\x20-\x7e\x80-\xff]*\Z")
+_END = re.compile(rb"(?=\r\n\.\r\n)")
 
 _COMMANDS = (
     b"EHLO client.example\r\n", b"HELO client.example\r\n", b"EHLO [127.0.0.1]\r\n", b"EHLO \r\n", b"EHLO \xff\r\n",
@@ -54,12 +55,16 @@ _piece = st.one_of(
     st.builds(lambda line, at, junk: line[:at] + junk + line[at:], st.sampled_from(_COMMANDS), st.integers(0, 30),
               st.binary(max_size=3)),
 )  # fmt: skip
+_one = _piece.map(lambda piece: (piece,))
+_whole = st.sampled_from(_BODIES).map(lambda body: (_TRANSACTION, body + b"\r\n.\r\n"))
+_move = st.one_of(_one, _one, _one, _whole)
 
 
 class Talk(Struct, frozen=True):
     """What one client sends: each piece is one write, cut once more at `cut`; `waits` for an answer after each.
 
-    `door`: 0 the relay's, 1 the submission port. It ends with a reset where it `resets`, else it hears all out.
+    `door`: 0 the relay's, 1 the submission port, 2 the one with TLS from the first octet. It ends with a reset where
+    it `resets`, else it hears all out.
     """
 
     pieces: tuple[bytes, ...]
@@ -94,6 +99,7 @@ class SmtpServer(Fuzzer[Talk]):
     """the SMTP server: commands and messages of every kind, in every kind of pieces, beside a good client."""
 
     FOUND = (
+        Talk((b"EHLO c.example\r\nAUTH PLAIN AGFubgBzZWNyZXQ=\r\n", _TRANSACTION, b"x\r\n.\r\n"), waits=True, door=2),
         Talk((_TRANSACTION, b"x\r\n.\r\n"), waits=True),
         Talk((_TRANSACTION + b"\r\n.\r\nQUIT\r\n",), cut=3),
         Talk(
@@ -107,11 +113,11 @@ class SmtpServer(Fuzzer[Talk]):
     def cases(self) -> st.SearchStrategy[Talk]:
         return st.builds(
             Talk,
-            st.lists(_piece, min_size=1, max_size=10).map(tuple),
+            st.lists(_move, min_size=1, max_size=6).map(lambda moves: tuple(piece for move in moves for piece in move)),
             cut=st.integers(0, 8),
             waits=st.booleans(),
             is_known=st.sampled_from((True, True, True, False)),
-            door=st.sampled_from((0, 0, 0, 1)),
+            door=st.sampled_from((0, 0, 0, 0, 1, 2)),
             resets=st.sampled_from((False, False, False, True)),
         )
 
@@ -125,16 +131,18 @@ class SmtpServer(Fuzzer[Talk]):
             hostname="relay.example.net",
             intake=Intake(
                 smtp=Smtp(listen=(Listen(KNOWN, 0),), relay_networks=known, max_message_size=LARGEST),
-                submission=keys.submission(listen_tls=(), listen=ANYWHERE),
-                # How often somebody may come is not what is tried here.
-                limits=Limits(exempt_networks=everybody, guesses_per_login=10**9),
+                submission=keys.submission(),
+                # How often somebody may come, or guess, is not what is tried here.
+                limits=Limits(exempt_networks=everybody, guesses_before_delay=10**6, guesses_per_login=10**6),
             ),
         )
         self._taker = Taker()
         self._intake = SmtpIntake(self._taker, settings, SystemClock())
         await self._intake.start()
         self._open.push_async_callback(self._intake.stop, 0.5)
-        self._doors = (self._intake.addresses[0].port, self._intake.submission_addresses[0].port)
+        doors = (self._intake.addresses, self._intake.submission_addresses, self._intake.submission_tls_addresses)
+        self._doors = tuple(door[0].port for door in doors)
+        self._tls = keys.client
         self._good = await _Good.come(self._doors[0])
         self._open.callback(self._good.close)
 
@@ -144,16 +152,22 @@ class SmtpServer(Fuzzer[Talk]):
     async def check(self, case: Talk) -> None:
         self._taker.messages.clear()
         said, _ = await asyncio.gather(self._talk(case), self._good.served())
-        replies = _replies(said, was_cut=case.resets)
+        was_cut = case.resets or case.door == 2  # TLS has no end of one direction alone
+        replies = _replies(said, was_cut=was_cut)
         begun = sum(reply[-1].startswith(b"354") for reply in replies)
         queued = [message for message in self._taker.messages if message.sender != _Good.SENDER]
         if len(queued) > begun:
             raise Fault(f"{len(queued)} messages came of {begun} that were asked for")
-        if queued and (not case.is_known or case.door):
+        ends = len(_END.findall(b"".join(case.pieces)))
+        if len(queued) > ends:
+            raise Fault(f"{len(queued)} messages came, and <CRLF>.<CRLF> came {ends} times (RFC 5321 4.1.1.4)")
+        logged_in = case.door == 2 and any(reply[-1].startswith(b"235") for reply in replies)
+        if queued and not logged_in and (not case.is_known or case.door):
             raise Fault("mail was taken of somebody who may not send")
         promised = sum(b"queued as" in reply[-1] for reply in replies)
-        if promised > len(queued) or (promised < len(queued) and not case.resets):
+        if promised > len(queued) or (promised < len(queued) and not was_cut):
             raise Fault(f"{promised} messages were answered with 250, and {len(queued)} were queued")
+        self.went_well += bool(queued)
         for message in queued:
             rest = message.content.replace(b"\r\n", b"")
             if b"\r" in rest or b"\n" in rest or not message.content.endswith(b"\r\n"):
@@ -166,7 +180,9 @@ class SmtpServer(Fuzzer[Talk]):
     async def _talk(self, case: Talk) -> bytes:
         """Hold the conversation; give all that the server said."""
         source = KNOWN if case.is_known else STRANGER
-        reader, writer = await asyncio.open_connection(KNOWN, self._doors[case.door], local_addr=(source, 0))
+        tls = {"ssl": self._tls, "server_hostname": "localhost"} if case.door == 2 else {}
+        port = self._doors[case.door]
+        reader, writer = await asyncio.open_connection(KNOWN, port, local_addr=(source, 0), **tls)  # type: ignore[arg-type]
         said = bytearray()
         hearing = asyncio.create_task(_hear(reader, said))
         try:
@@ -181,7 +197,9 @@ class SmtpServer(Fuzzer[Talk]):
                     for _ in range(20 if case.waits else 2):
                         if len(said) == before and not hearing.done():
                             await asyncio.sleep(0.0005)
-                if not case.resets:
+                if case.door == 2:
+                    writer.close()
+                elif not case.resets:
                     writer.write_eof()
             if case.resets:
                 return bytes(said)

@@ -13,4 +13,5 @@ def test_nothing_that_a_stranger_sends_breaks_us(name: str) -> None:
     assert issubclass(make, Fuzzer)
     report = fuzz(make, seed=1, most=make.SHORT)
     assert report.cases >= make.SHORT
+    assert report.went_well
     assert not report.found, "\n".join(map(str, report.found))
