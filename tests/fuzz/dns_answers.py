@@ -86,7 +86,7 @@ class DnsAnswers(Fuzzer[tuple[Answer, ...]]):
         (Answer(raw=b""),),
         (Answer(flags=dns.flags.TC),),
     )
-    SHORT = 60
+    SHORT = 40
 
     @property
     def cases(self) -> st.SearchStrategy[tuple[Answer, ...]]:

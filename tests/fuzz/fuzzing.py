@@ -5,6 +5,7 @@ import contextlib
 import logging
 import re
 import time
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import hypothesis
 import uvloop
+from hypothesis.errors import HypothesisWarning
 from hypothesis.strategies import SearchStrategy
 from msgspec import Struct
 
@@ -146,7 +148,9 @@ class _Run:
 
     def _noting(self, run: Callable[[], None], seed: int) -> None:
         try:
-            run()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", HypothesisWarning)  # of what is long to write out, and is not
+                run()
         except Exception as error:  # noqa: BLE001 - whatever it is, it was found
             # The smallest case is the one that was tried last. One that fails only now and then is a fault as well.
             parts = error.exceptions if isinstance(error, ExceptionGroup) else (error,)

@@ -54,7 +54,7 @@ class Soak:
         sending = self.senders.tasks()
         beside = [] if "strangers" in self._without else self.strangers.tasks()
         beside += [] if "operator" in self._without else self.operator.tasks()
-        looking = self.consoles.tasks()[2:] if "consoles" in self._without else self.consoles.tasks()
+        looking = self.consoles.tasks(polling="consoles" not in self._without)
         try:
             await self._watch(minutes * 60)
             self.senders.stopping = self.strangers.stopping = True

@@ -42,9 +42,10 @@ class Consoles:
         self._relay = relay
         self._ledger = ledger
 
-    def tasks(self) -> list[asyncio.Task[None]]:
-        """Begin; they end when they are cancelled."""
-        return [asyncio.create_task(run) for run in (self._poll(), self._follow(), self._keep_books())]
+    def tasks(self, *, polling: bool = True) -> list[asyncio.Task[None]]:
+        """Begin; they end when they are cancelled. Without `polling` nobody looks, but the books are kept."""
+        runs = [self._poll(), self._follow()] if polling else []
+        return [asyncio.create_task(run) for run in (self._keep_books(), *runs)]
 
     async def _poll(self) -> None:
         connector = aiohttp.UnixConnector(path=str(self._relay.control_socket))
