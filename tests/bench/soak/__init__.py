@@ -12,7 +12,7 @@ It says each minute how things are. The end is judged; the exit status is 1 wher
                       waiting, or removed by a named operator: by what exchanges took, the events, and the store
     nothing damaged   what was delivered is what was sent
     twice on record   of each copy beyond the first an event tells: interrupted, or that it may arrive twice
-    doors             p95 of what a sender waits for its 250 is at most 2 s
+    doors             p95 of what a sender waits for its 250 is at most 2 s; the login that is guessed at can be used
     healthy mail      p95 from its 250 to that of its exchange is at most 2 s; what never came counts with its age
     memory flat       a line through the second half of the measurements rises by no more than a tenth of what they
                       are, or 24 MiB; of a run under five minutes it is not judged, for it is still warming up

@@ -143,8 +143,9 @@ def judged(run: Soak, books: Verdict, end: float, stopped: int | None, minutes: 
     )
     line(
         "doors",
-        f"a letter took {told(run.senders.took)} to be taken (p95 at most {PROMISED:g} s)",
-        not run.senders.took or p95(run.senders.took) > PROMISED,
+        f"a letter took {told(run.senders.took)} to be taken (p95 at most {PROMISED:g} s); of {run.senders.logins} who"
+        f" came with the login that is guessed at {run.senders.shut_out} could not send (at most a tenth)",
+        p95(run.senders.took) > PROMISED or not run.senders.took or 10 * run.senders.shut_out > run.senders.logins,
     )
     line(
         "healthy mail",
@@ -173,8 +174,7 @@ def judged(run: Soak, books: Verdict, end: float, stopped: int | None, minutes: 
     )
     say(
         f"{run.senders.sent:,} letters taken, {run.senders.refused} refused, {run.senders.unknown} unanswered,"
-        f" {run.senders.shut_out} not sent because of the login that is guessed at; the operator did"
-        f" {run.operator.done} things, {run.operator.refused} were refused; strangers came"
+        f" the operator did {run.operator.done} things, {run.operator.refused} were refused; strangers came"
         f" {run.strangers.let_in:,} times, guessed {run.strangers.guesses:,} times and were turned away"
         f" {run.strangers.turned_away:,} times; {run.consoles.followed:,} events were followed"
     )

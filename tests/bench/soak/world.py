@@ -9,7 +9,6 @@ from engine.sandbox.internet import Internet
 from engine.sandbox.names import Fault
 from engine.sandbox.tempers import (
     Dead,
-    Disconnecting,
     Encrypted,
     Greylisting,
     Healthy,
@@ -33,13 +32,30 @@ HEALTHY = tuple(f"good{number}.example" for number in range(8))
 GREY = tuple(f"grey{number}.example" for number in range(3))
 REFUSING = ("closed.example", "half-closed.example")
 FAILING = ("full.example", "rushed.example", "dead.example", "slow.example")
-FLAKY = ("twice.example", "cut.example")
+FLAKY = tuple(f"hiccup{number}.example" for number in range(6))
 TARRED = tuple(f"tar{number}.example" for number in range(TARPITS))
 
 STRANGERS = "127.0.5"  # their addresses: loopback, but nobody we relay for
 KNOWN = "127.0.0.1/32"
 UNKNOWN = "nobody"  # how the local parts begin that one of the refusing domains does not know
 LOGIN, PASSWORD = "ann", "secret"
+
+
+class _Hiccup(Temper):
+    """Hangs up at the end of every third message, which it has taken or not."""
+
+    def __init__(self, *, delivers: bool) -> None:
+        self._delivers = delivers
+        self._count = 0
+
+    async def reply(self, session: Session, verb: str, argument: str) -> str | bytes | Action | None:
+        if verb == "content":
+            self._count += 1
+            if self._count % 3 == 0:
+                if self._delivers:
+                    session.deliver()
+                return Action.DROP
+        return await super().reply(session, verb, argument)
 
 
 def internet() -> Internet:
@@ -76,8 +92,8 @@ class World:
         tempers: tuple[Temper, ...] = (TemporarilyFailing(0.6), RateLimiting(20, 30.0), Dead(), Slow(1.0))
         for domain, temper in zip(FAILING, tempers, strict=True):
             await self._add(domain, temper)
-        await self._add(FLAKY[0], Disconnecting("content", delivers=True))
-        await self._add(FLAKY[1], Disconnecting("content"))
+        for number, domain in enumerate(FLAKY):
+            await self._add(domain, _Hiccup(delivers=number % 3 > 0))
         for domain in TARRED:
             await self._add(domain, Tarpit(10.0))
 
@@ -122,6 +138,7 @@ class Relay(Served):
 
     def __init__(self, folder: Path, internet: Internet) -> None:
         self.keys = Keys(folder)
+        self.keys.client.check_hostname = False  # it is for localhost, and asked for by an address
         self.submission, self.submission_tls = free_port(), free_port()
         super().__init__(
             folder,
