@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from msgspec import Struct
 
 from engine.config import Intake, Settings, Smtp
-from engine.events import Event
 from engine.intake.drop import DropIntake
 from engine.queue.queue import NewMessage
 from engine.text import clean
 from tests.clock import FakeClock
 from tests.fuzz.fuzzing import Fault, Fuzzer
+from tests.unit.fake_queue import FakeQueue
 
 PATIENCE = 20.0  # seconds until every file must have left the folder
 LARGEST = 64 * 1024  # bytes of a message
@@ -80,23 +80,6 @@ _file = st.builds(
 )
 
 
-class Taker:
-    """A queue that keeps what it was given since it was asked last."""
-
-    def __init__(self) -> None:
-        self.messages: list[NewMessage] = []
-
-    async def enqueue(self, message: NewMessage) -> int:
-        self.messages.append(message)
-        return len(self.messages)
-
-    async def forget_key(self, key: str) -> None:
-        """No file comes back here."""
-
-    async def record(self, *events: Event) -> None:
-        """Events are not looked at."""
-
-
 class DropFiles(Fuzzer[tuple[File, ...]]):
     """drop files: names, kinds and contents of any sort, several at a time."""
 
@@ -116,10 +99,10 @@ class DropFiles(Fuzzer[tuple[File, ...]]):
         self._beside = Path(self._open.enter_context(tempfile.TemporaryDirectory(prefix="sh-")))
         self._folder = self._beside / "drop"
         self._others: list[Path] = []
-        self._taker = Taker()
+        self._queue = FakeQueue()
         self._clock = FakeClock()
         settings = Settings(hostname="relay.example.net", intake=Intake(smtp=Smtp(max_message_size=LARGEST)))
-        self._drop = DropIntake(self._taker, self._folder, settings, self._clock)
+        self._drop = DropIntake(self._queue, self._folder, settings, self._clock)
         await self._drop.start()
         self._open.push_async_callback(self._drop.stop)
 
@@ -127,21 +110,22 @@ class DropFiles(Fuzzer[tuple[File, ...]]):
         await self._open.aclose()
 
     async def check(self, case: tuple[File, ...]) -> None:
-        self._taker.messages.clear()
+        for kept in (self._queue.messages, self._queue.events_recorded, self._queue.forgotten):
+            kept.clear()
         for left in (self._folder / "failed").iterdir():  # by a case that ended in a fault
             left.rmdir() if left.is_dir() and not left.is_symlink() else left.unlink()
         told_apart = {_origin(f"{file.name}.eml"): file for file in case}.values()
         placed = {name: file for file in told_apart if (name := self._place(file)) is not None}
         await self._until_gone(placed)
         taken = {_origin(name): file for name, file in placed.items()}
-        for message in self._taker.messages:
+        for message in self._queue.messages:
             file = taken.pop(message.origin, None)
             if file is None or file.kind != "file":
                 raise Fault(f"something was taken that is no file: {message.origin}, {file}")
             _is_whole(file.content, message)
-        self.went_well += bool(self._taker.messages)
+        self.went_well += bool(self._queue.messages)
         if len(aside := self._set_aside()) != len(taken):
-            raise Fault(f"{len(placed)} came, {len(self._taker.messages)} were taken, and set aside are {aside}")
+            raise Fault(f"{len(placed)} came, {len(self._queue.messages)} were taken, and set aside are {aside}")
         if self._drop.trouble:
             raise Fault(f"trouble: {self._drop.trouble}")
 

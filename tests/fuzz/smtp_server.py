@@ -11,12 +11,11 @@ from msgspec import Struct
 
 from engine.clock import SystemClock
 from engine.config import Intake, Limits, Listen, Settings, Smtp
-from engine.events import Event
 from engine.intake.smtp import SmtpIntake
-from engine.queue.queue import NewMessage
 from engine.values import Network, network
 from tests.fuzz.fuzzing import Fault, Fuzzer
 from tests.scenarios.submitting import Keys
+from tests.unit.fake_queue import FakeQueue
 
 KNOWN, STRANGER = "127.0.0.1", "127.0.9.9"
 PATIENCE = 20.0  # seconds until the server must have ended a session whose client has hung up
@@ -75,26 +74,6 @@ class Talk(Struct, frozen=True):
     resets: bool = False
 
 
-class Taker:
-    """A queue that remembers what it was given since it was asked last."""
-
-    def __init__(self) -> None:
-        self.messages: list[NewMessage] = []
-        self.count = 0
-
-    async def enqueue(self, message: NewMessage) -> int:
-        await asyncio.sleep(0)
-        self.messages.append(message)
-        self.count += 1
-        return self.count
-
-    async def forget_key(self, key: str) -> None:
-        """Nothing has one here."""
-
-    async def record(self, *events: Event) -> None:
-        """Events are not looked at."""
-
-
 class SmtpServer(Fuzzer[Talk]):
     """the SMTP server: commands and messages of every kind, in every kind of pieces, beside a good client."""
 
@@ -136,8 +115,9 @@ class SmtpServer(Fuzzer[Talk]):
                 limits=Limits(exempt_networks=everybody, guesses_before_delay=10**6, guesses_per_login=10**6),
             ),
         )
-        self._taker = Taker()
-        self._intake = SmtpIntake(self._taker, settings, SystemClock())
+        self._queue = FakeQueue()
+        self._tried = 0
+        self._intake = SmtpIntake(self._queue, settings, SystemClock())
         await self._intake.start()
         self._open.push_async_callback(self._intake.stop, 0.5)
         doors = (self._intake.addresses, self._intake.submission_addresses, self._intake.submission_tls_addresses)
@@ -150,12 +130,14 @@ class SmtpServer(Fuzzer[Talk]):
         await self._open.aclose()
 
     async def check(self, case: Talk) -> None:
-        self._taker.messages.clear()
+        self._queue.messages.clear()
+        self._queue.events_recorded.clear()
+        self._tried += 1
         said, _ = await asyncio.gather(self._talk(case), self._good.served())
         was_cut = case.resets or case.door == 2  # TLS has no end of one direction alone
         replies = _replies(said, was_cut=was_cut)
         begun = sum(reply[-1].startswith(b"354") for reply in replies)
-        queued = [message for message in self._taker.messages if message.sender != _Good.SENDER]
+        queued = [message for message in self._queue.messages if message.sender != _Good.SENDER]
         if len(queued) > begun:
             raise Fault(f"{len(queued)} messages came of {begun} that were asked for")
         ends = len(_END.findall(b"".join(case.pieces)))
@@ -174,8 +156,8 @@ class SmtpServer(Fuzzer[Talk]):
                 raise Fault("a message was queued whose line ends are not all CRLF")
             if b"\0" in "".join((message.sender, *message.recipients)).encode("utf-8", "surrogateescape"):
                 raise Fault("an envelope with NUL")
-        if self._taker.count % 50 == 0:
-            await self._good.sends(self._taker)
+        if self._tried % 50 == 0:
+            await self._good.sends(self._queue)
 
     async def _talk(self, case: Talk) -> bytes:
         """Hold the conversation; give all that the server said."""
@@ -244,15 +226,15 @@ class _Good:
         """Ask something small."""
         await self._say(b"NOOP", b"250")
 
-    async def sends(self, taker: Taker) -> None:
+    async def sends(self, queue: FakeQueue) -> None:
         """Send a whole message."""
-        before = taker.count
+        before = len(queue.messages)
         for line, first in (
             (b"MAIL FROM:<" + self.SENDER.encode() + b">", b"250"), (b"RCPT TO:<a@example.org>", b"250"),
             (b"DATA", b"354"), (b"Subject: good\r\n\r\nbody\r\n.", b"250"),
         ):  # fmt: skip
             await self._say(line, first)
-        if taker.count != before + 1:
+        if len(queue.messages) != before + 1:
             raise Fault("the good client's message was not taken")
 
     def close(self) -> None:
