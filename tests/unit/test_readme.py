@@ -16,7 +16,7 @@ from engine.relayer.relayer import ManagedRelayer
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
-_FOLDERS = ("engine/", "console/", "tests/", "screenshots/")
+_FOLDERS = ("engine/", "console/", "tests/", "screenshots/", "docs/")
 _DOTTED = re.compile(r"(engine|console)(\.\w+)+")
 _SETTING = re.compile(r"\[([\w.]+)\] (\w+)")
 _NAME = re.compile(r"[a-z]\w*")
