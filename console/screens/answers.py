@@ -44,7 +44,10 @@ class ExplainScreen(Answer):
         return "answer"
 
     def crumbs(self) -> list[str]:
-        return ["Explain", self._view.subject]
+        """Of a message with one recipient left that one is named: it is what the verbs are for."""
+        target = self.target()
+        is_one = target is not None and target.single and self._view.subject.isdecimal()
+        return ["Explain", target.what if target is not None and is_one else self._view.subject]
 
     def target(self) -> Target | None:
         named = {one.destination for one in self._view.explanations}

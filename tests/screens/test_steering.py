@@ -1,10 +1,12 @@
 """Mail to come and connections: what is asked of the engine for each key and each typed word."""
 
 import pytest
+from msgspec.structs import replace
 
 from console.screens.answers import ExplainScreen, OverridesScreen, ProbeScreen
 from console.screens.dialogs import Dialog
 from engine.control import views
+from tests.screens import canned
 from tests.screens.conftest import Console_, Hand
 
 
@@ -28,6 +30,13 @@ async def test_e_explains_what_is_pointed_at(at_the_console: Console_, keys: tup
         assert hand.client.asks("explain")[-1] == ("explain", "48202.1")
         await hand.press("escape")
         assert not isinstance(hand.app.front, ExplainScreen)
+
+
+def test_an_explanation_names_what_the_verbs_are_for() -> None:
+    one = ExplainScreen(replace(canned.EXPLAINED, subject="48202"))
+    target = one.target()
+    assert target is not None
+    assert one.crumbs() == ["Explain", target.what] == ["Explain", "48202.1"]
 
 
 async def test_an_address_can_be_explained_by_its_name(at_the_console: Console_) -> None:
