@@ -1,5 +1,6 @@
 """DNS answers: whatever a name server sends, a look-up gives hosts or addresses, or an error of its contract."""
 
+import asyncio
 import ipaddress
 import time
 from collections.abc import Awaitable
@@ -27,6 +28,7 @@ DOMAIN, HOST = "d.example", "mx.d.example"
 TIMEOUT, LIFETIME = 0.03, 0.06  # seconds for one question, and for all about one name
 BOUND = 20.0  # seconds within which a look-up ends, however far it is led
 MOST_ADDRESSES = 20
+AT_ONCE = 6  # domains
 LARGEST = 60_000  # bytes of an answer
 
 _NAMES = (
@@ -61,6 +63,9 @@ class Answer(Struct, frozen=True):
     usual: bool = False
 
 
+Told = tuple[Answer, ...]
+"""What one name server answers, question by question."""
+
 _record = st.tuples(st.sampled_from((0, 0, 0, *range(len(_NAMES)))), st.integers(0, len(_RECORDS) - 1))
 _change = st.tuples(st.integers(0, 120), st.integers(0, 255))
 _answer = st.builds(
@@ -76,35 +81,43 @@ _answer = st.builds(
 _odd = st.one_of(st.builds(Answer, raw=st.binary(max_size=60)), st.just(Answer(mute=True)))
 
 
-class DnsAnswers(Fuzzer[tuple[Answer, ...]]):
-    """DNS answers: odd, changed and cut ones; they name hosts, or end in an error that is known."""
+class DnsAnswers(Fuzzer[tuple[Told, ...]]):
+    """DNS answers: odd, changed and cut ones; they name hosts, or end in an error that is known.
+
+    Several domains are looked up at a time, each at a name server of its own: most of the time goes by in waiting.
+    """
 
     FOUND = (
-        (Answer(usual=True),),
-        (Answer(records=((0, 8), (2, 9), (3, 10))),),  # a loop within one answer
-        (Answer(records=((0, 0), (0, 1))), Answer(records=((1, 12),))),
-        (Answer(raw=b""),),
-        (Answer(flags=dns.flags.TC),),
+        ((Answer(usual=True),), (Answer(records=((0, 8), (2, 9), (3, 10))),)),  # a loop within one answer
+        ((Answer(records=((0, 0), (0, 1))), Answer(records=((1, 12),))),),
+        ((Answer(raw=b""),), (Answer(flags=dns.flags.TC),)),
     )
-    SHORT = 40
+    SHORT = 30
 
     @property
-    def cases(self) -> st.SearchStrategy[tuple[Answer, ...]]:
-        return st.lists(st.one_of(_answer, _answer, _answer, _answer, _answer, _odd), min_size=1, max_size=5).map(tuple)
+    def cases(self) -> st.SearchStrategy[tuple[Told, ...]]:
+        told = st.lists(st.one_of(*[_answer] * 5, _odd), min_size=1, max_size=5).map(tuple)
+        return st.lists(told, min_size=1, max_size=AT_ONCE).map(tuple)
 
     async def open(self) -> None:
-        self._server = _Server()
-        await self._server.start()
+        self._servers = [_Server() for _ in range(AT_ONCE)]
+        for server in self._servers:
+            await server.start()
 
     async def close(self) -> None:
-        await self._server.stop()
+        for server in self._servers:
+            await server.stop()
 
-    async def check(self, case: tuple[Answer, ...]) -> None:
-        server = self._server
-        server.begin(case)
+    async def check(self, case: tuple[Told, ...]) -> None:
+        for failed in await asyncio.gather(*map(self._look_up, self._servers, case), return_exceptions=True):
+            if failed is not None:
+                raise failed
+
+    async def _look_up(self, server: "_Server", told: Told) -> None:
+        server.begin(told)
         resolver = resolver_for([server.endpoint], timeout=TIMEOUT, lifetime=LIFETIME, validating=True)
         mx = MXCalculator(resolver, clock=FakeClock(), marks=_NoMarks(), own_names=("relay.example.net",))
-        found = await self._ask(mx.candidates(DOMAIN))
+        found = await _ask(server, mx.candidates(DOMAIN))
         if isinstance(found, MXError):
             if isinstance(found, DomainNotFound) and not server.has_said_nxdomain:
                 raise Fault(f"nobody said that it does not exist: {found}")
@@ -112,26 +125,11 @@ class DnsAnswers(Fuzzer[tuple[Answer, ...]]):
             _are_hosts(found)
             found = [Exchange(host=HOST, preference=0), *found[:1]]
             for exchange in found:
-                addresses = await self._ask(mx.addresses(exchange.host))
+                addresses = await _ask(server, mx.addresses(exchange.host))
                 if not isinstance(addresses, MXError):
                     _are_addresses(addresses)
                     self.went_well += 1
-        await self._ask(Lookups(resolver).trace(dns.name.from_text(f"_25._tcp.{HOST}"), dns.rdatatype.TLSA, 3))
-
-    async def _ask(self, question: Awaitable[Any]) -> Any:
-        """What a look-up gives, or the error of the contract that it raises."""
-        begin = time.monotonic()
-        try:
-            found = await question
-        except MXError as error:
-            found = error
-            if error.permanent and not self._server.was_understood and type(error) is not DomainNotFound:
-                raise Fault(f"nothing that was answered can be read, and mail would be returned: {error}") from error
-            if clean(str(error)) != str(error) or error.outcome.kind == "delivered":
-                raise Fault(f"an error that cannot be shown: {error!r}") from error
-        if (took := time.monotonic() - begin) > BOUND:
-            raise Fault(f"it took {took:.0f} s")
-        return found
+        await _ask(server, Lookups(resolver).trace(dns.name.from_text(f"_25._tcp.{HOST}"), dns.rdatatype.TLSA, 3))
 
 
 class _Server(NameServer):
@@ -173,6 +171,22 @@ class _NoMarks:
 
     async def remove_mark(self, host: str, by: str, touched: Touched | None = None) -> int:
         raise AssertionError(host)
+
+
+async def _ask(server: _Server, question: Awaitable[Any]) -> Any:
+    """What a look-up gives, or the error of the contract that it raises."""
+    begin = time.monotonic()
+    try:
+        found = await question
+    except MXError as error:
+        found = error
+        if error.permanent and not server.was_understood and type(error) is not DomainNotFound:
+            raise Fault(f"nothing that was answered can be read, and mail would be returned: {error}") from error
+        if clean(str(error)) != str(error) or error.outcome.kind == "delivered":
+            raise Fault(f"an error that cannot be shown: {error!r}") from error
+    if (took := time.monotonic() - begin) > BOUND:
+        raise Fault(f"it took {took:.0f} s")
+    return found
 
 
 def _wire(made: Answer, query: dns.message.Message, asked: bytes) -> bytes:

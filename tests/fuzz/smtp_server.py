@@ -142,7 +142,7 @@ class SmtpServer(Fuzzer[Talk]):
         replies = _replies(said, was_cut=was_cut)
         begun = sum(reply[-1].startswith(b"354") for reply in replies)
         queued = [message for message in self._queue.messages if message.sender != _Good.SENDER]
-        if len(queued) > begun:
+        if len(queued) > begun and not was_cut:
             raise Fault(f"{len(queued)} messages came of {begun} that were asked for")
         ends = len(_END.findall(b"".join(case.pieces)))
         if len(queued) > ends:
@@ -172,7 +172,7 @@ class SmtpServer(Fuzzer[Talk]):
         said = bytearray()
         hearing = asyncio.create_task(_hear(reader, said))
         try:
-            with contextlib.suppress(ConnectionError, RuntimeError):  # which uvloop raises of what is closed
+            with contextlib.suppress(OSError, RuntimeError):  # which uvloop raises of what is closed
                 if case.waits:
                     await _quiet(said, 0, hearing)
                 for piece in case.pieces:
