@@ -135,6 +135,7 @@ class Engine:
             retries=retries,
             max_connections=delivery.max_connections,
             max_connections_per_destination=delivery.max_connections_per_destination,
+            max_lookups=delivery.max_lookups,
             max_messages_per_connection=delivery.max_messages_per_connection,
             initial_connections=delivery.initial_connections,
             idle=delivery.idle,

@@ -39,6 +39,7 @@ class Site:
         self.connections: list[Connection] = []
         self.window = initial
         self.is_coming_back = False
+        self.is_failing = False  # it was left alone, and has taken no mail since
         self.failures = 0
         self.blocked_until = 0.0
         self.blocked_why = ""
@@ -138,6 +139,7 @@ class Sites:
         self._sites: OrderedDict[str, Site] = OrderedDict()
         self._blocked: dict[str, Site] = {}
         self._ruled: dict[str, Site] = {}
+        self._failing: dict[str, Site] = {}
         self._cautious_until = 0.0
 
     def __len__(self) -> int:
@@ -177,10 +179,14 @@ class Sites:
             del self._sites[name]
             self._blocked.pop(name, None)
             self._ruled.pop(name, None)
+            self._failing.pop(name, None)
 
-    def block(self, site: Site, until: float, why: str) -> None:
-        """Leave a site alone until then; it comes back with one connection."""
+    def block(self, site: Site, until: float, why: str, *, failed: bool = True) -> None:
+        """Leave a site alone until then; it comes back with one connection, and in doubt if it `failed`."""
         site.blocked_until, site.blocked_why = until, why
+        if failed:
+            site.is_failing = True
+            self._failing[site.name] = site
         self._blocked[site.name] = site
         site.begin_with_one()
 
@@ -188,6 +194,15 @@ class Sites:
         """End that; False when it was not left alone."""
         site.blocked_until = 0.0
         return self._blocked.pop(site.name, None) is not None
+
+    def proved(self, site: Site) -> None:
+        """It has taken mail."""
+        site.is_failing = False
+        self._failing.pop(site.name, None)
+
+    def failing(self) -> Iterator[Site]:
+        """The sites that were left alone because they failed, and have taken no mail since."""
+        yield from list(self._failing.values())
 
     def unblock_all(self) -> None:
         """An operator, or a host that answers, has let something go: what is still blocked is so in the store."""

@@ -13,6 +13,8 @@ from contextlib import suppress
 
 from engine.allowance import Allowance
 from engine.attempt import AttemptManager
+from engine.capacity import PLACE_KEPT, Capacity
+from engine.choosing import Choosing, Chosen
 from engine.clock import Clock
 from engine.config import Limit
 from engine.events import ENGINE, Event
@@ -20,19 +22,20 @@ from engine.leftovers import Leftovers
 from engine.limits import Limiting, Limits
 from engine.outcome import Outcome
 from engine.queue.queue import RELAY, Claim, DueSite, Queue, QueueBroken, QueueError, Room, unknown_site
+from engine.registrable import registrable
 from engine.relayer.manager import Parts
 from engine.relayer.relayer import ManagedRelayer
 from engine.relayer.session import Form
 from engine.retry import RetryPlan
 from engine.routes import Way
 from engine.sites import Connection, Site, Sites
+from engine.turns import flow_of
 
 log = logging.getLogger(__name__)
 
 BATCH = 10  # messages claimed at a time: few are held back by a slow peer, one sync serves several
 ENDED_KEPT = 100  # relayers whose transcript can still be read
 PLACES_KEPT = 10_000  # destinations whose site is remembered
-YIELDED_KEPT = 1000  # sites that gave up a connection for others
 PAUSE = 30.0  # seconds; for a site that took mail and then hung up
 _CLOSING = 12.0  # seconds; somewhat more than a relayer takes to leave nothing behind
 LONGEST_BLOCK = 900.0  # seconds; a site that cannot be reached is tried again at least this often
@@ -54,8 +57,9 @@ class Check:
 class SmartHost:
     """Manages the relayers: who runs, to which site, with which messages.
 
-    `managed` maps each live relayer to the messages it answers for. `max_connections` bounds all relayers,
-    `max_connections_per_destination` those to one site; `max_messages_per_connection` is what one carries in its life,
+    `managed` maps each live relayer to the messages it answers for. `max_connections` bounds those that have a
+    connection, or are about to, `max_lookups` those that look for their way, `max_connections_per_destination` the
+    connections to one site; `max_messages_per_connection` is what one carries in its life,
     `connection_lifetime` how many seconds that lasts, `idle` how many it waits for more mail. A site begins with
     `initial_connections`, and gets its second only once its first is established, so a dead one costs one at a time.
     """
@@ -68,8 +72,9 @@ class SmartHost:
         *,
         clock: Clock,
         retries: RetryPlan,
-        max_connections: int = 20,
-        max_connections_per_destination: int = 5,
+        max_connections: int = 100,
+        max_connections_per_destination: int = 20,
+        max_lookups: int = 100,
         max_messages_per_connection: int = 100,
         initial_connections: int = 2,
         idle: float = 2.0,
@@ -94,17 +99,19 @@ class SmartHost:
         self._form = form
         self._limits = Limits(limits, clock)
         self._sites = Sites(self._limits, clock, initial=initial_connections)
+        self.capacity = Capacity(clock, max_connections=max_connections, max_lookups=max_lookups)
+        self._choosing = Choosing(queue, self._sites, self.capacity)
         self._allowance = Allowance(
             self._sites,
             clock,
-            max_connections=max_connections,
+            self.capacity,
             max_connections_per_destination=max_connections_per_destination,
             max_messages_per_connection=max_messages_per_connection,
             connection_lifetime=connection_lifetime,
         )
         self._places: OrderedDict[str, str] = OrderedDict()  # the site of each destination served lately
         self._resumed: set[str] = set()  # destinations that come back with one connection
-        self._yielded: set[str] = set()
+        self._is_pressed = False  # others wait for what those have that have not proved themselves
         self._live: dict[ManagedRelayer, asyncio.Task[None]] = {}
         self._woken = asyncio.Event()
         self._checking = asyncio.Lock()
@@ -123,6 +130,7 @@ class SmartHost:
 
     async def run(self) -> None:
         """Check whenever there is reason to, until drained. A store that fails is retried at the next check."""
+        await asyncio.to_thread(registrable, "example.org")  # reads its list, which takes a moment
         while not self.draining:
             self._woken.clear()
             # Before the check: what falls due, or ends, while it runs is looked at again at once.
@@ -138,7 +146,7 @@ class SmartHost:
                 self.trouble = f"fault in the check: {type(error).__name__}"
                 log.exception("fault in the check")
             # What was due and was not taken waits for a connection: the end of one wakes us, not its time.
-            times = [now + self._check_interval, *self._allowance.endings(self._live)]
+            times = [now + self._check_interval, *self._allowance.endings(self._live), *self._pressing()]
             self.next_check = min(times if due is None else [*times, due])
             await self._clock.wait(self._woken, self.next_check)
 
@@ -160,6 +168,7 @@ class SmartHost:
             refused: set[str] = set()
             while not self.draining and await self._serve(refused, opened):
                 pass
+            await self._press()
         self.trouble = trouble
         return Check(opened, [self._live[relayer] for relayer in opened if relayer in self._live])
 
@@ -229,13 +238,11 @@ class SmartHost:
         room = self._allowance.messages_left(relayer, site)
         if self.draining or relayer.is_leaving or room <= 0 or self._allowance.on_messages(site):
             return []
-        # One that still looks for its way may yet find that its site is served, and free its place.
-        if len(self._live) >= self.max_connections and all(one.is_admitted for one in self._live):
+        may_doubt = self.capacity.on_doubt(self._live) is None
+        if self.capacity.is_full(self._live) or (relayer.is_in_doubt and not may_doubt):
             closed = [*self._allowance.closed(self._live), relayer.site]
-            others = await self._queue.due_sites(1, closed, with_doubtful=self._allowance.may_doubt(self._live))
-            if others:
-                if len(self._yielded) < YIELDED_KEPT:
-                    self._yielded.add(relayer.site)
+            if await self._queue.due_sites(1, closed, with_doubtful=may_doubt or relayer.is_in_doubt):
+                self._choosing.yielded(relayer.site)
                 relayer.leave("another site waits for the connection")
                 return []
         claims = await self._claim(site, min(BATCH, room), relayer.id)
@@ -272,6 +279,8 @@ class SmartHost:
             if came_from.name == unknown_site(way.destination):
                 self._sites.forget(came_from.name)
         relayer.site_host = site.host
+        if relayer.is_in_doubt and not site.is_failing and await self._queue.proves(site.name):
+            relayer.is_in_doubt = False
         limiting = site.blocked if site.blocked_until > self._clock.now() else None
         limiting = limiting or next(filter(None, (rule.on_messages() for rule in rates)), None)
         for rule in rates:
@@ -280,6 +289,8 @@ class SmartHost:
         limiting = limiting or self._allowance.on_connections(site, self._live, but=relayer)
         if limiting is None and any(one.is_idle for one in site.connections):
             limiting = Limiting("idle", None, "a connection of its site is idle")  # which the next check calls
+        if limiting is None and (full := self.capacity.on_admission(relayer, self._live)):
+            return f"{full.name}: {full.text}"  # whose connection ends wakes us
         if limiting is None:
             for rule in site.rules:
                 if rule.connections is not None:
@@ -291,7 +302,7 @@ class SmartHost:
             until = soon if limiting.until is None else limiting.until
             until = until if limiting.name == "blocked" else min(soon, until)
             for destination in {claim.destination for claim in relayer.answers_for.values()}:
-                await self._queue.block(destination, until, limiting.text)
+                await self._queue.block(destination, until, limiting.text, failed=False)
         return f"{limiting.name}: {limiting.text}"
 
     def may_dial(self, relayer: ManagedRelayer) -> bool:
@@ -335,6 +346,7 @@ class SmartHost:
         """
         site = self._sites.get(relayer.site)
         was_coming_back = site.is_coming_back
+        self._sites.proved(site)
         if site.delivered(self.max_connections_per_destination, self._clock.now()):
             self.wake()
         if was_coming_back or relayer.is_in_doubt:
@@ -372,9 +384,9 @@ class SmartHost:
             until = now + PAUSE
         else:
             until = self._next_try(site, relayer.destination)
-        self._sites.block(site, until, outcome.line)
-        await self._queue.block_site(site.name, until, outcome.line)
-        await self._queue.block(relayer.destination, until, outcome.line)
+        self._sites.block(site, until, outcome.line, failed=not pause)
+        await self._queue.block_site(site.name, until, outcome.line, failed=not pause)
+        await self._queue.block(relayer.destination, until, outcome.line, failed=not pause)
         await self._tell_unreachable(relayer.destination, outcome)
 
     async def lost(self, destination: str, outcome: Outcome, *, until: float | None = None) -> None:
@@ -387,14 +399,28 @@ class SmartHost:
 
     # -- what can be asked ----------------------------------------------------------------------------------------
 
-    def limits_on(self, destination: str, *, site: str = "", is_in_doubt: bool = False) -> tuple[Limiting, ...]:
+    @property
+    def connections(self) -> int:
+        """How many relayers have a connection, or open one: the others look for their way."""
+        return sum(relayer.is_admitted for relayer in self._live)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Which bounds are reached that others wait for, in sentences."""
+        return tuple(f"{one}, and others wait" for one in self.capacity.in_use(self._live)) if self._is_pressed else ()
+
+    def limits_on(
+        self, destination: str, *, site: str = "", is_in_doubt: bool = False, message: int = 0, sender: str = ""
+    ) -> tuple[Limiting, ...]:
         """All that keeps mail to a destination from going right now, by name; () when nothing does.
 
         Names are the dotted names of settings, or "blocked", "coming back", "connecting", "adaptive concurrency". What
         the queue knows (suspensions, blocks, when mail is due) is not among them, but for blocks of the whole site.
-        `site` is the name that the queue has for its site; "": the one it was served under.
+        `site` is the name that the queue has for its site; "": the one it was served under. `message` and `sender` are
+        of its mail that is due first.
         """
-        return self._allowance.on_mail(self.site_at(destination, site), self._live, is_in_doubt=is_in_doubt)
+        flow, at = flow_of(message, sender, destination), self.site_at(destination, site)
+        return self._allowance.on_mail(at, self._live, is_in_doubt=is_in_doubt, flow=flow)
 
     def room(self) -> Room:
         """To which sites mail may go now."""
@@ -418,36 +444,31 @@ class SmartHost:
         was found, in this check, that they can have none; each round does something or adds to them.
         """
         idle = [relayer for relayer in self._live if relayer.is_idle]
-        limit = max(self.max_connections - len(self._live), len(idle))
+        limit = max(self.capacity.places(self._live), len(idle))
         if limit <= 0:
             return False
         closed = self._allowance.closed(self._live) | refused
         busy = {relayer.site for relayer in self._live if not relayer.is_idle}
-        may_doubt = self._allowance.may_doubt(self._live)
-        due = await self._queue.due_sites(limit, closed | busy | self._yielded, with_doubtful=may_doubt)
-        if len(due) < limit:
-            self._yielded.clear()
-            seen = {one.site for one in due}
-            due += await self._queue.due_sites(limit - len(due), closed | seen, with_doubtful=may_doubt)
+        chosen = await self._choosing.next(limit, closed, busy, self._live)
         leaving = sum(relayer.is_leaving for relayer in self._live)
-        for one in due:
-            waiting = next((relayer for relayer in self._live if relayer.is_idle and relayer.site == one.site), None)
+        for one in chosen:
+            site, is_in_doubt = one.due.site, one.due.is_in_doubt
+            waiting = next((relayer for relayer in self._live if relayer.is_idle and relayer.site == site), None)
             if waiting is not None:
                 waiting.call()
-            elif one.is_in_doubt and not self._allowance.may_doubt(self._live):
-                continue  # and the next round leaves out all of these
-            elif len(self._live) < self.max_connections:
+            elif self.capacity.on_beginning(self._live, is_in_doubt=is_in_doubt, flow=one.flow) is None:
                 if relayer := await self._open(one):
                     opened.append(relayer)
+                    self._choosing.served(one)
                 else:
-                    refused.add(one.site)
+                    refused.add(site)
             else:
-                refused.add(one.site)
+                refused.add(site)
                 if leaving:
                     leaving -= 1  # its connection is on its way already
-                else:
-                    self._dismiss_one(one.site)
-        return bool(due)
+                elif self.capacity.is_taken(self._live):
+                    self._dismiss_one(site)
+        return bool(chosen)
 
     def _dismiss_one(self, site: str) -> None:
         """Have the connection end that has been idle for longest, since another site waits for one."""
@@ -455,7 +476,30 @@ class SmartHost:
         if idle:
             min(idle, key=lambda relayer: relayer.phase_since).leave("another site waits for the connection")
 
-    async def _open(self, due: DueSite) -> ManagedRelayer | None:
+    async def _press(self) -> None:
+        """Where others wait for what those have that have not proved themselves, end those that only keep us waiting.
+
+        RFC 5321 4.5.3.2 grants minutes for each step: that is for who keeps nobody else from being served.
+        """
+        is_short = self.capacity.is_taken(self._live) or self.capacity.on_doubt(self._live) is not None
+        self._is_pressed = is_short and bool(await self._queue.due_sites(1, self._allowance.closed(self._live)))
+        if self._is_pressed:
+            now = self._clock.now()
+            for relayer in self._live:
+                if relayer.is_doubtful and relayer.patience_ends <= now:
+                    relayer.hurry.now()
+
+    def _pressing(self) -> list[float]:
+        """When, under pressure, a connection or the place of one is to be had."""
+        if not self._is_pressed:
+            return []
+        now = self._clock.now()
+        kept = [relayer.started + PLACE_KEPT for relayer in self._live if not relayer.is_admitted]
+        ends = [time for relayer in self._live for time in (relayer.patience_ends, relayer.stalls_at)]
+        return [time for time in (*kept, *ends) if time > now]
+
+    async def _open(self, chosen: Chosen) -> ManagedRelayer | None:
+        due = chosen.due
         site = self._site_at(due)
         if due.destination in self._resumed:
             self._resumed.discard(due.destination)
@@ -467,7 +511,16 @@ class SmartHost:
         if not claims:
             return None
         self._last_id = number
-        relayer = ManagedRelayer(number, site.name, claims, self._parts, self, self._form, is_in_doubt=due.is_in_doubt)
+        relayer = ManagedRelayer(
+            number,
+            site.name,
+            claims,
+            self._parts,
+            self,
+            self._form,
+            is_in_doubt=due.is_in_doubt,
+            flow=chosen.flow or flow_of(claims[0].message, claims[0].sender, due.destination),
+        )
         site.connections.append(relayer)
         self._live[relayer] = asyncio.create_task(self._run(relayer), name=f"relayer {number} to {due.destination}")
         return relayer

@@ -37,7 +37,7 @@ class HealthView(View, frozen=True, kw_only=True):
 
     Of those waiting `due` are those whose time has come, and `ready` those of them that nothing keeps from being sent.
     Of a very long queue both are counted anew only every few seconds. `destinations` have mail; `destinations_known`
-    are all that are listed.
+    are all that are listed. `notes` name the bounds that are reached, in sentences.
     """
 
     hostname: str
@@ -47,6 +47,7 @@ class HealthView(View, frozen=True, kw_only=True):
     now: float
     state: HealthState
     trouble: str = ""
+    notes: tuple[str, ...] = ()
     waiting: int = 0
     due: int = 0
     ready: int = 0

@@ -6,7 +6,7 @@ Counts come from the destinations' own rows, which triggers keep; entries are co
 import json
 import sqlite3
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from msgspec.structs import asdict, replace
@@ -22,10 +22,18 @@ RESTS = 20
 COSTLY = 0.05  # seconds; an answer that took as long is given again for RESTS times that
 
 _NEIGHBOURS = 20  # other destinations of a site that are named
+# Destinations due; of fewer each is looked at and they are sorted, of more they are walked in order of their turns.
+FEW = 1000
+DOUBTFUL_AT_ONCE = 500  # destinations among which turns are shared out, of those never tried and of those that failed
 _DUE = "SELECT count(*) FROM entry WHERE destination = d.name AND state = 'waiting' AND due <= ?"
 _OLDEST = "(SELECT arrived FROM message WHERE number = (SELECT min(message) FROM entry WHERE destination = d.name))"
+_TAKEN = (
+    f"{bearing.FIRST} IN (SELECT value FROM json_each(:messages)) "
+    f"OR {bearing.FIRST_SENDER} IN (SELECT value FROM json_each(:senders)) "
+    "OR registrable(d.name) IN (SELECT value FROM json_each(:domains))"
+)
 _READY = (
-    "d.blocked_until <= :now AND (:doubtful OR d.blocked_until = 0) "
+    "d.blocked_until <= :now AND (d.took_at > 0 OR :doubtful) "
     "AND d.site NOT IN (SELECT value FROM json_each(:closed)) "
     "AND (:only IS NULL OR d.site IN (SELECT value FROM json_each(:only))) "
     "AND d.name NOT IN (SELECT destination FROM suspension WHERE until > :now) "
@@ -38,7 +46,7 @@ _REPLY = (
 # Each destination with something due is looked at once, and what of it is due is counted in an index.
 _IN_ALL = (
     "SELECT coalesce(sum(count), 0), coalesce(sum(iif(ready, count, 0)), 0) FROM "
-    f"(SELECT ({_DUE.replace('?', ':now')}) AS count, ({_READY}) AS ready FROM destination d WHERE d.edge <= :now)"
+    f"(SELECT ({_DUE.replace('?', ':now')}) AS count, (%s) AS ready FROM destination d WHERE d.edge <= :now)"
 )
 _COLUMNS = f"{bearing.COLUMNS}, d.waiting, d.held, d.relaying, {_OLDEST}, d.last, d.last_at, {_REPLY}"
 
@@ -73,10 +81,15 @@ class DueCounts:
             values = {
                 "now": now,
                 "doubtful": room.with_doubtful,
+                "messages": json.dumps(sorted(room.messages)),
+                "senders": json.dumps(sorted(room.senders)),
+                "domains": json.dumps(sorted(room.domains)),
                 "closed": json.dumps(sorted(room.closed)),
                 "only": None if room.only is None else json.dumps(sorted(room.only)),
             }
-            due, ready = connection.execute(_IN_ALL, values).fetchone()
+            is_shared = room.messages or room.senders or room.domains
+            condition = f"{_READY} AND (d.took_at > 0 OR NOT ({_TAKEN}))" if is_shared else _READY
+            due, ready = connection.execute(_IN_ALL % condition, values).fetchone()
             ended = time.monotonic()
             costly = due >= BIG or ended - started > COSTLY
             self._kept_in_all = (ended + RESTS * (ended - started) if costly else 0.0, due, ready)
@@ -108,22 +121,73 @@ def due_sites(
     connection: sqlite3.Connection, limit: int, without: Collection[str], with_doubtful: bool = True, *, now: float
 ) -> list[DueSite]:
     """Sites that may be served now, in order of the turns of their destinations; see Queue.due_sites."""
-    closed = {name for (name,) in connection.execute("SELECT destination FROM suspension WHERE until > ?", (now,))}
-    if RELAY in closed or limit <= 0:
+    if limit <= 0 or (closed := _suspended(connection, now)) is None:
         return []
+    found: dict[str, tuple[int, str, DueSite]] = {}
+    for is_in_doubt in (False, True)[: 1 + with_doubtful]:
+        count = 0
+        for turn, name, site in _in_turn(connection, is_in_doubt, without, now):
+            if name not in closed and (site not in found or found[site][:2] > (turn, name)):
+                count += site not in found
+                found[site] = (turn, name, DueSite(site=site, destination=name, is_in_doubt=is_in_doubt))
+                if count == limit:
+                    break
+    return [one for _, _, one in sorted(found.values(), key=lambda row: row[:2])][:limit]
+
+
+def doubtful_sites(connection: sqlite3.Connection, without: Collection[str], *, now: float) -> list[DueSite]:
+    """Sites in doubt that may be served now, with whose mail it is; see Queue.doubtful_sites."""
+    if (closed := _suspended(connection, now)) is None:
+        return []
+    where = "d.ready <= ? AND d.took_at = 0 AND d.site NOT IN (SELECT value FROM json_each(?))"
+    by_turn = "destination d INDEXED BY destination_doubtful WHERE d.ready IS NOT NULL AND"
+    by_time = "destination d INDEXED BY destination_ready WHERE"
     found: dict[str, DueSite] = {}
-    rows = connection.execute(
-        "SELECT name, site, blocked_until > 0 FROM destination INDEXED BY destination_turn "
-        "WHERE ready IS NOT NULL AND ready <= ? AND site NOT IN (SELECT value FROM json_each(?)) "
-        "AND (? OR blocked_until = 0) ORDER BY turn, name",
-        (now, json.dumps(sorted(without)), with_doubtful),
-    )
-    for name, site, was_blocked in rows:
-        if name not in closed and site not in found:
-            found[site] = DueSite(site=site, destination=name, is_in_doubt=bool(was_blocked))
-            if len(found) == limit:
-                break
+    for has_failed in (False, True):
+        rows = connection.execute(
+            f"SELECT d.name, d.site, {bearing.FIRST}, {bearing.FIRST_SENDER} "
+            f"FROM {by_time if _is_few(connection, now) else by_turn} {where} "
+            f"AND d.blocked_until {'>' if has_failed else '='} 0 ORDER BY d.turn, d.name LIMIT ?",
+            (now, json.dumps(sorted(without)), DOUBTFUL_AT_ONCE),
+        )
+        for name, site, message, sender in rows:
+            if name not in closed and site not in found:
+                found[site] = DueSite(
+                    site=site,
+                    destination=name,
+                    is_in_doubt=True,
+                    has_failed=has_failed,
+                    message=message or 0,
+                    sender=sender or "",
+                )
     return list(found.values())
+
+
+def _suspended(connection: sqlite3.Connection, now: float) -> set[str] | None:
+    """The destinations that are suspended; None where the whole relay is."""
+    closed = {name for (name,) in connection.execute("SELECT destination FROM suspension WHERE until > ?", (now,))}
+    return None if RELAY in closed else closed
+
+
+def _is_few(connection: sqlite3.Connection, now: float) -> bool:
+    """Whether few destinations are due: however many wait for later, they need not be walked through then."""
+    query = (
+        f"SELECT count(*) FROM (SELECT 1 FROM destination INDEXED BY destination_ready WHERE ready <= ? LIMIT {FEW})"
+    )
+    (count,) = connection.execute(query, (now,)).fetchone()
+    return bool(count < FEW)
+
+
+def _in_turn(
+    connection: sqlite3.Connection, is_in_doubt: bool, without: Collection[str], now: float
+) -> Iterator[tuple[int, str, str]]:
+    """Turn, name and site of the destinations that are due, of those that are in doubt or of the others."""
+    where = f"took_at {'=' if is_in_doubt else '>'} 0 AND site NOT IN (SELECT value FROM json_each(?))"
+    index = "destination_doubtful" if is_in_doubt else "destination_proved"
+    table = f"destination INDEXED BY {index} WHERE ready IS NOT NULL AND ready <= ? AND {where} ORDER BY turn, name"
+    if _is_few(connection, now):
+        table = f"destination INDEXED BY destination_ready WHERE ready <= ? AND {where} ORDER BY turn, name LIMIT {FEW}"
+    yield from connection.execute(f"SELECT turn, name, site FROM {table}", (now, json.dumps(sorted(without))))
 
 
 def next_due(connection: sqlite3.Connection, after: float, *, now: float) -> float | None:

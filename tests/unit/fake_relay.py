@@ -374,6 +374,7 @@ class FakeSmartHost:
         self.draining = False
         self.checks = 0
         self.wakes = 0
+        self.notes: tuple[str, ...] = ()
 
     async def check_state(self) -> object:
         self.checks += 1
@@ -383,7 +384,13 @@ class FakeSmartHost:
     def wake(self) -> None:
         self.wakes += 1
 
-    def limits_on(self, destination: str, *, site: str = "", is_in_doubt: bool = False) -> tuple[Limiting, ...]:
+    @property
+    def connections(self) -> int:
+        return len(self.managed)
+
+    def limits_on(
+        self, destination: str, *, site: str = "", is_in_doubt: bool = False, message: int = 0, sender: str = ""
+    ) -> tuple[Limiting, ...]:
         return ()
 
     def room(self) -> Room:

@@ -9,7 +9,7 @@ from engine.events import Event
 from engine.outcome import Outcome
 from engine.queue.queue import HeldBack, Mark, Suspension
 from tests.clock import FakeClock
-from tests.unit.queue_support import ALL, DELIVERED, LATER, Spool, opened
+from tests.unit.queue_support import ALL, LATER, Spool, opened
 
 
 def suspension(clock: FakeClock, destination: str, seconds: float = 60) -> Suspension:
@@ -200,7 +200,7 @@ async def test_a_destination_of_which_nothing_is_heard_for_a_day_is_forgotten(tm
     async with opened(tmp_path) as spool:
         await spool.add("x@idle.example")
         (claim,) = await spool.claim("idle.example")
-        await spool.settle(claim, DELIVERED)
+        await spool.settle(claim, Outcome.permanent("no such user", enhanced="5.1.1"))
         await spool.queue.note_destination("idle.example", ["mx.example"])
         await spool.add("x@busy.example")
         await spool.queue.overdue(1)
