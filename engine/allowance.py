@@ -82,14 +82,11 @@ class Allowance:
         may_doubt = self._capacity.on_doubt(live) is None
         if not may_doubt:
             closed.update(site.name for site in self._sites.failing())
-        shares = self._capacity.shares(live)
         return Room(
             closed=frozenset(closed),
             only=None if self._capacity.places(live) else frozenset(idle),
             with_doubtful=may_doubt,
-            messages=shares.messages,
-            senders=shares.senders,
-            domains=shares.domains,
+            taken=self._capacity.shares(live),
         )
 
     def closed(self, live: Collection[ManagedRelayer]) -> set[str]:

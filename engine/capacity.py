@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from engine.clock import Clock
 from engine.limits import Limiting
+from engine.queue.queue import Shares
 from engine.relayer.relayer import ManagedRelayer
 from engine.turns import Flow
 
@@ -21,20 +22,13 @@ from engine.turns import Flow
 PLACE_KEPT = 1.0
 
 
-class Shares(Struct, frozen=True, kw_only=True):
-    """The messages, senders and registered domains that have all that one of them may have."""
-
-    messages: frozenset[int] = frozenset()
-    senders: frozenset[str] = frozenset()
-    domains: frozenset[str] = frozenset()
-
-    def on(self, flow: Flow) -> str:
-        """Who of a flow has all it may have, or ""."""
-        if flow.message in self.messages:
-            return f"message {flow.message}"
-        if flow.domain in self.domains:
-            return f"{flow.domain} and the names below it"
-        return (flow.sender or "the null sender") if flow.sender in self.senders else ""
+def who_of(flow: Flow, taken: Shares) -> str:
+    """Who of a flow has all that one may have, or ""."""
+    if flow.message in taken.messages:
+        return f"message {flow.message}"
+    if flow.domain in taken.domains:
+        return f"{flow.domain}, with the names below it,"
+    return (flow.sender or "the null sender") if flow.sender in taken.senders else ""
 
 
 class Half(Struct, frozen=True):
@@ -77,7 +71,7 @@ class Half(Struct, frozen=True):
 
     def on_flow(self, flow: Flow, shares: Shares) -> Limiting | None:
         """What keeps a flow from having more of it."""
-        who = shares.on(flow)
+        who = who_of(flow, shares)
         text = f"{who} has its share of the {self.what} for destinations that have not proved themselves"
         return Limiting(self.setting, None, text) if who else None
 

@@ -4,7 +4,7 @@ Those that have proved themselves go by whose turn it was longest ago; those tha
 between senders and messages (see engine.turns). Where both wait for the next connection, each has every other one.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from itertools import chain, zip_longest
 
 from msgspec import Struct
@@ -65,13 +65,9 @@ class Choosing:
         ]
         doubtful: list[Chosen] = []
         if may_doubt:
-            due = await self._queue.doubtful_sites(without | {one.due.site for one in proved})
-            doubtful = self._in_fair_turn(due, live)[:limit]
+            taken = self._capacity.shares(live)
+            due = await self._queue.doubtful_sites(without | {one.due.site for one in proved}, taken)
+            served = [relayer.flow for relayer in live if relayer.flow is not None and relayer.is_doubtful]
+            doubtful = [Chosen(one, flow) for one, flow in in_fair_turn(due, served)][:limit]
         first, second = (doubtful, proved) if self._doubtful_first else (proved, doubtful)
         return [one for one in chain.from_iterable(zip_longest(first, second)) if one is not None][:limit]
-
-    def _in_fair_turn(self, due: Sequence[DueSite], live: Collection[ManagedRelayer]) -> list[Chosen]:
-        """Without those of whom one has its share already."""
-        shares = self._capacity.shares(live)
-        served = [relayer.flow for relayer in live if relayer.flow is not None and relayer.is_doubtful]
-        return [Chosen(one, flow) for one, flow in in_fair_turn(due, served) if not shares.on(flow)]

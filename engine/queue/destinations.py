@@ -12,7 +12,18 @@ from typing import Any
 from msgspec.structs import asdict, replace
 
 from engine.queue import bearing
-from engine.queue.queue import DESTINATION_SORTS, RELAY, Destination, DueSite, QueueError, Room, Suspension, Totals
+from engine.queue.queue import (
+    DESTINATION_SORTS,
+    NONE_TAKEN,
+    RELAY,
+    Destination,
+    DueSite,
+    QueueError,
+    Room,
+    Shares,
+    Suspension,
+    Totals,
+)
 from engine.queue.rows import outcome_of
 
 # A count of so many rows is used again for a while: RESTS times as long as it took, so that however big the queue and
@@ -24,12 +35,14 @@ COSTLY = 0.05  # seconds; an answer that took as long is given again for RESTS t
 _NEIGHBOURS = 20  # other destinations of a site that are named
 # Destinations due; of fewer each is looked at and they are sorted, of more they are walked in order of their turns.
 FEW = 1000
-DOUBTFUL_AT_ONCE = 500  # destinations among which turns are shared out, of those never tried and of those that failed
+# Of those in doubt, so many destinations are looked at, and turns shared out among so many of them: of those that were
+# never tried, and of those that have failed.
+DOUBTFUL_SEEN = 5000
+DOUBTFUL_AT_ONCE = 500
 _DUE = "SELECT count(*) FROM entry WHERE destination = d.name AND state = 'waiting' AND due <= ?"
 _OLDEST = "(SELECT arrived FROM message WHERE number = (SELECT min(message) FROM entry WHERE destination = d.name))"
 _TAKEN = (
-    f"{bearing.FIRST} IN (SELECT value FROM json_each(:messages)) "
-    f"OR {bearing.FIRST_SENDER} IN (SELECT value FROM json_each(:senders)) "
+    "{message} IN (SELECT value FROM json_each(:messages)) OR {sender} IN (SELECT value FROM json_each(:senders)) "
     "OR registrable(d.name) IN (SELECT value FROM json_each(:domains))"
 )
 _READY = (
@@ -81,14 +94,12 @@ class DueCounts:
             values = {
                 "now": now,
                 "doubtful": room.with_doubtful,
-                "messages": json.dumps(sorted(room.messages)),
-                "senders": json.dumps(sorted(room.senders)),
-                "domains": json.dumps(sorted(room.domains)),
                 "closed": json.dumps(sorted(room.closed)),
                 "only": None if room.only is None else json.dumps(sorted(room.only)),
+                **_values_of(room.taken),
             }
-            is_shared = room.messages or room.senders or room.domains
-            condition = f"{_READY} AND (d.took_at > 0 OR NOT ({_TAKEN}))" if is_shared else _READY
+            taken = _TAKEN.format(message=bearing.FIRST, sender=bearing.FIRST_SENDER)
+            condition = _READY if room.taken == NONE_TAKEN else f"{_READY} AND (d.took_at > 0 OR NOT ({taken}))"
             due, ready = connection.execute(_IN_ALL % condition, values).fetchone()
             ended = time.monotonic()
             costly = due >= BIG or ended - started > COSTLY
@@ -135,20 +146,26 @@ def due_sites(
     return [one for _, _, one in sorted(found.values(), key=lambda row: row[:2])][:limit]
 
 
-def doubtful_sites(connection: sqlite3.Connection, without: Collection[str], *, now: float) -> list[DueSite]:
+def doubtful_sites(
+    connection: sqlite3.Connection, without: Collection[str], taken: Shares = NONE_TAKEN, *, now: float
+) -> list[DueSite]:
     """Sites in doubt that may be served now, with whose mail it is; see Queue.doubtful_sites."""
     if (closed := _suspended(connection, now)) is None:
         return []
-    where = "d.ready <= ? AND d.took_at = 0 AND d.site NOT IN (SELECT value FROM json_each(?))"
-    by_turn = "destination d INDEXED BY destination_doubtful WHERE d.ready IS NOT NULL AND"
-    by_time = "destination d INDEXED BY destination_ready WHERE"
+    index = "destination_ready" if _is_few(connection, now) else "destination_doubtful"
+    nobody = "" if taken == NONE_TAKEN else f"WHERE NOT ({_TAKEN.format(message='d.message', sender='d.sender')}) "
+    values = {"now": now, "without": json.dumps(sorted(without)), "seen": DOUBTFUL_SEEN, "most": DOUBTFUL_AT_ONCE}
     found: dict[str, DueSite] = {}
     for has_failed in (False, True):
+        first = (
+            f"SELECT turn, name, site, {bearing.FIRST} AS message, {bearing.FIRST_SENDER} AS sender "
+            f"FROM destination d INDEXED BY {index} WHERE ready IS NOT NULL AND ready <= :now AND took_at = 0 "
+            f"AND blocked_until {'>' if has_failed else '='} 0 "
+            "AND site NOT IN (SELECT value FROM json_each(:without)) ORDER BY turn, name LIMIT :seen"
+        )
         rows = connection.execute(
-            f"SELECT d.name, d.site, {bearing.FIRST}, {bearing.FIRST_SENDER} "
-            f"FROM {by_time if _is_few(connection, now) else by_turn} {where} "
-            f"AND d.blocked_until {'>' if has_failed else '='} 0 ORDER BY d.turn, d.name LIMIT ?",
-            (now, json.dumps(sorted(without)), DOUBTFUL_AT_ONCE),
+            f"SELECT name, site, message, sender FROM ({first}) d {nobody}ORDER BY turn, name LIMIT :most",
+            {**values, **_values_of(taken)},
         )
         for name, site, message, sender in rows:
             if name not in closed and site not in found:
@@ -161,6 +178,14 @@ def doubtful_sites(connection: sqlite3.Connection, without: Collection[str], *, 
                     sender=sender or "",
                 )
     return list(found.values())
+
+
+def _values_of(taken: Shares) -> dict[str, str]:
+    return {
+        "messages": json.dumps(sorted(taken.messages)),
+        "senders": json.dumps(sorted(taken.senders)),
+        "domains": json.dumps(sorted(taken.domains)),
+    }
 
 
 def _suspended(connection: sqlite3.Connection, now: float) -> set[str] | None:

@@ -225,20 +225,32 @@ class Bearing(Struct, frozen=True, kw_only=True):
     site: str = ""
 
 
+class Shares(Struct, frozen=True, kw_only=True):
+    """The messages, senders and registered domains that have all of the relay that one of them may have.
+
+    It holds for destinations in doubt: for those whose first mail is of such a message or from such a sender, and for
+    those at or below such a domain.
+    """
+
+    messages: frozenset[int] = frozenset()
+    senders: frozenset[str] = frozenset()
+    domains: frozenset[str] = frozenset()
+
+
+NONE_TAKEN = Shares()
+
+
 class Room(Struct, frozen=True, kw_only=True):
     """To which sites mail may be sent now, as far as limits and connections go.
 
     To none of `closed`; where `only` is given, to these alone, since every connection is in use; to destinations in
-    doubt only `with_doubtful`, and of these to none whose first mail is of one of `messages`, or from one of `senders`,
-    nor to those below one of `domains`: these have their share already.
+    doubt only `with_doubtful`, and of these to none of which one has its share already (`taken`).
     """
 
     closed: frozenset[str] = frozenset()
     only: frozenset[str] | None = None
     with_doubtful: bool = True
-    messages: frozenset[int] = frozenset()
-    senders: frozenset[str] = frozenset()
-    domains: frozenset[str] = frozenset()
+    taken: Shares = NONE_TAKEN
 
 
 ROOM = Room()  # for anything
@@ -552,10 +564,11 @@ class Queue(Steering):
         """
 
     @abstractmethod
-    async def doubtful_sites(self, without: Collection[str] = ()) -> list[DueSite]:
-        """As `due_sites`, of those in doubt alone: the first 500 never tried, and the first 500 that have failed.
+    async def doubtful_sites(self, without: Collection[str] = (), taken: Shares = NONE_TAKEN) -> list[DueSite]:
+        """As `due_sites`, of those in doubt alone, of which nobody has his share already (`taken`).
 
-        Each says whose mail is due first, so that turns can be shared out between senders and messages.
+        Each says whose mail is due first, so that turns can be shared out between senders and messages. They are the
+        first 500 of those never tried, and of those that have failed, as far as they are among the first 5000.
         """
 
     @abstractmethod

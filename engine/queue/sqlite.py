@@ -28,6 +28,7 @@ from engine.queue import (
 from engine.queue import claims as claiming
 from engine.queue.filter import Filter
 from engine.queue.queue import (
+    NONE_TAKEN,
     ROOM,
     Changed,
     Claim,
@@ -48,6 +49,7 @@ from engine.queue.queue import (
     Room,
     Selection,
     Settlement,
+    Shares,
     Suspension,
     Totals,
     Touched,
@@ -157,9 +159,9 @@ class SqliteQueue(Queue):
         now, left_out = self._clock.now(), tuple(without)
         return await self._readers.ask(lambda c: destinations.due_sites(c, limit, left_out, with_doubtful, now=now))
 
-    async def doubtful_sites(self, without: Collection[str] = ()) -> list[DueSite]:
+    async def doubtful_sites(self, without: Collection[str] = (), taken: Shares = NONE_TAKEN) -> list[DueSite]:
         now, left_out = self._clock.now(), tuple(without)
-        return await self._readers.ask(lambda c: destinations.doubtful_sites(c, left_out, now=now))
+        return await self._readers.ask(lambda c: destinations.doubtful_sites(c, left_out, taken, now=now))
 
     async def proves(self, site: str) -> bool:
         return await self._readers.ask(lambda c: standing.proves(c, site))

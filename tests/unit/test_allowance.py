@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 
 from engine.allowance import Allowance
-from engine.capacity import PLACE_KEPT, Capacity
+from engine.capacity import PLACE_KEPT, Capacity, who_of
 from engine.config import Limit
 from engine.limits import Limits
 from engine.relayer.relayer import ManagedRelayer
@@ -85,6 +85,6 @@ def test_there_is_room_for_a_site_exactly_when_nothing_keeps_its_mail(seed: int)
         for doubtful, flow in itertools.product((False, True), flows):
             site = sites.get(name)
             has_room = name not in room.closed and (room.only is None or name in room.only)
-            is_shared = flow.message in room.messages or flow.sender in room.senders or flow.domain in room.domains
+            is_shared = bool(who_of(flow, room.taken))
             has_room = has_room and (not doubtful or (room.with_doubtful and not is_shared))
             assert has_room == (not allowance.on_mail(site, live, is_in_doubt=doubtful, flow=flow))

@@ -5,7 +5,7 @@ from pathlib import Path
 from engine.queue import claims, destinations, listing, notices, reasons, standing
 from engine.queue.arrivals import Terms
 from engine.queue.filter import Filter, Term
-from engine.queue.queue import Late, LateEntry
+from engine.queue.queue import Late, LateEntry, Shares
 from engine.queue.untried import NOT_TRIED
 from engine.queue.where import where
 from engine.queue.writer import Transaction
@@ -47,6 +47,7 @@ async def statements(spool: Spool, *, writing: bool) -> list[str]:
         destinations.due_destinations(connection, 10, (), now=NOW)
         destinations.due_sites(connection, 10, ["mx.example.com"], now=NOW)
         destinations.due_sites(connection, 10, ["mx.example.com"], False, now=NOW)
+        destinations.doubtful_sites(connection, ["mx.example.com"], Shares(senders=frozenset({"a@b.example"})), now=NOW)
         destinations.next_due(connection, NOW, now=NOW)
         destinations.destination(connection, "example.org", counts, now=NOW)
         listing.window(connection, ALL, "-id", 0, 50, now=NOW)
