@@ -11,8 +11,9 @@ from typing import Protocol
 
 from engine.clock import Clock
 from engine.limits import Limiting, Limits, Rule
+from engine.queue.queue import unknown_site
 
-KEPT = 10_000  # sites, besides those with connections
+KEPT = 10_000  # sites, besides those with connections; destinations whose site is remembered
 CEILING = 600.0  # seconds for which a number of connections that was too many is not tried again
 RESTED = 600.0  # seconds without a connection, after which a site begins anew
 CAUTIOUS = 900.0  # seconds after the whole relay was resumed, in which every site begins with one connection
@@ -140,6 +141,7 @@ class Sites:
         self._blocked: dict[str, Site] = {}
         self._ruled: dict[str, Site] = {}
         self._failing: dict[str, Site] = {}
+        self._places: OrderedDict[str, str] = OrderedDict()  # the site of each destination served lately
         self._cautious_until = 0.0
 
     def __len__(self) -> int:
@@ -171,6 +173,21 @@ class Sites:
     def known(self, name: str) -> Site | None:
         """The site of this name, if anything is known of it."""
         return self._sites.get(name)
+
+    def place(self, destination: str, site: str) -> None:
+        """Remember under which site a destination was served."""
+        self._places[destination] = site
+        self._places.move_to_end(destination)
+        if len(self._places) > self._kept:
+            self._places.popitem(last=False)
+
+    def place_of(self, destination: str) -> str:
+        """Under which site a destination was served last."""
+        return self._places.get(destination, unknown_site(destination))
+
+    def displace(self, destination: str) -> None:
+        """Where a destination was served counts no more."""
+        self._places.pop(destination, None)
 
     def forget(self, name: str) -> None:
         """Forget a site, unless it has connections."""

@@ -7,13 +7,14 @@ those whose mail goes to the same hosts are one site, and share connections and 
 
 import asyncio
 import logging
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 
 from engine.allowance import Allowance
 from engine.attempt import AttemptManager
-from engine.capacity import PLACE_KEPT, Capacity
+from engine.capacity import Capacity
+from engine.check import Check
 from engine.choosing import Choosing, Chosen
 from engine.clock import Clock
 from engine.config import Limit
@@ -21,6 +22,7 @@ from engine.events import ENGINE, Event
 from engine.leftovers import Leftovers
 from engine.limits import Limiting, Limits
 from engine.outcome import Outcome
+from engine.pressure import Pressure
 from engine.queue.queue import RELAY, Claim, DueSite, Queue, QueueBroken, QueueError, Room, unknown_site
 from engine.registrable import registrable
 from engine.relayer.manager import Parts
@@ -28,30 +30,16 @@ from engine.relayer.relayer import ManagedRelayer
 from engine.relayer.session import Form
 from engine.retry import RetryPlan
 from engine.routes import Way
-from engine.sites import Connection, Site, Sites
+from engine.sites import KEPT, Connection, Site, Sites
 from engine.turns import flow_of
 
 log = logging.getLogger(__name__)
 
 BATCH = 10  # messages claimed at a time: few are held back by a slow peer, one sync serves several
 ENDED_KEPT = 100  # relayers whose transcript can still be read
-PLACES_KEPT = 10_000  # destinations whose site is remembered
 PAUSE = 30.0  # seconds; for a site that took mail and then hung up
 _CLOSING = 12.0  # seconds; somewhat more than a relayer takes to leave nothing behind
 LONGEST_BLOCK = 900.0  # seconds; a site that cannot be reached is tried again at least this often
-
-
-class Check:
-    """What one check_state opened. `completed` returns when all of it has ended."""
-
-    def __init__(self, relayers: Sequence[ManagedRelayer], tasks: Sequence["asyncio.Task[None]"]) -> None:
-        self.relayers = tuple(relayers)
-        self._tasks = tuple(tasks)
-
-    async def completed(self) -> None:
-        """Wait until every connection this check opened has ended."""
-        if self._tasks:
-            await asyncio.wait(self._tasks)
 
 
 class SmartHost:
@@ -109,9 +97,8 @@ class SmartHost:
             max_messages_per_connection=max_messages_per_connection,
             connection_lifetime=connection_lifetime,
         )
-        self._places: OrderedDict[str, str] = OrderedDict()  # the site of each destination served lately
+        self._pressure = Pressure(queue, self._allowance, self.capacity, clock)
         self._resumed: set[str] = set()  # destinations that come back with one connection
-        self._is_pressed = False  # others wait for what those have that have not proved themselves
         self._live: dict[ManagedRelayer, asyncio.Task[None]] = {}
         self._woken = asyncio.Event()
         self._checking = asyncio.Lock()
@@ -146,7 +133,11 @@ class SmartHost:
                 self.trouble = f"fault in the check: {type(error).__name__}"
                 log.exception("fault in the check")
             # What was due and was not taken waits for a connection: the end of one wakes us, not its time.
-            times = [now + self._check_interval, *self._allowance.endings(self._live), *self._pressing()]
+            times = [
+                now + self._check_interval,
+                *self._allowance.endings(self._live),
+                *self._pressure.times(self._live),
+            ]
             self.next_check = min(times if due is None else [*times, due])
             await self._clock.wait(self._woken, self.next_check)
 
@@ -168,7 +159,7 @@ class SmartHost:
             refused: set[str] = set()
             while not self.draining and await self._serve(refused, opened):
                 pass
-            await self._press()
+            await self._pressure.look(self._live)
         self.trouble = trouble
         return Check(opened, [self._live[relayer] for relayer in opened if relayer in self._live])
 
@@ -183,7 +174,7 @@ class SmartHost:
                 self._redirected(event.destination)
             if event.kind == "resumed" and event.destination == RELAY:
                 self._sites.all_come_back()
-            elif event.kind == "resumed" and len(self._resumed) < PLACES_KEPT:
+            elif event.kind == "resumed" and len(self._resumed) < KEPT:
                 self._resumed.add(event.destination)
             is_marked_bad = event.kind == "marked bad" and event.by != ENGINE
             if is_marked_bad:
@@ -263,7 +254,7 @@ class SmartHost:
         known = came_from.rules
         is_own = self._limits.name(way.destination)
         site = self._sites.get(self.site_of(way), way.destination if is_own else "", way.hosts)
-        self._remember(way.destination, site.name)
+        self._sites.place(way.destination, site.name)
         # What is known only now counts for what was claimed before it was known.
         rates = [rule for rule in site.rules if rule not in known and rule.messages is not None]
         most = min(
@@ -407,7 +398,7 @@ class SmartHost:
     @property
     def notes(self) -> tuple[str, ...]:
         """Which bounds are reached that others wait for, in sentences."""
-        return tuple(f"{one}, and others wait" for one in self.capacity.in_use(self._live)) if self._is_pressed else ()
+        return self._pressure.notes(self._live)
 
     def limits_on(
         self, destination: str, *, site: str = "", is_in_doubt: bool = False, message: int = 0, sender: str = ""
@@ -428,7 +419,7 @@ class SmartHost:
 
     def site_at(self, destination: str, site: str = "") -> Site:
         """The site of a destination; of one not served since the start only the limits that name it are known."""
-        place = site or self._places.get(destination, unknown_site(destination))
+        place = site or self._sites.place_of(destination)
         found = self._sites.known(place)
         if found is None:
             found = Site(place, self.max_connections_per_destination)
@@ -475,28 +466,6 @@ class SmartHost:
         idle = [relayer for relayer in self._live if relayer.is_idle and relayer.site != site]
         if idle:
             min(idle, key=lambda relayer: relayer.phase_since).leave("another site waits for the connection")
-
-    async def _press(self) -> None:
-        """Where others wait for what those have that have not proved themselves, end those that only keep us waiting.
-
-        RFC 5321 4.5.3.2 grants minutes for each step: that is for who keeps nobody else from being served.
-        """
-        is_short = self.capacity.is_taken(self._live) or self.capacity.on_doubt(self._live) is not None
-        self._is_pressed = is_short and bool(await self._queue.due_sites(1, self._allowance.closed(self._live)))
-        if self._is_pressed:
-            now = self._clock.now()
-            for relayer in self._live:
-                if relayer.is_doubtful and relayer.patience_ends <= now:
-                    relayer.hurry.now()
-
-    def _pressing(self) -> list[float]:
-        """When, under pressure, a connection or the place of one is to be had."""
-        if not self._is_pressed:
-            return []
-        now = self._clock.now()
-        kept = [relayer.started + PLACE_KEPT for relayer in self._live if not relayer.is_admitted]
-        ends = [time for relayer in self._live for time in (relayer.patience_ends, relayer.stalls_at)]
-        return [time for time in (*kept, *ends) if time > now]
 
     async def _open(self, chosen: Chosen) -> ManagedRelayer | None:
         due = chosen.due
@@ -545,7 +514,7 @@ class SmartHost:
             for bucket in buckets:
                 bucket.give_back(limit - len(claims))
         for claim in claims:
-            self._remember(claim.destination, site.name)
+            self._sites.place(claim.destination, site.name)
         return claims
 
     async def _run(self, relayer: ManagedRelayer) -> None:
@@ -579,17 +548,11 @@ class SmartHost:
 
     def _redirected(self, destination: str) -> None:
         """What was known of the way to a destination counts no more."""
-        self._places.pop(destination, None)
+        self._sites.displace(destination)
         if site := self._sites.known(unknown_site(destination)):
             self._sites.unblock(site)
         for relayer in self._live:
             relayer.reconsider(destination)
-
-    def _remember(self, destination: str, site: str) -> None:
-        self._places[destination] = site
-        self._places.move_to_end(destination)
-        if len(self._places) > PLACES_KEPT:
-            self._places.popitem(last=False)
 
     def _next_try(self, site: Site, destination: str) -> float:
         site.failures += 1

@@ -214,7 +214,7 @@ def _is_closed(tx: Transaction, destination: str) -> bool:
 
 
 def _due(tx: Transaction, destination: str, limit: int, recipients: int) -> dict[int, list[int]]:
-    """Due entries by message: half of the messages are for those never tried, so that retries keep none waiting.
+    """Due entries by message: half of the messages are for those never tried, so that retries do not keep them waiting.
 
     The one in the middle goes to either in turn.
     """

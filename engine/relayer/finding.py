@@ -12,7 +12,7 @@ from engine.mx import Exchange, LookupFailed, MXError
 from engine.routes import Router, Target, Way
 
 LOOKUP = 60.0  # seconds for the way of a destination, its policies and its addresses
-WITH_CONNECTION = 2.0  # seconds for looking up where another destination's mail goes, while a connection waits for it
+WITH_OTHERS = 2.0  # seconds for the way of one of several destinations, while a connection or their mail waits for it
 _FOR_THE_REST = 1.0  # seconds for further hosts, once there is an address to try
 
 

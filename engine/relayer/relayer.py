@@ -10,7 +10,7 @@ import logging
 from engine.mx import MOST_EXCHANGES, AllMarkedBad, MXError
 from engine.outcome import Outcome
 from engine.queue.queue import Claim, QueueBroken, QueueBusy, QueueError, unknown_site
-from engine.relayer.finding import LOOKUP, WITH_CONNECTION, Found, find
+from engine.relayer.finding import LOOKUP, WITH_OTHERS, Found, find
 from engine.relayer.hurrying import WHY, Hurried, Hurry
 from engine.relayer.manager import Manager, Parts
 from engine.relayer.opening import Opening
@@ -205,7 +205,7 @@ class ManagedRelayer:
 
     async def _relay(self) -> None:
         while not self._leaving and (way := await self._find_way()) is not None:
-            seconds = WITH_CONNECTION if self.is_admitted else LOOKUP
+            seconds = WITH_OTHERS if self.is_admitted else LOOKUP
             found = await find(
                 self._parts.router,
                 way,
@@ -248,7 +248,8 @@ class ManagedRelayer:
 
     async def _way_to(self, destination: str) -> Way | None:
         """Find the way to a destination and note it; None when there is none, and its messages are dealt with."""
-        bound = WITH_CONNECTION if self.is_admitted else LOOKUP
+        is_alone = not self.is_admitted and self.site == unknown_site(destination)
+        bound = LOOKUP if is_alone else WITH_OTHERS
         try:
             async with asyncio.timeout(bound):
                 way = await self._parts.router.apart(await self._parts.router.way(destination))
@@ -259,7 +260,7 @@ class ManagedRelayer:
             await self._no_way(destination, error.outcome)
             return None
         except TimeoutError:
-            if self.is_admitted:
+            if not is_alone:
                 await self._look_up_apart(destination)
                 return None
             text = f"no way was found within {bound:.0f} s"
@@ -271,7 +272,7 @@ class ManagedRelayer:
         return way
 
     async def _look_up_apart(self, destination: str) -> None:
-        """What takes long to look up must not hold a connection meanwhile: it gets a relayer of its own for that."""
+        """What takes long to look up must keep neither a connection nor the mail of others: it gets its own relayer."""
         await self._parts.queue.note_destination(destination, None, unknown_site(destination))
         await self._put_back("its look-up takes long", destination)
 
@@ -331,7 +332,7 @@ class ManagedRelayer:
     async def _is_safe_enough_for(self, way: Way, session: Session) -> bool:
         """Whether a session meets what a destination's own policies demand of its host."""
         try:
-            async with asyncio.timeout(WITH_CONNECTION):
+            async with asyncio.timeout(WITH_OTHERS):
                 demand = await self._parts.router.demand(way, self.host)
         except (MXError, TimeoutError):
             return False

@@ -186,3 +186,20 @@ async def test_under_pressure_those_that_keep_us_waiting_give_way_to_others(inte
         (deferred, *_) = await relay.events("deferred")
         assert deferred.outcome is not None
         assert deferred.outcome.text == "it kept us waiting while others waited for the connection"
+
+
+async def test_a_customer_whose_name_server_falls_silent_keeps_no_mail_of_its_provider(internet: Internet) -> None:
+    """The provider's host is known from before, and so its mail would go over the same connection."""
+    async with crowded(internet) as relay:
+        farm = await internet.host("mx.farm.example", Healthy())
+        customers = [f"c{number}.example" for number in range(4)]
+        for name in customers:
+            internet.dns.add(name, "MX", "10 mx.farm.example.", ttl=0)
+            await enqueue(relay, f"a@{name}")
+            await until(lambda: farm.messages == customers.index(name) + 1)  # noqa: B023
+        silent(internet, customers[:3])
+        for name in customers:
+            await enqueue(relay, f"b@{name}")
+        begin = SystemClock().now()
+        await until(lambda: farm.messages == 5)
+        assert SystemClock().now() - begin < 3 * 2 + P95  # two seconds for each, and not ten
