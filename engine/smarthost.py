@@ -229,17 +229,25 @@ class SmartHost:
         room = self._allowance.messages_left(relayer, site)
         if self.draining or relayer.is_leaving or room <= 0 or self._allowance.on_messages(site):
             return []
-        may_doubt = self.capacity.on_doubt(self._live) is None
-        if self.capacity.is_full(self._live) or (relayer.is_in_doubt and not may_doubt):
-            closed = [*self._allowance.closed(self._live), relayer.site]
-            if await self._queue.due_sites(1, closed, with_doubtful=may_doubt or relayer.is_in_doubt):
-                self._choosing.yielded(relayer.site)
-                relayer.leave("another site waits for the connection")
-                return []
+        if await self._do_others_wait(relayer):
+            self._choosing.yielded(relayer.site)
+            relayer.leave("another site waits for the connection")
+            return []
         claims = await self._claim(site, min(BATCH, room), relayer.id)
         if len(claims) == BATCH:
             self.wake()  # there may be enough for another connection
         return claims
+
+    async def _do_others_wait(self, relayer: ManagedRelayer) -> bool:
+        """Whether another site could be served if a relayer ended."""
+        is_full = self.capacity.is_full(self._live)
+        if not is_full and not relayer.is_in_doubt:
+            return False
+        may_doubt = self.capacity.on_doubt(self._live) is None
+        if not is_full and may_doubt:
+            return False
+        closed = [*self._allowance.closed(self._live), relayer.site]
+        return bool(await self._queue.due_sites(1, closed, with_doubtful=may_doubt or relayer.is_in_doubt))
 
     def site_of(self, way: Way) -> str:
         """The name of the site a way leads to; a destination with a limit of its own has connections of its own."""

@@ -64,6 +64,7 @@ class ManagedRelayer:
         self.phase: Phase = "lookup"
         self.started = parts.clock.now()
         self.phase_since = self.started
+        self.stalls_at = self.started + usual(self.phase, parts.timeouts)  # when its phase has lasted unusually long
         self.ended: float | None = None
         self.result = ""
         self.taken = 0
@@ -102,11 +103,6 @@ class ManagedRelayer:
         return now > self.stalls_at
 
     @property
-    def stalls_at(self) -> float:
-        """When its phase has lasted for longer than is usual."""
-        return self.phase_since + usual(self.phase, self._parts.timeouts)
-
-    @property
     def is_doubtful(self) -> bool:
         """Whether it counts among those that have not proved themselves: who keeps us waiting does, whoever it is."""
         return self.is_in_doubt or self.stalling
@@ -137,6 +133,7 @@ class ManagedRelayer:
     def enter(self, phase: Phase) -> None:
         """Be in another phase from now on."""
         self.phase, self.phase_since = phase, self._parts.clock.now()
+        self.stalls_at = self.phase_since + usual(phase, self._parts.timeouts)
 
     def tries(self, target: Target) -> None:
         """Be at another address from now on."""
