@@ -24,7 +24,7 @@ class Pressure:
 
     async def look(self, live: Collection[ManagedRelayer]) -> None:
         """Find out, and have those end that have kept us waiting for long enough. Raises QueueError."""
-        is_short = self._capacity.is_taken(live) or self._capacity.on_doubt(live) is not None
+        is_short = not self._capacity.places(live) or self._capacity.on_doubt(live) is not None
         self._is_on = is_short and bool(await self._queue.due_sites(1, self._allowance.closed(live)))
         if self._is_on:
             now = self._clock.now()

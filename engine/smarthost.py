@@ -416,9 +416,10 @@ class SmartHost:
         Names are the dotted names of settings, or "blocked", "coming back", "connecting", "adaptive concurrency". What
         the queue knows (suspensions, blocks, when mail is due) is not among them, but for blocks of the whole site.
         `site` is the name that the queue has for its site; "": the one it was served under. `message` and `sender` are
-        of its mail that is due first.
+        of its mail that is due first, if there is any.
         """
-        flow, at = flow_of(message, sender, destination), self.site_at(destination, site)
+        flow = flow_of(message, sender, destination) if message else None
+        at = self.site_at(destination, site)
         return self._allowance.on_mail(at, self._live, is_in_doubt=is_in_doubt, flow=flow)
 
     def room(self) -> Room:
