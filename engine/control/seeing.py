@@ -180,6 +180,8 @@ class Seeing:
             rate_out=relay.events.rate_out(),
             connections=smarthost.connections,
             max_connections=smarthost.max_connections,
+            lookups=len(smarthost.managed) - smarthost.connections,
+            max_lookups=settings.delivery.max_lookups,
             next_check=smarthost.next_check,
             suspended=suspended,
             undo_seconds=settings.console.undo,

@@ -38,6 +38,7 @@ class HealthView(View, frozen=True, kw_only=True):
     Of those waiting `due` are those whose time has come, and `ready` those of them that nothing keeps from being sent.
     Of a very long queue both are counted anew only every few seconds. `destinations` have mail; `destinations_known`
     are all that are listed. `notes` name the bounds that are reached, in sentences.
+    `lookups` look for their way, and have no connection.
     """
 
     hostname: str
@@ -60,6 +61,8 @@ class HealthView(View, frozen=True, kw_only=True):
     rate_out: float = 0.0
     connections: int = 0
     max_connections: int = 0
+    lookups: int = 0
+    max_lookups: int = 0
     next_check: float | None = None
     suspended: SuspensionView | None = None
     undo_seconds: float = 10.0

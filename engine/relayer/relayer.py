@@ -210,6 +210,9 @@ class ManagedRelayer:
                 seconds=seconds,
                 put_off=lambda host: self._manager.is_on_trial(self, host),
             )
+            if self.is_admitted and not found.has_targets:
+                await self._look_up_apart(way.destination)
+                continue
             if found.has_targets and not self.is_admitted:  # else nothing is dialled
                 if refusal := await self._manager.admit(self, way):
                     self.result = refusal
