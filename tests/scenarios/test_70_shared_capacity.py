@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from engine.clock import SystemClock
 from engine.config import Timeouts
 from engine.queue.queue import NewMessage
+from engine.relayer import stalling
 from engine.sandbox.internet import Internet
 from engine.sandbox.names import Fault
 from engine.sandbox.tempers import BlackHole, Healthy, Slow, Tarpit
@@ -202,3 +203,26 @@ async def test_a_customer_whose_name_server_falls_silent_keeps_no_mail_of_its_pr
         begin = SystemClock().now()
         await until(lambda: farm.messages == 3)
         assert SystemClock().now() - begin < 2 + P95  # and not the ten in which the DNS gives up
+
+
+async def test_hosts_that_took_mail_and_now_keep_us_waiting_give_way_once_they_stall(
+    internet: Internet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They have proved themselves, and so may have every connection; not for longer than is usual."""
+    monkeypatch.setattr(stalling, "_LONGEST", 0.5)
+    async with crowded(internet) as relay:
+        provider = [
+            (await internet.add(f"d{number}.example", mx=[(10, f"mx.d{number}.example", Healthy())]))[0]
+            for number in range(24)
+        ]
+        for number in range(24):
+            await enqueue(relay, f"a@d{number}.example", sender=f"s{number}@example.com")
+        await until(lambda: sum(exchange.messages for exchange in provider) == 24)
+        await until(lambda: not relay.engine.smarthost.managed)
+        for exchange in provider:
+            await exchange.become(BlackHole())
+        for number in range(24):
+            await enqueue(relay, f"b@d{number}.example", sender=f"s{number}@example.com")
+        await until(lambda: relay.engine.smarthost.connections == 20)
+        assert await healthy_p95(relay) < P95
+        assert relay.engine.mx.marks == ()
