@@ -86,6 +86,7 @@ class Opening:
                     session = await self._open(target)
             except Hurried as error:  # that others wait is no fault of the host's: it is not marked
                 last = Outcome.transient(str(error), enhanced="4.4.1", host=target.host, phase=self._relayer.phase)
+                failing = None
             except SessionError as error:
                 last = error.outcome
                 self._trying.sessions -= not error.unreachable
