@@ -18,9 +18,10 @@ from engine.clock import SystemClock
 from engine.config import Timeouts
 from engine.queue.queue import NewMessage
 from engine.relayer import stalling
+from engine.sandbox.exchanges import Action
 from engine.sandbox.internet import Internet
 from engine.sandbox.names import Fault
-from engine.sandbox.tempers import BlackHole, Healthy, Slow, Tarpit
+from engine.sandbox.tempers import BlackHole, Healthy, Script, Slow, Tarpit
 from tests.clock import FakeClock
 from tests.scenarios.relaying import LETTER, Relay, relaying, until
 
@@ -91,6 +92,11 @@ async def test_one_message_to_600_names_whose_name_server_is_silent_keeps_no_mai
         assert relay.engine.smarthost.connections <= HEALTHY  # look-ups hold none
         looking = sum(not one.is_admitted for one in relay.engine.smarthost.managed)
         assert 1 <= looking <= 3  # a quarter of the half
+        waiting = [one for one in (await relay.client.queue(limit=1000)).rows if one.state == "waiting"]
+        assert {one.condition for one in waiting} == {"limited"}
+        said = "has its share of the look-ups for destinations that have not proved themselves"
+        assert {one.condition_why for one in waiting} == {f"delivery.max_lookups: message {waiting[0].message} {said}"}
+        assert (await relay.client.health()).ready == 0
 
 
 async def test_one_message_to_200_names_at_one_slow_address_keeps_no_mail_of_others(internet: Internet) -> None:
@@ -226,3 +232,21 @@ async def test_hosts_that_took_mail_and_now_keep_us_waiting_give_way_once_they_s
         await until(lambda: relay.engine.smarthost.connections == 20)
         assert await healthy_p95(relay) < P95
         assert relay.engine.mx.marks == ()
+
+
+async def test_who_has_the_message_is_waited_for_though_others_wait_for_the_connection(
+    internet: Internet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To give up on the reply to the final dot would send the message twice (RFC 1047)."""
+    monkeypatch.setattr(stalling, "_LONGEST", 0.5)
+    few = partial(relaying, max_connections=4)
+    async with few(internet, clock=REAL, timeouts=PATIENT) as relay:
+        for name, point in (("thinks", "content"), ("hangs", "RCPT")):
+            await internet.add(f"{name}.example", mx=[(10, f"mx.{name}.example", Script({point: Action.SILENCE}))])
+            await enqueue(relay, f"u@{name}.example", sender=f"{name}@example.com")
+        await until(lambda: sorted(one.phase for one in relay.engine.smarthost.managed) == ["RCPT", "reply"])
+        (new,) = await internet.add("new.example", mx=[(10, "mx.new.example", Healthy())])
+        await enqueue(relay, "a@new.example", sender="bob@example.net")
+        await until(lambda: new.messages == 1)
+        assert [event.destination for event in await relay.events("deferred")] == ["hangs.example"]
+        assert [one.phase for one in relay.engine.smarthost.managed if one.destination == "thinks.example"] == ["reply"]
