@@ -170,6 +170,15 @@ class Sites:
         self._forget_some()
         return site
 
+    def name_of(self, destination: str, site: str) -> str:
+        """The name of the site that a destination's mail has; one with a limit of its own has its own connections."""
+        return f"{destination}: {site}" if self._limits.name(destination) else site
+
+    def of_way(self, destination: str, site: str, hosts: tuple[str, ...]) -> Site:
+        """The site that a destination's mail has, given what its hosts make, and which they are."""
+        is_own = self._limits.name(destination)
+        return self.get(self.name_of(destination, site), destination if is_own else "", hosts)
+
     def known(self, name: str) -> Site | None:
         """The site of this name, if anything is known of it."""
         return self._sites.get(name)

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 
+from engine.admission import Admission
 from engine.allowance import Allowance
 from engine.attempt import AttemptManager
 from engine.capacity import Capacity
@@ -96,6 +97,9 @@ class SmartHost:
             max_connections_per_destination=max_connections_per_destination,
             max_messages_per_connection=max_messages_per_connection,
             connection_lifetime=connection_lifetime,
+        )
+        self._admission = Admission(
+            queue, self._sites, self._allowance, self.capacity, clock, check_interval=check_interval
         )
         self._pressure = Pressure(queue, self._allowance, self.capacity, clock)
         self._resumed: set[str] = set()  # destinations that come back with one connection
@@ -251,58 +255,14 @@ class SmartHost:
 
     def site_of(self, way: Way) -> str:
         """The name of the site a way leads to; a destination with a limit of its own has connections of its own."""
-        return f"{way.destination}: {way.site}" if self._limits.name(way.destination) else way.site
+        return self._sites.name_of(way.destination, way.site)
 
     async def admit(self, relayer: ManagedRelayer, way: Way) -> str:
         """Count a relayer among those of its site, now that it is known; or say why it is not to connect now.
 
         What it is to give back is left to those the site has, or waits until a limit allows more. Raises QueueError.
         """
-        came_from = self._sites.get(relayer.site)
-        known = came_from.rules
-        is_own = self._limits.name(way.destination)
-        site = self._sites.get(self.site_of(way), way.destination if is_own else "", way.hosts)
-        self._sites.place(way.destination, site.name)
-        # What is known only now counts for what was claimed before it was known.
-        rates = [rule for rule in site.rules if rule not in known and rule.messages is not None]
-        most = min(
-            [self._allowance.per_connection(site), *(rule.messages.available for rule in rates if rule.messages)]
-        )
-        await relayer.keep(max(most, 1))
-        if site is not came_from:
-            came_from.connections.remove(relayer)
-            site.connections.append(relayer)
-            relayer.site = site.name
-            if came_from.is_coming_back:
-                site.come_back()
-            if came_from.name == unknown_site(way.destination):
-                self._sites.forget(came_from.name)
-        relayer.site_host = site.host
-        if relayer.is_in_doubt and not site.is_failing and await self._queue.proves(site.name):
-            relayer.is_in_doubt = False
-        limiting = site.blocked if site.blocked_until > self._clock.now() else None
-        limiting = limiting or next(filter(None, (rule.on_messages() for rule in rates)), None)
-        for rule in rates:
-            if rule.messages is not None:
-                rule.messages.take(len(relayer.answers_for))
-        limiting = limiting or self._allowance.on_connections(site, self._live, but=relayer)
-        if limiting is None and any(one.is_idle for one in site.connections):
-            limiting = Limiting("idle", None, "a connection of its site is idle")  # which the next check calls
-        if limiting is None and (full := self.capacity.on_admission(relayer, self._live)):
-            return f"{full.name}: {full.text}"  # whose connection ends wakes us
-        if limiting is None:
-            for rule in site.rules:
-                if rule.connections is not None:
-                    rule.connections.take(1)
-            return ""
-        if limiting.name == "blocked" or not self._others(site, relayer):
-            # Nobody's end will wake it: it waits for its time, or for the next check.
-            soon = self._clock.now() + self._check_interval
-            until = soon if limiting.until is None else limiting.until
-            until = until if limiting.name == "blocked" else min(soon, until)
-            for destination in {claim.destination for claim in relayer.answers_for.values()}:
-                await self._queue.block(destination, until, limiting.text, failed=False)
-        return f"{limiting.name}: {limiting.text}"
+        return await self._admission.admit(relayer, way, self._live)
 
     def may_dial(self, relayer: ManagedRelayer) -> bool:
         """Whether a relayer may open one more connection than the one it was admitted for."""
