@@ -35,9 +35,9 @@ COSTLY = 0.05  # seconds; an answer that took as long is given again for RESTS t
 _NEIGHBOURS = 20  # other destinations of a site that are named
 # Destinations due; of fewer each is looked at and they are sorted, of more they are walked in order of their turns.
 FEW = 1000
-# Of those in doubt, so many destinations are looked at, and turns shared out among so many of them: of those that were
-# never tried, and of those that have failed.
-DOUBTFUL_SEEN = 5000
+# Of those in doubt, so many destinations are looked at (those of two messages that have as many as one may have), and
+# turns shared out among so many of them: of those that were never tried, and of those that have failed.
+DOUBTFUL_SEEN = 20_000
 DOUBTFUL_AT_ONCE = 500
 _DUE = "SELECT count(*) FROM entry WHERE destination = d.name AND state = 'waiting' AND due <= ?"
 _OLDEST = "(SELECT arrived FROM message WHERE number = (SELECT min(message) FROM entry WHERE destination = d.name))"

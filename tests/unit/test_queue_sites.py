@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from engine.queue import destinations
-from engine.queue.queue import DueSite, Suspension, unknown_site
+from engine.queue.queue import DueSite, Shares, Suspension, unknown_site
 from tests.unit.queue_support import DELIVERED, LATER, Spool, opened
 
 FARM = "mx1.farm.example mx2.farm.example"
@@ -199,3 +199,16 @@ async def test_turns_are_the_same_whether_few_are_due_or_many(
         ]
         assert [one.destination for one in await spool.queue.due_sites(1)] == ["c.example"]
         assert [one.destination for one in await spool.queue.doubtful_sites()] == ["b.example", "d.example"]
+
+
+async def test_behind_a_message_to_ten_thousand_destinations_that_has_its_share_other_mail_is_seen(
+    tmp_path: Path,
+) -> None:
+    async with opened(tmp_path) as spool:
+        many = await spool.add(*(f"u@d{number}.example" for number in range(10_000)))
+        await spool.add("a@new.example", sender="bob@example.net")
+        assert len(await spool.queue.doubtful_sites()) == destinations.DOUBTFUL_AT_ONCE
+        (due,) = await spool.queue.doubtful_sites(taken=Shares(messages=frozenset({many})))
+        assert due.destination == "new.example"
+        (due,) = await spool.queue.doubtful_sites(taken=Shares(senders=frozenset({"ann@example.net"})))
+        assert due.destination == "new.example"
