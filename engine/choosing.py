@@ -49,8 +49,9 @@ class Choosing:
         self, limit: int, closed: set[str], busy: set[str], live: Collection[ManagedRelayer]
     ) -> list[Chosen]:
         """Up to `limit` sites but those `closed`; those that have a busy connection come last. Raises QueueError."""
-        found = await self._some(limit, closed | busy | self._yielded, live)
-        if len(found) < limit:
+        last = busy | self._yielded
+        found = await self._some(limit, closed | last, live)
+        if last and len(found) < limit:
             self._yielded.clear()
             found += await self._some(limit - len(found), closed | {one.due.site for one in found}, live)
         return found
