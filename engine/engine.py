@@ -155,6 +155,11 @@ class Engine:
         intake = self.floor.why_not() or self.drop.trouble or self.smtp.trouble
         return self.queue.broken or self.smarthost.trouble or intake
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is no trouble, and should be known: bounds that are reached, in sentences."""
+        return self.smarthost.notes
+
     async def start(self) -> None:
         """Take the spool, recover what was interrupted, open the doors; the one for new mail last."""
         try:
@@ -218,6 +223,7 @@ class Engine:
             started=started,
             version=version("smarthost"),
             trouble=lambda: self.trouble,
+            notes=lambda: self.notes,
         )
 
     def _publish(self, events: Sequence[Event]) -> None:

@@ -114,11 +114,6 @@ class SmartHost(Protocol):
         ...
 
     @property
-    def notes(self) -> Sequence[str]:
-        """Which bounds are reached that others wait for, in sentences."""
-        ...
-
-    @property
     def next_check(self) -> float | None:
         """When the next check is due."""
         ...
@@ -200,7 +195,10 @@ class Prober(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Relay:
-    """A running engine's parts. `started` is in seconds since 1970; `trouble` says why the engine is sick, or ""."""
+    """A running engine's parts. `started` is in seconds since 1970; `trouble` says why the engine is sick, or "".
+
+    `notes` say what is no trouble, and should be known.
+    """
 
     queue: Queue
     smarthost: SmartHost
@@ -213,3 +211,4 @@ class Relay:
     started: float
     version: str
     trouble: Callable[[], str]
+    notes: Callable[[], Sequence[str]] = tuple

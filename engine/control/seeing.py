@@ -10,6 +10,7 @@ from engine.control.metrics import Figures
 from engine.control.relay import Relay, Relayer
 from engine.queue.filter import Filter
 from engine.queue.queue import RELAY, Mark, NoSuchMessage, QueueError, Totals
+from engine.text import clean
 
 DESTINATION_SORTS = ("name", "waiting", "due", "held", "oldest")
 _EVENTS_OF_MESSAGE = 1000
@@ -167,7 +168,7 @@ class Seeing:
             now=relay.clock.now(),
             state=state,
             trouble=trouble,
-            notes=tuple(smarthost.notes),
+            notes=tuple(clean(note) for note in relay.notes()),
             waiting=totals.waiting,
             due=totals.due,
             ready=0 if smarthost.draining else totals.ready,

@@ -37,7 +37,7 @@ class HealthView(View, frozen=True, kw_only=True):
 
     Of those waiting `due` are those whose time has come, and `ready` those of them that nothing keeps from being sent.
     Of a very long queue both are counted anew only every few seconds. `destinations` have mail; `destinations_known`
-    are all that are listed. `notes` name the bounds that are reached, in sentences.
+    are all that are listed. `notes` say what is no trouble, and should be known: a bound that is reached.
     `lookups` look for their way, and have no connection.
     """
 

@@ -374,7 +374,6 @@ class FakeSmartHost:
         self.draining = False
         self.checks = 0
         self.wakes = 0
-        self.notes: tuple[str, ...] = ()
 
     async def check_state(self) -> object:
         self.checks += 1
