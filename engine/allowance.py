@@ -2,13 +2,14 @@
 
 from collections.abc import Collection
 
+from engine.capacity import Capacity
 from engine.clock import Clock
 from engine.limits import Limiting
 from engine.queue.queue import Room
 from engine.relayer.relayer import ManagedRelayer
 from engine.sites import Site, Sites
+from engine.turns import Flow
 
-_ALL = "delivery.max_connections"
 _SETTING = "delivery.max_connections_per_destination"
 
 
@@ -19,36 +20,18 @@ class Allowance:
         self,
         sites: Sites,
         clock: Clock,
+        capacity: Capacity,
         *,
-        max_connections: int,
         max_connections_per_destination: int,
         max_messages_per_connection: int,
         connection_lifetime: float,
     ) -> None:
         self._sites = sites
         self._clock = clock
-        self._all = max_connections
-        self._doubtful = max(1, max_connections // 2)
+        self._capacity = capacity
         self._most = max_connections_per_destination
         self._per_connection = max_messages_per_connection
         self._lifetime = connection_lifetime
-
-    def on_relay(self, live: Collection[ManagedRelayer], *, is_in_doubt: bool) -> Limiting | None:
-        """What keeps the relay from opening one more connection, to whatever site.
-
-        Hosts that keep us waiting must not use up all connections: destinations in doubt have half of them together.
-        """
-        if len(live) >= self._all:
-            return Limiting(_ALL, None, f"all {self._all} connections are in use")
-        return self._on_doubt() if is_in_doubt and not self.may_doubt(live) else None
-
-    def _on_doubt(self) -> Limiting:
-        text = f"the {self._doubtful} of {self._all} for destinations that have failed are in use"
-        return Limiting(_ALL, None, text)
-
-    def may_doubt(self, live: Collection[ManagedRelayer]) -> bool:
-        """Whether one more connection may be opened to a destination that was left alone, and took no mail since."""
-        return sum(relayer.is_in_doubt for relayer in live) < self._doubtful
 
     def on_messages(self, site: Site) -> Limiting | None:
         """What keeps messages from being sent to a site, over whatever connection."""
@@ -69,17 +52,20 @@ class Allowance:
         return None
 
     def on_mail(
-        self, site: Site, live: Collection[ManagedRelayer], *, is_in_doubt: bool = False
+        self, site: Site, live: Collection[ManagedRelayer], *, is_in_doubt: bool = False, flow: Flow | None = None
     ) -> tuple[Limiting, ...]:
         """All that keeps waiting mail of a site from going now; () when nothing does. It is what `room` says of it.
 
         An idle connection takes it although no other may be opened.
         """
+        flow = flow if is_in_doubt else None
+        is_in_doubt = is_in_doubt or site.is_failing
         found = [self.on_messages(site)]
         if not any(one.is_idle for one in site.connections):
-            found += [self.on_connections(site, live), self.on_relay(live, is_in_doubt=is_in_doubt)]
-        elif is_in_doubt and not self.may_doubt(live):
-            found.append(self._on_doubt())
+            on_relay = self._capacity.on_beginning(live, is_in_doubt=is_in_doubt, flow=flow)
+            found += [self.on_connections(site, live), on_relay]
+        elif is_in_doubt:
+            found.append(self._capacity.on_doubt(live, flow))
         return tuple(one for one in found if one is not None)
 
     def room(self, live: Collection[ManagedRelayer]) -> Room:
@@ -93,11 +79,14 @@ class Allowance:
             for name, site in looked_at.items()
             if self.on_messages(site) or (name not in idle and self.on_connections(site, live))
         }
-        is_full = len(live) >= self._all
+        may_doubt = self._capacity.on_doubt(live) is None
+        if not may_doubt:
+            closed.update(site.name for site in self._sites.failing())
         return Room(
             closed=frozenset(closed),
-            only=frozenset(idle) if is_full else None,
-            with_doubtful=self.may_doubt(live),
+            only=None if self._capacity.places(live) else frozenset(idle),
+            with_doubtful=may_doubt,
+            taken=self._capacity.shares(live),
         )
 
     def closed(self, live: Collection[ManagedRelayer]) -> set[str]:

@@ -114,15 +114,18 @@ class Delivery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     `max_connections_per_destination` bounds those of all destinations with the same exchanges together; they begin
     with `initial_connections`. A connection waits `idle` for more mail and lives for `connection_lifetime`. One
-    attempt tries `max_addresses` and has `max_sessions`. A mark lasts `bad_mx_timeout`, and twice as long each time
-    it is repeated, up to `bad_mx_timeout_max`. To addresses in `refuse_networks` no mail goes that the DNS or a
-    recipient's address literal sends there. `loopback_exchanges`: exchanges on loopback are others than this relay, as
-    in a sandbox; else they are taken for it.
+    attempt tries `max_addresses` and has `max_sessions`. Up to `max_lookups` look for the way of a destination, which
+    takes no connection. Half of the connections and of the look-ups are for destinations that have not proved
+    themselves, having taken no mail for a week. A mark lasts `bad_mx_timeout`, and twice as long each time it is
+    repeated, up to `bad_mx_timeout_max`. To addresses in `refuse_networks` no mail goes that the DNS or a recipient's
+    address literal sends there. `loopback_exchanges`: exchanges on loopback are others than this relay, as in a
+    sandbox; else they are taken for it.
     """
 
     port: int = 25
-    max_connections: int = 20
-    max_connections_per_destination: int = 5
+    max_connections: int = 100
+    max_connections_per_destination: int = 20
+    max_lookups: int = 100
     max_messages_per_connection: int = 100
     initial_connections: int = 2
     idle: float = 2.0

@@ -137,6 +137,7 @@ _READERS: _Readers = {
         "port": values.port,
         "max_connections": values.count,
         "max_connections_per_destination": values.count,
+        "max_lookups": values.count,
         "max_messages_per_connection": values.count,
         "initial_connections": values.count,
         "idle": values.duration_or_none,

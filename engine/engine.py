@@ -142,6 +142,7 @@ class Engine:
             retries=retries,
             max_connections=delivery.max_connections,
             max_connections_per_destination=delivery.max_connections_per_destination,
+            max_lookups=delivery.max_lookups,
             max_messages_per_connection=delivery.max_messages_per_connection,
             initial_connections=delivery.initial_connections,
             idle=delivery.idle,
@@ -164,7 +165,7 @@ class Engine:
     @property
     def notes(self) -> tuple[str, ...]:
         """What is no trouble, and should be known: bounds that are reached, in sentences."""
-        return self.mx.notes
+        return (*self.smarthost.notes, *self.mx.notes)
 
     async def start(self) -> None:
         """Take the spool, recover what was interrupted, open the doors; the one for new mail last."""

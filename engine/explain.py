@@ -158,7 +158,13 @@ class Explainer:
                 bearing=replace(known, exchanges=tuple(one.host for one in exchanges)),
                 draining=smarthost.draining,
                 marks=marks,
-                limits=smarthost.limits_on(destination, site=known.site, is_in_doubt=known.is_in_doubt),
+                limits=smarthost.limits_on(
+                    destination,
+                    site=known.site,
+                    is_in_doubt=known.is_in_doubt,
+                    message=known.first,
+                    sender=known.first_sender,
+                ),
             ),
             destination=known,
             way=way,
@@ -204,7 +210,7 @@ class Explainer:
         what = f"its site, that of {site.host}" if site.host else "this destination"
         return Fact(
             "connections",
-            f"{len(smarthost.managed)} of {smarthost.max_connections} open (delivery.max_connections); "
+            f"{smarthost.connections} of {smarthost.max_connections} open (delivery.max_connections); "
             f"{len(site.connections)} to {what}, which may have {most} now",
         )
 

@@ -11,8 +11,9 @@ from typing import Protocol
 
 from engine.clock import Clock
 from engine.limits import Limiting, Limits, Rule
+from engine.queue.queue import unknown_site
 
-KEPT = 10_000  # sites, besides those with connections
+KEPT = 10_000  # sites, besides those with connections; destinations whose site is remembered
 CEILING = 600.0  # seconds for which a number of connections that was too many is not tried again
 RESTED = 600.0  # seconds without a connection, after which a site begins anew
 CAUTIOUS = 900.0  # seconds after the whole relay was resumed, in which every site begins with one connection
@@ -39,6 +40,7 @@ class Site:
         self.connections: list[Connection] = []
         self.window = initial
         self.is_coming_back = False
+        self.is_failing = False  # it was left alone, and has taken no mail since
         self.failures = 0
         self.blocked_until = 0.0
         self.blocked_why = ""
@@ -138,6 +140,8 @@ class Sites:
         self._sites: OrderedDict[str, Site] = OrderedDict()
         self._blocked: dict[str, Site] = {}
         self._ruled: dict[str, Site] = {}
+        self._failing: dict[str, Site] = {}
+        self._places: OrderedDict[str, str] = OrderedDict()  # the site of each destination served lately
         self._cautious_until = 0.0
 
     def __len__(self) -> int:
@@ -166,9 +170,33 @@ class Sites:
         self._forget_some()
         return site
 
+    def name_of(self, destination: str, site: str) -> str:
+        """The name of the site that a destination's mail has; one with a limit of its own has its own connections."""
+        return f"{destination}: {site}" if self._limits.name(destination) else site
+
+    def of_way(self, destination: str, site: str, hosts: tuple[str, ...]) -> Site:
+        """The site that a destination's mail has, given what its hosts make, and which they are."""
+        is_own = self._limits.name(destination)
+        return self.get(self.name_of(destination, site), destination if is_own else "", hosts)
+
     def known(self, name: str) -> Site | None:
         """The site of this name, if anything is known of it."""
         return self._sites.get(name)
+
+    def place(self, destination: str, site: str) -> None:
+        """Remember under which site a destination was served."""
+        self._places[destination] = site
+        self._places.move_to_end(destination)
+        if len(self._places) > self._kept:
+            self._places.popitem(last=False)
+
+    def place_of(self, destination: str) -> str:
+        """Under which site a destination was served last."""
+        return self._places.get(destination, unknown_site(destination))
+
+    def displace(self, destination: str) -> None:
+        """Where a destination was served counts no more."""
+        self._places.pop(destination, None)
 
     def forget(self, name: str) -> None:
         """Forget a site, unless it has connections."""
@@ -177,10 +205,14 @@ class Sites:
             del self._sites[name]
             self._blocked.pop(name, None)
             self._ruled.pop(name, None)
+            self._failing.pop(name, None)
 
-    def block(self, site: Site, until: float, why: str) -> None:
-        """Leave a site alone until then; it comes back with one connection."""
+    def block(self, site: Site, until: float, why: str, *, failed: bool = True) -> None:
+        """Leave a site alone until then; it comes back with one connection, and in doubt if it `failed`."""
         site.blocked_until, site.blocked_why = until, why
+        if failed:
+            site.is_failing = True
+            self._failing[site.name] = site
         self._blocked[site.name] = site
         site.begin_with_one()
 
@@ -188,6 +220,15 @@ class Sites:
         """End that; False when it was not left alone."""
         site.blocked_until = 0.0
         return self._blocked.pop(site.name, None) is not None
+
+    def proved(self, site: Site) -> None:
+        """It has taken mail."""
+        site.is_failing = False
+        self._failing.pop(site.name, None)
+
+    def failing(self) -> Iterator[Site]:
+        """The sites that were left alone because they failed, and have taken no mail since."""
+        yield from list(self._failing.values())
 
     def unblock_all(self) -> None:
         """An operator, or a host that answers, has let something go: what is still blocked is so in the store."""

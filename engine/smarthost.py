@@ -7,55 +7,48 @@ those whose mail goes to the same hosts are one site, and share connections and 
 
 import asyncio
 import logging
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 
+from engine.admission import Admission
 from engine.allowance import Allowance
 from engine.attempt import AttemptManager
+from engine.capacity import Capacity
+from engine.check import Check
+from engine.choosing import Choosing, Chosen
 from engine.clock import Clock
 from engine.config import Limit
 from engine.events import ENGINE, Event
 from engine.leftovers import Leftovers
 from engine.limits import Limiting, Limits
 from engine.outcome import Outcome
+from engine.pressure import Pressure
 from engine.queue.queue import RELAY, Claim, DueSite, Queue, QueueBroken, QueueError, Room, unknown_site
+from engine.registrable import registrable
 from engine.relayer.manager import Parts
 from engine.relayer.relayer import ManagedRelayer
 from engine.relayer.session import Form
 from engine.retry import RetryPlan
 from engine.routes import Way
-from engine.sites import Connection, Site, Sites
+from engine.sites import KEPT, Connection, Site, Sites
+from engine.turns import flow_of
 
 log = logging.getLogger(__name__)
 
 BATCH = 10  # messages claimed at a time: few are held back by a slow peer, one sync serves several
 ENDED_KEPT = 100  # relayers whose transcript can still be read
-PLACES_KEPT = 10_000  # destinations whose site is remembered
-YIELDED_KEPT = 1000  # sites that gave up a connection for others
 PAUSE = 30.0  # seconds; for a site that took mail and then hung up
 _CLOSING = 12.0  # seconds; somewhat more than a relayer takes to leave nothing behind
 LONGEST_BLOCK = 900.0  # seconds; a site that cannot be reached is tried again at least this often
 
 
-class Check:
-    """What one check_state opened. `completed` returns when all of it has ended."""
-
-    def __init__(self, relayers: Sequence[ManagedRelayer], tasks: Sequence["asyncio.Task[None]"]) -> None:
-        self.relayers = tuple(relayers)
-        self._tasks = tuple(tasks)
-
-    async def completed(self) -> None:
-        """Wait until every connection this check opened has ended."""
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-
-
 class SmartHost:
     """Manages the relayers: who runs, to which site, with which messages.
 
-    `managed` maps each live relayer to the messages it answers for. `max_connections` bounds all relayers,
-    `max_connections_per_destination` those to one site; `max_messages_per_connection` is what one carries in its life,
+    `managed` maps each live relayer to the messages it answers for. `max_connections` bounds those that have a
+    connection, or are about to, `max_lookups` those that look for their way, `max_connections_per_destination` the
+    connections to one site; `max_messages_per_connection` is what one carries in its life,
     `connection_lifetime` how many seconds that lasts, `idle` how many it waits for more mail. A site begins with
     `initial_connections`, and gets its second only once its first is established, so a dead one costs one at a time.
     """
@@ -68,8 +61,9 @@ class SmartHost:
         *,
         clock: Clock,
         retries: RetryPlan,
-        max_connections: int = 20,
-        max_connections_per_destination: int = 5,
+        max_connections: int = 100,
+        max_connections_per_destination: int = 20,
+        max_lookups: int = 100,
         max_messages_per_connection: int = 100,
         initial_connections: int = 2,
         idle: float = 2.0,
@@ -94,17 +88,21 @@ class SmartHost:
         self._form = form
         self._limits = Limits(limits, clock)
         self._sites = Sites(self._limits, clock, initial=initial_connections)
+        self.capacity = Capacity(clock, max_connections=max_connections, max_lookups=max_lookups)
+        self._choosing = Choosing(queue, self._sites, self.capacity)
         self._allowance = Allowance(
             self._sites,
             clock,
-            max_connections=max_connections,
+            self.capacity,
             max_connections_per_destination=max_connections_per_destination,
             max_messages_per_connection=max_messages_per_connection,
             connection_lifetime=connection_lifetime,
         )
-        self._places: OrderedDict[str, str] = OrderedDict()  # the site of each destination served lately
+        self._admission = Admission(
+            queue, self._sites, self._allowance, self.capacity, clock, check_interval=check_interval
+        )
+        self._pressure = Pressure(queue, self._allowance, self.capacity, clock)
         self._resumed: set[str] = set()  # destinations that come back with one connection
-        self._yielded: set[str] = set()
         self._live: dict[ManagedRelayer, asyncio.Task[None]] = {}
         self._woken = asyncio.Event()
         self._checking = asyncio.Lock()
@@ -123,6 +121,7 @@ class SmartHost:
 
     async def run(self) -> None:
         """Check whenever there is reason to, until drained. A store that fails is retried at the next check."""
+        await asyncio.to_thread(registrable, "example.org")  # reads its list, which takes a moment
         while not self.draining:
             self._woken.clear()
             # Before the check: what falls due, or ends, while it runs is looked at again at once.
@@ -138,7 +137,11 @@ class SmartHost:
                 self.trouble = f"fault in the check: {type(error).__name__}"
                 log.exception("fault in the check")
             # What was due and was not taken waits for a connection: the end of one wakes us, not its time.
-            times = [now + self._check_interval, *self._allowance.endings(self._live)]
+            times = [
+                now + self._check_interval,
+                *self._allowance.endings(self._live),
+                *self._pressure.times(self._live),
+            ]
             self.next_check = min(times if due is None else [*times, due])
             await self._clock.wait(self._woken, self.next_check)
 
@@ -160,6 +163,7 @@ class SmartHost:
             refused: set[str] = set()
             while not self.draining and await self._serve(refused, opened):
                 pass
+            await self._pressure.look(self._live)
         self.trouble = trouble
         return Check(opened, [self._live[relayer] for relayer in opened if relayer in self._live])
 
@@ -174,7 +178,7 @@ class SmartHost:
                 self._redirected(event.destination)
             if event.kind == "resumed" and event.destination == RELAY:
                 self._sites.all_come_back()
-            elif event.kind == "resumed" and len(self._resumed) < PLACES_KEPT:
+            elif event.kind == "resumed" and len(self._resumed) < KEPT:
                 self._resumed.add(event.destination)
             is_marked_bad = event.kind == "marked bad" and event.by != ENGINE
             if is_marked_bad:
@@ -229,70 +233,36 @@ class SmartHost:
         room = self._allowance.messages_left(relayer, site)
         if self.draining or relayer.is_leaving or room <= 0 or self._allowance.on_messages(site):
             return []
-        # One that still looks for its way may yet find that its site is served, and free its place.
-        if len(self._live) >= self.max_connections and all(one.is_admitted for one in self._live):
-            closed = [*self._allowance.closed(self._live), relayer.site]
-            others = await self._queue.due_sites(1, closed, with_doubtful=self._allowance.may_doubt(self._live))
-            if others:
-                if len(self._yielded) < YIELDED_KEPT:
-                    self._yielded.add(relayer.site)
-                relayer.leave("another site waits for the connection")
-                return []
+        if await self._do_others_wait(relayer):
+            self._choosing.yielded(relayer.site)
+            relayer.leave("another site waits for the connection")
+            return []
         claims = await self._claim(site, min(BATCH, room), relayer.id)
         if len(claims) == BATCH:
             self.wake()  # there may be enough for another connection
         return claims
 
+    async def _do_others_wait(self, relayer: ManagedRelayer) -> bool:
+        """Whether another site could be served if a relayer ended."""
+        is_full = self.capacity.is_full(self._live)
+        if not is_full and not relayer.is_in_doubt:
+            return False
+        may_doubt = self.capacity.on_doubt(self._live) is None
+        if not is_full and may_doubt:
+            return False
+        closed = [*self._allowance.closed(self._live), relayer.site]
+        return bool(await self._queue.due_sites(1, closed, with_doubtful=may_doubt or relayer.is_in_doubt))
+
     def site_of(self, way: Way) -> str:
         """The name of the site a way leads to; a destination with a limit of its own has connections of its own."""
-        return f"{way.destination}: {way.site}" if self._limits.name(way.destination) else way.site
+        return self._sites.name_of(way.destination, way.site)
 
     async def admit(self, relayer: ManagedRelayer, way: Way) -> str:
         """Count a relayer among those of its site, now that it is known; or say why it is not to connect now.
 
         What it is to give back is left to those the site has, or waits until a limit allows more. Raises QueueError.
         """
-        came_from = self._sites.get(relayer.site)
-        known = came_from.rules
-        is_own = self._limits.name(way.destination)
-        site = self._sites.get(self.site_of(way), way.destination if is_own else "", way.hosts)
-        self._remember(way.destination, site.name)
-        # What is known only now counts for what was claimed before it was known.
-        rates = [rule for rule in site.rules if rule not in known and rule.messages is not None]
-        most = min(
-            [self._allowance.per_connection(site), *(rule.messages.available for rule in rates if rule.messages)]
-        )
-        await relayer.keep(max(most, 1))
-        if site is not came_from:
-            came_from.connections.remove(relayer)
-            site.connections.append(relayer)
-            relayer.site = site.name
-            if came_from.is_coming_back:
-                site.come_back()
-            if came_from.name == unknown_site(way.destination):
-                self._sites.forget(came_from.name)
-        relayer.site_host = site.host
-        limiting = site.blocked if site.blocked_until > self._clock.now() else None
-        limiting = limiting or next(filter(None, (rule.on_messages() for rule in rates)), None)
-        for rule in rates:
-            if rule.messages is not None:
-                rule.messages.take(len(relayer.answers_for))
-        limiting = limiting or self._allowance.on_connections(site, self._live, but=relayer)
-        if limiting is None and any(one.is_idle for one in site.connections):
-            limiting = Limiting("idle", None, "a connection of its site is idle")  # which the next check calls
-        if limiting is None:
-            for rule in site.rules:
-                if rule.connections is not None:
-                    rule.connections.take(1)
-            return ""
-        if limiting.name == "blocked" or not self._others(site, relayer):
-            # Nobody's end will wake it: it waits for its time, or for the next check.
-            soon = self._clock.now() + self._check_interval
-            until = soon if limiting.until is None else limiting.until
-            until = until if limiting.name == "blocked" else min(soon, until)
-            for destination in {claim.destination for claim in relayer.answers_for.values()}:
-                await self._queue.block(destination, until, limiting.text)
-        return f"{limiting.name}: {limiting.text}"
+        return await self._admission.admit(relayer, way, self._live)
 
     def may_dial(self, relayer: ManagedRelayer) -> bool:
         """Whether a relayer may open one more connection than the one it was admitted for."""
@@ -335,6 +305,7 @@ class SmartHost:
         """
         site = self._sites.get(relayer.site)
         was_coming_back = site.is_coming_back
+        self._sites.proved(site)
         if site.delivered(self.max_connections_per_destination, self._clock.now()):
             self.wake()
         if was_coming_back or relayer.is_in_doubt:
@@ -372,9 +343,9 @@ class SmartHost:
             until = now + PAUSE
         else:
             until = self._next_try(site, relayer.destination)
-        self._sites.block(site, until, outcome.line)
-        await self._queue.block_site(site.name, until, outcome.line)
-        await self._queue.block(relayer.destination, until, outcome.line)
+        self._sites.block(site, until, outcome.line, failed=not pause)
+        await self._queue.block_site(site.name, until, outcome.line, failed=not pause)
+        await self._queue.block(relayer.destination, until, outcome.line, failed=not pause)
         await self._tell_unreachable(relayer.destination, outcome)
 
     async def lost(self, destination: str, outcome: Outcome, *, until: float | None = None) -> None:
@@ -387,14 +358,29 @@ class SmartHost:
 
     # -- what can be asked ----------------------------------------------------------------------------------------
 
-    def limits_on(self, destination: str, *, site: str = "", is_in_doubt: bool = False) -> tuple[Limiting, ...]:
+    @property
+    def connections(self) -> int:
+        """How many relayers have a connection, or open one: the others look for their way."""
+        return sum(relayer.is_admitted for relayer in self._live)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Which bounds are reached that others wait for, in sentences."""
+        return self._pressure.notes(self._live)
+
+    def limits_on(
+        self, destination: str, *, site: str = "", is_in_doubt: bool = False, message: int = 0, sender: str = ""
+    ) -> tuple[Limiting, ...]:
         """All that keeps mail to a destination from going right now, by name; () when nothing does.
 
         Names are the dotted names of settings, or "blocked", "coming back", "connecting", "adaptive concurrency". What
         the queue knows (suspensions, blocks, when mail is due) is not among them, but for blocks of the whole site.
-        `site` is the name that the queue has for its site; "": the one it was served under.
+        `site` is the name that the queue has for its site; "": the one it was served under. `message` and `sender` are
+        of its mail that is due first, if there is any.
         """
-        return self._allowance.on_mail(self.site_at(destination, site), self._live, is_in_doubt=is_in_doubt)
+        flow = flow_of(message, sender, destination) if message else None
+        at = self.site_at(destination, site)
+        return self._allowance.on_mail(at, self._live, is_in_doubt=is_in_doubt, flow=flow)
 
     def room(self) -> Room:
         """To which sites mail may go now."""
@@ -402,7 +388,7 @@ class SmartHost:
 
     def site_at(self, destination: str, site: str = "") -> Site:
         """The site of a destination; of one not served since the start only the limits that name it are known."""
-        place = site or self._places.get(destination, unknown_site(destination))
+        place = site or self._sites.place_of(destination)
         found = self._sites.known(place)
         if found is None:
             found = Site(place, self.max_connections_per_destination)
@@ -418,36 +404,31 @@ class SmartHost:
         was found, in this check, that they can have none; each round does something or adds to them.
         """
         idle = [relayer for relayer in self._live if relayer.is_idle]
-        limit = max(self.max_connections - len(self._live), len(idle))
+        limit = max(self.capacity.places(self._live), len(idle))
         if limit <= 0:
             return False
         closed = self._allowance.closed(self._live) | refused
         busy = {relayer.site for relayer in self._live if not relayer.is_idle}
-        may_doubt = self._allowance.may_doubt(self._live)
-        due = await self._queue.due_sites(limit, closed | busy | self._yielded, with_doubtful=may_doubt)
-        if len(due) < limit:
-            self._yielded.clear()
-            seen = {one.site for one in due}
-            due += await self._queue.due_sites(limit - len(due), closed | seen, with_doubtful=may_doubt)
+        chosen = await self._choosing.next(limit, closed, busy, self._live)
         leaving = sum(relayer.is_leaving for relayer in self._live)
-        for one in due:
-            waiting = next((relayer for relayer in self._live if relayer.is_idle and relayer.site == one.site), None)
+        for one in chosen:
+            site, is_in_doubt = one.due.site, one.due.is_in_doubt
+            waiting = next((relayer for relayer in self._live if relayer.is_idle and relayer.site == site), None)
             if waiting is not None:
                 waiting.call()
-            elif one.is_in_doubt and not self._allowance.may_doubt(self._live):
-                continue  # and the next round leaves out all of these
-            elif len(self._live) < self.max_connections:
+            elif self.capacity.on_beginning(self._live, is_in_doubt=is_in_doubt, flow=one.flow) is None:
                 if relayer := await self._open(one):
                     opened.append(relayer)
+                    self._choosing.served(one)
                 else:
-                    refused.add(one.site)
+                    refused.add(site)
             else:
-                refused.add(one.site)
+                refused.add(site)
                 if leaving:
                     leaving -= 1  # its connection is on its way already
-                else:
-                    self._dismiss_one(one.site)
-        return bool(due)
+                elif self.capacity.is_taken(self._live):
+                    self._dismiss_one(site)
+        return bool(chosen)
 
     def _dismiss_one(self, site: str) -> None:
         """Have the connection end that has been idle for longest, since another site waits for one."""
@@ -455,7 +436,8 @@ class SmartHost:
         if idle:
             min(idle, key=lambda relayer: relayer.phase_since).leave("another site waits for the connection")
 
-    async def _open(self, due: DueSite) -> ManagedRelayer | None:
+    async def _open(self, chosen: Chosen) -> ManagedRelayer | None:
+        due = chosen.due
         site = self._site_at(due)
         if due.destination in self._resumed:
             self._resumed.discard(due.destination)
@@ -467,7 +449,16 @@ class SmartHost:
         if not claims:
             return None
         self._last_id = number
-        relayer = ManagedRelayer(number, site.name, claims, self._parts, self, self._form, is_in_doubt=due.is_in_doubt)
+        relayer = ManagedRelayer(
+            number,
+            site.name,
+            claims,
+            self._parts,
+            self,
+            self._form,
+            is_in_doubt=due.is_in_doubt,
+            flow=chosen.flow or flow_of(claims[0].message, claims[0].sender, due.destination),
+        )
         site.connections.append(relayer)
         self._live[relayer] = asyncio.create_task(self._run(relayer), name=f"relayer {number} to {due.destination}")
         return relayer
@@ -492,7 +483,7 @@ class SmartHost:
             for bucket in buckets:
                 bucket.give_back(limit - len(claims))
         for claim in claims:
-            self._remember(claim.destination, site.name)
+            self._sites.place(claim.destination, site.name)
         return claims
 
     async def _run(self, relayer: ManagedRelayer) -> None:
@@ -526,17 +517,11 @@ class SmartHost:
 
     def _redirected(self, destination: str) -> None:
         """What was known of the way to a destination counts no more."""
-        self._places.pop(destination, None)
+        self._sites.displace(destination)
         if site := self._sites.known(unknown_site(destination)):
             self._sites.unblock(site)
         for relayer in self._live:
             relayer.reconsider(destination)
-
-    def _remember(self, destination: str, site: str) -> None:
-        self._places[destination] = site
-        self._places.move_to_end(destination)
-        if len(self._places) > PLACES_KEPT:
-            self._places.popitem(last=False)
 
     def _next_try(self, site: Site, destination: str) -> float:
         site.failures += 1

@@ -185,6 +185,8 @@ def health_lines(health: views.HealthView, moment: Moment) -> Iterator[str]:
     yield f"  destinations {health.destinations:,} with mail, {health.destinations_known:,} known"
     yield f"  rate         {rate(health.rate_in)}/s in, {rate(health.rate_out)}/s out"
     yield f"  connections  {health.connections} of {health.max_connections}"
+    yield f"  look-ups     {health.lookups} of {health.max_lookups}"
+    yield from (f"  note         {note}" for note in health.notes)
     if health.next_check is not None:
         yield f"  next check   {_in(health.next_check - moment.now)}"
     yield f"  engine       {health.version}, pid {health.pid}, since {moment.both(health.started)}"

@@ -39,7 +39,13 @@ class Judge:
     def _gathered(self, bearing: Bearing) -> Around:
         relay = self._relay
         marks = (relay.mx.mark(host) for host in bearing.exchanges)
-        limits = relay.smarthost.limits_on(bearing.name, site=bearing.site, is_in_doubt=bearing.is_in_doubt)
+        limits = relay.smarthost.limits_on(
+            bearing.name,
+            site=bearing.site,
+            is_in_doubt=bearing.is_in_doubt,
+            message=bearing.first,
+            sender=bearing.first_sender,
+        )
         return Around(
             now=self._now,
             bearing=bearing,

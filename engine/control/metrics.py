@@ -59,6 +59,8 @@ class _Shown(Collector):
             ("delivered_per_second", "Recipients delivered a second, over ten seconds", health.rate_out),
             ("connections", "Connections open to other hosts", health.connections),
             ("connections_allowed", "Connections that may be open at a time", health.max_connections),
+            ("lookups", "Look-ups of ways under way", health.lookups),
+            ("lookups_allowed", "Look-ups of ways that may be under way at a time", health.max_lookups),
             ("bad_hosts", "MX hosts marked bad", self._figures.bad_hosts),
             ("start_time_seconds", "When the engine started, in seconds since 1970", health.started),
         ):

@@ -109,6 +109,11 @@ class SmartHost(Protocol):
         ...
 
     @property
+    def connections(self) -> int:
+        """How many of the live ones have a connection, or open one."""
+        ...
+
+    @property
     def next_check(self) -> float | None:
         """When the next check is due."""
         ...
@@ -118,7 +123,9 @@ class SmartHost(Protocol):
         """Whether nothing new is sent because the engine is about to stop."""
         ...
 
-    def limits_on(self, destination: str, *, site: str = "", is_in_doubt: bool = False) -> Sequence[Limiting]:
+    def limits_on(
+        self, destination: str, *, site: str = "", is_in_doubt: bool = False, message: int = 0, sender: str = ""
+    ) -> Sequence[Limiting]:
         """What of settings and connections keeps mail to a destination from going now."""
         ...
 

@@ -38,6 +38,7 @@ class HealthView(View, frozen=True, kw_only=True):
     Of those waiting `due` are those whose time has come, and `ready` those of them that nothing keeps from being sent.
     Of a very long queue both are counted anew only every few seconds. `destinations` have mail; `destinations_known`
     are all that are listed. `notes` say what is no trouble, and should be known: a bound that is reached.
+    `lookups` look for their way, and have no connection.
     """
 
     hostname: str
@@ -47,6 +48,7 @@ class HealthView(View, frozen=True, kw_only=True):
     now: float
     state: HealthState
     trouble: str = ""
+    notes: tuple[str, ...] = ()
     waiting: int = 0
     due: int = 0
     ready: int = 0
@@ -59,6 +61,8 @@ class HealthView(View, frozen=True, kw_only=True):
     rate_out: float = 0.0
     connections: int = 0
     max_connections: int = 0
+    lookups: int = 0
+    max_lookups: int = 0
     next_check: float | None = None
     suspended: SuspensionView | None = None
     undo_seconds: float = 10.0

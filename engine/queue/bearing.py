@@ -8,13 +8,19 @@ from typing import Any
 from engine.queue.queue import RELAY, Bearing, Suspension
 from engine.queue.steering import Override
 
+# The message of a destination that is due first: for whom its turn is taken.
+FIRST = (
+    "(SELECT f.message FROM entry f INDEXED BY entry_due WHERE f.destination = d.name AND f.state = 'waiting' "
+    "ORDER BY f.due, f.message, f.number LIMIT 1)"
+)
+FIRST_SENDER = f"(SELECT sender FROM message WHERE number = {FIRST})"
 # Of JOINED, in the order `fields_of` takes them.
 COLUMNS = (
-    "d.name, d.edge, d.blocked_until, d.blocked_why, d.site, "
+    f"d.name, d.edge, d.blocked_until, d.blocked_why, d.site, d.took_at, {FIRST}, {FIRST_SENDER}, "
     's.since, s.until, s."by", s.reason, o.host, o.port, o.since, o.until, o."by", o.reason, '
     "(SELECT json_group_object(preference, host) FROM exchange WHERE destination = d.name)"
 )
-WIDTH = 16  # columns
+WIDTH = 19  # columns
 # Its two parameters are both the time.
 JOINED = (
     "destination d LEFT JOIN suspension s ON s.destination = d.name AND s.until > ? "
@@ -69,13 +75,14 @@ def of_unknown(connection: sqlite3.Connection, name: str, now: float) -> Bearing
         name=name,
         relay=of_relay(connection, now),
         suspended=next((one for one in suspensions(connection, now) if one.destination == name), None),
+        is_in_doubt=True,
         override=_override(name, *row) if row else None,
     )
 
 
 def fields_of(row: tuple[Any, ...], relay: Suspension | None, now: float) -> dict[str, Any]:
     """The fields of a Bearing from a row that begins with COLUMNS."""
-    name, edge, blocked_until, blocked_why, site, *rest = row[:WIDTH]
+    name, edge, blocked_until, blocked_why, site, took_at, message, sender, *rest = row[:WIDTH]
     suspended, overridden, exchanges = rest[:4], rest[4:10], rest[10]
     is_blocked = blocked_until > now
     return {
@@ -85,7 +92,9 @@ def fields_of(row: tuple[Any, ...], relay: Suspension | None, now: float) -> dic
         "suspended": _suspension(name, *suspended) if suspended[0] is not None else None,
         "blocked_until": blocked_until if is_blocked else None,
         "blocked_why": blocked_why if is_blocked else "",
-        "is_in_doubt": blocked_until > 0,
+        "is_in_doubt": took_at == 0,
+        "first": message or 0,
+        "first_sender": sender or "",
         "override": _override(name, *overridden) if overridden[0] is not None else None,
         "exchanges": tuple(host for _, host in sorted(json.loads(exchanges).items(), key=lambda one: int(one[0]))),
         "site": site,

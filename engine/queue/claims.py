@@ -30,7 +30,7 @@ _GIVE_BACK = (
 
 
 def claim(tx: Transaction, destination: str, limit: int, relayer: int, recipients: int) -> list[Claim]:
-    """Claim up to `limit` messages of a destination, oldest due first, with up to `recipients` entries of each."""
+    """Claim up to `limit` messages of a destination, with up to `recipients` entries of each; see Queue.claim."""
     if _is_closed(tx, destination):
         return []
     taken = _due(tx, destination, limit, recipients)
@@ -214,10 +214,27 @@ def _is_closed(tx: Transaction, destination: str) -> bool:
 
 
 def _due(tx: Transaction, destination: str, limit: int, recipients: int) -> dict[int, list[int]]:
-    """Due entries by message. Passes over SKIPPED_AT_MOST that are too many of their message, to bound the cost."""
+    """Due entries by message: half of the messages are for those never tried, so that retries do not keep them waiting.
+
+    The one in the middle goes to either in turn.
+    """
+    (made,) = tx.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'attempt'").fetchone()
+    middle = limit % 2 * (1 - made % 2)
     taken: dict[int, list[int]] = {}
+    _take(tx, taken, "entry INDEXED BY entry_fresh", "AND attempts = 0", destination, limit // 2 + middle, recipients)
+    _take(tx, taken, "entry INDEXED BY entry_due", "", destination, limit, recipients)
+    return taken
+
+
+def _take(
+    tx: Transaction, taken: dict[int, list[int]], table: str, which: str, destination: str, limit: int, recipients: int
+) -> None:
+    """Add due entries until there are `limit` messages, the first due first.
+
+    Passes over SKIPPED_AT_MOST that are too many of their message, to bound the cost.
+    """
     rows = tx.execute(
-        "SELECT message, number FROM entry WHERE destination = ? AND state = 'waiting' AND due <= ? "
+        f"SELECT message, number FROM {table} WHERE destination = ? AND state = 'waiting' AND due <= ? {which} "
         "ORDER BY due, message, number LIMIT ?",
         (destination, tx.now, limit * recipients + SKIPPED_AT_MOST),
     )
@@ -225,9 +242,8 @@ def _due(tx: Transaction, destination: str, limit: int, recipients: int) -> dict
         if message not in taken and len(taken) >= limit:
             break
         numbers = taken.setdefault(message, [])
-        if len(numbers) < recipients:
+        if number not in numbers and len(numbers) < recipients:
             numbers.append(number)
-    return taken
 
 
 def _start_attempt(tx: Transaction, message: int, number: int, relayer: int) -> int:

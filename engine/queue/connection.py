@@ -6,9 +6,10 @@ from importlib import resources
 from pathlib import Path
 
 from engine.queue.queue import QueueError
+from engine.registrable import registrable
 from engine.text import clean
 
-VERSION = 3  # of the schema, kept in PRAGMA user_version
+VERSION = 4  # of the schema, kept in PRAGMA user_version
 BUSY_SECONDS = 5.0  # another process (a backup, the sqlite3 shell) may hold the file for a moment
 
 # In version 1 each entry had the time of its bounce or drop; now the order as a whole has it.
@@ -33,6 +34,18 @@ UPDATE operation SET
     recipients = (SELECT count(*) FROM entry e WHERE e.operation = operation.id),
     messages = (SELECT count(DISTINCT e.message) FROM entry e WHERE e.operation = operation.id)
 WHERE due IS NOT NULL;
+"""
+
+# In version 3 nobody kept when a destination took mail last: those whose last reply says so have proved themselves.
+_FROM_3 = """
+ALTER TABLE destination ADD COLUMN took_at REAL NOT NULL DEFAULT 0;
+UPDATE destination SET took_at = last_at
+WHERE last_at > 0 AND blocked_until = 0 AND json_extract(last, '$.kind') = 'delivered';
+CREATE INDEX destination_proved ON destination (turn, name, ready, site) WHERE ready IS NOT NULL AND took_at > 0;
+CREATE INDEX destination_doubtful ON destination (turn, name, ready, site, blocked_until)
+    WHERE ready IS NOT NULL AND took_at = 0;
+CREATE INDEX destination_took ON destination (site, took_at) WHERE took_at > 0;
+CREATE INDEX entry_fresh ON entry (destination, due) WHERE state = 'waiting' AND attempts = 0;
 """
 
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
@@ -98,6 +111,7 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
     )
     connection.create_function("folded", 1, str.casefold, deterministic=True)
     connection.create_function("folded_like", 2, folded_like, deterministic=True)
+    connection.create_function("registrable", 1, registrable, deterministic=True)
     return connection
 
 
@@ -124,6 +138,8 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         _write(connection, _FROM_1, 2)
     if version < 3:
         _write(connection, _FROM_2, 3)
+    if version < 4:
+        _write(connection, _FROM_3, 4)
 
 
 def _write(connection: sqlite3.Connection, script: str, version: int) -> None:

@@ -6,13 +6,24 @@ Counts come from the destinations' own rows, which triggers keep; entries are co
 import json
 import sqlite3
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from msgspec.structs import asdict, replace
 
 from engine.queue import bearing
-from engine.queue.queue import DESTINATION_SORTS, RELAY, Destination, DueSite, QueueError, Room, Suspension, Totals
+from engine.queue.queue import (
+    DESTINATION_SORTS,
+    NONE_TAKEN,
+    RELAY,
+    Destination,
+    DueSite,
+    QueueError,
+    Room,
+    Shares,
+    Suspension,
+    Totals,
+)
 from engine.queue.rows import outcome_of
 
 # A count of so many rows is used again for a while: RESTS times as long as it took, so that however big the queue and
@@ -22,10 +33,20 @@ RESTS = 20
 COSTLY = 0.05  # seconds; an answer that took as long is given again for RESTS times that
 
 _NEIGHBOURS = 20  # other destinations of a site that are named
+# Destinations due; of fewer each is looked at and they are sorted, of more they are walked in order of their turns.
+FEW = 1000
+# Of those in doubt, so many destinations are looked at (those of two messages that have as many as one may have), and
+# turns shared out among so many of them: of those that were never tried, and of those that have failed.
+DOUBTFUL_SEEN = 20_000
+DOUBTFUL_AT_ONCE = 500
 _DUE = "SELECT count(*) FROM entry WHERE destination = d.name AND state = 'waiting' AND due <= ?"
 _OLDEST = "(SELECT arrived FROM message WHERE number = (SELECT min(message) FROM entry WHERE destination = d.name))"
+_TAKEN = (
+    "{message} IN (SELECT value FROM json_each(:messages)) OR {sender} IN (SELECT value FROM json_each(:senders)) "
+    "OR registrable(d.name) IN (SELECT value FROM json_each(:domains))"
+)
 _READY = (
-    "d.blocked_until <= :now AND (:doubtful OR d.blocked_until = 0) "
+    "d.blocked_until <= :now AND (d.took_at > 0 OR :doubtful) "
     "AND d.site NOT IN (SELECT value FROM json_each(:closed)) "
     "AND (:only IS NULL OR d.site IN (SELECT value FROM json_each(:only))) "
     "AND d.name NOT IN (SELECT destination FROM suspension WHERE until > :now) "
@@ -38,7 +59,7 @@ _REPLY = (
 # Each destination with something due is looked at once, and what of it is due is counted in an index.
 _IN_ALL = (
     "SELECT coalesce(sum(count), 0), coalesce(sum(iif(ready, count, 0)), 0) FROM "
-    f"(SELECT ({_DUE.replace('?', ':now')}) AS count, ({_READY}) AS ready FROM destination d WHERE d.edge <= :now)"
+    f"(SELECT ({_DUE.replace('?', ':now')}) AS count, (%s) AS ready FROM destination d WHERE d.edge <= :now)"
 )
 _COLUMNS = f"{bearing.COLUMNS}, d.waiting, d.held, d.relaying, {_OLDEST}, d.last, d.last_at, {_REPLY}"
 
@@ -75,8 +96,11 @@ class DueCounts:
                 "doubtful": room.with_doubtful,
                 "closed": json.dumps(sorted(room.closed)),
                 "only": None if room.only is None else json.dumps(sorted(room.only)),
+                **_values_of(room.taken),
             }
-            due, ready = connection.execute(_IN_ALL, values).fetchone()
+            taken = _TAKEN.format(message=bearing.FIRST, sender=bearing.FIRST_SENDER)
+            condition = _READY if room.taken == NONE_TAKEN else f"{_READY} AND (d.took_at > 0 OR NOT ({taken}))"
+            due, ready = connection.execute(_IN_ALL % condition, values).fetchone()
             ended = time.monotonic()
             costly = due >= BIG or ended - started > COSTLY
             self._kept_in_all = (ended + RESTS * (ended - started) if costly else 0.0, due, ready)
@@ -108,22 +132,87 @@ def due_sites(
     connection: sqlite3.Connection, limit: int, without: Collection[str], with_doubtful: bool = True, *, now: float
 ) -> list[DueSite]:
     """Sites that may be served now, in order of the turns of their destinations; see Queue.due_sites."""
-    closed = {name for (name,) in connection.execute("SELECT destination FROM suspension WHERE until > ?", (now,))}
-    if RELAY in closed or limit <= 0:
+    if limit <= 0 or (closed := _suspended(connection, now)) is None:
         return []
+    found: dict[str, tuple[int, str, DueSite]] = {}
+    for is_in_doubt in (False, True)[: 1 + with_doubtful]:
+        count = 0
+        for turn, name, site in _in_turn(connection, is_in_doubt, without, now):
+            if name not in closed and (site not in found or found[site][:2] > (turn, name)):
+                count += site not in found
+                found[site] = (turn, name, DueSite(site=site, destination=name, is_in_doubt=is_in_doubt))
+                if count == limit:
+                    break
+    return [one for _, _, one in sorted(found.values(), key=lambda row: row[:2])][:limit]
+
+
+def doubtful_sites(
+    connection: sqlite3.Connection, without: Collection[str], taken: Shares = NONE_TAKEN, *, now: float
+) -> list[DueSite]:
+    """Sites in doubt that may be served now, with whose mail it is; see Queue.doubtful_sites."""
+    if (closed := _suspended(connection, now)) is None:
+        return []
+    index = "destination_ready" if _is_few(connection, now) else "destination_doubtful"
+    nobody = "" if taken == NONE_TAKEN else f"WHERE NOT ({_TAKEN.format(message='d.message', sender='d.sender')}) "
+    values = {"now": now, "without": json.dumps(sorted(without)), "seen": DOUBTFUL_SEEN, "most": DOUBTFUL_AT_ONCE}
     found: dict[str, DueSite] = {}
-    rows = connection.execute(
-        "SELECT name, site, blocked_until > 0 FROM destination INDEXED BY destination_turn "
-        "WHERE ready IS NOT NULL AND ready <= ? AND site NOT IN (SELECT value FROM json_each(?)) "
-        "AND (? OR blocked_until = 0) ORDER BY turn, name",
-        (now, json.dumps(sorted(without)), with_doubtful),
-    )
-    for name, site, was_blocked in rows:
-        if name not in closed and site not in found:
-            found[site] = DueSite(site=site, destination=name, is_in_doubt=bool(was_blocked))
-            if len(found) == limit:
-                break
+    for has_failed in (False, True):
+        first = (
+            f"SELECT turn, name, site, {bearing.FIRST} AS message, {bearing.FIRST_SENDER} AS sender "
+            f"FROM destination d INDEXED BY {index} WHERE ready IS NOT NULL AND ready <= :now AND took_at = 0 "
+            f"AND blocked_until {'>' if has_failed else '='} 0 "
+            "AND site NOT IN (SELECT value FROM json_each(:without)) ORDER BY turn, name LIMIT :seen"
+        )
+        rows = connection.execute(
+            f"SELECT name, site, message, sender FROM ({first}) d {nobody}ORDER BY turn, name LIMIT :most",
+            {**values, **_values_of(taken)},
+        )
+        for name, site, message, sender in rows:
+            if name not in closed and site not in found:
+                found[site] = DueSite(
+                    site=site,
+                    destination=name,
+                    is_in_doubt=True,
+                    has_failed=has_failed,
+                    message=message or 0,
+                    sender=sender or "",
+                )
     return list(found.values())
+
+
+def _values_of(taken: Shares) -> dict[str, str]:
+    return {
+        "messages": json.dumps(sorted(taken.messages)),
+        "senders": json.dumps(sorted(taken.senders)),
+        "domains": json.dumps(sorted(taken.domains)),
+    }
+
+
+def _suspended(connection: sqlite3.Connection, now: float) -> set[str] | None:
+    """The destinations that are suspended; None where the whole relay is."""
+    closed = {name for (name,) in connection.execute("SELECT destination FROM suspension WHERE until > ?", (now,))}
+    return None if RELAY in closed else closed
+
+
+def _is_few(connection: sqlite3.Connection, now: float) -> bool:
+    """Whether few destinations are due: however many wait for later, they need not be walked through then."""
+    query = (
+        f"SELECT count(*) FROM (SELECT 1 FROM destination INDEXED BY destination_ready WHERE ready <= ? LIMIT {FEW})"
+    )
+    (count,) = connection.execute(query, (now,)).fetchone()
+    return bool(count < FEW)
+
+
+def _in_turn(
+    connection: sqlite3.Connection, is_in_doubt: bool, without: Collection[str], now: float
+) -> Iterator[tuple[int, str, str]]:
+    """Turn, name and site of the destinations that are due, of those that are in doubt or of the others."""
+    where = f"took_at {'=' if is_in_doubt else '>'} 0 AND site NOT IN (SELECT value FROM json_each(?))"
+    index = "destination_doubtful" if is_in_doubt else "destination_proved"
+    table = f"destination INDEXED BY {index} WHERE ready IS NOT NULL AND ready <= ? AND {where} ORDER BY turn, name"
+    if _is_few(connection, now):
+        table = f"destination INDEXED BY destination_ready WHERE ready <= ? AND {where} ORDER BY turn, name LIMIT {FEW}"
+    yield from connection.execute(f"SELECT turn, name, site FROM {table}", (now, json.dumps(sorted(without))))
 
 
 def next_due(connection: sqlite3.Connection, after: float, *, now: float) -> float | None:

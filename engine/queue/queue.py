@@ -204,8 +204,9 @@ class Bearing(Struct, frozen=True, kw_only=True):
     """What the store knows that bears on when mail of a destination is tried.
 
     `next_due` is None when nothing waits. `relay` is the suspension of the whole relay, `suspended` its own.
-    `blocked_until`: no connection is opened before, because none could be had (`blocked_why`); `is_in_doubt`: that is
-    or was so, and it has taken no mail since.
+    `blocked_until`: no connection is opened before, because none could be had (`blocked_why`); `is_in_doubt`: it has
+    not proved itself, since it has taken no mail lately, or failed since it did.
+    `first` is the message of its waiting mail that is due first, and `first_sender` whose that is.
     `exchanges` are the hosts its last MX answer named, best first, or the one an override or a route names; `site`
     names what it shares connections with.
     """
@@ -217,21 +218,39 @@ class Bearing(Struct, frozen=True, kw_only=True):
     blocked_until: float | None = None
     blocked_why: str = ""
     is_in_doubt: bool = False
+    first: int = 0
+    first_sender: str = ""
     override: Override | None = None
     exchanges: tuple[str, ...] = ()
     site: str = ""
+
+
+class Shares(Struct, frozen=True, kw_only=True):
+    """The messages, senders and registered domains that have all of the relay that one of them may have.
+
+    It holds for destinations in doubt: for those whose first mail is of such a message or from such a sender, and for
+    those at or below such a domain.
+    """
+
+    messages: frozenset[int] = frozenset()
+    senders: frozenset[str] = frozenset()
+    domains: frozenset[str] = frozenset()
+
+
+NONE_TAKEN = Shares()
 
 
 class Room(Struct, frozen=True, kw_only=True):
     """To which sites mail may be sent now, as far as limits and connections go.
 
     To none of `closed`; where `only` is given, to these alone, since every connection is in use; to destinations in
-    doubt only `with_doubtful`.
+    doubt only `with_doubtful`, and of these to none of which one has its share already (`taken`).
     """
 
     closed: frozenset[str] = frozenset()
     only: frozenset[str] | None = None
     with_doubtful: bool = True
+    taken: Shares = NONE_TAKEN
 
 
 ROOM = Room()  # for anything
@@ -416,12 +435,16 @@ class Destination(Bearing, frozen=True, kw_only=True):
 class DueSite(Struct, frozen=True, kw_only=True):
     """A site for which something is due, and the one of its destinations whose turn it is.
 
-    `is_in_doubt`: that one was left alone, and has taken no mail since.
+    `is_in_doubt`: that one has not proved itself; `has_failed`: it was left alone, and has taken no mail since.
+    `message` and `sender` say whose mail is due first, where that was asked for.
     """
 
     site: str
     destination: str
     is_in_doubt: bool = False
+    has_failed: bool = False
+    message: int = 0
+    sender: str = ""
 
 
 class Totals(Struct, frozen=True, kw_only=True):
@@ -541,6 +564,18 @@ class Queue(Steering):
         """
 
     @abstractmethod
+    async def doubtful_sites(self, without: Collection[str] = (), taken: Shares = NONE_TAKEN) -> list[DueSite]:
+        """As `due_sites`, of those in doubt alone, of which nobody has his share already (`taken`).
+
+        Each says whose mail is due first, so that turns can be shared out between senders and messages. They are the
+        first 500 of those never tried, and of those that have failed, as far as they are among the first 20,000.
+        """
+
+    @abstractmethod
+    async def proves(self, site: str) -> bool:
+        """Whether any destination of a site has taken mail lately, and not failed since."""
+
+    @abstractmethod
     async def next_due(self, after: float = 0.0) -> float | None:
         """When something next becomes due, expires, ends (a suspension, a block) or is carried out (a bounce or drop).
 
@@ -549,10 +584,11 @@ class Queue(Steering):
 
     @abstractmethod
     async def claim(self, destination: str, limit: int, relayer: int, recipients: int = 50) -> list[Claim]:
-        """Mark up to `limit` due messages of a destination `relaying` and record the attempt, oldest due first.
+        """Mark up to `limit` due messages of a destination `relaying` and record the attempt.
 
-        At most `recipients` entries of one message go into one claim. Counts as the destination's turn. Gives []
-        when nothing is due or the destination may not be served now.
+        Half of them are for what was never tried, as long as there is such: the first due of these come first, then
+        the first due of all. At most `recipients` entries of one message go into one claim. Counts as the
+        destination's turn. Gives [] when nothing is due or the destination may not be served now.
         """
 
     @abstractmethod
@@ -582,15 +618,23 @@ class Queue(Steering):
         """Hold the entries of a message that cannot be read, saying why, so that all others go on."""
 
     @abstractmethod
-    async def note_destination(self, destination: str, exchanges: Sequence[str], site: str | None = None) -> None:
-        """Remember which hosts the last MX answer named, best first, and the site they make (None: as before)."""
+    async def note_destination(
+        self, destination: str, exchanges: Sequence[str] | None, site: str | None = None
+    ) -> None:
+        """Remember which hosts the last MX answer named, best first, and the site they make (None: as before).
+
+        What its new site has proved it has proved too.
+        """
 
     @abstractmethod
-    async def block(self, destination: str, until: float, why: str) -> None:
-        """Open no connection to a destination before `until`, since none could be had."""
+    async def block(self, destination: str, until: float, why: str, *, failed: bool = True) -> None:
+        """Open no connection to a destination before `until`: none could be had (`failed`), or a limit forbids it.
+
+        What failed is in doubt until it takes mail again.
+        """
 
     @abstractmethod
-    async def block_site(self, site: str, until: float, why: str) -> None:
+    async def block_site(self, site: str, until: float, why: str, *, failed: bool = True) -> None:
         """As `block`, for all destinations of a site for which something waits."""
 
     @abstractmethod

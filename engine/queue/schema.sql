@@ -1,4 +1,4 @@
--- The store's tables, version 3. One row of `entry` is one recipient of one message.
+-- The store's tables, version 4. One row of `entry` is one recipient of one message.
 
 CREATE TABLE message (
     number      INTEGER PRIMARY KEY AUTOINCREMENT,  -- never given twice, not even after the message has left
@@ -34,12 +34,18 @@ CREATE TABLE destination (
     last          TEXT,                             -- Outcome as JSON
     last_at       REAL,
     touched       REAL    NOT NULL,                 -- last activity, for pruning
-    ready         REAL    GENERATED ALWAYS AS (max(edge, blocked_until)) VIRTUAL
+    ready         REAL    GENERATED ALWAYS AS (max(edge, blocked_until)) VIRTUAL,
+    took_at       REAL    NOT NULL DEFAULT 0        -- when it took mail, to the hour; 0: it has to prove itself (again)
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX destination_turn  ON destination (turn, name, ready, site, blocked_until) WHERE ready IS NOT NULL;
 CREATE INDEX destination_site  ON destination (site, turn, name, ready) WHERE ready IS NOT NULL;
 CREATE INDEX destination_ready ON destination (ready)                   WHERE ready IS NOT NULL;
+-- In order of turns, those that have taken mail lately apart from those that have yet to.
+CREATE INDEX destination_proved   ON destination (turn, name, ready, site) WHERE ready IS NOT NULL AND took_at > 0;
+CREATE INDEX destination_doubtful ON destination (turn, name, ready, site, blocked_until)
+    WHERE ready IS NOT NULL AND took_at = 0;
+CREATE INDEX destination_took  ON destination (site, took_at)           WHERE took_at > 0;
 
 CREATE TABLE entry (
     message      INTEGER NOT NULL REFERENCES message ON DELETE CASCADE,
@@ -73,6 +79,7 @@ CREATE TABLE entry (
 CREATE INDEX entry_destination ON entry (destination);
 -- The state is in this one so that due entries can be counted without reading their rows.
 CREATE INDEX entry_due         ON entry (destination, due, state) WHERE state = 'waiting';
+CREATE INDEX entry_fresh       ON entry (destination, due)  WHERE state = 'waiting' AND attempts = 0;
 CREATE INDEX entry_expires     ON entry (expires)           WHERE state = 'waiting';
 CREATE INDEX entry_relaying    ON entry (destination)       WHERE state = 'relaying';
 CREATE INDEX entry_notice      ON entry (notice_at)         WHERE state = 'waiting' AND notice_at IS NOT NULL;

@@ -8,6 +8,8 @@ from engine.queue.rows import outcome_json, storable
 from engine.queue.writer import Transaction
 from engine.reason import reason_of
 
+_HOUR = 3600.0  # seconds; when a destination took mail is kept to the hour, since it is in an index
+
 
 def settle(tx: Transaction, settlement: Settlement, terms: Terms) -> None:
     """Apply a settlement whole. Raises NotRunning for an entry that is not being relayed by this attempt."""
@@ -31,6 +33,10 @@ def settle(tx: Transaction, settlement: Settlement, terms: Terms) -> None:
         tx.execute(
             "UPDATE destination SET last = ?, last_at = ? WHERE name = ?",
             (outcome_json(answered.outcome), tx.now, destination),
+        )
+    if any(result.attempt and result.outcome.kind == "delivered" for result in settlement.results):
+        tx.execute(
+            "UPDATE destination SET took_at = ? WHERE name = ? AND took_at < ?", (tx.now, destination, tx.now - _HOUR)
         )
     operations.count(tx, bounced)
     remove_if_finished(tx, message)

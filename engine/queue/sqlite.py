@@ -28,6 +28,7 @@ from engine.queue import (
 from engine.queue import claims as claiming
 from engine.queue.filter import Filter
 from engine.queue.queue import (
+    NONE_TAKEN,
     ROOM,
     Changed,
     Claim,
@@ -48,6 +49,7 @@ from engine.queue.queue import (
     Room,
     Selection,
     Settlement,
+    Shares,
     Suspension,
     Totals,
     Touched,
@@ -157,6 +159,13 @@ class SqliteQueue(Queue):
         now, left_out = self._clock.now(), tuple(without)
         return await self._readers.ask(lambda c: destinations.due_sites(c, limit, left_out, with_doubtful, now=now))
 
+    async def doubtful_sites(self, without: Collection[str] = (), taken: Shares = NONE_TAKEN) -> list[DueSite]:
+        now, left_out = self._clock.now(), tuple(without)
+        return await self._readers.ask(lambda c: destinations.doubtful_sites(c, left_out, taken, now=now))
+
+    async def proves(self, site: str) -> bool:
+        return await self._readers.ask(lambda c: standing.proves(c, site))
+
     async def next_due(self, after: float = 0.0) -> float | None:
         now = self._clock.now()
         return await self._readers.ask(lambda c: destinations.next_due(c, after, now=now))
@@ -181,14 +190,16 @@ class SqliteQueue(Queue):
     async def set_aside(self, claim: Claim, why: str) -> None:
         await self._writer.do(lambda tx: claiming.set_aside(tx, claim, why))
 
-    async def note_destination(self, destination: str, exchanges: Sequence[str], site: str | None = None) -> None:
+    async def note_destination(
+        self, destination: str, exchanges: Sequence[str] | None, site: str | None = None
+    ) -> None:
         await self._writer.do(lambda tx: standing.note_destination(tx, destination, exchanges, site))
 
-    async def block(self, destination: str, until: float, why: str) -> None:
-        await self._writer.do(lambda tx: standing.block(tx, destination, until, why))
+    async def block(self, destination: str, until: float, why: str, *, failed: bool = True) -> None:
+        await self._writer.do(lambda tx: standing.block(tx, destination, until, why, failed=failed))
 
-    async def block_site(self, site: str, until: float, why: str) -> None:
-        await self._writer.do(lambda tx: standing.block_site(tx, site, until, why))
+    async def block_site(self, site: str, until: float, why: str, *, failed: bool = True) -> None:
+        await self._writer.do(lambda tx: standing.block_site(tx, site, until, why, failed=failed))
 
     async def unblock_site(self, site: str) -> None:
         await self._writer.do(lambda tx: standing.unblock_site(tx, site))

@@ -18,6 +18,8 @@ from engine.queue.writer import Transaction
 IDLE_SECONDS = 86400.0  # a destination with nothing in it, and a mark that has ended, are forgotten after
 FORGET_AT_ONCE = 1000  # destinations, and marks, forgotten in one transaction
 KEEP_OPERATIONS = 30 * 86400.0  # seconds
+PROVED_SECONDS = 8 * 86400.0  # for so long what took mail has proved itself; a week's letter finds it so
+PROVED_KEPT = 50_000  # destinations with nothing in them that are remembered for it, those that took mail last
 HELD_BACK_NAMED = 100  # destinations
 ALTERNATES_NAMED = 20  # hosts
 TRIED_FIRST = 10  # destinations
@@ -50,16 +52,18 @@ def end_suspensions(tx: Transaction) -> None:
         tx.record(Event(at=tx.now, kind="resumed", by=ENGINE, destination=name, text="its time was over"))
 
 
-def note_destination(tx: Transaction, destination: str, exchanges: Sequence[str], site: str | None) -> None:
-    """Remember the hosts of a destination, best first, and its site. Nothing is written when they are known."""
+def note_destination(tx: Transaction, destination: str, exchanges: Sequence[str] | None, site: str | None) -> None:
+    """Remember the hosts of a destination, best first, and its site. Nothing is written when they are known.
+
+    With a new site comes what that has proved.
+    """
     name = storable(destination).lower()
+    if site is not None:
+        _note_site(tx, name, storable(site))
+    if exchanges is None:
+        return
     hosts = [storable(host).lower() for host in dict.fromkeys(exchanges)]
     known = tx.execute("SELECT host FROM exchange WHERE destination = ? ORDER BY preference", (name,)).fetchall()
-    if site is not None:
-        where = (storable(site), name)
-        if tx.execute("SELECT site FROM destination WHERE name = ?", (name,)).fetchone() != where[:1]:
-            know_destination(tx, name)
-            tx.execute("UPDATE destination SET site = ? WHERE name = ?", where)
     if hosts == [host for (host,) in known]:
         return
     know_destination(tx, name)
@@ -70,19 +74,43 @@ def note_destination(tx: Transaction, destination: str, exchanges: Sequence[str]
     )
 
 
-def block(tx: Transaction, destination: str, until: float, why: str) -> None:
-    """Open no connection before `until`."""
+def _note_site(tx: Transaction, name: str, site: str) -> None:
+    if tx.execute("SELECT site FROM destination WHERE name = ?", (name,)).fetchone() == (site,):
+        return
+    know_destination(tx, name)
+    tx.execute(
+        "UPDATE destination SET site = ?, took_at = max(took_at, coalesce((SELECT max(d.took_at) FROM destination d "
+        "INDEXED BY destination_took WHERE d.site = ? AND d.took_at > 0), 0)) WHERE name = ?",
+        (site, site, name),
+    )
+
+
+def block(tx: Transaction, destination: str, until: float, why: str, *, failed: bool) -> None:
+    """Open no connection before `until`; what `failed` has to prove itself again."""
     name = storable(destination).lower()
     know_destination(tx, name)
-    tx.execute("UPDATE destination SET blocked_until = ?, blocked_why = ? WHERE name = ?", (until, storable(why), name))
+    tx.execute(
+        "UPDATE destination SET blocked_until = ?, blocked_why = ?, took_at = iif(?, 0, took_at) WHERE name = ?",
+        (until, storable(why), failed, name),
+    )
 
 
-def block_site(tx: Transaction, site: str, until: float, why: str) -> None:
+def block_site(tx: Transaction, site: str, until: float, why: str, *, failed: bool) -> None:
     """Open no connection before `until` to the destinations of a site for which something waits."""
     tx.execute(
-        "UPDATE destination SET blocked_until = ?, blocked_why = ? WHERE site = ? AND ready IS NOT NULL",
-        (until, storable(why), storable(site)),
+        "UPDATE destination SET blocked_until = ?, blocked_why = ?, took_at = iif(?, 0, took_at) "
+        "WHERE site = ? AND ready IS NOT NULL",
+        (until, storable(why), failed, storable(site)),
     )
+
+
+def proves(connection: sqlite3.Connection, site: str) -> bool:
+    """Whether any destination of a site has taken mail lately."""
+    (found,) = connection.execute(
+        "SELECT EXISTS (SELECT 1 FROM destination INDEXED BY destination_took WHERE site = ? AND took_at > 0)",
+        (storable(site),),
+    ).fetchone()
+    return bool(found)
 
 
 def unblock_site(tx: Transaction, site: str) -> None:
@@ -142,15 +170,22 @@ def remove_mark(tx: Transaction, host: str, by: str, made_due: int = 0) -> bool:
 def forget_idle(tx: Transaction) -> bool:
     """Forget what is of no more use; False when there may be more of it than is forgotten at once.
 
-    That is destinations in which nothing is and of which nothing was heard for a day, marks that ended a day ago (a
-    host that answers before is news), and old operations.
+    That is destinations in which nothing is and of which nothing was heard for a day, unless they took mail lately;
+    marks that ended a day ago (a host that answers before is news), and old operations. What took mail too long ago
+    has to prove itself again.
     """
     long_ago = tx.now - IDLE_SECONDS
+    proved = _proved_since(tx)
+    tx.execute(
+        "UPDATE destination SET took_at = 0 WHERE name IN "
+        "(SELECT name FROM destination WHERE took_at > 0 AND took_at < ? LIMIT ?)",
+        (tx.now - PROVED_SECONDS, FORGET_AT_ONCE),
+    )
     destinations = tx.execute(
         "DELETE FROM destination WHERE name IN (SELECT name FROM destination WHERE waiting + held + relaying = 0 "
-        "AND touched < ? AND coalesce(last_at, 0) < ? AND blocked_until <= ? "
+        "AND touched < ? AND coalesce(last_at, 0) < ? AND took_at < ? AND blocked_until <= ? "
         "AND name NOT IN (SELECT destination FROM suspension) LIMIT ?)",
-        (long_ago, long_ago, tx.now, FORGET_AT_ONCE),
+        (long_ago, long_ago, proved, tx.now, FORGET_AT_ONCE),
     )
     marks = tx.execute(
         "DELETE FROM mark WHERE host IN (SELECT host FROM mark WHERE until < ? LIMIT ?)", (long_ago, FORGET_AT_ONCE)
@@ -161,6 +196,16 @@ def forget_idle(tx: Transaction) -> bool:
         (tx.now - KEEP_OPERATIONS,),
     )
     return destinations.rowcount < FORGET_AT_ONCE and marks.rowcount < FORGET_AT_ONCE
+
+
+def _proved_since(tx: Transaction) -> float:
+    """Since when a destination must have taken mail to be remembered for that alone."""
+    row = tx.execute(
+        "SELECT took_at FROM destination INDEXED BY destination_took WHERE took_at > 0 "
+        "ORDER BY took_at DESC LIMIT 1 OFFSET ?",
+        (PROVED_KEPT,),
+    ).fetchone()
+    return max(tx.now - PROVED_SECONDS, row[0] + 1 if row else 0.0)
 
 
 def marks(connection: sqlite3.Connection) -> tuple[Mark, ...]:

@@ -8,6 +8,8 @@ from msgspec.structs import replace
 
 from engine.mx import Exchange
 from engine.outcome import Outcome
+from engine.relayer.finding import Found
+from engine.relayer.hurrying import Hurried
 from engine.relayer.manager import Manager, Parts
 from engine.relayer.session import LoopsBack, Session, SessionError, TlsBroken
 from engine.relayer.trying import Trying
@@ -32,14 +34,14 @@ class NoSession(Struct, frozen=True):
 class Opening:
     """The sessions of one attempt along one way. What is tried shows at its relayer, which may leave meanwhile."""
 
-    def __init__(self, relayer: "ManagedRelayer", way: Way, parts: Parts, manager: Manager) -> None:
+    def __init__(self, relayer: "ManagedRelayer", way: Way, found: Found, parts: Parts, manager: Manager) -> None:
         self._relayer = relayer
         self._way = way
         self._parts = parts
         self._manager = manager
         self._trying = Trying(
-            parts.router,
             way,
+            found,
             max_addresses=parts.max_addresses,
             max_sessions=parts.max_sessions,
             put_off=lambda host: manager.is_on_trial(relayer, host),
@@ -67,15 +69,11 @@ class Opening:
         """Try no more addresses of the host that was last tried."""
         self._trying.leave(self._relayer.host)
 
-    async def close(self) -> None:
-        """Ask for no more."""
-        await self._trying.close()
-
     async def _try_all(self) -> Session | NoSession | None:
         """RFC 5321 5.1. A host is marked bad when every address tried of it had the same to say: not to us."""
         last: Outcome | None = None
         failing: tuple[Exchange, Outcome] | None = None
-        while not self._relayer.is_leaving and (found := await self._trying.next()) is not None:
+        while not self._relayer.is_leaving and (found := self._trying.next()) is not None:
             exchange, target = found
             if failing is not None and failing[0] is not exchange:
                 await self._mark_bad(*failing)
@@ -85,7 +83,11 @@ class Opening:
                     self._relayer.leave("a limit allows no more connections for now")
                 break
             try:
-                session = await self._open(target)
+                async with self._relayer.hurry.bound():
+                    session = await self._open(target)
+            except Hurried as error:  # that others wait is no fault of the host's: it is not marked
+                last = Outcome.transient(str(error), enhanced="4.4.1", host=target.host, phase=self._relayer.phase)
+                failing = None
             except LoopsBack as error:
                 self._trying.is_ourselves(exchange, loop(self._way, error.outcome.text))
             except SessionError as error:

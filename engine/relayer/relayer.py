@@ -9,13 +9,16 @@ import logging
 
 from engine.mx import MOST_EXCHANGES, AllMarkedBad, MXError
 from engine.outcome import Outcome
-from engine.queue.queue import Claim, QueueBroken, QueueBusy, QueueError
+from engine.queue.queue import Claim, QueueBroken, QueueBusy, QueueError, unknown_site
+from engine.relayer.finding import LOOKUP, WITH_OTHERS, Found, find
+from engine.relayer.hurrying import WHY, Hurried, Hurry
 from engine.relayer.manager import Manager, Parts
 from engine.relayer.opening import Opening
 from engine.relayer.session import Form, Mail, Phase, Session
-from engine.relayer.stalling import usual
+from engine.relayer.stalling import PATIENCE, patience, usual
 from engine.relayer.transcript import Transcript
 from engine.routes import Target, Way, has_hosts_of
+from engine.turns import Flow
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +31,9 @@ class ManagedRelayer:
 
     `done` of `taken` messages are settled; `answers_for` are those that are not, by message and destination.
     `destination` is whose mail it carries at the moment, `domains` those it has carried any for so far (the first
-    hundred), `site` the name of what they share. `is_in_doubt`: the destination it was opened for was left
-    alone, and has taken no mail since. `result` tells in a few words how it ended. Times are the clock's.
+    hundred), `site` the name of what they share. `is_admitted`: it has found its way, and has a connection.
+    `is_in_doubt`: the destination it was opened for has not proved itself, and `flow` says for whom that is. `result`
+    tells in a few words how it ended. Times are the clock's.
     """
 
     def __init__(
@@ -41,6 +45,7 @@ class ManagedRelayer:
         manager: Manager,
         form: Form = "ESMTP",
         is_in_doubt: bool = False,
+        flow: Flow | None = None,
     ) -> None:
         self.id = id
         self.site = site
@@ -49,6 +54,8 @@ class ManagedRelayer:
         self.answers_for: dict[tuple[int, str], Claim] = {}
         self.domains: list[str] = []
         self.is_in_doubt = is_in_doubt
+        self.flow = flow
+        self.hurry = Hurry()
         self.is_admitted = False
         self.is_idle = False
         self.host = ""
@@ -57,6 +64,7 @@ class ManagedRelayer:
         self.phase: Phase = "lookup"
         self.started = parts.clock.now()
         self.phase_since = self.started
+        self.stalls_at = self.started + usual(self.phase, parts.timeouts)  # when its phase has lasted unusually long
         self.ended: float | None = None
         self.result = ""
         self.taken = 0
@@ -92,7 +100,20 @@ class ManagedRelayer:
         now = self._parts.clock.now()
         if self._attempt_since is not None and now - self._attempt_since > self._parts.timeouts.attempt / 2:
             return True
-        return now - self.phase_since > usual(self.phase, self._parts.timeouts)
+        return now > self.stalls_at
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether it counts among those that have not proved themselves: who keeps us waiting does, whoever it is."""
+        return self.is_in_doubt or self.stalling
+
+    @property
+    def patience_ends(self) -> float:
+        """When it has kept us waiting for long enough, if it is doubtful and others wait for its connection."""
+        ends = self.phase_since + patience(self.phase, self._parts.timeouts)
+        if ends < float("inf") and self._attempt_since is not None and self.phase != "body":
+            return min(ends, self._attempt_since + PATIENCE)
+        return ends
 
     @property
     def has_dialled(self) -> bool:
@@ -112,6 +133,7 @@ class ManagedRelayer:
     def enter(self, phase: Phase) -> None:
         """Be in another phase from now on."""
         self.phase, self.phase_since = phase, self._parts.clock.now()
+        self.stalls_at = self.phase_since + usual(phase, self._parts.timeouts)
 
     def tries(self, target: Target) -> None:
         """Be at another address from now on."""
@@ -180,12 +202,24 @@ class ManagedRelayer:
 
     async def _relay(self) -> None:
         while not self._leaving and (way := await self._find_way()) is not None:
-            if not self.is_admitted and (refusal := await self._manager.admit(self, way)):
-                self.result = refusal
-                await self._put_back(refusal)
-                return
-            self.is_admitted = True
-            await self._go(way)
+            seconds = WITH_OTHERS if self.is_admitted else LOOKUP
+            found = await find(
+                self._parts.router,
+                way,
+                most=self._parts.max_addresses,
+                seconds=seconds,
+                put_off=lambda host: self._manager.is_on_trial(self, host),
+            )
+            if self.is_admitted and not found.has_targets:
+                await self._look_up_apart(way.destination)
+                continue
+            if found.has_targets and not self.is_admitted:  # else nothing is dialled
+                if refusal := await self._manager.admit(self, way):
+                    self.result = refusal
+                    await self._put_back(refusal)
+                    return
+                self.is_admitted = True
+            await self._go(way, found)
         self.result = self.result or self._leaving
 
     async def _find_way(self) -> Way | None:
@@ -200,24 +234,22 @@ class ManagedRelayer:
                 self._take(await self._manager.more(self))
         return None
 
-    async def _go(self, way: Way) -> None:
+    async def _go(self, way: Way, found: Found) -> None:
         """Carry what may go over sessions opened for this way; what is left then needs one of its own."""
         self._ways = {way.destination}
-        opening = Opening(self, way, self._parts, self._manager)
-        try:
-            while (session := await self._open(opening)) is not None:
-                try:
-                    if not await self._carry(session, opening):
-                        await session.quit()
-                        return
-                finally:
-                    session.close()
-        finally:
-            await opening.close()
+        opening = Opening(self, way, found, self._parts, self._manager)
+        while (session := await self._open(opening)) is not None:
+            try:
+                if not await self._carry(session, opening):
+                    await session.quit()
+                    return
+            finally:
+                session.close()
 
     async def _way_to(self, destination: str) -> Way | None:
         """Find the way to a destination and note it; None when there is none, and its messages are dealt with."""
-        bound = self._parts.timeouts.attempt
+        is_alone = not self.is_admitted and self.site == unknown_site(destination)
+        bound = LOOKUP if is_alone else WITH_OTHERS
         try:
             async with asyncio.timeout(bound):
                 way = await self._parts.router.apart(await self._parts.router.way(destination))
@@ -228,6 +260,9 @@ class ManagedRelayer:
             await self._no_way(destination, error.outcome)
             return None
         except TimeoutError:
+            if not is_alone:
+                await self._look_up_apart(destination)
+                return None
             text = f"no way was found within {bound:.0f} s"
             await self._no_way(destination, Outcome.transient(text, enhanced="4.4.3"))
             return None
@@ -235,6 +270,11 @@ class ManagedRelayer:
         if site != self.site:
             await self._parts.queue.note_destination(destination, way.hosts[:MOST_EXCHANGES], site)
         return way
+
+    async def _look_up_apart(self, destination: str) -> None:
+        """What takes long to look up must keep neither a connection nor the mail of others: it gets its own relayer."""
+        await self._parts.queue.note_destination(destination, None, unknown_site(destination))
+        await self._put_back("its look-up takes long", destination)
 
     async def _left_out(self, destination: str, error: AllMarkedBad) -> None:
         """Operators have marked all hosts bad: that is no attempt."""
@@ -292,7 +332,7 @@ class ManagedRelayer:
     async def _is_safe_enough_for(self, way: Way, session: Session) -> bool:
         """Whether a session meets what a destination's own policies demand of its host."""
         try:
-            async with asyncio.timeout(self._parts.timeouts.attempt):
+            async with asyncio.timeout(WITH_OTHERS):
                 demand = await self._parts.router.demand(way, self.host)
         except (MXError, TimeoutError):
             return False
@@ -457,11 +497,11 @@ class ManagedRelayer:
         """Every phase has its time-out; a peer that drips just within each of them has this one."""
         bound = self._parts.timeouts.attempt
         try:
-            async with asyncio.timeout(bound):
+            async with self.hurry.bound(bound):
                 return await session.deliver(mail)
-        except TimeoutError:
+        except TimeoutError as error:
             session.close()
-            text = f"the message was not done within {bound:.0f} s"
+            text = WHY if isinstance(error, Hurried) else f"the message was not done within {bound:.0f} s"
             return [self._cut_off(session, text)] * len(mail.recipients)
 
     def _cut_off(self, session: Session, text: str) -> Outcome:

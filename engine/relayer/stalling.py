@@ -26,3 +26,23 @@ def usual(phase: Phase, timeouts: Timeouts) -> float:
         case _:
             granted = getattr(timeouts, phase.lower())
     return min(granted / 2, _LONGEST)
+
+
+# Seconds for what comes before the message itself, where others wait for the connection and it has proved nothing.
+PATIENCE = 60.0
+_LONGEST_BODY = 300.0  # seconds for the message, where others wait: 25 MiB at 700 kbit/s
+
+
+def patience(phase: Phase, timeouts: Timeouts) -> float:
+    """Seconds that a phase may take where others wait for the connection, and it has proved nothing.
+
+    The reply to the final dot is waited for all the same: impatience duplicates mail (RFC 1047). So is what is short
+    by itself.
+    """
+    match phase:
+        case "idle" | "ended" | "lookup" | "QUIT" | "reply":
+            return float("inf")
+        case "body":
+            return _LONGEST_BODY
+        case _:
+            return usual(phase, timeouts)

@@ -1,11 +1,12 @@
 """Which address is tried next in one attempt, and when it is enough."""
 
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from engine.mx import Exchange, MXError, OwnName
 from engine.outcome import Outcome
-from engine.routes import Router, Target, Way, untried
+from engine.relayer.finding import Found
+from engine.routes import Target, Way, untried
 
 
 class Trying:
@@ -19,16 +20,16 @@ class Trying:
 
     def __init__(
         self,
-        router: Router,
         way: Way,
+        found: Found,
         *,
         max_addresses: int,
         max_sessions: int,
         put_off: Callable[[str], bool],
         remark: Callable[[str], None],
     ) -> None:
-        self._router = router
         self._way = way
+        self._found = found
         self._most = max_addresses
         self._remark = remark
         self._hosts: list[Exchange] = sorted(way.exchanges, key=lambda exchange: put_off(exchange.host))
@@ -62,12 +63,12 @@ class Trying:
         """Whether, after a session with this host, another host may be tried."""
         return self.sessions > 0 and any(exchange.host != host for exchange in self._hosts)
 
-    async def next(self) -> tuple[Exchange, Target] | None:
-        """The next address and whose it is; None when it is enough. Raises nothing of the DNS's."""
+    def next(self) -> tuple[Exchange, Target] | None:
+        """The next address and whose it is; None when it is enough."""
         if self.sessions <= 0:
             return None
         while self._most > 0:
-            found = await anext(self._addresses, None)
+            found = next(self._addresses, None)
             if found is None:
                 return None
             is_cut = self._limit is not None and found[0].preference >= self._limit
@@ -76,29 +77,24 @@ class Trying:
                 return found
         return None
 
-    async def close(self) -> None:
-        """Ask for no more."""
-        await self._addresses.aclose()
-
-    async def _in_order(self) -> AsyncGenerator[tuple[Exchange, Target], None]:
+    def _in_order(self) -> Iterator[tuple[Exchange, Target]]:
         family: Counter[bool] = Counter()
         half = self._most - self._most // 2
         behind: list[tuple[Exchange, Target]] = []
         while self._hosts:
             exchange = self._hosts.pop(0)
-            for target in await self._targets(exchange):
+            for target in self._targets(exchange):
                 is_ipv6 = ":" in target.address
                 if family[is_ipv6] < half:
                     family[is_ipv6] += 1
                     yield exchange, target
                 else:
                     behind.append((exchange, target))
-        for pair in behind:
-            yield pair
+        yield from behind
 
-    async def _targets(self, exchange: Exchange) -> Sequence[Target]:
+    def _targets(self, exchange: Exchange) -> Sequence[Target]:
         try:
-            return [target async for target in self._router.targets(self._way, exchange)]
+            return self._found.of(exchange)
         except MXError as error:
             self._remark(f"{exchange.host}: {error.outcome.line}")
             if isinstance(error, OwnName):

@@ -5,12 +5,12 @@ from functools import partial
 
 import pytest
 
+from engine.check import Check
 from engine.control.views import MarkBad, Suspend
 from engine.sandbox.exchanges import Action
 from engine.sandbox.exchanges import Session as Peer
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Healthy, Script
-from engine.smarthost import Check
 from tests.clock import FakeClock
 from tests.scenarios.relaying import Relay, relaying, until
 

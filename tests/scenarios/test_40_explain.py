@@ -257,7 +257,7 @@ async def test_an_address_without_mail_gets_a_dry_run(internet: Internet, relay:
     assert one.earliest == relay.clock.now()
     assert facts(one, "DNS") == "mail exchanges mx1.good.example (10), mx2.good.example (20)"
     assert facts(one, "host mx1.good.example") == f"{best.address}; TLS opportunistic (the default)"
-    assert "0 of 20 open (delivery.max_connections)" in facts(one, "connections")
+    assert "0 of 100 open (delivery.max_connections)" in facts(one, "connections")
     await relay.client.hold_rule(HoldRule(filter="to=*@good.example", seconds=HOUR, reason="wait"))
     assert (await explained(relay, "bob@good.example")).cause == "held"
     assert (await explained(relay, "good.example")).cause == "held"

@@ -383,7 +383,13 @@ class FakeSmartHost:
     def wake(self) -> None:
         self.wakes += 1
 
-    def limits_on(self, destination: str, *, site: str = "", is_in_doubt: bool = False) -> tuple[Limiting, ...]:
+    @property
+    def connections(self) -> int:
+        return len(self.managed)
+
+    def limits_on(
+        self, destination: str, *, site: str = "", is_in_doubt: bool = False, message: int = 0, sender: str = ""
+    ) -> tuple[Limiting, ...]:
         return ()
 
     def room(self) -> Room:

@@ -1,5 +1,6 @@
 """To which sites mail may go now: the one answer for all of them is that for each by itself."""
 
+import itertools
 import random
 from dataclasses import dataclass
 from typing import cast
@@ -7,10 +8,12 @@ from typing import cast
 import pytest
 
 from engine.allowance import Allowance
+from engine.capacity import PLACE_KEPT, Capacity, who_of
 from engine.config import Limit
 from engine.limits import Limits
 from engine.relayer.relayer import ManagedRelayer
 from engine.sites import Sites
+from engine.turns import Flow, flow_of
 from tests.clock import FakeClock
 
 
@@ -24,6 +27,14 @@ class Live:
     has_delivered: bool = True
     is_in_doubt: bool = False
     is_called: bool = False
+    is_admitted: bool = True
+    stalling: bool = False
+    started: float = 0.0
+    flow: Flow | None = None
+
+    @property
+    def is_doubtful(self) -> bool:
+        return self.is_in_doubt or self.stalling
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -39,13 +50,14 @@ def test_there_is_room_for_a_site_exactly_when_nothing_keeps_its_mail(seed: int)
     allowance = Allowance(
         sites,
         clock,
-        max_connections=most,
+        Capacity(clock, max_connections=most, max_lookups=draw.choice([2, 8, 100])),
         max_connections_per_destination=3,
         max_messages_per_connection=100,
         connection_lifetime=300.0,
     )
     names = [f"site{number}" for number in range(6)]
     live: list[ManagedRelayer] = []
+    flows = [flow_of(number % 3, f"{number % 2}@example.net", f"d{number % 4}.example") for number in range(12)]
     for number, name in enumerate(names):
         site = sites.get(name, f"d{number}.example", draw.choice([(), ("mx.big.example",)]))
         for rule in site.rules:
@@ -53,16 +65,26 @@ def test_there_is_room_for_a_site_exactly_when_nothing_keeps_its_mail(seed: int)
                 if bucket is not None and draw.random() < 0.5:
                     bucket.take(1)
         if draw.random() < 0.2:
-            sites.block(site, clock.now() + 60, "refused")
+            sites.block(site, clock.now() + draw.choice([-1, 60]), "refused", failed=draw.random() < 0.5)
         for _ in range(draw.randint(0, 3)):
             if len(live) < most:
-                one = Live(name, draw.random() < 0.2, draw.random() < 0.8, is_in_doubt=draw.random() < 0.3)
+                one = Live(
+                    name,
+                    draw.random() < 0.2,
+                    draw.random() < 0.8,
+                    is_in_doubt=draw.random() < 0.3,
+                    is_admitted=draw.random() < 0.7,
+                    stalling=draw.random() < 0.2,
+                    started=clock.now() - draw.choice([0, 2 * PLACE_KEPT]),
+                    flow=draw.choice(flows),
+                )
                 site.connections.append(one)
                 live.append(cast("ManagedRelayer", one))
     room = allowance.room(live)
     for name in [*names, "elsewhere"]:
-        for doubtful in (False, True):
+        for doubtful, flow in itertools.product((False, True), flows):
             site = sites.get(name)
             has_room = name not in room.closed and (room.only is None or name in room.only)
-            has_room = has_room and (room.with_doubtful or not doubtful)
-            assert has_room == (not allowance.on_mail(site, live, is_in_doubt=doubtful))
+            is_shared = bool(who_of(flow, room.taken))
+            has_room = has_room and (not doubtful or (room.with_doubtful and not is_shared))
+            assert has_room == (not allowance.on_mail(site, live, is_in_doubt=doubtful, flow=flow))

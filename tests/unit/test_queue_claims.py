@@ -395,3 +395,39 @@ async def test_giving_up_that_was_cut_short_is_overdue_again(tmp_path: Path) -> 
 
 def suspension(destination: str, now: float, seconds: float) -> Suspension:
     return Suspension(destination=destination, since=now, until=now + seconds, by="oncall", reason="maintenance")
+
+
+async def retried(spool: Spool, count: int) -> None:
+    """So many messages that were tried before and are due again."""
+    for _ in range(count):
+        await spool.add()
+    for claim in await spool.claim(limit=count):
+        await spool.settle(claim, LATER, after=60)
+    await spool.clock.advance(61)
+
+
+async def test_half_of_each_claim_is_for_what_was_never_tried(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        await retried(spool, 30)
+        await spool.clock.advance(600)
+        fresh = {await spool.add() for _ in range(7)}
+        first = [claim.message for claim in await spool.claim(limit=10)]
+        assert [message in fresh for message in first] == [True] * 5 + [False] * 5
+        second = [claim.message for claim in await spool.claim(limit=10)]
+        assert [message in fresh for message in second] == [True] * 2 + [False] * 8
+
+
+async def test_what_is_left_of_a_claim_is_for_what_was_never_tried_where_nothing_else_is_due(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        await retried(spool, 2)
+        for _ in range(9):
+            await spool.add()
+        assert len(await spool.claim(limit=10)) == 10
+
+
+async def test_claims_of_one_take_what_was_never_tried_and_what_was_in_turn(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        await retried(spool, 4)
+        fresh = {await spool.add() for _ in range(4)}
+        taken = [(await spool.claim(limit=1))[0].message in fresh for _ in range(4)]
+        assert sorted(taken) == [False, False, True, True]

@@ -193,8 +193,45 @@ async def test_a_queue_of_a_newer_version_is_refused(tmp_path: Path) -> None:
         await Spool(tmp_path, spool.clock).queue.open()
 
 
+# What version 4 has more than version 3.
+BACK_TO_3 = (
+    "DROP INDEX entry_fresh",
+    "DROP INDEX destination_took",
+    "DROP INDEX destination_doubtful",
+    "DROP INDEX destination_proved",
+    "ALTER TABLE destination DROP COLUMN took_at",
+    "PRAGMA user_version = 3",
+)
+
+
+async def test_a_queue_of_the_third_version_knows_who_took_mail_last(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        await spool.add("a@took.example", "b@late.example", "c@new.example")
+        for name, outcome in (("took.example", DELIVERED), ("late.example", LATER)):
+            (claim,) = await spool.claim(name)
+            await spool.settle(claim, outcome, after=60)
+        for statement in BACK_TO_3:
+            spool.sql(statement)
+    async with opened(tmp_path) as spool:
+        assert spool.sql("PRAGMA user_version") == [(VERSION,)]
+        proved = {
+            name: not (await spool.queue.destination(name)).is_in_doubt
+            for name in ("took.example", "late.example", "new.example")
+        }
+        assert proved == {"took.example": True, "late.example": False, "new.example": False}
+        fresh = Spool(tmp_path / "new", spool.clock)
+        await fresh.queue.open()
+        for about in (
+            "SELECT name FROM sqlite_schema WHERE type = 'index' ORDER BY name",
+            "SELECT name, type, \"notnull\", dflt_value FROM pragma_table_info('destination') ORDER BY name",
+        ):
+            assert spool.sql(about) == fresh.sql(about)
+        await fresh.queue.close()
+
+
 # What version 3 has more than version 2.
 _BACK_TO_2 = (
+    *BACK_TO_3,
     "ALTER TABLE entry DROP COLUMN counted",
     "ALTER TABLE operation DROP COLUMN released",
     "ALTER TABLE operation DROP COLUMN gone_recipients",

@@ -1,11 +1,13 @@
 """However big the queue, what mail needs to move is found by index: no query of it reads a whole table."""
 
+import json
+import sqlite3
 from pathlib import Path
 
 from engine.queue import claims, destinations, listing, notices, reasons, standing
 from engine.queue.arrivals import Terms
 from engine.queue.filter import Filter, Term
-from engine.queue.queue import Late, LateEntry
+from engine.queue.queue import Late, LateEntry, Shares
 from engine.queue.untried import NOT_TRIED
 from engine.queue.where import where
 from engine.queue.writer import Transaction
@@ -47,6 +49,7 @@ async def statements(spool: Spool, *, writing: bool) -> list[str]:
         destinations.due_destinations(connection, 10, (), now=NOW)
         destinations.due_sites(connection, 10, ["mx.example.com"], now=NOW)
         destinations.due_sites(connection, 10, ["mx.example.com"], False, now=NOW)
+        destinations.doubtful_sites(connection, ["mx.example.com"], Shares(senders=frozenset({"a@b.example"})), now=NOW)
         destinations.next_due(connection, NOW, now=NOW)
         destinations.destination(connection, "example.org", counts, now=NOW)
         listing.window(connection, ALL, "-id", 0, 50, now=NOW)
@@ -113,3 +116,43 @@ async def test_what_was_never_tried_is_named_and_counted_by_index(tmp_path: Path
         for query in (reasons._TRIED, reasons._RELAYING, reasons._HELD):
             plan = [row[-1] for row in spool.sql(f"EXPLAIN QUERY PLAN {query}")]
             assert not any(detail.startswith("SCAN e") and "INDEX" not in detail for detail in plan)
+
+
+async def test_what_waits_for_later_is_not_walked_through_to_find_what_is_due(tmp_path: Path) -> None:
+    """Counted in steps of the store's own machine, so that it is the same however busy this one is."""
+    async with opened(tmp_path) as spool:
+        await spool.add(*(f"a@due{number}.example" for number in range(20)))
+        connection = spool.queue._writer._connection
+        few = steps(connection)
+        connection.execute("BEGIN")
+        template = "SELECT 1, 1000 + value, 'x', 'later' || value || '.example', 'waiting', ?, ? FROM json_each(?)"
+        connection.execute(
+            "INSERT INTO destination (name, site, turn, touched) "
+            "SELECT 'later' || value || '.example', '@later' || value || '.example', 0, ? FROM json_each(?)",
+            (NOW, json.dumps(list(range(5000)))),
+        )
+        connection.execute(
+            f"INSERT INTO entry (message, number, recipient, destination, state, due, expires) {template}",
+            (NOW + 86400, NOW + 2 * 86400, json.dumps(list(range(5000)))),
+        )
+        connection.execute("UPDATE destination SET took_at = ? WHERE name LIKE '%1.example'", (NOW,))
+        connection.execute("COMMIT")
+        assert steps(connection) < 2 * few
+
+
+def steps(connection: sqlite3.Connection) -> int:
+    """How many hundreds of steps it takes to find what is due."""
+    count = 0
+
+    def step() -> int:
+        nonlocal count
+        count += 1
+        return 0
+
+    connection.set_progress_handler(step, 100)
+    try:
+        assert len(destinations.due_sites(connection, 100, (), now=NOW + 1)) == 20
+        assert len(destinations.doubtful_sites(connection, (), now=NOW + 1)) >= 18
+    finally:
+        connection.set_progress_handler(None, 0)
+    return count

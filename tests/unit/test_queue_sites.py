@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
-from engine.queue.queue import DueSite, Suspension, unknown_site
+import pytest
+
+from engine.queue import destinations
+from engine.queue.queue import DueSite, Shares, Suspension, unknown_site
 from tests.unit.queue_support import DELIVERED, LATER, Spool, opened
 
 FARM = "mx1.farm.example mx2.farm.example"
@@ -17,9 +20,10 @@ async def on_the_farm(spool: Spool, *names: str) -> None:
 async def test_a_new_destination_is_its_own_site_until_its_exchanges_are_known(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
         await spool.add("x@a.example")
-        assert await spool.queue.due_sites(9) == [DueSite(site=unknown_site("a.example"), destination="a.example")]
+        unknown = DueSite(site=unknown_site("a.example"), destination="a.example", is_in_doubt=True)
+        assert await spool.queue.due_sites(9) == [unknown]
         await spool.queue.note_destination("a.example", ["mx1.farm.example"], FARM)
-        assert await spool.queue.due_sites(9) == [DueSite(site=FARM, destination="a.example")]
+        assert await spool.queue.due_sites(9) == [DueSite(site=FARM, destination="a.example", is_in_doubt=True)]
         await spool.queue.note_destination("a.example", ["mx1.farm.example"])
         assert (await spool.queue.destination("a.example")).site == FARM
 
@@ -87,8 +91,21 @@ async def test_a_destination_names_others_of_its_site_that_have_mail(tmp_path: P
         assert (await spool.queue.destination("a.example")).neighbours == ()
 
 
+async def taken_by(spool: Spool, *names: str) -> None:
+    """Mail to each of these, which it takes."""
+    for name in names:
+        await spool.add(f"x@{name}")
+        (claim,) = await spool.claim(name)
+        await spool.settle(claim, DELIVERED)
+
+
+async def proved(spool: Spool, *names: str) -> list[bool]:
+    return [not (await spool.queue.destination(name)).is_in_doubt for name in names]
+
+
 async def test_a_site_is_in_doubt_from_a_block_until_it_has_taken_mail(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
+        await taken_by(spool, "a.example", "b.example", "own.example")
         await on_the_farm(spool, "a.example", "b.example")
         await spool.add("x@own.example")
         now = spool.clock.now()
@@ -99,4 +116,99 @@ async def test_a_site_is_in_doubt_from_a_block_until_it_has_taken_mail(tmp_path:
         assert await spool.queue.due_sites(9) == [farm, own]
         assert await spool.queue.due_sites(9, with_doubtful=False) == [own]
         await spool.queue.unblock_site(FARM)
-        assert len(await spool.queue.due_sites(9, with_doubtful=False)) == 2
+        assert await spool.queue.due_sites(9, with_doubtful=False) == [own]
+        (claim, _) = await spool.queue.claim_site(FARM, 9, 1)
+        await spool.settle(claim, DELIVERED)
+        assert await proved(spool, "a.example", "b.example") == [True, False]
+
+
+async def test_what_has_taken_no_mail_is_in_doubt_and_what_has_is_not_for_a_week_even_after_a_restart(
+    tmp_path: Path,
+) -> None:
+    async with opened(tmp_path) as spool:
+        await taken_by(spool, "old.example")
+        await spool.add("x@new.example", "x@old.example")
+        for one in await spool.claim("old.example"):
+            await spool.settle(one, LATER, after=60)  # a mailbox that is full says nothing of its host
+        assert await proved(spool, "new.example", "old.example", "unheard.example") == [False, True, False]
+        clock = spool.clock
+    await clock.advance(7 * 86400)
+    async with opened(tmp_path, clock) as spool:
+        await spool.queue.overdue(9)
+        assert await proved(spool, "new.example", "old.example") == [False, True]
+        await clock.advance(2 * 86400)
+        await spool.queue.overdue(9)
+        assert await proved(spool, "old.example") == [False]
+
+
+async def test_a_block_for_a_limit_puts_nothing_in_doubt(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        await taken_by(spool, "a.example", "b.example")
+        now = spool.clock.now()
+        await spool.queue.block("a.example", now + 60, "no more than 1 a minute", failed=False)
+        await spool.queue.block("b.example", now + 60, "connection refused")
+        assert await proved(spool, "a.example", "b.example") == [True, False]
+
+
+async def test_what_turns_out_to_be_of_a_site_that_took_mail_has_proved_itself_with_it(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        await on_the_farm(spool, "a.example")
+        assert not await spool.queue.proves(FARM)
+        for claim in await spool.claim("a.example"):
+            await spool.settle(claim, DELIVERED)
+        assert await spool.queue.proves(FARM)
+        await spool.add("x@b.example")
+        assert await proved(spool, "b.example") == [False]
+        await spool.queue.note_destination("b.example", ["mx1.farm.example"], FARM)
+        assert await proved(spool, "b.example") == [True]
+        await spool.queue.note_destination("b.example", None, unknown_site("b.example"))
+        assert (await spool.queue.destination("b.example")).exchanges == ("mx1.farm.example",)
+
+
+async def test_sites_in_doubt_say_whose_mail_they_have_and_whether_they_have_failed(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        await taken_by(spool, "good.example")
+        await spool.add("x@good.example")
+        first = await spool.add("x@new.example", sender="web@example.net")
+        await spool.add("x@new.example", sender="ann@example.net")
+        second = await spool.add("x@dead.example", sender="")
+        await spool.queue.block("dead.example", spool.clock.now() + 60, "refused")
+        await spool.clock.advance(61)
+        due = await spool.queue.doubtful_sites()
+        assert [(one.destination, one.message, one.sender, one.has_failed) for one in due] == [
+            ("new.example", first, "web@example.net", False),
+            ("dead.example", second, "", True),
+        ]
+        assert [one.destination for one in await spool.queue.doubtful_sites([due[0].site])] == ["dead.example"]
+
+
+@pytest.mark.parametrize("few", [1, 1000])
+async def test_turns_are_the_same_whether_few_are_due_or_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few: int
+) -> None:
+    monkeypatch.setattr(destinations, "FEW", few)
+    async with opened(tmp_path) as spool:
+        await taken_by(spool, "c.example", "a.example")
+        for name in ("a.example", "b.example", "c.example", "d.example"):
+            await spool.add(f"x@{name}")
+        names = [one.destination for one in await spool.queue.due_sites(9)]
+        assert names == ["c.example", "b.example", "d.example", "a.example"]
+        assert [one.destination for one in await spool.queue.due_sites(9, with_doubtful=False)] == [
+            "c.example",
+            "a.example",
+        ]
+        assert [one.destination for one in await spool.queue.due_sites(1)] == ["c.example"]
+        assert [one.destination for one in await spool.queue.doubtful_sites()] == ["b.example", "d.example"]
+
+
+async def test_behind_a_message_to_ten_thousand_destinations_that_has_its_share_other_mail_is_seen(
+    tmp_path: Path,
+) -> None:
+    async with opened(tmp_path) as spool:
+        many = await spool.add(*(f"u@d{number}.example" for number in range(10_000)))
+        await spool.add("a@new.example", sender="bob@example.net")
+        assert len(await spool.queue.doubtful_sites()) == destinations.DOUBTFUL_AT_ONCE
+        (due,) = await spool.queue.doubtful_sites(taken=Shares(messages=frozenset({many})))
+        assert due.destination == "new.example"
+        (due,) = await spool.queue.doubtful_sites(taken=Shares(senders=frozenset({"ann@example.net"})))
+        assert due.destination == "new.example"

@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from engine.events import Event
 from engine.outcome import Outcome
+from engine.queue import standing
 from engine.queue.queue import HeldBack, Mark, Suspension
 from tests.clock import FakeClock
 from tests.unit.queue_support import ALL, DELIVERED, LATER, Spool, opened
@@ -200,7 +201,7 @@ async def test_a_destination_of_which_nothing_is_heard_for_a_day_is_forgotten(tm
     async with opened(tmp_path) as spool:
         await spool.add("x@idle.example")
         (claim,) = await spool.claim("idle.example")
-        await spool.settle(claim, DELIVERED)
+        await spool.settle(claim, Outcome.permanent("no such user", enhanced="5.1.1"))
         await spool.queue.note_destination("idle.example", ["mx.example"])
         await spool.add("x@busy.example")
         await spool.queue.overdue(1)
@@ -286,3 +287,19 @@ async def test_only_the_newest_events_are_kept(tmp_path: Path) -> None:
         (count,) = spool.sql("SELECT count(*) FROM event")[0]
         assert count <= 50 + 1000
         assert (await spool.queue.events(limit=1))[0].seq == 1800
+
+
+async def test_of_destinations_that_took_mail_lately_so_many_are_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(standing, "PROVED_KEPT", 2)
+    async with opened(tmp_path) as spool:
+        for number in range(4):
+            await spool.add(f"x@d{number}.example")
+            (claim,) = await spool.claim(f"d{number}.example")
+            await spool.settle(claim, DELIVERED)
+            await spool.clock.advance(10)
+        await spool.clock.advance(86401)
+        await spool.queue.overdue(1)
+        _, rows = await spool.queue.destinations("", "name", 0, 9)
+        assert [row.name for row in rows] == ["d2.example", "d3.example"]

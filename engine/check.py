@@ -1,0 +1,19 @@
+"""What one check of the smart host came to."""
+
+import asyncio
+from collections.abc import Sequence
+
+from engine.relayer.relayer import ManagedRelayer
+
+
+class Check:
+    """What one check_state opened. `completed` returns when all of it has ended."""
+
+    def __init__(self, relayers: Sequence[ManagedRelayer], tasks: Sequence["asyncio.Task[None]"]) -> None:
+        self.relayers = tuple(relayers)
+        self._tasks = tuple(tasks)
+
+    async def completed(self) -> None:
+        """Wait until every connection this check opened has ended."""
+        if self._tasks:
+            await asyncio.wait(self._tasks)
