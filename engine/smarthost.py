@@ -11,14 +11,18 @@ from collections import OrderedDict, deque
 from collections.abc import Sequence
 from contextlib import suppress
 
+from msgspec.structs import replace
+
 from engine.allowance import Allowance
 from engine.attempt import AttemptManager
+from engine.blame import Blame
 from engine.clock import Clock
 from engine.config import Limit
 from engine.events import ENGINE, Event
 from engine.leftovers import Leftovers
 from engine.limits import Limiting, Limits
 from engine.outcome import Outcome
+from engine.pause import Pause
 from engine.queue.queue import RELAY, Claim, DueSite, Queue, QueueBroken, QueueError, Room, unknown_site
 from engine.relayer.manager import Parts
 from engine.relayer.relayer import ManagedRelayer
@@ -85,6 +89,7 @@ class SmartHost:
         self.next_check: float | None = None
         self.draining = False
         self.trouble = ""
+        self.pause = Pause(clock)
         self._queue = queue
         self._parts = parts
         self._clock = clock
@@ -139,6 +144,8 @@ class SmartHost:
                 log.exception("fault in the check")
             # What was due and was not taken waits for a connection: the end of one wakes us, not its time.
             times = [now + self._check_interval, *self._allowance.endings(self._live)]
+            if paused := self.pause.limiting:
+                times.append(paused.until or now)
             self.next_check = min(times if due is None else [*times, due])
             await self._clock.wait(self._woken, self.next_check)
 
@@ -238,6 +245,8 @@ class SmartHost:
                     self._yielded.add(relayer.site)
                 relayer.leave("another site waits for the connection")
                 return []
+        if relayer.room is not None:
+            room = min(room, relayer.room)
         claims = await self._claim(site, min(BATCH, room), relayer.id)
         if len(claims) == BATCH:
             self.wake()  # there may be enough for another connection
@@ -377,6 +386,28 @@ class SmartHost:
         await self._queue.block(relayer.destination, until, outcome.line)
         await self._tell_unreachable(relayer.destination, outcome)
 
+    def cut_short(self, relayer: ManagedRelayer, outcome: Outcome, *, is_usual: bool) -> None:
+        """A host has ended a session between two messages: the next may begin at once.
+
+        Where it said 421 while others go on, they may be too many, until it is seen that it always does so.
+        """
+        site = self._sites.get(relayer.site)
+        if is_usual:
+            site.is_cleared()
+        elif outcome.code == 421 and self.is_served(relayer):
+            others = len(self._others(site, relayer))
+            site.shrink(others, outcome.line, self._clock.now(), by_half=True, is_doubted=True)
+
+    def works(self) -> None:
+        """A host was reached, or turned us away: what this machine lacked is there again."""
+        if self.pause.limiting is not None:
+            self.wake()
+        self.pause.works()
+
+    def is_ours(self, relayer: ManagedRelayer, blamed: Blame, outcome: Outcome) -> bool:
+        """Note a fault of this machine. Whether no connection is opened for a moment, and the mail waits untried."""
+        return self.pause.met(blamed, outcome.text, relayer.site)
+
     async def lost(self, destination: str, outcome: Outcome, *, until: float | None = None) -> None:
         """Leave one destination alone for a while, to which no way is to be had, whatever its site."""
         site, now = self._sites.get(unknown_site(destination), destination), self._clock.now()
@@ -394,11 +425,14 @@ class SmartHost:
         the queue knows (suspensions, blocks, when mail is due) is not among them, but for blocks of the whole site.
         `site` is the name that the queue has for its site; "": the one it was served under.
         """
-        return self._allowance.on_mail(self.site_at(destination, site), self._live, is_in_doubt=is_in_doubt)
+        found = self._allowance.on_mail(self.site_at(destination, site), self._live, is_in_doubt=is_in_doubt)
+        paused = self.pause.limiting
+        return (paused, *found) if paused is not None else found
 
     def room(self) -> Room:
         """To which sites mail may go now."""
-        return self._allowance.room(self._live)
+        room = self._allowance.room(self._live)
+        return room if self.pause.limiting is None else replace(room, only=frozenset())
 
     def site_at(self, destination: str, site: str = "") -> Site:
         """The site of a destination; of one not served since the start only the limits that name it are known."""
@@ -417,6 +451,8 @@ class SmartHost:
         Sites without a busy connection come first, then those that may have one more. `refused` are sites of which it
         was found, in this check, that they can have none; each round does something or adds to them.
         """
+        if self.pause.limiting is not None:
+            return False
         idle = [relayer for relayer in self._live if relayer.is_idle]
         limit = max(self.max_connections - len(self._live), len(idle))
         if limit <= 0:
@@ -463,7 +499,8 @@ class SmartHost:
         if self._allowance.on_messages(site) or self._allowance.on_connections(site, self._live):
             return None
         number = self._last_id + 1
-        claims = await self._claim(site, min(BATCH, self._allowance.per_connection(site)), number)
+        most = min(BATCH, self._allowance.per_connection(site))
+        claims = await self._claim(site, min(most, self._parts.stints.most(site.host) or most), number)
         if not claims:
             return None
         self._last_id = number

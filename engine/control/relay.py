@@ -15,6 +15,7 @@ from engine.limits import Limiting
 from engine.outcome import Outcome
 from engine.queue.queue import Entry, Mark, Queue, Room, Touched
 from engine.relayer.probe import Probed
+from engine.tls.secured import Secured
 
 
 class Spoken(Protocol):
@@ -74,6 +75,10 @@ class Relayer(Protocol):
     def taken(self) -> int: ...
     @property
     def tls(self) -> str: ...
+    @property
+    def secured(self) -> Secured: ...
+    @property
+    def is_established(self) -> bool: ...
     @property
     def stalling(self) -> bool: ...
     @property
@@ -188,7 +193,10 @@ class Prober(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Relay:
-    """A running engine's parts. `started` is in seconds since 1970; `trouble` says why the engine is sick, or ""."""
+    """A running engine's parts. `started` is in seconds since 1970; `trouble` says why the engine is sick, or "".
+
+    `notes` say what is no trouble, and should be known.
+    """
 
     queue: Queue
     smarthost: SmartHost
@@ -201,3 +209,4 @@ class Relay:
     started: float
     version: str
     trouble: Callable[[], str]
+    notes: Callable[[], Sequence[str]] = tuple
