@@ -272,7 +272,8 @@ class ManagedRelayer:
             self.result = f"{wanting} here: {outcome.text}"
             ours = Outcome.transient(self.result, enhanced="4.3.2", cause="ours")
             self._manager.is_ours(self, "machine", ours)
-            await self._put_back(self.result, destination)
+            self.leave(self.result)
+            await self._put_back(self.result)
             return
         for claim in self._claims_of(destination):
             await self._report(claim, [outcome] * len(claim.entries))
@@ -344,6 +345,7 @@ class ManagedRelayer:
     async def _no_connection(self, outcome: Outcome, blamed: Blame) -> None:
         self.result = outcome.line
         if blamed != "host" and self._manager.is_ours(self, blamed, outcome):
+            self.leave(self.result)
             await self._put_back(self.result)
             return
         if self._manager.is_served(self):
@@ -419,6 +421,7 @@ class ManagedRelayer:
         outcome = self._last or Outcome.transient("connection lost", host=self.host)
         if self._blameless:
             self.result = self._blameless
+            self.leave(self.result)
             await self._put_back(self.result)
             return False
         if session.taken and (self._was_spared or outcome.is_reply_to_mail):
@@ -426,6 +429,7 @@ class ManagedRelayer:
             is_usual = self._parts.stints.ended(self.host, session.taken)
             self._manager.cut_short(self, outcome, is_usual=is_usual)
             self.result = f"{self.done} sent; then the host ended the session"
+            self.leave(self.result)
             await self._put_back(self.result)
             return False
         self.result = outcome.line
