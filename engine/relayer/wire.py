@@ -270,6 +270,8 @@ class Wire:
             self.in_hand = Reply(code=unread.code, text=unread.message) if unread is not None else None
             self.close()
             raise
+        if response.code == 421:  # RFC 5321 3.8: the peer closes, and whether it has yet is all the same
+            self.close()
         return Reply(code=response.code, text=response.message)
 
     def _farewell(self) -> Reply | None:

@@ -67,7 +67,7 @@ def pause_of(clock: FakeClock, *families: str) -> Pause:
 async def test_a_fault_of_the_machine_pauses_for_longer_each_time_until_something_works(clock: FakeClock) -> None:
     pause = pause_of(clock, "IPv4", "IPv6")
     assert pause.limiting is None
-    lasted = []
+    lasted: list[float] = []
     for _ in range(9):
         assert pause.met("machine", "too many open files", "mx.example.org")
         assert pause.met("machine", "no buffers", "mx.example.net")  # under way together: the first counts
