@@ -71,8 +71,10 @@ class Pause:
 
     @property
     def trouble(self) -> str:
-        """What keeps every connection from being opened, from the first fault until one could be; or ""."""
-        return f"no connection can be opened, no host is marked bad for it: {self._why}" if self._why else ""
+        """What keeps every connection from being opened, until one could be or it was long not tried; or ""."""
+        if not self._why or self._clock.now() > self._until + LONGEST:
+            return ""
+        return f"no connection can be opened, no host is marked bad for it: {self._why}"
 
     @property
     def notes(self) -> tuple[str, ...]:

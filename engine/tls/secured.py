@@ -36,12 +36,12 @@ def is_trusted(chain: Sequence[bytes], host: str, ca_file: Path | None) -> bool:
 
     Where these cannot be read, none is.
     """
-    return _is_trusted(tuple(chain), host, ca_file, int(time.time() // _HOUR))
+    try:
+        return _is_trusted(tuple(chain), host, ca_file, int(time.time() // _HOUR))
+    except OSError:
+        return False
 
 
 @functools.lru_cache(maxsize=256)  # chains of a few KiB: a busy relay meets the same ones again and again
 def _is_trusted(chain: tuple[bytes, ...], host: str, ca_file: Path | None, hour: int) -> bool:  # noqa: ARG001
-    try:
-        return not chains.by_authorities(chain, host, ca_file)
-    except OSError:
-        return False
+    return not chains.by_authorities(chain, host, ca_file)

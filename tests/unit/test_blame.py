@@ -79,6 +79,8 @@ async def test_a_fault_of_the_machine_pauses_for_longer_each_time_until_somethin
         assert pause.limiting is None
         assert "too many open files" in pause.trouble
     assert lasted == [FIRST, 2, 4, 8, 16, 32, LONGEST, LONGEST, LONGEST]
+    await clock.advance(LONGEST + 1)
+    assert pause.trouble == ""  # nothing was tried since: who knows
     pause.works()
     assert (pause.trouble, pause.limiting) == ("", None)
     assert pause.met("machine", "again", "mx.example.org")
