@@ -39,7 +39,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     secured: str = ""
 
     @classmethod
-    def of_reply(cls, code: int, text: str, *, host: str = "", phase: str = "") -> Self:
+    def of_reply(cls, code: int, text: str, *, host: str = "", phase: str = "", cause: Cause = "") -> Self:
         """Judge a reply by its code alone: 2xx delivered, 5xx permanent, everything else transient.
 
         RFC 5321 4.2.1; 421 is transient wherever it comes (4.2.2), and so is what is not a reply code at all.
@@ -52,7 +52,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
         match = _ENHANCED.match(text)
         enhanced = match.group(0) if match and match.group(1) == str(code)[0] else ""
         said = clean(text.removeprefix(enhanced).lstrip() if enhanced else text)
-        return cls(kind=kind, code=code, enhanced=enhanced, text=said, host=host, phase=phase)
+        return cls(kind=kind, code=code, enhanced=enhanced, text=said, host=host, phase=phase, cause=cause)
 
     @classmethod
     def transient(cls, text: str, *, enhanced: str = "", host: str = "", phase: str = "", cause: Cause = "") -> Self:

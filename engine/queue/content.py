@@ -18,6 +18,11 @@ class Content:
         self._first = first
         self._more = more
 
+    @property
+    def whole(self) -> bytes | None:
+        """All of it where that is one block."""
+        return self._first if len(self._first) == self.size else None
+
     async def blocks(self) -> AsyncIterator[bytes]:
         """Give the blocks. Raises QueueError."""
         block, self._first = self._first, b""

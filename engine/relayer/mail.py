@@ -30,11 +30,11 @@ class Mail(Struct, frozen=True, kw_only=True):
 
 
 def mail_of(claim: Claim, content: Content) -> Mail:
-    """What a claim asks to be sent."""
+    """What a claim asks to be sent; a content of one block, as most are, is at hand."""
     return Mail(
         sender=claim.sender,
         recipients=tuple(entry.recipient for entry in claim.entries),
-        content=content,
+        content=content if content.whole is None else content.whole,
         eight_bit=claim.eight_bit,
         smtputf8=claim.smtputf8,
         ret=claim.ret,

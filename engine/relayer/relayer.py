@@ -18,6 +18,7 @@ from engine.relayer.session import Form, Phase, Session
 from engine.relayer.stalling import usual
 from engine.relayer.transcript import Transcript
 from engine.routes import Target, Way, has_hosts_of
+from engine.text import clean
 from engine.tls.secured import Secured
 
 log = logging.getLogger(__name__)
@@ -331,7 +332,8 @@ class ManagedRelayer:
             self._session, self.secured = found, found.secured
             self.is_established = True
             self._most = self._parts.stints.begin(self.host)
-            log.info("relayer %d: %s [%s]:%d, %s", self.id, self.host, self.address, self.port, self.secured.line)
+            where = f"{clean(self.host)} [{self.address}]:{self.port}"
+            log.info("relayer %d: %s, %s", self.id, where, self.secured.line)
             self._manager.established()
             return found
         if self._unsaid is not None:

@@ -410,8 +410,7 @@ class Session:
     # -- judging --------------------------------------------------------------------------------------------------
 
     def _judge(self, reply: Reply) -> Outcome:
-        outcome = Outcome.of_reply(reply.code, reply.text, host=self._target.host, phase=self.phase)
-        outcome = replace(outcome, cause="reply")
+        outcome = Outcome.of_reply(reply.code, reply.text, host=self._target.host, phase=self.phase, cause="reply")
         if outcome.kind != "delivered":
             return outcome
         return replace(outcome, peer_notifies="dsn" in self._extensions, secured=self.secured.line)

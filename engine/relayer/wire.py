@@ -10,7 +10,7 @@ import re
 import socket
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import Awaitable, Sequence
 
 from aiosmtplib.errors import (
     SMTPReadTimeoutError,
@@ -154,12 +154,12 @@ class Wire:
         self._transcript.add(">", f"({size:,} bytes of message)")
         stuffed = Stuffing()
         try:
-            async for block in _chunks(content):
-                protocol.send(stuffed(block))
-                async with asyncio.timeout(block_timeout):
-                    await protocol.drained()
-                if protocol.early_reply() is not None:
-                    break
+            if isinstance(content, bytes):
+                await _send_block(protocol, stuffed, content, block_timeout)
+            else:
+                async for block in content.blocks():
+                    if not await _send_block(protocol, stuffed, block, block_timeout):
+                        break
         except TimeoutError as error:
             raise self._fail(f"the peer did not read the message for {block_timeout:.0f} s") from error
         except (SMTPServerDisconnected, OSError) as error:
@@ -290,15 +290,15 @@ class Wire:
         return WireError(why)
 
 
-async def _chunks(content: bytes | Content) -> AsyncIterator[bytes]:
-    """The content in pieces of 64 KiB."""
-    if isinstance(content, bytes):
-        for start in range(0, len(content), _CHUNK):
-            yield content[start : start + _CHUNK]
-        return
-    async for block in content.blocks():
-        for start in range(0, len(block), _CHUNK):
-            yield block[start : start + _CHUNK]
+async def _send_block(protocol: "_Protocol", stuffed: Stuffing, block: bytes, timeout: float) -> bool:
+    """Send a block in pieces of 64 KiB, each within its time; False: the peer has answered in the middle."""
+    for start in range(0, len(block), _CHUNK):
+        protocol.send(stuffed(block[start : start + _CHUNK]))
+        async with asyncio.timeout(timeout):
+            await protocol.drained()
+        if protocol.early_reply() is not None:
+            return False
+    return True
 
 
 class _Protocol(SMTPProtocol):
@@ -387,8 +387,9 @@ class _Protocol(SMTPProtocol):
             raise SMTPServerDisconnected("Connection lost")
         self._response_pending = True
         try:
-            async with asyncio.timeout(timeout):
-                await waiter
+            if not waiter.done():
+                async with asyncio.timeout(timeout):
+                    await waiter
         except TimeoutError as error:
             if waiter.cancelled():
                 raise SMTPReadTimeoutError("Timed out waiting for server response") from error
