@@ -377,16 +377,16 @@ class Session:
                 self.close()
             elif reply.code == 354:
                 await self._wire.send_end(timeouts.reply)  # a single dot, for no recipients: RFC 2920 3.1
-        if self._wire.has_surplus:
+        if self._pipelines and self._wire.has_surplus:
             raise self._wire.out_of_step()
 
     async def _reset(self) -> None:
         """RSET (RFC 5321 4.1.1.5). It is not sent along with the next MAIL: its reply shows that we are in step."""
         reset = await self._wire.command(b"RSET", timeout=self._timeouts.mail)
-        # One by one, a host may not know RSET; that it wants a message now, or says more than it was asked, shows that
-        # the replies are late: none of those before was to what it was taken for.
-        is_wrong = reset.code != 250 if self._pipelines else 300 <= reset.code <= 399
-        if reset.code != 421 and (is_wrong or self._wire.has_surplus):
+        # One by one, a host may not know RSET, or say more than it was asked; but where it wants a message now, the
+        # replies came late, and none of those before was to what it was taken for.
+        is_wrong = reset.code != 250 or self._wire.has_surplus if self._pipelines else 300 <= reset.code <= 399
+        if reset.code != 421 and is_wrong:
             raise self._wire.out_of_step()
         if reset.code != 250:
             self.close()
