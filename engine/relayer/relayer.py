@@ -428,7 +428,9 @@ class ManagedRelayer:
             return False
         if session.taken and (self._was_spared or outcome.is_reply_to_mail):
             # A host that takes so many and then closes is in order. No loop comes of it: each session takes one more.
-            is_usual = self._parts.stints.ended(self.host, session.taken)
+            # One that ends it for a message which it refused has not said how many it takes.
+            is_enough = self._was_spared or outcome.kind == "delivered"
+            is_usual = is_enough and self._parts.stints.ended(self.host, session.taken)
             self._manager.cut_short(self, outcome, is_usual=is_usual)
             self.result = f"{self.done} sent; then the host ended the session"
             self.leave(self.result)

@@ -10,7 +10,7 @@ from engine.relayer.stints import TRIAL_EVERY, Stints
 from engine.sandbox.exchanges import Action
 from engine.sandbox.exchanges import Session as Peer
 from engine.sandbox.internet import Internet
-from engine.sandbox.tempers import Healthy
+from engine.sandbox.tempers import Healthy, Refusing
 from tests.clock import FakeClock
 from tests.scenarios.relaying import Relay
 
@@ -172,6 +172,35 @@ async def test_a_session_that_ends_before_it_took_anything_is_followed_by_a_paus
     await relay.settled()
     assert exchange.sessions <= 2
     assert [one.name for one in relay.engine.smarthost.limits_on("none.example")] == ["blocked"]
+
+
+class Offended(Refusing):
+    """Hangs up after it has refused a recipient."""
+
+    async def reply(self, session: Peer, verb: str, argument: str) -> str | bytes | Action | None:
+        return Action.DROP if verb == "RSET" else await super().reply(session, verb, argument)
+
+
+async def test_a_host_that_hangs_up_on_what_it_refused_has_not_said_how_many_it_takes(
+    internet: Internet, relay: Relay
+) -> None:
+    (exchange,) = await internet.add("proud.example", mx=[(10, "mx.proud.example", Offended({"nobody"}))])
+    names = ["bob"] * 5 + ["nobody"] + ["bob"] * 20
+    await asyncio.gather(
+        *(
+            relay.engine.queue.enqueue(
+                NewMessage(
+                    sender="", recipients=(f"{name}@proud.example",), content=b"S: x\r\n\r\nx\r\n", origin="test"
+                )
+            )
+            for name in names
+        )
+    )
+    await exchange.wait_for(25)  # without the clock having moved
+    await relay.settled()
+    assert await relay.entries() == ()
+    assert relay.engine.smarthost._parts.stints.most("mx.proud.example") is None
+    assert exchange.sessions <= 5
 
 
 async def test_what_is_remembered_of_hosts_is_bounded(clock: FakeClock) -> None:
