@@ -10,6 +10,7 @@ from importlib.metadata import version
 
 import uvloop
 
+from engine import descriptors
 from engine.attempt import AttemptManager
 from engine.clock import Clock, SystemClock
 from engine.config import Listen, Settings
@@ -76,6 +77,7 @@ class Engine:
         self._exit = AsyncExitStack()
         self._running: asyncio.Task[None] | None = None
         self._drain = DRAIN_SECONDS
+        self._notes: tuple[str, ...] = ()
         spool = self._spool = Spool(settings.spool, group=settings.control.group)
         delivery = settings.delivery
         self.events = EventLog(self._clock)
@@ -160,12 +162,12 @@ class Engine:
     def trouble(self) -> str:
         """Why the engine is not well, or ""."""
         intake = self.floor.why_not() or self.drop.trouble or self.smtp.trouble
-        return self.queue.broken or self.smarthost.trouble or intake
+        return self.queue.broken or self.smarthost.trouble or self.smarthost.pause.trouble or intake
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What is no trouble, and should be known: bounds that are reached, in sentences."""
-        return (*self.smarthost.notes, *self.mx.notes)
+        return (*self._notes, *self.smarthost.notes, *self.smarthost.pause.notes, *self.mx.notes)
 
     async def start(self) -> None:
         """Take the spool, recover what was interrupted, open the doors; the one for new mail last."""
@@ -178,8 +180,12 @@ class Engine:
         log.info("relaying as %s from %s", self._settings.hostname, self._spool.path)
         for note in self._settings.notes:
             log.info("%s", note)
+        for note in self._notes:
+            log.warning("%s", note)
 
     async def _start(self) -> None:
+        needed = descriptors.needed(self._settings)
+        self._notes = tuple(filter(None, (descriptors.note(descriptors.raise_to(needed), needed),)))
         async with AsyncExitStack() as opening:
             opening.enter_context(self._spool)
             interrupted = await self.queue.open()

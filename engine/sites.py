@@ -49,6 +49,7 @@ class Site:
         self._ceiling = 0
         self._ceiling_until = 0.0
         self._ceiling_why = ""
+        self._is_ceiling_doubted = False
 
     # -- how many -------------------------------------------------------------------------------------------------
 
@@ -104,14 +105,25 @@ class Site:
                 self.window, self._successes = min(2 * self.window, max(self._bound(most), 1)), 0
         return self.allowed(most, now) > before
 
-    def shrink(self, others: int, why: str, now: float, *, by_half: bool, seconds: float = CEILING) -> None:
-        """A connection too many, while `others` go on: keep to those, or to half of them, for a while."""
+    def shrink(
+        self, others: int, why: str, now: float, *, by_half: bool, seconds: float = CEILING, is_doubted: bool = False
+    ) -> None:
+        """A connection too many, while `others` go on: keep to those, or to half of them, for a while.
+
+        `is_doubted`: it may have ended for another reason, and `is_cleared` says that it has.
+        """
         keep = max(1, others // 2 if by_half else others)
         if now < self._ceiling_until:
             keep = min(keep, self._ceiling)
         self.window = min(self.window, keep)
         self._successes = 0
+        self._is_ceiling_doubted = is_doubted and (self._is_ceiling_doubted or now >= self._ceiling_until)
         self._ceiling, self._ceiling_until, self._ceiling_why = keep, now + seconds, why
+
+    def is_cleared(self) -> None:
+        """What made a doubted ceiling was not that there were too many connections."""
+        if self._is_ceiling_doubted:
+            self._ceiling_until = 0.0
 
     def come_back(self) -> None:
         """Begin with one connection, unless there are some that work."""

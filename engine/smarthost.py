@@ -11,9 +11,12 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 
+from msgspec.structs import replace
+
 from engine.admission import Admission
 from engine.allowance import Allowance
 from engine.attempt import AttemptManager
+from engine.blame import Blame
 from engine.capacity import Capacity
 from engine.check import Check
 from engine.choosing import Choosing, Chosen
@@ -23,6 +26,7 @@ from engine.events import ENGINE, Event
 from engine.leftovers import Leftovers
 from engine.limits import Limiting, Limits
 from engine.outcome import Outcome
+from engine.pause import Pause
 from engine.pressure import Pressure
 from engine.queue.queue import RELAY, Claim, DueSite, Queue, QueueBroken, QueueError, Room, unknown_site
 from engine.registrable import registrable
@@ -79,6 +83,7 @@ class SmartHost:
         self.next_check: float | None = None
         self.draining = False
         self.trouble = ""
+        self.pause = Pause(clock)
         self._queue = queue
         self._parts = parts
         self._clock = clock
@@ -142,6 +147,8 @@ class SmartHost:
                 *self._allowance.endings(self._live),
                 *self._pressure.times(self._live),
             ]
+            if paused := self.pause.limiting:
+                times.append(paused.until or now)
             self.next_check = min(times if due is None else [*times, due])
             await self._clock.wait(self._woken, self.next_check)
 
@@ -237,6 +244,8 @@ class SmartHost:
             self._choosing.yielded(relayer.site)
             relayer.leave("another site waits for the connection")
             return []
+        if relayer.room is not None:
+            room = min(room, relayer.room)
         claims = await self._claim(site, min(BATCH, room), relayer.id)
         if len(claims) == BATCH:
             self.wake()  # there may be enough for another connection
@@ -348,6 +357,28 @@ class SmartHost:
         await self._queue.block(relayer.destination, until, outcome.line, failed=not pause)
         await self._tell_unreachable(relayer.destination, outcome)
 
+    def cut_short(self, relayer: ManagedRelayer, outcome: Outcome, *, is_usual: bool) -> None:
+        """A host has ended a session between two messages: the next may begin at once.
+
+        Where it said 421 while others go on, they may be too many, until it is seen that it always does so.
+        """
+        site = self._sites.get(relayer.site)
+        if is_usual:
+            site.is_cleared()
+        elif outcome.code == 421 and self.is_served(relayer):
+            others = len(self._others(site, relayer))
+            site.shrink(others, outcome.line, self._clock.now(), by_half=True, is_doubted=True)
+
+    def works(self) -> None:
+        """A host was reached, or turned us away: what this machine lacked is there again."""
+        if self.pause.limiting is not None:
+            self.wake()
+        self.pause.works()
+
+    def is_ours(self, relayer: ManagedRelayer, blamed: Blame, outcome: Outcome) -> bool:
+        """Note a fault of this machine. Whether no connection is opened for a moment, and the mail waits untried."""
+        return self.pause.met(blamed, outcome.text, relayer.site)
+
     async def lost(self, destination: str, outcome: Outcome, *, until: float | None = None) -> None:
         """Leave one destination alone for a while, to which no way is to be had, whatever its site."""
         site, now = self._sites.get(unknown_site(destination), destination), self._clock.now()
@@ -380,11 +411,14 @@ class SmartHost:
         """
         flow = flow_of(message, sender, destination) if message else None
         at = self.site_at(destination, site)
-        return self._allowance.on_mail(at, self._live, is_in_doubt=is_in_doubt, flow=flow)
+        found = self._allowance.on_mail(at, self._live, is_in_doubt=is_in_doubt, flow=flow)
+        paused = self.pause.limiting
+        return (paused, *found) if paused is not None else found
 
     def room(self) -> Room:
         """To which sites mail may go now."""
-        return self._allowance.room(self._live)
+        room = self._allowance.room(self._live)
+        return room if self.pause.limiting is None else replace(room, only=frozenset())
 
     def site_at(self, destination: str, site: str = "") -> Site:
         """The site of a destination; of one not served since the start only the limits that name it are known."""
@@ -403,6 +437,8 @@ class SmartHost:
         Sites without a busy connection come first, then those that may have one more. `refused` are sites of which it
         was found, in this check, that they can have none; each round does something or adds to them.
         """
+        if self.pause.limiting is not None:
+            return False
         idle = [relayer for relayer in self._live if relayer.is_idle]
         limit = max(self.capacity.places(self._live), len(idle))
         if limit <= 0:
@@ -445,7 +481,8 @@ class SmartHost:
         if self._allowance.on_messages(site) or self._allowance.on_connections(site, self._live):
             return None
         number = self._last_id + 1
-        claims = await self._claim(site, min(BATCH, self._allowance.per_connection(site)), number)
+        most = min(BATCH, self._allowance.per_connection(site))
+        claims = await self._claim(site, min(most, self._parts.stints.most(site.host) or most), number)
         if not claims:
             return None
         self._last_id = number

@@ -119,10 +119,15 @@ def relayer_row(row: views.RelayerView, moment: Moment) -> list[str]:
     done = f"{row.done}/{row.taken}"
     if row.ended is not None:
         ago = f"{age(moment.now - row.ended)} ago"
-        return [str(row.id), host, "ended", ago, done, row.tls or "-", f"{row.destination}: {row.result}"]
+        return [str(row.id), host, "ended", ago, done, _tls(row), f"{row.destination}: {row.result}"]
     phase = f"{row.phase} (stalling)" if row.stalling else row.phase
     time_in = span(moment.now - row.phase_since)
-    return [str(row.id), host, phase, time_in, done, row.tls or "-", row.destination]
+    return [str(row.id), host, phase, time_in, done, _tls(row), row.destination]
+
+
+def _tls(row: views.RelayerView) -> str:
+    """The version of TLS, with a `?` where the certificate is not trusted."""
+    return f"{row.tls}{'?' if row.trusted is False else ''}" if row.tls else "-"
 
 
 HOSTS = (
@@ -168,14 +173,17 @@ def event_line(one: views.EventView, moment: Moment) -> str:
     named = one.entry or (str(one.message) if one.message else "")
     whom = one.recipient or ("the relay" if one.destination == views.RELAY else one.destination) or one.host
     said = one.outcome.line if one.outcome else ""
+    over = one.outcome.secured if one.outcome else ""
     by = f"by {one.by}" if one.by != "engine" else ""
-    parts = (named, whom, said, one.text, f"({one.host})" if one.host and one.host != whom else "", by)
+    parts = (named, whom, said, over, one.text, f"({one.host})" if one.host and one.host != whom else "", by)
     return f"{moment.clock(one.at)}  {one.kind:<11}  " + "  ".join(filter(None, parts))
 
 
 def health_lines(health: views.HealthView, moment: Moment) -> Iterator[str]:
     """The state of the relay."""
     yield f"{health.hostname}  {health.state}{': ' + health.trouble if health.trouble else ''}"
+    for note in health.notes:
+        yield f"  note: {note}"
     if health.suspended is not None:
         yield f"  {suspended(health.suspended, moment)}"
     of_due = f"{health.due:,} due, {health.ready:,} ready"
@@ -255,6 +263,7 @@ def _attempt(one: views.AttemptView, moment: Moment) -> str:
     if one.outcome is None or one.ended is None:
         return f"{began}  running for {duration(moment.now - one.started)}"
     place = " ".join(filter(None, (one.outcome.host, one.outcome.phase)))
+    place = ", ".join(filter(None, (place, one.outcome.secured)))
     said = f"{one.outcome.kind}  {one.outcome.line}{f'  ({place})' if place else ''}"
     twice = "  may have been taken by the peer all the same" if one.outcome.may_duplicate else ""
     return f"{began}  {span(one.ended - one.started)}  {said}{twice}"

@@ -292,6 +292,7 @@ def _attempt(attempt: AttemptView, moment: Moment) -> list[Para]:
         ending = ("! interrupted: the engine ended in the middle of it", "warn")
     where = "" if outcome is None else "".join((
         f"  {outcome.host}" if outcome.host else "", f"  at {outcome.phase}" if outcome.phase else "",
+        f"  {outcome.secured}" if outcome.secured else "",
     ))  # fmt: skip
     paras = [
         Para(
@@ -366,6 +367,7 @@ def _connection(view: TranscriptView, moment: Moment) -> list[Para]:
         phase = (f"■ ended {moment.both(row.ended)}: {row.result}", "warn" if row.result else "")
     elif row.stalling:
         phase = (f"▲ stalling: {phase[0]}", "warn")
+    secured = row.secured or f"TLS {tls_name(row)[0]}"
     where: tuple[Piece, ...] = ((row.host, "bold"), (f"  {row.address}:{row.port}", ""))
     if not row.address:
         where = (("not known yet", "dim"),)
@@ -376,7 +378,7 @@ def _connection(view: TranscriptView, moment: Moment) -> list[Para]:
         _named(
             "done",
             (f"{row.done:,} of {plural(row.taken, 'message')}", ""),
-            (f"   open for {span((row.ended or moment.now) - row.started)}   TLS {tls_name(row)[0]}", ""),
+            (f"   open for {span((row.ended or moment.now) - row.started)}   {secured}", ""),
         ),
     ]
 

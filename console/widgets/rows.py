@@ -161,10 +161,12 @@ def carried_for(row: RelayerView, _moment: Moment) -> Piece:
 
 
 def tls_name(row: RelayerView) -> Piece:
-    """The version of TLS alone: `1.3`, `none`; `-` while that is open."""
+    """The version of TLS alone: `1.3`, `1.3?` where the certificate is not trusted, `none`; `-` while that is open."""
     if not row.tls and row.phase in _BEFORE_TLS:
         return "-", "dim"
-    return (row.tls.removeprefix("TLSv"), "") if row.tls else ("none", "dim")
+    number = row.tls.removeprefix("TLSv")
+    number = number if "." in number else f"{number}.0"  # OpenSSL's "TLSv1" is 1.0
+    return (f"{number}{'?' if row.trusted is False else ''}", "") if row.tls else ("none", "dim")
 
 
 def event_kind(row: EventView, _moment: Moment) -> Piece:
@@ -181,7 +183,10 @@ def event_subject(row: EventView, _moment: Moment) -> Piece:
 def event_says(row: EventView, _moment: Moment) -> Piece:
     """What was said or done, and by whom when it was an operator."""
     by = "" if row.by in ("", "engine") else f"{row.by}: "
-    return by + (row.outcome.line if row.outcome is not None else row.text), "" if by else "dim"
+    said = row.text
+    if row.outcome is not None:
+        said = f"{row.outcome.line}{f' ({row.outcome.secured})' if row.outcome.secured else ''}"
+    return by + said, "" if by else "dim"
 
 
 def event_what(row: EventView, moment: Moment) -> Piece:

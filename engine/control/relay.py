@@ -15,6 +15,7 @@ from engine.limits import Limiting
 from engine.outcome import Outcome
 from engine.queue.queue import Entry, Mark, Queue, Room, Touched
 from engine.relayer.probe import Probed
+from engine.tls.secured import Secured
 
 
 class Spoken(Protocol):
@@ -74,6 +75,10 @@ class Relayer(Protocol):
     def taken(self) -> int: ...
     @property
     def tls(self) -> str: ...
+    @property
+    def secured(self) -> Secured: ...
+    @property
+    def is_established(self) -> bool: ...
     @property
     def stalling(self) -> bool: ...
     @property

@@ -188,7 +188,6 @@ class Seeing:
             undo_seconds=settings.console.undo,
             confirm_typed_over=settings.console.confirm_typed_over,
             bad_mx_seconds=settings.delivery.bad_mx_timeout,
-            notes=tuple(clean(note) for note in relay.notes()),
         )
 
     def _marks(self) -> list[Mark]:

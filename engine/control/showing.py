@@ -158,6 +158,8 @@ def relayer(one: Relayer) -> views.RelayerView:
         done=one.done,
         taken=one.taken,
         tls=one.tls,
+        secured=one.secured.line if one.is_established else "",
+        trusted=one.secured.trusted if one.tls else None,
         stalling=one.stalling,
         ended=one.ended,
         result=clean(one.result),

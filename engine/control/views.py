@@ -68,7 +68,6 @@ class HealthView(View, frozen=True, kw_only=True):
     undo_seconds: float = 10.0
     confirm_typed_over: int = 1000
     bad_mx_seconds: float = 3600.0
-    notes: tuple[str, ...] = ()
 
 
 class DestinationView(View, frozen=True, kw_only=True):
@@ -116,7 +115,9 @@ class RelayerView(View, frozen=True, kw_only=True):
     """One connection, live or ended (`ended`, `result`). `done` of `taken` messages are settled.
 
     `phase`: lookup, connecting, greeting, hello, TLS, AUTH, MAIL, RCPT, DATA, body, reply, idle, QUIT, ended.
-    `tls` is the protocol version ("TLSv1.3") or "". `stalling`: longer in its phase than is usual for it.
+    `tls` is the protocol version ("TLSv1.3") or "", `secured` says in words how the session is ("TLS 1.3, certificate
+    trusted", "clear text"; "" while there is none), `trusted` whether the certificate is. `stalling`: longer in its
+    phase than is usual for it.
     `destination` is whose mail it carries now, `site` the best host of the site it serves ("" while not known),
     `domains` those it has carried mail for (100 at the most).
     """
@@ -132,6 +133,8 @@ class RelayerView(View, frozen=True, kw_only=True):
     done: int
     taken: int
     tls: str = ""
+    secured: str = ""
+    trusted: bool | None = None
     stalling: bool = False
     ended: float | None = None
     result: str = ""

@@ -35,7 +35,8 @@ EXAMPLES = 3
 
 # All that is said of an event, each part apart from the next. What an outcome says of itself ("transient", the names
 # of its fields) is left out: nobody reads it there.
-_OF_OUTCOME = " || ' ' || ".join(f"coalesce(outcome ->> '{part}', '')" for part in ("code", "enhanced", "text", "host"))
+_SAID = ("code", "enhanced", "text", "host", "secured")
+_OF_OUTCOME = " || ' ' || ".join(f"coalesce(outcome ->> '{part}', '')" for part in _SAID)
 _EVENT_TEXT = (
     """kind || ' ' || recipient || ' ' || sender || ' ' || destination || ' ' || host || ' ' || "by" || ' ' || text """
     f"|| iif(json_valid(outcome), ' ' || {_OF_OUTCOME}, '')"

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from engine.events import Event
 from engine.outcome import Outcome
+from engine.queue.content import Content
 from engine.queue.filter import Filter
 from engine.queue.steering import Override, Steering
 
@@ -598,6 +599,10 @@ class Queue(Steering):
     @abstractmethod
     async def content(self, message: int) -> bytes:
         """The message as it was queued. Raises NoSuchMessage, and QueueError when the body is damaged."""
+
+    @abstractmethod
+    async def open_content(self, message: int) -> Content:
+        """The same, to be read block by block. Raises NoSuchMessage, and QueueError when the body is missing."""
 
     @abstractmethod
     async def settle(self, settlement: Settlement) -> None:

@@ -12,6 +12,7 @@ from engine.queue import (
     aftermath,
     arrivals,
     bearing,
+    bodies,
     destinations,
     endings,
     listing,
@@ -26,6 +27,7 @@ from engine.queue import (
     standing,
 )
 from engine.queue import claims as claiming
+from engine.queue.content import BLOCK, Content
 from engine.queue.filter import Filter
 from engine.queue.queue import (
     NONE_TAKEN,
@@ -178,6 +180,11 @@ class SqliteQueue(Queue):
 
     async def content(self, message: int) -> bytes:
         return await self._readers.ask(lambda c: listing.content(c, message))
+
+    async def open_content(self, message: int) -> Content:
+        body = bodies.Body(message, BLOCK)
+        first = await self._readers.ask(body.first)
+        return Content(body.size, first, lambda: self._readers.ask(body.next))
 
     async def settle(self, settlement: Settlement) -> None:
         weight = len(settlement.bounce.content) if settlement.bounce is not None else 0

@@ -1,8 +1,10 @@
 """What a relayer works with: the parts it shares with all others, and what it asks of the smart host."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from engine.attempt import AttemptManager
+from engine.blame import Blame, of_error
 from engine.clock import Clock
 from engine.config import Timeouts
 from engine.mx import MXCalculator
@@ -10,6 +12,7 @@ from engine.outcome import Outcome
 from engine.queue.queue import Claim, Queue
 from engine.relayer.dialler import Dialler
 from engine.relayer.spared import Spared
+from engine.relayer.stints import Stints
 from engine.relayer.stumbles import Stumbles
 from engine.routes import Router, Way
 
@@ -69,6 +72,18 @@ class Manager(Protocol):
         """
         ...
 
+    def cut_short(self, relayer: "ManagedRelayer", outcome: Outcome, *, is_usual: bool) -> None:
+        """The host has ended a session between two messages; `is_usual`: after as many as it is known to take."""
+        ...
+
+    def works(self) -> None:
+        """A host was reached, or turned us away: nothing is wanting on this machine."""
+        ...
+
+    def is_ours(self, relayer: "ManagedRelayer", blamed: Blame, outcome: Outcome) -> bool:
+        """Note a fault of this machine. Whether no connection is opened for a moment, and the mail waits untried."""
+        ...
+
     async def lost(self, destination: str, outcome: Outcome, *, until: float | None = None) -> None:
         """No way to one destination is to be had, whatever its site: leave it alone for a while."""
         ...
@@ -98,6 +113,7 @@ class Parts:
         timeouts: Timeouts,
         max_addresses: int = 5,
         max_sessions: int = 2,
+        blame: Callable[[OSError, str], Blame] = of_error,
     ) -> None:
         self.queue = queue
         self.mx = mx
@@ -109,5 +125,7 @@ class Parts:
         self.timeouts = timeouts
         self.max_addresses = max_addresses
         self.max_sessions = max_sessions
+        self.blame = blame
         self.stumbles = Stumbles(clock)
+        self.stints = Stints(clock)
         self.spared = Spared()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from msgspec.structs import replace
 
+from engine.blame import Blame
 from engine.mx import Exchange
 from engine.outcome import Outcome
 from engine.relayer.finding import Found
@@ -23,12 +24,14 @@ if TYPE_CHECKING:
 class NoSession(Struct, frozen=True):
     """Why there is no session; `by_dns`: nobody was dialled, since no host had an address or might be tried.
 
-    The outcome is permanent only where DNS says of every exchange that it has no address: what kept us from
-    connecting is never a verdict on the mail, nor is it that an operator has marked the other exchanges bad.
+    `blamed`: whose fault that is; but for "host" it is ours, and says nothing of any host. The outcome is permanent
+    only where DNS says of every exchange that it has no address: what kept us from connecting is never a verdict on
+    the mail, nor is it that an operator has marked the other exchanges bad.
     """
 
     outcome: Outcome
     by_dns: bool = False
+    blamed: Blame = "host"
 
 
 class Opening:
@@ -70,8 +73,12 @@ class Opening:
         self._trying.leave(self._relayer.host)
 
     async def _try_all(self) -> Session | NoSession | None:
-        """RFC 5321 5.1. A host is marked bad when every address tried of it had the same to say: not to us."""
+        """RFC 5321 5.1. A host is marked bad when every address tried of it had the same to say: not to us.
+
+        Addresses that could not be tried, by a fault of ours, say nothing of it; where nothing can be, it is over.
+        """
         last: Outcome | None = None
+        ours: SessionError | None = None
         failing: tuple[Exchange, Outcome] | None = None
         while not self._relayer.is_leaving and (found := self._trying.next()) is not None:
             exchange, target = found
@@ -91,10 +98,17 @@ class Opening:
             except LoopsBack as error:
                 self._trying.is_ourselves(exchange, loop(self._way, error.outcome.text))
             except SessionError as error:
+                if error.blamed != "host":
+                    ours = error
+                    if error.blamed == "machine":
+                        return NoSession(error.outcome, blamed=error.blamed)
+                    continue
+                self._manager.works()
                 last = error.outcome
                 self._trying.sessions -= not error.unreachable
                 failing = (exchange, last) if error.is_the_hosts(target.demand) else None
             else:
+                self._manager.works()
                 self._trying.sessions -= 1
                 try:
                     await self._parts.mx.mark_good(exchange.host)
@@ -108,6 +122,8 @@ class Opening:
             return None
         if last is not None:
             return NoSession(last.as_transient())
+        if ours is not None:
+            return NoSession(ours.outcome, blamed=ours.blamed)
         nothing = self._trying.nothing or Outcome.transient("no exchange has an address", enhanced="4.4.4")
         if self._trying.leaves_some_out:
             nothing = nothing.as_transient()
@@ -130,7 +146,8 @@ class Opening:
     async def _open(self, target: Target) -> Session:
         """Open a session; where opportunistic TLS breaks, once more without it (RFC 7435 4).
 
-        What did go without it is remembered: for a while the next sessions do not try.
+        What did go without it is remembered, for a while the next sessions do not try; but not where the handshake was
+        cut off, which tells nothing of the next one.
         """
         self._relayer.tries(target)
         session = self._session_with(target)
@@ -143,7 +160,8 @@ class Opening:
             self._manager.dials(self._relayer)  # though no limit may allow it: without, it were for nothing
             session = self._session_with(replace(target, demand=TlsDemand(level="none")))
             await session.open(self._parts.dialler)
-            self._parts.router.tls.broke(target.host, broken.outcome.text)
+            if not broken.by_network:
+                self._parts.router.tls.broke(target.host, broken.outcome.text)
         return session
 
     def _session_with(self, target: Target) -> Session:
@@ -156,4 +174,5 @@ class Opening:
             on_phase=relayer.enter,
             form=relayer.form,
             pipelining=self._parts.stumbles.may_pipeline(target.host),
+            blame=self._parts.blame,
         )

@@ -18,7 +18,7 @@ from engine.lookups import MXError
 from engine.outcome import Outcome
 from engine.relayer.dialler import Dialler
 from engine.relayer.transcript import Line, Transcript
-from engine.relayer.wire import Reply, Wire, WireError
+from engine.relayer.wire import HandshakeFailed, Reply, Wire, WireError
 from engine.routes import Router
 from engine.text import clean
 from engine.tls import contexts
@@ -118,12 +118,18 @@ class Prober:
                 try:
                     await conversation.hold(self._dialler, _judging(ca_file))
                 except WireError as error:
-                    if not isinstance(error.__cause__, ssl.SSLCertVerificationError):
+                    cause = error.__cause__
+                    if not isinstance(error, HandshakeFailed) or isinstance(cause, TimeoutError):
                         raise
-                    # Its certificate is wrong: once more without looking at it, to see what it is and what follows.
-                    verify_trouble = error.__cause__.verify_message or str(error.__cause__)
-                    conversation.transcript.add("=", "once more, taking any certificate")
-                    await conversation.hold(self._dialler, contexts.unverified())
+                    # Once more, as mail of which nothing more is asked would go: to see what it is, and what follows.
+                    if isinstance(cause, ssl.SSLCertVerificationError):
+                        verify_trouble = cause.verify_message or str(cause)
+                        again = "once more, taking any certificate"
+                    else:
+                        verify_trouble = f"nothing as good as TLS 1.2 can be had: {error}"
+                        again = "once more, with old versions and ciphers"
+                    conversation.transcript.add("=", again)
+                    await conversation.hold(self._dialler, contexts.opportunistic())
         except TimeoutError:
             conversation.trouble = conversation.trouble or f"not done within {ADDRESS_SECONDS:.0f} s"
         except WireError as error:

@@ -7,17 +7,21 @@ still answers for when it is stopped is put back untried.
 import asyncio
 import logging
 
+from engine.blame import Blame, shortage
 from engine.mx import MOST_EXCHANGES, AllMarkedBad, MXError
 from engine.outcome import Outcome
 from engine.queue.queue import Claim, QueueBroken, QueueBusy, QueueError, unknown_site
 from engine.relayer.finding import LOOKUP, WITH_OTHERS, Found, find
 from engine.relayer.hurrying import WHY, Hurried, Hurry
+from engine.relayer.mail import Mail, mail_of
 from engine.relayer.manager import Manager, Parts
 from engine.relayer.opening import Opening
-from engine.relayer.session import Form, Mail, Phase, Session
+from engine.relayer.session import Form, Phase, Session
 from engine.relayer.stalling import PATIENCE, patience, usual
 from engine.relayer.transcript import Transcript
 from engine.routes import Target, Way, has_hosts_of
+from engine.text import clean
+from engine.tls.secured import Secured
 from engine.turns import Flow
 
 log = logging.getLogger(__name__)
@@ -69,7 +73,7 @@ class ManagedRelayer:
         self.result = ""
         self.taken = 0
         self.done = 0
-        self.tls = ""
+        self.secured = Secured()
         self.is_established = False
         self.transcript = Transcript(parts.clock)
         self._parts = parts
@@ -81,8 +85,10 @@ class ManagedRelayer:
         self._called = asyncio.Event()
         self._attempt_since: float | None = self.started
         self._ways: set[str] = set()  # destinations that this session is right for
-        self._has_slept_in = False  # the peer had closed the idle connection
+        self._blameless = ""  # why the session ended, where nobody is to be charged with it
         self._was_idle = False  # before the message that is being sent
+        self._was_spared = False  # the message before which the peer ended the session
+        self._most: int | None = None  # how many messages the host takes in this session, where that is known
         self._unsaid: tuple[Claim, list[Outcome]] | None = None  # what another host may still better
         self._session: Session | None = None
         self._sending: Claim | None = None
@@ -114,6 +120,18 @@ class ManagedRelayer:
         if ends < float("inf") and self._attempt_since is not None and self.phase != "body":
             return min(ends, self._attempt_since + PATIENCE)
         return ends
+
+    @property
+    def tls(self) -> str:
+        """The version of TLS ("TLSv1.3"), or ""."""
+        return self.secured.version
+
+    @property
+    def room(self) -> int | None:
+        """How many messages its session may still take; None where no bound is known."""
+        if self._most is None or self._session is None:
+            return None
+        return max(0, self._most - self._session.taken)
 
     @property
     def has_dialled(self) -> bool:
@@ -290,6 +308,14 @@ class ManagedRelayer:
         """DNS has no way: for good (and then for all the mail that comes after) or for now."""
         self.transcript.add("=", outcome.line)
         self.result = outcome.text
+        if outcome.kind == "transient" and (wanting := shortage()):
+            # No name server could be asked, which is no fault of the domain's.
+            self.result = f"{wanting} here: {outcome.text}"
+            ours = Outcome.transient(self.result, enhanced="4.3.2", cause="ours")
+            self._manager.is_ours(self, "machine", ours)
+            self.leave(self.result)
+            await self._put_back(self.result)
+            return
         for claim in self._claims_of(destination):
             await self._report(claim, [outcome] * len(claim.entries))
         if outcome.kind == "transient":
@@ -343,8 +369,11 @@ class ManagedRelayer:
         self._attempt_since = self._parts.clock.now()
         found = await opening.session()
         if isinstance(found, Session):
-            self._session, self.tls = found, found.tls
+            self._session, self.secured = found, found.secured
             self.is_established = True
+            self._most = self._parts.stints.begin(self.host)
+            where = f"{clean(self.host)} [{self.address}]:{self.port}"
+            log.info("relayer %d: %s, %s", self.id, where, self.secured.line)
             self._manager.established()
             return found
         if self._unsaid is not None:
@@ -352,11 +381,15 @@ class ManagedRelayer:
         elif found is not None and found.by_dns:
             await self._no_way(self.destination, found.outcome)
         elif found is not None:
-            await self._no_connection(found.outcome)
+            await self._no_connection(found.outcome, found.blamed)
         return None
 
-    async def _no_connection(self, outcome: Outcome) -> None:
+    async def _no_connection(self, outcome: Outcome, blamed: Blame) -> None:
         self.result = outcome.line
+        if blamed != "host" and self._manager.is_ours(self, blamed, outcome):
+            self.leave(self.result)
+            await self._put_back(self.result)
+            return
         if self._manager.is_served(self):
             # One connection too many is no attempt at the messages: the others take them.
             await self._manager.unreachable(self, outcome)
@@ -378,7 +411,10 @@ class ManagedRelayer:
                 if not self._leaving and await self._is_right_for(session, claim):
                     await self._send(session, claim, opening)
                     if not session.usable:
-                        return await self._hung_up(opening)
+                        return await self._hung_up(session, opening)
+                    self._parts.stints.outlasted(self.host, session.taken)
+                    if self._most is not None and session.taken >= self._most:
+                        self.leave(f"{self.done} sent, as many as {self.host} takes in a session")
                 if self._leaving:
                     self.result = self._leaving
                     return False
@@ -415,17 +451,29 @@ class ManagedRelayer:
                     return claims
         return []
 
-    async def _hung_up(self, opening: Opening) -> bool:
-        """The peer ended the session: what is left is not pressed upon it at once, or we would be listed for it.
+    async def _hung_up(self, session: Session, opening: Opening) -> bool:
+        """The peer ended the session. Where it took mail before, and no message is cut short, the next one may begin.
 
-        True: another host may be tried for it, since it has only now been seen that this one is of no use.
+        Else what is left is not pressed upon it at once, or we would be listed for it. True: another host may be tried
+        for it, since it has only now been seen that this one is of no use.
         """
         if self._unsaid is not None:
             opening.go_on()
             return True
         outcome = self._last or Outcome.transient("connection lost", host=self.host)
-        if self._has_slept_in:  # it closed while nothing was said: that is no deferral
-            self.result = "the peer closed the idle connection"
+        if self._blameless:
+            self.result = self._blameless
+            self.leave(self.result)
+            await self._put_back(self.result)
+            return False
+        if session.taken and (self._was_spared or outcome.is_reply_to_mail):
+            # A host that takes so many and then closes is in order. No loop comes of it: each session takes one more.
+            # One that ends it for a message which it refused has not said how many it takes.
+            is_enough = self._was_spared or outcome.kind == "delivered"
+            is_usual = is_enough and self._parts.stints.ended(self.host, session.taken)
+            self._manager.cut_short(self, outcome, is_usual=is_usual)
+            self.result = f"{self.done} sent; then the host ended the session"
+            self.leave(self.result)
             await self._put_back(self.result)
             return False
         self.result = outcome.line
@@ -444,39 +492,34 @@ class ManagedRelayer:
         await self._put_back(self.result)
 
     async def _send(self, session: Session, claim: Claim, opening: Opening) -> None:
+        self._was_spared = False
         try:
-            content = await self._parts.queue.content(claim.message)
+            mail = mail_of(claim, await self._parts.queue.open_content(claim.message))
+            self.destination = claim.destination
+            self._sending = claim
+            self._outcomes = None
+            self._attempt_since = self._parts.clock.now()
+            was_idle, self._was_idle = self._was_idle, False
+            self._outcomes = await self._within_bounds(session, mail)
         except (QueueBroken, QueueBusy):
             raise
-        except QueueError as error:
+        except QueueError as error:  # before the final dot: the peer has no whole message
+            self._sending, self._blameless = None, str(error)
             await self._parts.queue.set_aside(claim, str(error))
             self._settled(claim)
             return
-        mail = Mail(
-            sender=claim.sender,
-            recipients=tuple(entry.recipient for entry in claim.entries),
-            content=content,
-            eight_bit=claim.eight_bit,
-            smtputf8=claim.smtputf8,
-            ret=claim.ret,
-            envid=claim.envid,
-            wishes=tuple(entry.wishes for entry in claim.entries),
-        )
-        self.destination = claim.destination
-        self._sending = claim
-        self._outcomes = None
-        self._attempt_since = self._parts.clock.now()
-        was_idle, self._was_idle = self._was_idle, False
-        self._outcomes = await self._within_bounds(session, mail)
         self._last = self._outcomes[-1]
         is_for_session = not session.usable and _is_for_the_session_alone(self._outcomes)
-        self._has_slept_in = is_for_session and was_idle and self._last.phase == "MAIL"
-        if session.stumbled and not self._has_slept_in:
+        has_slept_in = is_for_session and was_idle and self._last.phase == "MAIL"
+        if has_slept_in:  # it had closed while nothing was said: that is no deferral
+            self._blameless = "the peer closed the idle connection"
+        if session.stumbled and not has_slept_in:
             self._parts.stumbles.note(self.host)
         is_between = is_for_session and self._last.phase == "MAIL" and self.has_delivered
-        if self._has_slept_in or (is_between and self._parts.spared.is_spared(claim.message, claim.destination)):
+        if has_slept_in or (is_between and self._parts.spared.is_spared(claim.message, claim.destination)):
             # It ended the session between two messages: that is no attempt at the second, but for one that this
             # happens to again and again, which may itself be the cause and must not go round for ever.
+            self._was_spared = not has_slept_in
             self._sending = None
             return
         if is_for_session and not self.has_delivered and not self.done and opening.may_go_on():
@@ -500,6 +543,8 @@ class ManagedRelayer:
             async with self.hurry.bound(bound):
                 return await session.deliver(mail)
         except TimeoutError as error:
+            if session.in_hand is not None:
+                return session.in_hand
             session.close()
             text = WHY if isinstance(error, Hurried) else f"the message was not done within {bound:.0f} s"
             return [self._cut_off(session, text)] * len(mail.recipients)
@@ -513,6 +558,7 @@ class ManagedRelayer:
             host=self.host,
             phase=session.phase,
             may_duplicate=session.dotted,
+            cause="lost",
         )
 
     async def _report(self, claim: Claim, outcomes: list[Outcome]) -> None:
@@ -559,6 +605,7 @@ class ManagedRelayer:
         sending, session, outcomes = self._sending, self._session, self._outcomes
         if sending is None or session is None:
             return
+        outcomes = outcomes or session.in_hand
         if outcomes is None and session.dotted:
             stopped = f"closed by {self._closed_by}" if self._closed_by else "stopped"
             outcomes = [self._cut_off(session, f"{stopped} while waiting for the reply to the final dot")]

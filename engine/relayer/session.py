@@ -4,6 +4,7 @@ Exceptions stop here: what a transaction comes to is an Outcome for each recipie
 alone (RFC 5321 4.2.1, 4.3.2).
 """
 
+import asyncio
 import os
 import re
 import ssl
@@ -12,18 +13,23 @@ from typing import Literal
 
 from aiosmtplib.auth import auth_login_encode, auth_plain_encode
 from aiosmtplib.esmtp import parse_esmtp_extensions
-from msgspec import Struct
 from msgspec.structs import replace
 
+from engine.blame import MACHINE, Blame, of_error
 from engine.config import Timeouts
-from engine.outcome import Outcome
-from engine.queue.queue import NO_WISHES, Ret, Wishes
+from engine.outcome import Cause, Outcome
+from engine.queue.queue import NO_WISHES
 from engine.relayer.dialler import Dialler
+from engine.relayer.failures import LoopsBack, SessionError, TlsBroken
+from engine.relayer.mail import Mail, mail_command, rcpt_command
 from engine.relayer.transcript import Transcript
-from engine.relayer.wire import OutOfStep, Reply, Wire, WireError
+from engine.relayer.wire import HandshakeFailed, OutOfStep, Reply, Wire, WireError
 from engine.routes import Target
 from engine.tls import chains, contexts, dane
 from engine.tls.demand import TlsDemand
+from engine.tls.secured import Secured, is_trusted
+
+__all__ = ["Form", "LoopsBack", "Mail", "Phase", "Session", "SessionError", "TlsBroken"]
 
 _DIGITS = re.compile(r"[0-9]{1,20}")
 
@@ -34,54 +40,13 @@ Phase = Literal[
 Form = Literal["SMTP", "ESMTP"]
 
 
-class Mail(Struct, frozen=True, kw_only=True):
-    """What one transaction carries: content with CRLF line ends, and whether its envelope or headers need more.
-
-    `ret`, `envid` and the wishes of each recipient (or ()) are as the sender gave them.
-    """
-
-    sender: str
-    recipients: tuple[str, ...]
-    content: bytes
-    eight_bit: bool = False
-    smtputf8: bool = False
-    ret: Ret = ""
-    envid: str = ""
-    wishes: tuple[Wishes, ...] = ()
-
-
-class SessionError(Exception):
-    """No session could be had with this target; `outcome` is transient. `unreachable`: the host did not answer."""
-
-    def __init__(self, outcome: Outcome, *, unreachable: bool = False) -> None:
-        super().__init__(outcome.line)
-        self.outcome = outcome
-        self.unreachable = unreachable
-
-    def is_the_hosts(self, demand: TlsDemand) -> bool:
-        """Whether the host is of no use to anybody now: no answer, a banner that turns us away, TLS that breaks.
-
-        TLS counts where we or the host itself want it: else a domain could spoil another's host for everybody, by a
-        policy that this host does not meet. What comes later, as a login that is refused, may be our fault.
-        """
-        if self.unreachable or self.outcome.phase == "greeting":
-            return True
-        return self.outcome.enhanced in ("4.7.4", "4.7.5") and not demand.is_domains
-
-
-class TlsBroken(SessionError):
-    """The handshake failed on a peer that offers STARTTLS."""
-
-
-class LoopsBack(SessionError):
-    """The peer has our own name: it is this relay itself, behind an address that we do not know for ours."""
-
-
 class Session:
     """A conversation with one target. `phase` can be read at any time; `on_phase` is told of each change.
 
     `pipelining`: MAIL, RCPT and DATA go in one flight where the peer offers that (RFC 2920); `stumbled` tells that one
-    went wrong on the wire, so that the peer had better be asked one thing at a time.
+    went wrong on the wire, so that the peer had better be asked one thing at a time. `taken` counts the messages that
+    the peer has taken, `secured` tells how the session is. Whoever is cancelled in `deliver` finds in `in_hand` what
+    the reply to the final dot comes to, where it had come by then. `blame` judges what dialling an address meets.
     """
 
     def __init__(
@@ -94,6 +59,7 @@ class Session:
         on_phase: Callable[[Phase], None],
         form: Form = "ESMTP",
         pipelining: bool = True,
+        blame: Callable[[OSError, str], Blame] = of_error,
     ) -> None:
         self._target = target
         self._hostname = hostname.encode("ascii")
@@ -102,14 +68,23 @@ class Session:
         self._on_phase = on_phase
         self._form = form
         self._may_pipeline = pipelining
+        self._blame = blame
         self._wire = Wire(transcript)
         self._extensions: dict[str, str] = {}
         self._auth: list[str] = []
         self.phase: Phase = "connecting"
         self.dotted = False  # the final dot of the current transaction is on its way
-        self.tls = ""
+        self.secured = Secured()
         self.stumbled = False
+        self.taken = 0
+        self.in_hand: list[Outcome] | None = None
         self._has_flown = False  # the current transaction's commands have been sent in one flight
+        self._has_landed = False  # such a flight has gone well before
+
+    @property
+    def tls(self) -> str:
+        """The TLS version in use ("TLSv1.3"), or ""."""
+        return self.secured.version
 
     @property
     def demand(self) -> TlsDemand:
@@ -132,7 +107,12 @@ class Session:
             await self._authenticate()
             self._enter("idle")
         except WireError as error:
-            raise self._unusable(str(error), unreachable=self.phase == "greeting") from error
+            cause = error.__cause__
+            if isinstance(cause, OSError) and cause.errno in MACHINE:
+                raise self._unusable(str(error), blamed="machine") from error
+            is_greeting = self.phase == "greeting"
+            lost: Cause = "greeting" if is_greeting else "lost"
+            raise self._unusable(str(error), unreachable=is_greeting, cause=lost) from error
         except BaseException:
             self.close()
             raise
@@ -145,10 +125,12 @@ class Session:
             sock = await dialler.dial(target.address, target.port, timeouts.connect)
         except TimeoutError as error:
             why = f"no connection within {timeouts.connect:.0f} s to [{target.address}]:{target.port}"
-            raise self._unusable(why, unreachable=True) from error
+            raise self._unusable(why, unreachable=True, cause="connect") from error
         except OSError as error:
-            why = f"{_reason(error)} by [{target.address}]:{target.port}"  # what first: columns are narrow
-            raise self._unusable(why, unreachable=True) from error
+            blamed = self._blame(error, target.address)
+            # What first: columns are narrow.
+            why = f"{_reason(error)} {'by' if blamed == 'host' else 'here, for'} [{target.address}]:{target.port}"
+            raise self._unusable(why, unreachable=True, blamed=blamed, cause="connect") from error
         self._enter("greeting")
         greeting = await self._wire.open(sock, timeouts.greeting)
         if greeting.code != 220:
@@ -191,14 +173,16 @@ class Session:
             return
         if "starttls" not in self._extensions:  # the host has none, or someone on the way has taken it out
             if demand.is_must:
-                raise self._unusable(f"{demand.line}; the host does not offer STARTTLS", enhanced="4.7.4")
+                why = f"{demand.line}; the host does not offer STARTTLS"
+                raise self._unusable(why, enhanced="4.7.4", cause="tls")
             self._transcript.add("=", "no STARTTLS is offered: going on in the clear")
             return
         self._enter("TLS")
         if not await self._start_tls():
             self._transcript.add("=", "going on without TLS")
             return
-        self.tls = self._wire.tls
+        self.secured = self._judged_secured()
+        self._transcript.add("=", f"secured: {self.secured.line}")
         await self._hello()  # RFC 3207 4.2: what was said before TLS counts for nothing
 
     async def _start_tls(self) -> bool:
@@ -210,16 +194,17 @@ class Session:
         try:
             declined = await self._wire.start_tls(_context(target), name, self._timeouts.tls)
         except WireError as error:
-            raise self._tls_broken(str(error)) from error
+            by_network = isinstance(error, HandshakeFailed) and error.by_network
+            raise self._tls_broken(str(error), by_network=by_network) from error
         except OSError as error:  # not the wire's
             why = f"the authorities to trust cannot be read: {_reason(error)}"
-            raise self._unusable(why, enhanced="4.3.5") from error
+            raise self._unusable(why, enhanced="4.3.5", cause="ours") from error
         if declined is not None:
             if declined.code == 421:
                 raise self._refused(declined)
             if demand.is_must:
                 why = f"{demand.line}; the host answers STARTTLS with {declined.code} {declined.text}"
-                raise self._unusable(why, enhanced="4.7.4")
+                raise self._unusable(why, enhanced="4.7.4", cause="tls")
             return False
         if demand.dane is not None and (fault := dane.fault(demand.dane, self._wire.chain)):
             self.close()
@@ -236,10 +221,18 @@ class Session:
         except OSError as error:
             return f"the authorities to trust cannot be read: {_reason(error)}"
 
-    def _tls_broken(self, why: str) -> TlsBroken:
+    def _judged_secured(self) -> Secured:
+        """Whether the certificate, which is good enough for what is demanded, is one to trust."""
+        target = self._target
+        is_proved = target.demand.level == "verified" or bool(target.username)
+        trusted = is_proved or is_trusted(self._wire.chain, target.host, target.demand.ca_file)
+        return Secured(self._wire.tls, trusted)
+
+    def _tls_broken(self, why: str, *, by_network: bool = False) -> TlsBroken:
         demand = self._target.demand
         text = f"{why} ({demand.line})" if demand.is_must else why
-        return TlsBroken(Outcome.transient(text, enhanced="4.7.5", host=self._target.host, phase=self.phase))
+        outcome = Outcome.transient(text, enhanced="4.7.5", host=self._target.host, phase=self.phase, cause="tls")
+        return TlsBroken(outcome, by_network=by_network)
 
     async def _authenticate(self) -> None:
         """RFC 4954. A refused password is our fault, not the message's: transient."""
@@ -248,7 +241,7 @@ class Session:
             return
         self._enter("AUTH")
         if not self.tls:
-            raise self._unusable("the route has a password, and the host offers no TLS to send it under")
+            raise self._unusable("the route has a password, and the host offers no TLS to send it under", cause="login")
         timeout = self._timeouts.hello
         if "plain" in self._auth:
             words = (b"AUTH", b"PLAIN", auth_plain_encode(target.username, target.password))
@@ -259,15 +252,20 @@ class Session:
             if reply.code == 334:
                 reply = await self._wire.command(password, timeout=timeout, shown="********")
         else:
-            raise self._unusable("the route has a password, and the host offers neither AUTH PLAIN nor LOGIN")
+            why = "the route has a password, and the host offers neither AUTH PLAIN nor LOGIN"
+            raise self._unusable(why, cause="login")
         if reply.code != 235:
             raise self._refused(reply)
 
     # -- transactions ---------------------------------------------------------------------------------------------
 
     async def deliver(self, mail: Mail) -> list[Outcome]:
-        """Send one message; give an outcome for each recipient, in their order. Raises nothing of the network's."""
+        """Send one message; give an outcome for each recipient, in their order. Raises nothing of the network's.
+
+        What reading the content raises goes on; the session is over then, and the peer has no whole message.
+        """
         self.dotted = self._has_flown = False
+        self.in_hand = None
         impossible = self._impossible(mail)
         if impossible is not None:
             return [impossible] * len(mail.recipients)
@@ -279,8 +277,17 @@ class Session:
             outcomes = [None] * len(mail.recipients)  # whose replies they were, nobody knows
             rest = replace(self._lost(str(error)), enhanced="4.5.0")
         except WireError as error:
-            self.stumbled = self._has_flown and self.phase in ("MAIL", "RCPT", "DATA")
+            # Where flights have gone well, it is the session that has ended, and not this one that went wrong.
+            self.stumbled = self._has_flown and not self._has_landed and self.phase in ("MAIL", "RCPT", "DATA")
             rest = self._lost(str(error))
+        except asyncio.CancelledError:
+            if self.dotted and (reply := self._wire.in_hand) is not None:
+                said = self._judge(reply)
+                self.in_hand = [outcome or said for outcome in outcomes]
+            raise
+        else:
+            self._has_landed = self._has_landed or self._has_flown
+            self.taken += rest.kind == "delivered"
         if self.usable:
             self._enter("idle")
         return [outcome or rest for outcome in outcomes]
@@ -288,10 +295,8 @@ class Session:
     def _impossible(self, mail: Mail) -> Outcome | None:
         """What the peer has said it cannot take is not sent."""
         limit = self._extensions.get("size", "").strip()
-        if _DIGITS.fullmatch(limit) and 0 < int(limit) < len(mail.content):  # RFC 1870 5
-            return self._ours(
-                "permanent", f"the message has {len(mail.content)} bytes, the host takes {limit}", "5.3.4"
-            )
+        if _DIGITS.fullmatch(limit) and 0 < int(limit) < mail.size:  # RFC 1870 5
+            return self._ours("permanent", f"the message has {mail.size} bytes, the host takes {limit}", "5.3.4")
         if mail.smtputf8 and "smtputf8" not in self._extensions:  # RFC 6531 3.2
             return self._ours("permanent", "the message needs SMTPUTF8, which the host does not offer", "5.6.7")
         return None
@@ -306,9 +311,9 @@ class Session:
         Every status is checked, in one flight as one by one (RFC 2920 3.1), and means the same.
         """
         timeouts = self._timeouts
-        opening = b" ".join(self._mail_command(mail))
+        opening = mail_command(mail, self._extensions)
         wishes = mail.wishes or (NO_WISHES,) * len(mail.recipients)
-        paths = [self._rcpt_command(*each) for each in zip(mail.recipients, wishes, strict=True)]
+        paths = [rcpt_command(*each, self._extensions) for each in zip(mail.recipients, wishes, strict=True)]
         self._enter("MAIL")
         if self._pipelines:
             self._wire.send_ahead([opening, *paths, b"DATA"])  # DATA comes last in a flight: RFC 2920 3.1
@@ -341,37 +346,13 @@ class Session:
             self.close()
         return self._judge(reply)
 
-    def _mail_command(self, mail: Mail) -> list[bytes]:
-        words = [b"MAIL", b"FROM:<" + mail.sender.encode("utf-8") + b">"]
-        if "size" in self._extensions:
-            words.append(b"SIZE=%d" % len(mail.content))
-        if mail.eight_bit and "8bitmime" in self._extensions:  # RFC 6152 3
-            words.append(b"BODY=8BITMIME")
-        if mail.smtputf8:
-            words.append(b"SMTPUTF8")
-        if "dsn" in self._extensions:  # RFC 3461 5.2.1: what the sender asked for goes on as it came
-            if mail.ret:
-                words.append(b"RET=" + mail.ret.encode("ascii"))
-            if mail.envid:
-                words.append(b"ENVID=" + mail.envid.encode("ascii"))
-        return words
-
-    def _rcpt_command(self, recipient: str, wishes: Wishes) -> bytes:
-        words = [b"RCPT TO:<" + recipient.encode("utf-8") + b">"]
-        if "dsn" in self._extensions:
-            if wishes.notify:
-                words.append(b"NOTIFY=" + wishes.notify.encode("ascii"))
-            if wishes.orcpt:
-                words.append(b"ORCPT=" + wishes.orcpt.encode("ascii"))
-        return b" ".join(words)
-
     async def _ask(self, line: bytes, timeout: float) -> Reply:
         """Send a command, or have the reply to one that was sent ahead."""
         verb, *rest = line.split(b" ", 1)
         reply = await self._wire.command(verb, *rest, timeout=timeout)
         # Only the last of a flight, DATA, is answered with 3xx, and DATA with nothing positive but that. Other replies
-        # are those to other commands: the peer has left one out or put one in.
-        if self._pipelines and 200 <= reply.code <= 399 and (reply.code >= 300) != (verb == b"DATA"):
+        # are those to other commands: the peer has left one out or put one in, or one to an earlier command came late.
+        if 200 <= reply.code <= 399 and (reply.code >= 300) != (verb == b"DATA"):
             raise self._wire.out_of_step()
         return reply
 
@@ -415,7 +396,10 @@ class Session:
     async def _reset(self) -> None:
         """RSET (RFC 5321 4.1.1.5). It is not sent along with the next MAIL: its reply shows that we are in step."""
         reset = await self._wire.command(b"RSET", timeout=self._timeouts.mail)
-        if self._pipelines and reset.code != 421 and (reset.code != 250 or self._wire.has_surplus):
+        # One by one, a host may not know RSET, or say more than it was asked; but where it wants a message now, the
+        # replies came late, and none of those before was to what it was taken for.
+        is_wrong = reset.code != 250 or self._wire.has_surplus if self._pipelines else 300 <= reset.code <= 399
+        if reset.code != 421 and is_wrong:
             raise self._wire.out_of_step()
         if reset.code != 250:
             self.close()
@@ -439,9 +423,10 @@ class Session:
     # -- judging --------------------------------------------------------------------------------------------------
 
     def _judge(self, reply: Reply) -> Outcome:
-        outcome = Outcome.of_reply(reply.code, reply.text, host=self._target.host, phase=self.phase)
-        notifies = outcome.kind == "delivered" and "dsn" in self._extensions
-        return replace(outcome, peer_notifies=True) if notifies else outcome
+        outcome = Outcome.of_reply(reply.code, reply.text, host=self._target.host, phase=self.phase, cause="reply")
+        if outcome.kind != "delivered":
+            return outcome
+        return replace(outcome, peer_notifies="dsn" in self._extensions, secured=self.secured.line)
 
     def _at_rcpt(self, reply: Reply) -> Outcome:
         """552 here means too many recipients: those that are left come in another transaction (RFC 5321 4.5.3.1.10)."""
@@ -453,7 +438,8 @@ class Session:
         outcome = self._judge(reply)
         if outcome.kind != "delivered":
             return outcome
-        return replace(outcome, kind="transient", enhanced="", text=f"unexpected reply: {outcome.text}")
+        unexpected = f"unexpected reply: {outcome.text}"
+        return replace(outcome, kind="transient", enhanced="", text=unexpected, peer_notifies=False, secured="")
 
     def _lost(self, why: str) -> Outcome:
         return Outcome(
@@ -463,6 +449,7 @@ class Session:
             host=self._target.host,
             phase=self.phase,
             may_duplicate=self.dotted,
+            cause="lost",
         )
 
     def _ours(self, kind: Literal["permanent"], text: str, enhanced: str) -> Outcome:
@@ -472,13 +459,24 @@ class Session:
         """A host that will not talk to us is no verdict on the mail: whatever the code, transient."""
         said = Outcome.of_reply(reply.code, reply.text, host=self._target.host, phase=self.phase)
         self.close()
-        return SessionError(replace(said, kind="transient"))
+        cause: Cause = "greeting" if self.phase in ("greeting", "hello") else "login" if self.phase == "AUTH" else "tls"
+        return SessionError(replace(said, kind="transient", cause=cause))
 
-    def _unusable(self, why: str, *, unreachable: bool = False, enhanced: str = "4.4.1") -> SessionError:
+    def _unusable(
+        self,
+        why: str,
+        *,
+        unreachable: bool = False,
+        enhanced: str = "4.4.1",
+        blamed: Blame = "host",
+        cause: Cause = "",
+    ) -> SessionError:
         self.close()
         self._transcript.add("=", why)
-        outcome = Outcome.transient(why, enhanced=enhanced, host=self._target.host, phase=self.phase)
-        return SessionError(outcome, unreachable=unreachable)
+        if blamed != "host":
+            enhanced, cause = "4.3.2", "ours"  # RFC 3463 3.4: a system that does not take part now, and it is ours
+        outcome = Outcome.transient(why, enhanced=enhanced, host=self._target.host, phase=self.phase, cause=cause)
+        return SessionError(outcome, unreachable=unreachable, blamed=blamed)
 
     def _enter(self, phase: Phase) -> None:
         self.phase = phase
@@ -486,13 +484,13 @@ class Session:
 
 
 def _context(target: Target) -> ssl.SSLContext:
-    """What is checked in the handshake; raises OSError where the authorities cannot be read.
+    """What is offered and checked in the handshake; raises OSError where the authorities cannot be read.
 
     A password is given to nobody but the host it is for, so for one the certificate must be right (RFC 8314 3).
     """
     if target.username or target.demand.by_authorities:
         return contexts.verifying(target.demand.ca_file)
-    return contexts.unverified()
+    return contexts.opportunistic() if target.demand.level == "opportunistic" else contexts.unverified()
 
 
 def _reason(error: OSError) -> str:

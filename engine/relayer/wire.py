@@ -5,17 +5,25 @@ accepted), bounds the body and the final reply with one time-out, keeps no trans
 """
 
 import asyncio
+import contextlib
 import re
 import socket
 import ssl
 from collections import deque
 from collections.abc import Awaitable, Sequence
 
-from aiosmtplib.errors import SMTPResponseException, SMTPServerDisconnected, SMTPTimeoutError
+from aiosmtplib.errors import (
+    SMTPReadTimeoutError,
+    SMTPResponseException,
+    SMTPServerDisconnected,
+    SMTPTimeoutError,
+)
 from aiosmtplib.protocol import COMMAND_INJECTION_REGEX, MAX_RESPONSE_LENGTH, SMTPProtocol
 from aiosmtplib.response import SMTPResponse
 from msgspec import Struct
 
+from engine.queue.content import Content
+from engine.relayer.stuffing import Stuffing
 from engine.relayer.transcript import Transcript
 
 _REPLY_LINE = re.compile(rb"([2-5][0-9]{2})(?:([ -])(.*))?\Z", re.DOTALL)  # RFC 5321 4.2
@@ -35,6 +43,14 @@ class WireError(Exception):
     """The conversation cannot go on; the connection is closed. The text is ours, not the peer's."""
 
 
+class HandshakeFailed(WireError):
+    """TLS did not come about. `by_network`: it was cut off or timed out, which tells nothing of the peer's TLS."""
+
+    def __init__(self, why: str, *, by_network: bool) -> None:
+        super().__init__(why)
+        self.by_network = by_network
+
+
 class OutOfStep(WireError):
     """The replies to a flight of commands cannot be told apart: none of them may be taken for a verdict."""
 
@@ -50,6 +66,8 @@ class Wire:
         self._transcript = transcript
         self._protocol: _Protocol | None = None
         self._ahead: deque[bytes] = deque()  # commands that have been sent, and whose replies have not been read
+        self._parting: Reply | None = None
+        self.in_hand: Reply | None = None  # what had come when whoever waited for it was called away
 
     async def open(self, sock: socket.socket, timeout: float) -> Reply:
         """Take over a connected socket and wait for the greeting."""
@@ -70,8 +88,10 @@ class Wire:
         """
         if any(COMMAND_INJECTION_REGEX.search(line) for line in lines):
             raise ValueError("a command with a control character in it")
+        if (farewell := self._farewell()) is not None:
+            self._parting = farewell  # which the first of these commands is answered with
+            return
         protocol = self._live()
-        protocol.forget()
         for line in lines:
             self._transcript.add(">", line.decode("utf-8", "replace"))
         try:
@@ -84,7 +104,11 @@ class Wire:
         """Send one command and wait for its reply; `shown` stands in the transcript for what must stay secret.
 
         A command that has been sent ahead is not sent again. Its reply can still be had when the peer has hung up.
+        Where the peer has taken its leave (421), that is the reply, whether it came just before or comes just after.
         """
+        if self._parting is not None:
+            farewell, self._parting = self._parting, None
+            return farewell
         line = b" ".join(words)
         what = words[0].decode("ascii", "replace")
         if self._ahead and self._protocol is not None:
@@ -92,8 +116,9 @@ class Wire:
             assert line == expected, "commands sent ahead are asked for in their order"
             answer: Awaitable[SMTPResponse] = self._protocol.read_response(timeout=timeout)
         else:
+            if (said := self._farewell()) is not None:
+                return said
             protocol = self._live()
-            protocol.forget()
             self._transcript.add(">", shown if shown is not None else line.decode("utf-8", "replace"))
             answer = protocol.execute_command(line, timeout=timeout)
         return await self._judged(answer, timeout, what, f"connection lost after {what}")
@@ -114,25 +139,27 @@ class Wire:
         self._fail(why)
         return OutOfStep(why)
 
-    async def send_body(self, content: bytes, block_timeout: float) -> Reply | None:
+    async def send_body(self, content: bytes | Content, block_timeout: float) -> Reply | None:
         """Send a message after 354, dots doubled (RFC 5321 4.5.2), all but the end that makes the peer answer for it.
 
         `block_timeout` bounds each block of 64 KiB. Gives the peer's reply when it answered in the middle: it answers
-        for no more than it was sent, so the transaction is over then, and the connection with it.
+        for no more than it was sent, so the transaction is over then, and the connection with it. Raises what reading
+        the content raises; the connection is closed then, and the peer has no whole message.
         """
+        if (farewell := self._farewell()) is not None:
+            self.close()
+            return farewell
         protocol = self._live()
-        protocol.forget()
-        self._transcript.add(">", f"({len(content):,} bytes of message)")
-        stuffed = content.replace(b"\r\n.", b"\r\n..")
-        if stuffed.startswith(b"."):
-            stuffed = b"." + stuffed
+        size = len(content) if isinstance(content, bytes) else content.size
+        self._transcript.add(">", f"({size:,} bytes of message)")
+        stuffed = Stuffing()
         try:
-            for start in range(0, len(stuffed), _CHUNK):
-                protocol.send(stuffed[start : start + _CHUNK])
-                async with asyncio.timeout(block_timeout):
-                    await protocol.drained()
-                if protocol.early_reply() is not None:
-                    break
+            if isinstance(content, bytes):
+                await _send_block(protocol, stuffed, content, block_timeout)
+            else:
+                async for block in content.blocks():
+                    if not await _send_block(protocol, stuffed, block, block_timeout):
+                        break
         except TimeoutError as error:
             raise self._fail(f"the peer did not read the message for {block_timeout:.0f} s") from error
         except (SMTPServerDisconnected, OSError) as error:
@@ -162,8 +189,9 @@ class Wire:
 
         What the peer sent before the handshake is thrown away (RFC 3207 4.2).
         """
+        if (farewell := self._farewell()) is not None:
+            return farewell
         protocol = self._live()
-        protocol.forget()
         self._transcript.add(">", "STARTTLS")
         try:
             async with asyncio.timeout(2 * timeout):  # one for the reply, one for the handshake
@@ -173,11 +201,12 @@ class Wire:
                 raise self._fail(f"{error.message} in reply to STARTTLS") from error
             return Reply(code=error.code, text=error.message)
         except (SMTPTimeoutError, SMTPServerDisconnected, TimeoutError, OSError, ssl.SSLError) as error:
-            raise self._fail(f"TLS handshake failed: {_reason(error)}") from error
+            why = f"TLS handshake failed: {_reason(error)}"
+            self._fail(why)
+            raise HandshakeFailed(why, by_network=_is_networks(error)) from error
         except BaseException:
             self.close()
             raise
-        self._transcript.add("=", f"secured with {self.tls}")
         return None
 
     @property
@@ -237,9 +266,18 @@ class Wire:
         except SMTPResponseException as error:
             raise self._fail(f"{error.message} in reply to {what}") from error
         except BaseException:
+            unread = self._protocol.early_reply() if self._protocol is not None else None
+            self.in_hand = Reply(code=unread.code, text=unread.message) if unread is not None else None
             self.close()
             raise
+        if response.code == 421:  # RFC 5321 3.8: the peer closes, and whether it has yet is all the same
+            self.close()
         return Reply(code=response.code, text=response.message)
+
+    def _farewell(self) -> Reply | None:
+        """The 421 with which the peer has ended the session unasked (RFC 5321 3.8); all else it said so is dropped."""
+        said = self._protocol.forget() if self._protocol is not None else None
+        return Reply(code=said.code, text=said.message) if said is not None else None
 
     def _live(self) -> "_Protocol":
         if self._protocol is None or not self._protocol.is_connected:
@@ -250,6 +288,17 @@ class Wire:
         self.close()
         self._transcript.add("=", why)
         return WireError(why)
+
+
+async def _send_block(protocol: "_Protocol", stuffed: Stuffing, block: bytes, timeout: float) -> bool:
+    """Send a block in pieces of 64 KiB, each within its time; False: the peer has answered in the middle."""
+    for start in range(0, len(block), _CHUNK):
+        protocol.send(stuffed(block[start : start + _CHUNK]))
+        async with asyncio.timeout(timeout):
+            await protocol.drained()
+        if protocol.early_reply() is not None:
+            return False
+    return True
 
 
 class _Protocol(SMTPProtocol):
@@ -271,12 +320,23 @@ class _Protocol(SMTPProtocol):
         """Whether there are bytes beyond the last reply that was read."""
         return bool(self._buffer)
 
-    def forget(self) -> None:
-        """Drop what the peer said beyond its last reply: it must not be taken for the answer to the next command."""
+    def forget(self) -> SMTPResponse | None:
+        """Drop what the peer said beyond its last reply: it must not be taken for the answer to the next command.
+
+        But give a 421, which may come at any time, and ends the session.
+        """
         self._room = MAX_RESPONSE_LENGTH
+        if not self._buffer:
+            return None
+        if self._buffer.startswith(b"421"):
+            with contextlib.suppress(SMTPResponseException):
+                if (said := self._read_response_from_buffer()) is not None:
+                    return said
+            self._texts, self._codes = [], set()  # it was half a reply
         if self._buffer:
             self._transcript.add("=", f"{len(self._buffer)} bytes that nobody asked for are ignored")
             del self._buffer[:]
+        return None
 
     def send(self, data: bytes, replies: int = 1) -> None:
         """Send without waiting for the peer to read; up to `replies` are kept until they are asked for."""
@@ -314,7 +374,28 @@ class _Protocol(SMTPProtocol):
         else:
             self._response_pending = True
             self._read_on()
-        return await super().read_response(timeout)
+        return await self._awaited(timeout)
+
+    async def _awaited(self, timeout: float | None) -> SMTPResponse:
+        """Wait for the reply. What has come counts, be it at the very moment the time is over.
+
+        Whoever is cancelled at that moment is cancelled all the same (before Python 3.12 wait_for() forgets it), and
+        finds the reply with `early_reply`.
+        """
+        waiter = self._response_waiter
+        if waiter is None:
+            raise SMTPServerDisconnected("Connection lost")
+        self._response_pending = True
+        try:
+            if not waiter.done():
+                async with asyncio.timeout(timeout):
+                    await waiter
+        except TimeoutError as error:
+            if waiter.cancelled():
+                raise SMTPReadTimeoutError("Timed out waiting for server response") from error
+        self._response_pending = False
+        self._response_waiter = self._loop.create_future() if self.transport is not None else None
+        return waiter.result()
 
     def _read_on(self) -> None:
         waiter = self._response_waiter
@@ -366,6 +447,11 @@ class _Protocol(SMTPProtocol):
         self._transcript.add("<", shown)
         del self._buffer[:]
         return SMTPResponseException(-1, "what is no SMTP reply")
+
+
+def _is_networks(error: BaseException) -> bool:
+    """Whether a handshake ended by a reset, an end of file or a time-out, and not by what the peer said in TLS."""
+    return not isinstance(error, ssl.SSLError) or isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError)
 
 
 def _reason(error: BaseException) -> str:

@@ -1,11 +1,13 @@
 """Certificate chains looked at after the handshake: whose names they bear, and whether they lead to an anchor."""
 
 import functools
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import ExtendedKeyUsageOID as Use
 from cryptography.x509.verification import (
     Criticality,
@@ -131,9 +133,11 @@ def names_of(certificate: x509.Certificate) -> list[str]:
 def _authorities(certificates: tuple[bytes, ...]) -> tuple[x509.Certificate, ...]:
     """Read the authorities of a system, which may hold one that this library cannot read."""
     read_ones = []
-    for der in certificates:
-        try:
-            read_ones.append(x509.load_der_x509_certificate(der))
-        except _UNREADABLE:
-            continue
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CryptographyDeprecationWarning)  # of serial numbers that are none of ours
+        for der in certificates:
+            try:
+                read_ones.append(x509.load_der_x509_certificate(der))
+            except _UNREADABLE:
+                continue
     return tuple(read_ones)

@@ -10,11 +10,30 @@ _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-
 _HASHED = re.compile(r"[0-9a-f]{8}\.[0-9]+")  # the names of certificates in a directory of authorities
 
 
+# The best first; then all that OpenSSL still has, but what does not encrypt at all or leaves out whom it speaks to.
+# Level 0: TLS 1.0 and 1.1 sign with SHA-1, and old hosts have short keys (SSL_CTX_set_security_level(3)).
+_ANY_CIPHER = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:DHE+CHACHA20:ECDHE+AES:DHE+AES:ALL:!aNULL:!eNULL:@SECLEVEL=0"
+_LEGACY_SERVER_CONNECT = 0x4  # SSL_OP_LEGACY_SERVER_CONNECT, in ssl from Python 3.12 on
+
+
 def unverified() -> ssl.SSLContext:
     """TLS against eavesdroppers: names and certificates of exchanges prove nothing without a policy (RFC 7435)."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+@functools.cache
+def opportunistic() -> ssl.SSLContext:
+    """TLS where the other choice is clear text: from 1.0 on, with old ciphers too, and any certificate (RFC 7435 4.4).
+
+    What both sides do best is used: whoever could talk us down to less could as well take STARTTLS away.
+    """
+    context = unverified()
+    context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED  # SSL 3 is off by itself (RFC 7568)
+    context.set_ciphers(_ANY_CIPHER)
+    context.options |= _LEGACY_SERVER_CONNECT  # hosts without RFC 5746: nothing is renegotiated here
     return context
 
 

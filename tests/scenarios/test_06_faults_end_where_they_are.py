@@ -391,7 +391,7 @@ async def test_a_store_that_is_busy_for_a_moment_is_no_damaged_message(
     async def busy(*_: object) -> None:
         raise QueueBusy("another program holds the queue")
 
-    monkeypatch.setattr(type(relay.engine.queue), "content", busy)
+    monkeypatch.setattr(type(relay.engine.queue), "open_content", busy)
     await relay.send("a@busy.example")
     await relay.settled()
     monkeypatch.undo()

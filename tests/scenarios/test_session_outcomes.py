@@ -310,7 +310,7 @@ async def test_what_the_peer_offers_is_used(serve: Serve) -> None:
     exchange = await serve(Healthy())
     mail = replace(MAIL, recipients=("jörg@example.org",), smtputf8=True, eight_bit=True)
     assert (await outcome_of(exchange, mail)).kind == "delivered"
-    assert exchange.delivered[0].parameters == f"SIZE={len(MAIL.content)} BODY=8BITMIME SMTPUTF8"
+    assert exchange.delivered[0].parameters == f"SIZE={MAIL.size} BODY=8BITMIME SMTPUTF8"
 
 
 @pytest.mark.parametrize("certificate", ["good", "self-signed", "wrong name"])

@@ -47,6 +47,7 @@ from engine.queue.queue import (
 )
 from engine.queue.steering import HoldRule, Override
 from engine.relayer.probe import Probed, ProbedAddress
+from engine.tls.secured import Secured
 from tests.clock import FakeClock
 
 NOW = 1_800_000_000.0
@@ -349,6 +350,8 @@ class FakeRelayer:
     done: int = 12
     taken: int = 100
     tls: str = "TLSv1.3"
+    secured: Secured = field(default_factory=lambda: Secured("TLSv1.3", True))
+    is_established: bool = True
     stalling: bool = False
     ended: float | None = None
     result: str = ""

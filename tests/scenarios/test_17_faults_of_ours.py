@@ -1,0 +1,223 @@
+"""17. What is wanting on this machine marks no host bad: the relay pauses, says so, and the mail waits untried."""
+
+import asyncio
+import errno
+import os
+import socket
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+from aiosmtplib import SMTP
+
+from engine.lookups import LookupFailed
+from engine.relayer.dialler import TcpDialler
+from engine.sandbox.internet import Internet
+from engine.sandbox.tempers import Dead, Healthy
+from tests.clock import FakeClock
+from tests.scenarios.relaying import LETTER, Relay, relaying, until
+from tests.serving import serving
+
+DOMAINS = [f"d{number}.example" for number in range(6)]
+FILES = 120
+LOW = ("sh", "-c", f'ulimit -n {FILES}; exec "$@"', "sh")
+
+
+class Failing(TcpDialler):
+    """Dials as usual, but meets the errno that is set; `of` names the addresses for which, all where it is empty."""
+
+    def __init__(self) -> None:
+        self.code = 0
+        self.of: set[str] = set()
+        self.dialled = 0
+
+    async def dial(self, address: str, port: int, timeout: float) -> socket.socket:
+        self.dialled += 1
+        if self.code and (not self.of or address in self.of):
+            raise OSError(self.code, os.strerror(self.code))
+        return await super().dial(address, port, timeout)
+
+
+def failing(relay: Relay) -> Failing:
+    """Have the relay dial so from now on."""
+    dialler = relay.engine.smarthost._parts.dialler = Failing()
+    return dialler
+
+
+async def six(internet: Internet) -> None:
+    for domain in DOMAINS:
+        await internet.add(domain, mx=[(10, f"mx.{domain}", Healthy())])
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM], ids=errno.errorcode.get)
+async def test_where_nothing_can_be_opened_the_relay_pauses_and_the_mail_waits_untried(
+    internet: Internet, relay: Relay, clock: FakeClock, code: int
+) -> None:
+    await six(internet)
+    dialler = failing(relay)
+    dialler.code = code
+    for domain in DOMAINS:
+        await relay.send(f"a@{domain}")
+    await relay.settled()
+    assert relay.engine.mx.marks == ()
+    assert [entry.attempts for entry in await relay.entries()] == [0] * 6
+    health = await relay.client.health()
+    assert health.state == "sick"
+    assert os.strerror(code).lower() in health.trouble
+    assert "no host is marked bad" in health.trouble
+    assert health.ready == 0
+    assert [one.name for one in relay.engine.smarthost.limits_on("d0.example")] == ["paused"]
+    dialled = dialler.dialled
+    await relay.engine.smarthost.check_state()
+    assert dialler.dialled == dialled  # nothing is tried while it pauses
+    dialler.code = 0
+    await clock.advance(1)
+    await internet.wait_for(6)
+    await relay.settled()
+    assert (await relay.client.health()).trouble == ""
+    assert await relay.entries() == ()
+    assert await relay.events("deferred", "unreachable", "marked bad") == []
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.EACCES, errno.EADDRNOTAVAIL], ids=errno.errorcode.get)
+async def test_what_no_address_lets_us_do_is_ours_though_one_that_does_not_is_its_own(
+    internet: Internet, relay: Relay, clock: FakeClock, code: int
+) -> None:
+    await six(internet)
+    dialler = failing(relay)
+    dialler.code = code
+    for domain in DOMAINS:
+        await relay.send(f"a@{domain}")
+    await relay.settled()
+    assert relay.engine.mx.marks == ()
+    assert os.strerror(code).lower() in (await relay.client.health()).trouble
+    causes = {entry.last.cause for entry in await relay.entries() if entry.last is not None}
+    assert causes <= {"ours"}
+    dialler.code = 0
+    await relay.later(1000)
+    assert internet.messages == 6
+    assert (await relay.client.health()).trouble == ""
+
+
+async def test_an_address_that_may_not_be_dialled_keeps_nobody_elses_mail(internet: Internet, relay: Relay) -> None:
+    """A domain may name 255.255.255.255 as its exchange: that is denied here, and is no reason to stop."""
+    (good,) = await internet.add("good.example", mx=[(10, "mx.good.example", Healthy())])
+    await relay.send("a@good.example")
+    await good.wait_for(1)
+    for number in range(20):
+        internet.dns.add(f"evil{number}.example", "MX", f"10 mx.evil{number}.example.")
+        internet.dns.add(f"mx.evil{number}.example", "A", "255.255.255.255")
+        await relay.send(f"a@evil{number}.example")
+    await relay.settled()
+    assert relay.engine.smarthost.pause.limiting is None
+    assert relay.engine.mx.marks == ()
+    health = await relay.client.health()
+    assert health.trouble == ""
+    assert any("255.255.255.255" in note for note in health.notes)
+    await relay.send("b@good.example")
+    await good.wait_for(2)
+
+
+async def test_a_family_without_a_route_is_left_out_and_the_other_used(internet: Internet, clock: FakeClock) -> None:
+    async with relaying(internet, clock=clock) as relay:
+        (exchange,) = await internet.add("both.example", mx=[(10, "mx.both.example", Healthy())])
+        internet.dns.add("mx.both.example", "AAAA", "2001:db8::1")
+        (dead,) = await internet.add("dead.example", mx=[(10, "mx.dead.example", Dead())])
+        internet.dns.add("mx.dead.example", "AAAA", "2001:db8::1")
+        internet.dns.add("six.example", "MX", "10 mx.six.example.")
+        internet.dns.add("mx.six.example", "AAAA", "2001:db8::1")
+        dialler = failing(relay)
+        dialler.code, dialler.of = errno.ENETUNREACH, {"2001:db8::1"}
+        parts = relay.engine.smarthost._parts
+        parts.blame = lambda error, address: "family" if ":" in address else "host"
+        relay.engine.smarthost.pause._has_family = lambda family: family == "IPv4"
+        await relay.send("a@both.example")
+        await exchange.wait_for(1)
+        await relay.send("a@six.example")
+        await relay.send("a@dead.example")
+        await relay.settled()
+        assert [mark.host for mark in relay.engine.mx.marks] == ["mx.dead.example"]  # by its other address
+        (entry,) = await relay.entries("domain=six.example")
+        assert entry.last is not None
+        assert (entry.attempts, entry.last.cause, entry.last.kind) == (1, "ours", "transient")
+        assert relay.engine.smarthost.pause.limiting is None
+        assert (await relay.client.health()).trouble == ""
+        assert dead.sessions == 0
+
+
+async def test_off_the_net_all_mail_waits_untried(internet: Internet, relay: Relay, clock: FakeClock) -> None:
+    await six(internet)
+    dialler = failing(relay)
+    dialler.code = errno.ENETUNREACH
+    relay.engine.smarthost._parts.blame = lambda error, address: "family"
+    relay.engine.smarthost.pause._has_family = lambda family: False
+    for domain in DOMAINS:
+        await relay.send(f"a@{domain}")
+    await relay.settled()
+    assert relay.engine.mx.marks == ()
+    assert [entry.attempts for entry in await relay.entries()] == [0] * 6
+    assert "network is unreachable" in (await relay.client.health()).trouble
+    dialler.code = 0
+    await clock.advance(1)
+    await internet.wait_for(6)
+
+
+async def test_a_host_that_a_router_calls_unreachable_is_marked_all_the_same(internet: Internet, relay: Relay) -> None:
+    await internet.add("gone.example", mx=[(10, "mx.gone.example", Healthy())])
+    failing(relay).code = errno.EHOSTUNREACH
+    await relay.send("a@gone.example")  # its address is on loopback, to which there is a route
+    await relay.settled()
+    assert [mark.host for mark in relay.engine.mx.marks] == ["mx.gone.example"]
+
+
+async def test_name_servers_that_cannot_be_asked_for_want_of_files_put_no_domain_in_doubt(
+    internet: Internet, relay: Relay, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await six(internet)
+    monkeypatch.setattr("engine.relayer.relayer.shortage", lambda: "too many open files")
+    monkeypatch.setattr(type(relay.engine.mx), "candidates", _not_to_be_asked)
+    await relay.send("a@d0.example")
+    await relay.settled()
+    (entry,) = await relay.entries()
+    assert (entry.attempts, entry.state) == (0, "waiting")
+    assert "too many open files" in (await relay.client.health()).trouble
+    assert await relay.events("unreachable") == []
+    monkeypatch.undo()
+    await clock.advance(1)
+    await internet.wait_for(1)
+
+
+async def _not_to_be_asked(*_: object) -> None:
+    raise LookupFailed("DNS gave no answer")
+
+
+async def test_with_too_few_descriptors_no_exchange_is_marked_and_nothing_is_lost(internet: Internet) -> None:
+    await six(internet)
+    async with serving(internet.nameserver, internet.port, under=LOW) as served, served.client() as client:
+        notes = (await client.health()).notes
+        assert any(f"only {FILES} open files are allowed" in note for note in notes)
+        async with SMTP(hostname="127.0.0.1", port=served.port, start_tls=False) as smtp:
+            for domain in DOMAINS:
+                await smtp.sendmail("ann@example.com", [f"a@{domain}"], LETTER)
+            await internet.wait_for(6)
+            await asyncio.sleep(2.5)  # idle connections end
+            async with AsyncExitStack() as crowd:
+                assert served.process is not None
+                files = Path(f"/proc/{served.process.pid}/fd")
+                for _ in range(FILES):
+                    _, writer = await asyncio.open_connection("127.0.0.1", served.port)
+                    crowd.callback(writer.close)
+                await until(lambda: len(list(files.iterdir())) >= FILES - 1)
+                print(f"{len(list(files.iterdir()))} of {FILES} descriptors in use")
+                for domain in DOMAINS:
+                    await smtp.sendmail("ann@example.com", [f"b@{domain}"], LETTER)
+                await until(lambda: "no connection can be opened" in served.output.read_text())
+                await asyncio.sleep(1.5)
+            await internet.wait_for(12, seconds=60)
+        marked = await client.hosts()
+        print(f"{len(marked)} of {len(DOMAINS)} exchanges marked bad")
+        assert marked == ()
+        health = await client.health()
+        assert (health.trouble, health.waiting) == ("", 0)
+        seen = [(delivery.host, delivery.recipients) for delivery in internet.delivered]
+        assert len(seen) == len(set(seen)) == 12
