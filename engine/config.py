@@ -159,11 +159,15 @@ class Retry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Dsn(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[dsn]`: what senders are told. `delay_notice` is in seconds from arrival; 0: no notice of a delay.
 
+    `gather` is for how many seconds what fails of a message is gathered for one notification; what fails later for
+    longer. `content_returned` is in bytes: a larger message goes back as its headers, and any only once.
     `postmaster` has what could be returned to nobody; "": nobody has it, for a mailbox that one could guess may not
     exist. Either way it is in the log and among the events.
     """
 
     delay_notice: float = 14_400.0
+    gather: float = 15.0
+    content_returned: int = 51_200
     postmaster: str = ""
 
 

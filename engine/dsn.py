@@ -24,6 +24,7 @@ from engine.text import clean
 HEADERS_RETURNED = 32 * 1024  # bytes of the original's header block that go back with the notification
 WHOLE_RETURNED = 1024 * 1024  # bytes; a larger message goes back as its headers, whatever was asked for
 BOUNCE_RETURNED = 128 * 1024  # bytes; a larger bounce reaches the postmaster as its headers
+NAMED = 100  # recipients that are named to people; all are to programs
 NULL_SENDER = ""  # RFC 5321 4.5.5: a notification has the null reverse-path, so that it cannot cause another
 
 _MARK = "X-Double-Bounce"  # the field of what tells a postmaster of a bounce; who sends it on leaves it as it is
@@ -172,8 +173,7 @@ def _for_people(original: Original, told: Sequence[Told], hostname: str) -> str:
         these = [each for each in told if each.action == action]
         if these:
             lines += [f"Your message of {_date(original.arrived)} {said}", *more, ""]
-        for each in these:
-            lines += [*_of_recipient(each), ""]
+        lines += _of_recipients(these)
     lines.append("The headers of your message, or all of it, are attached.")
     return "\n".join(lines) + "\n"
 
@@ -187,10 +187,17 @@ def _for_postmaster(original: Original, told: Sequence[Told], hostname: str) -> 
         "could not be delivered to",
         "",
     ]
-    for each in told:
-        lines += [*_of_recipient(each), ""]
+    lines += _of_recipients(told)
     lines.append("It is attached, or its headers are. This relay has given it up.")
     return "\n".join(lines) + "\n"
+
+
+def _of_recipients(told: Sequence[Told]) -> list[str]:
+    """The first of them by name, and how many there are besides: programs find them all in the status."""
+    lines = [line for each in told[:NAMED] for line in (*_of_recipient(each), "")]
+    if len(told) > NAMED:
+        lines += [f"  and {len(told) - NAMED:,} more, all of whom the attached status names.", ""]
+    return lines
 
 
 def _of_recipient(each: Told) -> list[str]:

@@ -26,6 +26,7 @@ from engine.relayer.session import Form
 from engine.retry import RetryPlan
 from engine.routes import Way
 from engine.sites import Connection, Site, Sites
+from engine.stepping import Stepping
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +110,9 @@ class SmartHost:
         self._woken = asyncio.Event()
         self._checking = asyncio.Lock()
         self._checks: set[asyncio.Task[Check]] = set()
-        self._leftovers = Leftovers(queue, attempts, self.wake)
+        self._leftovers = Leftovers(queue, attempts, clock, self.wake)
+        self._stepping = Stepping(queue, self._sites, parts.mx, retries, clock, LONGEST_BLOCK)
+        attempts.on_untold = self.wake
         self._last_id = 0
 
     @property
@@ -156,7 +159,9 @@ class SmartHost:
     async def _check(self) -> Check:
         opened: list[ManagedRelayer] = []
         async with self._checking:
-            trouble = await self._leftovers.tidy()
+            is_set_ahead = await self._stepping.look()
+            live = {relayer.id for relayer in self._live}
+            trouble = await self._leftovers.tidy(live, expire=not is_set_ahead)
             refused: set[str] = set()
             while not self.draining and await self._serve(refused, opened):
                 pass
@@ -220,6 +225,9 @@ class SmartHost:
                 task.cancel()
             if late:
                 await asyncio.wait(late, timeout=seconds)
+        with suppress(QueueError, TimeoutError):
+            async with asyncio.timeout(_CLOSING):
+                await self._leftovers.end()
 
     # -- what a relayer asks of its manager -----------------------------------------------------------------------
 
@@ -365,6 +373,7 @@ class SmartHost:
         if until is None and self.is_served(relayer):
             site.shrink(len(self._others(site, relayer)), outcome.line, now, by_half=relayer.is_established)
             return
+        unreached = until is None and not pause
         if until is not None:
             # Not longer than this, whatever a mark says: it may be ended, and the MX may have changed.
             until = min(until, now + LONGEST_BLOCK)
@@ -373,16 +382,17 @@ class SmartHost:
         else:
             until = self._next_try(site, relayer.destination)
         self._sites.block(site, until, outcome.line)
-        await self._queue.block_site(site.name, until, outcome.line)
-        await self._queue.block(relayer.destination, until, outcome.line)
+        await self._queue.block_site(site.name, until, outcome.line, unreached=unreached)
+        await self._queue.block(relayer.destination, until, outcome.line, unreached=unreached)
         await self._tell_unreachable(relayer.destination, outcome)
 
     async def lost(self, destination: str, outcome: Outcome, *, until: float | None = None) -> None:
         """Leave one destination alone for a while, to which no way is to be had, whatever its site."""
         site, now = self._sites.get(unknown_site(destination), destination), self._clock.now()
+        unreached = until is None
         until = self._next_try(site, destination) if until is None else min(until, now + LONGEST_BLOCK)
         self._sites.block(site, until, outcome.line)
-        await self._queue.block(destination, until, outcome.line)
+        await self._queue.block(destination, until, outcome.line, unreached=unreached)
         await self._tell_unreachable(destination, outcome)
 
     # -- what can be asked ----------------------------------------------------------------------------------------

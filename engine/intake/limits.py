@@ -33,8 +33,11 @@ class Meter:
     def level(self, key: str) -> float:
         """How full it is for this key, now."""
         level, since = self._levels.get(key, (0.0, 0.0))
-        # A clock that was set back drains nothing, and does no harm.
-        return max(0.0, level - max(0.0, self._clock.now() - since) * self.most / self._window)
+        now = self._clock.now()
+        if since > now:  # the clock was set back: it drains from now on, not only once that time comes again
+            self._levels[key] = level, now
+            return level
+        return max(0.0, level - (now - since) * self.most / self._window)
 
     def has_room(self, key: str) -> bool:
         """Whether one more use fits."""

@@ -10,11 +10,11 @@ from engine.queue.steering import Override
 
 # Of JOINED, in the order `fields_of` takes them.
 COLUMNS = (
-    "d.name, d.edge, d.blocked_until, d.blocked_why, d.site, "
+    "d.name, d.edge, d.blocked_until, d.blocked_why, d.site, d.unreached_at, "
     's.since, s.until, s."by", s.reason, o.host, o.port, o.since, o.until, o."by", o.reason, '
     "(SELECT json_group_object(preference, host) FROM exchange WHERE destination = d.name)"
 )
-WIDTH = 16  # columns
+WIDTH = 17  # columns
 # Its two parameters are both the time.
 JOINED = (
     "destination d LEFT JOIN suspension s ON s.destination = d.name AND s.until > ? "
@@ -75,7 +75,7 @@ def of_unknown(connection: sqlite3.Connection, name: str, now: float) -> Bearing
 
 def fields_of(row: tuple[Any, ...], relay: Suspension | None, now: float) -> dict[str, Any]:
     """The fields of a Bearing from a row that begins with COLUMNS."""
-    name, edge, blocked_until, blocked_why, site, *rest = row[:WIDTH]
+    name, edge, blocked_until, blocked_why, site, unreached_at, *rest = row[:WIDTH]
     suspended, overridden, exchanges = rest[:4], rest[4:10], rest[10]
     is_blocked = blocked_until > now
     return {
@@ -86,6 +86,7 @@ def fields_of(row: tuple[Any, ...], relay: Suspension | None, now: float) -> dic
         "blocked_until": blocked_until if is_blocked else None,
         "blocked_why": blocked_why if is_blocked else "",
         "is_in_doubt": blocked_until > 0,
+        "unreached_at": unreached_at,
         "override": _override(name, *overridden) if overridden[0] is not None else None,
         "exchanges": tuple(host for _, host in sorted(json.loads(exchanges).items(), key=lambda one: int(one[0]))),
         "site": site,

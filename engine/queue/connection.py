@@ -8,7 +8,7 @@ from pathlib import Path
 from engine.queue.queue import QueueError
 from engine.text import clean
 
-VERSION = 3  # of the schema, kept in PRAGMA user_version
+VERSION = 4  # of the schema, kept in PRAGMA user_version
 BUSY_SECONDS = 5.0  # another process (a backup, the sqlite3 shell) may hold the file for a moment
 
 # In version 1 each entry had the time of its bounce or drop; now the order as a whole has it.
@@ -33,6 +33,26 @@ UPDATE operation SET
     recipients = (SELECT count(*) FROM entry e WHERE e.operation = operation.id),
     messages = (SELECT count(DISTINCT e.message) FROM entry e WHERE e.operation = operation.id)
 WHERE due IS NOT NULL;
+"""
+
+# In version 3 a notification was queued with the settlement that called for it; now what is to be told is gathered. And
+# nobody knew whether a block was for a failure.
+_FROM_3 = """
+ALTER TABLE message ADD COLUMN tell_at REAL;
+ALTER TABLE message ADD COLUMN tellings INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE message ADD COLUMN given_back INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX message_tell_at ON message (tell_at) WHERE tell_at IS NOT NULL;
+CREATE TABLE untold (
+    message     INTEGER NOT NULL REFERENCES message ON DELETE CASCADE,
+    number      INTEGER NOT NULL,
+    recipient   TEXT    NOT NULL,
+    orcpt       TEXT    NOT NULL,
+    action      TEXT    NOT NULL CHECK (action IN ('failed', 'relayed')),
+    outcome     TEXT    NOT NULL,
+    at          REAL    NOT NULL,
+    PRIMARY KEY (message, number)
+) STRICT, WITHOUT ROWID;
+ALTER TABLE destination ADD COLUMN unreached_at REAL NOT NULL DEFAULT 0;
 """
 
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
@@ -124,6 +144,8 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         _write(connection, _FROM_1, 2)
     if version < 3:
         _write(connection, _FROM_2, 3)
+    if version < 4:
+        _write(connection, _FROM_3, 4)
 
 
 def _write(connection: sqlite3.Connection, script: str, version: int) -> None:

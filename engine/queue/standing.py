@@ -70,25 +70,30 @@ def note_destination(tx: Transaction, destination: str, exchanges: Sequence[str]
     )
 
 
-def block(tx: Transaction, destination: str, until: float, why: str) -> None:
-    """Open no connection before `until`."""
+def block(tx: Transaction, destination: str, until: float, why: str, *, unreached: bool = False) -> None:
+    """Open no connection before `until`; `unreached`: because none could be had."""
     name = storable(destination).lower()
     know_destination(tx, name)
-    tx.execute("UPDATE destination SET blocked_until = ?, blocked_why = ? WHERE name = ?", (until, storable(why), name))
-
-
-def block_site(tx: Transaction, site: str, until: float, why: str) -> None:
-    """Open no connection before `until` to the destinations of a site for which something waits."""
     tx.execute(
-        "UPDATE destination SET blocked_until = ?, blocked_why = ? WHERE site = ? AND ready IS NOT NULL",
-        (until, storable(why), storable(site)),
+        "UPDATE destination SET blocked_until = ?, blocked_why = ?, unreached_at = iif(?, ?, unreached_at) "
+        "WHERE name = ?",
+        (until, storable(why), unreached, tx.now, name),
+    )
+
+
+def block_site(tx: Transaction, site: str, until: float, why: str, *, unreached: bool = False) -> None:
+    """As `block`, for the destinations of a site for which something waits."""
+    tx.execute(
+        "UPDATE destination SET blocked_until = ?, blocked_why = ?, unreached_at = iif(?, ?, unreached_at) "
+        "WHERE site = ? AND ready IS NOT NULL",
+        (until, storable(why), unreached, tx.now, storable(site)),
     )
 
 
 def unblock_site(tx: Transaction, site: str) -> None:
     """Connections to all destinations of a site may be opened again."""
     tx.execute(
-        "UPDATE destination SET blocked_until = 0, blocked_why = '' "
+        "UPDATE destination SET blocked_until = 0, blocked_why = '', unreached_at = 0 "
         "WHERE site = ? AND ready IS NOT NULL AND blocked_until > 0",
         (storable(site),),
     )
@@ -97,7 +102,8 @@ def unblock_site(tx: Transaction, site: str) -> None:
 def unblock(tx: Transaction, destinations: Sequence[str]) -> None:
     """Connections may be opened again."""
     tx.connection.executemany(
-        "UPDATE destination SET blocked_until = 0, blocked_why = '' WHERE name = ? AND blocked_until > 0",
+        "UPDATE destination SET blocked_until = 0, blocked_why = '', unreached_at = 0 "
+        "WHERE name = ? AND blocked_until > 0",
         [(storable(name).lower(),) for name in destinations],
     )
 
