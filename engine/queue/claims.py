@@ -182,9 +182,9 @@ def recover(tx: Transaction) -> int:
 
 def relaying(connection: sqlite3.Connection) -> tuple[Relaying, ...]:
     """All that is being relayed, or returned; by the index of what is, and by message."""
-    rows = connection.execute(
-        "SELECT message, number FROM entry INDEXED BY entry_relaying WHERE state = 'relaying' ORDER BY message, number"
-    ).fetchall()
+    rows = sorted(
+        connection.execute("SELECT message, number FROM entry INDEXED BY entry_relaying WHERE state = 'relaying'")
+    )
     attempts: dict[tuple[int, int], tuple[int, int]] = {}
     for message in dict.fromkeys(message for message, _ in rows):
         running = connection.execute(
