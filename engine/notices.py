@@ -71,7 +71,9 @@ class Notices:
         The content goes back whole with one notification at the most, whatever fails after that.
         """
         told = [
-            dsn.Told(recipient=entry.recipient, outcome=entry.outcome, action=entry.action, orcpt=entry.orcpt)
+            dsn.Told(
+                recipient=entry.recipient, outcome=entry.outcome, action=entry.action, orcpt=entry.orcpt, at=entry.at
+            )
             for entry in untold.entries
         ]
         is_bounce = untold.sender == dsn.NULL_SENDER

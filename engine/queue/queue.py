@@ -163,12 +163,13 @@ class Settlement(Struct, frozen=True, kw_only=True):
 
 
 class UntoldEntry(Struct, frozen=True, kw_only=True):
-    """One recipient that is settled, and of which nobody has been told yet."""
+    """One recipient that was settled `at` some time, and of which nobody has been told yet."""
 
     number: int
     recipient: str
     outcome: Outcome
     action: Told
+    at: float
     orcpt: str = ""
 
 

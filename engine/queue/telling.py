@@ -91,7 +91,7 @@ def tell_later(tx: Transaction, message: int, seconds: float) -> None:
 
 def _entries(connection: sqlite3.Connection, message: int) -> tuple[UntoldEntry, ...]:
     rows = connection.execute(
-        "SELECT number, recipient, outcome, action, orcpt FROM untold WHERE message = ? ORDER BY number LIMIT ?",
+        "SELECT number, recipient, outcome, action, orcpt, at FROM untold WHERE message = ? ORDER BY number LIMIT ?",
         (message, RECIPIENTS_TOLD),
     )
     return tuple(
@@ -101,6 +101,7 @@ def _entries(connection: sqlite3.Connection, message: int) -> tuple[UntoldEntry,
             outcome=outcome_of(outcome) or Outcome.transient("the record of this outcome is damaged"),
             action=action,
             orcpt=orcpt,
+            at=at,
         )
-        for number, recipient, outcome, action, orcpt in rows
+        for number, recipient, outcome, action, orcpt, at in rows
     )
