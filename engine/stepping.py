@@ -9,7 +9,6 @@ import logging
 
 from engine.clock import Clock
 from engine.duration import format_duration
-from engine.events import Event
 from engine.mx import MXCalculator
 from engine.queue.queue import Queue
 from engine.retry import RetryPlan
@@ -70,21 +69,22 @@ class Stepping:
             self._back += back if back > TOLERANCE else 0.0
             self._is_first = False
         if self._back:
-            await self._set_back()
+            self._sites.clock_was_set_back()
+            await self._put_right(f"the clock was set back by {_long(self._back)}")
+            await self._mx.load()
+            self._back = 0.0
         if not self._ahead:
             return False
-        ahead = format_duration(round(self._ahead))
-        text = f"the clock was set ahead by {ahead}: what is due is tried before it is returned"
-        await self._queue.record(Event(at=self._clock.now(), kind="clock set", text=text))
-        log.warning("%s", text)
+        await self._put_right(
+            f"the clock was set ahead by {_long(self._ahead)}: what is due is tried before it is returned"
+        )
         self._ahead = 0.0
         return True
 
-    async def _set_back(self) -> None:
-        text = f"the clock was set back by {format_duration(round(self._back))}"
-        log.warning("%s: what lies too far off is pulled in", text)
-        self._sites.clock_was_set_back()
-        count = await self._queue.pull_in(text, self._retries.longest_wait, self._longest_block)
-        await self._mx.load()
-        self._back = 0.0
-        log.warning("%d recipients would have waited for longer than they should", count)
+    async def _put_right(self, text: str) -> None:
+        count = await self._queue.clock_was_set(text, self._retries.longest_wait, self._longest_block)
+        log.warning("%s; the times of %d recipients were put right", text, count)
+
+
+def _long(seconds: float) -> str:
+    return format_duration(round(seconds))

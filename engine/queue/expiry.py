@@ -10,9 +10,10 @@ from engine.queue import bearing
 from engine.queue.queue import RELAY
 from engine.queue.writer import Transaction
 
-# Entries that have expired and still wait which are looked at in one check. Those that have one more try to come stay
+# Expired entries that are looked at in one check: some milliseconds' worth. Those that have one more try to come stay
 # among them; the next check goes on behind the last one looked at.
-LOOKED_AT = 1000
+LOOKED_AT = 500
+PASS_EVERY = 10.0  # seconds from the beginning of a pass over more than those to that of the next
 
 _EXPIRED = (
     "SELECT e.message, e.destination, e.number, e.expires, e.due, e.attempts, d.blocked_until, d.unreached_at, "
@@ -48,12 +49,18 @@ class Expired:
 
     def __init__(self) -> None:
         self._after = _START
+        self._begun = 0.0  # the pass; 0.0: the next may begin at once
 
     def given_up(self, tx: Transaction, taken: Taken, limit: int) -> None:
         """Of the next LOOKED_AT expired entries add those that are given up to what is `taken`, up to `limit` in all.
 
         Behind the last entry it begins anew; what is given up, and was not taken for the limit, is looked at next.
         """
+        if self._after == _START:
+            if self._begun <= tx.now < self._begun + PASS_EVERY:
+                return
+            self._begun = tx.now
+        is_first = self._after == _START
         expires, message, number = self._after
         values = {"now": tx.now, "expires": expires, "message": message, "number": number, "limit": LOOKED_AT}
         rows = tx.connection.execute(_EXPIRED, values).fetchall()
@@ -75,6 +82,7 @@ class Expired:
             self._after = (expires, message, number)
         if len(rows) < LOOKED_AT:
             self._after = _START
+            self._begun = 0.0 if is_first else self._begun
 
 
 def _is_relay_suspended(connection: sqlite3.Connection, now: float) -> bool:

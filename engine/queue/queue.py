@@ -705,12 +705,13 @@ class Queue(Steering):
         """The latest time of an event since the clock was last found to be set; 0.0 without one."""
 
     @abstractmethod
-    async def pull_in(self, told: str, longest_wait: Callable[[str], float], longest_block: float) -> int:
-        """The clock was set back: pull in all times that lie too far off, and record an event that begins with `told`.
+    async def clock_was_set(self, told: str, longest_wait: Callable[[str], float], longest_block: float) -> int:
+        """The clock was set: put right all times that are wrong by it, and record an event that begins with `told`.
 
         No entry waits for longer than its destination's `longest_wait` then, in seconds, and no block lasts for longer
-        than `longest_block`; what was to stand for a while stands for that long from now on. Gives how many entries
-        were concerned. What is cut short begins anew at the next call.
+        than `longest_block`; what was to stand for a while and began in what is now the future stands for that long
+        from now on; nothing expires before it would have when it came. Gives how many entries were concerned. What is
+        cut short begins anew at the next call.
         """
 
     # -- see ------------------------------------------------------------------------------------------------------

@@ -251,20 +251,20 @@ class SqliteQueue(Queue):
     async def newest_event_at(self) -> float:
         return await self._readers.ask(timing.newest_event_at)
 
-    async def pull_in(self, told: str, longest_wait: Callable[[str], float], longest_block: float) -> int:
-        async def pull_in() -> int:
-            await self._writer.do(lambda tx: timing.pull_in_standing(tx, longest_block))
+    async def clock_was_set(self, told: str, longest_wait: Callable[[str], float], longest_block: float) -> int:
+        async def put_right() -> int:
+            await self._writer.do(lambda tx: timing.put_standing_right(tx, longest_block))
             changed = 0
             after: tuple[int, int] | None = (0, 0)
             while after is not None:
                 step = await self._writer.do(
-                    partial(timing.pull_in_entries, after=after, terms=self._terms, longest_wait=longest_wait)
+                    partial(timing.put_entries_right, after=after, terms=self._terms, longest_wait=longest_wait)
                 )
                 changed, after = changed + step.changed, step.after
             await self._writer.do(lambda tx: timing.tell(tx, told, changed))
             return changed
 
-        return await self._to_its_end(pull_in())
+        return await self._to_its_end(put_right())
 
     # -- see ------------------------------------------------------------------------------------------------------
 

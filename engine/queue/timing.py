@@ -1,8 +1,9 @@
-"""Times that lie too far off, since the clock was set back: pulled in to where the clock has them now.
+"""Times that a step of the clock has put wrong: put right by the clock as it is now.
 
-What was written down by the clock as it was before has its time in the future. What stands for so long from a time on
-(a mark, a suspension) then begins now; what is due is due after the time it was to wait, or after the longest there
-is. Each row is put right for itself, so that a kill in the middle leaves the rest for the next start.
+Set back, what was written down before has its time in the future. What stands for so long from a time on (a mark, a
+suspension) then begins now; what is due is due after the time it was to wait, or after the longest there is. Set ahead
+again, as where a machine knows the time only some seconds after it was started, mail has the time it had when it came.
+Each row is put right for itself: what is cut short is done anew at the next start.
 """
 
 import sqlite3
@@ -35,7 +36,7 @@ def newest_event_at(connection: sqlite3.Connection) -> float:
     return float(connection.execute(query).fetchone()[0])
 
 
-def pull_in_standing(tx: Transaction, longest_block: float) -> None:
+def put_standing_right(tx: Transaction, longest_block: float) -> None:
     """Pull in what lasts until a time: blocks, marks, suspensions, rules, overrides, orders, what is to be told."""
     now = tx.now
     tx.execute(
@@ -51,16 +52,17 @@ def pull_in_standing(tx: Transaction, longest_block: float) -> None:
     tx.execute("UPDATE message SET tell_at = ? WHERE tell_at > ?", (now, now + LONGEST_GATHER))
 
 
-def pull_in_entries(
+def put_entries_right(
     tx: Transaction, after: tuple[int, int], terms: Terms, longest_wait: Callable[[str], float]
 ) -> Step:
-    """Pull in the times of the next CHUNK entries."""
+    """Put right the times of the next CHUNK entries."""
     rows = tx.execute(
-        "SELECT message, number, destination, attempts, due, last_at, expires, notice_at FROM entry "
-        "WHERE (message, number) > (?, ?) ORDER BY message, number LIMIT ?",
+        "SELECT e.message, e.number, e.destination, e.attempts, e.due, e.last_at, e.expires, e.notice_at, m.arrived "
+        "FROM entry e CROSS JOIN message m ON m.number = e.message "
+        "WHERE (e.message, e.number) > (?, ?) ORDER BY e.message, e.number LIMIT ?",
         (*after, CHUNK),
     ).fetchall()
-    changed = [new for row in rows if (new := _pulled_in(row, tx.now, terms, longest_wait)) is not None]
+    changed = [new for row in rows if (new := _put_right(row, tx.now, terms, longest_wait)) is not None]
     tx.connection.executemany(
         "UPDATE entry SET due = ?, last_at = ?, expires = ?, notice_at = ? WHERE message = ? AND number = ?", changed
     )
@@ -68,16 +70,16 @@ def pull_in_entries(
 
 
 def tell(tx: Transaction, text: str, changed: int) -> None:
-    """Tell that the clock was set back. In the last transaction of all: what is cut short begins anew."""
-    pulled = f"{text}; {changed:,} recipient{'' if changed == 1 else 's'} would have waited for longer than they should"
-    tx.record(Event(at=tx.now, kind="clock set", text=pulled))
+    """Tell that the clock was set. In the last transaction of all: what is cut short begins anew."""
+    concerned = f"; the times of {changed:,} recipient{'' if changed == 1 else 's'} were put right" if changed else ""
+    tx.record(Event(at=tx.now, kind="clock set", text=f"{text}{concerned}"))
 
 
-def _pulled_in(
+def _put_right(
     row: tuple[Any, ...], now: float, terms: Terms, longest_wait: Callable[[str], float]
 ) -> tuple[Any, ...] | None:
     """The times of an entry as they should be: due, last_at, expires, notice_at, and which entry; None: as they are."""
-    message, number, destination, attempts, due, last_at, expires, notice_at = row
+    message, number, destination, attempts, due, last_at, expires, notice_at, arrived = row
     longest = longest_wait(destination)
     new_due = due
     if not attempts:
@@ -86,7 +88,8 @@ def _pulled_in(
         new_due = min(due, now + min(max(0.0, due - last_at), longest))
     else:
         new_due = min(due, now + longest)
-    new_expires = min(expires, now + terms.give_up_after(destination))
+    patience = terms.give_up_after(destination)
+    new_expires = min(max(expires, min(arrived, now) + patience), now + patience)
     new_last = None if last_at is None else min(last_at, now)
     new_notice = None if notice_at is None else min(notice_at, now + terms.delay_notice)
     if (new_due, new_last, new_expires, new_notice) == (due, last_at, expires, notice_at):

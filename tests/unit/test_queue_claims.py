@@ -7,6 +7,7 @@ import pytest
 
 from engine.events import Event
 from engine.outcome import Outcome
+from engine.queue.expiry import PASS_EVERY
 from engine.queue.filter import Filter
 from engine.queue.queue import EntryResult, NoSuchMessage, QueueError, Settlement, Suspension
 from tests.clock import FakeClock
@@ -258,6 +259,27 @@ async def test_overdue_claims_no_more_than_asked(tmp_path: Path) -> None:
         await tried(spool)
         await spool.clock.advance(10)
         assert [len(await spool.queue.overdue(2)) for _ in range(3)] == [2, 1, 0]
+
+
+async def test_what_has_expired_and_stays_keeps_nothing_from_going_back_and_is_looked_at_in_bounded_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.queue.expiry.LOOKED_AT", 3)
+    async with opened(tmp_path, give_up_after=10) as spool:
+        for number in range(10):  # never tried, so that it stays
+            await spool.add(f"u{number}@stays.example")
+        await spool.add()
+        await tried(spool)
+        await spool.clock.advance(11)
+        looks = []
+        while not (claims := await spool.queue.overdue(9)):
+            looks.append(1)
+        assert [claim.entries[0].recipient for claim in claims] == ["bob@example.org"]
+        assert len(looks) == 3
+        await spool.queue.put_back(claims, "no room")
+        assert await spool.queue.overdue(9) == []  # a pass over many rests before the next
+        await spool.clock.advance(PASS_EVERY)
+        assert [len(await spool.queue.overdue(9)) for _ in range(4)] == [0, 0, 0, 1]
 
 
 async def test_what_expired_without_an_attempt_says_how_its_destination_fared(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ async def test_after_a_step_back_nothing_is_further_off_than_it_may_be(tmp_path:
         assert [(one.since, one.until) for one in await queue.rules()] == [(now, now + HOUR)]
         (told,) = [event.text for event in spool.events if event.kind == "clock set"]
         days = "1d" if back == DAY else "3650d"
-        assert told == f"the clock was set back by {days}; 3 recipients would have waited for longer than they should"
+        assert told == f"the clock was set back by {days}; the times of 3 recipients were put right"
 
 
 async def test_a_mark_lasts_as_long_as_it_was_to(tmp_path: Path) -> None:
@@ -175,6 +175,26 @@ async def test_a_step_ahead_is_told_and_nothing_is_to_expire_in_that_check(tmp_p
         assert [event.text for event in spool.events] == [
             "the clock was set ahead by 6d: what is due is tried before it is returned"
         ]
+
+
+async def test_a_machine_that_knows_the_time_only_after_its_start_costs_no_mail_its_time(tmp_path: Path) -> None:
+    """Without a clock that runs while it is off: it begins in 1970, and is set when the network is there."""
+    clock = FakeClock()
+    began = clock.now()
+    async with opened(tmp_path, clock, give_up_after=5 * DAY) as spool:
+        await spool.add()
+        (claim,) = await spool.claim()
+        await spool.settle(claim, LATER, after=300)
+    await clock.set_by(-began)
+    async with opened(tmp_path, clock, give_up_after=5 * DAY) as spool:
+        step = stepping(spool)
+        await step.look()
+        assert [entry.expires for entry in await spool.entries()] == [clock.now() + 5 * DAY]
+        await clock.set_by(began + HOUR)
+        assert await step.look()
+        (entry,) = await spool.entries()
+        assert (entry.expires, entry.state) == (began + 5 * DAY, "waiting")
+        assert entry.due <= clock.now()
 
 
 async def test_a_limit_of_a_destination_is_not_kept_up_by_a_step_back() -> None:
