@@ -121,7 +121,7 @@ def double_bounce(
     report[_MARK] = hostname
     utf8 = not postmaster.isascii()
     policy = _AS_IT_STANDS.clone(utf8=utf8)
-    is_short = 0 < len(original.content) <= BOUNCE_RETURNED and not original.smtputf8
+    is_short = 0 < len(original.content) <= BOUNCE_RETURNED and not original.smtputf8 and original.ret != "HDRS"
     return NewMessage(
         sender=NULL_SENDER,
         recipients=(postmaster,),

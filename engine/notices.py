@@ -81,7 +81,7 @@ class Notices:
             log.warning("message %d: nobody is told of %d recipients", untold.message, len(told))
             return await self._queue.tell(untold, None)
         content = await self._content(untold.message)
-        may_go_back = not untold.given_back and len(content) <= self._content_returned
+        may_go_back = not untold.given_back and (is_bounce or len(content) <= self._content_returned)
         original = dsn.Original(
             message=untold.message,
             sender=untold.sender,

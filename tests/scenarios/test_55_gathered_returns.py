@@ -173,6 +173,25 @@ async def test_success_and_failure_are_told_together(home: Internet, relay: Rela
     assert sorted(recipients_of(report)) == ["a@plain.example", "b@fort.example"]
 
 
+async def test_of_a_bounce_to_many_the_postmaster_is_told_once_and_has_it_once(
+    internet: Internet, clock: FakeClock
+) -> None:
+    (ours,) = await internet.add("ours.example", mx=[(10, "mx.ours.example", Healthy())])
+    (later,) = await internet.add("later.example", mx=[(10, "mx.later.example", Script({"RCPT": "450 locked"}))])
+    async with relaying(internet, clock=clock, dsn=Dsn(postmaster="postmaster@ours.example")) as relay:
+        await relay.send("z@later.example", *nowhere(30), sender="")
+        await relay.settled()
+        await relay.later(GATHER)
+        (first,) = ours.delivered
+        assert sorted(recipients_of(first)) == sorted(nowhere(30))
+        assert LETTER in first.content
+        await later.become(Refusing())
+        await relay.later(400)
+        _, second = ours.delivered
+        assert recipients_of(second) == ["z@later.example"]
+        assert LETTER not in second.content
+
+
 async def test_a_message_whose_sender_is_yet_to_be_told_is_shown_as_one_that_has_left(
     home: Internet, relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
