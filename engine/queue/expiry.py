@@ -15,12 +15,12 @@ from engine.queue.writer import Transaction
 LOOKED_AT = 500
 PASS_EVERY = 10.0  # seconds from the beginning of a pass over more than those to that of the next
 
-_EXPIRED = (
+EXPIRED = (
     "SELECT e.message, e.destination, e.number, e.expires, e.due, e.attempts, d.blocked_until, d.unreached_at, "
     "e.destination IN (SELECT destination FROM suspension WHERE until > :now) "
     f"OR e.destination IN ({bearing.LEFT_OUT.replace('?', ':now')}) "
     "FROM entry e INDEXED BY entry_expires CROSS JOIN destination d "
-    "WHERE d.name = e.destination AND e.state = 'waiting' AND e.expires <= :now AND e.expires >= :expires "
+    "WHERE d.name = e.destination AND e.state = 'waiting' AND e.expires <= :now "
     "AND (e.expires, e.message, e.number) > (:expires, :message, :number) "
     "ORDER BY e.expires, e.message, e.number LIMIT :limit"
 )
@@ -63,7 +63,7 @@ class Expired:
         is_first = self._after == _START
         expires, message, number = self._after
         values = {"now": tx.now, "expires": expires, "message": message, "number": number, "limit": LOOKED_AT}
-        rows = tx.connection.execute(_EXPIRED, values).fetchall()
+        rows = tx.connection.execute(EXPIRED, values).fetchall()
         is_suspended = _is_relay_suspended(tx.connection, tx.now)
         for message, destination, number, expires, due, attempts, blocked_until, unreached_at, kept in rows:
             if is_given_up(

@@ -5,6 +5,7 @@ from pathlib import Path
 from engine.outcome import Outcome
 from engine.queue import claims, destinations, listing, notices, reasons, standing, telling
 from engine.queue.arrivals import Terms
+from engine.queue.expiry import EXPIRED
 from engine.queue.filter import Filter, Term
 from engine.queue.queue import EntryResult, Late, LateEntry, Relaying, Settlement
 from engine.queue.untried import NOT_TRIED
@@ -126,3 +127,12 @@ async def test_what_was_never_tried_is_named_and_counted_by_index(tmp_path: Path
         for query in (reasons._TRIED, reasons._RELAYING, reasons._HELD):
             plan = [row[-1] for row in spool.sql(f"EXPLAIN QUERY PLAN {query}")]
             assert not any(detail.startswith("SCAN e") and "INDEX" not in detail for detail in plan)
+
+
+async def test_a_pass_over_what_has_expired_goes_on_by_index_where_it_stood(tmp_path: Path) -> None:
+    """However many have the same time: as the recipients of one message have."""
+    async with opened(tmp_path) as spool:
+        values = {"now": NOW, "expires": NOW, "message": 7, "number": 1, "limit": 500}
+        plan = [row[-1] for row in spool.queue._writer._connection.execute(f"EXPLAIN QUERY PLAN {EXPIRED}", values)]
+        assert any("((expires,message,number)>(?,?,?) AND expires<?)" in detail for detail in plan)
+        assert not any("TEMP B-TREE" in detail for detail in plan)
