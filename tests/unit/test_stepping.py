@@ -8,15 +8,18 @@ import pytest
 
 from engine.config import Limit, Retry
 from engine.events import Event
+from engine.intake.refusals import Refusals
 from engine.limits import Limits
 from engine.mx import MXCalculator
 from engine.queue.filter import Filter
 from engine.queue.queue import Suspension
 from engine.queue.steering import Override
+from engine.relayer.stumbles import Stumbles
 from engine.retry import RetryPlan
 from engine.sites import Sites
 from engine.stepping import TOLERANCE, ClockWatch, Stepping
 from tests.clock import FakeClock
+from tests.unit.fake_queue import FakeQueue
 from tests.unit.queue_support import LATER, Spool, opened
 
 HOUR, DAY = 3600.0, 86_400.0
@@ -195,6 +198,19 @@ async def test_a_machine_that_knows_the_time_only_after_its_start_costs_no_mail_
         (entry,) = await spool.entries()
         assert (entry.expires, entry.state) == (began + 5 * DAY, "waiting")
         assert entry.due <= clock.now()
+
+
+async def test_what_is_remembered_for_a_while_is_not_remembered_for_the_time_of_the_step() -> None:
+    clock, queue = FakeClock(), FakeQueue()
+    stumbles, refusals = Stumbles(clock), Refusals(queue, clock)
+    stumbles.note("mx.example")
+    refusals.note("smtp 192.0.2.1", "relaying denied")
+    assert not stumbles.may_pipeline("mx.example")
+    await clock.set_by(-DAY)
+    assert stumbles.may_pipeline("mx.example")
+    refusals.note("smtp 192.0.2.1", "relaying denied")
+    await refusals.finish(5)
+    assert len(queue.events_recorded) == 2
 
 
 async def test_a_limit_of_a_destination_is_not_kept_up_by_a_step_back() -> None:
