@@ -12,6 +12,10 @@ class Clock(Protocol):
         """Seconds since 1970, UTC."""
         ...
 
+    def monotonic(self) -> float:
+        """Seconds since some moment, by a clock that nobody sets."""
+        ...
+
     async def wait(self, event: asyncio.Event, until: float | None) -> bool:
         """Wait until `event` is set (True) or the clock reaches `until` (False); None waits for the event alone."""
         ...
@@ -23,6 +27,10 @@ class SystemClock:
     def now(self) -> float:
         """Seconds since 1970, UTC."""
         return time.time()
+
+    def monotonic(self) -> float:
+        """The time since the machine was started, but for the time it slept."""
+        return time.monotonic()
 
     async def wait(self, event: asyncio.Event, until: float | None) -> bool:
         """Wait for `event`, at the longest until the machine's clock reads `until`."""

@@ -12,6 +12,7 @@ from msgspec import Struct
 from engine.events import ENGINE
 from engine.limits import Limiting
 from engine.outcome import Outcome
+from engine.queue.expiry import is_given_up
 from engine.queue.queue import Bearing, Destination, Entry, Mark, Order, State
 
 Condition = Literal[
@@ -38,7 +39,9 @@ _CONDITIONS: dict[Cause, Condition] = {
     "not due": "not due",
     "nothing": "ready",
 }
+_KEPT = (None, "hold")  # orders under which mail has a try to come
 _SLACK = 60.0  # seconds; a block and a retry that stem from one failure are this far apart at the most
+ONE_MORE_TRY = "its time is over: it has one more try"
 
 
 class Around(Struct, frozen=True, kw_only=True):
@@ -60,6 +63,7 @@ class Mail(Struct, frozen=True, kw_only=True):
     state: State = "waiting"
     due: float | None = None
     expires: float | None = None
+    attempts: int = 0
     ordered: Order | None = None
     order_at: float | None = None
     by: str = ""
@@ -122,6 +126,7 @@ def mail_of(entry: Entry) -> Mail:
         state=entry.state,
         due=entry.due,
         expires=entry.expires,
+        attempts=entry.attempts,
         ordered=entry.ordered,
         order_at=entry.order_at,
         by=entry.by,
@@ -159,7 +164,8 @@ def hindrances(mail: Mail, around: Around) -> tuple[Hindrance, ...]:
 def next_try(mail: Mail, around: Around, found: tuple[Hindrance, ...]) -> float | None:
     """When all that hinders is over; None where that has no time, or the mail is returned before.
 
-    What has expired is returned before anything is sent: the relay looks for it first, at each check.
+    What has been tried is returned once its time is over, unless it could go at that moment: the relay looks for it
+    first, at each check. While it is held its time does not count.
     """
     if mail.state == "relaying":
         return mail.due
@@ -167,7 +173,17 @@ def next_try(mail: Mail, around: Around, found: tuple[Hindrance, ...]) -> float 
     if ends is None:
         return None
     tried = max(_scheduled(mail, around), ends)
-    return None if mail.expires is not None and mail.expires <= tried else tried
+    held = max((one.until for one in found if one.cause == "held" and one.until is not None), default=0.0)
+    if mail.expires is None or not mail.attempts or tried <= max(mail.expires, held, around.now):
+        return tried
+    return None
+
+
+def has_one_more_try(mail: Mail, around: Around) -> bool:
+    """Whether mail has had its time, and has one more try all the same: if it is held, when it is released now."""
+    if mail.expires is None or mail.expires > around.now or mail.state == "relaying" or mail.ordered not in _KEPT:
+        return False
+    return not _is_over(mail, around)
 
 
 def all_marked(around: Around) -> bool:
@@ -189,12 +205,13 @@ def left_out_until(around: Around) -> float | None:
 def _judged(mail: Mail, around: Around) -> Verdict:
     found = hindrances(mail, around)
     when = next_try(mail, around, found)
+    last = ONE_MORE_TRY if has_one_more_try(mail, around) else ""
     if not found:
-        return Verdict(condition="ready", next_try=when, why="")
+        return Verdict(condition="ready", next_try=when, why=last)
     first, why = found[0], found[0].why
     if when is None and mail.state != "relaying" and _ends(found) is not None:
-        why += "; its time is over before that: it will be returned"
-    return Verdict(condition=_CONDITIONS[first.cause], next_try=when, why=why)
+        last = "its time is over before that: it will be returned"
+    return Verdict(condition=_CONDITIONS[first.cause], next_try=when, why="; ".join(filter(None, (why, last))))
 
 
 def _scheduled(mail: Mail, around: Around) -> float:
@@ -232,11 +249,25 @@ def _ordered_away(mail: Mail) -> Hindrance | None:
 
 
 def _expired(mail: Mail, around: Around) -> Hindrance | None:
-    """What has expired while it waited is returned whatever keeps mail from going; what is held is not."""
-    if mail.state != "waiting" or mail.expires is None or mail.expires > around.now:
+    """What has had its time, and no try to come, is returned whatever keeps mail from going; what is held is not."""
+    if mail.state != "waiting" or not _is_over(mail, around):
         return None
     why = "its time is over: it will be returned at the next check"
     return Hindrance(cause="to be bounced", why=why, until=mail.expires, is_final=True)
+
+
+def _is_over(mail: Mail, around: Around) -> bool:
+    """Whether mail has had its time and is not tried any more, by the decision of whoever returns it."""
+    bearing = around.bearing
+    return mail.expires is not None and is_given_up(
+        now=around.now,
+        expires=mail.expires,
+        due=mail.due or 0.0,
+        attempts=mail.attempts,
+        blocked_until=bearing.blocked_until or 0.0,
+        unreached_at=bearing.unreached_at,
+        kept=bearing.relay is not None or bearing.suspended is not None or left_out_until(around) is not None,
+    )
 
 
 def _relay_suspended(around: Around) -> Hindrance | None:

@@ -50,8 +50,9 @@ class Submission(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[intake.limits]`: how much one address, and one login, may ask of us.
 
-    An IPv6 address counts by its /64. `exempt_networks` have no limits by address; a login's hold everywhere. A guess
-    is a login that failed: after `guesses_before_delay` of them each answer waits, longer each time, and after
+    An IPv6 address counts by its /64. `exempt_networks` have no limits by address; a login's hold everywhere.
+    Recipients are counted besides messages, since each may cost an attempt and its part of a notification. A guess is a
+    login that failed: after `guesses_before_delay` of them each answer waits, longer each time, and after
     `guesses_per_address` or `guesses_per_login` within `guess_window` seconds none is heard.
     """
 
@@ -62,6 +63,10 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     messages_per_hour_per_address: int = 10_000
     messages_per_minute_per_login: int = 100
     messages_per_hour_per_login: int = 2_000
+    recipients_per_minute_per_address: int = 6_000
+    recipients_per_hour_per_address: int = 100_000
+    recipients_per_minute_per_login: int = 1_000
+    recipients_per_hour_per_login: int = 10_000
     guesses_before_delay: int = 3
     guesses_per_address: int = 20
     guesses_per_login: int = 10
@@ -166,11 +171,15 @@ class Retry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Dsn(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[dsn]`: what senders are told. `delay_notice` is in seconds from arrival; 0: no notice of a delay.
 
+    `gather` is for how many seconds what fails of a message is gathered for one notification; what fails later for
+    longer. `content_returned` is in bytes: a larger message goes back as its headers, and any only once.
     `postmaster` has what could be returned to nobody; "": nobody has it, for a mailbox that one could guess may not
     exist. Either way it is in the log and among the events.
     """
 
     delay_notice: float = 14_400.0
+    gather: float = 15.0
+    content_returned: int = 51_200
     postmaster: str = ""
 
 

@@ -157,7 +157,12 @@ _READERS: _Readers = {
         "schedule": values.each(values.duration, at_least=1),
         "give_up_after": values.duration,
     },
-    Dsn: {"delay_notice": values.duration_or_never, "postmaster": values.mailbox},
+    Dsn: {
+        "delay_notice": values.duration_or_never,
+        "gather": values.gathering,
+        "content_returned": values.returned,
+        "postmaster": values.mailbox,
+    },
     Route: {
         "domain": values.route_domain,
         "host": values.host_or_address,

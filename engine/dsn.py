@@ -24,10 +24,13 @@ from engine.text import clean
 HEADERS_RETURNED = 32 * 1024  # bytes of the original's header block that go back with the notification
 WHOLE_RETURNED = 1024 * 1024  # bytes; a larger message goes back as its headers, whatever was asked for
 BOUNCE_RETURNED = 128 * 1024  # bytes; a larger bounce reaches the postmaster as its headers
+NAMED = 100  # recipients that are named to people; all are to programs
+_OF_MANY = 300  # characters of what was said of each recipient, where there are more than those
 NULL_SENDER = ""  # RFC 5321 4.5.5: a notification has the null reverse-path, so that it cannot cause another
 
 _MARK = "X-Double-Bounce"  # the field of what tells a postmaster of a bounce; who sends it on leaves it as it is
 
+_LONGEST_SAID = 2000  # characters; what is cleaned is shorter
 _LONGEST_LINE = 990  # characters; RFC 5322 2.1.1 allows 998, of which folding takes some
 
 # What the library would write anew it would also read anew: an encoded word in a stranger's reply would become the
@@ -57,13 +60,17 @@ _SAID: dict[Action, tuple[str, ...]] = {
 
 
 class Told(Struct, frozen=True, kw_only=True):
-    """What the sender is told of one recipient. `orcpt` is as in Wishes; `until`: when a delayed one is given up."""
+    """What the sender is told of one recipient. `orcpt` is as in Wishes; `until`: when a delayed one is given up.
+
+    `at` is when it was tried last, None where that is now.
+    """
 
     recipient: str
     outcome: Outcome
     action: Action = "failed"
     orcpt: str = ""
     until: float | None = None
+    at: float | None = None
 
 
 class Original(Struct, frozen=True, kw_only=True):
@@ -114,7 +121,7 @@ def double_bounce(
     report[_MARK] = hostname
     utf8 = not postmaster.isascii()
     policy = _AS_IT_STANDS.clone(utf8=utf8)
-    is_short = 0 < len(original.content) <= BOUNCE_RETURNED and not original.smtputf8
+    is_short = 0 < len(original.content) <= BOUNCE_RETURNED and not original.smtputf8 and original.ret != "HDRS"
     return NewMessage(
         sender=NULL_SENDER,
         recipients=(postmaster,),
@@ -172,8 +179,7 @@ def _for_people(original: Original, told: Sequence[Told], hostname: str) -> str:
         these = [each for each in told if each.action == action]
         if these:
             lines += [f"Your message of {_date(original.arrived)} {said}", *more, ""]
-        for each in these:
-            lines += [*_of_recipient(each), ""]
+        lines += _of_recipients(these)
     lines.append("The headers of your message, or all of it, are attached.")
     return "\n".join(lines) + "\n"
 
@@ -187,10 +193,17 @@ def _for_postmaster(original: Original, told: Sequence[Told], hostname: str) -> 
         "could not be delivered to",
         "",
     ]
-    for each in told:
-        lines += [*_of_recipient(each), ""]
+    lines += _of_recipients(told)
     lines.append("It is attached, or its headers are. This relay has given it up.")
     return "\n".join(lines) + "\n"
+
+
+def _of_recipients(told: Sequence[Told]) -> list[str]:
+    """The first of them by name, and how many there are besides: programs find them all in the status."""
+    lines = [line for each in told[:NAMED] for line in (*_of_recipient(each), "")]
+    if len(told) > NAMED:
+        lines += [f"  and {len(told) - NAMED:,} more, all of whom the attached status names.", ""]
+    return lines
 
 
 def _of_recipient(each: Told) -> list[str]:
@@ -208,12 +221,13 @@ def _for_programs(original: Original, told: Sequence[Told], hostname: str, now: 
         about.insert(0, ("Original-Envelope-Id", envid))  # RFC 3464 2.2.1
     part = MIMEBase("message", "delivery-status")
     part.attach(_fields(*about))
+    most = _OF_MANY if len(told) > NAMED else _LONGEST_SAID
     for each in told:
-        part.attach(_fields(*_status_of(each, now)))
+        part.attach(_fields(*_status_of(each, now, most)))
     return part
 
 
-def _status_of(each: Told, now: float) -> list[tuple[str, str]]:
+def _status_of(each: Told, now: float, most: int) -> list[tuple[str, str]]:
     outcome = each.outcome
     recipient = clean(each.recipient, 320)
     final = f"rfc822; {recipient}" if recipient.isascii() else f"utf-8; {xtext.utf8_address(recipient)}"
@@ -225,9 +239,9 @@ def _status_of(each: Told, now: float) -> list[tuple[str, str]]:
         fields.append(("Remote-MTA", f"dns; {clean(outcome.host, 255)}"))
     if each.action != "relayed":  # RFC 3464 2.3.6: a diagnosis is of what is wrong
         said = f"smtp; {outcome.line}" if outcome.code else f"X-smarthost; {outcome.line}"
-        fields.append(("Diagnostic-Code", said))
+        fields.append(("Diagnostic-Code", said if len(said) <= most else f"{said[:most]}..."))
     if each.action != "delayed":
-        fields.append(("Last-Attempt-Date", _date(now)))
+        fields.append(("Last-Attempt-Date", _date(now if each.at is None else each.at)))
     if each.until is not None:
         fields.append(("Will-Retry-Until", _date(each.until)))  # RFC 3464 2.3.9
     return fields
@@ -239,7 +253,7 @@ def plainly(told: Told) -> Told:
     enhanced = status(outcome, told.action)
     plain = Outcome(kind=outcome.kind, code=outcome.code, enhanced=enhanced, text="see the relay's log")
     recipient = xtext.utf8_address(clean(told.recipient, 320))
-    return Told(recipient=recipient, outcome=plain, action=told.action, until=told.until)
+    return Told(recipient=recipient, outcome=plain, action=told.action, until=told.until, at=told.at)
 
 
 def status(outcome: Outcome, action: Action = "failed") -> str:
@@ -288,8 +302,14 @@ def _fields(*fields: tuple[str, str]) -> Message:
 def _folded(name: str, value: str) -> str:
     """The value in lines (RFC 5322 2.2.3): prose is broken at blanks, a name only where it is too long for any line."""
     width = 78 if name == "Diagnostic-Code" else _LONGEST_LINE
+    if len(name) + 2 + len(value) <= width and value.isprintable() and value == value.strip():
+        return value
     at_blanks = textwrap.wrap(value, width, initial_indent=f"{name}: ", break_long_words=False, break_on_hyphens=False)
-    lines = [short for line in at_blanks for short in textwrap.wrap(line, _LONGEST_LINE)]
+    lines = [
+        short
+        for line in at_blanks
+        for short in ([line] if len(line) <= _LONGEST_LINE else textwrap.wrap(line, _LONGEST_LINE))
+    ]
     return "\n ".join(lines).removeprefix(f"{name}:").lstrip(" ")
 
 

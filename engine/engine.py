@@ -87,6 +87,7 @@ class Engine:
             self._clock,
             give_up_after=retries.give_up_after,
             delay_notice=settings.dsn.delay_notice,
+            gather=settings.dsn.gather,
             events_kept=settings.events.kept,
         )
         self.queue.on_events = self._publish
@@ -108,7 +109,12 @@ class Engine:
         )
         self.tls = tls_policy(settings, Lookups(resolver), self.queue, self._clock, https_port=https_port)
         attempts = AttemptManager(
-            self.queue, retries, self._clock, hostname=settings.hostname, postmaster=settings.dsn.postmaster
+            self.queue,
+            retries,
+            self._clock,
+            hostname=settings.hostname,
+            postmaster=settings.dsn.postmaster,
+            content_returned=settings.dsn.content_returned,
         )
         router = self._router = Router(
             self.mx,

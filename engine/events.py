@@ -16,7 +16,7 @@ from engine.clock import Clock
 from engine.outcome import Outcome
 
 Kind = Literal[
-    "started", "stopped", "sick",
+    "started", "stopped", "sick", "clock set",
     "accepted", "refused",
     "delivered", "deferred", "notified", "returned", "discarded", "dropped", "interrupted", "damaged",
     "checked", "retried", "held", "released", "ordered", "undone", "carried out",

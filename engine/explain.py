@@ -11,7 +11,19 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.clock import Clock
-from engine.condition import Around, Cause, Hindrance, Mail, all_marked, hindrances, left_out_until, mail_of, next_try
+from engine.condition import (
+    ONE_MORE_TRY,
+    Around,
+    Cause,
+    Hindrance,
+    Mail,
+    all_marked,
+    has_one_more_try,
+    hindrances,
+    left_out_until,
+    mail_of,
+    next_try,
+)
 from engine.duration import format_duration
 from engine.lookups import LookupFailed, MXError
 from engine.mx import AllMarkedBad, Exchange, MXCalculator
@@ -382,17 +394,18 @@ def _of_subject(subject: _Subject, seen: _Seen) -> list[Fact]:
         host = f" ({last.host})" if last.host else ""
         facts.append(Fact("last reply", f"{last.line}{host}"))
     if entry is not None:
-        facts.append(Fact("tries", f"{entry.attempts}; {_end_of(entry, seen.now)}"))
+        facts.append(Fact("tries", f"{entry.attempts}; {_end_of(entry, subject, seen)}"))
     return facts
 
 
-def _end_of(entry: Entry, now: float) -> str:
-    """When it is given up. What is held is not, however long: its time counts again once it is released."""
-    if entry.expires > now:
-        return f"will be given up in {_left(entry.expires - now)}"
-    if entry.state == "held":
-        return "its time is over: once released it will be returned"
-    return "its time is over: it will be returned at the next check"
+def _end_of(entry: Entry, subject: _Subject, seen: _Seen) -> str:
+    """When it is given up. What is held is not, however long: once released it has one more try."""
+    if entry.expires > seen.now:
+        return f"will be given up in {_left(entry.expires - seen.now)}"
+    if has_one_more_try(subject.mail, seen.around):
+        return ONE_MORE_TRY + (" once it is released" if entry.state == "held" else "")
+    when = "once it is released" if entry.state == "held" else "at the next check"
+    return f"its time is over: it will be returned {when}"
 
 
 def _route(way: Way | None) -> Fact | None:

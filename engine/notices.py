@@ -1,5 +1,6 @@
 """Notices: who is told what of which recipient, by what the sender asked for (RFC 3461), and the words for it."""
 
+import asyncio
 import logging
 from collections.abc import Sequence
 
@@ -9,76 +10,93 @@ from msgspec.structs import replace
 from engine import dsn
 from engine.events import Event
 from engine.outcome import Outcome
-from engine.queue.queue import Claim, ClaimedEntry, Late, NewMessage, Queue, QueueBroken, QueueError
+from engine.queue.queue import Claim, ClaimedEntry, Late, NewMessage, Queue, QueueBroken, QueueError, Told, Untold
 
 log = logging.getLogger(__name__)
 
 NOT_WANTED = "the sender asked not to be told"  # what the event of such a failure says
+_WRITTEN_AT_ONCE = 20  # recipients; a notification of more is written in a thread
 
 
 class OfBounce(Struct, frozen=True):
-    """What a bounce that cannot be delivered calls for: a notice to the postmaster, and for each entry who is told."""
+    """What a bounce that cannot be delivered calls for: for each entry who is told, and those for the postmaster."""
 
-    notice: NewMessage | None
     said: dict[int, str]
+    for_postmaster: frozenset[int]
 
 
 class Notices:
-    """Builds the notifications that settlements and delays call for. `postmaster` "": nobody has the last word."""
+    """Builds the notifications that settlements and delays call for. `postmaster` "": nobody has the last word.
 
-    def __init__(self, queue: Queue, *, hostname: str, postmaster: str = "") -> None:
+    `content_returned`: bytes; a larger message goes back as its headers, whatever was asked for.
+    """
+
+    def __init__(
+        self, queue: Queue, *, hostname: str, postmaster: str = "", content_returned: int = dsn.WHOLE_RETURNED
+    ) -> None:
         self._queue = queue
         self._hostname = hostname
         self._postmaster = postmaster
+        self._content_returned = content_returned
 
     @staticmethod
-    def told(entry: ClaimedEntry, outcome: Outcome) -> dsn.Told | None:
+    def told(entry: ClaimedEntry, outcome: Outcome) -> Told | None:
         """What the sender is to be told of an outcome in the end; None: nothing.
 
         RFC 3461 5.2.2: of success, where it was asked for and the peer does not offer DSN: such a peer will tell
         nobody, so that "relayed" is the last that can be said. Where it does, the wish went on with the message.
         """
         if outcome.kind == "permanent" and entry.wishes.include("FAILURE"):
-            return dsn.Told(recipient=entry.recipient, outcome=outcome, orcpt=entry.wishes.orcpt)
+            return "failed"
         if outcome.kind == "delivered" and entry.wishes.include("SUCCESS") and not outcome.peer_notifies:
-            return dsn.Told(recipient=entry.recipient, outcome=outcome, action="relayed", orcpt=entry.wishes.orcpt)
+            return "relayed"
         return None
 
-    async def of_claim(self, claim: Claim, told: Sequence[dsn.Told], now: float) -> NewMessage | None:
-        """The notification of what became of a claim's recipients."""
-        original = dsn.Original(
-            message=claim.message,
-            sender=claim.sender,
-            arrived=claim.arrived,
-            content=b"",
-            smtputf8=claim.smtputf8,
-            ret=claim.ret,
-            envid=claim.envid,
-        )
-        return await self._written(original, told, now)
-
-    async def of_bounce(self, claim: Claim, failed: Sequence[tuple[ClaimedEntry, Outcome]], now: float) -> OfBounce:
+    async def of_bounce(self, claim: Claim, failed: Sequence[ClaimedEntry]) -> OfBounce:
         """What comes of recipients that a message with the null sender has failed for.
 
         Its sender is told nothing (RFC 5321 6.1); the postmaster is, once, and not of what was to be told to them.
         Raises QueueError.
         """
-        said = {entry.number: self._kept_from_postmaster(entry) for entry, _ in failed}
+        said = {entry.number: self._kept_from_postmaster(entry) for entry in failed}
+        told = frozenset(number for number, kept in said.items() if not kept)
+        why = f"{self._postmaster} is told"
+        if told and dsn.tells_of_bounce(await self._content(claim.message)):
+            told, why = frozenset(), "it tells of another one already, and nobody else is told"
+        return OfBounce({number: kept or why for number, kept in said.items()}, told)
+
+    async def of_settled(self, untold: Untold, now: float) -> bool:
+        """Tell a sender, or the postmaster, of settled recipients; False when they have been told. Raises QueueError.
+
+        The content goes back whole with one notification at the most, whatever fails after that.
+        """
         told = [
-            dsn.Told(recipient=entry.recipient, outcome=outcome) for entry, outcome in failed if not said[entry.number]
+            dsn.Told(
+                recipient=entry.recipient, outcome=entry.outcome, action=entry.action, orcpt=entry.orcpt, at=entry.at
+            )
+            for entry in untold.entries
         ]
-        notice = None
-        if told:
-            content = await self._content(claim.message)
-            if dsn.tells_of_bounce(content):
-                why = "it tells of another one already, and nobody else is told"
-            else:
-                original = dsn.Original(
-                    message=claim.message, sender="", arrived=claim.arrived, content=content, smtputf8=claim.smtputf8
-                )
-                notice, why = self._to_postmaster(original, told, now), f"{self._postmaster} is told"
-            said = {number: kept or why for number, kept in said.items()}
-        return OfBounce(notice, said)
+        is_bounce = untold.sender == dsn.NULL_SENDER
+        if not told or (is_bounce and not self._postmaster):  # who was to be told when it failed is set no more
+            log.warning("message %d: nobody is told of %d recipients", untold.message, len(told))
+            return await self._queue.tell(untold, None)
+        content = await self._content(untold.message)
+        may_go_back = not untold.given_back and (is_bounce or len(content) <= self._content_returned)
+        original = dsn.Original(
+            message=untold.message,
+            sender=untold.sender,
+            arrived=untold.arrived,
+            content=content,
+            smtputf8=untold.smtputf8,
+            ret=untold.ret if may_go_back else "HDRS",
+            envid=untold.envid,
+        )
+        write = self._to_postmaster if is_bounce else self._to_sender
+        # Many recipients take a moment to write down, in which the mail of others is to move on.
+        is_long = len(told) > _WRITTEN_AT_ONCE
+        notice = await asyncio.to_thread(write, original, told, now) if is_long else write(original, told, now)
+        failed = any(each.action == "failed" for each in told)
+        return await self._queue.tell(untold, notice, gives_back=may_go_back and failed)
 
     def _kept_from_postmaster(self, entry: ClaimedEntry) -> str:
         """Why the postmaster is not told of a bounce to this recipient, or ""."""
@@ -117,7 +135,8 @@ class Notices:
             message=late.message, sender=late.sender, arrived=late.arrived, content=b"", envid=late.envid
         )
         try:
-            notice = await self._written(original, told, now)
+            content = await self._content(late.message)
+            notice = self._to_sender(replace(original, content=content), told, now)
         except QueueError:
             raise
         except Exception:
@@ -141,14 +160,11 @@ class Notices:
         ]
         return await self._queue.notify(late, notice, *events)
 
-    async def _written(self, original: dsn.Original, told: Sequence[dsn.Told], now: float) -> NewMessage | None:
-        if original.sender == dsn.NULL_SENDER:
-            return None
-        content = await self._content(original.message)
+    def _to_sender(self, original: dsn.Original, told: Sequence[dsn.Told], now: float) -> NewMessage | None:
         try:
-            return dsn.notification(replace(original, content=content), told, hostname=self._hostname, now=now)
+            return dsn.notification(original, told, hostname=self._hostname, now=now)
         except Exception:
-            # Recording a result must not fail for the words in it: tell the sender in the plainest words instead.
+            # Telling must not fail for the words in it: tell the sender in the plainest words instead.
             log.exception("message %d: its notification cannot be written as it should", original.message)
             plain = [dsn.plainly(each) for each in told]
             bare = replace(original, envid="", content=b"")

@@ -29,6 +29,11 @@ class RetrySchedule:
         self._schedule = tuple(schedule)
         self._draw = draw or random.Random()
 
+    @property
+    def longest(self) -> float:
+        """Seconds to wait at the most."""
+        return max(*self._schedule, LONGEST_ASKED) * (1 + JITTER)
+
     def interval(self, failures: int) -> float:
         """Seconds to wait after the `failures`-th failure in a row (from 1 on)."""
         return self._stretched(self._step(failures))
@@ -68,6 +73,10 @@ class RetryPlan:
     def schedule(self, destination: str) -> RetrySchedule:
         """The schedule of a destination."""
         return self._schedules.get(pattern_for(destination, self._patience), self._schedule)
+
+    def longest_wait(self, destination: str) -> float:
+        """Seconds that may lie between two tries of one message, at the most. Safe to call in any thread."""
+        return self.schedule(destination).longest
 
     def next_due(self, destination: str, outcome: Outcome, *, now: float, failures: int, expires: float) -> float:
         """When to try again after this outcome at `now`, the `failures`-th failure of an entry that `expires` then.

@@ -125,6 +125,11 @@ class Site:
         if self._is_ceiling_doubted:
             self._ceiling_until = 0.0
 
+    def clock_was_set_back(self, now: float) -> None:
+        """Keep to a ceiling for no longer than one lasts."""
+        self._ceiling_until = min(self._ceiling_until, now + CEILING)
+        self.last_used = min(self.last_used, now)
+
     def come_back(self) -> None:
         """Begin with one connection, unless there are some that work."""
         if not any(one.has_delivered for one in self.connections):
@@ -246,6 +251,13 @@ class Sites:
         """An operator, or a host that answers, has let something go: what is still blocked is so in the store."""
         for site in list(self._blocked.values()):
             self.unblock(site)
+
+    def clock_was_set_back(self) -> None:
+        """What lasts until a time would last for longer than it was to: it ends now. The store's blocks stand."""
+        self.unblock_all()
+        self._cautious_until = min(self._cautious_until, self._clock.now() + CAUTIOUS)
+        for site in self._sites.values():
+            site.clock_was_set_back(self._clock.now())
 
     def all_come_back(self) -> None:
         """The whole relay begins anew: each site with one connection."""

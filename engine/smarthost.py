@@ -36,6 +36,7 @@ from engine.relayer.session import Form
 from engine.retry import RetryPlan
 from engine.routes import Way
 from engine.sites import KEPT, Connection, Site, Sites
+from engine.stepping import Stepping
 from engine.turns import flow_of
 
 log = logging.getLogger(__name__)
@@ -112,7 +113,9 @@ class SmartHost:
         self._woken = asyncio.Event()
         self._checking = asyncio.Lock()
         self._checks: set[asyncio.Task[Check]] = set()
-        self._leftovers = Leftovers(queue, attempts, self.wake)
+        self._leftovers = Leftovers(queue, attempts, clock, self.wake)
+        self._stepping = Stepping(queue, self._sites, parts.mx, retries, clock, LONGEST_BLOCK)
+        attempts.on_untold = self.wake
         self._last_id = 0
 
     @property
@@ -166,7 +169,9 @@ class SmartHost:
     async def _check(self) -> Check:
         opened: list[ManagedRelayer] = []
         async with self._checking:
-            trouble = await self._leftovers.tidy()
+            is_set_ahead = await self._stepping.look()
+            live = {relayer.id for relayer in self._live}
+            trouble = await self._leftovers.tidy(live, expire=not is_set_ahead)
             refused: set[str] = set()
             while not self.draining and await self._serve(refused, opened):
                 pass
@@ -209,8 +214,8 @@ class SmartHost:
             site.shrink(len(others), why, now, by_half=False, seconds=PAUSE)
         elif site.blocked_until < now + PAUSE:
             for destination in {relayer.destination, *(claim.destination for claim in relayer.answers_for.values())}:
-                await self._queue.block(destination, now + PAUSE, why)
-            self._sites.block(site, now + PAUSE, why)
+                await self._queue.block(destination, now + PAUSE, why, failed=False)
+            self._sites.block(site, now + PAUSE, why, failed=False)
         if relayer.close(by):
             task.cancel()
         await asyncio.wait({task}, timeout=_CLOSING)
@@ -231,6 +236,9 @@ class SmartHost:
                 task.cancel()
             if late:
                 await asyncio.wait(late, timeout=seconds)
+        with suppress(QueueError, TimeoutError):
+            async with asyncio.timeout(_CLOSING):
+                await self._leftovers.end()
 
     # -- what a relayer asks of its manager -----------------------------------------------------------------------
 
@@ -345,6 +353,7 @@ class SmartHost:
         if until is None and self.is_served(relayer):
             site.shrink(len(self._others(site, relayer)), outcome.line, now, by_half=relayer.is_established)
             return
+        failed = until is None and not pause
         if until is not None:
             # Not longer than this, whatever a mark says: it may be ended, and the MX may have changed.
             until = min(until, now + LONGEST_BLOCK)
@@ -352,9 +361,9 @@ class SmartHost:
             until = now + PAUSE
         else:
             until = self._next_try(site, relayer.destination)
-        self._sites.block(site, until, outcome.line, failed=not pause)
-        await self._queue.block_site(site.name, until, outcome.line, failed=not pause)
-        await self._queue.block(relayer.destination, until, outcome.line, failed=not pause)
+        self._sites.block(site, until, outcome.line, failed=failed)
+        await self._queue.block_site(site.name, until, outcome.line, failed=failed)
+        await self._queue.block(relayer.destination, until, outcome.line, failed=failed)
         await self._tell_unreachable(relayer.destination, outcome)
 
     def cut_short(self, relayer: ManagedRelayer, outcome: Outcome, *, is_usual: bool) -> None:
@@ -382,9 +391,10 @@ class SmartHost:
     async def lost(self, destination: str, outcome: Outcome, *, until: float | None = None) -> None:
         """Leave one destination alone for a while, to which no way is to be had, whatever its site."""
         site, now = self._sites.get(unknown_site(destination), destination), self._clock.now()
+        failed = until is None
         until = self._next_try(site, destination) if until is None else min(until, now + LONGEST_BLOCK)
-        self._sites.block(site, until, outcome.line)
-        await self._queue.block(destination, until, outcome.line)
+        self._sites.block(site, until, outcome.line, failed=failed)
+        await self._queue.block(destination, until, outcome.line, failed=failed)
         await self._tell_unreachable(destination, outcome)
 
     # -- what can be asked ----------------------------------------------------------------------------------------

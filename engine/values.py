@@ -112,6 +112,22 @@ def space(value: object) -> int:
     return octets
 
 
+def returned(value: object) -> int:
+    """Bytes of a message that goes back, from 0 to 1 MiB, written as `size` is."""
+    octets = _octets(value)
+    if not 0 <= octets <= 2**20:
+        raise ValueError(f"{_shown(value)} is out of range; allowed is from 0 to 1 MiB")
+    return octets
+
+
+def gathering(value: object) -> float:
+    """A duration of ten minutes at the most, or 0 for none."""
+    seconds = duration_or_none(value)
+    if seconds > 600:
+        raise ValueError(f"{_shown(value)} is out of range; allowed is from 0 to 10m")
+    return seconds
+
+
 def host(value: object) -> str:
     """A host name, in lower case and A-labels."""
     name = text(value)

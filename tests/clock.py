@@ -4,16 +4,27 @@ import asyncio
 
 
 class FakeClock:
-    """Stands still until `advance` moves it; whoever waits for a time it passes is woken."""
+    """Stands still until `advance` moves it; whoever waits for a time it passes is woken.
+
+    `set_by` sets the wall clock alone, as somebody might, ahead or back; the monotonic one goes on from where it was.
+    """
 
     def __init__(self, now: float = 1_800_000_000.0) -> None:
         self._now = now
+        self._monotonic = 1000.0
         self._moved = asyncio.Condition()
 
     def now(self) -> float:
         return self._now
 
+    def monotonic(self) -> float:
+        return self._monotonic
+
     async def advance(self, seconds: float) -> None:
+        self._monotonic += seconds
+        await self.set_by(seconds)
+
+    async def set_by(self, seconds: float) -> None:
         async with self._moved:
             self._now += seconds
             self._moved.notify_all()

@@ -235,11 +235,12 @@ def _fate(view: MessageView) -> list[Piece]:
 
 
 def _end(view: MessageView, moment: Moment) -> Piece:
-    """When its time is over. What is held beyond that is returned once it is released."""
+    """When its time is over. What is held beyond that has one more try, if it may go when it is released."""
     if view.expires > moment.now:
         return f"will be given up {moment.both(view.expires)}", ""
     waits = all(entry.state == "held" for entry in view.entries)
-    return f"its time was over {moment.both(view.expires)}{': returned once it is released' if waits else ''}", "warn"
+    then = ": what may go when it is released is tried once more" if waits else ""
+    return f"its time was over {moment.both(view.expires)}{then}", "warn"
 
 
 def _recipients(view: MessageView, moment: Moment) -> list[Para]:

@@ -10,6 +10,7 @@ EVENTS: dict[str, tuple[str, str]] = {
     "started": ("●", "good"),
     "stopped": ("■", "warn"),
     "sick": ("✗", "bad"),
+    "clock set": ("◷", "warn"),
     "accepted": ("→", ""),
     "refused": ("✗", "warn"),
     "delivered": ("✓", "good"),

@@ -1,7 +1,8 @@
-"""How much one address and one login may ask of us: messages, and passwords guessed."""
+"""How much one address and one login may ask of us: messages, their recipients, and passwords guessed."""
 
 import ipaddress
 from collections import OrderedDict
+from collections.abc import Sequence
 
 from engine.clock import Clock
 from engine.config import Limits
@@ -33,8 +34,11 @@ class Meter:
     def level(self, key: str) -> float:
         """How full it is for this key, now."""
         level, since = self._levels.get(key, (0.0, 0.0))
-        # A clock that was set back drains nothing, and does no harm.
-        return max(0.0, level - max(0.0, self._clock.now() - since) * self.most / self._window)
+        now = self._clock.now()
+        if since > now:  # the clock was set back: it drains from now on, not only once that time comes again
+            self._levels[key] = level, now
+            return level
+        return max(0.0, level - (now - since) * self.most / self._window)
 
     def has_room(self, key: str) -> bool:
         """Whether one more use fits."""
@@ -57,7 +61,7 @@ class Meter:
 
 
 class Rates:
-    """How often mail may be begun, by address and by login."""
+    """How often mail may be begun, and for how many recipients, by address and by login."""
 
     def __init__(self, limits: Limits, clock: Clock) -> None:
         self._exempt = limits.exempt_networks
@@ -69,14 +73,29 @@ class Rates:
             Meter(limits.messages_per_minute_per_login, MINUTE, clock),
             Meter(limits.messages_per_hour_per_login, HOUR, clock),
         )
+        self._recipients_of_address = (
+            Meter(limits.recipients_per_minute_per_address, MINUTE, clock),
+            Meter(limits.recipients_per_hour_per_address, HOUR, clock),
+        )
+        self._recipients_of_login = (
+            Meter(limits.recipients_per_minute_per_login, MINUTE, clock),
+            Meter(limits.recipients_per_hour_per_login, HOUR, clock),
+        )
 
     def begin(self, address: str, login: str) -> str:
         """Count a message; give whose limit does not allow it, or ""."""
+        return self._use(self._address, self._login, address, login)
+
+    def recipient(self, address: str, login: str) -> str:
+        """Count a recipient; give whose limit does not allow it, or ""."""
+        return self._use(self._recipients_of_address, self._recipients_of_login, address, login)
+
+    def _use(self, of_address: Sequence[Meter], of_login: Sequence[Meter], address: str, login: str) -> str:
         by: list[tuple[Meter, str, str]] = []
         if not lies_in(address, self._exempt):
-            by += [(meter, address_key(address), "address") for meter in self._address]
+            by += [(meter, address_key(address), "address") for meter in of_address]
         if login:
-            by += [(meter, login, "login") for meter in self._login]
+            by += [(meter, login, "login") for meter in of_login]
         for meter, key, what in by:
             if not meter.has_room(key):
                 return what

@@ -22,6 +22,7 @@ FULL = "452 4.3.1 No room for this message at the moment; try again later"
 AT_A_TIME = 2  # large messages judged at once: each is in memory several times while it is
 
 TOO_MUCH = "450 4.7.1 Too much mail from your {}; slow down, and try again later"
+TOO_MANY = "452 {} Too many recipients from your {}; slow down, and send it again later for the others"
 SICK = "451 4.3.0 This system has a problem; try again later"
 
 
@@ -59,6 +60,15 @@ class Reception:
             return PAUSED, short  # 452: RFC 5321 4.2.3, RFC 1870 6.1
         if whose := self._rates.begin(address, login):
             return TOO_MUCH.format(whose), f"the limit of the {whose}"
+        return "", ""
+
+    def recipient(self, address: str, login: str, *, is_first: bool) -> tuple[str, str]:
+        """Count a recipient; where it may not be taken now, the reply, and why.
+
+        4.5.3 where the message has others: it goes to these, and the client sends it again for the rest.
+        """
+        if whose := self._rates.recipient(address, login):
+            return TOO_MANY.format("4.7.1" if is_first else "4.5.3", whose), f"the limit of the {whose} for recipients"
         return "", ""
 
     async def judge(self, octets: int, work: Callable[[], NewMessage]) -> NewMessage:

@@ -32,7 +32,7 @@ class Refusals:
     def note(self, peer: str, why: str, *, sender: str = "", recipient: str = "", detail: str = "") -> None:
         """Tell that mail of `peer` was refused. `why` names the kind of refusal, `detail` what varies in it."""
         now = self._clock.now()
-        while self._told and next(iter(self._told.values())) <= now - EACH:
+        while self._told and not now - EACH < next(iter(self._told.values())) <= now:  # later: the clock was set back
             self._told.popitem(last=False)
         # A store that is stuck must not make what waits for it pile up.
         if (peer, why) in self._told or len(self._told) >= MOST or len(self._tasks) >= MOST:

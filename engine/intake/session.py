@@ -370,6 +370,11 @@ class Session(SMTP):
             return f"501 5.1.3 {_reason(error)}"
         if recipient.smtputf8 and not mail.declared_utf8:
             return "553 5.6.7 This recipient needs the SMTPUTF8 parameter of MAIL"
+        if str(recipient) not in mail.recipients:
+            refusal, why = self._reception.recipient(self._peer, self._login, is_first=not mail.recipients)
+            if refusal:
+                self._refuse("too many recipients", why)
+                return refusal
         mail.recipients[str(recipient)] = recipient
         mail.wishes[str(recipient)] = wishes
         return "250 2.1.5 Ok"

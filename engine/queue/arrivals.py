@@ -12,10 +12,14 @@ from engine.queue.writer import Transaction
 
 
 class Terms(NamedTuple):
-    """How long mail may wait: seconds until it is given up, by destination, and until its sender is told; 0: never."""
+    """How long mail may wait: seconds until it is given up, by destination, and until its sender is told; 0: never.
+
+    `gather` is how many seconds what is to be told of a message's recipients is gathered for one notification.
+    """
 
     give_up_after: Callable[[str], float]
     delay_notice: float = 0.0
+    gather: float = 0.0
 
 
 def enqueue(tx: Transaction, message: NewMessage, terms: Terms) -> int:

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from engine.events import ENGINE, Event
 from engine.outcome import Outcome
 from engine.queue import operations
-from engine.queue.queue import NO_WISHES, RELAY, Claim, ClaimedEntry, Wishes
+from engine.queue.expiry import Expired, Taken
+from engine.queue.queue import NO_WISHES, RELAY, Claim, ClaimedEntry, Relaying, Wishes
 from engine.queue.rows import outcome_of, storable
 from engine.queue.writer import Transaction
 
@@ -102,8 +103,8 @@ def set_aside(tx: Transaction, claim: Claim, why: str) -> None:
         )
 
 
-def overdue(tx: Transaction, limit: int) -> list[Claim]:
-    """Claim up to `limit` messages that expired while waiting or whose bounce is due.
+def overdue(tx: Transaction, limit: int, expired: Expired | None) -> list[Claim]:
+    """Claim up to `limit` messages whose bounce is due, or that have expired and are given up (None: none is).
 
     Entries that were never tried have as their `last` why their destination could not be had.
     """
@@ -113,17 +114,14 @@ def overdue(tx: Transaction, limit: int) -> list[Claim]:
         f"FROM {_ORDERED_AWAY}",
         {"now": tx.now, "verb": "bounce"},
     )
-    expired = tx.execute(
-        "SELECT message, destination, number, '' FROM entry WHERE state = 'waiting' AND expires <= ? ORDER BY expires",
-        (tx.now,),
-    )
-    taken: dict[tuple[int, str], dict[int, str]] = {}
-    for rows in (bounced, expired):
-        for message, destination, number, why in rows:
-            key = (message, destination)
-            if key not in taken and len(taken) >= limit:
-                break
-            taken.setdefault(key, {})[number] = why
+    taken: Taken = {}
+    for message, destination, number, why in bounced:
+        key = (message, destination)
+        if key not in taken and len(taken) >= limit:
+            break
+        taken.setdefault(key, {})[number] = why
+    if expired is not None:
+        expired.given_up(tx, taken, limit)
     claims = []
     fared: dict[str, Outcome | None] = {}
     for (message, destination), reasons in taken.items():
@@ -177,31 +175,84 @@ def recover(tx: Transaction) -> int:
         "FROM entry e JOIN message m ON m.number = e.message WHERE e.state = 'relaying' ORDER BY e.message, e.number"
     ).fetchall()
     for message, number, sender, recipient, destination, giving_up in rows:
-        tx.execute(_GIVE_BACK, (message, number))
-        tx.execute(
-            "UPDATE attempt SET interrupted = 1 WHERE message = ? AND entry = ? AND ended IS NULL", (message, number)
-        )
-        tx.record(
-            Event(
-                at=tx.now,
-                kind="interrupted",
-                message=message,
-                entry=number,
-                sender=sender,
-                recipient=recipient,
-                destination=destination,
-                text="the engine ended " + ("before it was returned" if giving_up else "while it was being relayed"),
-            )
-        )
+        text = "the engine ended " + ("before it was returned" if giving_up else "while it was being relayed")
+        _interrupt(tx, message, number, sender, recipient, destination, text)
     return len(rows)
 
 
-def remove_if_finished(tx: Transaction, message: int) -> None:
-    """Remove a message without entries, with its body and attempts."""
-    tx.execute(
-        "DELETE FROM message WHERE number = ? AND NOT EXISTS (SELECT 1 FROM entry WHERE message = ?)",
-        (message, message),
+def relaying(connection: sqlite3.Connection) -> tuple[Relaying, ...]:
+    """All that is being relayed, or returned; by the index of what is, and by message."""
+    rows = sorted(
+        connection.execute("SELECT message, number FROM entry INDEXED BY entry_relaying WHERE state = 'relaying'")
     )
+    attempts: dict[tuple[int, int], tuple[int, int]] = {}
+    for message in dict.fromkeys(message for message, _ in rows):
+        running = connection.execute(
+            "SELECT entry, id, relayer FROM attempt WHERE message = ? AND ended IS NULL AND NOT interrupted", (message,)
+        )
+        attempts.update({(message, entry): (attempt, relayer) for entry, attempt, relayer in running})
+    return tuple(Relaying(message, number, *attempts.get((message, number), (0, 0))) for message, number in rows)
+
+
+def put_back_orphans(tx: Transaction, orphans: Sequence[Relaying], why: str) -> int:
+    """Put back those of some entries that are still being relayed by the same attempt; give how many there were.
+
+    Nobody knows how far their attempt came: it is told as interrupted, so that the peer may have them.
+    """
+    count = 0
+    for one in orphans:
+        row = tx.execute(
+            "SELECT m.sender, e.recipient, e.destination, coalesce((SELECT a.id FROM attempt a WHERE a.message = "
+            "e.message AND a.entry = e.number AND a.ended IS NULL AND NOT a.interrupted), 0) "
+            "FROM entry e JOIN message m ON m.number = e.message "
+            "WHERE e.message = ? AND e.number = ? AND e.state = 'relaying'",
+            (one.message, one.entry),
+        ).fetchone()
+        if row is not None and row[3] == one.attempt:
+            sender, recipient, destination, _ = row
+            _interrupt(tx, one.message, one.entry, sender, recipient, destination, why)
+            count += 1
+    return count
+
+
+def _interrupt(
+    tx: Transaction, message: int, number: int, sender: str, recipient: str, destination: str, text: str
+) -> None:
+    """Give an entry back, and say of its attempt that nobody knows how it ended."""
+    tx.execute(_GIVE_BACK, (message, number))
+    tx.execute(
+        "UPDATE attempt SET interrupted = 1 WHERE message = ? AND entry = ? AND ended IS NULL", (message, number)
+    )
+    tx.record(
+        Event(
+            at=tx.now,
+            kind="interrupted",
+            message=message,
+            entry=number,
+            sender=sender,
+            recipient=recipient,
+            destination=destination,
+            text=text,
+        )
+    )
+
+
+def remove_if_finished(tx: Transaction, message: int) -> None:
+    """Remove a message without entries, with its body and attempts; where something is to be told of it, tell that now.
+
+    It leaves with that (see engine.queue.telling): there is nothing more to be gathered.
+    """
+    gone = tx.execute(
+        "DELETE FROM message WHERE number = ? AND NOT EXISTS (SELECT 1 FROM entry WHERE message = message.number) "
+        "AND NOT EXISTS (SELECT 1 FROM untold WHERE message = message.number)",
+        (message,),
+    ).rowcount
+    if not gone:
+        tx.execute(
+            "UPDATE message SET tell_at = ? WHERE number = ? AND tell_at > ? "
+            "AND NOT EXISTS (SELECT 1 FROM entry WHERE message = message.number)",
+            (tx.now, message, tx.now),
+        )
 
 
 def _is_closed(tx: Transaction, destination: str) -> bool:

@@ -36,7 +36,9 @@ UPDATE operation SET
 WHERE due IS NOT NULL;
 """
 
-# In version 3 nobody kept when a destination took mail last: those whose last reply says so have proved themselves.
+# In version 3 nobody kept when a destination took mail last, nor whether a block was for a failure: those whose last
+# reply says so have proved themselves. A notification was queued with the settlement that called for it; now what is to
+# be told is gathered.
 _FROM_3 = """
 ALTER TABLE destination ADD COLUMN took_at REAL NOT NULL DEFAULT 0;
 UPDATE destination SET took_at = last_at
@@ -46,6 +48,21 @@ CREATE INDEX destination_doubtful ON destination (turn, name, ready, site, block
     WHERE ready IS NOT NULL AND took_at = 0;
 CREATE INDEX destination_took ON destination (site, took_at) WHERE took_at > 0;
 CREATE INDEX entry_fresh ON entry (destination, due) WHERE state = 'waiting' AND attempts = 0;
+ALTER TABLE destination ADD COLUMN unreached_at REAL NOT NULL DEFAULT 0;
+ALTER TABLE message ADD COLUMN tell_at REAL;
+ALTER TABLE message ADD COLUMN tellings INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE message ADD COLUMN given_back INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX message_tell_at ON message (tell_at) WHERE tell_at IS NOT NULL;
+CREATE TABLE untold (
+    message     INTEGER NOT NULL REFERENCES message ON DELETE CASCADE,
+    number      INTEGER NOT NULL,
+    recipient   TEXT    NOT NULL,
+    orcpt       TEXT    NOT NULL,
+    action      TEXT    NOT NULL CHECK (action IN ('failed', 'relayed')),
+    outcome     TEXT    NOT NULL,
+    at          REAL    NOT NULL,
+    PRIMARY KEY (message, number)
+) STRICT, WITHOUT ROWID;
 """
 
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}

@@ -225,6 +225,7 @@ def next_due(connection: sqlite3.Connection, after: float, *, now: float) -> flo
     for query in (
         "SELECT min(expires) FROM entry WHERE state = 'waiting' AND expires > ?",
         "SELECT min(notice_at) FROM entry WHERE state = 'waiting' AND notice_at > ?",
+        "SELECT min(tell_at) FROM message WHERE tell_at > ?",
         "SELECT min(due) FROM operation WHERE due > ?",
         "SELECT min(until) FROM hold_rule WHERE until > ?",
         "SELECT min(until) FROM override WHERE until > ?",

@@ -112,13 +112,14 @@ def newest_message(connection: sqlite3.Connection) -> int:
 
 
 def message(connection: sqlite3.Connection, number: int, *, now: float) -> Message:
-    """One message with its entries and attempts. Raises NoSuchMessage."""
+    """One message with its entries and attempts. Raises NoSuchMessage, also for one whose sender is yet to be told."""
     row = connection.execute(
         "SELECT sender, size, arrived, expires, origin, subject, message_id, eight_bit, smtputf8 "
         "FROM message WHERE number = ?",
         (number,),
     ).fetchone()
-    if row is None:
+    entries = _entries(connection, number, now)
+    if row is None or not entries:
         raise NoSuchMessage(f"there is no message {number} in the queue")
     sender, size, arrived, expires, origin, subject, message_id, eight_bit, smtputf8 = row
     return Message(
@@ -132,7 +133,7 @@ def message(connection: sqlite3.Connection, number: int, *, now: float) -> Messa
         message_id=message_id,
         eight_bit=bool(eight_bit),
         smtputf8=bool(smtputf8),
-        entries=_entries(connection, number, now),
+        entries=entries,
         attempts=_attempts(connection, number),
     )
 

@@ -105,17 +105,20 @@ def hold(by: str, reason: str) -> Order:
     )
 
 
-def release(by: str) -> Order:
-    """Waiting again, without any order."""
+def release(by: str, now: float) -> Order:
+    """Waiting again, without any order. The time of what has had its time meanwhile is over from now on, and not since.
+
+    So a try of its destination that was made while it was held is none in its stead (see engine.queue.expiry).
+    """
     return Order(
         kind="released",
         verb="release",
         by=by,
         touches=lambda entry: not entry.giving_up and (entry.state == "held" or entry.ordered is not None),
         sql="UPDATE entry SET state = iif(state = 'held', 'waiting', state), ordered = NULL, "
-        "ordered_by = '', reason = '', operation = NULL, prior = '', prior_by = '', prior_reason = '', rule = NULL "
-        "WHERE message = :message AND number = :number",
-        values={},
+        "ordered_by = '', reason = '', operation = NULL, prior = '', prior_by = '', prior_reason = '', rule = NULL, "
+        "expires = iif(state = 'held', max(expires, :now), expires) WHERE message = :message AND number = :number",
+        values={"now": now},
     )
 
 

@@ -21,6 +21,7 @@ from engine.queue.steering import Override, Steering
 State = Literal["waiting", "relaying", "held"]
 Ret = Literal["", "FULL", "HDRS"]
 Order = Literal["hold", "bounce", "drop"]
+Told = Literal["failed", "relayed"]  # RFC 3464 2.3.3
 Ending = Literal["mark", "suspension", "override", "rule"]
 
 
@@ -132,22 +133,61 @@ class Claim(Struct, frozen=True, kw_only=True):
     envid: str = ""
 
 
+class Relaying(NamedTuple):
+    """An entry that is being relayed, by which attempt and relayer; both are 0 where it is being returned."""
+
+    message: int
+    entry: int
+    attempt: int = 0
+    relayer: int = 0
+
+
 class EntryResult(Struct, frozen=True, kw_only=True):
-    """What one attempt came to for one entry. `due` is when to try again, None when the entry is finished."""
+    """What one attempt came to for one entry. `due` is when to try again, None when the entry is finished.
+
+    `tell` is what is to be told of one that is finished; None: nothing.
+    """
 
     number: int
     attempt: int
     outcome: Outcome
     due: float | None = None
+    tell: Told | None = None
 
 
 class Settlement(Struct, frozen=True, kw_only=True):
-    """What one attempt came to for a message: applied whole, in one transaction, with the notification it calls for."""
+    """What one attempt came to for a message: applied whole, in one transaction, with what is to be told of it."""
 
     message: int
     results: tuple[EntryResult, ...]
-    bounce: NewMessage | None = None
     events: tuple[Event, ...] = ()
+
+
+class UntoldEntry(Struct, frozen=True, kw_only=True):
+    """One recipient that was settled `at` some time, and of which nobody has been told yet."""
+
+    number: int
+    recipient: str
+    outcome: Outcome
+    action: Told
+    at: float
+    orcpt: str = ""
+
+
+class Untold(Struct, frozen=True, kw_only=True):
+    """A message and some of its recipients, of which the sender (or the postmaster) is to be told now.
+
+    `given_back`: its content has gone back whole before.
+    """
+
+    message: int
+    sender: str
+    arrived: float
+    smtputf8: bool
+    entries: tuple[UntoldEntry, ...]
+    ret: Ret = ""
+    envid: str = ""
+    given_back: bool = False
 
 
 class LateEntry(Struct, frozen=True, kw_only=True):
@@ -206,7 +246,8 @@ class Bearing(Struct, frozen=True, kw_only=True):
 
     `next_due` is None when nothing waits. `relay` is the suspension of the whole relay, `suspended` its own.
     `blocked_until`: no connection is opened before, because none could be had (`blocked_why`); `is_in_doubt`: it has
-    not proved itself, since it has taken no mail lately, or failed since it did.
+    not proved itself, since it has taken no mail lately, or failed since it did. `unreached_at`: when none could be had
+    last (0: never, or it has taken mail since).
     `first` is the message of its waiting mail that is due first, and `first_sender` whose that is.
     `exchanges` are the hosts its last MX answer named, best first, or the one an override or a route names; `site`
     names what it shares connections with.
@@ -219,6 +260,7 @@ class Bearing(Struct, frozen=True, kw_only=True):
     blocked_until: float | None = None
     blocked_why: str = ""
     is_in_doubt: bool = False
+    unreached_at: float = 0.0
     first: int = 0
     first_sender: str = ""
     override: Override | None = None
@@ -578,7 +620,8 @@ class Queue(Steering):
 
     @abstractmethod
     async def next_due(self, after: float = 0.0) -> float | None:
-        """When something next becomes due, expires, ends (a suspension, a block) or is carried out (a bounce or drop).
+        """When something next becomes due, expires, ends (a suspension, a block), is carried out (a bounce or drop)
+        or is to be told.
 
         The first such time later than `after`; one that has passed means that there is something to do now.
         """
@@ -606,12 +649,32 @@ class Queue(Steering):
 
     @abstractmethod
     async def settle(self, settlement: Settlement) -> None:
-        """Apply what an attempt came to, in one transaction with its bounce and its events.
+        """Apply what an attempt came to, in one transaction with its events and what is to be told of it.
 
         Finished entries leave; others are due again, or held where an operator ordered so meanwhile. A message
-        without entries leaves with its body. Raises NotRunning, and does nothing, for an attempt that is not
-        running.
+        without entries leaves with its body once nothing is to be told of it any more: see `untold`. Raises
+        NotRunning, and does nothing, for an attempt that is not running.
         """
+
+    @abstractmethod
+    async def untold(self, limit: int) -> list[Untold]:
+        """Up to `limit` messages of whose settled recipients somebody is to be told now, longest due first.
+
+        That is some time after the first of them was settled, or once the last recipient of the message is. Nothing
+        is claimed: `tell` does nothing for what has changed since.
+        """
+
+    @abstractmethod
+    async def tell(self, untold: Untold, notice: NewMessage | None, *, gives_back: bool = False) -> bool:
+        """Queue a notification, and forget in the same transaction what it tells; None: there is none.
+
+        With that a message leaves that has no more entries. `gives_back`: its content goes back whole with it. Does
+        nothing and gives False where some of it has been told already.
+        """
+
+    @abstractmethod
+    async def tell_later(self, message: int, seconds: float) -> None:
+        """What is to be told of a message could not be: it is looked at again after so many seconds."""
 
     @abstractmethod
     async def put_back(self, claims: Sequence[Claim], why: str) -> None:
@@ -621,6 +684,17 @@ class Queue(Steering):
     @abstractmethod
     async def set_aside(self, claim: Claim, why: str) -> None:
         """Hold the entries of a message that cannot be read, saying why, so that all others go on."""
+
+    @abstractmethod
+    async def relaying(self) -> tuple[Relaying, ...]:
+        """All entries that are being relayed, or returned."""
+
+    @abstractmethod
+    async def put_back_orphans(self, orphans: Sequence[Relaying], why: str) -> int:
+        """Put back entries that nobody answers for any more, where that very attempt still stands; give how many.
+
+        Their attempts count as interrupted: the peer may have them.
+        """
 
     @abstractmethod
     async def note_destination(
@@ -651,11 +725,12 @@ class Queue(Steering):
         """Connections to these may be opened again at once."""
 
     @abstractmethod
-    async def overdue(self, limit: int) -> list[Claim]:
-        """Claim up to `limit` messages whose waiting entries have expired or are to be bounced by order.
+    async def overdue(self, limit: int, *, expire: bool = True) -> list[Claim]:
+        """Claim up to `limit` messages whose entries are to be bounced by order, or have expired and are given up.
 
-        Orders to drop that have come due are carried out on the way. Settle these claims with permanent outcomes.
-        Their entries carry attempt 0: nothing is dialled for them.
+        What has expired and could go at once, or was never tried, has one more try to come (see engine.queue.expiry).
+        `expire`: give up what has expired. Orders to drop that have come due are carried out on the way. Settle these
+        claims with permanent outcomes. Their entries carry attempt 0: nothing is dialled for them.
         """
 
     @abstractmethod
@@ -670,6 +745,22 @@ class Queue(Steering):
         """Queue a notice of delay and note in the same transaction that these entries had theirs.
 
         Does nothing and gives False unless all of them still wait for it. None: there is no notice, and none to come.
+        """
+
+    # -- the clock ------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    async def newest_event_at(self) -> float:
+        """The latest time of an event since the clock was last found to be set; 0.0 without one."""
+
+    @abstractmethod
+    async def clock_was_set(self, told: str, longest_wait: Callable[[str], float], longest_block: float) -> int:
+        """The clock was set: put right all times that are wrong by it, and record an event that begins with `told`.
+
+        No entry waits for longer than its destination's `longest_wait` then, in seconds, and no block lasts for longer
+        than `longest_block`; what was to stand for a while and began in what is now the future stands for that long
+        from now on; nothing expires before it would have when it came. Gives how many entries were concerned. What is
+        cut short begins anew at the next call.
         """
 
     # -- see ------------------------------------------------------------------------------------------------------

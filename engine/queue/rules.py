@@ -121,8 +121,9 @@ def let_go(tx: Transaction) -> Step | None:
     )
     freed = tx.connection.executemany(
         "UPDATE entry SET state = iif(state = 'held', 'waiting', state), ordered = NULL, ordered_by = '', "
-        "reason = '', rule = NULL WHERE message = ? AND number = ? AND rule = ?",
-        [(*one, rule_id) for one in found],
+        "reason = '', rule = NULL, expires = iif(state = 'held', max(expires, ?), expires) "
+        "WHERE message = ? AND number = ? AND rule = ?",
+        [(tx.now, *one, rule_id) for one in found],
     ).rowcount
     freed = max(0, freed)
     more = len(found) == CHUNK

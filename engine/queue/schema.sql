@@ -11,9 +11,25 @@ CREATE TABLE message (
     message_id  TEXT    NOT NULL,
     eight_bit   INTEGER NOT NULL,
     smtputf8    INTEGER NOT NULL,
+    tell_at     REAL,                               -- when the sender is told of what is in `untold`; NULL: of nothing
+    tellings    INTEGER NOT NULL DEFAULT 0,         -- how often the sender has been told
+    given_back  INTEGER NOT NULL DEFAULT 0,         -- 1: its content has gone back whole with one of these
     ret         TEXT    NOT NULL CHECK (ret IN ('', 'FULL', 'HDRS')),
     envid       TEXT    NOT NULL                    -- xtext, as it came
 ) STRICT;
+
+CREATE INDEX message_tell_at ON message (tell_at) WHERE tell_at IS NOT NULL;
+
+CREATE TABLE untold (                               -- recipients that are settled, and of which nobody is told yet
+    message     INTEGER NOT NULL REFERENCES message ON DELETE CASCADE,
+    number      INTEGER NOT NULL,                   -- that of the entry
+    recipient   TEXT    NOT NULL,
+    orcpt       TEXT    NOT NULL,
+    action      TEXT    NOT NULL CHECK (action IN ('failed', 'relayed')),
+    outcome     TEXT    NOT NULL,                   -- Outcome as JSON
+    at          REAL    NOT NULL,                   -- when it was settled
+    PRIMARY KEY (message, number)
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE body (
     message     INTEGER PRIMARY KEY REFERENCES message ON DELETE CASCADE,
@@ -34,6 +50,7 @@ CREATE TABLE destination (
     last          TEXT,                             -- Outcome as JSON
     last_at       REAL,
     touched       REAL    NOT NULL,                 -- last activity, for pruning
+    unreached_at  REAL    NOT NULL DEFAULT 0,       -- when no connection could be had last; 0: it has taken mail since
     ready         REAL    GENERATED ALWAYS AS (max(edge, blocked_until)) VIRTUAL,
     took_at       REAL    NOT NULL DEFAULT 0        -- when it took mail, to the hour; 0: it has to prove itself (again)
 ) STRICT, WITHOUT ROWID;

@@ -1,7 +1,7 @@
-"""Settlements: what an attempt came to becomes a change of the store, with the notification it calls for, at once."""
+"""Settlements: what an attempt came to becomes a change of the store, with what is to be told of it, at once."""
 
-from engine.queue import operations
-from engine.queue.arrivals import Terms, enqueue
+from engine.queue import operations, telling
+from engine.queue.arrivals import Terms
 from engine.queue.claims import remove_if_finished
 from engine.queue.queue import EntryResult, NotRunning, Settlement
 from engine.queue.rows import outcome_json, storable
@@ -24,6 +24,8 @@ def settle(tx: Transaction, settlement: Settlement, terms: Terms) -> None:
         if result.due is None:
             if operation is not None and not result.attempt:
                 bounced.append(operations.Gone(operation, message, counted))
+            if result.tell is not None:
+                telling.keep(tx, message, result.number, result.outcome, result.tell, terms)
             tx.execute("DELETE FROM entry WHERE message = ? AND number = ?", (message, result.number))
         else:
             _wait_again(tx, message, result, result.due)
@@ -43,8 +45,6 @@ def settle(tx: Transaction, settlement: Settlement, terms: Terms) -> None:
     tx.record(*settlement.events)
     if is_ordered:
         operations.tell_of_whole_ones(tx)
-    if settlement.bounce is not None:
-        enqueue(tx, settlement.bounce, terms)
 
 
 def _end_attempt(tx: Transaction, message: int, result: EntryResult) -> tuple[str, int | None, int | None]:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Coroutine, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -25,9 +26,12 @@ from engine.queue import (
     rules,
     settlements,
     standing,
+    telling,
+    timing,
 )
 from engine.queue import claims as claiming
 from engine.queue.content import BLOCK, Content
+from engine.queue.expiry import Expired
 from engine.queue.filter import Filter
 from engine.queue.queue import (
     NONE_TAKEN,
@@ -48,6 +52,7 @@ from engine.queue.queue import (
     Queue,
     QueueError,
     Reason,
+    Relaying,
     Room,
     Selection,
     Settlement,
@@ -56,6 +61,7 @@ from engine.queue.queue import (
     Totals,
     Touched,
     TouchedEntry,
+    Untold,
     Window,
 )
 from engine.queue.readers import Readers
@@ -76,8 +82,8 @@ class SqliteQueue(Queue):
     """The durable queue in `directory`/queue.db (mode 0600), made by `open` where there is none.
 
     `give_up_after` is in seconds from arrival, or gives them for a destination, in any thread; so is `delay_notice`,
-    after which the sender is told (0: never). Of the events the newest `events_kept` are kept. Only one engine may
-    have it open: see that the spool is locked before.
+    after which the sender is told (0: never), and `gather`, for which what failed is gathered. Of the events the newest
+    `events_kept` are kept. Only one engine may have it open: see that the spool is locked before.
     """
 
     def __init__(
@@ -87,18 +93,20 @@ class SqliteQueue(Queue):
         *,
         give_up_after: float | Callable[[str], float] = GIVE_UP_AFTER,
         delay_notice: float = 0.0,
+        gather: float = 0.0,
         events_kept: int = 100_000,
     ) -> None:
         self.on_events: Callable[[Sequence[Event]], None] = lambda _: None
         self._path = directory / FILE
         self._clock = clock
         patience = give_up_after if callable(give_up_after) else (lambda _: give_up_after)
-        self._terms = arrivals.Terms(patience, delay_notice)
+        self._terms = arrivals.Terms(patience, delay_notice, gather)
         self._events_kept = events_kept
         self._due_counts = destinations.DueCounts()
         self._held_back = standing.HeldBackAnswers()
         self._reasons = reasons.ReasonAnswers()
         self._tidied = 0.0
+        self._expired = Expired()
         self._ruling = asyncio.Lock()
         self._running: set[asyncio.Task[Any]] = set()
         self._writer_or_none: Writer | None = None
@@ -187,8 +195,20 @@ class SqliteQueue(Queue):
         return Content(body.size, first, lambda: self._readers.ask(body.next))
 
     async def settle(self, settlement: Settlement) -> None:
-        weight = len(settlement.bounce.content) if settlement.bounce is not None else 0
-        await self._writer.do(lambda tx: settlements.settle(tx, settlement, self._terms), weight=weight)
+        await self._writer.do(lambda tx: settlements.settle(tx, settlement, self._terms))
+
+    async def untold(self, limit: int) -> list[Untold]:
+        now = self._clock.now()
+        return await self._readers.ask(lambda c: telling.untold(c, limit, now=now))
+
+    async def tell(self, untold: Untold, notice: NewMessage | None, *, gives_back: bool = False) -> bool:
+        weight = len(notice.content) if notice is not None else 0
+        return await self._writer.do(
+            lambda tx: telling.tell(tx, untold, notice, self._terms, gives_back=gives_back), weight=weight
+        )
+
+    async def tell_later(self, message: int, seconds: float) -> None:
+        await self._writer.do(lambda tx: telling.tell_later(tx, message, seconds))
 
     async def put_back(self, claims: Sequence[Claim], why: str) -> None:
         _log.debug("%d messages put back: %s", len(claims), clean(why))
@@ -196,6 +216,12 @@ class SqliteQueue(Queue):
 
     async def set_aside(self, claim: Claim, why: str) -> None:
         await self._writer.do(lambda tx: claiming.set_aside(tx, claim, why))
+
+    async def relaying(self) -> tuple[Relaying, ...]:
+        return await self._readers.ask(claiming.relaying)
+
+    async def put_back_orphans(self, orphans: Sequence[Relaying], why: str) -> int:
+        return await self._writer.do(lambda tx: claiming.put_back_orphans(tx, orphans, why))
 
     async def note_destination(
         self, destination: str, exchanges: Sequence[str] | None, site: str | None = None
@@ -214,15 +240,18 @@ class SqliteQueue(Queue):
     async def unblock(self, destinations: Sequence[str]) -> None:
         await self._writer.do(lambda tx: standing.unblock(tx, destinations))
 
-    async def overdue(self, limit: int) -> list[Claim]:
+    async def overdue(self, limit: int, *, expire: bool = True) -> list[Claim]:
+        expired = self._expired if expire else None
         while await self._writer.do(claiming.carry_out_drops) == claiming.DROPS_AT_ONCE:
             pass
         if not self._ruling.locked():  # else who holds it does the same
             await self._carry_out_rules()
         now = self._clock.now()
-        if now < self._tidied + TIDY_EVERY:
-            return await self._writer.do(lambda tx: _overdue(tx, limit))
-        claims, all_forgotten = await self._writer.do(lambda tx: (_overdue(tx, limit), standing.forget_idle(tx)))
+        if self._tidied <= now < self._tidied + TIDY_EVERY:
+            return await self._writer.do(lambda tx: _overdue(tx, limit, expired))
+        claims, all_forgotten = await self._writer.do(
+            lambda tx: (_overdue(tx, limit, expired), standing.forget_idle(tx))
+        )
         if all_forgotten:  # else the next call goes on, so that what is idle cannot grow faster than it is forgotten
             self._tidied = now
         return claims
@@ -234,6 +263,26 @@ class SqliteQueue(Queue):
     async def notify(self, late: Late, notice: NewMessage | None, *events: Event) -> bool:
         weight = len(notice.content) if notice is not None else 0
         return await self._writer.do(lambda tx: notices.notify(tx, late, notice, events, self._terms), weight=weight)
+
+    # -- the clock ------------------------------------------------------------------------------------------------
+
+    async def newest_event_at(self) -> float:
+        return await self._readers.ask(timing.newest_event_at)
+
+    async def clock_was_set(self, told: str, longest_wait: Callable[[str], float], longest_block: float) -> int:
+        async def put_right() -> int:
+            await self._writer.do(lambda tx: timing.put_standing_right(tx, longest_block))
+            changed = 0
+            after: tuple[int, int] | None = (0, 0)
+            while after is not None:
+                step = await self._writer.do(
+                    partial(timing.put_entries_right, after=after, terms=self._terms, longest_wait=longest_wait)
+                )
+                changed, after = changed + step.changed, step.after
+            await self._writer.do(lambda tx: timing.tell(tx, told, changed))
+            return changed
+
+        return await self._to_its_end(put_right())
 
     # -- see ------------------------------------------------------------------------------------------------------
 
@@ -282,7 +331,7 @@ class SqliteQueue(Queue):
     async def release(
         self, filter: Filter, by: str, newest: int | None = None, touched: Touched | None = None
     ) -> Changed:
-        return await self._order(orders.release(by), filter, newest, touched)
+        return await self._order(orders.release(by, self._clock.now()), filter, newest, touched)
 
     async def give_up(
         self,
@@ -465,7 +514,7 @@ def _recover(tx: Transaction) -> int:
     return claiming.recover(tx)
 
 
-def _overdue(tx: Transaction, limit: int) -> list[Claim]:
+def _overdue(tx: Transaction, limit: int, expired: Expired | None) -> list[Claim]:
     standing.end_suspensions(tx)
     overriding.end_overrides(tx)
-    return claiming.overdue(tx, limit)
+    return claiming.overdue(tx, limit, expired)

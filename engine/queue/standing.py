@@ -85,23 +85,24 @@ def _note_site(tx: Transaction, name: str, site: str) -> None:
     )
 
 
+_BLOCK = (
+    "UPDATE destination SET blocked_until = :until, blocked_why = :why, took_at = iif(:failed, 0, took_at), "
+    "unreached_at = iif(:failed, :now, unreached_at)"
+)
+
+
 def block(tx: Transaction, destination: str, until: float, why: str, *, failed: bool) -> None:
     """Open no connection before `until`; what `failed` has to prove itself again."""
     name = storable(destination).lower()
     know_destination(tx, name)
-    tx.execute(
-        "UPDATE destination SET blocked_until = ?, blocked_why = ?, took_at = iif(?, 0, took_at) WHERE name = ?",
-        (until, storable(why), failed, name),
-    )
+    values = {"until": until, "why": storable(why), "failed": failed, "now": tx.now, "name": name}
+    tx.execute(f"{_BLOCK} WHERE name = :name", values)
 
 
 def block_site(tx: Transaction, site: str, until: float, why: str, *, failed: bool) -> None:
     """Open no connection before `until` to the destinations of a site for which something waits."""
-    tx.execute(
-        "UPDATE destination SET blocked_until = ?, blocked_why = ?, took_at = iif(?, 0, took_at) "
-        "WHERE site = ? AND ready IS NOT NULL",
-        (until, storable(why), failed, storable(site)),
-    )
+    values = {"until": until, "why": storable(why), "failed": failed, "now": tx.now, "site": storable(site)}
+    tx.execute(f"{_BLOCK} WHERE site = :site AND ready IS NOT NULL", values)
 
 
 def proves(connection: sqlite3.Connection, site: str) -> bool:
@@ -116,7 +117,7 @@ def proves(connection: sqlite3.Connection, site: str) -> bool:
 def unblock_site(tx: Transaction, site: str) -> None:
     """Connections to all destinations of a site may be opened again."""
     tx.execute(
-        "UPDATE destination SET blocked_until = 0, blocked_why = '' "
+        "UPDATE destination SET blocked_until = 0, blocked_why = '', unreached_at = 0 "
         "WHERE site = ? AND ready IS NOT NULL AND blocked_until > 0",
         (storable(site),),
     )
@@ -125,7 +126,8 @@ def unblock_site(tx: Transaction, site: str) -> None:
 def unblock(tx: Transaction, destinations: Sequence[str]) -> None:
     """Connections may be opened again."""
     tx.connection.executemany(
-        "UPDATE destination SET blocked_until = 0, blocked_why = '' WHERE name = ? AND blocked_until > 0",
+        "UPDATE destination SET blocked_until = 0, blocked_why = '', unreached_at = 0 "
+        "WHERE name = ? AND blocked_until > 0",
         [(storable(name).lower(),) for name in destinations],
     )
 

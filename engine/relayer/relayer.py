@@ -595,12 +595,15 @@ class ManagedRelayer:
         except (QueueError, TimeoutError) as error:
             log.warning("relayer %d could not give back %d messages: %s", self.id, len(self.answers_for), error)
             self._manager.stranded(list(self.answers_for.values()))
+        except asyncio.CancelledError:  # in the middle of it: what it was about to give back is given back later
+            self._manager.stranded(list(self.answers_for.values()))
+            raise
 
     async def _settle_what_was_sent(self) -> None:
         """A result in hand is recorded; one that is missing after the final dot may be a duplicate, and says so.
 
-        What the store does not take is left `relaying`, for the queue to recover at its next start: putting it back
-        would strike from the record that the peer may have it.
+        What the store does not take in time is kept with its result, and reported again at each check: putting it
+        back would strike from the record that the peer may have it.
         """
         sending, session, outcomes = self._sending, self._session, self._outcomes
         if sending is None or session is None:
@@ -615,7 +618,11 @@ class ManagedRelayer:
             return  # not a byte of it counts yet: it goes back untried
         outcomes = outcomes if len(outcomes) == len(sending.entries) else outcomes * len(sending.entries)
         self.answers_for.pop((sending.message, sending.destination), None)
-        await self._parts.attempts.report(sending, outcomes)
+        try:
+            await self._parts.attempts.report(sending, outcomes)
+        except BaseException:
+            self._parts.attempts.keep(sending, outcomes)
+            raise
         self.done += 1
 
     async def _put_back(self, why: str, destination: str | None = None) -> None:

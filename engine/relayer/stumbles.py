@@ -27,7 +27,7 @@ class Stumbles:
     def may_pipeline(self, host: str) -> bool:
         """Whether several commands may go to this host in one flight."""
         until = self._until.get(host)
-        if until is not None and until <= self._clock.now():
+        if until is not None and not 0 < until - self._clock.now() < _SECONDS + 1:  # its time is over, or was set back
             del self._until[host]
             until = None
         return until is None

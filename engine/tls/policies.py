@@ -140,7 +140,7 @@ class PolicyBook:
 
     def _failed_lately(self, domain: str) -> bool:
         until = self._failed.get(domain)
-        return until is not None and self._clock.now() < until
+        return until is not None and 0 < until - self._clock.now() < _PAUSE + 1  # more: the clock was set back
 
     def _fail(self, domain: str, why: str) -> None:
         log.info("the MTA-STS policy of %s cannot be had: %s", domain, why)

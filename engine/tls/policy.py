@@ -110,7 +110,7 @@ class TlsPolicy:
         broken = self._broken.get(host)
         if broken is None:
             return demand
-        if self._clock.now() >= broken.since + BROKEN_SECONDS:
+        if not broken.since <= self._clock.now() < broken.since + BROKEN_SECONDS:  # or the clock was set back
             del self._broken[host]
             return demand
         since = time.strftime("%H:%M:%S UTC", time.gmtime(broken.since))

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from engine.attempt import AttemptManager
 from engine.configfile import load
 from engine.engine import run_daemon
-from engine.queue import arrivals, settlements
+from engine.queue import arrivals, settlements, telling
 from engine.queue.sqlite import SqliteQueue
 
 GO_ON = "answered"  # a file in the folder of the settings: the sender has seen its 250
@@ -79,6 +79,10 @@ def arm(step: str, folder: Path) -> None:
             settlements.settle = within(settlements.settle)
         case "settle commit" | "bounce commit":
             queue.settle = after(queue.settle)
+        case "telling":
+            telling.tell = within(telling.tell)
+        case "telling commit":
+            queue.tell = after(queue.tell)
         case _:
             raise ValueError(step)
 

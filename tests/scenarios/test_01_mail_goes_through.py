@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from engine.config import Route
+from engine.config import Dsn, Route
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Authenticating, Dead, Encrypted, Healthy, Script
 from tests.clock import FakeClock
@@ -167,8 +167,10 @@ async def test_each_recipient_of_a_message_fares_on_its_own(internet: Internet, 
     await internet.add("example.org", mx=[(10, "mx.example.org", Script({"RCPT": replies}))])
     await internet.add("example.com", mx=[(10, "mx.example.com", Healthy())])
     await relay.send("none@example.org", "later@example.org", "now@example.org")
-    await internet.wait_for(2)
+    await internet.wait_for(1)
     await relay.settled()
+    await relay.later(Dsn().gather)
+    await internet.wait_for(2)
     (entry,) = await relay.entries()
     assert (entry.recipient, entry.attempts) == ("later@example.org", 1)
     (bounce,) = internet.exchange("mx.example.com").delivered

@@ -87,13 +87,19 @@ async def test_after_five_days_it_is_returned_with_the_last_reply(internet: Inte
     assert b"mailbox locked" in bounce.content
 
 
-async def test_mail_that_was_never_tried_expires_too(internet: Internet, relay: Relay) -> None:
+async def test_mail_that_was_never_tried_is_tried_once_before_it_is_returned(internet: Internet, relay: Relay) -> None:
     await home(internet)
     await internet.add("dead.example", mx=[(10, "mx.dead.example", Dead())])
     await relay.client.suspend(Suspend(destination="dead.example", seconds=30 * DAY, reason="test"))
     await relay.send("bob@dead.example")
     await relay.later(5 * DAY + 10)
+    assert await relay.events("returned") == []
+    await relay.later(25 * DAY)
     await relay.settled()
+    (returned,) = await relay.events("returned")
+    assert returned.outcome is not None
+    assert "refused" in returned.outcome.text
+    internet.delivered.pop(0)  # of the delay
     assert [delivery.recipients for delivery in internet.delivered] == [("ann@example.com",)]
 
 

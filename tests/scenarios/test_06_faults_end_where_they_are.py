@@ -133,14 +133,7 @@ async def test_a_full_disk_delays_a_bounce_and_nothing_else(
     await internet.add("ok.example", mx=[(10, "mx.ok.example", Healthy())])
     await relay.send("a@late.example")
     await relay.settled()
-    settle = type(relay.engine.queue).settle
-
-    async def full(queue: object, settlement: object) -> None:
-        if getattr(settlement, "bounce", None) is not None:
-            raise QueueFull("no room")
-        await settle(queue, settlement)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(type(relay.engine.queue), "settle", full)
+    no_room_for_bounces(relay, monkeypatch)
     await relay.later(6 * DAY)
     await relay.send("b@ok.example")
     await internet.wait_for(1)
@@ -216,8 +209,7 @@ async def test_a_route_marked_bad_goes_on_when_it_is_marked_good(internet: Inter
 
 
 async def test_more_overdue_mail_than_one_check_takes_is_done_all_the_same(internet: Internet, relay: Relay) -> None:
-    await relay.client.suspend(Suspend(destination="x.example", seconds=20 * DAY, reason="test"))
-    await relay.send("b@x.example", sender="", times=250)
+    await tried_and_suspended(internet, relay, times=0, bounces=250)
     await relay.later(5 * DAY + 60)
     await relay.settled()
     assert await relay.entries() == ()
@@ -290,14 +282,19 @@ async def test_mail_is_not_returned_because_the_only_host_with_an_address_is_mar
 
 
 def no_room_for_bounces(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
-    settle = type(relay.engine.queue).settle
+    async def full(*_: object, **__: object) -> bool:
+        raise QueueFull("no room")
 
-    async def full(queue: object, settlement: object) -> None:
-        if getattr(settlement, "bounce", None) is not None:
-            raise QueueFull("no room")
-        await settle(queue, settlement)  # type: ignore[arg-type]
+    monkeypatch.setattr(type(relay.engine.queue), "tell", full)
 
-    monkeypatch.setattr(type(relay.engine.queue), "settle", full)
+
+async def tried_and_suspended(internet: Internet, relay: Relay, times: int = 1, bounces: int = 0) -> None:
+    """Mail to x.example, and so many bounces, that was tried once, and is not again before its time is over."""
+    await internet.add("x.example", mx=[(10, "mx.x.example", Script({"RCPT": "450 later"}))])
+    await relay.send("b@x.example", times=times)
+    await relay.send("b@x.example", times=bounces, sender="")
+    await relay.settled()
+    await relay.client.suspend(Suspend(destination="x.example", seconds=20 * DAY, reason="test"))
 
 
 async def test_what_is_overdue_and_finds_no_room_is_not_tried_in_a_loop(
@@ -311,8 +308,7 @@ async def test_what_is_overdue_and_finds_no_room_is_not_tried_in_a_loop(
         checks += 1
         return await check()
 
-    await relay.client.suspend(Suspend(destination="x.example", seconds=20 * DAY, reason="test"))
-    await relay.send("b@x.example", times=250)
+    await tried_and_suspended(internet, relay, times=120)
     no_room_for_bounces(relay, monkeypatch)
     monkeypatch.setattr(relay.engine.smarthost, "_check", counted)
     await relay.clock.advance(5 * DAY + 60)
@@ -320,20 +316,27 @@ async def test_what_is_overdue_and_finds_no_room_is_not_tried_in_a_loop(
     await asyncio.sleep(0.3)
     assert checks < 10
     monkeypatch.undo()
+    assert await relay.events("discarded") == []
     await relay.later(60)
     assert await relay.entries("domain=x.example") == ()
+    async with asyncio.timeout(10):
+        while len(await relay.events("discarded")) < 120:  # the senders' domain does not exist
+            await asyncio.sleep(0.01)
 
 
-async def test_what_needs_no_room_is_given_up_though_what_needs_some_came_first(
+async def test_what_is_overdue_is_given_up_though_nobody_can_be_told_and_they_are_told_once_there_is_room(
     internet: Internet, relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await relay.client.suspend(Suspend(destination="x.example", seconds=20 * DAY, reason="test"))
-    await relay.send("first@x.example")
-    await relay.clock.advance(1)
-    await relay.send("b@x.example", sender="", times=20)
+    await home(internet)
+    await tried_and_suspended(internet, relay, bounces=20)
     no_room_for_bounces(relay, monkeypatch)
     await relay.later(5 * DAY + 60)
-    assert [entry.recipient for entry in await relay.entries("domain=x.example")] == ["first@x.example"]
+    assert await relay.entries("domain=x.example") == ()
+    assert "no room" in (await relay.client.health()).trouble
+    monkeypatch.undo()
+    await relay.later(60)
+    assert [b"Action: failed" in delivery.content for delivery in internet.delivered] == [True]
+    assert (await relay.client.health()).trouble == ""
 
 
 async def test_a_connection_is_closed_when_it_cannot_be_noted_that_its_host_is_good(

@@ -11,7 +11,7 @@ import pytest
 from engine.config import Limits
 from engine.intake.limits import LONGEST_DELAY, Guesses, Meter, Rates, address_key
 from tests.clock import FakeClock
-from tests.scenarios.submitting import Keys, made_keys, secured, submission, talk
+from tests.scenarios.submitting import LETTER, Keys, made_keys, secured, submission, talk
 from tests.unit.fake_queue import FakeQueue
 
 GOOD, ATTACKER = "127.0.0.1", "127.0.0.66"
@@ -153,6 +153,43 @@ async def test_too_much_mail_is_put_off(keys: Keys) -> None:
         assert [(await client.mail())[:9] for _ in range(3)] == ["250 2.0.0", "250 2.0.0", "450 4.7.1"]
         await clock.advance(30)
         assert (await client.mail()).startswith("250")
+
+
+async def test_so_many_recipients_are_taken_and_the_others_put_off(keys: Keys) -> None:
+    clock, queue = FakeClock(), FakeQueue()
+    limits = Limits(recipients_per_minute_per_login=3)
+    async with (
+        submission(keys, queue, clock=clock, limits=limits) as server,
+        secured(server.submission_addresses[0], keys) as client,
+    ):
+        await client.log_in()
+        await client.say("MAIL FROM:<ann@example.com>")
+        replies = [await client.say(f"RCPT TO:<{name}@example.net>") for name in ("a", "b", "a", "c", "d", "e")]
+        assert [reply[:9] for reply in replies] == ["250 2.1.5"] * 4 + ["452 4.5.3"] * 2  # who was named before is free
+        await client.say("DATA")
+        client.send(LETTER + b".\r\n")
+        assert (await client.reply()).startswith("250")
+        assert queue.messages[0].recipients == ("a@example.net", "b@example.net", "c@example.net")
+        assert (await client.mail("d@example.net")).startswith("452 4.7.1 Too many recipients from your login")
+        await client.say("RSET")
+        await clock.advance(20)
+        assert (await client.mail("d@example.net")).startswith("250")
+    (told,) = queue.events_recorded
+    assert told.text == "smtp 127.0.0.1: too many recipients: the limit of the login for recipients"
+
+
+def test_recipients_are_counted_by_the_minute_and_by_the_hour_and_by_address_and_login() -> None:
+    clock = FakeClock()
+    limits = Limits(
+        recipients_per_minute_per_address=3, recipients_per_hour_per_address=5, recipients_per_minute_per_login=2
+    )
+    rates = Rates(limits, clock)
+    assert [rates.recipient("192.0.2.1", "") for _ in range(4)] == ["", "", "", "address"]
+    assert rates.begin("192.0.2.1", "") == ""
+    clock._now += 60
+    assert [rates.recipient("192.0.2.1", "") for _ in range(3)] == ["", "", "address"]
+    assert [rates.recipient(f"192.0.2.{host}", "ann") for host in (10, 11, 12)] == ["", "", "login"]
+    assert {rates.recipient("127.0.0.1", "") for _ in range(50)} == {""}
 
 
 async def test_an_address_and_a_login_have_only_so_many_sessions(keys: Keys) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from engine.config import Retry, RetryOf
+from engine.config import Dsn, Retry, RetryOf
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Greylisting, Healthy, Script
 from tests.clock import FakeClock
@@ -85,6 +85,7 @@ async def test_one_message_to_two_destinations_ends_at_each_in_its_own_time(
         await relay.send("a@short.example", "b@long.example")
         await relay.settled()
         await relay.later(HOUR + 1)
+        await relay.later(Dsn().gather)
         await internet.wait_for(1)
         assert b"a@short.example" in internet.delivered[0].content
         assert b"b@long.example" not in internet.delivered[0].content

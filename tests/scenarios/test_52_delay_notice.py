@@ -136,10 +136,10 @@ async def test_a_notice_that_cannot_be_written_is_not_tried_for_ever(
 ) -> None:
     await stuck(internet, relay)
 
-    async def faulty(*_: object) -> None:
+    def faulty(*_: object) -> None:
         raise KeyError("a bug")
 
-    monkeypatch.setattr(Notices, "_written", faulty)
+    monkeypatch.setattr(Notices, "_to_sender", faulty)
     await relay.later(5 * HOUR)
     monkeypatch.undo()
     await relay.later(HOUR)

@@ -10,7 +10,7 @@ from engine import dsn
 from engine.config import Dsn
 from engine.control.views import Action, Suspend
 from engine.outcome import Outcome
-from engine.queue.queue import Settlement
+from engine.queue.queue import NewMessage, NoSuchMessage, Untold
 from engine.sandbox.exchanges import Exchange
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Healthy, Refusing
@@ -115,22 +115,25 @@ async def test_with_no_postmaster_it_is_in_the_log_and_among_the_events(
 async def test_the_notice_is_queued_in_the_transaction_that_removes_the_bounce(
     relay: Relay, ours: Exchange, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settled: list[Settlement] = []
-    settle = relay.engine.queue.settle
+    told: list[tuple[int, NewMessage]] = []
+    tell = relay.engine.queue.tell
 
-    async def watched(settlement: Settlement) -> None:
-        settled.append(settlement)
-        await settle(settlement)
+    async def watched(untold: Untold, notice: NewMessage | None, *, gives_back: bool = False) -> bool:
+        assert notice is not None
+        assert await relay.engine.queue.content(untold.message)  # it has no entry any more, and is still there
+        assert await tell(untold, notice, gives_back=gives_back)
+        with pytest.raises(NoSuchMessage):
+            await relay.engine.queue.content(untold.message)
+        told.append((untold.message, notice))
+        return True
 
-    monkeypatch.setattr(relay.engine.queue, "settle", watched)
+    monkeypatch.setattr(relay.engine.queue, "tell", watched)
     await relay.send("bob@fort.example")
     await at_rest(relay)
-    of_mail, of_bounce, of_notice = settled
-    assert of_mail.bounce is not None
-    assert of_bounce.bounce is not None
-    assert of_bounce.bounce.recipients == (POSTMASTER,)
-    assert [result.due for result in of_bounce.results] == [None]
-    assert of_notice.bounce is None
+    assert [(message, notice.recipients) for message, notice in told] == [
+        (1, ("ann@example.com",)),
+        (2, (POSTMASTER,)),
+    ]
 
 
 async def test_what_an_operator_gives_up_is_no_news_to_the_postmaster(

@@ -196,7 +196,7 @@ async def test_what_is_held_beyond_its_time_is_not_said_to_be_given_up_in_no_tim
     await relay.client.act("hold", Action(filter="id=1"))
     await relay.later(6 * 24 * HOUR)
     said = {fact.name: fact.text for fact in (await explained(relay, "1")).facts}
-    assert said["tries"] == "1; its time is over: once released it will be returned"
+    assert said["tries"] == "1; its time is over: it has one more try once it is released"
     assert (await row(relay, "1.1")).condition == "held"
 
 

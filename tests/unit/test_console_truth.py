@@ -127,7 +127,7 @@ def test_what_is_still_to_come_does_not_read_like_the_past() -> None:
     over = [replace(one, state="held") for one in canned.MESSAGE.entries]
     screen._view = replace(canned.MESSAGE, expires=NOW - 60, entries=tuple(over))
     assert "its time was over" in said(screen.paras(MOMENT))
-    assert "returned once it is released" in said(screen.paras(MOMENT))
+    assert "what may go when it is released is tried once more" in said(screen.paras(MOMENT))
 
 
 def explained(cause: str, text: str, when: float | None) -> views.ExplainView:

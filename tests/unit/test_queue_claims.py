@@ -7,10 +7,11 @@ import pytest
 
 from engine.events import Event
 from engine.outcome import Outcome
+from engine.queue.expiry import PASS_EVERY
 from engine.queue.filter import Filter
 from engine.queue.queue import EntryResult, NoSuchMessage, QueueError, Settlement, Suspension
 from tests.clock import FakeClock
-from tests.unit.queue_support import ALL, DELIVERED, LATER, Spool, new_message, opened
+from tests.unit.queue_support import ALL, CONTENT, DELIVERED, LATER, Spool, new_message, opened
 
 
 async def test_a_claim_is_recorded_before_anything_is_dialled(tmp_path: Path) -> None:
@@ -141,17 +142,23 @@ async def test_each_recipient_is_settled_by_itself_and_the_rest_of_the_message_s
 
 
 async def test_the_bounce_is_queued_in_the_transaction_that_removes_the_message(tmp_path: Path) -> None:
-    async with opened(tmp_path) as spool:
+    async with opened(tmp_path, gather=15.0) as spool:
         number = await spool.add()
         (claim,) = await spool.claim()
+        no = Outcome.of_reply(550, "5.1.1 no such user")
+        result = EntryResult(number=1, attempt=claim.entries[0].attempt, outcome=no, tell="failed")
+        await spool.queue.settle(Settlement(message=number, results=(result,)))
+        assert await spool.entries() == ()
+        assert await spool.queue.content(number) == CONTENT
+        (untold,) = await spool.queue.untold(9)
         before = spool.queue._writer.groups
         bounce = new_message("ann@example.net", sender="", origin=f"bounce of {number}")
-        no = Outcome.of_reply(550, "5.1.1 no such user")
-        result = EntryResult(number=1, attempt=claim.entries[0].attempt, outcome=no)
-        await spool.queue.settle(Settlement(message=number, results=(result,), bounce=bounce))
+        assert await spool.queue.tell(untold, bounce)
         assert spool.queue._writer.groups == before + 1
         (entry,) = await spool.entries()
         assert (entry.sender, entry.recipient) == ("", "ann@example.net")
+        with pytest.raises(NoSuchMessage):
+            await spool.queue.content(number)
 
 
 async def test_an_attempt_is_settled_once(tmp_path: Path) -> None:
@@ -222,11 +229,12 @@ async def test_a_missing_body_is_told_from_a_missing_message(tmp_path: Path) -> 
 async def test_what_expired_while_waiting_is_claimed_to_be_given_up(tmp_path: Path) -> None:
     async with opened(tmp_path, give_up_after=1000) as spool:
         await spool.add("a@example.org", "b@example.com")
-        (claim,) = await spool.claim()
-        await spool.settle(claim, LATER, after=5000)
+        for destination in ("example.org", "example.com"):
+            (claim,) = await spool.claim(destination)
+            await spool.settle(claim, LATER, after=5000)
         assert await spool.queue.overdue(9) == []
         await spool.clock.advance(999)
-        assert await spool.queue.next_due() == spool.clock.now() - 999  # b is due since it came
+        assert await spool.queue.next_due() == spool.clock.now() + 1
         await spool.clock.advance(1)
         first, second = await spool.queue.overdue(9)
         assert {first.destination, second.destination} == {"example.org", "example.com"}
@@ -238,12 +246,40 @@ async def test_what_expired_while_waiting_is_claimed_to_be_given_up(tmp_path: Pa
         assert (await spool.queue.totals()).destinations == 0
 
 
+async def tried(spool: Spool) -> None:
+    """Try all that waits, and have it wait for long."""
+    for claim in await spool.claim():
+        await spool.settle(claim, LATER, after=1e6)
+
+
 async def test_overdue_claims_no_more_than_asked(tmp_path: Path) -> None:
     async with opened(tmp_path, give_up_after=10) as spool:
         for _ in range(3):
             await spool.add()
+        await tried(spool)
         await spool.clock.advance(10)
         assert [len(await spool.queue.overdue(2)) for _ in range(3)] == [2, 1, 0]
+
+
+async def test_what_has_expired_and_stays_keeps_nothing_from_going_back_and_is_looked_at_in_bounded_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.queue.expiry.LOOKED_AT", 3)
+    async with opened(tmp_path, give_up_after=10) as spool:
+        for number in range(10):  # never tried, so that it stays
+            await spool.add(f"u{number}@stays.example")
+        await spool.add()
+        await tried(spool)
+        await spool.clock.advance(11)
+        looks = []
+        while not (claims := await spool.queue.overdue(9)):
+            looks.append(1)
+        assert [claim.entries[0].recipient for claim in claims] == ["bob@example.org"]
+        assert len(looks) == 3
+        await spool.queue.put_back(claims, "no room")
+        assert await spool.queue.overdue(9) == []  # a pass over many rests before the next
+        await spool.clock.advance(PASS_EVERY)
+        assert [len(await spool.queue.overdue(9)) for _ in range(4)] == [0, 0, 0, 1]
 
 
 async def test_what_expired_without_an_attempt_says_how_its_destination_fared(tmp_path: Path) -> None:
@@ -253,8 +289,8 @@ async def test_what_expired_without_an_attempt_says_how_its_destination_fared(tm
             await spool.add("a@example.org")
         (claim,) = await spool.claim(limit=1)
         await spool.settle(claim, dead, after=5000)
-        await spool.queue.block("example.org", spool.clock.now() + 900, "connect: refused")
         await spool.clock.advance(1000)
+        await spool.queue.block("example.org", spool.clock.now() + 900, "connect: refused", failed=True)
         claims = await spool.queue.overdue(9)
         assert [(one.entries[0].attempts, one.entries[0].last) for one in claims] == [(1, dead), (0, dead), (0, dead)]
         for one in claims:  # an entry's own record tells of its own attempts alone
@@ -273,16 +309,17 @@ async def test_what_expired_without_an_attempt_says_why_its_destination_was_bloc
             (claim,) = await spool.claim()
             await spool.settle(claim, said)
         await spool.add()
-        await spool.queue.block("example.org", spool.clock.now() + 60, "every exchange is marked bad")
         await spool.clock.advance(1000)
+        await spool.queue.block("example.org", spool.clock.now() + 60, "4.4.1 refused", failed=True)
         (claim,) = await spool.queue.overdue(9)
-        assert claim.entries[0].last == Outcome.transient("every exchange is marked bad")
+        assert claim.entries[0].last == Outcome.transient("4.4.1 refused")
 
 
 async def test_what_expired_without_any_known_reason_has_no_last_outcome(tmp_path: Path) -> None:
     async with opened(tmp_path, give_up_after=1000) as spool:
         await spool.add()
         await spool.clock.advance(1000)
+        await spool.queue.block("example.org", spool.clock.now() + 60, "", failed=True)
         (claim,) = await spool.queue.overdue(9)
         assert claim.entries[0].last is None
 
@@ -290,8 +327,9 @@ async def test_what_expired_without_any_known_reason_has_no_last_outcome(tmp_pat
 async def test_claims_to_give_up_that_are_put_back_are_exactly_as_they_were(tmp_path: Path) -> None:
     async with opened(tmp_path, give_up_after=1000) as spool:
         await spool.add("a@example.org", "b@example.com")
-        (claim,) = await spool.claim()
-        await spool.settle(claim, LATER, after=5000)
+        for destination in ("example.org", "example.com"):
+            (claim,) = await spool.claim(destination)
+            await spool.settle(claim, LATER, after=5000)
         bounced = await spool.add("c@example.org", "d@example.org")
         await spool.queue.hold(Filter.of_ids([bounced]), "day", "to be looked at")
         await spool.clock.advance(1000)
@@ -322,6 +360,7 @@ async def test_claims_to_give_up_that_are_put_back_are_exactly_as_they_were(tmp_
 async def test_a_claim_to_give_up_that_is_put_back_is_overdue_again(tmp_path: Path) -> None:
     async with opened(tmp_path, give_up_after=10) as spool:
         await spool.add()
+        await tried(spool)
         await spool.clock.advance(10)
         await spool.queue.put_back(await spool.queue.overdue(9), "no room for the bounce")
         assert len(await spool.queue.overdue(9)) == 1
@@ -383,6 +422,7 @@ async def test_giving_up_that_was_cut_short_is_overdue_again(tmp_path: Path) -> 
         bounced = await spool.add()
         await spool.queue.give_up("bounce", ALL, "oncall", "wrong list", 0)
         await spool.add()
+        await tried(spool)
         await clock.advance(100)
         assert len(await spool.queue.overdue(9)) == 2
         two = await killed(spool, tmp_path / "two")

@@ -195,6 +195,12 @@ async def test_a_queue_of_a_newer_version_is_refused(tmp_path: Path) -> None:
 
 # What version 4 has more than version 3.
 BACK_TO_3 = (
+    "DROP TABLE untold",
+    "DROP INDEX message_tell_at",
+    "ALTER TABLE message DROP COLUMN tell_at",
+    "ALTER TABLE message DROP COLUMN tellings",
+    "ALTER TABLE message DROP COLUMN given_back",
+    "ALTER TABLE destination DROP COLUMN unreached_at",
     "DROP INDEX entry_fresh",
     "DROP INDEX destination_took",
     "DROP INDEX destination_doubtful",
@@ -259,7 +265,7 @@ async def test_a_queue_of_the_second_version_is_brought_to_this_one(tmp_path: Pa
         assert told == [f"drop: 1 message dropped; operation {after.operation}: domain=example.org"]
         fresh = Spool(tmp_path / "new", spool.clock)
         await fresh.queue.open()
-        for table in ("entry", "operation"):
+        for table in ("entry", "operation", "message", "destination", "untold"):
             columns = f"SELECT name, type, \"notnull\", dflt_value FROM pragma_table_info('{table}') ORDER BY name"
             assert spool.sql(columns) == fresh.sql(columns)
         await fresh.queue.close()

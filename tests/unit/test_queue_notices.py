@@ -128,7 +128,10 @@ async def test_a_message_with_more_recipients_than_one_notice_names_is_told_of_i
 
 async def test_what_has_expired_is_no_delay_any_more(tmp_path: Path) -> None:
     async with opened(tmp_path, delay_notice=FOUR_HOURS, give_up_after=FOUR_HOURS) as spool:
-        await waiting(spool)
+        await spool.add()
+        (claim,) = await spool.claim()
+        await spool.settle(claim, LATER, after=2 * FOUR_HOURS)
+        await spool.clock.advance(FOUR_HOURS)
         assert await spool.queue.late(10) == []
         assert len(await spool.queue.overdue(10)) == 1
 

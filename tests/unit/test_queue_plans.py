@@ -4,10 +4,12 @@ import json
 import sqlite3
 from pathlib import Path
 
-from engine.queue import claims, destinations, listing, notices, reasons, standing
+from engine.outcome import Outcome
+from engine.queue import claims, destinations, listing, notices, reasons, standing, telling
 from engine.queue.arrivals import Terms
+from engine.queue.expiry import EXPIRED
 from engine.queue.filter import Filter, Term
-from engine.queue.queue import Late, LateEntry, Shares
+from engine.queue.queue import EntryResult, Late, LateEntry, Relaying, Settlement, Shares
 from engine.queue.untried import NOT_TRIED
 from engine.queue.where import where
 from engine.queue.writer import Transaction
@@ -38,6 +40,16 @@ async def statements(spool: Spool, *, writing: bool) -> list[str]:
         (claim,) = await spool.claim(limit=1)
         await spool.settle(claim, DELIVERED)
         await spool.add()
+        (claim,) = await spool.claim(limit=1)
+        attempt = claim.entries[0].attempt
+        failed = EntryResult(number=1, attempt=attempt, outcome=Outcome.of_reply(550, "no"), tell="failed")
+        await spool.queue.settle(Settlement(message=claim.message, results=(failed,)))
+        (untold,) = telling.untold(connection, 10, now=spool.clock.now())
+        await spool.queue.tell_later(untold.message, 0)
+        await spool.queue.tell(untold, None)
+        await spool.add()
+        orphans = claims.relaying(connection)
+        await spool.queue.put_back_orphans(orphans or [Relaying(1, 1)], "nobody")
         await spool.queue.note_destination("example.org", ["mx.example.org"], "mx.example.org")
         await spool.queue.claim_site("mx.example.org", 1, 1)
         await spool.queue.block_site("mx.example.org", NOW + 60, "refused")
@@ -87,8 +99,10 @@ async def test_nothing_that_moves_mail_reads_or_sorts_a_whole_table(tmp_path: Pa
         for statement in seen:
             for *_, detail in spool.sql(f"EXPLAIN QUERY PLAN {statement}"):
                 scanned = detail.split()[1] if detail.startswith("SCAN ") else ""
-                # A listing by id may walk along the table, since it stops; few rows may be sorted.
+                # A listing by id may walk along the table, since it stops; few rows may be sorted. The index of what is
+                # being relayed holds nothing else.
                 walks = scanned == "e" and "ORDER BY e.message" in statement
+                walks = walks or "USING INDEX entry_relaying" in detail
                 sorts = detail.startswith("USE TEMP B-TREE") and not any(
                     few in statement for few in ("suspension", "LIMIT")
                 )
@@ -156,3 +170,12 @@ def steps(connection: sqlite3.Connection) -> int:
     finally:
         connection.set_progress_handler(None, 0)
     return count
+
+
+async def test_a_pass_over_what_has_expired_goes_on_by_index_where_it_stood(tmp_path: Path) -> None:
+    """However many have the same time: as the recipients of one message have."""
+    async with opened(tmp_path) as spool:
+        values = {"now": NOW, "expires": NOW, "message": 7, "number": 1, "limit": 500}
+        plan = [row[-1] for row in spool.queue._writer._connection.execute(f"EXPLAIN QUERY PLAN {EXPIRED}", values)]
+        assert any("((expires,message,number)>(?,?,?) AND expires<?)" in detail for detail in plan)
+        assert not any("TEMP B-TREE" in detail for detail in plan)

@@ -64,7 +64,7 @@ class World:
         draw, queue = self.draw, self.queue
         for name in DESTINATIONS:
             if draw.random() < 0.3:
-                await queue.block(name, self.later(), draw.choice(REPLIES).line)
+                await queue.block(name, self.later(), draw.choice(REPLIES).line, failed=draw.random() < 0.5)
             if draw.random() < 0.2:
                 await queue.suspend(self.suspension(name))
             if draw.random() < 0.1:
@@ -129,9 +129,11 @@ class World:
         return found
 
 
-async def made(spool: Spool, seed: int) -> World:
+async def made(spool: Spool, seed: int, later: float = 0.0) -> World:
+    """A world whose mail is so many seconds old when it is steered."""
     world = World(spool, seed)
     await world.fill()
+    await spool.clock.advance(later)
     await world.steer()
     await world.tidy()
     return world
@@ -154,10 +156,12 @@ async def test_what_is_ready_is_sent_and_nothing_else(tmp_path: Path, seed: int)
             assert (row.state == "relaying") == (verdict.condition == "relaying")
 
 
+@pytest.mark.parametrize("later", [0.0, 5900.0, 6100.0])
 @pytest.mark.parametrize("seed", SEEDS)
-async def test_mail_is_sent_from_its_next_try_on_and_not_before(tmp_path: Path, seed: int) -> None:
+async def test_mail_is_sent_from_its_next_try_on_and_not_before(tmp_path: Path, seed: int, later: float) -> None:
+    """Also mail that has had its time, or has it before that: what has no next try is returned instead."""
     async with opened(tmp_path, give_up_after=6000.0) as spool:
-        world = await made(spool, seed)
+        world = await made(spool, seed, later)
         judged = await world.verdicts()
         times = {verdict.next_try for _, verdict in judged.values() if verdict.next_try is not None}
         looked = sorted(time for time in times if time > world.clock.now())
@@ -167,7 +171,7 @@ async def test_mail_is_sent_from_its_next_try_on_and_not_before(tmp_path: Path, 
             expected = {
                 name
                 for name, (row, verdict) in judged.items()
-                if verdict.next_try is not None and verdict.next_try <= at < row.expires and row.state != "relaying"
+                if verdict.next_try is not None and verdict.next_try <= at and row.state != "relaying"
             }
             assert await world.sent() == expected
 
@@ -275,6 +279,8 @@ async def test_mail_whose_time_is_over_before_its_next_try_has_none(tmp_path: Pa
     async with opened(tmp_path, give_up_after=100.0) as spool:
         world = World(spool, 1)
         await spool.add("bob@d.example")
+        (claim,) = await spool.claim("d.example")
+        await spool.settle(claim, REPLIES[2], after=1)
         await spool.queue.block("d.example", spool.clock.now() + 300, "4.4.1 refused")
         ((_, verdict),) = (await world.verdicts()).values()
         assert (verdict.condition, verdict.next_try) == ("blocked", None)
@@ -282,6 +288,28 @@ async def test_mail_whose_time_is_over_before_its_next_try_has_none(tmp_path: Pa
         await spool.clock.advance(100)
         ((_, verdict),) = (await world.verdicts()).values()
         assert verdict.condition == "to be bounced"
+        assert len(await spool.queue.overdue(9)) == 1
+
+
+async def test_mail_that_was_never_tried_has_one_more_try_after_its_time(tmp_path: Path) -> None:
+    async with opened(tmp_path, give_up_after=100.0) as spool:
+        world = World(spool, 1)
+        now = spool.clock.now()
+        await spool.add("bob@d.example")
+        await spool.queue.block("d.example", now + 300, "4.4.1 refused", failed=True)
+        await spool.clock.advance(200)
+        ((_, verdict),) = (await world.verdicts()).values()
+        assert (verdict.condition, verdict.next_try) == ("blocked", now + 300)
+        assert verdict.why == "4.4.1 refused; its time is over: it has one more try"
+        assert await spool.queue.overdue(9) == []
+        await spool.clock.advance(100)
+        ((_, verdict),) = (await world.verdicts()).values()
+        assert (verdict.condition, verdict.why) == ("ready", "its time is over: it has one more try")
+        assert await world.sent() == {"1.1"}
+        # Other mail to it is tried first, in its stead, and no connection can be had.
+        await spool.queue.block("d.example", now + 900, "4.4.1 refused", failed=True)
+        ((_, verdict),) = (await world.verdicts()).values()
+        assert (verdict.condition, verdict.next_try) == ("to be bounced", None)
         assert len(await spool.queue.overdue(9)) == 1
 
 
