@@ -152,7 +152,7 @@ class Engine:
     def trouble(self) -> str:
         """Why the engine is not well, or ""."""
         intake = self.floor.why_not() or self.drop.trouble or self.smtp.trouble
-        return self.queue.broken or self.smarthost.trouble or intake
+        return self.queue.broken or self.queue.trouble or self.smarthost.trouble or intake
 
     async def start(self) -> None:
         """Take the spool, recover what was interrupted, open the doors; the one for new mail last."""

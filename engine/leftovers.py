@@ -38,6 +38,8 @@ class Leftovers:
                 await self._queue.put_back(stranded, "the store would not take it back before")
                 stranded = []
             overdue = await self._queue.overdue(OVERDUE_AT_ONCE)
+            if self._queue.has_more_to_do:
+                self._wake()
             found = len(overdue)
             for claim in list(overdue):
                 try:

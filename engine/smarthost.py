@@ -19,7 +19,17 @@ from engine.events import ENGINE, Event
 from engine.leftovers import Leftovers
 from engine.limits import Limiting, Limits
 from engine.outcome import Outcome
-from engine.queue.queue import RELAY, Claim, DueSite, Queue, QueueBroken, QueueError, Room, unknown_site
+from engine.queue.queue import (
+    RELAY,
+    Claim,
+    DueSite,
+    Queue,
+    QueueBroken,
+    QueueDamaged,
+    QueueError,
+    Room,
+    unknown_site,
+)
 from engine.relayer.manager import Parts
 from engine.relayer.relayer import ManagedRelayer
 from engine.relayer.session import Form
@@ -437,7 +447,10 @@ class SmartHost:
             elif one.is_in_doubt and not self._allowance.may_doubt(self._live):
                 continue  # and the next round leaves out all of these
             elif len(self._live) < self.max_connections:
-                if relayer := await self._open(one):
+                relayer = None
+                with suppress(QueueDamaged):  # which the store tells; the mail of others is on other pages
+                    relayer = await self._open(one)
+                if relayer:
                     opened.append(relayer)
                 else:
                     refused.add(one.site)

@@ -1,5 +1,6 @@
 """Settlements: what an attempt came to becomes a change of the store, with the notification it calls for, at once."""
 
+from engine.events import ENGINE
 from engine.queue import operations
 from engine.queue.arrivals import Terms, enqueue
 from engine.queue.claims import remove_if_finished
@@ -22,7 +23,7 @@ def settle(tx: Transaction, settlement: Settlement, terms: Terms) -> None:
         if result.due is None:
             if operation is not None and not result.attempt:
                 bounced.append(operations.Gone(operation, message, counted))
-            tx.execute("DELETE FROM entry WHERE message = ? AND number = ?", (message, result.number))
+            _leave(tx, message, result)
         else:
             _wait_again(tx, message, result, result.due)
         if result.attempt:
@@ -60,6 +61,21 @@ def _end_attempt(tx: Transaction, message: int, result: EntryResult) -> tuple[st
     if not running:
         raise NotRunning(f"attempt {result.attempt} at {message}.{result.number} is not running")
     return row[0], row[2], row[3]
+
+
+def _leave(tx: Transaction, message: int, result: EntryResult) -> None:
+    """The entry leaves. Where a damaged page beside it keeps it from that, it is held: it must not be sent again."""
+    if not tx.damage.knows("row", message, result.number):
+        with tx.touching("row", message, result.number):
+            tx.execute("DELETE FROM entry WHERE message = ? AND number = ?", (message, result.number))
+    else:
+        why = f"it has left ({result.outcome.kind}: {result.outcome.line}), but its record cannot be removed"
+        tx.execute(
+            "UPDATE entry SET state = 'held', giving_up = 0, ordered = 'hold', ordered_by = ?, reason = ?, "
+            "operation = NULL, prior = '', prior_by = '', prior_reason = '', rule = NULL "
+            "WHERE message = ? AND number = ?",
+            (ENGINE, storable(f"{why}: a page of the queue beside it is damaged"), message, result.number),
+        )
 
 
 def _wait_again(tx: Transaction, message: int, result: EntryResult, due: float) -> None:

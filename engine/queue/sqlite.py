@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Coroutine, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -24,6 +25,7 @@ from engine.queue import (
     rules,
     settlements,
     standing,
+    who_reads,
 )
 from engine.queue import claims as claiming
 from engine.queue.filter import Filter
@@ -43,6 +45,7 @@ from engine.queue.queue import (
     NewMessage,
     Operation,
     Queue,
+    QueueDamaged,
     QueueError,
     Reason,
     Room,
@@ -64,6 +67,7 @@ T = TypeVar("T")
 FILE = "queue.db"
 GIVE_UP_AFTER = 5 * 86400.0  # seconds; RFC 5321 4.5.4.1: at least 4-5 days
 TIDY_EVERY = 3600.0  # seconds between two looks for what is idle
+STOP_SECONDS = 2.0  # for an operator's orders that are under way when the store is closed; then they are cut short
 
 _log = logging.getLogger(__name__)
 
@@ -95,6 +99,8 @@ class SqliteQueue(Queue):
         self._held_back = standing.HeldBackAnswers()
         self._reasons = reasons.ReasonAnswers()
         self._tidied = 0.0
+        self._has_more_to_do = False
+        self._stopping = False
         self._ruling = asyncio.Lock()
         self._running: set[asyncio.Task[Any]] = set()
         self._writer_or_none: Writer | None = None
@@ -105,7 +111,7 @@ class SqliteQueue(Queue):
     async def open(self) -> int:
         writer = Writer(self._path, self._clock, self._deliver, self._events_kept)
         await writer.open()
-        self._writer_or_none, self._readers_or_none = writer, Readers(self._path)
+        self._writer_or_none, self._readers_or_none = writer, Readers(self._path, self._damage_read)
         try:
             interrupted = await writer.do(_recover)
             await self._readers.ask(listing.newest_message)  # a read-only connection is open from now on: see close()
@@ -118,8 +124,11 @@ class SqliteQueue(Queue):
         if self._writer_or_none is None or self._readers_or_none is None:
             return
         writer, readers = self._writer_or_none, self._readers_or_none
-        while self._running:
-            await asyncio.wait(self._running)
+        if self._running:
+            await asyncio.wait(self._running, timeout=STOP_SECONDS)
+        self._stopping = True  # what still runs ends between two of its transactions, which are short
+        if self._running:
+            await asyncio.wait(self._running, timeout=STOP_SECONDS)
         await writer.close()
         await readers.close()
         # The last connection to close copies the log into the file, unless it may only read. After a failed write
@@ -132,6 +141,17 @@ class SqliteQueue(Queue):
     @property
     def broken(self) -> str:
         return self._writer_or_none.broken if self._writer_or_none is not None else ""
+
+    @property
+    def trouble(self) -> str:
+        if self._writer_or_none is None or self._readers_or_none is None:
+            return ""
+        writer, readers = self._writer_or_none, self._readers_or_none
+        return writer.damage.trouble or writer.fault or who_reads.told(writer.stuck_log, self._path, readers.seconds)
+
+    @property
+    def has_more_to_do(self) -> bool:
+        return self._has_more_to_do
 
     @property
     def spare(self) -> int:
@@ -197,14 +217,20 @@ class SqliteQueue(Queue):
         await self._writer.do(lambda tx: standing.unblock(tx, destinations))
 
     async def overdue(self, limit: int) -> list[Claim]:
-        while await self._writer.do(claiming.carry_out_drops) == claiming.DROPS_AT_ONCE:
-            pass
+        # A part of each, so that no check takes long: the next one goes on.
+        more = False
+        with suppress(QueueDamaged):  # which is told; what is overdue is another matter
+            more = await self._writer.do(claiming.carry_out_drops) == claiming.DROPS_AT_ONCE
         if not self._ruling.locked():  # else who holds it does the same
-            await self._carry_out_rules()
+            async with self._ruling:
+                step = await self._writer.do(rules.step)
+            more = more or step is not None
+        self._has_more_to_do = more
         now = self._clock.now()
         if now < self._tidied + TIDY_EVERY:
             return await self._writer.do(lambda tx: _overdue(tx, limit))
         claims, all_forgotten = await self._writer.do(lambda tx: (_overdue(tx, limit), standing.forget_idle(tx)))
+        self._writer.damage.forget()
         if all_forgotten:  # else the next call goes on, so that what is idle cannot grow faster than it is forgotten
             self._tidied = now
         return claims
@@ -315,6 +341,7 @@ class SqliteQueue(Queue):
                 count = 0
                 while (step := await self._writer.do(rules.let_go)) is not None:
                     count += step.recipients if step.id == id else 0
+                    self._go_on()
                 return count
 
         return await self._to_its_end(end())
@@ -349,7 +376,12 @@ class SqliteQueue(Queue):
         """Hold what rules have yet to hold, and let go what those that are over held, in bounded transactions."""
         async with self._ruling:
             while await self._writer.do(rules.step) is not None:
-                pass
+                self._go_on()
+
+    def _go_on(self) -> None:
+        """Between two transactions of what takes several. Raises QueueError where the store is about to be closed."""
+        if self._stopping:
+            raise QueueError("the engine stops")
 
     # -- bad MX hosts ---------------------------------------------------------------------------------------------
 
@@ -421,7 +453,7 @@ class SqliteQueue(Queue):
 
     @property
     def _orders(self) -> orders.Orders:
-        return orders.Orders(self._writer, self._readers, self._clock)
+        return orders.Orders(self._writer, self._readers, self._clock, self._go_on)
 
     async def _see(self, question: Callable[..., T]) -> T:
         return await self._readers.ask(question, console=True)
@@ -440,6 +472,13 @@ class SqliteQueue(Queue):
 
     def _deliver(self, events: Sequence[Event]) -> None:
         self.on_events(events)
+
+    async def _damage_read(self, error: BaseException) -> bool:
+        self._writer.damage.met(error)
+        try:
+            return await self._writer.mended()
+        except QueueError:
+            return False
 
 
 def _recover(tx: Transaction) -> int:
