@@ -23,6 +23,7 @@ from engine.intake.floor import DiskFloor
 from engine.intake.smtp import SmtpIntake
 from engine.lookups import Lookups, resolver_for
 from engine.mx import MXCalculator
+from engine.queue.filesystems import unsafe
 from engine.queue.queue import QueueError
 from engine.queue.sqlite import SqliteQueue
 from engine.relayer.dialler import Dialler, TcpDialler
@@ -85,6 +86,7 @@ class Engine:
             give_up_after=retries.give_up_after,
             delay_notice=settings.dsn.delay_notice,
             events_kept=settings.events.kept,
+            unsafe_on=(lambda _: "") if settings.spool_on_any_file_system else unsafe,
         )
         self.queue.on_events = self._publish
         resolver = resolver_for(

@@ -15,6 +15,7 @@ from engine.queue import (
     bearing,
     destinations,
     endings,
+    filesystems,
     listing,
     notices,
     operations,
@@ -77,7 +78,8 @@ class SqliteQueue(Queue):
 
     `give_up_after` is in seconds from arrival, or gives them for a destination, in any thread; so is `delay_notice`,
     after which the sender is told (0: never). Of the events the newest `events_kept` are kept. Only one engine may
-    have it open: see that the spool is locked before.
+    have it open: see that the spool is locked before. `unsafe_on` says which kind of file system a folder is on, where
+    the store is not to be opened on it, and "" where it is.
     """
 
     def __init__(
@@ -88,9 +90,11 @@ class SqliteQueue(Queue):
         give_up_after: float | Callable[[str], float] = GIVE_UP_AFTER,
         delay_notice: float = 0.0,
         events_kept: int = 100_000,
+        unsafe_on: Callable[[Path], str] = filesystems.unsafe,
     ) -> None:
         self.on_events: Callable[[Sequence[Event]], None] = lambda _: None
         self._path = directory / FILE
+        self._unsafe_on = unsafe_on
         self._clock = clock
         patience = give_up_after if callable(give_up_after) else (lambda _: give_up_after)
         self._terms = arrivals.Terms(patience, delay_notice)
@@ -109,6 +113,11 @@ class SqliteQueue(Queue):
     # -- life -----------------------------------------------------------------------------------------------------
 
     async def open(self) -> int:
+        if kind := self._unsafe_on(self._path.parent):
+            raise QueueError(
+                f"the spool {self._path.parent} is on a file system of kind {kind}, on which the queue is not safe: "
+                "put it on a disk of this machine (spool = ...); spool_on_any_file_system = true takes it all the same"
+            )
         writer = Writer(self._path, self._clock, self._deliver, self._events_kept)
         await writer.open()
         self._writer_or_none, self._readers_or_none = writer, Readers(self._path, self._damage_read)

@@ -13,6 +13,7 @@ from engine.text import clean
 _LOCKS = Path("/proc/locks")
 # A reader holds a lock on one of these bytes of the log's index, a file beside the log (sqlite.org/walformat.html).
 _READ_LOCKS = range(123, 128)
+_OPEN = range(128, 129)  # and on this one, whoever has the file open
 _OURS = 5.0  # seconds; a question of our own that takes longer may be what keeps the log
 
 
@@ -29,12 +30,12 @@ def told(stuck: tuple[int, float] | None, store: Path, seconds: float, locks: Pa
     pids = others(store.with_name(f"{store.name}-shm"), locks)
     if not pids and seconds > _OURS:
         return f"a question asked of the queue is being answered for {seconds:,.0f} s: {grown}"
-    named = f" ({', '.join(map(_named, pids))})" if pids else ""
-    return f"another program{named} reads the queue since {at} UTC or longer: {grown}; it shrinks once that is done"
+    who = f"another program{_in_brackets(pids)}"
+    return f"{who} reads the queue since {at} UTC or longer: {grown}; it shrinks once that is done"
 
 
-def others(index: Path, locks: Path = _LOCKS) -> list[int]:
-    """The processes but ours that read by the log whose index this is, as far as the kernel tells.
+def others(index: Path, locks: Path = _LOCKS, held: range = _READ_LOCKS) -> list[int]:
+    """The processes but ours that hold a lock of readers on a log's index, as far as the kernel tells.
 
     It must be asked this way: a program that opens and closes the index itself loses all its locks on it.
     """
@@ -52,9 +53,18 @@ def others(index: Path, locks: Path = _LOCKS) -> list[int]:
         pid, first, last = words[4], words[6], words[7]
         if not (pid.isdigit() and first.isdigit() and last.isdigit()):
             continue
-        if int(pid) != os.getpid() and any(int(first) <= byte <= int(last) for byte in _READ_LOCKS):
+        if int(pid) != os.getpid() and any(int(first) <= byte <= int(last) for byte in held):
             found[int(pid)] = None
     return list(found)
+
+
+def named(index: Path, locks: Path = _LOCKS) -> str:
+    """The others, in brackets behind a space, or "" where none is known."""
+    return _in_brackets(others(index, locks, _OPEN))
+
+
+def _in_brackets(pids: list[int]) -> str:
+    return f" ({', '.join(map(_named, pids))})" if pids else ""
 
 
 def _named(pid: int) -> str:

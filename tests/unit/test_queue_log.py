@@ -154,7 +154,7 @@ async def test_room_in_the_file_counts_for_nothing_while_only_the_log_can_grow(
         await spool.carry_out()
         assert spool.queue.spare > 3 * MIB
         floor = DiskFloor(tmp_path, 12 * MIB, lambda: spool.queue.spare)
-        floor.free = lambda _: free[0]
+        floor.free = lambda folder: free[0]
         assert floor.why_not() == ""
         with read_by_us(tmp_path):
             await grow(spool, 3)
