@@ -73,6 +73,9 @@ class _Salvage:
         self._new = new
         self._now = now
         self._found = Salvaged()
+        self._has_holes: set[str] = set()
+        self._is_index_whole = True
+        self._missing: dict[Key, str] = {}  # recipients whose row is gone, and their destination
 
     def done(self) -> Salvaged:
         for table in ("destination", *(name for name in (*_NAMED, *_NUMBERED) if name not in ("destination", "entry"))):
@@ -98,6 +101,8 @@ class _Salvage:
         for row in rows(table, columns):
             if row is None or not self._put(table, names, row):
                 holes += 1
+        if holes:
+            self._has_holes.add(table)
         if holes and table not in ("message", "body", "entry"):  # of these each one is named below
             self._found.lost.append((0, 0, f"{_count(holes, 'part')} of the table {table}"))
 
@@ -216,10 +221,11 @@ class _Salvage:
         """Seek one by one what an index knows, and was not read."""
         names, columns = self._columns("entry")
         query = f"SELECT {', '.join(columns)} FROM entry NOT INDEXED WHERE message = ? AND number = ?"
-        self._missing: dict[Key, str] = {}
         known = self._named("entry", ["message", "number", "destination"], "INDEXED BY entry_destination",
                             "destination, message, number")  # fmt: skip
         for row in known:
+            if row is None:
+                self._is_index_whole = False
             if row is None or self._has("SELECT 1 FROM entry WHERE message = ? AND number = ?", row[0], row[1]):
                 continue
             try:
@@ -234,15 +240,14 @@ class _Salvage:
     def _restore_entries(self) -> None:
         """Hold those whose row is gone, and whose arrival an event tells of."""
         arrived = dict.fromkeys(self._missing)
-        # Those, too, of messages of which no recipient was found at all, unless an event says how they left.
-        arrived |= {
-            Key(message, number): None
-            for message, number in self._new.execute(
+        if "entry" in self._has_holes and not self._is_index_whole:
+            # Those, too, of messages of which no recipient was found at all, unless an event says how they left.
+            left = f"SELECT 1 FROM event e WHERE e.message = a.message AND e.entry = a.entry AND e.kind IN ({_ENDINGS})"
+            rows = self._new.execute(
                 "SELECT a.message, a.entry FROM message m JOIN event a ON a.message = m.number AND a.kind = 'accepted' "
-                "WHERE NOT EXISTS (SELECT 1 FROM entry WHERE message = m.number) AND NOT EXISTS "
-                f"(SELECT 1 FROM event e WHERE e.message = a.message AND e.entry = a.entry AND e.kind IN ({_ENDINGS}))"
-            ).fetchall()
-        }
+                f"WHERE NOT EXISTS (SELECT 1 FROM entry WHERE message = m.number) AND NOT EXISTS ({left})"
+            )
+            arrived |= {Key(message, number): None for message, number in rows.fetchall()}
         for key in sorted(arrived):
             row = self._new.execute(
                 "SELECT recipient, destination FROM event WHERE message = ? AND entry = ? AND kind = 'accepted'", key
