@@ -15,6 +15,8 @@ __all__ = ["BUSY_SECONDS", "VERSION", "Unsure", "connect_reader", "connect_write
 LOG_KEPT = 64 * 2**20  # bytes of the log kept for what comes; what it has more goes back to the file system once copied
 BUSY_SECONDS = 5.0  # another process (a backup, the sqlite3 shell) may hold the file for a moment
 
+SEE_TO_IT = "`smarthost check-spool --repair` saves what can be read of it"
+
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
 # A page that is not what it should be, or that the disk will not give.
 _DAMAGE = {sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_IOERR_CORRUPTFS}
@@ -37,7 +39,8 @@ def connect_writer(path: Path) -> sqlite3.Connection:
     except (sqlite3.Error, OSError) as error:
         if connection is not None:
             connection.close()
-        raise QueueError(f"cannot open the queue {path}: {clean(str(error))}") from error
+        hint = f"; {SEE_TO_IT}" if is_damage(error) else ""
+        raise QueueError(f"cannot open the queue {path}: {clean(str(error))}{hint}") from error
     except QueueError:
         if connection is not None:
             connection.close()

@@ -7,9 +7,9 @@ is known from the event that told of its arrival. Such a one is held: somebody s
 
 import hashlib
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from engine.events import ENGINE, Event
 from engine.queue.connection import is_damage
@@ -18,10 +18,11 @@ from engine.queue.rows import insert_event
 from engine.text import clean
 
 SOUGHT_ONE_BY_ONE = 100_000  # keys behind a page that cannot be read; then in ever longer steps
+SAYS = "check-spool: "  # before the reason for which mail is held, and in the events
 EVENTS_AT_MOST = 1000  # that tell of single recipients
 
 _NUMBERED = {"message": "number", "body": "message", "attempt": "id", "hold_rule": "id", "operation": "id",
-             "event": "seq", "entry": "message"}  # fmt: skip
+             "event": "seq", "entry": "message, number"}  # fmt: skip
 _NAMED = {"destination": "name", "taken_key": "key", "exchange": "destination, preference",
           "suspension": "destination", "override": "destination", "mark": "host", "sts_policy": "domain"}  # fmt: skip
 _COUNTED = frozenset({"waiting", "held", "relaying", "edge"})  # of a destination: kept by triggers, as entries come
@@ -142,22 +143,59 @@ class _Salvage:
 
     def _numbered(self, table: str, columns: Sequence[str]) -> Iterator[tuple[Any, ...] | None]:
         """The rows of a table with a number for its key; None for each part that cannot be read."""
-        key = _NUMBERED[table]
-        query = f"SELECT {key}, {', '.join(columns)} FROM {table} NOT INDEXED WHERE {key} {{}} ? ORDER BY {key}"
-        top = self._top(table, key)
-        after: int | None = -1
-        while after is not None:
-            try:
-                with closing(self._old.execute(query.format(">"), (after,))) as rows:
-                    for row in rows:
-                        after = row[0]
-                        yield row[1:]
+        keys = _NUMBERED[table].split(", ")
+        top = self._top(table, keys[0])
+        last = yield from self._walk(table, columns, keys, "ASC")
+        while last is not None:
+            yield None
+            seek = (
+                f"SELECT {', '.join(columns)} FROM {table} NOT INDEXED WHERE {keys[0]} >= ? ORDER BY {keys[0]} LIMIT 1"
+            )
+            first = self._beyond(seek, last[0], top)
+            if first is None:
                 return
+            last = yield from self._walk(table, columns, keys, "ASC", first)
+
+    def _walk(
+        self,
+        table: str,
+        columns: Sequence[str],
+        keys: Sequence[str],
+        order: Literal["ASC", "DESC"],
+        first: int | None = None,
+        index: str = "NOT INDEXED",
+    ) -> Generator[tuple[Any, ...] | None, None, tuple[Any, ...] | None]:
+        """The rows from the number `first` on, in order; returns the key behind which nothing can be read, or None.
+
+        The module of Python reads a row ahead, and drops the one it has where that fails: so the last few are read
+        one at a time.
+        """
+        count, ordered = len(keys), ", ".join(f"{key} {order}" for key in keys)
+        sign, places = ">" if order == "ASC" else "<", ", ".join("?" * count)
+        last: tuple[Any, ...] | None = None
+        one_by_one = False
+        while True:
+            where, values = "", last or ()
+            if last is not None:
+                where = f"WHERE ({', '.join(keys)}) {sign} ({places})"
+            elif first is not None:  # not "beyond the number before": that one may be where nothing can be read
+                where, values = f"WHERE {keys[0]} >= ?", (first,)
+            query = f"SELECT {', '.join((*keys, *columns))} FROM {table} {index} {where} ORDER BY {ordered}"
+            is_there = False
+            try:
+                with closing(self._old.execute(query + " LIMIT 1" * one_by_one, values)) as rows:
+                    for row in rows:
+                        last, is_there = row[:count], True
+                        yield row[count:]
+                if not (one_by_one and is_there):
+                    return None
+                one_by_one = False
             except sqlite3.Error as error:
                 if not is_damage(error):
                     raise
-            yield None
-            after = self._beyond(query.format(">=") + " LIMIT 1", after, top)
+                if one_by_one:
+                    return last if last is not None else ((first or 0) - 1,)
+                one_by_one = True
 
     def _top(self, table: str, key: str) -> int:
         """A number beyond which there is no row."""
@@ -175,13 +213,13 @@ class _Salvage:
         return max(found)
 
     def _beyond(self, query: str, after: int, top: int) -> int | None:
-        """The number before the next one that leads to a page that can be read."""
+        """The next number that leads to a page that can be read."""
         sought, step = after + 1, 1
         for count in range(2 * SOUGHT_ONE_BY_ONE):
             if sought > top:
                 return None
             if self._answers(query, sought):
-                return sought - 1
+                return sought
             step = step if count < SOUGHT_ONE_BY_ONE else step * 2
             sought += step
         return None
@@ -195,25 +233,18 @@ class _Salvage:
             return False
         return True
 
-    def _named(
-        self, table: str, columns: Sequence[str], index: str = "NOT INDEXED", keys: str = ""
+    def _named(self, table: str, columns: Sequence[str]) -> Iterator[tuple[Any, ...] | None]:
+        """The rows of a table with names for its key: from either end up to what cannot be read, which is None."""
+        keys = _NAMED[table].split(", ")
+        return self._from_both_ends(table, columns, keys, "NOT INDEXED")
+
+    def _from_both_ends(
+        self, table: str, columns: Sequence[str], keys: Sequence[str], index: str
     ) -> Iterator[tuple[Any, ...] | None]:
-        """The rows of a table with names for its key: from either end up to what cannot be read."""
-        keys = keys or _NAMED[table]
-        count = -1
-        for order in ("ASC", "DESC"):
-            ordered = ", ".join(f"{key.strip()} {order}" for key in keys.split(","))
-            query = f"SELECT {', '.join(columns)} FROM {table} {index} ORDER BY {ordered}"
-            try:
-                with closing(self._old.execute(query)) as rows:
-                    yield from rows
-                return
-            except sqlite3.Error as error:
-                if not is_damage(error):
-                    raise
-            count += 1
-            if not count:
-                yield None
+        stuck = yield from self._walk(table, columns, keys, "ASC", None, index)
+        if stuck is not None:
+            yield None
+            yield from self._walk(table, columns, keys, "DESC", None, index)
 
     # -- what is known otherwise ------------------------------------------------------------------------------------
 
@@ -221,8 +252,10 @@ class _Salvage:
         """Seek one by one what an index knows, and was not read."""
         names, columns = self._columns("entry")
         query = f"SELECT {', '.join(columns)} FROM entry NOT INDEXED WHERE message = ? AND number = ?"
-        known = self._named("entry", ["message", "number", "destination"], "INDEXED BY entry_destination",
-                            "destination, message, number")  # fmt: skip
+        keys = ("destination", "message", "number")
+        known = self._from_both_ends(
+            "entry", ("message", "number", "destination"), keys, "INDEXED BY entry_destination"
+        )
         for row in known:
             if row is None:
                 self._is_index_whole = False
@@ -263,7 +296,16 @@ class _Salvage:
                 "INSERT INTO entry (message, number, recipient, destination, state, due, expires, ordered, ordered_by, "
                 "reason) VALUES (?, ?, ?, ?, 'held', ?, coalesce((SELECT expires FROM message WHERE number = ?), ?), "
                 "'hold', ?, ?)",
-                (*key, recipient, destination, self._now, key.message, self._now + _PATIENCE, ENGINE, _OF_EVENT),
+                (
+                    *key,
+                    recipient,
+                    destination,
+                    self._now,
+                    key.message,
+                    self._now + _PATIENCE,
+                    ENGINE,
+                    f"{SAYS}{_OF_EVENT}",
+                ),
             )
             self._found.held.append((*key, f"message {key.message}: to {clean(recipient, 320)}: {_OF_EVENT}"))
 
@@ -337,11 +379,11 @@ class _Salvage:
         for message, number, line in [*self._found.lost, *self._found.held][:EVENTS_AT_MOST]:
             insert_event(
                 self._new,
-                Event(at=self._now, kind="damaged", message=message, entry=number, text=f"check-spool: {line}"),
+                Event(at=self._now, kind="damaged", message=message, entry=number, text=f"{SAYS}{line}"),
             )
 
     def _hold(self, message: int, why: str) -> None:
-        self._new.execute(f"{_HELD} WHERE message = ?", (ENGINE, f"check-spool: {why}", message))
+        self._new.execute(f"{_HELD} WHERE message = ?", (ENGINE, f"{SAYS}{why}", message))
         self._found.held.append((message, 0, f"message {message}: to {self._recipients(message)}: {why}"))
 
     def _recipients(self, message: int) -> str:

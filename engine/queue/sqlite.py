@@ -29,6 +29,7 @@ from engine.queue import (
     who_reads,
 )
 from engine.queue import claims as claiming
+from engine.queue.connection import SEE_TO_IT
 from engine.queue.filter import Filter
 from engine.queue.queue import (
     ROOM,
@@ -124,8 +125,10 @@ class SqliteQueue(Queue):
         try:
             interrupted = await writer.do(_recover)
             await self._readers.ask(listing.newest_message)  # a read-only connection is open from now on: see close()
-        except BaseException:
+        except BaseException as error:
             await self.close()
+            if isinstance(error, QueueDamaged):
+                raise QueueDamaged(f"{error}; {SEE_TO_IT}") from error
             raise
         return interrupted
 

@@ -135,9 +135,9 @@ async def test_a_repair_keeps_all_that_can_be_read_and_names_the_rest(tmp_path: 
         assert now[0] == recipient
         assert now[3] == content or (told and tree == "body")
         assert now[1] == state or (told and now[1] == "held" and tree in ("entry", "message", "body"))
-    held = sum(now[2].startswith(("check-spool", "its record")) for now in after.values())
+    held = sum(now[2].startswith("check-spool: ") for now in after.values())
     assert held <= 2 * 110 * (tree in ("entry", "message", "body"))
-    assert (await asyncio.to_thread(run, tmp_path)).exit_code == (1 if "its content is damaged" in result.stdout else 0)
+    assert (await asyncio.to_thread(run, tmp_path)).exit_code == 0
     async with opened(tmp_path) as spool:
         went = await relay_all(spool)
         assert spool.queue.trouble == ""

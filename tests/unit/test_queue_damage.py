@@ -30,9 +30,9 @@ async def filled(directory: Path) -> None:
     await spool.queue.close()
 
 
-async def relay_all(spool: Spool) -> set[int]:
-    """Carry everything that can be claimed and read, as a relayer does; give the messages that went."""
-    went: set[int] = set()
+async def relay_all(spool: Spool) -> set[tuple[int, str]]:
+    """Carry everything that can be claimed and read, as a relayer does; give the messages that went, and where to."""
+    went: set[tuple[int, str]] = set()
     for _ in range(200):
         claims: list[Claim] = []
         due = await spool.queue.due_sites(1000)
@@ -46,14 +46,14 @@ async def relay_all(spool: Spool) -> set[int]:
     raise AssertionError("there is no end to it")
 
 
-async def carry(spool: Spool, claim: Claim) -> set[int]:
+async def carry(spool: Spool, claim: Claim) -> set[tuple[int, str]]:
     try:
         await spool.queue.content(claim.message)
     except QueueError as error:
         await spool.queue.set_aside(claim, str(error))
         return set()
     await spool.settle(claim, DELIVERED)
-    return {claim.message}
+    return {(claim.message, claim.destination)}
 
 
 @pytest.mark.parametrize("which", [0.0, 0.3, 0.6, 0.999])
