@@ -77,6 +77,7 @@ def _owned(folder: Path) -> Iterator[Path]:
         raise CannotCheck(f"{folder}: there is no queue in it ({FILE})")
     with Spool(folder):
         try:
+            _give_to_the_owner(folder / "lock", file)
             yield file
         except (sqlite3.Error, OSError) as error:
             raise CannotCheck(f"{file}: {clean(str(error))}") from error
@@ -201,6 +202,7 @@ def _made_anew(file: Path, now: Callable[[], float]) -> list[str]:
             connection.execute("COMMIT")
         if wrong := _problems(new):
             raise CannotCheck(f"{file}: the copy of it is not in order ({wrong[0]}); nothing has been changed")
+        _give_to_the_owner(new, file)
         sync(new)
     except BaseException:
         with suppress(OSError):
@@ -222,6 +224,13 @@ def _exchange(file: Path, kept: Path) -> None:
     sync(file.parent)
     file.with_name(f"{FILE}.new").replace(file)
     sync(file.parent)
+
+
+def _give_to_the_owner(path: Path, file: Path) -> None:
+    """What root makes here belongs to whom the queue belongs: the engine runs as that user, and must open it."""
+    owner, made = file.stat(), path.stat()
+    if (made.st_uid, made.st_gid) != (owner.st_uid, owner.st_gid):
+        os.chown(path, owner.st_uid, owner.st_gid)
 
 
 def _forget(new: Path) -> None:

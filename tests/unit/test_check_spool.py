@@ -198,6 +198,16 @@ async def test_without_room_for_a_copy_nothing_is_begun(tmp_path: Path, monkeypa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["lock", FILE]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+async def test_what_root_repairs_still_belongs_to_the_user_of_the_engine(tmp_path: Path) -> None:
+    await filled(tmp_path, 20)
+    damage(tmp_path, "entry_due")
+    for path in tmp_path.iterdir():
+        os.chown(path, 4711, 4712)
+    assert run(tmp_path, "--repair").exit_code == 0
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in tmp_path.iterdir()} == {(4711, 4712)}
+
+
 async def test_killed_at_any_line_the_queue_is_the_old_one_or_the_new_one(tmp_path: Path) -> None:
     await filled(tmp_path, 60)
     damage(tmp_path, "entry", which=0.4)
