@@ -6,6 +6,8 @@ machine has written is not seen in this one's memory, and many a server says of 
 
 from pathlib import Path
 
+from engine.queue.queue import QueueError
+
 _MOUNTS = Path("/proc/self/mountinfo")
 _ELSEWHERE = frozenset({
     "nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ncpfs", "ceph", "lustre", "beegfs", "gpfs", "pvfs2",
@@ -21,6 +23,14 @@ def unsafe(folder: Path, mounts: Path = _MOUNTS) -> str:
     kind = kind_of(folder, mounts)
     is_fuse = kind == "fuse" or kind.startswith("fuse.")
     return kind if kind in _ELSEWHERE or (is_fuse and kind not in _LOCAL_FUSE) else ""
+
+
+def refusal(folder: Path, kind: str) -> QueueError:
+    """Why the store is not opened there, and what to do."""
+    return QueueError(
+        f"the spool {folder} is on a file system of kind {kind}, on which the queue is not safe: put it on a disk of "
+        "this machine (spool = ...); spool_on_any_file_system = true takes it all the same"
+    )
 
 
 def kind_of(folder: Path, mounts: Path = _MOUNTS) -> str:

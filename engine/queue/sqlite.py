@@ -115,10 +115,7 @@ class SqliteQueue(Queue):
 
     async def open(self) -> int:
         if kind := self._unsafe_on(self._path.parent):
-            raise QueueError(
-                f"the spool {self._path.parent} is on a file system of kind {kind}, on which the queue is not safe: "
-                "put it on a disk of this machine (spool = ...); spool_on_any_file_system = true takes it all the same"
-            )
+            raise filesystems.refusal(self._path.parent, kind)
         writer = Writer(self._path, self._clock, self._deliver, self._events_kept)
         await writer.open()
         self._writer_or_none, self._readers_or_none = writer, Readers(self._path, self._damage_read)
@@ -230,14 +227,12 @@ class SqliteQueue(Queue):
 
     async def overdue(self, limit: int) -> list[Claim]:
         # A part of each, so that no check takes long: the next one goes on.
-        more = False
+        self._has_more_to_do = False
         with suppress(QueueDamaged):  # which is told; what is overdue is another matter
-            more = await self._writer.do(claiming.carry_out_drops) == claiming.DROPS_AT_ONCE
+            self._has_more_to_do = await self._writer.do(claiming.carry_out_drops) == claiming.DROPS_AT_ONCE
         if not self._ruling.locked():  # else who holds it does the same
             async with self._ruling:
-                step = await self._writer.do(rules.step)
-            more = more or step is not None
-        self._has_more_to_do = more
+                self._has_more_to_do |= await self._writer.do(rules.step) is not None
         now = self._clock.now()
         if now < self._tidied + TIDY_EVERY:
             return await self._writer.do(lambda tx: _overdue(tx, limit))
