@@ -4,7 +4,7 @@ Whatever is claimed when the engine starts was interrupted, and goes back to wha
 """
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from engine.events import ENGINE, Event
 from engine.outcome import Outcome
@@ -117,10 +117,7 @@ def overdue(tx: Transaction, limit: int) -> list[Claim]:
         f"FROM {_ORDERED_AWAY}",
         {"now": tx.now, "verb": "bounce"},
     )
-    expired = tx.execute(
-        "SELECT message, destination, number, '' FROM entry WHERE state = 'waiting' AND expires <= ? ORDER BY expires",
-        (tx.now,),
-    )
+    expired = _expired(tx)
     taken: dict[tuple[int, str], dict[int, str]] = {}
     for rows in (bounced, expired):
         for message, destination, number, why in rows:
@@ -131,14 +128,36 @@ def overdue(tx: Transaction, limit: int) -> list[Claim]:
     claims = []
     fared: dict[str, Outcome | None] = {}
     for (message, destination), reasons in taken.items():
-        tx.connection.executemany(
-            "UPDATE entry SET state = 'relaying', giving_up = 1 WHERE message = ? AND number = ?",
-            [(message, number) for number in reasons],
-        )
+        with tx.touching("expired", message):
+            tx.connection.executemany(
+                "UPDATE entry SET state = 'relaying', giving_up = 1 WHERE message = ? AND number = ?",
+                [(message, number) for number in reasons],
+            )
         if destination not in fared:
             fared[destination] = how_it_fared(tx.connection, destination)
         claims.append(_claim(tx, message, destination, dict.fromkeys(reasons, 0), reasons, fared[destination]))
     return claims
+
+
+def _expired(tx: Transaction) -> Iterator[tuple[int, str, int, str]]:
+    """What has expired while waiting, longest ago first; where a page is damaged, of each message that can be read."""
+    if not tx.damage.knows("expired"):
+        with tx.touching("expired"):
+            yield from tx.execute(
+                "SELECT message, destination, number, '' FROM entry WHERE state = 'waiting' AND expires <= ? "
+                "ORDER BY expires",
+                (tx.now,),
+            )
+        return
+    messages = tx.execute("SELECT number FROM message WHERE expires <= ? ORDER BY expires", (tx.now,)).fetchall()
+    for (message,) in messages:
+        if not tx.damage.knows("expired", message):
+            with tx.touching("expired", message):
+                yield from tx.execute(
+                    "SELECT message, destination, number, '' FROM entry "
+                    "WHERE message = ? AND state = 'waiting' AND expires <= ?",
+                    (message, tx.now),
+                ).fetchall()
 
 
 def carry_out_drops(tx: Transaction) -> int:

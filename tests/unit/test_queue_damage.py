@@ -124,6 +124,20 @@ async def test_without_the_record_of_events_mail_goes(tmp_path: Path, which: flo
         assert any(event.kind == "damaged" for event in spool.events)
 
 
+async def test_what_has_expired_is_given_up_but_for_what_cannot_be_read(tmp_path: Path) -> None:
+    await filled(tmp_path)
+    of_a_page = MESSAGES // leaves(tmp_path, "entry") + 2
+    damage(tmp_path, "entry", which=0.5)
+    async with opened(tmp_path) as spool:
+        await spool.clock.advance(6 * 86400)
+        gone: set[int] = set()
+        while claims := await spool.queue.overdue(50):
+            assert not gone & {claim.message for claim in claims}
+            gone |= {claim.message for claim in claims}
+        assert MESSAGES - 3 * of_a_page < len(gone) < MESSAGES
+        assert "is damaged" in spool.queue.trouble
+
+
 async def test_damage_that_only_a_question_meets_is_told(tmp_path: Path) -> None:
     await filled(tmp_path)
     damage(tmp_path, "entry", which=0.5)
