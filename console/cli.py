@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from console import faults
-from console.commands import acting, looking, operating, user
+from console.commands import acting, looking, operating, spool, user
 from console.commands.door import Door, Status, complain, refuse, say
 from engine.control.client import control_socket
 
@@ -153,6 +153,19 @@ class Setup(Door):
                 raise SettingsError(path, [str(error)]) from error
         return str(path), settings.notes
 
+    def checked(self, folder: Path | None, repair: bool) -> tuple[bool, tuple[str, ...]]:
+        """Whether the queue in a spool is in order, after a repair where one is wanted; says so where it cannot be."""
+        from engine import checkspool
+
+        found = folder.expanduser().absolute() if folder is not None else self.spool()
+        try:
+            done = checkspool.repair(found) if repair else checkspool.check(found)
+        except checkspool.SpoolOwned as error:
+            refuse(f"{error}; stop it first")
+        except (checkspool.CannotCheck, checkspool.SpoolError) as error:
+            refuse(str(error))
+        return done.is_sound, done.lines
+
     def send(self, words: list[str]) -> int:
         """Do what sendmail does with these words."""
         from console.commands.sendmail import main as sendmail
@@ -234,6 +247,7 @@ looking.add_to(app)
 acting.add_to(app)
 operating.add_to(app)
 app.add_typer(config_app, name="config")
+spool.add_to(app, lambda context, folder, repair: _setup(context).checked(folder, repair))
 app.add_typer(user.app_for(lambda context: _setup(context).users()), name="user")
 
 

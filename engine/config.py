@@ -278,10 +278,14 @@ def default_spool() -> Path:
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """All settings. `Settings()` are the defaults."""
+    """All settings. `Settings()` are the defaults.
+
+    `spool_on_any_file_system`: the spool may also be where the queue is not safe (NFS, SMB and their like).
+    """
 
     hostname: str = field(default_factory=default_hostname)
     spool: Path = field(default_factory=default_spool)
+    spool_on_any_file_system: bool = False
     intake: Intake = field(default_factory=Intake)
     dns: Dns = field(default_factory=Dns)
     delivery: Delivery = field(default_factory=Delivery)

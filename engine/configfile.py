@@ -109,7 +109,7 @@ class SettingsUnreadable(SettingsError):
 # How each key is read, where its name alone does not say it.
 _Readers = Mapping[type[Struct], Mapping[str, values.Reader]]
 _READERS: _Readers = {
-    Settings: {"hostname": values.host, "spool": values.folder},
+    Settings: {"hostname": values.host, "spool": values.folder, "spool_on_any_file_system": values.flag},
     Smtp: {
         "listen": values.each(values.listen),
         "relay_networks": values.each(values.network),

@@ -25,6 +25,7 @@ from engine.intake.smtp import SmtpIntake
 from engine.lookups import Lookups, resolver_for
 from engine.mx import MXCalculator
 from engine.ourselves import Ourselves, listening_by
+from engine.queue.filesystems import unsafe
 from engine.queue.queue import QueueError
 from engine.queue.sqlite import SqliteQueue
 from engine.relayer.dialler import Dialler, TcpDialler
@@ -89,6 +90,7 @@ class Engine:
             delay_notice=settings.dsn.delay_notice,
             gather=settings.dsn.gather,
             events_kept=settings.events.kept,
+            unsafe_on=(lambda _: "") if settings.spool_on_any_file_system else unsafe,
         )
         self.queue.on_events = self._publish
         resolver = resolver_for(
@@ -168,7 +170,8 @@ class Engine:
     def trouble(self) -> str:
         """Why the engine is not well, or ""."""
         intake = self.floor.why_not() or self.drop.trouble or self.smtp.trouble
-        return self.queue.broken or self.smarthost.trouble or self.smarthost.pause.trouble or intake
+        store = self.queue.broken or self.queue.trouble
+        return store or self.smarthost.trouble or self.smarthost.pause.trouble or intake
 
     @property
     def notes(self) -> tuple[str, ...]:

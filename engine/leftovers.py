@@ -92,6 +92,8 @@ class Leftovers:
     async def _give_up_overdue(self, *, expire: bool) -> str:
         full = ""
         overdue = await self._queue.overdue(OVERDUE_AT_ONCE, expire=expire)
+        if self._queue.has_more_to_do:
+            self._wake()
         found = len(overdue)
         try:
             for claim in list(overdue):

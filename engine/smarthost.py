@@ -28,7 +28,17 @@ from engine.limits import Limiting, Limits
 from engine.outcome import Outcome
 from engine.pause import Pause
 from engine.pressure import Pressure
-from engine.queue.queue import RELAY, Claim, DueSite, Queue, QueueBroken, QueueError, Room, unknown_site
+from engine.queue.queue import (
+    RELAY,
+    Claim,
+    DueSite,
+    Queue,
+    QueueBroken,
+    QueueDamaged,
+    QueueError,
+    Room,
+    unknown_site,
+)
 from engine.registrable import registrable
 from engine.relayer.manager import Parts
 from engine.relayer.relayer import ManagedRelayer
@@ -463,7 +473,10 @@ class SmartHost:
             if waiting is not None:
                 waiting.call()
             elif self.capacity.on_beginning(self._live, is_in_doubt=is_in_doubt, flow=one.flow) is None:
-                if relayer := await self._open(one):
+                relayer = None
+                with suppress(QueueDamaged):  # which the store tells; the mail of others is on other pages
+                    relayer = await self._open(one)
+                if relayer:
                     opened.append(relayer)
                     self._choosing.served(one)
                 else:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from engine.events import ENGINE, Event
 from engine.outcome import Outcome
 from engine.queue import operations
+from engine.queue.connection import is_damage
 from engine.queue.expiry import Expired, Taken
 from engine.queue.queue import NO_WISHES, RELAY, Claim, ClaimedEntry, Relaying, Wishes
 from engine.queue.rows import outcome_of, storable
@@ -39,10 +40,11 @@ def claim(tx: Transaction, destination: str, limit: int, relayer: int, recipient
     attempt = 0
     for message, numbers in taken.items():
         attempts = {}
-        for number in numbers:
-            attempt = _start_attempt(tx, message, number, relayer)
-            attempts[number] = attempt
-        claims.append(_claim(tx, message, destination, attempts))
+        with tx.touching("mail", message, destination):
+            for number in numbers:
+                attempt = _start_attempt(tx, message, number, relayer)
+                attempts[number] = attempt
+            claims.append(_claim(tx, message, destination, attempts))
     if claims:
         # The number of an attempt only grows: it serves as the count of turns.
         tx.execute("UPDATE destination SET turn = 2 * ?, touched = ? WHERE name = ?", (attempt, tx.now, destination))
@@ -88,7 +90,9 @@ def set_aside(tx: Transaction, claim: Claim, why: str) -> None:
             "WHERE message = ? AND number = ? AND ordered IS NOT 'drop'",
             (ENGINE, storable(why), claim.message, entry.number),
         )
-        tx.execute("DELETE FROM attempt WHERE id = ?", (entry.attempt,))
+        if not tx.damage.knows("attempt", entry.attempt):
+            with tx.touching("attempt", entry.attempt):
+                tx.execute("DELETE FROM attempt WHERE id = ?", (entry.attempt,))
         tx.record(
             Event(
                 at=tx.now,
@@ -125,10 +129,11 @@ def overdue(tx: Transaction, limit: int, expired: Expired | None) -> list[Claim]
     claims = []
     fared: dict[str, Outcome | None] = {}
     for (message, destination), reasons in taken.items():
-        tx.connection.executemany(
-            "UPDATE entry SET state = 'relaying', giving_up = 1 WHERE message = ? AND number = ?",
-            [(message, number) for number in reasons],
-        )
+        with tx.touching("expired", message):
+            tx.connection.executemany(
+                "UPDATE entry SET state = 'relaying', giving_up = 1 WHERE message = ? AND number = ?",
+                [(message, number) for number in reasons],
+            )
         if destination not in fared:
             fared[destination] = how_it_fared(tx.connection, destination)
         claims.append(_claim(tx, message, destination, dict.fromkeys(reasons, 0), reasons, fared[destination]))
@@ -169,15 +174,55 @@ def carry_out_drops(tx: Transaction) -> int:
 
 
 def recover(tx: Transaction) -> int:
-    """Put back what was being relayed when the engine ended, and say so of each attempt; give how many there were."""
-    rows = tx.execute(
-        "SELECT e.message, e.number, m.sender, e.recipient, e.destination, e.giving_up "
-        "FROM entry e JOIN message m ON m.number = e.message WHERE e.state = 'relaying' ORDER BY e.message, e.number"
-    ).fetchall()
-    for message, number, sender, recipient, destination, giving_up in rows:
-        text = "the engine ended " + ("before it was returned" if giving_up else "while it was being relayed")
-        _interrupt(tx, message, number, sender, recipient, destination, text)
-    return len(rows)
+    """Put back what was being relayed when the engine ended, and say so of each attempt; give how many there were.
+
+    What cannot be read stays as it is: it is no more sent than what is held.
+    """
+    found = _relaying(tx)
+    for message, number, destination in found:
+        if not tx.damage.knows("mail", message, destination):
+            with tx.touching("mail", message, destination):
+                _recover(tx, message, number)
+    return len(found)
+
+
+def _relaying(tx: Transaction) -> list[tuple[int, int, str]]:
+    """What is marked as being relayed; where a page is damaged, as far as that can be found out entry by entry."""
+    if not tx.damage.knows("relaying"):
+        with tx.touching("relaying"):
+            return tx.execute(
+                "SELECT message, number, destination FROM entry WHERE state = 'relaying' ORDER BY message, number"
+            ).fetchall()
+    found = []
+    met: sqlite3.Error | None = None
+    # The keys of all entries are in this index too.
+    keys = tx.execute("SELECT message, number, destination FROM entry INDEXED BY entry_destination").fetchall()
+    for key in sorted(keys):
+        message, number, destination = key
+        if tx.damage.knows("mail", message, destination):
+            continue
+        try:
+            is_relaying = "SELECT 1 FROM entry WHERE message = ? AND number = ? AND state = 'relaying'"
+            if tx.execute(is_relaying, (message, number)).fetchone():
+                found.append(key)
+        except sqlite3.Error as error:
+            if not is_damage(error):
+                raise
+            tx.damage.note("mail", message, destination)
+            met = error
+    if met is not None:  # nothing can be committed any more: once anew, with all of them known
+        raise met
+    return found
+
+
+def _recover(tx: Transaction, message: int, number: int) -> None:
+    sender, recipient, destination, giving_up = tx.execute(
+        "SELECT m.sender, e.recipient, e.destination, e.giving_up "
+        "FROM entry e JOIN message m ON m.number = e.message WHERE e.message = ? AND e.number = ?",
+        (message, number),
+    ).fetchone()
+    text = "the engine ended " + ("before it was returned" if giving_up else "while it was being relayed")
+    _interrupt(tx, message, number, sender, recipient, destination, text)
 
 
 def relaying(connection: sqlite3.Connection) -> tuple[Relaying, ...]:
@@ -240,19 +285,23 @@ def _interrupt(
 def remove_if_finished(tx: Transaction, message: int) -> None:
     """Remove a message without entries, with its body and attempts; where something is to be told of it, tell that now.
 
-    It leaves with that (see engine.queue.telling): there is nothing more to be gathered.
+    It leaves with that (see engine.queue.telling): there is nothing more to be gathered. Where a damaged page beside
+    them keeps it from that, it stays: without entries nothing of it is sent.
     """
-    gone = tx.execute(
-        "DELETE FROM message WHERE number = ? AND NOT EXISTS (SELECT 1 FROM entry WHERE message = message.number) "
-        "AND NOT EXISTS (SELECT 1 FROM untold WHERE message = message.number)",
-        (message,),
-    ).rowcount
-    if not gone:
-        tx.execute(
-            "UPDATE message SET tell_at = ? WHERE number = ? AND tell_at > ? "
-            "AND NOT EXISTS (SELECT 1 FROM entry WHERE message = message.number)",
-            (tx.now, message, tx.now),
-        )
+    if tx.damage.knows("rest", message):
+        return
+    with tx.touching("rest", message):
+        gone = tx.execute(
+            "DELETE FROM message WHERE number = ? AND NOT EXISTS (SELECT 1 FROM entry WHERE message = message.number) "
+            "AND NOT EXISTS (SELECT 1 FROM untold WHERE message = message.number)",
+            (message,),
+        ).rowcount
+        if not gone:
+            tx.execute(
+                "UPDATE message SET tell_at = ? WHERE number = ? AND tell_at > ? "
+                "AND NOT EXISTS (SELECT 1 FROM entry WHERE message = message.number)",
+                (tx.now, message, tx.now),
+            )
 
 
 def _is_closed(tx: Transaction, destination: str) -> bool:
@@ -292,6 +341,8 @@ def _take(
     for message, number in rows:
         if message not in taken and len(taken) >= limit:
             break
+        if tx.damage.knows("mail", message, destination):
+            continue
         numbers = taken.setdefault(message, [])
         if number not in numbers and len(numbers) < recipients:
             numbers.append(number)

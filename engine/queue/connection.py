@@ -1,71 +1,30 @@
-"""Connections to the store's file: how it is created, opened and brought to this version's schema."""
+"""Connections to the store's file: how it is created and opened, and what its errors say."""
 
 import os
 import sqlite3
-from importlib import resources
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from engine.queue.migrating import VERSION, bring_to_this_version, create
 from engine.queue.queue import QueueError
 from engine.registrable import registrable
 from engine.text import clean
 
-VERSION = 4  # of the schema, kept in PRAGMA user_version
+__all__ = ["BUSY_SECONDS", "VERSION", "Unsure", "connect_reader", "connect_writer", "folded_like"]
+
+LOG_KEPT = 64 * 2**20  # bytes of the log kept for what comes; what it has more goes back to the file system once copied
 BUSY_SECONDS = 5.0  # another process (a backup, the sqlite3 shell) may hold the file for a moment
 
-# In version 1 each entry had the time of its bounce or drop; now the order as a whole has it.
-_FROM_1 = """
-ALTER TABLE operation ADD COLUMN due REAL;
-UPDATE operation SET due = (SELECT max(e.order_at) FROM entry e WHERE e.operation = operation.id) WHERE finished;
-CREATE INDEX operation_due ON operation (due) WHERE due IS NOT NULL;
-DROP INDEX entry_order;
-ALTER TABLE entry DROP COLUMN order_at;
-"""
-
-# In version 2 nobody counted on how many an order to bounce or drop had been carried out. What had been carried out
-# before is told of no more; an order that was not yet whole is counted from here on.
-_FROM_2 = """
-ALTER TABLE operation ADD COLUMN gone_messages INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE operation ADD COLUMN gone_recipients INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE operation ADD COLUMN released INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE entry ADD COLUMN counted INTEGER;
-UPDATE operation SET due = NULL
-WHERE due IS NOT NULL AND NOT EXISTS (SELECT 1 FROM entry e WHERE e.operation = operation.id);
-UPDATE operation SET
-    recipients = (SELECT count(*) FROM entry e WHERE e.operation = operation.id),
-    messages = (SELECT count(DISTINCT e.message) FROM entry e WHERE e.operation = operation.id)
-WHERE due IS NOT NULL;
-"""
-
-# In version 3 nobody kept when a destination took mail last, nor whether a block was for a failure: those whose last
-# reply says so have proved themselves. A notification was queued with the settlement that called for it; now what is to
-# be told is gathered.
-_FROM_3 = """
-ALTER TABLE destination ADD COLUMN took_at REAL NOT NULL DEFAULT 0;
-UPDATE destination SET took_at = last_at
-WHERE last_at > 0 AND blocked_until = 0 AND json_extract(last, '$.kind') = 'delivered';
-CREATE INDEX destination_proved ON destination (turn, name, ready, site) WHERE ready IS NOT NULL AND took_at > 0;
-CREATE INDEX destination_doubtful ON destination (turn, name, ready, site, blocked_until)
-    WHERE ready IS NOT NULL AND took_at = 0;
-CREATE INDEX destination_took ON destination (site, took_at) WHERE took_at > 0;
-CREATE INDEX entry_fresh ON entry (destination, due) WHERE state = 'waiting' AND attempts = 0;
-ALTER TABLE destination ADD COLUMN unreached_at REAL NOT NULL DEFAULT 0;
-ALTER TABLE message ADD COLUMN tell_at REAL;
-ALTER TABLE message ADD COLUMN tellings INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE message ADD COLUMN given_back INTEGER NOT NULL DEFAULT 0;
-CREATE INDEX message_tell_at ON message (tell_at) WHERE tell_at IS NOT NULL;
-CREATE TABLE untold (
-    message     INTEGER NOT NULL REFERENCES message ON DELETE CASCADE,
-    number      INTEGER NOT NULL,
-    recipient   TEXT    NOT NULL,
-    orcpt       TEXT    NOT NULL,
-    action      TEXT    NOT NULL CHECK (action IN ('failed', 'relayed')),
-    outcome     TEXT    NOT NULL,
-    at          REAL    NOT NULL,
-    PRIMARY KEY (message, number)
-) STRICT, WITHOUT ROWID;
-"""
+SEE_TO_IT = "`smarthost check-spool --repair` saves what can be read of it"
 
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
+# A page that is not what it should be, or that the disk will not give.
+_DAMAGE = {sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_IOERR_CORRUPTFS}
+
+
+class Unsure(Exception):
+    """A commit, or the copying of the log, failed: what is on disk is unknown. Its cause is SQLite's error."""
 
 
 def connect_writer(path: Path) -> sqlite3.Connection:
@@ -81,7 +40,8 @@ def connect_writer(path: Path) -> sqlite3.Connection:
     except (sqlite3.Error, OSError) as error:
         if connection is not None:
             connection.close()
-        raise QueueError(f"cannot open the queue {path}: {clean(str(error))}") from error
+        hint = f"; {SEE_TO_IT}" if is_damage(error) else ""
+        raise QueueError(f"cannot open the queue {path}: {clean(str(error))}{hint}") from error
     except QueueError:
         if connection is not None:
             connection.close()
@@ -100,6 +60,25 @@ def is_busy(error: sqlite3.Error) -> bool:
     """Whether an error says that somebody else holds the file: it was waited for, and nothing was done."""
     code = getattr(error, "sqlite_errorcode", None)
     return code & 0xFF in _BUSY if code is not None else str(error).endswith(" is locked")
+
+
+def is_damage(error: BaseException) -> bool:
+    """Whether an error says that a page cannot be read: that concerns what is on the page alone."""
+    if not isinstance(error, sqlite3.Error):
+        return False
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:
+        return "malformed" in str(error)
+    return code & 0xFF == sqlite3.SQLITE_CORRUPT or code in _DAMAGE
+
+
+@contextmanager
+def sure() -> Iterator[None]:
+    """Around a commit, or a copying of the log. Raises Unsure for whatever goes wrong in it."""
+    try:
+        yield
+    except Exception as error:
+        raise Unsure(str(error)) from error
 
 
 def _create(path: Path) -> None:
@@ -148,25 +127,11 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("PRAGMA cache_size = -16000")  # KiB
     # By itself SQLite would checkpoint inside COMMIT and keep a failed fsync to itself: the writer does it instead.
     connection.execute("PRAGMA wal_autocheckpoint = 0")
+    connection.execute(f"PRAGMA journal_size_limit = {LOG_KEPT}")
     if version == 0:
-        _write(connection, (resources.files("engine.queue") / "schema.sql").read_text("utf-8"), VERSION)
-        return
-    if version < 2:
-        _write(connection, _FROM_1, 2)
-    if version < 3:
-        _write(connection, _FROM_2, 3)
-    if version < 4:
-        _write(connection, _FROM_3, 4)
-
-
-def _write(connection: sqlite3.Connection, script: str, version: int) -> None:
-    """Change the schema, with its version in the same transaction."""
-    try:
-        connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {version};\nCOMMIT;")
-    except sqlite3.Error:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
+        create(connection)
+    else:
+        bring_to_this_version(connection, path, version)
 
 
 def folded_like(pattern: str, value: str) -> bool:

@@ -5,6 +5,7 @@ been held, or have waited while the engine was down. `is_given_up` decides; the 
 """
 
 import sqlite3
+from typing import Any
 
 from engine.queue import bearing
 from engine.queue.queue import RELAY
@@ -23,6 +24,10 @@ EXPIRED = (
     "WHERE d.name = e.destination AND e.state = 'waiting' AND e.expires <= :now "
     "AND (e.expires, e.message, e.number) > (:expires, :message, :number) "
     "ORDER BY e.expires, e.message, e.number LIMIT :limit"
+)
+# The same of one message, found without the index over all of them.
+_OF_MESSAGE = EXPIRED.replace("INDEXED BY entry_expires ", "").replace(
+    "WHERE d.name = e.destination", "WHERE e.message = :of AND d.name = e.destination"
 )
 _START = (0.0, 0, 0)
 
@@ -63,7 +68,7 @@ class Expired:
         is_first = self._after == _START
         expires, message, number = self._after
         values = {"now": tx.now, "expires": expires, "message": message, "number": number, "limit": LOOKED_AT}
-        rows = tx.connection.execute(EXPIRED, values).fetchall()
+        rows = _rows(tx, values)
         is_suspended = _is_relay_suspended(tx.connection, tx.now)
         for message, destination, number, expires, due, attempts, blocked_until, unreached_at, kept in rows:
             if is_given_up(
@@ -83,6 +88,20 @@ class Expired:
         if len(rows) < LOOKED_AT:
             self._after = _START
             self._begun = 0.0 if is_first else self._begun
+
+
+def _rows(tx: Transaction, values: dict[str, float]) -> list[tuple[Any, ...]]:
+    """The next LOOKED_AT of EXPIRED; where a page is damaged, those of messages that can be read."""
+    if not tx.damage.knows("expired"):
+        with tx.touching("expired"):
+            return tx.execute(EXPIRED, values).fetchall()
+    found: list[tuple[Any, ...]] = []
+    messages = tx.execute("SELECT number FROM message WHERE expires <= ? ORDER BY expires", (tx.now,)).fetchall()
+    for (message,) in messages:
+        if not tx.damage.knows("expired", message):
+            with tx.touching("expired", message):
+                found += tx.execute(_OF_MESSAGE, {**values, "of": message}).fetchall()
+    return sorted(found, key=lambda row: (row[3], row[0], row[2]))[:LOOKED_AT]
 
 
 def _is_relay_suspended(connection: sqlite3.Connection, now: float) -> bool:

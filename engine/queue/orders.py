@@ -158,12 +158,15 @@ def undo(operation: int, by: str) -> Order:
 
 
 class Orders:
-    """Carries orders out."""
+    """Carries orders out. `go_on` is called between two chunks, and raises QueueError where there is to be no other."""
 
-    def __init__(self, writer: Writer, readers: Readers, clock: Clock) -> None:
+    def __init__(
+        self, writer: Writer, readers: Readers, clock: Clock, go_on: Callable[[], None] = lambda: None
+    ) -> None:
         self._writer = writer
         self._readers = readers
         self._clock = clock
+        self._go_on = go_on
 
     async def carry_out(
         self, order: Order, filter: Filter, newest: int | None, touched: Touched | None = None
@@ -210,6 +213,7 @@ class Orders:
                 if chunk.last:
                     return done if order.wait is not None else msgspec.structs.replace(done, operation=0)
                 after = found[-1]
+                self._go_on()
         except QueueError as error:
             if not done.operation:
                 raise

@@ -52,6 +52,10 @@ class QueueBusy(QueueError):
     """Somebody else holds the store; it works again once they let go."""
 
 
+class QueueDamaged(QueueError):
+    """A page that this needs cannot be read; nothing of it was done. What does not need that page goes on."""
+
+
 class NotRunning(QueueError):
     """The attempt to be settled is not running any more: it was settled, put back or interrupted before."""
 
@@ -562,12 +566,21 @@ class Queue(Steering):
 
     @abstractmethod
     async def close(self) -> None:
-        """Finish what was asked for and close. Nothing may be asked afterwards."""
+        """Finish what was asked for and close. Nothing may be asked afterwards.
+
+        Bounded in time: what takes long is cut short between two steps of it. What was to be carried out in any case
+        goes on at the next start; of an order that was not whole yet that start tells how far it came.
+        """
 
     @property
     @abstractmethod
     def broken(self) -> str:
         """Why the store takes nothing more, or ""."""
+
+    @property
+    @abstractmethod
+    def trouble(self) -> str:
+        """What is not well with a store that goes on all the same, or "": a page of it is damaged, say."""
 
     @property
     @abstractmethod
@@ -729,9 +742,15 @@ class Queue(Steering):
         """Claim up to `limit` messages whose entries are to be bounced by order, or have expired and are given up.
 
         What has expired and could go at once, or was never tried, has one more try to come (see engine.queue.expiry).
-        `expire`: give up what has expired. Orders to drop that have come due are carried out on the way. Settle these
-        claims with permanent outcomes. Their entries carry attempt 0: nothing is dialled for them.
+        `expire`: give up what has expired. Of what orders to drop that have come due, and hold rules, call for, a
+        bounded part is done on the way: see `has_more_to_do`. Settle these claims with permanent outcomes. Their
+        entries carry attempt 0: nothing is dialled for them.
         """
+
+    @property
+    @abstractmethod
+    def has_more_to_do(self) -> bool:
+        """Whether the last `overdue` left some of what is to be carried out for the next, which should come soon."""
 
     @abstractmethod
     async def late(self, limit: int) -> list[Late]:

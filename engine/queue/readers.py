@@ -7,28 +7,40 @@ import asyncio
 import contextlib
 import sqlite3
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from engine.queue.connection import connect_reader, is_busy
-from engine.queue.queue import QueueBusy, QueueError
+from engine.queue.connection import connect_reader, is_busy, is_damage
+from engine.queue.queue import QueueBusy, QueueDamaged, QueueError
 from engine.text import clean
 
 T = TypeVar("T")
 
+END_SECONDS = 2.0  # for the questions under way when the store is closed; then they are cut short
+GIVE_UP_SECONDS = 2.0  # for that; a disk that hangs must not keep the engine here
+
 
 class Readers:
-    """Answers questions about the store from its last committed state."""
+    """Answers questions about the store from its last committed state.
 
-    def __init__(self, path: Path) -> None:
+    `on_damage` is awaited with the error of a question that met a damaged page: True where that has been mended.
+    """
+
+    def __init__(self, path: Path, on_damage: Callable[[BaseException], Awaitable[bool]]) -> None:
         self._path = path
+        self._on_damage = on_damage
+        self._asked: dict[int, float] = {}  # since when each thread answers, on time.monotonic's clock
         self._mail = ThreadPoolExecutor(1, "queue-mail")
         self._console = ThreadPoolExecutor(1, "queue-console")
+        self._pools = (self._mail, self._console)
         self._own = threading.local()
         self._connections: list[sqlite3.Connection] = []
         self._closed = False
+        self._is_cut = False
+        self._ended = False
 
     async def ask(self, question: Callable[[sqlite3.Connection], T], *, console: bool = False) -> T:
         """Run `question` on one consistent snapshot.
@@ -37,21 +49,44 @@ class Readers:
         """
         if self._closed:
             raise QueueError("the queue is closed")
-        pool = self._console if console else self._mail
-        return await asyncio.get_running_loop().run_in_executor(pool, self._answer, question)
+        pool, loop = self._console if console else self._mail, asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(pool, self._answer, question)
+        except QueueDamaged as error:
+            if not await self._on_damage(error.__cause__ or error):
+                raise
+        return await loop.run_in_executor(pool, self._answer, question)
+
+    @property
+    def seconds(self) -> float:
+        """For how long the oldest question under way has been read for; 0 where there is none."""
+        return time.monotonic() - min(list(self._asked.values()), default=time.monotonic())
 
     async def close(self) -> None:
-        """Finish what was asked for. The connections stay open; see `disconnect`."""
+        """Finish what was asked for, but for what takes longer than END_SECONDS: that is cut short.
+
+        The connections stay open; see `disconnect`.
+        """
         self._closed = True
-        for pool in (self._mail, self._console):
-            await asyncio.to_thread(pool.shutdown)
+        ending = asyncio.gather(*(asyncio.to_thread(pool.shutdown) for pool in self._pools))
+        done, _ = await asyncio.wait({ending}, timeout=END_SECONDS)
+        if not done:
+            self._is_cut = True
+            for connection in self._connections:
+                connection.interrupt()
+            done, _ = await asyncio.wait({ending}, timeout=GIVE_UP_SECONDS)
+        self._ended = bool(done)
 
     def disconnect(self) -> None:
-        """Close the connections of readers that were closed."""
-        for connection in self._connections:
+        """Close the connections of readers that were closed; one that hangs is left to its thread."""
+        for connection in self._connections if self._ended else ():
             connection.close()
 
     def _answer(self, question: Callable[[sqlite3.Connection], T]) -> T:
+        if self._is_cut:
+            raise QueueError("the queue is closed")
+        thread = threading.get_ident()
+        self._asked[thread] = time.monotonic()
         try:
             connection = self._connection()
             connection.execute("BEGIN")
@@ -61,8 +96,10 @@ class Readers:
                 with contextlib.suppress(sqlite3.Error):  # after a read that failed it may have ended by itself
                     connection.execute("COMMIT")
         except sqlite3.Error as error:
-            kind = QueueBusy if is_busy(error) else QueueError
+            kind = QueueBusy if is_busy(error) else QueueDamaged if is_damage(error) else QueueError
             raise kind(f"the queue could not be read: {clean(str(error))}") from error
+        finally:
+            del self._asked[thread]
 
     def _connection(self) -> sqlite3.Connection:
         connection: sqlite3.Connection | None = getattr(self._own, "connection", None)

@@ -1,5 +1,6 @@
 """Settlements: what an attempt came to becomes a change of the store, with what is to be told of it, at once."""
 
+from engine.events import ENGINE
 from engine.queue import operations, telling
 from engine.queue.arrivals import Terms
 from engine.queue.claims import remove_if_finished
@@ -26,7 +27,7 @@ def settle(tx: Transaction, settlement: Settlement, terms: Terms) -> None:
                 bounced.append(operations.Gone(operation, message, counted))
             if result.tell is not None:
                 telling.keep(tx, message, result.number, result.outcome, result.tell, terms)
-            tx.execute("DELETE FROM entry WHERE message = ? AND number = ?", (message, result.number))
+            _leave(tx, message, result)
         else:
             _wait_again(tx, message, result, result.due)
         if result.attempt:
@@ -66,6 +67,21 @@ def _end_attempt(tx: Transaction, message: int, result: EntryResult) -> tuple[st
     if not running:
         raise NotRunning(f"attempt {result.attempt} at {message}.{result.number} is not running")
     return row[0], row[2], row[3]
+
+
+def _leave(tx: Transaction, message: int, result: EntryResult) -> None:
+    """The entry leaves. Where a damaged page beside it keeps it from that, it is held: it must not be sent again."""
+    if not tx.damage.knows("row", message, result.number):
+        with tx.touching("row", message, result.number):
+            tx.execute("DELETE FROM entry WHERE message = ? AND number = ?", (message, result.number))
+    else:
+        why = f"it has left ({result.outcome.kind}: {result.outcome.line}), but its record cannot be removed"
+        tx.execute(
+            "UPDATE entry SET state = 'held', giving_up = 0, ordered = 'hold', ordered_by = ?, reason = ?, "
+            "operation = NULL, prior = '', prior_by = '', prior_reason = '', rule = NULL "
+            "WHERE message = ? AND number = ?",
+            (ENGINE, storable(f"{why}: a page of the queue beside it is damaged"), message, result.number),
+        )
 
 
 def _wait_again(tx: Transaction, message: int, result: EntryResult, due: float) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Coroutine, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -16,6 +17,7 @@ from engine.queue import (
     bodies,
     destinations,
     endings,
+    filesystems,
     listing,
     notices,
     operations,
@@ -28,8 +30,10 @@ from engine.queue import (
     standing,
     telling,
     timing,
+    who_reads,
 )
 from engine.queue import claims as claiming
+from engine.queue.connection import SEE_TO_IT
 from engine.queue.content import BLOCK, Content
 from engine.queue.expiry import Expired
 from engine.queue.filter import Filter
@@ -50,6 +54,7 @@ from engine.queue.queue import (
     NewMessage,
     Operation,
     Queue,
+    QueueDamaged,
     QueueError,
     Reason,
     Relaying,
@@ -74,6 +79,7 @@ T = TypeVar("T")
 FILE = "queue.db"
 GIVE_UP_AFTER = 5 * 86400.0  # seconds; RFC 5321 4.5.4.1: at least 4-5 days
 TIDY_EVERY = 3600.0  # seconds between two looks for what is idle
+STOP_SECONDS = 2.0  # for an operator's orders that are under way when the store is closed; then they are cut short
 
 _log = logging.getLogger(__name__)
 
@@ -83,7 +89,8 @@ class SqliteQueue(Queue):
 
     `give_up_after` is in seconds from arrival, or gives them for a destination, in any thread; so is `delay_notice`,
     after which the sender is told (0: never), and `gather`, for which what failed is gathered. Of the events the newest
-    `events_kept` are kept. Only one engine may have it open: see that the spool is locked before.
+    `events_kept` are kept. Only one engine may have it open: see that the spool is locked before. `unsafe_on` says
+    which kind of file system a folder is on, where the store is not to be opened on it, and "" where it is.
     """
 
     def __init__(
@@ -95,9 +102,11 @@ class SqliteQueue(Queue):
         delay_notice: float = 0.0,
         gather: float = 0.0,
         events_kept: int = 100_000,
+        unsafe_on: Callable[[Path], str] = filesystems.unsafe,
     ) -> None:
         self.on_events: Callable[[Sequence[Event]], None] = lambda _: None
         self._path = directory / FILE
+        self._unsafe_on = unsafe_on
         self._clock = clock
         patience = give_up_after if callable(give_up_after) else (lambda _: give_up_after)
         self._terms = arrivals.Terms(patience, delay_notice, gather)
@@ -107,6 +116,8 @@ class SqliteQueue(Queue):
         self._reasons = reasons.ReasonAnswers()
         self._tidied = 0.0
         self._expired = Expired()
+        self._has_more_to_do = False
+        self._stopping = False
         self._ruling = asyncio.Lock()
         self._running: set[asyncio.Task[Any]] = set()
         self._writer_or_none: Writer | None = None
@@ -115,14 +126,18 @@ class SqliteQueue(Queue):
     # -- life -----------------------------------------------------------------------------------------------------
 
     async def open(self) -> int:
+        if kind := self._unsafe_on(self._path.parent):
+            raise filesystems.refusal(self._path.parent, kind)
         writer = Writer(self._path, self._clock, self._deliver, self._events_kept)
         await writer.open()
-        self._writer_or_none, self._readers_or_none = writer, Readers(self._path)
+        self._writer_or_none, self._readers_or_none = writer, Readers(self._path, self._damage_read)
         try:
             interrupted = await writer.do(_recover)
             await self._readers.ask(listing.newest_message)  # a read-only connection is open from now on: see close()
-        except BaseException:
+        except BaseException as error:
             await self.close()
+            if isinstance(error, QueueDamaged):
+                raise QueueDamaged(f"{error}; {SEE_TO_IT}") from error
             raise
         return interrupted
 
@@ -130,8 +145,11 @@ class SqliteQueue(Queue):
         if self._writer_or_none is None or self._readers_or_none is None:
             return
         writer, readers = self._writer_or_none, self._readers_or_none
-        while self._running:
-            await asyncio.wait(self._running)
+        if self._running:
+            await asyncio.wait(self._running, timeout=STOP_SECONDS)
+        self._stopping = True  # what still runs ends between two of its transactions, which are short
+        if self._running:
+            await asyncio.wait(self._running, timeout=STOP_SECONDS)
         await writer.close()
         await readers.close()
         # The last connection to close copies the log into the file, unless it may only read. After a failed write
@@ -144,6 +162,17 @@ class SqliteQueue(Queue):
     @property
     def broken(self) -> str:
         return self._writer_or_none.broken if self._writer_or_none is not None else ""
+
+    @property
+    def trouble(self) -> str:
+        if self._writer_or_none is None or self._readers_or_none is None:
+            return ""
+        writer, readers = self._writer_or_none, self._readers_or_none
+        return writer.damage.trouble or writer.fault or who_reads.told(writer.stuck_log, self._path, readers.seconds)
+
+    @property
+    def has_more_to_do(self) -> bool:
+        return self._has_more_to_do
 
     @property
     def spare(self) -> int:
@@ -242,16 +271,20 @@ class SqliteQueue(Queue):
 
     async def overdue(self, limit: int, *, expire: bool = True) -> list[Claim]:
         expired = self._expired if expire else None
-        while await self._writer.do(claiming.carry_out_drops) == claiming.DROPS_AT_ONCE:
-            pass
+        # A part of each, so that no check takes long: the next one goes on.
+        self._has_more_to_do = False
+        with suppress(QueueDamaged):  # which is told; what is overdue is another matter
+            self._has_more_to_do = await self._writer.do(claiming.carry_out_drops) == claiming.DROPS_AT_ONCE
         if not self._ruling.locked():  # else who holds it does the same
-            await self._carry_out_rules()
+            async with self._ruling:
+                self._has_more_to_do |= await self._writer.do(rules.step) is not None
         now = self._clock.now()
         if self._tidied <= now < self._tidied + TIDY_EVERY:
             return await self._writer.do(lambda tx: _overdue(tx, limit, expired))
         claims, all_forgotten = await self._writer.do(
             lambda tx: (_overdue(tx, limit, expired), standing.forget_idle(tx))
         )
+        self._writer.damage.forget()
         if all_forgotten:  # else the next call goes on, so that what is idle cannot grow faster than it is forgotten
             self._tidied = now
         return claims
@@ -382,6 +415,7 @@ class SqliteQueue(Queue):
                 count = 0
                 while (step := await self._writer.do(rules.let_go)) is not None:
                     count += step.recipients if step.id == id else 0
+                    self._go_on()
                 return count
 
         return await self._to_its_end(end())
@@ -416,7 +450,12 @@ class SqliteQueue(Queue):
         """Hold what rules have yet to hold, and let go what those that are over held, in bounded transactions."""
         async with self._ruling:
             while await self._writer.do(rules.step) is not None:
-                pass
+                self._go_on()
+
+    def _go_on(self) -> None:
+        """Between two transactions of what takes several. Raises QueueError where the store is about to be closed."""
+        if self._stopping:
+            raise QueueError("the engine stops")
 
     # -- bad MX hosts ---------------------------------------------------------------------------------------------
 
@@ -488,7 +527,7 @@ class SqliteQueue(Queue):
 
     @property
     def _orders(self) -> orders.Orders:
-        return orders.Orders(self._writer, self._readers, self._clock)
+        return orders.Orders(self._writer, self._readers, self._clock, self._go_on)
 
     async def _see(self, question: Callable[..., T]) -> T:
         return await self._readers.ask(question, console=True)
@@ -507,6 +546,13 @@ class SqliteQueue(Queue):
 
     def _deliver(self, events: Sequence[Event]) -> None:
         self.on_events(events)
+
+    async def _damage_read(self, error: BaseException) -> bool:
+        self._writer.damage.met(error)
+        try:
+            return await self._writer.mended()
+        except QueueError:
+            return False
 
 
 def _recover(tx: Transaction) -> int:

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 
+from engine import checkspool
 from engine.events import Event
 from engine.outcome import Outcome
 from engine.queue.connection import VERSION
@@ -293,6 +294,86 @@ async def test_a_queue_of_the_first_version_is_brought_to_this_one(tmp_path: Pat
         await spool.clock.advance(10)
         await spool.queue.overdue(9)
         assert [entry.recipient for entry in await spool.entries()] == ["b@example.org"]
+
+
+async def test_before_the_file_is_changed_a_copy_of_it_is_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    async with opened(tmp_path) as spool:
+        number = await spool.add()
+        for statement in _BACK_TO_2:
+            spool.sql(statement)
+    kept = tmp_path / "queue.db.version-2"
+    kept.with_name(f"{kept.name}.part").write_bytes(b"of one that was killed")
+    async with opened(tmp_path) as spool:
+        assert (await spool.entry(number)).recipient == "bob@example.org"
+    assert f"as it was in version 2 it is kept in {kept}" in caplog.text
+    assert kept.stat().st_mode & 0o777 == 0o600
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["queue.db", kept.name]
+    kept.rename(tmp_path / "queue.db")  # as whoever goes back would, and forth again
+    async with opened(tmp_path) as spool:
+        assert (await spool.entry(number)).recipient == "bob@example.org"
+
+
+async def test_without_room_for_the_copy_the_file_is_not_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(tmp_path) as spool:
+        await spool.add()
+        for statement in _BACK_TO_2:
+            spool.sql(statement)
+    monkeypatch.setattr("engine.queue.migrating._BESIDE", 2**60)
+    with pytest.raises(QueueError, match="there is no room to keep a copy of it before it is changed"):
+        await Spool(tmp_path, FakeClock()).queue.open()
+    monkeypatch.undo()
+    assert list(tmp_path.glob("*version-2*")) == []
+    async with opened(tmp_path) as spool:
+        assert len(await spool.entries()) == 1
+
+
+def _as_it_was_first(spool: Spool) -> None:
+    """Version 1 as the first smarthosts made it, of which none was released: without sites, wishes and rules."""
+    for statement in (
+        *_BACK_TO_2,
+        "DROP INDEX operation_due",
+        "ALTER TABLE operation DROP COLUMN due",
+        "ALTER TABLE entry ADD COLUMN order_at REAL",
+        "DROP INDEX entry_rule",
+        "DROP INDEX entry_reason",
+        "DROP INDEX entry_notice",
+        *(f"ALTER TABLE entry DROP COLUMN {name}" for name in ("rule", "reason_key", "notify", "orcpt", "notice_at")),
+        "DROP INDEX destination_turn",
+        "DROP INDEX destination_site",
+        "ALTER TABLE destination DROP COLUMN site",
+        "ALTER TABLE message DROP COLUMN ret",
+        "ALTER TABLE message DROP COLUMN envid",
+        "ALTER TABLE mark DROP COLUMN times",
+        *(f"DROP TABLE {name}" for name in ("hold_rule", "override", "sts_policy")),
+        "PRAGMA user_version = 1",
+    ):
+        spool.sql(statement)
+
+
+async def test_an_early_first_version_is_refused_unchanged_and_its_mail_can_be_brought_over(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        first = await spool.add("a@example.org", "b@example.com", content=b"Subject: old\r\n\r\nhello\r\n")
+        await spool.queue.hold(Filter.parse("to=b@*"), "oncall", "why")
+        spool.sql("PRAGMA wal_checkpoint(TRUNCATE)")
+        _as_it_was_first(spool)
+    before = (tmp_path / "queue.db").read_bytes()
+    with pytest.raises(QueueError, match=r"version 1, but has no .*never released.*check-spool --repair"):
+        await Spool(tmp_path, FakeClock()).queue.open()
+    assert (tmp_path / "queue.db").read_bytes() == before
+    assert not checkspool.check(tmp_path).is_sound
+    assert checkspool.repair(tmp_path).is_sound
+    async with opened(tmp_path) as spool:
+        assert [(one.recipient, one.state, one.reason) for one in await spool.entries()] == [
+            ("a@example.org", "waiting", ""),
+            ("b@example.com", "held", "why"),
+        ]
+        assert b"hello" in await spool.queue.content(first)
+        assert await spool.claim("example.org")
 
 
 async def test_what_is_no_queue_is_refused(tmp_path: Path) -> None:

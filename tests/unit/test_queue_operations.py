@@ -79,7 +79,7 @@ async def test_drops_that_take_several_transactions_are_counted_as_one(
         await spool.add("a@one.example", "b@two.example", "c@three.example")
         await spool.add("d@one.example", "e@two.example")
         await spool.queue.give_up("drop", ALL, "ann", "", 0)
-        await spool.queue.overdue(9)
+        await spool.carry_out()
         assert told(spool) == [("ann", "drop: 2 messages (5 recipients) dropped; operation 1: everything")]
 
 

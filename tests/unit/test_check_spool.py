@@ -1,0 +1,257 @@
+"""`smarthost check-spool`: what is damaged is told; a repair keeps all that can be read, and names what cannot."""
+
+import asyncio
+import os
+import sqlite3
+import sys
+from contextlib import closing
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from console.cli import app
+from engine import checkspool
+from engine.queue.filter import Filter
+from engine.queue.queue import QueueError
+from engine.queue.sqlite import FILE
+from engine.spool import Spool as OwnedSpool
+from tests.clock import FakeClock
+from tests.unit.pages import damage
+from tests.unit.queue_support import ALL, DELIVERED, LATER, Spool, new_message, opened
+from tests.unit.test_queue_damage import relay_all
+
+# A leaf of a table or an index, and how far through it that is.
+PAGES = [
+    *((tree, which) for tree in ("entry", "body", "message") for which in (0.0, 0.5, 0.999)),
+    *((tree, 0.5) for tree in ("attempt", "event", "destination", "exchange", "operation", "taken_key", "entry_due",
+                               "entry_destination", "destination_turn", "event_message", "attempt_message")),
+]  # fmt: skip
+
+
+def run(folder: Path, *words: str) -> Result:
+    return CliRunner().invoke(app, ["check-spool", str(folder), *words])
+
+
+def content_of(number: int) -> bytes:
+    return b"Subject: %d\r\n\r\n" % number + bytes([97 + number % 26]) * 900 + b"\r\n"
+
+
+async def filled(directory: Path, messages: int = 200) -> dict[tuple[int, int], str]:
+    """A closed store with mail in every state; the recipients in it."""
+    spool = Spool(directory, FakeClock())
+    await spool.queue.open()
+    await asyncio.gather(
+        *(
+            spool.add(f"a{n}@d{n % 20}.example", f"b{n}@e{n % 10}.example", content=content_of(n), key=f"key {n}")
+            for n in range(1, messages + 1)
+        )
+    )
+    for claim in await spool.claim("d1.example"):
+        await spool.settle(claim, LATER, after=600)
+    for claim in await spool.claim("d2.example"):
+        await spool.settle(claim, DELIVERED)
+    await asyncio.gather(*(spool.queue.note_destination(f"d{n}.example", [f"mx{n}.example"]) for n in range(20)))
+    await spool.queue.hold(Filter.parse("domain=d3.example"), "oncall", "wait")
+    await spool.queue.give_up("drop", Filter.parse("domain=d4.example"), "oncall", "", 3600)
+    await spool.claim("d5.example")
+    there = {(entry.message, entry.number): entry.recipient for entry in await spool.entries()}
+    await spool.queue.close()
+    return there
+
+
+async def found(directory: Path) -> dict[tuple[int, int], tuple[str, str, str, bytes]]:
+    """What a store holds: recipient, state, why it is held, and the content, or b"" where it cannot be read."""
+    async with opened(directory) as spool:
+        held: dict[tuple[int, int], tuple[str, str, str, bytes]] = {}
+        for entry in (await spool.queue.window(ALL, "id", 0, 10_000)).rows:
+            try:
+                content = await spool.queue.content(entry.message)
+            except QueueError:
+                content = b""
+            held[entry.message, entry.number] = (entry.recipient, entry.state, entry.reason, content)
+        return held
+
+
+async def test_a_sound_spool_is_told_to_be_so_and_not_touched(tmp_path: Path) -> None:
+    await filled(tmp_path, 20)
+    before = (tmp_path / FILE).read_bytes()
+    for words in ((), ("--repair",)):
+        result = await asyncio.to_thread(run, tmp_path, *words)
+        assert result.exit_code == 0, result.stderr
+        assert f"{tmp_path / FILE}: in order" in result.stdout
+    assert len(await found(tmp_path)) == 39
+    assert (tmp_path / FILE).stat().st_size == len(before)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lock", FILE]
+
+
+def test_a_folder_without_a_queue_is_refused(tmp_path: Path) -> None:
+    result = run(tmp_path / "none")
+    assert (result.exit_code, "there is no queue in it" in result.stderr) == (1, True)
+    assert not (tmp_path / "none").exists()
+
+
+async def test_while_an_engine_owns_the_spool_it_is_refused(tmp_path: Path) -> None:
+    await filled(tmp_path, 3)
+    with OwnedSpool(tmp_path):
+        for words in ((), ("--repair",)):
+            result = run(tmp_path, *words)
+            assert result.exit_code == 1
+            assert result.stderr == f"{tmp_path}: an engine with pid {os.getpid()} owns this spool; stop it first\n"
+
+
+async def test_while_another_program_has_the_file_open_it_is_not_repaired(tmp_path: Path) -> None:
+    await filled(tmp_path, 3)
+    with closing(sqlite3.connect(tmp_path / FILE)) as other:
+        other.execute("PRAGMA journal_mode = WAL").fetchone()
+        other.execute("SELECT count(*) FROM message").fetchone()
+        result = run(tmp_path, "--repair")
+    assert (result.exit_code, "another program" in result.stderr) == (1, True)
+
+
+@pytest.mark.parametrize(("tree", "which"), PAGES)
+async def test_a_repair_keeps_all_that_can_be_read_and_names_the_rest(tmp_path: Path, tree: str, which: float) -> None:
+    there = await filled(tmp_path)
+    before = await found(tmp_path)
+    damage(tmp_path, tree, which=which)
+    as_it_was = (tmp_path / FILE).read_bytes()
+    result = await asyncio.to_thread(run, tmp_path)
+    assert result.exit_code == 1
+    assert "check-spool" in result.stderr
+    assert (tmp_path / FILE).read_bytes() == as_it_was
+    result = await asyncio.to_thread(run, tmp_path, "--repair")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.count("kept as it was: ") == 1
+    (kept,) = tmp_path.glob(f"{FILE}.damaged-*")
+    assert kept.read_bytes()[4096:] == as_it_was[4096:]  # on the first page stands that it has no log now
+    assert kept.stat().st_mode & 0o777 == (tmp_path / FILE).stat().st_mode & 0o777 == 0o600
+    after = await found(tmp_path)
+    assert set(after) == set(there)  # every recipient is known by the events, or was read
+    for key, (recipient, state, _, content) in before.items():
+        told = f"message {key[0]}: to " in result.stdout
+        now = after[key]
+        assert now[0] == recipient
+        assert now[3] == content or (told and tree == "body")
+        assert now[1] == state or (told and now[1] == "held" and tree in ("entry", "message", "body"))
+    held = sum(now[2].startswith("check-spool: ") for now in after.values())
+    assert held <= 2 * 110 * (tree in ("entry", "message", "body"))
+    assert (await asyncio.to_thread(run, tmp_path)).exit_code == 0
+    async with opened(tmp_path) as spool:
+        went = await relay_all(spool)
+        assert spool.queue.trouble == ""
+        assert went
+        assert await spool.add() == 201  # no number is given twice
+        assert tree == "taken_key" or await spool.queue.enqueue(new_message(key="key 7")) == 7
+
+
+async def test_what_no_event_tells_of_is_named_by_its_number_and_destination(tmp_path: Path) -> None:
+    await filled(tmp_path)
+    with closing(sqlite3.connect(tmp_path / FILE, isolation_level=None)) as connection:
+        connection.execute("DELETE FROM event")
+    damage(tmp_path, "entry", which=0.5)
+    result = await asyncio.to_thread(run, tmp_path, "--repair")
+    assert result.exit_code == 0, result.stderr
+    lost = [line for line in result.stdout.splitlines() if line.startswith("lost: message ")]
+    assert lost
+    assert all(line.endswith("; no event names it") and (" at d" in line or " at e" in line) for line in lost)
+    assert len(await found(tmp_path)) == 390 - len(lost)
+
+
+async def test_indexes_that_disagree_are_made_anew_in_place(tmp_path: Path) -> None:
+    await filled(tmp_path, 20)
+    with closing(sqlite3.connect(tmp_path / FILE, isolation_level=None)) as connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        (sql,) = connection.execute("SELECT sql FROM sqlite_schema WHERE name = 'entry_expires'").fetchone()
+        connection.execute(
+            "UPDATE sqlite_schema SET sql = replace(sql, '''waiting''', '''held''') WHERE name = 'entry_expires'"
+        )
+        connection.execute("PRAGMA writable_schema = RESET")
+        connection.execute("UPDATE entry SET expires = expires + 1 WHERE state = 'waiting'")
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute("UPDATE sqlite_schema SET sql = ? WHERE name = 'entry_expires'", (sql,))
+    inode = (tmp_path / FILE).stat().st_ino
+    assert run(tmp_path).exit_code == 1
+    result = run(tmp_path, "--repair")
+    assert result.exit_code == 0, result.stderr
+    assert "repaired: its indexes have been made anew; nothing is lost" in result.stdout
+    assert (tmp_path / FILE).stat().st_ino == inode
+    assert run(tmp_path).exit_code == 0
+
+
+async def test_counts_that_are_wrong_are_counted_anew(tmp_path: Path) -> None:
+    await filled(tmp_path, 20)
+    with closing(sqlite3.connect(tmp_path / FILE, isolation_level=None)) as connection:
+        connection.execute("UPDATE destination SET waiting = 99, edge = NULL WHERE name = 'd7.example'")
+    assert "the counts of d7.example are wrong" in run(tmp_path).stderr
+    assert run(tmp_path, "--repair").exit_code == 0
+    assert run(tmp_path).exit_code == 0
+
+
+async def test_without_room_for_a_copy_nothing_is_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    await filled(tmp_path)
+    damage(tmp_path, "entry")
+    monkeypatch.setattr(checkspool, "BESIDE", 2**60)
+    result = run(tmp_path, "--repair")
+    assert (result.exit_code, "there is no room to copy it" in result.stderr) == (1, True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lock", FILE]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+async def test_what_root_repairs_still_belongs_to_the_user_of_the_engine(tmp_path: Path) -> None:
+    await filled(tmp_path, 20)
+    damage(tmp_path, "entry_due")
+    for path in tmp_path.iterdir():
+        os.chown(path, 4711, 4712)
+    assert run(tmp_path, "--repair").exit_code == 0
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in tmp_path.iterdir()} == {(4711, 4712)}
+
+
+async def test_killed_at_any_line_the_queue_is_the_old_one_or_the_new_one(tmp_path: Path) -> None:
+    await filled(tmp_path, 60)
+    damage(tmp_path, "entry", which=0.4)
+    begun = (tmp_path / FILE).read_bytes()
+    with closing(sqlite3.connect(tmp_path / FILE)) as connection:
+        readable = {number for (number,) in connection.execute("SELECT number FROM message")}
+    died = 0
+    seen: set[int] = set()
+    while (line := await asyncio.to_thread(repair_until_a_new_line, tmp_path, seen)) is not None:
+        seen.add(line)
+        died += 1
+        async with opened(tmp_path) as spool:  # as the engine does at its next start
+            assert {row[0] for row in spool.sql("SELECT number FROM message")} == readable
+            for number in readable:
+                assert (await spool.queue.content(number)).endswith(b"\r\n")
+        for path in tmp_path.iterdir():  # from the beginning again
+            path.unlink()
+        (tmp_path / FILE).write_bytes(begun)
+    assert died > 40
+    assert len(await found(tmp_path)) == 117
+
+
+def repair_until_a_new_line(folder: Path, seen: set[int]) -> int | None:
+    """Repair in a process that is killed before the first line it comes to that is not among those seen."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            source = checkspool.__file__
+
+            def step(frame: FrameType, event: str, _: object) -> Any:
+                if frame.f_code.co_filename != source:
+                    return None
+                if event == "line" and frame.f_lineno not in seen:
+                    os.write(writing, str(frame.f_lineno).encode())
+                    os._exit(9)
+                return step
+
+            sys.settrace(step)
+            checkspool.repair(folder)
+        finally:
+            os._exit(0)
+    os.close(writing)
+    os.waitpid(child, 0)
+    with os.fdopen(reading) as said:
+        line = said.read()
+    return int(line) if line else None

@@ -1,0 +1,162 @@
+"""One damaged page: what it holds is left out or held, and told; the store opens, and all other mail goes."""
+
+import asyncio
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from engine.queue.queue import Claim, QueueDamaged, QueueError
+from tests.clock import FakeClock
+from tests.unit.pages import damage, leaves
+from tests.unit.queue_support import ALL, DELIVERED, LATER, Spool, opened
+
+MESSAGES = 400
+
+
+async def filled(directory: Path) -> None:
+    """A closed store with many messages, some of them tried, and some being relayed when the engine was killed."""
+    spool = Spool(directory, FakeClock())
+    await spool.queue.open()
+    await asyncio.gather(
+        *(
+            spool.add(f"user{number}@d{number % 40}.example", content=b"Subject: hi\r\n\r\n" + b"x" * 900 + b"\r\n")
+            for number in range(MESSAGES)
+        )
+    )
+    for claim in await spool.claim("d1.example"):
+        await spool.settle(claim, LATER, after=0)
+    await asyncio.gather(*(spool.queue.claim(f"d{name}.example", 2, 7) for name in range(40)))
+    await spool.queue.close()
+
+
+async def relay_all(spool: Spool) -> set[tuple[int, str]]:
+    """Carry everything that can be claimed and read, as a relayer does; give the messages that went, and where to."""
+    went: set[tuple[int, str]] = set()
+    for _ in range(200):
+        claims: list[Claim] = []
+        due = await spool.queue.due_sites(1000)
+        for found in await asyncio.gather(*(spool.queue.claim_site(one.site, 10, 1) for one in due)):
+            claims += found
+        if not claims:
+            return went
+        for went_now in await asyncio.gather(*(carry(spool, claim) for claim in claims)):
+            assert not went_now & went
+            went |= went_now
+    raise AssertionError("there is no end to it")
+
+
+async def carry(spool: Spool, claim: Claim) -> set[tuple[int, str]]:
+    try:
+        await spool.queue.content(claim.message)
+    except QueueError as error:
+        await spool.queue.set_aside(claim, str(error))
+        return set()
+    await spool.settle(claim, DELIVERED)
+    return {(claim.message, claim.destination)}
+
+
+@pytest.mark.parametrize("which", [0.0, 0.3, 0.6, 0.999])
+@pytest.mark.parametrize("tree", ["entry", "body", "message"])
+async def test_what_is_not_on_a_damaged_page_goes(tmp_path: Path, tree: str, which: float) -> None:
+    await filled(tmp_path)
+    of_a_page = MESSAGES // leaves(tmp_path, tree) + 2
+    assert 3 * of_a_page < MESSAGES
+    damage(tmp_path, tree, which=which)
+    async with opened(tmp_path) as spool:
+        went = await relay_all(spool)
+        assert MESSAGES - 3 * of_a_page <= len(went) <= MESSAGES
+        assert "is damaged" in spool.queue.trouble
+        assert "smarthost check-spool --repair" in spool.queue.trouble
+        assert spool.queue.broken == ""
+    async with opened(tmp_path) as spool:
+        assert not await relay_all(spool) & went  # nothing twice
+
+
+@pytest.mark.parametrize(
+    "tree",
+    ["entry_due", "entry_destination", "entry_expires", "entry_relaying", "destination_turn", "destination_ready",
+     "destination_site", "attempt_message", "event_message"],
+)  # fmt: skip
+async def test_a_damaged_index_is_made_anew_and_nothing_is_left_out(tmp_path: Path, tree: str) -> None:
+    await filled(tmp_path)
+    damage(tmp_path, tree)
+    async with opened(tmp_path) as spool:
+        assert len(await relay_all(spool)) == MESSAGES
+        assert await spool.add("later@d1.example") == MESSAGES + 1
+        assert await spool.entries("to=later@d1.example")
+        assert spool.queue.trouble == ""
+
+
+@pytest.mark.parametrize("which", [0.0, 0.5, 0.999])
+async def test_without_the_record_of_attempts_mail_goes(tmp_path: Path, which: float) -> None:
+    await filled(tmp_path)
+    before = await last_attempt(tmp_path)
+    damage(tmp_path, "attempt", which=which)
+    async with opened(tmp_path) as spool:
+        assert len(await relay_all(spool)) == MESSAGES
+        await spool.add()
+        (claim,) = await spool.claim()
+        assert claim.entries[0].attempt > before  # no number is given twice
+        assert spool.queue.trouble == ""
+
+
+async def last_attempt(directory: Path) -> int:
+    async with opened(directory) as spool:
+        (row,) = spool.sql("SELECT seq FROM sqlite_sequence WHERE name = 'attempt'")
+        await asyncio.gather(*(spool.queue.claim(f"d{name}.example", 2, 7) for name in range(40)))
+        return int(row[0])
+
+
+@pytest.mark.parametrize("which", [0.0, 0.5, 0.999])
+async def test_without_the_record_of_events_mail_goes(tmp_path: Path, which: float) -> None:
+    await filled(tmp_path)
+    damage(tmp_path, "event", which=which)
+    async with opened(tmp_path, events_kept=100) as spool:
+        assert len(await relay_all(spool)) == MESSAGES
+        await spool.add()
+        for _ in range(3):
+            await spool.queue.record()
+        numbers = [event.seq for event in await spool.queue.events(limit=10)]
+        assert numbers == sorted(numbers)
+        assert numbers[0] > MESSAGES  # they go on from where they were
+        assert spool.queue.trouble == ""
+        assert any(event.kind == "damaged" for event in spool.events)
+
+
+async def test_what_has_expired_is_given_up_but_for_what_cannot_be_read(tmp_path: Path) -> None:
+    await filled(tmp_path)
+    of_a_page = MESSAGES // leaves(tmp_path, "entry") + 2
+    damage(tmp_path, "entry", which=0.5)
+    async with opened(tmp_path) as spool:
+        await spool.clock.advance(6 * 86400)
+        gone: set[int] = set()
+        while claims := await spool.queue.overdue(50):
+            assert not gone & {claim.message for claim in claims}
+            gone |= {claim.message for claim in claims}
+        assert MESSAGES - 3 * of_a_page < len(gone) < MESSAGES
+        assert "is damaged" in spool.queue.trouble
+
+
+async def test_damage_that_only_a_question_meets_is_told(tmp_path: Path) -> None:
+    await filled(tmp_path)
+    damage(tmp_path, "entry", which=0.5)
+    async with opened(tmp_path) as spool:
+        with pytest.raises(QueueError, match="could not be read"):
+            await spool.queue.window(ALL, "size", 0, 1000)
+        await spool.queue.record()
+        assert "is damaged" in spool.queue.trouble
+
+
+async def test_an_operation_that_meets_damage_undoes_nothing_of_the_others(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+
+        def meets(tx: object) -> None:
+            raise sqlite3.DatabaseError("database disk image is malformed")
+
+        first, hurt, second = await asyncio.gather(
+            spool.add(), spool.queue._writer.do(meets), spool.add(), return_exceptions=True
+        )
+        assert (first, second) == (1, 2)
+        assert type(hurt) is QueueDamaged
+        assert "is damaged" in spool.queue.trouble
