@@ -8,7 +8,7 @@ from pathlib import Path
 from engine.queue.queue import QueueError
 from engine.text import clean
 
-VERSION = 3  # of the schema, kept in PRAGMA user_version
+VERSION = 4  # of the schema, kept in PRAGMA user_version
 BUSY_SECONDS = 5.0  # another process (a backup, the sqlite3 shell) may hold the file for a moment
 
 # In version 1 each entry had the time of its bounce or drop; now the order as a whole has it.
@@ -33,6 +33,17 @@ UPDATE operation SET
     recipients = (SELECT count(*) FROM entry e WHERE e.operation = operation.id),
     messages = (SELECT count(DISTINCT e.message) FROM entry e WHERE e.operation = operation.id)
 WHERE due IS NOT NULL;
+"""
+
+# In version 3 nobody remembered whence logins came in rightly.
+_FROM_3 = """
+CREATE TABLE known_login (
+    login       TEXT    NOT NULL,
+    address     TEXT    NOT NULL,
+    at          REAL    NOT NULL,
+    PRIMARY KEY (login, address)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX known_login_at ON known_login (at);
 """
 
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
@@ -124,6 +135,8 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         _write(connection, _FROM_1, 2)
     if version < 3:
         _write(connection, _FROM_2, 3)
+    if version < 4:
+        _write(connection, _FROM_3, 4)
 
 
 def _write(connection: sqlite3.Connection, script: str, version: int) -> None:

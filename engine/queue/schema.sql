@@ -1,4 +1,4 @@
--- The store's tables, version 3. One row of `entry` is one recipient of one message.
+-- The store's tables, version 4. One row of `entry` is one recipient of one message.
 
 CREATE TABLE message (
     number      INTEGER PRIMARY KEY AUTOINCREMENT,  -- never given twice, not even after the message has left
@@ -197,6 +197,15 @@ CREATE TABLE sts_policy (
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX sts_policy_expires ON sts_policy (expires);
+
+CREATE TABLE known_login (
+    login       TEXT    NOT NULL,                   -- came in rightly
+    address     TEXT    NOT NULL,                   -- from here
+    at          REAL    NOT NULL,                   -- the last time that was noted
+    PRIMARY KEY (login, address)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX known_login_at ON known_login (at);
 
 CREATE TABLE operation (
     id          INTEGER PRIMARY KEY AUTOINCREMENT,
