@@ -145,7 +145,7 @@ class Engine:
         self.explainer = Explainer(self.queue, self.mx, router, self.smarthost, self._clock)
         self.prober = Prober(router, parts.dialler, self._clock, hostname=settings.hostname)
         self.floor = DiskFloor(spool.path, settings.intake.min_free, lambda: self.queue.spare)
-        self.smtp = SmtpIntake(self.queue, settings, self._clock, floor=self.floor)
+        self.smtp = SmtpIntake(self.queue, settings, self._clock, floor=self.floor, folder=spool.path)
         self.drop = DropIntake(self.queue, spool.drop, settings, self._clock, self.floor)
 
     @property
@@ -153,6 +153,11 @@ class Engine:
         """Why the engine is not well, or ""."""
         intake = self.floor.why_not() or self.drop.trouble or self.smtp.trouble
         return self.queue.broken or self.smarthost.trouble or intake
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is no trouble, and should be known: bounds that are reached, in sentences."""
+        return (*self.smtp.notes, *self.drop.notes)
 
     async def start(self) -> None:
         """Take the spool, recover what was interrupted, open the doors; the one for new mail last."""
@@ -217,6 +222,7 @@ class Engine:
             started=started,
             version=version("smarthost"),
             trouble=lambda: self.trouble,
+            notes=lambda: self.notes,
         )
 
     def _publish(self, events: Sequence[Event]) -> None:

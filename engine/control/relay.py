@@ -188,7 +188,10 @@ class Prober(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Relay:
-    """A running engine's parts. `started` is in seconds since 1970; `trouble` says why the engine is sick, or ""."""
+    """A running engine's parts. `started` is in seconds since 1970; `trouble` says why the engine is sick, or "".
+
+    `notes` say what is no trouble, and should be known.
+    """
 
     queue: Queue
     smarthost: SmartHost
@@ -201,3 +204,4 @@ class Relay:
     started: float
     version: str
     trouble: Callable[[], str]
+    notes: Callable[[], Sequence[str]] = tuple

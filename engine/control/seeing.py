@@ -10,6 +10,7 @@ from engine.control.metrics import Figures
 from engine.control.relay import Relay, Relayer
 from engine.queue.filter import Filter
 from engine.queue.queue import RELAY, Mark, NoSuchMessage, QueueError, Totals
+from engine.text import clean
 
 DESTINATION_SORTS = ("name", "waiting", "due", "held", "oldest")
 _EVENTS_OF_MESSAGE = 1000
@@ -184,6 +185,7 @@ class Seeing:
             undo_seconds=settings.console.undo,
             confirm_typed_over=settings.console.confirm_typed_over,
             bad_mx_seconds=settings.delivery.bad_mx_timeout,
+            notes=tuple(clean(note) for note in relay.notes()),
         )
 
     def _marks(self) -> list[Mark]:

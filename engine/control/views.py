@@ -37,7 +37,7 @@ class HealthView(View, frozen=True, kw_only=True):
 
     Of those waiting `due` are those whose time has come, and `ready` those of them that nothing keeps from being sent.
     Of a very long queue both are counted anew only every few seconds. `destinations` have mail; `destinations_known`
-    are all that are listed.
+    are all that are listed. `notes` say what is no trouble, and should be known: a bound that is reached.
     """
 
     hostname: str
@@ -64,6 +64,7 @@ class HealthView(View, frozen=True, kw_only=True):
     undo_seconds: float = 10.0
     confirm_typed_over: int = 1000
     bad_mx_seconds: float = 3600.0
+    notes: tuple[str, ...] = ()
 
 
 class DestinationView(View, frozen=True, kw_only=True):

@@ -75,7 +75,7 @@ class DropIntake:
         self._wake = asyncio.Event()
         self._settling: dict[str, tuple[Look, float]] = {}
         self._left: dict[tuple[str, int], _Left] = {}  # by name and inode
-        self._left_now = 0
+        self._left_now = self._left_last = 0  # how many were left in this look, and in the last one
         self._taken: list[str] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._watching: asyncio.Task[None] | None = None
@@ -92,9 +92,9 @@ class DropIntake:
     @property
     def notes(self) -> tuple[str, ...]:
         """Which bounds are reached."""
-        if self._left_now < LEFT:
+        if self._left_last < LEFT:
             return ()
-        return (f"{self._left_now:,} files lie in the drop folder that cannot be taken, nor set aside",)
+        return (f"{self._left_last:,} files lie in the drop folder that cannot be taken, nor set aside",)
 
     async def start(self) -> None:
         """Make the folder, take what lies in it, and watch it. Raises IntakeError."""
@@ -199,7 +199,7 @@ class DropIntake:
                     for name in batch:
                         if results[name] is _Result.LEFT and len(left) < LEFT:
                             left[name, tried[name]] = remembered
-        self._left = left
+        self._left, self._left_last = left, self._left_now
         self._settling = {name: seen for name, seen in self._settling.items() if name in unsettled}
         if self._left_now > TOLD:
             _LOG.warning("%d files in the drop folder cannot be taken for now", self._left_now)

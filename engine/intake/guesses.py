@@ -37,8 +37,7 @@ class Guesses:
         window = limits.guess_window
         self._address = Meter(limits.guesses_per_address, window, clock)
         self._from_address = Meter(limits.guesses_per_login, window, clock)
-        self._from_network = Meter(limits.guesses_per_login, window, clock)
-        self._of_network = Meter(NETWORK * limits.guesses_per_login, window, clock)
+        self._from_network = Meter(limits.guesses_per_login, window, clock, ceiling=NETWORK * limits.guesses_per_login)
         self._in_all = Meter(ANYWHERE * limits.guesses_per_login, window, clock)
         self._welcome: OrderedDict[tuple[str, str], float] = OrderedDict()
         self._lately = Lately(clock)
@@ -100,7 +99,7 @@ class Guesses:
         if self._from_network.has_room(network):
             return ""
         is_fresh = not self._from_address.level(f"{address_key(address)} {login}")
-        return "" if is_fresh and self._of_network.has_room(network) else "login"
+        return "" if is_fresh and self._from_network.level(network) + 1 <= self._from_network.ceiling else "login"
 
     def _counted(self, address: str, login: str) -> list[tuple[Meter, str]]:
         """The measures that a guess fills."""
@@ -112,7 +111,6 @@ class Guesses:
             found += [
                 (self._from_address, f"{address_key(address)} {login}"),
                 (self._from_network, network),
-                (self._of_network, network),
                 (self._in_all, login),
             ]
         return found

@@ -16,11 +16,14 @@ class Meter:
     """A measure that fills by one with each use and drains evenly, all of it within `window` seconds.
 
     So `most` uses may come at once, and `most` more in each window after. Only the `REMEMBERED` keys last used are
-    kept: a key that is forgotten starts afresh.
+    kept: a key that is forgotten starts afresh. It fills up to `ceiling`, where that is more than `most`.
     """
 
-    def __init__(self, most: int, window: float, clock: Clock, *, remembered: int = REMEMBERED) -> None:
+    def __init__(
+        self, most: int, window: float, clock: Clock, *, remembered: int = REMEMBERED, ceiling: int = 0
+    ) -> None:
         self.most = most
+        self.ceiling = max(most, ceiling)
         self._window = window
         self._clock = clock
         self._remembered = remembered
@@ -41,7 +44,7 @@ class Meter:
 
     def use(self, key: str) -> None:
         """Count one use."""
-        self._set(key, min(self.level(key) + 1.0, float(self.most)))
+        self._set(key, min(self.level(key) + 1.0, float(self.ceiling)))
 
     def take_back(self, key: str) -> None:
         """It was no use after all."""

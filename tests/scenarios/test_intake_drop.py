@@ -301,13 +301,13 @@ async def test_whatever_goes_wrong_with_one_file_sets_that_file_aside(
 async def test_a_look_that_fails_is_trouble_until_the_next_good_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def broken(self: DropIntake) -> None:
+    def broken(self: DropIntake) -> object:
         raise RuntimeError("odd\x1b")
 
     queue, clock = FakeQueue(), FakeClock()
     before(tmp_path, "a.eml")
     with monkeypatch.context() as patch:
-        patch.setattr(DropIntake, "_make", broken)
+        patch.setattr(DropIntake, "_entries", broken)
         intake = DropIntake(queue, tmp_path / "drop", SETTINGS, clock)
         assert intake.trouble == ""
         await intake.start()
