@@ -69,8 +69,12 @@ class Crowd:
         """Make room for one more from this address, or give the reply with which to turn it away."""
         key = self._key(address)
         if key and self._by_address[key] >= self._limits.connections_per_address:
+            self._lately.reached("address", f"421 to more sessions from {key} (intake.limits.connections_per_address)")
             return TOO_MANY.format(self._hostname)
         if not known and len(self._strangers) >= max(1, self._most // 2):
+            self._lately.reached(
+                "strangers", "half of all sessions are held by strangers: those there longest go (421)"
+            )
             self._turn_out(next(iter(self._strangers)))
         if door == "relay" and len(self._relaying) >= self._for_relaying:
             return self._from_the_idle(self._relaying, f"all {self._for_relaying} sessions for relaying")
@@ -101,6 +105,7 @@ class Crowd:
         if guest not in self._strangers:
             return FULL_HOUSE.format(self._hostname)  # it was turned out meanwhile
         if self._by_login[login] >= self._limits.connections_per_login:
+            self._lately.reached("login", f"421 to more sessions of {login} (intake.limits.connections_per_login)")
             return TOO_MANY_OF_LOGIN.format(self._hostname)
         del self._strangers[guest]
         self._known[guest] = login

@@ -22,7 +22,7 @@ from engine.intake.errors import IntakeError, NotYet, Unfit
 from engine.intake.floor import DiskFloor
 from engine.intake.refusals import Refusals
 from engine.intake.taker import Taker
-from engine.intake.watch import CannotWatch, watch
+from engine.intake.watch import CannotWatch, NoWatch, watch
 from engine.queue.queue import NewMessage, QueueError
 from engine.text import clean
 
@@ -83,18 +83,20 @@ class DropIntake:
         self._trouble = ""
         self._fault = ""
         self._unwatched = ""
+        self._is_watchless = False  # on this system, for good
 
     @property
     def trouble(self) -> str:
         """Why files do not come in though they should, or not at once, as of the last look; or ""."""
-        return self._trouble or self._unwatched
+        return self._trouble or ("" if self._is_watchless else self._unwatched)
 
     @property
     def notes(self) -> tuple[str, ...]:
         """Which bounds are reached."""
-        if self._left_last < LEFT:
-            return ()
-        return (f"{self._left_last:,} files lie in the drop folder that cannot be taken, nor set aside",)
+        found = [self._unwatched] if self._is_watchless else []
+        if self._left_last >= LEFT:
+            found.append(f"{self._left_last:,} files lie in the drop folder that cannot be taken, nor set aside")
+        return tuple(found)
 
     async def start(self) -> None:
         """Make the folder, take what lies in it, and watch it. Raises IntakeError."""
@@ -151,6 +153,7 @@ class DropIntake:
                 await watch(self._folder, _is_mail, self._watched)
             except CannotWatch as error:
                 why = clean(str(error), 200)
+                self._is_watchless = isinstance(error, NoWatch)
             except Exception as error:  # noqa: BLE001 - however a watch breaks, the folder is still read
                 _LOG.exception("the watch of the drop folder failed")
                 why = _told(error)
@@ -162,6 +165,8 @@ class DropIntake:
                 _LOG.warning("the drop folder is not watched: %s", why)
             self._unwatched = f"the drop folder is not watched ({why}); it is read every {UNWATCHED:.0f} s instead"
             self._wake.set()
+            if self._is_watchless:
+                return
             await self._clock.wait(self._stop, self._clock.now() + pause)
 
     def _watched(self) -> None:

@@ -11,7 +11,8 @@ from engine.intake.content import LARGE
 from engine.intake.crowd import Crowd
 from engine.intake.floor import DiskFloor
 from engine.intake.guesses import Guesses
-from engine.intake.incoming import Incoming, Storeroom
+from engine.intake.incoming import Incoming, Storeroom, client_name
+from engine.intake.lately import Lately
 from engine.intake.limits import Rates, lies_in
 from engine.intake.refusals import Refusals
 from engine.intake.taker import Receiver
@@ -66,6 +67,7 @@ class Reception:
             submits=bool(submission.listen or submission.listen_tls),
         )
         self.guesses = Guesses(settings.intake.limits, clock)
+        self._lately = Lately(clock)
         self._rates = Rates(settings.intake.limits, clock)
         self._floor = floor
         self._queue = queue
@@ -82,6 +84,8 @@ class Reception:
         if self._floor is not None and (short := self._floor.why_not(octets)):
             return PAUSED, short  # 452: RFC 5321 4.2.3, RFC 1870 6.1
         if whose := self._rates.begin(address, login):
+            who = client_name(address, login if whose == "login" else "")
+            self._lately.reached(f"mail of the {whose}", f"450 to mail of {who}: more than intake.limits allows")
             return TOO_MUCH.format(whose), f"the limit of the {whose}"
         return "", ""
 
@@ -93,9 +97,9 @@ class Reception:
     @property
     def notes(self) -> tuple[str, ...]:
         """Which bounds of ours were reached lately."""
-        return (*self.storeroom.notes, *self.crowd.notes, *self.guesses.notes)
+        return (*self.storeroom.notes, *self.crowd.notes, *self.guesses.notes, *self._lately.texts)
 
-    async def take_in(self, incoming: Incoming, work: Callable[[], NewMessage]) -> str:
+    async def take(self, incoming: Incoming, work: Callable[[], NewMessage]) -> str:
         """Make a message of what has come, queue it, and give the reply: 250 only once it is on disk.
 
         `work` does the first; for a large message in a thread, for the loop is everyone's. Of large ones two at a time

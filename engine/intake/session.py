@@ -442,7 +442,7 @@ class Session(SMTP):
             submitted.message, hostname=self.hostname, rules=self._reception.rules, at=self._reception.clock.now()
         )
         try:
-            return await self._reception.take_in(incoming, work)
+            return await self._reception.take(incoming, work)
         except Refused as refused:
             self._refuse(refused.why, refused.detail)
             return refused.reply

@@ -21,11 +21,16 @@ class CannotWatch(Exception):
     """The folder is not watched, or not any more; the text says why."""
 
 
+class NoWatch(CannotWatch):
+    """There is no way to watch a folder on this system, and never will be."""
+
+
 async def watch(folder: Path, is_meant: Callable[[str], bool], came: Callable[[], None]) -> None:
     """Call `came` once when the watch is on, and whenever a file whose name is meant has come, until cancelled.
 
     Names are as `os.fsdecode` gives them. What came before the watch was on is for the caller to find: at the first
-    call. Raises CannotWatch when the folder has gone, has moved or cannot be watched.
+    call. Raises CannotWatch when the folder has gone, has moved or cannot be watched, NoWatch where no
+    folder can be.
     """
     try:
         await asyncio.to_thread(_warm_up)
@@ -33,7 +38,7 @@ async def watch(folder: Path, is_meant: Callable[[str], bool], came: Callable[[]
             inotify.add_watch(folder, _CAME | _LOST | flags.ONLYDIR)
             await _heed(inotify, is_meant, came)
     except AttributeError as error:  # of a system without it
-        raise CannotWatch("this system has no inotify") from error
+        raise NoWatch("this system has no inotify") from error
     except OSError as error:
         more = " (fs.inotify.max_user_watches)" if error.errno == errno.ENOSPC else ""
         more = " (fs.inotify.max_user_instances)" if error.errno == errno.EMFILE else more

@@ -10,6 +10,7 @@ import pytest
 
 from engine.config import Intake, Limits, Settings, Smtp
 from engine.intake.floor import DiskFloor
+from engine.intake.incoming import client_name
 from engine.intake.smtp import SmtpIntake
 from engine.queue.queue import NewMessage
 from tests.clock import FakeClock
@@ -206,3 +207,38 @@ async def test_large_messages_are_in_memory_two_at_a_time_until_they_are_committ
             assert (await waiting).startswith("250")
         assert all(reply.startswith("250") for reply in await asyncio.gather(*sending))
     assert queue.most == 3
+
+
+async def test_of_the_memory_one_client_has_a_share_and_the_others_have_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with intake(FakeQueue()) as server, AsyncExitStack() as held:
+        monkeypatch.setattr(server._reception.storeroom, "may_hold", 2 * MIB)  # a share is two small messages
+        door = server.addresses[0]
+        for _ in range(2):
+            client = await held.enter_async_context(talk(door, source=HOG))
+            await half_sent(client, 250_000)
+        await until(lambda: server._reception.held >= 380_000)
+        async with talk(door, source=HOG) as client:
+            assert (await send(client, (b"z" * 98 + b"\r\n") * 2000)).startswith("452 4.3.1")
+        assert server.notes == (f"452 to some messages: {HOG} holds its share of the memory for messages that come in",)
+        async with talk(door, source=OTHER) as client:
+            assert (await send(client, (b"z" * 98 + b"\r\n") * 2000)).startswith("250")
+
+
+async def test_a_login_counts_as_one_client_wherever_it_comes_from(keys: Keys) -> None:
+    assert client_name("192.0.2.1", "ann") == client_name("198.51.100.1", "ann") == "the login ann"
+    assert client_name("2001:db8::1", "") == client_name("2001:db8::2", "") == "2001:db8::/64"
+
+
+async def test_bounds_that_are_reached_are_named() -> None:
+    limits = Limits(exempt_networks=(), connections_per_address=1, messages_per_minute_per_address=1)
+    async with intake(FakeQueue(), limits=limits) as server, talk(server.addresses[0]) as client:
+        await client.reply()
+        await client.ehlo()
+        assert (await client.mail()).startswith("250")
+        assert (await client.mail()).startswith("450 4.7.1")
+        async with talk(server.addresses[0]) as second:
+            assert (await second.reply()).startswith("421 4.7.0")
+        assert set(server.notes) == {
+            "450 to mail of 127.0.0.1: more than intake.limits allows",
+            "421 to more sessions from 127.0.0.1 (intake.limits.connections_per_address)",
+        }

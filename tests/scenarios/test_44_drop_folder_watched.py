@@ -67,6 +67,25 @@ async def test_a_watch_that_ends_is_trouble_and_begins_anew_and_the_folder_is_re
     await intake.stop(1.0)
 
 
+async def test_a_system_that_watches_no_folders_is_noted_and_the_folder_is_read_every_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: object, **__: object) -> None:
+        raise AttributeError("inotify_init1")
+
+    queue, clock = FakeQueue(), FakeClock()
+    monkeypatch.setattr("engine.intake.watch.INotify", missing)
+    async with watching(queue, tmp_path, clock) as intake:
+        await eventually(lambda: bool(intake.notes))
+        assert intake.trouble == ""
+        assert intake.notes == (
+            "the drop folder is not watched (this system has no inotify); it is read every 1 s instead",
+        )
+        moved(tmp_path, "a.eml")
+        await clock.advance(1)
+        await eventually(lambda: len(queue.forgotten) == 1)
+
+
 async def test_folders_that_were_cleared_away_are_made_anew_and_watched(tmp_path: Path) -> None:
     queue, clock = FakeQueue(), FakeClock()
     async with watching(queue, tmp_path, clock) as intake:
@@ -106,7 +125,7 @@ async def test_files_that_can_only_be_left_hide_no_other_and_are_not_tried_again
     before(tmp_path, "zzzz.eml")
     async with watching(queue, tmp_path, clock) as intake:
         await eventually(lambda: len(queue.forgotten) == 1 and tried == 2500)
-        assert "cannot be set aside either: Operation not permitted" in intake.trouble
+        await eventually(lambda: "cannot be set aside either: Operation not permitted" in intake.trouble)
         moved(tmp_path, "new.eml")
         await eventually(lambda: len(queue.forgotten) == 2)
         assert tried == 2500
