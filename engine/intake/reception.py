@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from engine.clock import Clock
@@ -74,6 +75,8 @@ class Reception:
         self._commits: set[asyncio.Task[int]] = set()
         self._remembering: set[asyncio.Task[None]] = set()
         self._desks = asyncio.Semaphore(AT_A_TIME)
+        # Threads of their own: the C library keeps what a thread has had, some 50 MiB for each that has judged.
+        self._judges = ThreadPoolExecutor(AT_A_TIME, thread_name_prefix="judge")
 
     def relays_for(self, address: str) -> bool:
         """Whether a client of this IP address may send to anyone through us."""
@@ -112,7 +115,7 @@ class Reception:
             incoming.release()
             return await self._committed_reply(self._commit(message))
         await self._desks.acquire()
-        judged = asyncio.get_running_loop().run_in_executor(None, work)
+        judged = asyncio.get_running_loop().run_in_executor(self._judges, work)
         incoming.lend(judged)
         try:
             message = await asyncio.shield(judged)
@@ -159,6 +162,10 @@ class Reception:
                 self.guesses.welcome(known.address, known.login, known.at)
         except QueueError as error:
             _LOG.warning("whence logins came could not be read: %s", clean(str(error)))
+
+    def close(self) -> None:
+        """End the threads; what they judge is not waited for."""
+        self._judges.shutdown(wait=False, cancel_futures=True)
 
     async def finish(self, seconds: float) -> None:
         """Wait for the commits under way, at most `seconds`; none is ever cancelled."""

@@ -117,6 +117,7 @@ class SmtpIntake:
                     await server.wait_closed()
         for closed in (self._servers, self._submission, self._submission_tls):
             closed.clear()
+        self._reception.close()
         if self._logins is not None:
             self._logins.close()
 
