@@ -7,7 +7,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Generator, Iterator
-from contextlib import closing, nullcontext
+from contextlib import nullcontext, suppress
 from enum import Enum, auto
 from itertools import islice
 from pathlib import Path
@@ -32,7 +32,9 @@ RESCAN = 30.0  # seconds between looks that nothing called for: a watch may miss
 UNWATCHED = 1.0  # seconds between looks while there is no watch, and before one is tried again
 AT_A_TIME = 8  # files in memory at once, whose commits and deletions share their syncs
 LARGE_AT_A_TIME = 2  # large files among them: each is in memory several times while it is judged
+GAP = 0.05  # seconds, or as long as the look took, between one that came to nothing and the next
 PER_LOOK = 1000  # names in memory at once
+SETTLING = 10_000  # files that may still be written to and are remembered; the others settle by their age alone
 LEFT = 10_000  # files that cannot be taken for now and are remembered, not to be tried again at every look
 TOLD = 20  # of them are named in the log at each look
 
@@ -83,6 +85,7 @@ class DropIntake:
         self._trouble = ""
         self._fault = ""
         self._unwatched = ""
+        self._is_fruitless = False  # whether the last look took nothing
         self._is_watchless = False  # on this system, for good
 
     @property
@@ -129,10 +132,12 @@ class DropIntake:
     # -- when to look ---------------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
         while not self._stop.is_set():
             self._wake.clear()
             self._fault = ""
             pause = RESCAN
+            began = loop.time()
             try:
                 pause = await self._look()
             except OSError as error:
@@ -142,8 +147,17 @@ class DropIntake:
                 _LOG.exception("a look at the drop folder failed")
                 self._fault = _told(error)
             self._trouble = self._fault
+            ended = self._clock.now()
+            if self._is_fruitless:
+                await self._rest(loop.time() - began)
             if not self._stop.is_set():
-                await self._clock.wait(self._wake, self._clock.now() + (UNWATCHED if self._unwatched else pause))
+                await self._clock.wait(self._wake, ended + (min(pause, UNWATCHED) if self._unwatched else pause))
+
+    async def _rest(self, looked: float) -> None:
+        """After a look that came to nothing: whoever only touches files may not have us look without end."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(GAP, looked)):
+                await self._stop.wait()
 
     async def _watch(self) -> None:
         """Watch the folder, and begin anew whenever that ends: after a second, then after longer, up to RESCAN."""
@@ -187,7 +201,9 @@ class DropIntake:
         left: dict[tuple[str, int], _Left] = {}
         unsettled: set[str] = set()
         self._left_now = 0
-        with closing(self._entries()) as entries:
+        self._is_fruitless = True
+        entries = self._entries()
+        try:
             while names := await asyncio.to_thread(_window, entries):
                 tried = {name: inode for name, inode in names if self._is_to_be_tried(name, inode, left)}
                 ordered = sorted(tried)
@@ -199,16 +215,24 @@ class DropIntake:
                     await self._forget()
                     if _Result.NO_ROOM in results.values():
                         return pause
-                    unsettled.update(name for name in batch if results[name] is _Result.UNSETTLED)
+                    if {_Result.TAKEN, _Result.SET_ASIDE} & set(results.values()):
+                        self._is_fruitless = False
+                    for name in batch:
+                        if results[name] is _Result.UNSETTLED:
+                            pause = SETTLE
+                            unsettled.add(name if name in self._settling else "")
                     remembered = _Left(self._clock.now() + RESCAN, self._fault)
                     for name in batch:
                         if results[name] is _Result.LEFT and len(left) < LEFT:
                             left[name, tried[name]] = remembered
+        finally:
+            with suppress(ValueError):  # a thread is in the middle of it, which nobody waits for any more
+                entries.close()
         self._left, self._left_last = left, self._left_now
         self._settling = {name: seen for name, seen in self._settling.items() if name in unsettled}
         if self._left_now > TOLD:
             _LOG.warning("%d files in the drop folder cannot be taken for now", self._left_now)
-        return SETTLE if unsettled else pause
+        return pause
 
     def _make(self) -> None:
         """Make the folders that are not there: one may have been cleared away. Raises OSError."""
@@ -274,7 +298,7 @@ class DropIntake:
         if now - look.modified / 1e9 < SETTLE:
             # Young, or of a future time: then it must have been the same for long enough.
             seen, since = self._settling.get(name, (None, now))
-            if seen != look:
+            if seen != look and (seen is not None or len(self._settling) < SETTLING):
                 self._settling[name] = (look, now)
             if seen != look or now - since < SETTLE:
                 raise NotYet

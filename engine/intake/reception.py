@@ -154,6 +154,8 @@ class Reception:
             await self._queue.remember_login(login, address)
         except QueueError as error:
             _LOG.warning("whence a login came could not be recorded: %s", clean(str(error)))
+        except Exception:  # noqa: BLE001 - nobody waits for this task: what it raises would be lost
+            _LOG.exception("whence a login came could not be recorded")
 
     async def recall(self) -> None:
         """Read from the store whence logins came in rightly; without it strangers' guesses would slow their owners."""

@@ -1,6 +1,7 @@
 """36. What one client leaves half sent, slowly or for ever, the others do not miss."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -102,6 +103,8 @@ async def test_a_large_message_lies_in_a_file_without_a_name_and_goes_on_whole(t
             client.send(wire[: 3 * MIB])
             await until(lambda: room.on_disk > 2 * MIB)
             assert not list(tmp_path.iterdir())
+            with room.open_file() as like_it:
+                assert os.fstat(like_it.fileno()).st_mode & 0o777 == 0o600
             assert room.memory <= MIB
             client.send(wire[3 * MIB :] + b".\r\n")
             assert (await client.reply()).startswith("250")

@@ -170,6 +170,45 @@ async def test_nobody_wakes_up_while_nothing_comes(tmp_path: Path) -> None:
                 await asyncio.sleep(0.05)
 
 
+async def test_a_file_that_is_only_touched_has_nobody_look_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+    look = DropIntake._look
+
+    async def counted(self: DropIntake) -> float:
+        nonlocal looks
+        looks += 1
+        return await look(self)
+
+    monkeypatch.setattr(DropIntake, "_look", counted)
+    monkeypatch.setattr(drop, "set_aside", lambda *_: (_ for _ in ()).throw(PermissionError(1, "no")))
+    path = before(tmp_path, "a.eml", b"no header")
+    async with watching(FakeQueue(), tmp_path):
+        await asyncio.sleep(0.2)
+        looks = 0
+        for _ in range(500):
+            with path.open("ab"):
+                await asyncio.sleep(0.001)
+        assert looks <= 500 * 0.001 * 20 + 20  # one in fifty milliseconds, however long this took
+
+
+async def test_very_many_files_that_are_still_written_are_not_all_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drop, "SETTLING", 10)
+    queue, clock = FakeQueue(), FakeClock()
+    for number in range(50):
+        os.utime(before(tmp_path, f"{number}.eml"), (clock.now(), clock.now()))
+    async with watching(queue, tmp_path, clock) as intake:
+        await eventually(lambda: len(intake._settling) == 10)
+        await asyncio.sleep(0.2)
+        assert len(intake._settling) == 10
+        assert not queue.messages
+        await clock.advance(1)
+        await eventually(lambda: len(queue.forgotten) == 50)
+
+
 async def test_stopping_ends_the_watch_at_once(tmp_path: Path) -> None:
     for _ in range(20):
         async with watching(FakeQueue(), tmp_path):
