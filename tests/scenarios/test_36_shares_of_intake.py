@@ -14,7 +14,9 @@ from engine.intake.floor import DiskFloor
 from engine.intake.incoming import client_name
 from engine.intake.smtp import SmtpIntake
 from engine.queue.queue import NewMessage
+from engine.sandbox.internet import Internet
 from tests.clock import FakeClock
+from tests.scenarios.relaying import Relay
 from tests.scenarios.submitting import ANYWHERE, PATIENCE, Keys, Talk, made_keys, submission, talk
 from tests.unit.fake_queue import FakeQueue
 
@@ -245,3 +247,12 @@ async def test_bounds_that_are_reached_are_named() -> None:
             "450 to mail of 127.0.0.1: more than intake.limits allows",
             "421 to more sessions from 127.0.0.1 (intake.limits.connections_per_address)",
         }
+
+
+async def test_health_tells_operators_which_bounds_are_reached(internet: Internet, relay: Relay) -> None:
+    assert not (await relay.client.health()).notes
+    relay.engine.floor.free = lambda folder: 110 * MIB
+    async with talk(relay.engine.smtp.addresses[0]) as client:
+        assert (await send(client, (b"z" * 98 + b"\r\n") * 150_000)).startswith("452 4.3.1")
+    (note,) = (await relay.client.health()).notes
+    assert note.startswith("452 to some messages: intake stops: 110 MiB free in ")
