@@ -111,12 +111,15 @@ class Storeroom:
 
 
 class Incoming:
-    """One message as it comes, piece by piece. `size` is in octets. It must be closed, and may be more than once."""
+    """One message as it comes, piece by piece. `size` is in octets, `client` whose share it counts to.
+
+    It must be closed, and may be more than once.
+    """
 
     def __init__(self, room: Storeroom, client: str) -> None:
         self.size = 0
         self._room = room
-        self._client = client
+        self.client = client
         self._pieces: list[bytes] = []
         self._in_memory = 0
         self._on_disk = 0
@@ -130,7 +133,7 @@ class Incoming:
         if self._closed:
             return
         try:
-            self._room.take_memory(self._client, len(piece))
+            self._room.take_memory(self.client, len(piece))
             self._pieces.append(piece)
             self._in_memory += len(piece)
             if self._in_memory > SPILL:
@@ -158,7 +161,7 @@ class Incoming:
     def release(self) -> None:
         """Let go of what has come and is somewhere else now. What it takes in memory is still counted."""
         self._pieces.clear()
-        self._room.give_back(self._client, disk=self._on_disk)
+        self._room.give_back(self.client, disk=self._on_disk)
         self._on_disk = 0
         if self._in_use is not None and not self._in_use.done():
             # Were the descriptor closed now, a thread at work with it might meet whatever is opened next.
@@ -171,13 +174,13 @@ class Incoming:
         """Let go of all that is held, and keep nothing more."""
         self._closed = True
         self.release()
-        self._room.give_back(self._client, memory=self._in_memory)
+        self._room.give_back(self.client, memory=self._in_memory)
         self._in_memory = 0
 
     async def _spill(self) -> None:
         """Write what is in memory to the file. The loop is everyone's, so that a thread does it."""
         octets = self._in_memory
-        self._room.take_disk(self._client, octets)
+        self._room.take_disk(self.client, octets)
         self._on_disk += octets
         pieces, self._pieces = self._pieces, []
         self._in_use = asyncio.get_running_loop().run_in_executor(None, self._write, pieces)
@@ -185,7 +188,7 @@ class Incoming:
         await asyncio.shield(self._in_use)
         if not self._closed:
             self._in_memory = 0
-            self._room.give_back(self._client, memory=octets)
+            self._room.give_back(self.client, memory=octets)
 
     def _write(self, pieces: list[bytes]) -> None:
         if self._file is None:

@@ -10,6 +10,7 @@ from engine.clock import Clock
 from engine.config import Settings
 from engine.intake.content import LARGE
 from engine.intake.crowd import Crowd
+from engine.intake.desks import Desks
 from engine.intake.floor import DiskFloor
 from engine.intake.guesses import Guesses
 from engine.intake.incoming import Incoming, Storeroom, client_name
@@ -74,7 +75,7 @@ class Reception:
         self._queue = queue
         self._commits: set[asyncio.Task[int]] = set()
         self._remembering: set[asyncio.Task[None]] = set()
-        self._desks = asyncio.Semaphore(AT_A_TIME)
+        self._desks = Desks(AT_A_TIME)
         # Threads of their own: the C library keeps what a thread has had, some 50 MiB for each that has judged.
         self._judges = ThreadPoolExecutor(AT_A_TIME, thread_name_prefix="judge")
 
@@ -106,25 +107,25 @@ class Reception:
         """Make a message of what has come, queue it, and give the reply: 250 only once it is on disk.
 
         `work` does the first; for a large message in a thread, for the loop is everyone's. Of large ones two at a time
-        are in memory, from here to their commit. When the caller is cancelled a thread goes on, and keeps its place
-        until it is done; a commit goes on to its end: its client may be gone in the middle of it, and the whole message
-        is queued, or none of it. Raises what `work` raises.
+        are in memory, from here to their commit; clients take turns. When the caller is cancelled a thread goes on, and
+        keeps its place until it is done; a commit goes on to its end: its client may be gone in the middle of it, and
+        the whole message is queued, or none of it. Raises what `work` raises.
         """
         if incoming.size <= LARGE:
             message = work()
             incoming.release()
             return await self._committed_reply(self._commit(message))
-        await self._desks.acquire()
+        await self._desks.take(incoming.client)
         judged = asyncio.get_running_loop().run_in_executor(self._judges, work)
         incoming.lend(judged)
         try:
             message = await asyncio.shield(judged)
         except BaseException:
-            judged.add_done_callback(lambda _: self._desks.release())
+            judged.add_done_callback(lambda _: self._desks.leave())
             raise
         incoming.release()
         commit = self._commit(message)
-        commit.add_done_callback(lambda _: self._desks.release())
+        commit.add_done_callback(lambda _: self._desks.leave())
         del message, judged, work  # it may take its time: the message is in memory once meanwhile
         return await self._committed_reply(commit)
 
