@@ -53,7 +53,9 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     An IPv6 address counts by its /64. `exempt_networks` have no limits by address; a login's hold everywhere.
     Recipients are counted besides messages, since each may cost an attempt and its part of a notification. A guess is a
     login that failed: after `guesses_before_delay` of them each answer waits, longer each time, and after
-    `guesses_per_address` or `guesses_per_login` within `guess_window` seconds none is heard.
+    `guesses_per_address`, or `guesses_per_login` from one network, within `guess_window` seconds none is heard; what is
+    guessed at a login from everywhere only slows. After the first minute of a message a client must have sent at least
+    `least_data_rate` octets a second, on average; 0 asks for none.
     """
 
     exempt_networks: tuple[Network, ...] = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
@@ -71,6 +73,7 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     guesses_per_address: int = 20
     guesses_per_login: int = 10
     guess_window: float = 900.0
+    least_data_rate: int = 10 * 1024
 
 
 class Intake(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -128,6 +128,7 @@ _READERS: _Readers = {
         **dict.fromkeys(Limits.__struct_fields__, values.count),
         "exempt_networks": values.each(values.network),
         "guess_window": values.duration,
+        "least_data_rate": values.space,
     },
     Intake: {"min_free": values.space},
     Drop: {"enabled": values.flag},

@@ -163,7 +163,7 @@ class Engine:
         self.explainer = Explainer(self.queue, self.mx, router, self.smarthost, self._clock)
         self.prober = Prober(router, parts.dialler, self._clock, hostname=settings.hostname)
         self.floor = DiskFloor(spool.path, settings.intake.min_free, lambda: self.queue.spare)
-        self.smtp = SmtpIntake(self.queue, settings, self._clock, floor=self.floor)
+        self.smtp = SmtpIntake(self.queue, settings, self._clock, floor=self.floor, folder=spool.path)
         self.drop = DropIntake(self.queue, spool.drop, settings, self._clock, self.floor)
 
     @property
@@ -176,7 +176,8 @@ class Engine:
     @property
     def notes(self) -> tuple[str, ...]:
         """What is no trouble, and should be known: bounds that are reached, in sentences."""
-        return (*self._notes, *self.smarthost.notes, *self.smarthost.pause.notes, *self.mx.notes)
+        sending = (*self.smarthost.notes, *self.smarthost.pause.notes, *self.mx.notes)
+        return (*self._notes, *self.smtp.notes, *self.drop.notes, *sending)
 
     async def start(self) -> None:
         """Take the spool, recover what was interrupted, open the doors; the one for new mail last."""

@@ -23,6 +23,11 @@ MAX_SHOWN = 200  # characters kept of a subject or message id
 LARGE = 256 * 1024  # octets of content that are judged while everyone else waits; what has more is judged in a thread
 SLICE = 256 * 1024  # octets handled at a time: within one call of the interpreter all its other threads stand still
 
+# Not for the readers of a message. Bcc names those whom nobody is to know of (RFC 5322 3.6.3); Return-Path is written
+# where mail is delivered for good, and comes from there alone (RFC 5321 4.4); Content-Length is of a mailbox file.
+UNSENT = (b"bcc", b"resent-bcc", b"return-path", b"content-length")
+
+_SIGNATURES = (b"dkim-signature", b"arc-message-signature")
 _STUFFED = b"\r\n.."
 _FIELD_NAME = re.compile(rb"([!-9;-~]+)[ \t]*:")
 _FIELD_END = re.compile(rb"\n(?![ \t])")
@@ -122,6 +127,18 @@ def read_header(content: bytes) -> Header:
     return Header(content, fields, fields[-1].end if fields else 0)
 
 
+def outgoing(header: Header, *never: bytes) -> bytes:
+    """The content as it goes out, whichever way it came in: without the fields of UNSENT, and those `never` to be sent.
+
+    A field of UNSENT that a signature of the message names (DKIM, RFC 6376 3.5 "h="; ARC, RFC 8617) stays, unless it is
+    among `never`: without it the signature would be worth nothing, and who signed it meant it to be read. Signers are
+    told not to do so (RFC 6376 5.4 of Return-Path; RFC 4871 5.5 of Bcc as well), so that this is rare. Postfix leaves
+    the four out of all mail (message_drop_headers).
+    """
+    signed = {name for field in _SIGNATURES for value in header.all(field) for name in _signed(value)}
+    return header.without(*never, *(name for name in UNSENT if name not in signed))
+
+
 def received(*, sent_by: str, by: str, protocol: str, at: float, recipients: tuple[str, ...] = ()) -> bytes:
     """Give the Received field for mail that came in at time `at` (RFC 5321 4.4), folded, with its CRLF.
 
@@ -137,6 +154,14 @@ def with_field(field: bytes, content: bytes) -> bytes:
     """Put a field on top. Content that has no header fields gets the blank line that must follow ours."""
     follows = _FIELD_NAME.match(content) or content.startswith(b"\r\n")
     return field + content if follows else field + b"\r\n" + content
+
+
+def _signed(signature: bytes) -> Iterator[bytes]:
+    """The names of the fields that a signature covers, in lower case."""
+    for tag in signature.split(b";"):
+        name, _, value = tag.partition(b"=")
+        if name.strip() == b"h":
+            yield from (field.strip().lower() for field in value.split(b":"))
 
 
 def _slices(content: bytes) -> Iterator[bytes]:

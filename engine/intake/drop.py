@@ -6,11 +6,12 @@ Nothing is deleted before it is committed, and what cannot be taken is kept in `
 import asyncio
 import logging
 import os
-from contextlib import nullcontext
+from collections.abc import Generator, Iterator
+from contextlib import nullcontext, suppress
 from enum import Enum, auto
+from itertools import islice
 from pathlib import Path
-
-from watchfiles import Change, awatch
+from typing import NamedTuple
 
 from engine.clock import Clock
 from engine.config import Settings
@@ -21,15 +22,21 @@ from engine.intake.errors import IntakeError, NotYet, Unfit
 from engine.intake.floor import DiskFloor
 from engine.intake.refusals import Refusals
 from engine.intake.taker import Taker
+from engine.intake.watch import CannotWatch, NoWatch, watch
 from engine.queue.queue import NewMessage, QueueError
 from engine.text import clean
 
 _LOG = logging.getLogger(__name__)
 
 RESCAN = 30.0  # seconds between looks that nothing called for: a watch may miss something
+UNWATCHED = 1.0  # seconds between looks while there is no watch, and before one is tried again
 AT_A_TIME = 8  # files in memory at once, whose commits and deletions share their syncs
 LARGE_AT_A_TIME = 2  # large files among them: each is in memory several times while it is judged
+GAP = 0.05  # seconds, or as long as the look took, between one that came to nothing and the next
 PER_LOOK = 1000  # names in memory at once
+SETTLING = 10_000  # files that may still be written to and are remembered; the others settle by their age alone
+LEFT = 10_000  # files that cannot be taken for now and are remembered, not to be tried again at every look
+TOLD = 20  # of them are named in the log at each look
 
 _SUFFIX = ".eml"
 
@@ -43,6 +50,13 @@ class _Result(Enum):
     UNSETTLED = auto()  # look again in a moment
     LEFT = auto()  # look again in a while
     NO_ROOM = auto()  # the queue takes nothing: look no further
+
+
+class _Left(NamedTuple):
+    """A file that could not be taken: when to try again, and what trouble that was."""
+
+    again: float
+    fault: str
 
 
 class DropIntake:
@@ -62,26 +76,41 @@ class DropIntake:
         self._stop = asyncio.Event()
         self._wake = asyncio.Event()
         self._settling: dict[str, tuple[Look, float]] = {}
+        self._left: dict[tuple[str, int], _Left] = {}  # by name and inode
+        self._left_now = self._left_last = 0  # how many were left in this look, and in the last one
         self._taken: list[str] = []
         self._tasks: list[asyncio.Task[None]] = []
+        self._watching: asyncio.Task[None] | None = None
         self._large = asyncio.Semaphore(LARGE_AT_A_TIME)
         self._trouble = ""
         self._fault = ""
+        self._unwatched = ""
+        self._is_fruitless = False  # whether the last look took nothing
+        self._is_watchless = False  # on this system, for good
 
     @property
     def trouble(self) -> str:
-        """Why files do not come in though they should, as of the last look, or ""."""
-        return self._trouble
+        """Why files do not come in though they should, or not at once, as of the last look; or ""."""
+        return self._trouble or ("" if self._is_watchless else self._unwatched)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Which bounds are reached."""
+        found = [self._unwatched] if self._is_watchless else []
+        if self._left_last >= LEFT:
+            found.append(f"{self._left_last:,} files lie in the drop folder that cannot be taken, nor set aside")
+        return tuple(found)
 
     async def start(self) -> None:
         """Make the folder, take what lies in it, and watch it. Raises IntakeError."""
         try:
-            for folder in (self._folder, self._failed):
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._make()
         except OSError as error:
             raise IntakeError(f"cannot use the drop folder {self._folder}: {error.strerror}") from error
         loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self._run()), loop.create_task(self._watch())]
+        self._tasks = [loop.create_task(self._run())]
+        self._watching = loop.create_task(self._watch())
 
     async def stop(self, drain: float = 10.0) -> None:
         """Look no more; files under way are finished, for at most `drain` seconds.
@@ -90,6 +119,9 @@ class DropIntake:
         """
         self._stop.set()
         self._wake.set()
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=drain)
             for task in late:
@@ -100,10 +132,12 @@ class DropIntake:
     # -- when to look ---------------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
         while not self._stop.is_set():
             self._wake.clear()
             self._fault = ""
             pause = RESCAN
+            began = loop.time()
             try:
                 pause = await self._look()
             except OSError as error:
@@ -113,54 +147,128 @@ class DropIntake:
                 _LOG.exception("a look at the drop folder failed")
                 self._fault = _told(error)
             self._trouble = self._fault
+            ended = self._clock.now()
+            if self._is_fruitless:
+                await self._rest(loop.time() - began)
             if not self._stop.is_set():
-                await self._clock.wait(self._wake, self._clock.now() + pause)
+                await self._clock.wait(self._wake, ended + (min(pause, UNWATCHED) if self._unwatched else pause))
+
+    async def _rest(self, looked: float) -> None:
+        """After a look that came to nothing: whoever only touches files may not have us look without end."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(GAP, looked)):
+                await self._stop.wait()
 
     async def _watch(self) -> None:
-        def is_mail(change: Change, path: str) -> bool:
-            return change != Change.deleted and path.endswith(_SUFFIX)
+        """Watch the folder, and begin anew whenever that ends: after a second, then after longer, up to RESCAN."""
+        pause = UNWATCHED
+        while True:
+            try:
+                await watch(self._folder, _is_mail, self._watched)
+            except CannotWatch as error:
+                why = clean(str(error), 200)
+                self._is_watchless = isinstance(error, NoWatch)
+            except Exception as error:  # noqa: BLE001 - however a watch breaks, the folder is still read
+                _LOG.exception("the watch of the drop folder failed")
+                why = _told(error)
+            else:
+                why = "the watch has ended"
+            # What was watched before is tried again soon; what could not be watched at all, ever more seldom.
+            pause = UNWATCHED if not self._unwatched else min(2 * pause, RESCAN)
+            if not self._unwatched:
+                _LOG.warning("the drop folder is not watched: %s", why)
+            self._unwatched = f"the drop folder is not watched ({why}); it is read every {UNWATCHED:.0f} s instead"
+            self._wake.set()
+            if self._is_watchless:
+                return
+            await self._clock.wait(self._stop, self._clock.now() + pause)
 
-        try:
-            changes = awatch(
-                self._folder, watch_filter=is_mail, stop_event=self._stop, recursive=False, debounce=50, step=20
-            )
-            async for _ in changes:
-                self._wake.set()
-        except Exception:  # noqa: BLE001 - however a watch breaks, the folder is still read
-            _LOG.exception("the drop folder cannot be watched, it is read every %.0f s instead", RESCAN)
+    def _watched(self) -> None:
+        """The watch is on, or something has come."""
+        if self._unwatched:
+            _LOG.info("the drop folder is watched again")
+        self._unwatched = ""
+        self._wake.set()
 
     async def _look(self) -> float:
-        """Take all that can be taken; give in how many seconds to look again."""
+        """Take all that can be taken; give in how many seconds to look again.
+
+        The folder is read once from one end to the other, so that a look ends whatever lies there, and what is left
+        lying hides nothing behind it. What comes meanwhile wakes the next look.
+        """
+        await asyncio.to_thread(self._make)
         pause = RESCAN
-        left: set[str] = set()
-        more = True
-        while more and not self._stop.is_set():
-            names = await asyncio.to_thread(self._names, left)
-            more = len(names) == PER_LOOK and len(left) < PER_LOOK
-            for start in range(0, len(names), AT_A_TIME):
-                if self._stop.is_set() or (self._floor is not None and self._floor.why_not()):
-                    return pause
-                batch = names[start : start + AT_A_TIME]
-                results = dict(zip(batch, await asyncio.gather(*map(self._take, batch)), strict=True))
-                await self._forget()
-                if _Result.NO_ROOM in results.values():
-                    return pause
-                if _Result.UNSETTLED in results.values():
-                    pause = SETTLE
-                left.update(name for name in batch if results[name] in {_Result.UNSETTLED, _Result.LEFT})
-        self._settling = {name: seen for name, seen in self._settling.items() if name in left}
+        left: dict[tuple[str, int], _Left] = {}
+        unsettled: set[str] = set()
+        self._left_now = 0
+        self._is_fruitless = True
+        entries = self._entries()
+        try:
+            while names := await asyncio.to_thread(_window, entries):
+                tried = {name: inode for name, inode in names if self._is_to_be_tried(name, inode, left)}
+                ordered = sorted(tried)
+                for start in range(0, len(ordered), AT_A_TIME):
+                    if self._stop.is_set() or (self._floor is not None and self._floor.why_not()):
+                        return pause
+                    batch = ordered[start : start + AT_A_TIME]
+                    results = dict(zip(batch, await asyncio.gather(*map(self._take, batch)), strict=True))
+                    await self._forget()
+                    if _Result.NO_ROOM in results.values():
+                        return pause
+                    if {_Result.TAKEN, _Result.SET_ASIDE} & set(results.values()):
+                        self._is_fruitless = False
+                    for name in batch:
+                        if results[name] is _Result.UNSETTLED:
+                            pause = SETTLE
+                            unsettled.add(name if name in self._settling else "")
+                    remembered = _Left(self._clock.now() + RESCAN, self._fault)
+                    for name in batch:
+                        if results[name] is _Result.LEFT and len(left) < LEFT:
+                            left[name, tried[name]] = remembered
+        finally:
+            with suppress(ValueError):  # a thread is in the middle of it, which nobody waits for any more
+                entries.close()
+        self._left, self._left_last = left, self._left_now
+        self._settling = {name: seen for name, seen in self._settling.items() if name in unsettled}
+        if self._left_now > TOLD:
+            _LOG.warning("%d files in the drop folder cannot be taken for now", self._left_now)
         return pause
 
-    def _names(self, left: set[str]) -> list[str]:
-        """Up to PER_LOOK names to look at. A dot in front is how programs mark what they have not finished."""
-        names: list[str] = []
+    def _make(self) -> None:
+        """Make the folders that are not there: one may have been cleared away. Raises OSError."""
+        for folder in (self._folder, self._failed):
+            try:
+                folder.mkdir(mode=0o700)
+            except FileExistsError:
+                if not folder.is_dir():
+                    raise
+            else:
+                _LOG.info("%s was not there and is made", folder)
+
+    def _is_to_be_tried(self, name: str, inode: int, left: "dict[tuple[str, int], _Left]") -> bool:
+        """Whether a file is to be looked at; one that was left a moment ago is kept among those `left`."""
+        was = self._left.get((name, inode))
+        now = self._clock.now()
+        if was is None or not now < was.again <= now + RESCAN:
+            return True
+        left[name, inode] = was
+        self._fault = self._fault or was.fault
+        self._left_now += 1
+        return False
+
+    def _entries(self) -> Generator[tuple[str, int], None, None]:
+        """Names to look at, and their inodes. A dot in front is how programs mark what they have not finished."""
         with os.scandir(self._folder) as entries:
             for entry in entries:
-                if entry.name.endswith(_SUFFIX) and not entry.name.startswith(".") and entry.name not in left:
-                    names.append(entry.name)
-                    if len(names) == PER_LOOK:
-                        break
-        return sorted(names)
+                if _is_mail(entry.name):
+                    yield entry.name, entry.inode()
+
+    def _leave(self, name: str, level: int, text: str) -> _Result:
+        """A file stays where it is for now; of very many only some are told."""
+        self._left_now += 1
+        if self._left_now <= TOLD:
+            _LOG.log(level, "%s in the drop folder %s", clean(name), text)
+        return _Result.LEFT
 
     # -- one file -------------------------------------------------------------------------------------------------
 
@@ -177,10 +285,11 @@ class DropIntake:
         except Unfit as error:
             return await self._set_aside(name, str(error))
         except OSError as error:
-            _LOG.warning("%s in the drop folder cannot be read for now: %s", clean(name), error.strerror)
+            return self._leave(name, logging.WARNING, f"cannot be read for now: {error.strerror}")
         except Exception as error:  # noqa: BLE001 - whatever failed, the other files are taken
             _LOG.exception("%s stays in the drop folder for now", clean(name))
             self._fault = _told(error)
+        self._left_now += 1
         return _Result.LEFT
 
     def _settled(self, name: str) -> Look:
@@ -189,7 +298,7 @@ class DropIntake:
         if now - look.modified / 1e9 < SETTLE:
             # Young, or of a future time: then it must have been the same for long enough.
             seen, since = self._settling.get(name, (None, now))
-            if seen != look:
+            if seen != look and (seen is not None or len(self._settling) < SETTLING):
                 self._settling[name] = (look, now)
             if seen != look or now - since < SETTLE:
                 raise NotYet
@@ -206,8 +315,7 @@ class DropIntake:
         try:
             await asyncio.to_thread(take_away, self._folder / name, look)
         except OSError as error:
-            _LOG.error("%s was queued but cannot be deleted from the drop folder: %s", clean(name), error.strerror)
-            return _Result.LEFT
+            return self._leave(name, logging.ERROR, f"was queued but cannot be deleted: {error.strerror}")
         assert message.key is not None
         self._taken.append(message.key)
         return _Result.TAKEN
@@ -251,11 +359,20 @@ class DropIntake:
         except FileNotFoundError:
             return _Result.GONE
         except OSError as error:
-            _LOG.error("%s cannot be taken (%s) nor set aside: %s", clean(name), clean(why), error.strerror)
-            return _Result.LEFT
+            self._fault = f"files that cannot be taken cannot be set aside either: {clean(error.strerror or '', 200)}"
+            return self._leave(name, logging.ERROR, f"cannot be taken ({clean(why)}) nor set aside: {error.strerror}")
         _LOG.warning("%s was set aside as %s: %s", clean(name), clean(target.name), clean(why))
         self._refusals.note(f"drop {clean(name, 255)}", "set aside", detail=why)
         return _Result.SET_ASIDE
+
+
+def _is_mail(name: str) -> bool:
+    return name.endswith(_SUFFIX) and not name.startswith(".")
+
+
+def _window(entries: Iterator[tuple[str, int]]) -> list[tuple[str, int]]:
+    """The next names. Raises OSError."""
+    return list(islice(entries, PER_LOOK))
 
 
 def _told(error: Exception) -> str:

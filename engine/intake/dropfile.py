@@ -83,8 +83,18 @@ def take_away(path: Path, look: Look) -> None:
 def set_aside(path: Path, folder: Path, why: str, at: float) -> Path:
     """Move an unfit file into `folder`, a `.reason` beside it; nothing that is there is overwritten.
 
-    Gives where it is now. Raises FileNotFoundError when it has gone, and OSError.
+    A folder that is not there is made anew: whoever clears it away may take it with him. Gives where the file is now.
+    Raises FileNotFoundError when it has gone, and OSError.
     """
+    try:
+        return _moved(path, folder, why, at)
+    except FileNotFoundError:
+        path.lstat()
+        folder.mkdir(mode=0o700, exist_ok=True)
+        return _moved(path, folder, why, at)
+
+
+def _moved(path: Path, folder: Path, why: str, at: float) -> Path:
     for number in itertools.count(1):
         target = folder / _numbered(path.name, number)
         reason = target.with_name(f"{target.name}.reason")

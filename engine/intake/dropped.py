@@ -12,6 +12,7 @@ from engine.intake.content import (
     HeaderTooBig,
     canonical,
     has_long_line,
+    outgoing,
     read_header,
     received,
     with_field,
@@ -34,9 +35,10 @@ class Dropped(Struct, frozen=True, kw_only=True):
     key: str
 
     def message(self, *, hostname: str, rules: Smtp, at: float) -> NewMessage:
-        """Give the message to queue, with its Received field on top and without X-Envelope-From, X-Envelope-To, Bcc.
+        """Give the message to queue, with its Received field on top and without what is not for its readers.
 
-        Everything else stays as it is but for line ends. Raises Unfit.
+        That is X-Envelope-From, X-Envelope-To and what `outgoing` leaves out; all else stays as it is but for line
+        ends. Raises Unfit.
         """
         if b"\0" in self.content:
             raise Unfit("content: holds NUL; a message holds any octet but that (RFC 5322 2.3)")
@@ -50,8 +52,8 @@ class Dropped(Struct, frozen=True, kw_only=True):
         if header.count(b"received") > rules.max_received:
             raise Unfit(f"Received: more than {rules.max_received} of them; this message goes round in a loop")
         sender, recipients = _sender(header), _recipients(header)
-        # RFC 5322 3.6.3: who is in Bcc is told to nobody.
-        content = header.without(b"x-envelope-from", b"x-envelope-to", b"bcc")
+        # Bcc, signed or not: it may be the envelope here, as with sendmail -t.
+        content = outgoing(header, b"x-envelope-from", b"x-envelope-to", b"bcc", b"resent-bcc")
         # "local": handed over on this machine, by no protocol.
         trace = received(
             sent_by="", by=hostname, protocol="local (drop)", at=at, recipients=tuple(str(to) for to in recipients)

@@ -34,6 +34,13 @@ class DiskFloor:
             return f"intake stops: {_mib(free)} free in {self._folder}, intake.min_free is {_mib(self._min_free)}"
         return ""
 
+    def room(self) -> int:
+        """Bytes that may be written to files before the floor is met; none where the disk cannot be looked at."""
+        try:
+            return max(0, self.free(self._folder) - self._min_free)
+        except OSError:
+            return 0
+
 
 def _free(folder: Path) -> int:
     found = os.statvfs(folder)

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from engine.address import Address, AddressError, parse_path
 from engine.config import Smtp
-from engine.intake.content import HeaderTooBig, canonical, read_header, with_field
+from engine.intake.content import HeaderTooBig, canonical, outgoing, read_header, with_field
 from engine.intake.dropped import Dropped
 from engine.intake.errors import Unfit
 from engine.intake.mailboxes import ListProblem, mailboxes
@@ -96,7 +96,7 @@ def compose(text: bytes, hand: Hand, *, hostname: str, rules: Smtp, at: float) -
         )
     except AddressError as error:
         raise Unfit(f"sender: {error}") from error
-    content = header.without(*_TAKEN_OUT)
+    content = outgoing(header, *_TAKEN_OUT)
     header = read_header(content)
     if not content.startswith(b"\r\n", header.end):  # the body began without the blank line before it
         content = content[: header.end] + b"\r\n" + content[header.end :]

@@ -1,4 +1,4 @@
-"""How much one address and one login may ask of us: messages, their recipients, and passwords guessed."""
+"""How much one address and one login may ask of us, by a measure that fills with each use and drains with time."""
 
 import ipaddress
 from collections import OrderedDict
@@ -9,7 +9,6 @@ from engine.config import Limits
 from engine.values import Network
 
 REMEMBERED = 10_000  # addresses and logins of each kind; those not heard of for longest are forgotten
-LONGEST_DELAY = 10.0  # seconds
 
 MINUTE, HOUR = 60.0, 3600.0
 
@@ -18,11 +17,14 @@ class Meter:
     """A measure that fills by one with each use and drains evenly, all of it within `window` seconds.
 
     So `most` uses may come at once, and `most` more in each window after. Only the `REMEMBERED` keys last used are
-    kept: a key that is forgotten starts afresh.
+    kept: a key that is forgotten starts afresh. It fills up to `ceiling`, where that is more than `most`.
     """
 
-    def __init__(self, most: int, window: float, clock: Clock, *, remembered: int = REMEMBERED) -> None:
+    def __init__(
+        self, most: int, window: float, clock: Clock, *, remembered: int = REMEMBERED, ceiling: int = 0
+    ) -> None:
         self.most = most
+        self.ceiling = max(most, ceiling)
         self._window = window
         self._clock = clock
         self._remembered = remembered
@@ -46,7 +48,7 @@ class Meter:
 
     def use(self, key: str) -> None:
         """Count one use."""
-        self._set(key, min(self.level(key) + 1.0, float(self.most)))
+        self._set(key, min(self.level(key) + 1.0, float(self.ceiling)))
 
     def take_back(self, key: str) -> None:
         """It was no use after all."""
@@ -104,65 +106,20 @@ class Rates:
         return ""
 
 
-class Guesses:
-    """Slows down, and then refuses, whoever tries one password after the other.
-
-    A guess is counted when it begins, so that many at a time do not slip through, and taken back when it was right.
-    Who has logged in from an address before is not kept out there by what others guess elsewhere.
-    """
-
-    def __init__(self, limits: Limits, clock: Clock) -> None:
-        self._exempt = limits.exempt_networks
-        self._free = limits.guesses_before_delay
-        self._address = Meter(limits.guesses_per_address, limits.guess_window, clock)
-        self._login = Meter(limits.guesses_per_login, limits.guess_window, clock)
-        self._welcome: OrderedDict[tuple[str, str], None] = OrderedDict()
-
-    def refused(self, address: str, login: str) -> str:
-        """Whose guesses were too many ("address" or "login"), or "" where one more is heard."""
-        if not lies_in(address, self._exempt) and not self._address.has_room(address_key(address)):
-            return "address"
-        if self._counts_for_login(address, login) and not self._login.has_room(login):
-            return "login"
-        return ""
-
-    def begin(self, address: str, login: str) -> float:
-        """Count a guess; give how many seconds it must wait."""
-        level = 0.0
-        if not lies_in(address, self._exempt):
-            self._address.use(address_key(address))
-            level = self._address.level(address_key(address))
-        if self._counts_for_login(address, login):
-            self._login.use(login)
-            level = max(level, self._login.level(login))
-        beyond = round(level) - self._free
-        return min(2.0 ** (beyond - 1), LONGEST_DELAY) if beyond > 0 else 0.0
-
-    def right(self, address: str, login: str) -> None:
-        """It was no guess: the password is right."""
-        self.forgive(address, login)
-        self._welcome.pop((address_key(address), login), None)
-        self._welcome[address_key(address), login] = None
-        if len(self._welcome) > REMEMBERED:
-            self._welcome.popitem(last=False)
-
-    def forgive(self, address: str, login: str) -> None:
-        """Take back a guess that was never judged, or was right."""
-        if not lies_in(address, self._exempt):
-            self._address.take_back(address_key(address))
-        if self._counts_for_login(address, login):
-            self._login.take_back(login)
-
-    def _counts_for_login(self, address: str, login: str) -> bool:
-        return (address_key(address), login) not in self._welcome
-
-
 def address_key(address: str) -> str:
     """What an address counts by: itself, or the /64 that a single host of IPv6 may have all of."""
     found = _parsed(address)
     if isinstance(found, ipaddress.IPv6Address):
         return str(ipaddress.ip_network((int(found) >> 64 << 64, 64)))
     return str(found) if found is not None else address
+
+
+def network_key(address: str) -> str:
+    """The network an address lies in, which is often one party's: the /24 of IPv4, the /64 of IPv6."""
+    found = _parsed(address)
+    if isinstance(found, ipaddress.IPv4Address):
+        return str(ipaddress.ip_network((int(found) >> 8 << 8, 24)))
+    return address_key(address)
 
 
 def lies_in(address: str, networks: tuple[Network, ...]) -> bool:

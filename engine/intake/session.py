@@ -16,60 +16,30 @@ from aiosmtpd.smtp import SMTP, Envelope
 from engine.address import Address, AddressError, parse_path
 from engine.intake.command import Argument, SyntaxProblem, read_argument
 from engine.intake.content import MAX_LINE
+from engine.intake.crowd import Door
 from engine.intake.errors import Refused
+from engine.intake.incoming import Incoming, client_name
+from engine.intake.reading import OnlyLineEnds, TooLong, TooSlow, read_message
 from engine.intake.reception import FULL, PAUSED, SICK, Reception
+from engine.intake.strange import Commands
+from engine.intake.stream import Stream
 from engine.intake.submitted import Submitted
 from engine.intake.wishes import OF_MAIL, OF_RCPT, OfMail, of_mail, of_recipient
-from engine.queue.queue import NewMessage, Wishes
+from engine.queue.queue import Wishes
 from engine.text import clean
 
 _LOG = logging.getLogger(__name__)
 
 IDLE = 300.0  # seconds a client may take for its next command, RFC 5321 4.5.3.2.7
-WHOLE_MESSAGE = 1800.0  # seconds it may take for one message
+AT_WORK = 300.0  # seconds for which a transaction without its message keeps a session from making room for others
 MAX_RECIPIENTS = 1000  # RFC 5321 4.5.3.1.8 asks for 100
 MAX_COMMAND = 2048  # octets; RFC 5321 4.5.3.1.4 asks for 512
 MAX_REPLY = 500  # characters, RFC 5321 4.5.3.1.5
 MAX_ERRORS = 20  # commands refused to a stranger before the session ends
 
-_END = b"\r\n.\r\n"
-_STARTS_OF_END = tuple(_END[:length] for length in range(1, len(_END)))
 _GREETED = re.compile(r"[A-Za-z0-9._:\[\]-]{1,255}", re.ASCII)
 _YIELD_EVERY = 32  # replies; a pipelined burst must not keep the loop from everyone else
 _TOO_BIG = "552 5.3.4 Message too big; at most {} octets are taken"
-
-
-class _Stream:
-    """The reader as the library uses it, but with the end of the stream told as what it is: a lost connection."""
-
-    def __init__(self, reader: asyncio.StreamReader) -> None:
-        self._reader = reader
-
-    async def readuntil(self, separator: bytes = b"\n") -> bytes:
-        try:
-            return await self._reader.readuntil(separator)
-        except asyncio.IncompleteReadError:
-            raise ConnectionResetError("the client has gone") from None
-
-    async def readexactly(self, octets: int) -> bytes:
-        try:
-            return await self._reader.readexactly(octets)
-        except asyncio.IncompleteReadError:
-            raise ConnectionResetError("the client has gone") from None
-
-    async def read(self, octets: int) -> bytes:
-        return await self._reader.read(octets)
-
-    def go_over(self, transport: asyncio.Transport) -> None:
-        """What is read from now on comes through another transport."""
-        self._reader._transport = transport  # type: ignore[attr-defined]  # noqa: SLF001 - the library's way, too
-
-    def discard(self) -> int:
-        """Throw away what has come and was not read yet; give how many octets."""
-        octets = len(self._reader._buffer)  # type: ignore[attr-defined]  # noqa: SLF001
-        self._reader._buffer.clear()  # type: ignore[attr-defined]  # noqa: SLF001
-        self._reader._maybe_resume_transport()  # type: ignore[attr-defined]  # noqa: SLF001
-        return octets
 
 
 class _Transaction(Envelope):
@@ -93,6 +63,7 @@ class Session(SMTP):
     line_length_limit = MAX_LINE
     command_size_limit = MAX_COMMAND
     absent: tuple[str, ...] = ("AUTH", "STARTTLS")  # commands of the library's that are not known here
+    door: Door = "relay"
 
     def __init__(self, reception: Reception, sessions: set["Session"], *, idle: float = IDLE) -> None:
         super().__init__(
@@ -106,8 +77,8 @@ class Session(SMTP):
         )
         # The library's own is shared by all sessions, and cleared by each new one.
         self.command_size_limits = collections.defaultdict(lambda: MAX_COMMAND)
-        for absent in self.absent:
-            self._smtp_methods.pop(absent, None)
+        known = {name: method for name, method in self._smtp_methods.items() if name not in self.absent}
+        self._smtp_methods = Commands(known, self._not_smtp)
         self.reading = False
         self.ended: asyncio.Future[None] = self.loop.create_future()
         self._mail = _Transaction()
@@ -119,7 +90,8 @@ class Session(SMTP):
         self._trusted = False
         self._errors = 0
         self._replies = 0
-        self._holding = 0
+        self._incoming: Incoming | None = None
+        self._began = 0.0
 
     # -- the connection -------------------------------------------------------------------------------------------
 
@@ -130,7 +102,16 @@ class Session(SMTP):
         """
         self._raw, self._peer, self._trusted = raw, peer, known
         self._sessions.add(self)
-        self._reception.crowd.enter(self, peer, known=known)
+        self._reception.crowd.enter(self, peer, known=known, door=self.door)
+
+    @property
+    def at_work(self) -> bool:
+        """Whether it is sending a message, in which nobody is interrupted to make room for others.
+
+        A transaction that goes on and on without its message counts no more: else one could sit in it for ever.
+        """
+        opened = self._mail.sender is not None and self.loop.time() - self._began < AT_WORK
+        return self.reading or opened
 
     def depart(self) -> None:
         """The client has gone, or never got as far as a conversation."""
@@ -195,12 +176,31 @@ class Session(SMTP):
 
     async def _handle_client(self) -> None:
         try:
+            await self._in_turn("before the greeting")
             await super()._handle_client()
         except ConnectionError:
             self._hang_up()
 
     def _cb_client_connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        super()._cb_client_connected(_Stream(reader), writer)  # type: ignore[arg-type]
+        super()._cb_client_connected(Stream(reader), writer)  # type: ignore[arg-type]
+
+    async def _in_turn(self, when: str) -> None:
+        """Send away who has sent something that it could not know to be wanted (RFC 2920 3.1, as Postfix does).
+
+        Whoever writes a whole conversation blindly, such as a web server that was tricked into it, is no mail client.
+        EHLO and DATA end a group of commands, and the greeting comes first; a client that keeps to that is never met.
+        NOOP and VRFY should end one as well, but let nothing happen that a later command could rely on.
+        """
+        if early := await self._reader.came_early():  # type: ignore[attr-defined]
+            self._refuse("spoke out of turn", f"{early} octets {when}")
+            self.close(f"554 5.5.0 {self.hostname} You spoke out of turn, {when} (RFC 2920)")
+            raise ConnectionResetError("the client speaks out of turn")
+
+    async def _not_smtp(self, arg: str | None) -> None:  # noqa: ARG002
+        """What came is HTTP, or a header field: whoever sends that means another server, or was tricked into this."""
+        self._refuse("no SMTP", "a request of HTTP or a line of a header came in place of a command")
+        self.close(f"421 4.7.0 {self.hostname} This is SMTP, and that was not; goodbye")
+        raise ConnectionResetError("the client speaks no SMTP")
 
     def _timeout_cb(self) -> None:
         self.close(f"421 4.4.2 {self.hostname} Too slow, closing the connection")
@@ -213,11 +213,13 @@ class Session(SMTP):
 
     async def smtp_HELO(self, hostname: str) -> None:  # noqa: N802
         """HELO: the old greeting."""
+        await self._in_turn("after HELO")
         if await self._greeted_well("HELO", hostname):
             await super().smtp_HELO(hostname)
 
     async def smtp_EHLO(self, hostname: str) -> None:  # noqa: N802
         """EHLO: the greeting, answered with what we offer (RFC 5321 4.1.1.1)."""
+        await self._in_turn("after EHLO")
         if not await self._greeted_well("EHLO", hostname):
             return
         assert self.session is not None
@@ -256,10 +258,11 @@ class Session(SMTP):
 
     async def smtp_DATA(self, arg: str | None) -> None:  # noqa: N802
         """DATA: read the message and queue it (RFC 5321 4.1.1.4)."""
-        if await self.check_helo_needed():
-            return
         if arg:
             await self.push("501 5.5.4 DATA takes no argument")
+            return
+        await self._in_turn("after DATA")
+        if await self.check_helo_needed():
             return
         if not self._mail.recipients:
             await self.push("503 5.5.1 RCPT comes before DATA")
@@ -272,6 +275,7 @@ class Session(SMTP):
             self.reading = False
             self._let_go()
             self.envelope = self._create_envelope()
+            self._reception.crowd.touch(self)
         await self.push(reply)
         if reply.startswith("421"):
             self._hang_up()
@@ -319,6 +323,8 @@ class Session(SMTP):
             return refusal
         self._mail.sender, self._mail.declared_utf8, self._mail.dsn = sender, declared, dsn
         self._mail.mail_from = str(sender)
+        self._began = self.loop.time()
+        self._reception.crowd.touch(self)
         return "250 2.1.0 Ok"
 
     def _wrong_parameters(self, argument: Argument) -> str:
@@ -393,74 +399,41 @@ class Session(SMTP):
 
     async def _message(self) -> str:
         """Read the message, judge it, queue it; give the reply."""
+        rules, room = self._reception.rules, self._reception.storeroom
+        incoming = self._incoming = room.begin(client_name(self._peer, self._login))
         try:
-            async with asyncio.timeout(WHOLE_MESSAGE):
-                chunks, refusal = await self._read()
-        except TimeoutError:
-            return f"421 4.4.2 {self.hostname} Too slow, closing the connection"
-        if refusal:
-            return refusal
+            found = await read_message(
+                self._reader,  # type: ignore[arg-type]  # a Stream: see _cb_client_connected
+                incoming,
+                limit=rules.max_message_size,
+                least_rate=self._reception.least_rate,
+                heard=self._reset_timeout,
+            )
+        except TooSlow as error:
+            self._refuse("too slow", str(error))
+            return f"421 4.4.2 {self.hostname} Too slow: {error}; closing the connection"
+        except TooLong:
+            self._refuse("too big", f"more than {incoming.size} octets")
+            return f"421 4.3.4 {self.hostname} {_TOO_BIG.format(rules.max_message_size)[10:]}"
+        except OnlyLineEnds:
+            self.close(f"421 4.5.2 {self.hostname} Nothing but line ends is no message")
+            raise ConnectionResetError("the client sends only line ends") from None
+        if found.refusal:
+            self._refuse(found.refusal, found.why)
+            if found.refusal == "too big":
+                return _TOO_BIG.format(rules.max_message_size)
+            return FULL if found.refusal == "no room" else SICK
         # From here to the reply the client waits, and the time it may take for a command starts anew.
         self._reset_timeout()
-        message = await self._judged(chunks)
-        chunks.clear()  # the commit may take its time: the message is in memory once meanwhile
-        return message if isinstance(message, str) else await self._reception.take(message)
+        return await self._taken(incoming)
 
-    async def _read(self) -> tuple[list[bytes], str]:
-        """Read up to the final dot and give all of it (see Submitted), or the reply that refuses it.
-
-        Only CRLF.CRLF ends a message (RFC 5321 4.1.1.4): whatever else a careless relay might take for the end is
-        part of it, so that no second message can hide in the first.
-        """
-        # The line end of DATA itself may be the CRLF before the final dot: then the message is empty.
-        chunks = [await self._start_of_message()]
-        size, refusal = len(chunks[0]), ""
-        limit = self._reception.rules.max_message_size + len(_END)
-        done = chunks[0].endswith(_END)
-        while not done:
-            try:
-                chunk = await self._reader.readuntil(_END)
-                done = True
-            except asyncio.LimitOverrunError as more:
-                chunk = await self._reader.readexactly(more.consumed)
-            self._reset_timeout()
-            size += len(chunk)
-            if size > limit:
-                refusal = _TOO_BIG.format(self._reception.rules.max_message_size)
-            elif not self._hold(len(chunk)):
-                refusal = refusal or FULL
-            if refusal:
-                chunks.clear()
-                self._let_go()
-                if size > 2 * limit and not done:
-                    self._refuse("too big", f"more than {size} octets")
-                    return [], f"421 4.3.4 {self.hostname} {refusal[10:]}"
-            else:
-                chunks.append(chunk)
-        if refusal:
-            self._refuse("too big" if refusal.startswith("552") else "no room", f"{size} octets")
-            return [], refusal
-        return chunks, ""
-
-    async def _start_of_message(self) -> bytes:
-        """Read, after the CRLF of DATA, until what was read is the end or can be no part of it."""
-        start = bytearray(b"\r\n")
-        while not start.endswith(_END) and start.endswith(_STARTS_OF_END):
-            start += await self._reader.readexactly(1)
-            if len(start) % 1024 == 0:
-                await asyncio.sleep(0)
-            if len(start) > MAX_LINE:
-                self.close(f"421 4.5.2 {self.hostname} Nothing but line ends is no message")
-                raise ConnectionResetError("the client sends only line ends")
-        return bytes(start)
-
-    async def _judged(self, chunks: list[bytes]) -> NewMessage | str:
-        """Give the message to queue, its Received field on top, or the reply that refuses it."""
+    async def _taken(self, incoming: Incoming) -> str:
+        """Judge and queue what has come; give the reply."""
         mail = self._mail
         assert self.session is not None
         assert mail.sender is not None
         submitted = Submitted(
-            chunks=chunks,
+            chunks=incoming.pieces(),
             sender=mail.sender,
             recipients=tuple(mail.recipients.values()),
             dsn=mail.dsn,
@@ -474,7 +447,7 @@ class Session(SMTP):
             submitted.message, hostname=self.hostname, rules=self._reception.rules, at=self._reception.clock.now()
         )
         try:
-            return await self._reception.judge(sum(map(len, chunks)), work)
+            return await self._reception.take(incoming, work)
         except Refused as refused:
             self._refuse(refused.why, refused.detail)
             return refused.reply
@@ -487,17 +460,10 @@ class Session(SMTP):
         assert self.session is not None
         return "UTF8SMTP" if self._mail.declared_utf8 else "ESMTP" if self.session.extended_smtp else "SMTP"
 
-    def _hold(self, octets: int) -> bool:
-        """Take room for more of a message; False when all sessions together hold as much as they may."""
-        if self._reception.held + octets > self._reception.may_hold:
-            return False
-        self._reception.held += octets
-        self._holding += octets
-        return True
-
     def _let_go(self) -> None:
-        self._reception.held -= self._holding
-        self._holding = 0
+        if self._incoming is not None:
+            self._incoming.close()
+            self._incoming = None
 
     def _hang_up(self) -> None:
         if self.transport is not None:

@@ -6,17 +6,19 @@ from asyncio.sslproto import SSLProtocol
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from ssl import SSLContext
 from typing import NamedTuple, cast
 
 from engine.clock import Clock
 from engine.config import Settings
+from engine.intake.crowd import Door
 from engine.intake.errors import IntakeError
 from engine.intake.floor import DiskFloor
 from engine.intake.reception import Reception
 from engine.intake.session import IDLE, Session
 from engine.intake.submission import SubmissionSession
-from engine.intake.taker import Taker
+from engine.intake.taker import Receiver
 from engine.intake.tls import HANDSHAKE, SHUTDOWN, server_context
 from engine.intake.users import Logins, Unavailable
 from engine.values import Listen
@@ -31,12 +33,22 @@ __all__ = ["IntakeError", "SmtpIntake"]
 
 
 class SmtpIntake:
-    """The SMTP server. It answers 250 to a message only once the queue has it on disk."""
+    """The SMTP server. It answers 250 to a message only once the queue has it on disk.
+
+    Large messages lie in `folder`, on the queue's file system, while they come in (None: where the system keeps such).
+    """
 
     def __init__(
-        self, queue: Taker, settings: Settings, clock: Clock, *, floor: DiskFloor | None = None, idle: float = IDLE
+        self,
+        queue: Receiver,
+        settings: Settings,
+        clock: Clock,
+        *,
+        floor: DiskFloor | None = None,
+        idle: float = IDLE,
+        folder: Path | None = None,
     ) -> None:
-        self._reception = Reception(queue, settings, clock, floor)
+        self._reception = Reception(queue, settings, clock, floor, folder)
         self._intake = settings.intake
         self._idle = idle
         self._servers: list[asyncio.Server] = []
@@ -49,7 +61,9 @@ class SmtpIntake:
         """Listen at every address of the settings. Raises IntakeError, and then listens at none."""
         # The library tells every line that a client sends to this logger, as it came.
         logging.getLogger("mail.log").setLevel(logging.ERROR)
-        relaying = _Door(self._reception.relays_for, partial(Session, self._reception, self._sessions, idle=self._idle))
+        await asyncio.to_thread(self._reception.storeroom.sweep)
+        make_relay = partial(Session, self._reception, self._sessions, idle=self._idle)
+        relaying = _Way("relay", self._reception.relays_for, make_relay)
         await self._open(self._servers, self._intake.smtp.listen, relaying)
         submission = self._intake.submission
         if not submission.listen and not submission.listen_tls:
@@ -63,15 +77,16 @@ class SmtpIntake:
         logins = self._logins = await asyncio.to_thread(Logins, submission.users)
         with suppress(Unavailable):  # then `trouble` says so until the file is right
             await asyncio.to_thread(logins.look)
+        await self._reception.recall()
         make = partial(SubmissionSession, self._reception, self._sessions, tls=context, logins=logins, idle=self._idle)
-        await self._open(self._submission, submission.listen, _Door(_nobody, make))
+        await self._open(self._submission, submission.listen, _Way("submission", _nobody, make))
         # RFC 8314 3.3: TLS from the first octet.
-        wrapped = _Door(_nobody, partial(make, secure=True), context)
+        wrapped = _Way("submission", _nobody, partial(make, secure=True), context)
         await self._open(self._submission_tls, submission.listen_tls, wrapped)
 
-    async def _open(self, servers: list[asyncio.Server], addresses: tuple[Listen, ...], door: "_Door") -> None:
+    async def _open(self, servers: list[asyncio.Server], addresses: tuple[Listen, ...], way: "_Way") -> None:
         loop = asyncio.get_running_loop()
-        porter = partial(_Porter, door, partial(self._admit, door))
+        porter = partial(_Porter, way, partial(self._admit, way))
         for address in addresses:
             try:
                 server = await loop.create_server(porter, address.host, address.port, backlog=_BACKLOG)
@@ -102,6 +117,7 @@ class SmtpIntake:
                     await server.wait_closed()
         for closed in (self._servers, self._submission, self._submission_tls):
             closed.clear()
+        self._reception.close()
         if self._logins is not None:
             self._logins.close()
 
@@ -126,6 +142,11 @@ class SmtpIntake:
         return self._logins.trouble if self._logins is not None else ""
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """Which bounds were reached in the last minutes, each in a sentence."""
+        return self._reception.notes
+
+    @property
     def sessions(self) -> int:
         """How many clients are connected."""
         return len(self._sessions)
@@ -147,17 +168,17 @@ class SmtpIntake:
     def _farewell(self) -> str:
         return f"421 4.3.2 {self._reception.hostname} Going down, come again"
 
-    def _admit(self, door: "_Door", transport: asyncio.Transport) -> Session | str:
+    def _admit(self, way: "_Way", transport: asyncio.Transport) -> Session | str:
         """Let a client in that has just come, or give the word with which it is turned away."""
         name = transport.get_extra_info("peername")
         peer = str(name[0]) if isinstance(name, tuple) and name else ""
         if self._reception.closing:
             return self._farewell
-        known = door.known(peer)
-        if refusal := self._reception.crowd.make_room(peer, known=known):
+        known = way.known(peer)
+        if refusal := self._reception.crowd.make_room(peer, known=known, door=way.door):
             self._reception.refusals.note(f"smtp {peer}", "too many sessions", detail=f"{self.sessions} are open")
             return refusal
-        session = door.make()
+        session = way.make()
         session.arrive(transport, peer, known=known)
         return session
 
@@ -166,9 +187,10 @@ class SmtpIntake:
             await asyncio.wait({session.ended for session in self._sessions}, timeout=seconds)
 
 
-class _Door(NamedTuple):
-    """A way in: whom it knows by the address alone, the session it makes, and its TLS where that comes first."""
+class _Way(NamedTuple):
+    """A way in: for what, whom it knows by the address alone, the session it makes, and TLS where that comes first."""
 
+    door: Door
     known: Callable[[str], bool]
     make: Callable[[], Session]
     tls: SSLContext | None = None
@@ -177,19 +199,19 @@ class _Door(NamedTuple):
 class _Porter(asyncio.Protocol):
     """Meets a client that has just come: a session is made only for those who are let in."""
 
-    def __init__(self, door: _Door, admit: Callable[[asyncio.Transport], Session | str]) -> None:
-        self._door = door
+    def __init__(self, way: _Way, admit: Callable[[asyncio.Transport], Session | str]) -> None:
+        self._way = way
         self._admit = admit
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport = cast("asyncio.Transport", transport)  # uvloop's are no instances of this class
         session = self._admit(transport)
         if isinstance(session, str):
-            if self._door.tls is None:  # before TLS there is no way to say anything
+            if self._way.tls is None:  # before TLS there is no way to say anything
                 transport.write(f"{session}\r\n".encode())
             transport.close()
             return
-        protocol = session if self._door.tls is None else _Tls(session, self._door.tls)
+        protocol = session if self._way.tls is None else _Tls(session, self._way.tls)
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
 

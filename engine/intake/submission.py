@@ -32,6 +32,7 @@ class SubmissionSession(Session):
     """A session in which nothing is taken before TLS and a login, whatever the client's address."""
 
     absent = ()
+    door = "submission"
 
     def __init__(
         self,
@@ -191,7 +192,8 @@ class SubmissionSession(Session):
             return "454 4.7.0 Temporary authentication failure"
         self._reset_timeout()
         if right:
-            guesses.right(self._peer, name)
+            if guesses.right(self._peer, name):
+                self._reception.remember(self._peer, name)
             return self._logged_in(name)
         self._failed += 1
         self._refuse("login failed", name)

@@ -1,6 +1,6 @@
 """A message from an SMTP client as a message for the queue: what of its content is taken, and what is put on top."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from msgspec import Struct
 
@@ -11,6 +11,7 @@ from engine.intake.content import (
     HeaderTooBig,
     canonical,
     has_long_line,
+    outgoing,
     read_header,
     received,
     unstuffed,
@@ -30,7 +31,7 @@ class Submitted(Struct, frozen=True, kw_only=True):
     A message from somebody who has logged in is a submission: what it lacks is added (RFC 6409 8).
     """
 
-    chunks: Sequence[bytes]
+    chunks: Iterable[bytes]
     sender: Address
     recipients: tuple[Address, ...]
     protocol: str
@@ -55,6 +56,7 @@ class Submitted(Struct, frozen=True, kw_only=True):
         if header.count(b"received") > rules.max_received:
             many = f"more than {rules.max_received} Received fields"
             raise Refused(f"554 5.4.6 Mail loop: {many}", "mail loop", many)
+        content = outgoing(header)
         needs_utf8 = self.protocol.startswith("UTF8SMTP") and header.eight_bit
         recipients = tuple(str(recipient) for recipient in self.recipients)
         trace = received(

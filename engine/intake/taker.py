@@ -1,9 +1,10 @@
 """What intake asks of the queue: that it takes mail, and nothing else."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from engine.events import Event
-from engine.queue.queue import NewMessage
+from engine.queue.queue import KnownLogin, NewMessage
 
 
 class Taker(Protocol):
@@ -19,4 +20,16 @@ class Taker(Protocol):
 
     async def record(self, *events: Event) -> None:
         """Keep events that come with no change of the queue."""
+        ...
+
+
+class Receiver(Taker, Protocol):
+    """The part of `engine.queue.Queue` that intake over SMTP uses: it also remembers who has logged in, and whence."""
+
+    async def remember_login(self, login: str, address: str) -> None:
+        """A login came in rightly from an address."""
+        ...
+
+    async def known_logins(self) -> Sequence[KnownLogin]:
+        """Whence logins came in rightly, the latest last."""
         ...

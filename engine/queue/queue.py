@@ -534,6 +534,14 @@ class KeptPolicy(Struct, frozen=True, kw_only=True):
     policy: str
 
 
+class KnownLogin(Struct, frozen=True, kw_only=True):
+    """A login came in rightly from an address, the last time `at`."""
+
+    login: str
+    address: str
+    at: float
+
+
 class HeldBack(Struct, frozen=True, kw_only=True):
     """What waits because of one bad host: the destinations that have it among their exchanges.
 
@@ -930,6 +938,16 @@ class Queue(Steering):
     @abstractmethod
     async def save_sts_policy(self, policy: KeptPolicy) -> None:
         """Keep a policy, in place of any the domain had. Of very many, those that end first are let go."""
+
+    # -- logins ---------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    async def remember_login(self, login: str, address: str) -> None:
+        """A login came in rightly from an address. Of very many, those not seen for longest are let go."""
+
+    @abstractmethod
+    async def known_logins(self) -> Sequence[KnownLogin]:
+        """Whence logins came in rightly, the latest last."""
 
     # -- events ---------------------------------------------------------------------------------------------------
 

@@ -222,6 +222,15 @@ CREATE TABLE sts_policy (
 
 CREATE INDEX sts_policy_expires ON sts_policy (expires);
 
+CREATE TABLE known_login (
+    login       TEXT    NOT NULL,                   -- came in rightly
+    address     TEXT    NOT NULL,                   -- from here
+    at          REAL    NOT NULL,                   -- the last time that was noted
+    PRIMARY KEY (login, address)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX known_login_at ON known_login (at);
+
 CREATE TABLE operation (
     id          INTEGER PRIMARY KEY AUTOINCREMENT,
     kind        TEXT    NOT NULL,                   -- kind of the event that tells of it

@@ -19,6 +19,7 @@ from engine.queue import (
     endings,
     filesystems,
     listing,
+    logins,
     notices,
     operations,
     orders,
@@ -48,6 +49,7 @@ from engine.queue.queue import (
     Fate,
     HeldBack,
     KeptPolicy,
+    KnownLogin,
     Late,
     Mark,
     Message,
@@ -492,6 +494,14 @@ class SqliteQueue(Queue):
 
     async def save_sts_policy(self, policy: KeptPolicy) -> None:
         await self._writer.do(lambda tx: policies.save(tx, policy))
+
+    # -- logins ---------------------------------------------------------------------------------------------------
+
+    async def remember_login(self, login: str, address: str) -> None:
+        await self._writer.do(lambda tx: logins.remember(tx, login, address))
+
+    async def known_logins(self) -> tuple[KnownLogin, ...]:
+        return await self._readers.ask(logins.known)
 
     # -- events ---------------------------------------------------------------------------------------------------
 

@@ -302,13 +302,13 @@ async def test_whatever_goes_wrong_with_one_file_sets_that_file_aside(
 async def test_a_look_that_fails_is_trouble_until_the_next_good_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def broken(self: DropIntake, left: set[str]) -> list[str]:
+    def broken(self: DropIntake) -> object:
         raise RuntimeError("odd\x1b")
 
     queue, clock = FakeQueue(), FakeClock()
     before(tmp_path, "a.eml")
     with monkeypatch.context() as patch:
-        patch.setattr(DropIntake, "_names", broken)
+        patch.setattr(DropIntake, "_entries", broken)
         intake = DropIntake(queue, tmp_path / "drop", SETTINGS, clock)
         assert intake.trouble == ""
         await intake.start()
@@ -326,8 +326,10 @@ async def test_a_folder_that_cannot_be_read_is_trouble_until_it_can(tmp_path: Pa
     async with watching(queue, tmp_path, clock) as intake:
         await asyncio.sleep(0.1)
         (tmp_path / "drop").rename(tmp_path / "away")
+        (tmp_path / "drop").write_bytes(b"no folder")
         await clock.advance(30)
-        await eventually(lambda: intake.trouble.startswith("the drop folder cannot be read: No such file"))
+        await eventually(lambda: intake.trouble.startswith("the drop folder cannot be read: File exists"))
+        (tmp_path / "drop").unlink()
         (tmp_path / "away").rename(tmp_path / "drop")
         before(tmp_path, "a.eml")
         await clock.advance(30)

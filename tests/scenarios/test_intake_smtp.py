@@ -357,12 +357,16 @@ async def test_nul_and_endless_lines_are_refused() -> None:
 @pytest.mark.parametrize("line", [b"a:\r\n", b"\n", b"\r\n..", b"\r\n"])
 async def test_a_hostile_message_of_many_mebibytes_holds_up_nobody(line: bytes) -> None:
     queue = FakeQueue()
-    greeting = b"EHLO c\r\nMAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.net>\r\nDATA\r\n"
+    groups = (b"EHLO c\r\n", b"MAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.net>\r\nDATA\r\n")
     content = b"a:\r\n" + line * (24 * 2**20 // len(line)) + b"\r\n.\r\nQUIT\r\n"
 
     def send(port: int) -> bytes:
         with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as client:
-            client.sendall(greeting + content)
+            lines = client.makefile("rb")
+            for group, last in zip((b"", *groups), (b"220 ", b"250 ", b"354 "), strict=True):
+                client.sendall(group)
+                assert any(line.startswith(last) for line in iter(lines.readline, b""))
+            client.sendall(content)
             return b"".join(iter(lambda: client.recv(65536), b""))
 
     async with intake(queue, max_message_size=26 * 2**20) as server:
@@ -553,22 +557,29 @@ async def test_eight_thousand_commands_in_one_burst_are_answered_in_order() -> N
 
     def send_all_and_then_read(port: int) -> bytes:
         with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as client:
-            client.sendall(b"EHLO client.example\r\n" + burst)
+            lines = client.makefile("rb")
+            assert lines.readline().startswith(b"220 ")
+            client.sendall(b"EHLO client.example\r\n")  # which ends a group of commands
+            assert any(line.startswith(b"250 ") for line in iter(lines.readline, b""))
+            client.sendall(burst)
             return b"".join(iter(lambda: client.recv(65536), b""))
 
     async with intake(queue) as server:
         answers = await asyncio.to_thread(send_all_and_then_read, server.addresses[0].port)
-    lines = [line for line in answers.decode().split("\r\n") if line[3:4] == " "][2:]
+    lines = [line for line in answers.decode().split("\r\n") if line[3:4] == " "]
     assert [line[:3] for line in lines] == ["252" if number % 3 else "250" for number in range(8000)] + ["221"]
 
 
-async def test_whole_transactions_may_be_pipelined() -> None:
+async def test_a_message_and_the_next_envelope_may_be_pipelined() -> None:
     queue = FakeQueue()
-    one_mail = b"MAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.net>\r\nDATA\r\nSubject: %d\r\n\r\n.\r\n"
+    envelope = b"MAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.net>\r\nRCPT TO:<c@example.net>\r\nDATA\r\n"
     async with intake(queue) as server, talk(server) as client:
-        client.send(b"".join(one_mail % number for number in range(50)) + b"QUIT\r\n")
-        replies = await client.replies()
-        assert [reply[:3] for reply in replies] == ["250", "250", "354", "250"] * 50 + ["221"]
+        client.send(envelope)
+        for number in range(50):
+            assert [(await client.reply())[:3] for _ in range(4)] == ["250", "250", "250", "354"]
+            client.send(b"Subject: %d\r\n\r\n.\r\n" % number + (envelope if number < 49 else b"QUIT\r\n"))
+            assert (await client.reply())[:3] == "250"
+        assert (await client.reply())[:3] == "221"
     assert [message.subject for message in queue.messages] == [str(number) for number in range(50)]
 
 
@@ -624,7 +635,9 @@ async def test_a_client_that_says_nothing_is_sent_away() -> None:
 
 async def test_there_are_no_more_sessions_than_allowed() -> None:
     queue = FakeQueue()
-    async with intake(queue, max_sessions=2) as server, talk(server), talk(server):
+    async with intake(queue, max_sessions=2) as server, talk(server) as one, talk(server) as two:
+        await one.begin()
+        await two.begin()
         assert server.sessions == 2
         reader, writer = await asyncio.open_connection("127.0.0.1", server.addresses[0].port)
         assert (await reader.read()).startswith(b"421 4.3.2")

@@ -3,7 +3,7 @@
 import asyncio
 
 from engine.events import Event
-from engine.queue.queue import NewMessage
+from engine.queue.queue import KnownLogin, NewMessage
 
 
 class FakeQueue:
@@ -14,6 +14,7 @@ class FakeQueue:
         self.keys: dict[str, int] = {}
         self.forgotten: list[str] = []
         self.events_recorded: list[Event] = []
+        self.logins: list[KnownLogin] = []
         self.fail: Exception | None = None
         self.started = asyncio.Event()
         self.open_gate = asyncio.Event()
@@ -38,3 +39,9 @@ class FakeQueue:
 
     async def record(self, *events: Event) -> None:
         self.events_recorded.extend(events)
+
+    async def remember_login(self, login: str, address: str) -> None:
+        self.logins.append(KnownLogin(login=login, address=address, at=0.0))
+
+    async def known_logins(self) -> list[KnownLogin]:
+        return self.logins

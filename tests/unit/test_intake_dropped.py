@@ -94,7 +94,7 @@ def test_everything_else_stays_as_it_was() -> None:
         b"Return-Path: <r@x>\r\nX-Envelope-From: a@x\r\nX-Envelope-To: b@x,\r\n c@x\r\nBcc: secret@x,\r\n\tother@x\r\n"
         b"Subject: =?utf-8?q?x?=\r\n  folded \r\n\r\nBcc: body\r\n\r\n"
     )
-    assert below_trace(content) == b"Return-Path: <r@x>\r\nSubject: =?utf-8?q?x?=\r\n  folded \r\n\r\nBcc: body\r\n\r\n"
+    assert below_trace(content) == b"Subject: =?utf-8?q?x?=\r\n  folded \r\n\r\nBcc: body\r\n\r\n"
 
 
 def test_the_trace_says_that_it_was_dropped_here() -> None:

@@ -196,6 +196,7 @@ async def test_a_queue_of_a_newer_version_is_refused(tmp_path: Path) -> None:
 
 # What version 4 has more than version 3.
 BACK_TO_3 = (
+    "DROP TABLE known_login",
     "DROP TABLE untold",
     "DROP INDEX message_tell_at",
     "ALTER TABLE message DROP COLUMN tell_at",

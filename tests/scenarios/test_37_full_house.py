@@ -1,0 +1,150 @@
+"""37. When all sessions are taken, those that do nothing make room, and nobody is interrupted."""
+
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+
+import pytest
+
+from engine.config import Limits
+from engine.intake.crowd import FULL_HOUSE, KEPT, TURNED_OUT, Crowd
+from tests.clock import FakeClock
+from tests.scenarios.submitting import Keys, Talk, made_keys, secured, submission, talk
+from tests.unit.fake_queue import FakeQueue
+
+
+@pytest.fixture(scope="module")
+def keys() -> Iterator[Keys]:
+    with made_keys() as keys:
+        yield keys
+
+
+async def good(client: Talk) -> str:
+    """Greet and send a message; give the last reply."""
+    assert (await client.reply()).startswith("220")
+    await client.ehlo()
+    return await client.mail()
+
+
+async def test_two_hundred_idle_connections_of_this_machine_shut_neither_door(keys: Keys) -> None:
+    queue = FakeQueue()
+    async with submission(keys, queue) as server, AsyncExitStack() as held:
+        relaying, submitting, wrapped = (
+            server.addresses[0], server.submission_addresses[0], server.submission_tls_addresses[0],
+        )  # fmt: skip
+        idle = []
+        for _ in range(200):
+            client = await held.enter_async_context(talk(relaying))
+            assert (await client.reply()).startswith("220")
+            idle.append(client)
+        assert server.sessions == 150  # a quarter is kept for submission
+        assert await idle[0].reply() == TURNED_OUT.format("relay.example")
+        for _ in range(3):
+            async with talk(relaying) as client:
+                assert (await good(client)).startswith("250")
+            async with secured(submitting, keys) as client:
+                assert (await client.log_in()).startswith("235")
+                assert (await client.mail()).startswith("250")
+            async with talk(wrapped, tls=keys.client) as client:
+                await client.reply()
+                await client.ehlo()
+                assert (await client.log_in()).startswith("235")
+                assert (await client.mail()).startswith("250")
+        assert server.notes == (
+            "all 150 sessions for relaying are in use: those idle longest make room for others (421)",
+        )
+    assert len(queue.messages) == 9
+
+
+async def test_who_sends_a_message_is_not_turned_out(keys: Keys) -> None:
+    queue = FakeQueue()
+    async with submission(keys, queue, max_sessions=4) as server, AsyncExitStack() as held:
+        door = server.addresses[0]  # three sessions are for relaying here
+        async with talk(door) as sender:
+            await sender.reply()
+            await sender.ehlo()
+            for line in ("MAIL FROM:<ann@example.com>", "RCPT TO:<bob@example.net>", "DATA"):
+                await sender.say(line)
+            sender.send(b"Subject: x\r\n")
+            for _ in range(6):
+                idle = await held.enter_async_context(talk(door))
+                assert (await idle.reply()).startswith("220")
+                assert (await idle.say("NOOP")).startswith("250")
+            sender.send(b"\r\nbody\r\n.\r\n")
+            assert (await sender.reply()).startswith("250")
+    assert len(queue.messages) == 1
+
+
+async def test_where_all_are_at_work_others_are_told_to_come_again(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with submission(keys, FakeQueue(), max_sessions=4) as server, AsyncExitStack() as held:
+        door = server.addresses[0]
+        for _ in range(3):
+            client = await held.enter_async_context(talk(door))
+            await client.reply()
+            await client.ehlo()
+            assert (await client.say("MAIL FROM:<ann@example.com>")).startswith("250")
+        async with talk(door) as late:
+            assert await late.reply() == FULL_HOUSE.format("relay.example")
+        assert server.notes == ("all 3 sessions for relaying are at work: others are told to come again (421)",)
+        async with secured(server.submission_addresses[0], keys) as client:
+            assert (await client.log_in()).startswith("235")
+        monkeypatch.setattr("engine.intake.session.AT_WORK", 0.0)  # they have had their time, without a message
+        async with talk(door) as late:
+            assert (await good(late)).startswith("250")
+
+
+class Guest:
+    """A session that only says whether it is at work, and keeps its farewell."""
+
+    def __init__(self, *, at_work: bool = False) -> None:
+        self.at_work = at_work
+        self.farewell = ""
+
+    def close(self, farewell: str) -> None:
+        self.farewell = farewell
+
+
+def crowd(most: int, *, submits: bool = False) -> Crowd:
+    return Crowd(most, Limits(), "relay.example", FakeClock(), submits=submits)
+
+
+def test_the_one_that_sent_last_stays_longest() -> None:
+    full = crowd(3)
+    guests = [Guest() for _ in range(3)]
+    for guest in guests:
+        assert full.make_room("127.0.0.1", known=True) == ""
+        full.enter(guest, "127.0.0.1", known=True)
+    full.touch(guests[0])
+    for turned_out in (guests[1], guests[2], guests[0]):
+        assert full.make_room("127.0.0.1", known=True) == ""
+        assert turned_out.farewell == TURNED_OUT.format("relay.example")
+        full.enter(Guest(), "127.0.0.1", known=True)
+    assert len(full) == 3
+
+
+def test_relaying_has_three_quarters_where_there_is_submission_and_all_where_there_is_none() -> None:
+    for submits, most in ((True, 8 - 8 // KEPT), (False, 8)):
+        full = crowd(8, submits=submits)
+        for _ in range(20):
+            assert full.make_room("127.0.0.1", known=True) == ""
+            full.enter(Guest(), "127.0.0.1", known=True)
+        assert len(full) == most
+
+
+def test_submission_may_have_all_and_those_idle_longest_go_whoever_they_are() -> None:
+    full = crowd(4, submits=True)
+    guests = [Guest(at_work=number == 0) for number in range(4)]
+    for number, guest in enumerate(guests):
+        assert full.make_room(f"192.0.2.{number}", known=False, door="submission") == ""
+        full.enter(guest, f"192.0.2.{number}", known=False, door="submission")
+        assert full.log_in(guest, f"login{number}") == ""
+    assert full.make_room("127.0.0.1", known=True, door="relay") == ""
+    assert [bool(guest.farewell) for guest in guests] == [False, True, False, False]
+
+
+def test_where_everybody_is_at_work_nobody_is_turned_out() -> None:
+    full = crowd(2)
+    guests = [Guest(at_work=True) for _ in range(2)]
+    for guest in guests:
+        full.enter(guest, "127.0.0.1", known=True)
+    assert full.make_room("127.0.0.1", known=True) == FULL_HOUSE.format("relay.example")
+    assert not any(guest.farewell for guest in guests)

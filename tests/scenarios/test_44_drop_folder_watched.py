@@ -1,0 +1,220 @@
+"""44. The drop folder is watched whatever lies in it, and costs nothing while nothing comes."""
+
+import asyncio
+import os
+import resource
+import shutil
+from pathlib import Path
+
+import pytest
+
+from engine.clock import SystemClock
+from engine.config import Settings
+from engine.intake import drop
+from engine.intake.drop import DropIntake
+from engine.intake.watch import CannotWatch
+from tests.clock import FakeClock
+from tests.scenarios.test_intake_drop import MAIL, PATIENCE, before, eventually, moved, watching
+from tests.unit.fake_queue import FakeQueue
+
+ODD = os.fsdecode(b"caf\xe9\xff.eml")
+
+
+async def test_a_name_that_is_no_utf8_ends_no_watch_and_its_file_is_taken(tmp_path: Path) -> None:
+    queue = FakeQueue()
+    async with watching(queue, tmp_path) as intake:  # whose clock stands still: only the watch can find what comes
+        await asyncio.sleep(0.2)
+        for number, name in enumerate((ODD, "plain.eml", os.fsdecode(b"\xc3.eml"), "last.eml"), 1):
+            moved(tmp_path, name)
+            await eventually(lambda n=number: len(queue.forgotten) == n)  # type: ignore[misc]
+        moved(tmp_path, os.fsdecode(b"bad\xff.eml"), b"no header")
+        await eventually(lambda: len(list((tmp_path / "drop" / "failed").iterdir())) == 2)
+        assert intake.trouble == ""
+    assert {os.fsencode(path.name) for path in (tmp_path / "drop" / "failed").iterdir()} == {
+        b"bad\xff.eml",
+        b"bad\xff.eml.reason",
+    }
+
+
+async def test_a_watch_that_ends_is_trouble_and_begins_anew_and_the_folder_is_read_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue, clock = FakeQueue(), FakeClock()
+    tried = 0
+
+    async def broken(*_: object) -> None:
+        nonlocal tried
+        tried += 1
+        raise CannotWatch("No space left on device (fs.inotify.max_user_watches)")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(drop, "watch", broken)
+        intake = DropIntake(queue, tmp_path / "drop", Settings(hostname="relay.example"), clock)
+        await intake.start()
+        await eventually(lambda: "the drop folder is not watched (No space left" in intake.trouble)
+        for number in range(1, 4):
+            moved(tmp_path, f"{number}.eml")
+            await clock.advance(1)
+            await eventually(lambda n=number: len(queue.forgotten) == n)  # type: ignore[misc]
+        for _ in range(300):
+            await clock.advance(1)
+            await asyncio.sleep(0)
+        assert 5 <= tried <= 20  # after 1, 2, 4, 8, 16 seconds and then every 30
+    await clock.advance(30)
+    await eventually(lambda: intake.trouble == "")
+    moved(tmp_path, "new.eml")
+    await eventually(lambda: len(queue.forgotten) == 4)
+    await intake.stop(1.0)
+
+
+async def test_a_system_that_watches_no_folders_is_noted_and_the_folder_is_read_every_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: object, **__: object) -> None:
+        raise AttributeError("inotify_init1")
+
+    queue, clock = FakeQueue(), FakeClock()
+    monkeypatch.setattr("engine.intake.watch.INotify", missing)
+    async with watching(queue, tmp_path, clock) as intake:
+        await eventually(lambda: bool(intake.notes))
+        assert intake.trouble == ""
+        assert intake.notes == (
+            "the drop folder is not watched (this system has no inotify); it is read every 1 s instead",
+        )
+        moved(tmp_path, "a.eml")
+        await clock.advance(1)
+        await eventually(lambda: len(queue.forgotten) == 1)
+
+
+async def test_folders_that_were_cleared_away_are_made_anew_and_watched(tmp_path: Path) -> None:
+    queue, clock = FakeQueue(), FakeClock()
+    async with watching(queue, tmp_path, clock) as intake:
+        await asyncio.sleep(0.2)
+        shutil.rmtree(tmp_path / "drop")
+        await eventually(lambda: (tmp_path / "drop" / "failed").is_dir())
+        assert (tmp_path / "drop").stat().st_mode & 0o777 == 0o700
+        await clock.advance(1)
+        await eventually(lambda: intake.trouble == "")
+        moved(tmp_path, "new.eml")
+        await eventually(lambda: len(queue.forgotten) == 1)
+
+
+async def test_what_cannot_be_taken_is_set_aside_though_the_folder_for_it_is_lost(tmp_path: Path) -> None:
+    queue = FakeQueue()
+    async with watching(queue, tmp_path):
+        await asyncio.sleep(0.2)
+        (tmp_path / "drop" / "failed").rmdir()
+        path = moved(tmp_path, "bad.eml", b"no header")
+        await eventually(lambda: not path.exists())
+        await eventually(lambda: (tmp_path / "drop" / "failed" / "bad.eml.reason").exists())
+
+
+async def test_files_that_can_only_be_left_hide_no_other_and_are_not_tried_again_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    queue, clock = FakeQueue(), FakeClock()
+    tried: list[Path] = []  # by several threads at a time
+
+    def refused(path: Path, *_: object) -> None:
+        tried.append(path)
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(drop, "set_aside", refused)
+    for number in range(2500):
+        before(tmp_path, f"{number:04d}.eml", b"no header")
+    before(tmp_path, "zzzz.eml")
+    async with watching(queue, tmp_path, clock) as intake:
+        await eventually(lambda: len(queue.forgotten) == 1 and len(tried) == 2500)
+        await eventually(lambda: "cannot be set aside either: Operation not permitted" in intake.trouble)
+        moved(tmp_path, "new.eml")
+        await eventually(lambda: len(queue.forgotten) == 2)
+        assert len(tried) == 2500
+        assert "cannot be set aside either" in intake.trouble
+        assert intake.notes == ()
+        async with asyncio.timeout(PATIENCE):
+            while len(tried) < 5000:  # the look that took the last one may not have ended when the clock moves
+                await clock.advance(30)
+                await asyncio.sleep(0.2)
+        assert sorted(tried)[::2] == sorted(set(tried))
+    assert len(caplog.records) < 100  # of very many only some are told
+
+
+async def test_very_many_files_that_can_only_be_left_are_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drop, "LEFT", 5)
+    monkeypatch.setattr(drop, "set_aside", lambda *_: (_ for _ in ()).throw(PermissionError(1, "no")))
+    for number in range(8):
+        before(tmp_path, f"{number}.eml", b"no header")
+    async with watching(FakeQueue(), tmp_path) as intake:
+        await eventually(lambda: bool(intake.notes))
+        assert intake.notes == ("8 files lie in the drop folder that cannot be taken, nor set aside",)
+
+
+async def test_a_file_that_is_put_right_is_taken_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = FakeQueue()
+    monkeypatch.setattr(drop, "set_aside", lambda *_: (_ for _ in ()).throw(PermissionError(1, "no")))
+    before(tmp_path, "a.eml", b"no header")
+    async with watching(queue, tmp_path) as intake:
+        await eventually(lambda: bool(intake.trouble))
+        moved(tmp_path, "a.eml", MAIL)  # another file under the same name
+        await eventually(lambda: len(queue.forgotten) == 1)
+        await eventually(lambda: intake.trouble == "")
+
+
+async def test_nobody_wakes_up_while_nothing_comes(tmp_path: Path) -> None:
+    queue = FakeQueue()
+    async with watching(queue, tmp_path, SystemClock()):
+        await asyncio.sleep(0.5)
+        before_ = resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw
+        await asyncio.sleep(2)
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw - before_ <= 10  # in all threads; it was over 90
+        moved(tmp_path, "new.eml")
+        async with asyncio.timeout(5):
+            while not queue.forgotten:
+                await asyncio.sleep(0.05)
+
+
+async def test_a_file_that_is_only_touched_has_nobody_look_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+    look = DropIntake._look
+
+    async def counted(self: DropIntake) -> float:
+        nonlocal looks
+        looks += 1
+        return await look(self)
+
+    monkeypatch.setattr(DropIntake, "_look", counted)
+    monkeypatch.setattr(drop, "set_aside", lambda *_: (_ for _ in ()).throw(PermissionError(1, "no")))
+    path = before(tmp_path, "a.eml", b"no header")
+    async with watching(FakeQueue(), tmp_path):
+        await asyncio.sleep(0.2)
+        looks = 0
+        for _ in range(500):
+            with path.open("ab"):
+                await asyncio.sleep(0.001)
+        assert looks <= 500 * 0.001 * 20 + 20  # one in fifty milliseconds, however long this took
+
+
+async def test_very_many_files_that_are_still_written_are_not_all_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drop, "SETTLING", 10)
+    queue, clock = FakeQueue(), FakeClock()
+    for number in range(50):
+        os.utime(before(tmp_path, f"{number}.eml"), (clock.now(), clock.now()))
+    async with watching(queue, tmp_path, clock) as intake:
+        await eventually(lambda: len(intake._settling) == 10)
+        await asyncio.sleep(0.2)
+        assert len(intake._settling) == 10
+        assert not queue.messages
+        await clock.advance(1)
+        await eventually(lambda: len(queue.forgotten) == 50)
+
+
+async def test_stopping_ends_the_watch_at_once(tmp_path: Path) -> None:
+    for _ in range(20):
+        async with watching(FakeQueue(), tmp_path):
+            pass
+        async with watching(FakeQueue(), tmp_path):
+            await asyncio.sleep(0.01)
