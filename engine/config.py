@@ -2,12 +2,14 @@
 
 import ipaddress
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import platformdirs
 from msgspec import Struct, field
 
 from engine import values
+from engine.permission import open_to_all
 from engine.values import Listen, LogLevel, Nameserver, Network, Tls
 
 __all__ = ["Limit", "Listen", "Nameserver", "Route", "Settings", "Timeouts"]
@@ -236,9 +238,13 @@ class Log(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Control(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[control]`: the group that may use control.sock besides its owner; "" for none."""
+    """`[control]`: the group that may use control.sock besides its owner, and the one that may look; "" for none.
+
+    Members of `view_group` may use control-view.sock, through which nothing can be changed.
+    """
 
     group: str = ""
+    view_group: str = ""
 
 
 class Console(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -295,7 +301,16 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             )
         if self.tls.dane and not self.dns.validating:
             found.append("DANE is off: dns.validating is false, so no answer of the DNS counts as secure")
-        return tuple(found)
+        return (*found, *self._open_secrets())
+
+    def _open_secrets(self) -> Iterator[str]:
+        """Which files that should be secret everybody may read."""
+        submission = self.intake.submission
+        secrets = [("intake.submission.key", submission.key), ("intake.submission.users", submission.users)]
+        secrets += [(f"route[{n}].password_file", one.password_file) for n, one in enumerate(self.route)]
+        for name, file in secrets:
+            if file is not None and (told := open_to_all(file)):
+                yield f"{name}: {told}; chmod o-r it"
 
 
 def _is_full_name(hostname: str) -> bool:

@@ -147,6 +147,11 @@ class MX(Protocol):
         """The marks in force."""
         ...
 
+    @property
+    def marked(self) -> int:
+        """How many there are."""
+        ...
+
     def mark(self, host: str) -> Mark | None:
         """The mark in force on a host."""
         ...
@@ -188,7 +193,10 @@ class Prober(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Relay:
-    """A running engine's parts. `started` is in seconds since 1970; `trouble` says why the engine is sick, or ""."""
+    """A running engine's parts. `started` is in seconds since 1970; `trouble` says why the engine is sick, or "".
+
+    `notes` say what is no trouble, and should be known.
+    """
 
     queue: Queue
     smarthost: SmartHost
@@ -201,3 +209,4 @@ class Relay:
     started: float
     version: str
     trouble: Callable[[], str]
+    notes: Callable[[], Sequence[str]] = tuple

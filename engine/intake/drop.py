@@ -22,6 +22,7 @@ from engine.intake.floor import DiskFloor
 from engine.intake.refusals import Refusals
 from engine.intake.taker import Taker
 from engine.queue.queue import NewMessage, QueueError
+from engine.supervision import Supervision
 from engine.text import clean
 
 _LOG = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ LARGE_AT_A_TIME = 2  # large files among them: each is in memory several times w
 PER_LOOK = 1000  # names in memory at once
 
 _SUFFIX = ".eml"
+_INTAKE, _WATCH = "the drop folder's intake", "the drop folder's watch"  # as they are called where one dies
 
 
 class _Result(Enum):
@@ -49,7 +51,13 @@ class DropIntake:
     """Watches a folder. Files that cannot be taken yet stay where they are until the next look."""
 
     def __init__(
-        self, queue: Taker, folder: Path, settings: Settings, clock: Clock, floor: DiskFloor | None = None
+        self,
+        queue: Taker,
+        folder: Path,
+        settings: Settings,
+        clock: Clock,
+        floor: DiskFloor | None = None,
+        supervision: Supervision | None = None,
     ) -> None:
         self._queue = queue
         self._folder = folder
@@ -61,9 +69,10 @@ class DropIntake:
         self._refusals = Refusals(queue, clock)
         self._stop = asyncio.Event()
         self._wake = asyncio.Event()
+        self._watched = asyncio.Event()
         self._settling: dict[str, tuple[Look, float]] = {}
         self._taken: list[str] = []
-        self._tasks: list[asyncio.Task[None]] = []
+        self._supervision = supervision
         self._large = asyncio.Semaphore(LARGE_AT_A_TIME)
         self._trouble = ""
         self._fault = ""
@@ -80,21 +89,23 @@ class DropIntake:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise IntakeError(f"cannot use the drop folder {self._folder}: {error.strerror}") from error
-        loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self._run()), loop.create_task(self._watch())]
+        self._supervision = self._supervision or Supervision()
+        for name, run in ((_INTAKE, self._run), (_WATCH, self._watch)):
+            self._supervision.keep(name, run)
 
     async def stop(self, drain: float = 10.0) -> None:
         """Look no more; files under way are finished, for at most `drain` seconds.
 
         A commit that takes longer may still come to pass: the file stays, and its key keeps it from being sent twice.
         """
+        if self._supervision is not None:
+            for name in (_INTAKE, _WATCH):
+                self._supervision.release(name)
         self._stop.set()
+        self._watched.set()
         self._wake.set()
-        if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=drain)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._supervision is not None:
+            await asyncio.gather(*(self._supervision.end(name, drain) for name in (_INTAKE, _WATCH)))
         await self._refusals.finish(drain)
 
     # -- when to look ---------------------------------------------------------------------------------------------
@@ -121,8 +132,11 @@ class DropIntake:
             return change != Change.deleted and path.endswith(_SUFFIX)
 
         try:
+            self._watched = asyncio.Event()  # its own: a watch that is cancelled sets it
+            if self._stop.is_set():
+                return
             changes = awatch(
-                self._folder, watch_filter=is_mail, stop_event=self._stop, recursive=False, debounce=50, step=20
+                self._folder, watch_filter=is_mail, stop_event=self._watched, recursive=False, debounce=50, step=20
             )
             async for _ in changes:
                 self._wake.set()
