@@ -17,7 +17,7 @@ from textual.screen import Screen
 from console import asking, faults, leaving, moving, steering, terminal, verbs
 from console.actions import Registry, Target
 from console.following import Following
-from console.format import Moment, count, plural
+from console.format import Moment, count, plural, safe
 from console.frame import SparingApp
 from console.keyboard import Hold, KeyedApp, Stroke
 from console.preferences import Preferences
@@ -209,7 +209,9 @@ class Console(KeyedApp[None], SparingApp[None]):
             except Refused as error:
                 self.tell(f"✗ {verbs.refused(error)}", "bad")
             else:
-                self.overview, self.lost_since, self.seen_at = overview, None, self.moment.now
+                before, self.overview = self.overview, overview
+                self.lost_since, self.seen_at = None, self.moment.now
+                self._tell_new(before, overview)
                 if overview.health.read_only != self.registry.read_only:
                     self.registry.become(overview.health.read_only)
         if self.lost_since is None and self.overview is not None:
@@ -218,6 +220,13 @@ class Console(KeyedApp[None], SparingApp[None]):
         elif self.lost_since is not None:
             self._miss()
         self.freshen()
+
+    def _tell_new(self, before: OverviewView | None, now: OverviewView) -> None:
+        """Say what of the engine's notes was not among them before: that a bound is reached, say."""
+        is_free = self.moment.now >= self._said_until or not self._said[0]
+        new = [note for note in now.health.notes if before is not None and note not in before.health.notes]
+        if new and is_free:
+            self.tell(f"▲ {safe(new[0])}", "warn")
 
     def _miss(self) -> None:
         if self.front is not None and self.front.is_mounted:

@@ -175,7 +175,8 @@ class Engine:
     @property
     def notes(self) -> tuple[str, ...]:
         """What is no trouble, and should be known: of the settings, as of the last look, and of bounds reached."""
-        return (*self._notes, *filter(None, (self.mx.note,)))
+        control = self._control.notes if self._control is not None else ()
+        return (*self._notes, *filter(None, (self.mx.note,)), *control)
 
     async def start(self) -> None:
         """Take the spool, recover what was interrupted, open the doors; the one for new mail last."""

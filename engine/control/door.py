@@ -82,6 +82,16 @@ class Door:
         """Whether whoever goes to the path comes to us."""
         return self._server is not None and self._server.is_serving() and self._is_ours
 
+    @property
+    def note(self) -> str:
+        """That as many stand in it as it holds, or ""."""
+        server = self._runner.server if self._runner is not None else None
+        if server is None or len(server.connections) < MOST_VISITORS:
+            return ""
+        return (
+            f"{self.path.name} has {MOST_VISITORS} connections, as many as it holds: the idlest is ended for each more"
+        )
+
     async def mend(self) -> bool:
         """Where the socket is gone or another stands in its place, listen at the path anew; whether that was so.
 

@@ -86,6 +86,11 @@ class ControlServer:
         for door in self._doors:
             await door.close()
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Which bounds are reached."""
+        return tuple(filter(None, (door.note for door in self._doors)))
+
     async def mend(self) -> tuple[Path, ...]:
         """Make anew the sockets that were removed or replaced, and give them. Raises OSError."""
         return tuple([door.path for door in self._doors if await door.mend()])

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from engine.control.client import Client, view_socket
 from tests.unit.fake_relay import FakeEngine, short_folder
@@ -63,15 +64,23 @@ async def test_half_requests_are_bounded_and_keep_nobody_out(
     engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("engine.control.door.MOST_VISITORS", 8)
-    async with engine.serving() as client:
+    server = engine.server()
+    await server.start()
+    async with Client(engine.socket) as client:
         await client.health()
         crowd = [await sent(engine, HALF) for _ in range(40)]
         async with Client(engine.socket) as late:
             assert (await late.health()).state == "relaying"
             assert (await client.health()).state == "relaying", "a console comes again by itself"
         await until(lambda: sum(not reader.at_eof() for reader, _ in crowd) <= 8)
+        await until(lambda: bool(server.notes))
+        assert server.notes == (
+            "control.sock has 8 connections, as many as it holds: the idlest is ended for each more",
+        )
         for _, writer in crowd:
             writer.close()
+        await until(lambda: not server.notes)
+    await server.stop()
 
 
 async def test_who_is_being_answered_is_not_sent_away(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,6 +148,21 @@ async def test_a_removed_socket_is_made_anew_and_who_is_in_stays(engine: FakeEng
         assert await server.mend() == ()
     await server.stop()
     assert not engine.socket.exists()
+
+
+def test_it_is_made_anew_on_the_loop_the_engine_uses(engine: FakeEngine) -> None:
+    async def removed() -> None:
+        server = engine.server()
+        await server.start()
+        engine.socket.unlink()
+        assert await server.mend() == (engine.socket,)
+        assert await server.mend() == ()
+        async with Client(engine.socket) as client:
+            assert (await client.health()).state == "relaying"
+        await server.stop()
+        assert not engine.socket.exists()
+
+    uvloop.run(removed())
 
 
 async def test_a_socket_in_the_place_of_ours_is_replaced(engine: FakeEngine) -> None:
