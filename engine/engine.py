@@ -231,7 +231,9 @@ class Engine:
 
     async def _look(self) -> None:
         """See that every door is there, make anew what can be, and look again at what the settings name."""
-        self._notes = await asyncio.to_thread(lambda: self._settings.notes)
+        with suppress(TimeoutError):  # a file system may hang; then what was seen last stands
+            async with asyncio.timeout(STEP_SECONDS):
+                self._notes = await asyncio.to_thread(lambda: self._settings.notes)
         if self._control is not None:
             self._doors = await _mended(self._control)
         if lost := self.smtp.lost:

@@ -2,6 +2,7 @@
 
 import asyncio
 import ipaddress
+import json
 import re
 from collections.abc import Collection
 from contextlib import suppress
@@ -63,11 +64,15 @@ async def body(request: web.Request, kind: type[T], *, may_be_empty: bool = Fals
             raw = await request.read()
     except TimeoutError as error:
         raise Wrong(f"the body did not come within {BODY_SECONDS:g} s", status=408) from error
+    known = {field.encode_name for field in msgspec.structs.fields(kind)}
+    names = _names(raw)
+    for name in known:
+        if names.count(name) > 1:  # of which the last would count
+            raise Wrong("given more than once", where=name, allowed="once")
     try:
         return msgspec.json.decode(b"{}" if may_be_empty and not raw else raw, type=kind, strict=True)
     except msgspec.ValidationError as error:
-        known = {field.encode_name for field in msgspec.structs.fields(kind)}
-        if unknown := [name for name in _names(raw) if name not in known]:
+        if unknown := [name for name in names if name not in known]:
             raise Wrong(
                 "there is no such field", where=unknown[0], allowed=", ".join(sorted(known)) or "none"
             ) from error
@@ -77,11 +82,13 @@ async def body(request: web.Request, kind: type[T], *, may_be_empty: bool = Fals
         raise Wrong(f"the body is no JSON: {error}") from error
 
 
-def _names(raw: bytes) -> Collection[str]:
-    """The names of a body's fields, where it has any."""
-    with suppress(msgspec.DecodeError):
-        return msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
-    return ()
+def _names(raw: bytes) -> list[str]:
+    """The names of a body's fields, each as often as it stands there; none where it is no JSON object."""
+    try:
+        found = json.loads(raw, object_pairs_hook=lambda pairs: {"": [name for name, _ in pairs]})
+    except (ValueError, RecursionError):
+        return []
+    return found[""] if isinstance(found, dict) else []
 
 
 def only(request: web.Request, *names: str) -> None:

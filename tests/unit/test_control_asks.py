@@ -91,6 +91,33 @@ async def test_a_field_in_the_query_is_not_passed_over(engine: FakeEngine, path:
         assert asker.nothing_was_done()
 
 
+@pytest.mark.parametrize(
+    ("body", "where"),
+    [
+        (b'{"filter": "id=7", "filter": ""}', "filter"),
+        (b'{"filter": "id=7", "dry_run": true, "dry_run": false}', "dry_run"),
+    ],
+)
+async def test_a_field_that_is_given_twice_is_refused(engine: FakeEngine, body: bytes, where: str) -> None:
+    async with raw(engine) as asker:
+        status, refusal = await asker.post("/v1/drop", body)
+        assert (status, refusal.what, refusal.where, refusal.allowed) == (400, "given more than once", where, "once")
+        assert asker.nothing_was_done()
+
+
+@pytest.mark.parametrize(
+    "body", [b"[" * 60_000, b'{"a":' * 10_000, b'{"filter": {"filter": 1, "filter": 2}}', b"7", b'""']
+)
+async def test_an_odd_body_is_refused_and_no_fault_of_ours(
+    engine: FakeEngine, body: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with raw(engine) as asker:
+        status, _ = await asker.post("/v1/drop", body)
+        assert status == 400
+        assert asker.nothing_was_done()
+    assert "Traceback" not in caplog.text
+
+
 async def test_what_is_written_as_it_should_be_is_done(engine: FakeEngine) -> None:
     async with engine.serving() as client:
         assert (await client.check()).verb == "check"
