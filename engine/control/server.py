@@ -8,6 +8,7 @@ have a group of its own, nothing can be asked that changes anything: who may onl
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -39,6 +40,7 @@ _Ending = TypeVar("_Ending", views.MarkGood, views.Resume, views.EndOverride, vi
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _VERBS: tuple[views.Verb, ...] = ("retry", "hold", "release", "bounce", "drop")
 _FOLLOW = "/v1/events/follow"
+VIEWERS_AT_ONCE = 4  # requests by the door for looking that are answered at a time; others wait for their turn
 _READ_ONLY: web.AppKey[bool] = web.AppKey("read_only", bool)
 
 
@@ -67,7 +69,12 @@ class ControlServer:
         self._previewing = Previewing(relay)
         self._steering = Steering(relay)
         self._explaining = Explaining(relay)
-        self._following = Following(relay.events, sign_of_life=sign_of_life, patience=patience)
+        # Each door has streams of its own, and only so much of what looks in the store is for viewers at a time: they
+        # keep no operator waiting.
+        self._following, self._viewers_following = (
+            Following(relay.events, sign_of_life=sign_of_life, patience=patience) for _ in range(2)
+        )
+        self._viewers_turns = asyncio.Semaphore(VIEWERS_AT_ONCE)
         self._who_acts = f"{path.name}: its owner, root{f', and the members of {group}' if group else ''}"
         self._doors = (self._door(path, group), self._door(view_socket(path), view_group, read_only=True))
 
@@ -83,6 +90,7 @@ class ControlServer:
     async def stop(self) -> None:
         """End the streams, let running requests end within a second, and take the sockets away."""
         self._following.stop()
+        self._viewers_following.stop()
         for door in self._doors:
             await door.close()
 
@@ -98,7 +106,7 @@ class ControlServer:
     def _door(self, path: Path, group: str, *, read_only: bool = False) -> Door:
         app = web.Application(client_max_size=asking.BODY_LIMIT)
         app[_READ_ONLY] = read_only
-        app.add_routes(self.looking if read_only else [*self.looking, *self.acting])
+        app.add_routes(self._looking(self._viewers_following) if read_only else [*self.looking, *self.acting])
         door = Door(path, group, app)
         app.middlewares.append(web.middleware(partial(self._guard, door)))
         return door
@@ -108,6 +116,9 @@ class ControlServer:
     @property
     def looking(self) -> list[web.RouteDef]:
         """What changes nothing."""
+        return self._looking(self._following)
+
+    def _looking(self, following: Following) -> list[web.RouteDef]:
         return [
             web.get("/metrics", self._metrics),
             web.get("/v1/health", self._health),
@@ -126,7 +137,7 @@ class ControlServer:
             web.get("/v1/explain/{subject}", self._explain),
             web.get("/v1/operations/{number}", self._operation),
             web.get("/v1/events", self._events),
-            web.get(_FOLLOW, self._following.serve, allow_head=False),
+            web.get(_FOLLOW, following.serve, allow_head=False),
         ]
 
     @property
@@ -167,9 +178,12 @@ class ControlServer:
         if request.app[_READ_ONLY] and request.method not in ("GET", "HEAD"):
             where, allowed = f"{request.method} {request.path}", f"to act is for who may use {self._who_acts}"
             return _refusal(403, "this is the way in for looking alone", where=where, allowed=allowed)
+        is_followed = request.path == _FOLLOW
+        takes_turns = request.app[_READ_ONLY] and not is_followed
         try:
-            async with asyncio.timeout(None if request.path == _FOLLOW else self._answer_within):
-                return await handler(request)
+            async with asyncio.timeout(None if is_followed else self._answer_within):
+                async with self._viewers_turns if takes_turns else nullcontext():
+                    return await handler(request)
         except Wrong as error:
             return _answer(error.refusal, error.status)
         except NoSuchMessage as error:

@@ -156,6 +156,7 @@ async def never(*_):
             pass
 
 def ready(engine):
+    print("ready", flush=True)
     match sys.argv[2]:
         case "listener":
             engine.smtp._servers[0].close()
@@ -165,7 +166,6 @@ def ready(engine):
             asyncio.get_running_loop().run_in_executor(None, time.sleep, 1000)
         case "writer":
             engine.queue._writer._jobs.put(object())
-    print("ready", flush=True)
 
 house.LastResort = lambda: supervision.LastResort(4)
 try:

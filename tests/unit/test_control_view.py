@@ -1,7 +1,9 @@
 """The door for looking: whoever comes by it cannot act, with any program; and the console knows it from the engine."""
 
+import asyncio
 import grp
 import os
+import socket
 import stat
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -14,6 +16,7 @@ import pytest
 
 from engine.control import views
 from engine.control.client import Barred, Client, Refused, answers, control_socket, view_socket
+from engine.control.server import VIEWERS_AT_ONCE
 from tests.unit.fake_relay import FakeEngine, short_folder
 
 
@@ -72,6 +75,40 @@ async def test_the_engine_says_by_which_door_one_came(engine: FakeEngine) -> Non
             await viewer.check()
 
 
+async def test_viewers_keep_no_operator_waiting(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.control.following._FOLLOWERS", 2)
+    under_way = most = 0
+    gate = asyncio.Event()
+    window = engine.queue.window
+
+    async def counted(*asked: Any) -> Any:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await gate.wait()
+        under_way -= 1
+        return await window(*asked)
+
+    monkeypatch.setattr(engine.queue, "window", counted)
+    async with engine.serving() as operator, Client(view_socket(engine.socket)) as viewer:
+        streams = [viewer.follow() for _ in range(2)]
+        following = [asyncio.create_task(anext(stream)) for stream in streams]
+        crowd = [asyncio.create_task(viewer.queue()) for _ in range(20)]
+        async with asyncio.timeout(20):
+            while under_way < VIEWERS_AT_ONCE or len(engine.events._followers) < 2:
+                await asyncio.sleep(0.005)
+            assert (await operator.health()).state == "relaying"
+            own = asyncio.create_task(anext(operator.follow()))
+            while len(engine.events._followers) < 3:
+                await asyncio.sleep(0.005)
+            gate.set()
+            assert {window.total for window in await asyncio.gather(*crowd)} == {3}
+        assert most == VIEWERS_AT_ONCE
+        for task in (own, *following):
+            task.cancel()
+        await asyncio.gather(own, *following, return_exceptions=True)
+
+
 async def test_each_door_has_its_own_group(engine: FakeEngine) -> None:
     own = grp.getgrgid(os.getgid())
     async with engine.serving(view_group=own.gr_name):
@@ -95,11 +132,7 @@ async def test_a_socket_for_looking_that_cannot_be_made_leaves_none_of_them(engi
 
 def barring(monkeypatch: pytest.MonkeyPatch, *barred: Path) -> None:
     """Have the kernel say of these that we may not open them; to root it never would."""
-    import asyncio
-    import socket
-
-    connect, create = socket.socket.connect, asyncio.AbstractEventLoop.create_unix_connection
-    assert create is not None
+    connect = socket.socket.connect
 
     def refused(self: socket.socket, address: Any) -> None:
         if Path(str(address)) in barred:
