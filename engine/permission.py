@@ -43,10 +43,15 @@ def unsafe(folder: Path, what: str, *, may_be_shared: bool = False) -> str:
     if found.st_uid not in {os.geteuid(), 0}:
         us = _user(os.geteuid())
         return f"{its}, and this is {us}: give it to {us} (chown {us} {folder}), or do this as its owner"
-    if not mode & 0o022 or (may_be_shared and mode & stat.S_ISVTX):
+    if not _is_open(mode, may_be_shared=may_be_shared):
         return ""
     shared = f"; to share it, chmod +t {folder}" if may_be_shared else ""
     return f"{its}: others may write to it; look what is in it, then chmod go-w {folder}{shared}"
+
+
+def others_may_write(folder: Path, *, may_be_shared: bool = False) -> bool:
+    """Whether somebody else than its owner and root may put files in the place of those in a folder. Raises OSError."""
+    return _is_open(stat.S_IMODE(folder.stat().st_mode), may_be_shared=may_be_shared)
 
 
 def open_to_all(file: Path) -> str:
@@ -66,6 +71,10 @@ def who() -> str:
     more = f" and {len(named) - _MOST_GROUPS} more" if len(named) > _MOST_GROUPS else ""
     word = "group" if len(named) == 1 else "groups"
     return f"{_user(os.geteuid())} (in {word} {', '.join(named[:_MOST_GROUPS])}{more})"
+
+
+def _is_open(mode: int, *, may_be_shared: bool) -> bool:
+    return bool(mode & 0o022) and not (may_be_shared and mode & stat.S_ISVTX)
 
 
 def _obstacle(path: Path) -> Path | None:
