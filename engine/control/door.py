@@ -33,8 +33,8 @@ class Door:
 
     The socket has mode 0600, or 0660 and the named `group`. A socket left behind is replaced: the caller holds the
     lock of the spool, so no other engine listens there. Whoever connects must send the whole head of a request within
-    HEAD_SECONDS; where MOST_VISITORS stand in the door, the one who has asked nothing for longest is sent away for
-    each who comes.
+    HEAD_SECONDS; where MOST_VISITORS stand in the door, one is sent away for each who comes: who has not asked anything
+    yet, or else who has asked nothing for longest.
     """
 
     def __init__(self, path: Path, group: str, app: web.Application) -> None:
@@ -44,6 +44,8 @@ class Door:
         self._runner: web.AppRunner | None = None
         self._server: asyncio.Server | None = None
         self._inode: tuple[int, int] | None = None
+        # Who may be sent away: those who have asked nothing yet, and those who have, each the longest first.
+        self._silent: dict[web.RequestHandler, asyncio.Transport] = {}
         self._idle: dict[web.RequestHandler, asyncio.Transport] = {}
 
     async def open(self) -> None:
@@ -105,7 +107,8 @@ class Door:
 
     def asks(self, request: web.Request) -> None:
         """A request is being answered: who sent it is not sent away meanwhile."""
-        self._idle.pop(request.protocol, None)
+        for crowd in (self._silent, self._idle):
+            crowd.pop(request.protocol, None)
 
     def was_answered(self, request: web.Request) -> None:
         """A request was answered, and the next may come."""
@@ -144,23 +147,24 @@ class Door:
             transport.abort()
             return
         inside = set(server.connections)
-        for handler in [one for one in self._idle if one not in inside]:
-            del self._idle[handler]
+        for crowd in (self._silent, self._idle):
+            for gone in [one for one in crowd if one not in inside]:
+                del crowd[gone]
         if len(inside) >= MOST_VISITORS and not self._send_one_away():
             transport.abort()
             return
         handler = server()
-        self._idle[handler] = transport
+        self._silent[handler] = transport
         transport.set_protocol(handler)
         handler.connection_made(transport)
 
     def _send_one_away(self) -> bool:
-        """End the connection over which nothing was asked for longest; False where all are being answered."""
-        for handler, transport in self._idle.items():
-            del self._idle[handler]
-            transport.abort()
-            return True
-        return False
+        """End one over which nothing is being answered; False where there is none."""
+        crowd = self._silent or self._idle
+        if not crowd:
+            return False
+        crowd.pop(next(iter(crowd))).abort()
+        return True
 
 
 class _Porter(asyncio.Protocol):

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 import uvloop
+from aiohttp import web
 
 from engine.control.client import Client, view_socket
+from engine.control.server import ControlServer
 from tests.unit.fake_relay import FakeEngine, short_folder
 
 HALF = b"GET /v1/health HTTP/1.1\r\nHost: re"
@@ -24,6 +26,14 @@ async def until(so: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
         while not so():
             await asyncio.sleep(0.005)
+
+
+def handlers(server: ControlServer) -> list[web.RequestHandler]:
+    """Who is in the operators' door."""
+    runner = server._doors[0]._runner
+    assert runner is not None
+    assert runner.server is not None
+    return runner.server.connections
 
 
 async def sent(engine: FakeEngine, said: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -68,10 +78,14 @@ async def test_half_requests_are_bounded_and_keep_nobody_out(
     await server.start()
     async with Client(engine.socket) as client:
         await client.health()
+        (own,) = handlers(server)
         crowd = [await sent(engine, HALF) for _ in range(40)]
         async with Client(engine.socket) as late:
             assert (await late.health()).state == "relaying"
-            assert (await client.health()).state == "relaying", "a console comes again by itself"
+            assert (await client.health()).state == "relaying"
+        assert client._open.connector is not None
+        assert sum(map(len, client._open.connector._conns.values())) == 1
+        assert own in handlers(server), "who asks now and then is not the one who is sent away"
         await until(lambda: sum(not reader.at_eof() for reader, _ in crowd) <= 8)
         await until(lambda: bool(server.notes))
         assert server.notes == (
