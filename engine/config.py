@@ -3,13 +3,14 @@
 import ipaddress
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import platformdirs
 from msgspec import Struct, field
 
 from engine import values
-from engine.permission import open_to_all
+from engine.permission import open_to_all, others_may_write
 from engine.values import Listen, LogLevel, Nameserver, Network, Tls
 
 __all__ = ["Limit", "Listen", "Nameserver", "Route", "Settings", "Timeouts"]
@@ -301,7 +302,14 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             )
         if self.tls.dane and not self.dns.validating:
             found.append("DANE is off: dns.validating is false, so no answer of the DNS counts as secure")
-        return (*found, *self._open_secrets())
+        return (*found, *self._open_folders(), *self._open_secrets())
+
+    def _open_folders(self) -> Iterator[str]:
+        """In which folders others may put files in the place of ours."""
+        for folder, may_be_shared in ((self.spool, False), (self.spool / "drop", True)):
+            with suppress(OSError):
+                if others_may_write(folder, may_be_shared=may_be_shared):
+                    yield f"spool: others may write to {folder}, and so no engine starts on it; chmod go-w {folder}"
 
     def _open_secrets(self) -> Iterator[str]:
         """Which files that should be secret everybody may read."""

@@ -135,6 +135,18 @@ def test_both_groups_reach_their_socket_and_see_nothing_else(
         assert found.st_mode & 0o7777 == mode
 
 
+@pytest.mark.parametrize(("spool", "drop"), [(0o777, 0o700), (0o755, 0o777), (0o755, 0o1777)])
+def test_whoever_checks_the_settings_is_told_before_an_engine_refuses(folder: Path, spool: int, drop: int) -> None:
+    made = settings(folder / "spool")
+    before = made.notes
+    (folder / "spool" / "drop").mkdir(parents=True)
+    (folder / "spool").chmod(spool)
+    (folder / "spool" / "drop").chmod(drop)
+    open_to_others = {0o777: folder / "spool", 0o755: folder / "spool" / "drop"}[spool]
+    told = [f"spool: others may write to {open_to_others}, and so no engine starts on it; chmod go-w {open_to_others}"]
+    assert [note for note in made.notes if note not in before] == ([] if drop == 0o1777 else told)
+
+
 # -- secrets --------------------------------------------------------------------------------------------------------
 
 
