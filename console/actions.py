@@ -206,9 +206,14 @@ def domain_filter(name: str) -> str:
 
 
 class Registry:
-    """The actions of one console: all of them, or those that change nothing when it is read-only."""
+    """The actions of one console: all of them, or those that change nothing where the engine lets it look alone."""
 
     def __init__(self, read_only: bool = False) -> None:
+        self.become(read_only)
+
+    def become(self, read_only: bool) -> None:
+        """Have all actions, or those alone that change nothing."""
+        self.read_only = read_only
         self._actions = {action.name: action for action in ACTIONS if not (read_only and action.changes)}
         self._words = {word: action for action in self for word in (action.word, *action.also)}
         self._keys = {key: action for action in self for key in action.keys}
@@ -222,6 +227,11 @@ class Registry:
     def named(self, name: str) -> Action | None:
         """The action of this name, if this console has it."""
         return self._actions.get(name)
+
+    def withheld(self, name: str) -> Action | None:
+        """The action of this name, if it is absent because this console may only look."""
+        found = next((action for action in ACTIONS if action.name == name), None)
+        return found if found is not None and self.read_only and found.changes else None
 
     def keyed(self, key: str) -> Action | None:
         """The action of this key."""

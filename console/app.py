@@ -17,7 +17,7 @@ from textual.screen import Screen
 from console import asking, faults, leaving, moving, steering, terminal, verbs
 from console.actions import Registry, Target
 from console.following import Following
-from console.format import Moment, count, plural
+from console.format import Moment, count, plural, safe
 from console.frame import SparingApp
 from console.keyboard import Hold, KeyedApp, Stroke
 from console.preferences import Preferences
@@ -29,8 +29,9 @@ from console.screens.layer import Layer
 from console.screens.lists import TOP, Overview
 from console.screens.palette import Help, Palette
 from console.screens.queue import DestinationScreen, QueueScreen, ReasonScreen
-from console.widgets.foot import Kind, Prompt
+from console.widgets.foot import ONLY_LOOKS, Kind, Prompt
 from console.widgets.line import Piece
+from console.widgets.panes import bad_hosts
 from engine.control.client import Client, EngineUnreachable, Refused
 from engine.control.views import OverviewView, ResultView
 
@@ -50,8 +51,8 @@ _HOLD: ContextVar[Hold] = ContextVar("hold")  # of the keys, by what a worker do
 class Console(KeyedApp[None], SparingApp[None]):
     """The operator's console.
 
-    `client` is opened and closed here. `engine_inside`: the engine runs in this process, so that leaving stops it;
-    `is_demo`: and its spool is deleted then.
+    `client` is opened and closed here; whether it may only look the engine says. `engine_inside`: the engine runs in
+    this process, so that leaving stops it; `is_demo`: and its spool is deleted then.
     `preferences` are the operator's. `clock` gives seconds since 1970, `tz` the zone times are shown in;
     `poll_seconds` None leaves it to the caller to `poll`.
     """
@@ -66,7 +67,6 @@ class Console(KeyedApp[None], SparingApp[None]):
         self,
         client: Client,
         *,
-        read_only: bool = False,
         engine_inside: bool = False,
         is_demo: bool = False,
         preferences: Preferences | None = None,
@@ -77,11 +77,10 @@ class Console(KeyedApp[None], SparingApp[None]):
         # The terminal's own sixteen colours on its own background; said here, NO_COLOR takes them away cleanly.
         super().__init__(ansi_color=True)
         self.client = client
-        self.read_only = read_only
         self.engine_inside = engine_inside
         self.is_demo = is_demo
         self.preferences = preferences or Preferences()
-        self.registry = Registry(read_only)
+        self.registry = Registry()
         self.overview: OverviewView | None = None
         self.lost_since: float | None = None
         self.seen_at = 0.0  # when the engine answered last
@@ -137,6 +136,11 @@ class Console(KeyedApp[None], SparingApp[None]):
             faults.note(error)
         trace = Traceback(show_locals=False, width=None)
         self.panic(trace)
+
+    @property
+    def read_only(self) -> bool:
+        """Whether this console may only look, as the engine says."""
+        return self.registry.read_only
 
     @property
     def moment(self) -> Moment:
@@ -198,20 +202,31 @@ class Console(KeyedApp[None], SparingApp[None]):
         async with self._polling:
             try:
                 async with asyncio.timeout(PATIENCE):
-                    overview = await self.client.overview(destinations=HEAD, events=HEAD)
+                    overview = await self.client.overview(destinations=HEAD, hosts=HEAD, events=HEAD)
             except (EngineUnreachable, TimeoutError):
                 if self.lost_since is None:
                     self.lost_since = self.moment.now
             except Refused as error:
                 self.tell(f"✗ {verbs.refused(error)}", "bad")
             else:
-                self.overview, self.lost_since, self.seen_at = overview, None, self.moment.now
+                before, self.overview = self.overview, overview
+                self.lost_since, self.seen_at = None, self.moment.now
+                self._tell_new(before, overview)
+                if overview.health.read_only != self.registry.read_only:
+                    self.registry.become(overview.health.read_only)
         if self.lost_since is None and self.overview is not None:
             await self._reload_front()
             await self._follow()
         elif self.lost_since is not None:
             self._miss()
         self.freshen()
+
+    def _tell_new(self, before: OverviewView | None, now: OverviewView) -> None:
+        """Say what of the engine's notes was not among them before: that a bound is reached, say."""
+        is_free = self.moment.now >= self._said_until or not self._said[0]
+        new = [note for note in now.health.notes if before is not None and note not in before.health.notes]
+        if new and is_free:
+            self.tell(f"▲ {safe(new[0])}", "warn")
 
     def _miss(self) -> None:
         if self.front is not None and self.front.is_mounted:
@@ -274,7 +289,7 @@ class Console(KeyedApp[None], SparingApp[None]):
         else:
             destinations = count(max(seen.health.destinations, len(seen.destinations)))
             waiting = count(seen.health.waiting + seen.health.held + seen.health.relaying)
-            numbers = [destinations, waiting, str(len(seen.relayers)), str(len(seen.hosts)), "", ""]
+            numbers = [destinations, waiting, str(len(seen.relayers)), count(bad_hosts(seen)), "", ""]
         first = "Overview" if self.wide else "Destinations"
         names = [("1", first), ("2", "Queue"), ("3", "Relayers"), ("4", "Bad MX"), ("5", "Reasons"), ("6", "Events")]
         if self.wide:
@@ -341,6 +356,8 @@ class Console(KeyedApp[None], SparingApp[None]):
         """Do what the registry calls `name`, to what is pointed at now: by the time it is done the cursor may move."""
         handler = self._handlers.get(name) if name in self.registry else None
         if handler is None:
+            if (withheld := self.registry.withheld(name)) is not None:
+                self.tell(f"✗ {withheld.label}: {ONLY_LOOKS}", "warn")
             return
         try:
             doing = handler(argument, self.pointed())

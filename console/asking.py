@@ -4,11 +4,12 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from console import completing
+from console.actions import Registry
 from console.screens.front import Front
 from console.screens.palette import Palette
 from console.screens.queue import QueueScreen
 from console.verbs import refused
-from console.widgets.foot import NO_COMMAND, Kind, Prompt
+from console.widgets.foot import NO_COMMAND, ONLY_LOOKS, Kind, Prompt
 from engine.control.client import Refused
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ def entered(console: "Console", kind: Kind, text: str) -> None:
         return
     action, rest = console.registry.command(text)
     if action is None and text:
-        front.query_one(Prompt).refuse(NO_COMMAND)
+        known, _ = Registry().command(text) if console.registry.read_only else (None, "")
+        front.query_one(Prompt).refuse(ONLY_LOOKS if known is not None else NO_COMMAND)
         return
     front.stop_asking()
     if action is not None:

@@ -5,6 +5,7 @@ What draws or relays is imported only by the command that needs it, so that `sma
 
 import contextlib
 import io
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from typer.core import TyperGroup
 from console import faults
 from console.commands import acting, looking, operating, spool, user
 from console.commands.door import Door, Status, complain, refuse, say
-from engine.control.client import control_socket
+from engine.control.client import answers, control_socket, view_socket
 
 if TYPE_CHECKING:
     from engine.config import Settings
@@ -65,7 +66,7 @@ Spool = Annotated[
         help="The queue's folder, instead of the settings' one.",
     ),
 ]
-ReadOnly = Annotated[bool, typer.Option("--read-only", help="Look only: the console has no actions.")]
+ReadOnly = Annotated[bool, typer.Option("--read-only", help="Look only: by the door through which nobody can act.")]
 
 
 def main() -> None:
@@ -237,10 +238,11 @@ def serve(context: typer.Context) -> None:
 def attach(context: typer.Context, read_only: ReadOnly = False) -> None:
     """Open the console of an engine that runs already."""
     _need_terminal()
-    setup = _setup(context)
-    socket = control_socket(setup.spool())
-    setup.ask(lambda client: client.health())  # says so, and leaves, where there is none
-    _draw(socket, read_only=read_only)
+    socket = control_socket(_setup(context).spool())
+    if read_only:
+        socket = view_socket(socket)
+    Door(lambda: socket).ask(lambda client: client.health())  # says so, and leaves, where there is none
+    _draw(socket)
 
 
 looking.add_to(app)
@@ -309,24 +311,12 @@ def _operate(setup: Setup) -> None:
 
     _need_terminal()
     socket = control_socket(setup.spool())
-    if _answers(socket):
+    if answers(socket):
         complain("an engine runs already: this is its console")
         _draw(socket)
         return
     settings = setup.settings()
     _console_with_engine(EngineThread(settings), settings)
-
-
-def _answers(control: Path) -> bool:
-    """Whether somebody takes connections at a control socket."""
-    import socket
-
-    with socket.socket(socket.AF_UNIX) as asking:
-        try:
-            asking.connect(str(control))
-        except OSError:
-            return False
-    return True
 
 
 def _console_with_engine(engine: "EngineThread", settings: "Settings", *, is_demo: bool = False) -> None:
@@ -355,13 +345,14 @@ def _console_with_engine(engine: "EngineThread", settings: "Settings", *, is_dem
     try:
         _draw(socket, engine_inside=True, is_demo=is_demo, stop_engine=stop)
     finally:
-        engine.stop()
+        if not engine.stop():
+            complain("the engine does not stop in time: the process ends without it, and no mail is lost")
+            os._exit(Status.REFUSED)
 
 
 def _draw(
     socket: Path,
     *,
-    read_only: bool = False,
     engine_inside: bool = False,
     is_demo: bool = False,
     stop_engine: Callable[[], object] = lambda: None,
@@ -375,7 +366,6 @@ def _draw(
         faults.keep_in(faults.file_of_user())
     console = Console(
         Client(socket),
-        read_only=read_only,
         engine_inside=engine_inside,
         is_demo=is_demo,
         preferences=Preferences(None if is_demo else file_of_user()),
@@ -408,10 +398,12 @@ def _need_terminal() -> None:
 @contextlib.contextmanager
 def _starting(but_for: type[Exception] | None = None) -> Iterator[None]:
     """Say why the engine does not start, and leave; errors of the kind `but_for` are passed on."""
-    from engine.engine import CannotStart, SpoolOwned
+    from engine.engine import CannotStart, EngineFailed, SpoolOwned
 
     try:
         yield
+    except EngineFailed as error:
+        refuse(f"the engine has ended: {error}")
     except (CannotStart, SpoolOwned) as error:
         if but_for is not None and isinstance(error, but_for):
             raise

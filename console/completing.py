@@ -91,7 +91,8 @@ async def known_names(client: Client, overview: OverviewView | None, sort: Sort,
         rows = (await client.destinations(match=begun, limit=NAMES)).rows if begun else ()
         names = [row.name for row in (*rows, *(overview.destinations if overview else ()))]
     elif overview is not None:
-        names = [host.host for host in overview.hosts]
+        found = (await client.hosts(match=begun, limit=NAMES)).rows if begun else ()
+        names = [host.host for host in (*found, *overview.hosts)]
         names += [name for row in overview.destinations for name in row.exchanges]
         names += [row.host for row in overview.relayers if row.host]
     else:

@@ -105,6 +105,7 @@ class _PrivateFile(RotatingFileHandler):
         super().__init__(path, maxBytes=LARGEST, backupCount=2, delay=True, encoding="utf-8", errors="backslashreplace")
 
     def _open(self) -> TextIOWrapper:
-        file = os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        file = os.open(self.baseFilename, flags, 0o600)
         os.fchmod(file, 0o600)
         return open(file, "a", encoding=self.encoding, errors=self.errors)  # noqa: PTH123 (a descriptor)

@@ -243,12 +243,20 @@ async def one_of(console: "Console", title: str, target: Target | None, *, bad: 
         return ""
     if len(hosts) == 1:
         return hosts[0]
-    marked = {row.host: row for row in console.overview.hosts} if console.overview else {}
+    back_at = _marked(console)
     options = [
-        Option(host, f"bad, back in {console.moment.left(marked[host].back_at)}" if host in marked else "")
-        for host in hosts
+        Option(host, f"bad, back in {console.moment.left(back_at[host])}" if host in back_at else "") for host in hosts
     ]
     return await console.choose(Choose(title, options)) or ""
+
+
+def _marked(console: "Console") -> dict[str, float]:
+    """When the marks end of hosts that are known to be bad."""
+    seen = console.overview
+    if seen is None:
+        return {}
+    of_destinations = {one.host: one.back_at for row in seen.destinations for one in row.marked}
+    return of_destinations | {row.host: row.back_at for row in seen.hosts}
 
 
 def how_long_and_why(title: str, follows: str, ok: str, seconds: float, reason: str) -> Dialog:

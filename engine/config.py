@@ -2,12 +2,15 @@
 
 import ipaddress
 import socket
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import platformdirs
 from msgspec import Struct, field
 
 from engine import values
+from engine.permission import open_to_all, others_may_write
 from engine.values import Listen, LogLevel, Nameserver, Network, Tls
 
 __all__ = ["Limit", "Listen", "Nameserver", "Route", "Settings", "Timeouts"]
@@ -255,9 +258,13 @@ class Log(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Control(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[control]`: the group that may use control.sock besides its owner; "" for none."""
+    """`[control]`: the group that may use control.sock besides its owner, and the one that may look; "" for none.
+
+    Members of `view_group` may use control-view.sock, through which nothing can be changed.
+    """
 
     group: str = ""
+    view_group: str = ""
 
 
 class Console(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -318,7 +325,23 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             )
         if self.tls.dane and not self.dns.validating:
             found.append("DANE is off: dns.validating is false, so no answer of the DNS counts as secure")
-        return tuple(found)
+        return (*found, *self._open_folders(), *self._open_secrets())
+
+    def _open_folders(self) -> Iterator[str]:
+        """In which folders others may put files in the place of ours."""
+        for folder, may_be_shared in ((self.spool, False), (self.spool / "drop", True)):
+            with suppress(OSError):
+                if others_may_write(folder, may_be_shared=may_be_shared):
+                    yield f"spool: others may write to {folder}, and so no engine starts on it; chmod go-w {folder}"
+
+    def _open_secrets(self) -> Iterator[str]:
+        """Which files that should be secret everybody may read."""
+        submission = self.intake.submission
+        secrets = [("intake.submission.key", submission.key), ("intake.submission.users", submission.users)]
+        secrets += [(f"route[{n}].password_file", one.password_file) for n, one in enumerate(self.route)]
+        for name, file in secrets:
+            if file is not None and (told := open_to_all(file)):
+                yield f"{name}: {told}; chmod o-r it"
 
 
 def _is_full_name(hostname: str) -> bool:

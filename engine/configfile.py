@@ -184,7 +184,7 @@ _READERS: _Readers = {
     TlsRules: {"mta_sts": values.flag, "dane": values.flag, "ca_file": values.readable_file},
     Events: {"kept": values.count},
     Log: {"level": values.log_level},
-    Control: {"group": values.group},
+    Control: {"group": values.group, "view_group": values.group},
     Console: {"undo": values.duration, "confirm_typed_over": values.count},
 }
 

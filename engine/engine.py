@@ -6,6 +6,7 @@ import random
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from importlib.metadata import version
 
 import uvloop
@@ -35,16 +36,23 @@ from engine.retry import RetryPlan
 from engine.routes import Router, read_passwords
 from engine.smarthost import SmartHost
 from engine.spool import Spool, SpoolError, SpoolOwned
+from engine.supervision import LastResort, Supervision, within
+from engine.text import clean
 from engine.threads import LoopThread
 from engine.tls.fetching import HTTPS
 from engine.tls.policy import tls_policy
 
-__all__ = ["CannotStart", "Engine", "EngineThread", "SpoolOwned", "run_daemon"]
+__all__ = ["CannotStart", "Engine", "EngineFailed", "EngineThread", "SpoolOwned", "run_daemon"]
 
 log = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 10.0  # how long relayers may take to end their message when the engine stops
 INTAKE_SECONDS = 5.0  # how long senders may take to end their message
+# How long the steps of a stop may take beyond that, so that it ends whatever has died: a few seconds each, and more for
+# what writes down.
+STEP_SECONDS = 5.0
+WRITE_SECONDS = 20.0
+LOOK_SECONDS = 10.0  # between looks whether the doors are still there
 DNS_TIMEOUT = 3.0  # seconds for one question to one name server
 DNS_LIFETIME = 10.0  # seconds for an answer, whoever gives it
 
@@ -56,6 +64,10 @@ _WAKING = frozenset(
 
 class CannotStart(Exception):
     """Something the engine needs is not to be had; the text names it and says why."""
+
+
+class EngineFailed(Exception):
+    """Something that the engine cannot do without has ended, and cannot be begun anew; the text says what."""
 
 
 class Engine:
@@ -76,10 +88,15 @@ class Engine:
         self._settings = settings
         self._clock = clock or SystemClock()
         self._exit = AsyncExitStack()
-        self._running: asyncio.Task[None] | None = None
-        self._drain = DRAIN_SECONDS
+        self._control: ControlServer | None = None
+        self._doors = ""
         self._notes: tuple[str, ...] = ()
-        spool = self._spool = Spool(settings.spool, group=settings.control.group)
+        self._recording: set[asyncio.Task[None]] = set()
+        self._drain = DRAIN_SECONDS
+        self._shortage = ""  # of descriptors
+        self.supervision = Supervision(self._died)
+        control = settings.control
+        spool = self._spool = Spool(settings.spool, group=control.group, view_group=control.view_group)
         delivery = settings.delivery
         self.events = EventLog(self._clock)
         retries = RetryPlan(settings.retry, draw)
@@ -164,20 +181,22 @@ class Engine:
         self.prober = Prober(router, parts.dialler, self._clock, hostname=settings.hostname)
         self.floor = DiskFloor(spool.path, settings.intake.min_free, lambda: self.queue.spare)
         self.smtp = SmtpIntake(self.queue, settings, self._clock, floor=self.floor, folder=spool.path)
-        self.drop = DropIntake(self.queue, spool.drop, settings, self._clock, self.floor)
+        self.drop = DropIntake(self.queue, spool.drop, settings, self._clock, self.floor, self.supervision)
 
     @property
     def trouble(self) -> str:
         """Why the engine is not well, or ""."""
         intake = self.floor.why_not() or self.drop.trouble or self.smtp.trouble
-        store = self.queue.broken or self.queue.trouble
-        return store or self.smarthost.trouble or self.smarthost.pause.trouble or intake
+        ours = self.queue.broken or self.queue.trouble or self.supervision.trouble or self._doors
+        return ours or self.smarthost.trouble or self.smarthost.pause.trouble or intake
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is no trouble, and should be known: bounds that are reached, in sentences."""
+        """What is no trouble, and should be known: of the settings, as of the last look, and of bounds reached."""
+        control = self._control.notes if self._control is not None else ()
         sending = (*self.smarthost.notes, *self.smarthost.pause.notes, *self.mx.notes)
-        return (*self._notes, *self.smtp.notes, *self.drop.notes, *sending)
+        here = filter(None, (self._shortage, *self._notes))
+        return (*here, *self.smtp.notes, *self.drop.notes, *sending, *control)
 
     async def start(self) -> None:
         """Take the spool, recover what was interrupted, open the doors; the one for new mail last."""
@@ -188,35 +207,40 @@ class Engine:
         except (SpoolError, QueueError, IntakeError, OSError) as error:
             raise CannotStart(str(error)) from error
         log.info("relaying as %s from %s", self._settings.hostname, self._spool.path)
-        for note in self._settings.notes:
-            log.info("%s", note)
         for note in self._notes:
-            log.warning("%s", note)
+            log.info("%s", note)
+        if self._shortage:
+            log.warning("%s", self._shortage)
 
     async def _start(self) -> None:
         needed = descriptors.needed(self._settings)
-        self._notes = tuple(filter(None, (descriptors.note(descriptors.raise_to(needed), needed),)))
+        self._shortage = descriptors.note(descriptors.raise_to(needed), needed)
         async with AsyncExitStack() as opening:
             opening.enter_context(self._spool)
             interrupted = await self.queue.open()
-            opening.push_async_callback(self.queue.close)
-            opening.push_async_callback(self.tls.close)
+            opening.push_async_callback(within, WRITE_SECONDS, "the queue", self.queue.close)
+            opening.push_async_callback(within, STEP_SECONDS, "the TLS policies", self.tls.close)
             await self.mx.load()
             started = self._clock.now()
             text = f"{interrupted} interrupted attempts put back" if interrupted else ""
             await self.queue.record(Event(at=started, kind="started", text=text))
-            control = ControlServer(
-                self._spool.control_socket, self._relay(started), group=self._settings.control.group
+            doors = self._settings.control
+            control = self._control = ControlServer(
+                self._spool.control_socket, self._relay(started), group=doors.group, view_group=doors.view_group
             )
             await control.start()
-            opening.push_async_callback(control.stop)
-            self._running = asyncio.create_task(self.smarthost.run(), name="smarthost")
-            opening.push_async_callback(self._stop_sending)
+            opening.push_async_callback(within, STEP_SECONDS, "the control server", control.stop)
+            self.supervision.keep("the smart host", self.smarthost.run)
+            opening.push_async_callback(within, WRITE_SECONDS + 3 * self._drain, "the smart host", self._stop_sending)
             if self._settings.intake.drop.enabled:
+                self._spool.look_at_drop()
                 await self.drop.start()
-                opening.push_async_callback(self.drop.stop)
+                opening.push_async_callback(within, WRITE_SECONDS, "the drop folder", self.drop.stop)
             await self.smtp.start()
-            opening.push_async_callback(self.smtp.stop, INTAKE_SECONDS)
+            opening.push_async_callback(within, WRITE_SECONDS, "SMTP", partial(self.smtp.stop, INTAKE_SECONDS))
+            await self._look()
+            self.supervision.keep("the look at the doors", self._keep_looking)
+            opening.push_async_callback(self.supervision.end, "the look at the doors")
             self._exit = opening.pop_all()
 
     async def stop(self, *, drain: float = DRAIN_SECONDS) -> None:
@@ -224,12 +248,36 @@ class Engine:
         self._drain = drain
         await self._exit.aclose()
 
+    async def _keep_looking(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            await self._look()
+
+    async def _look(self) -> None:
+        """See that every door is there, make anew what can be, and look again at what the settings name."""
+        with suppress(TimeoutError):  # a file system may hang; then what was seen last stands
+            async with asyncio.timeout(STEP_SECONDS):
+                self._notes = await asyncio.to_thread(lambda: self._settings.notes)
+        if self._control is not None:
+            self._doors = await _mended(self._control)
+        if lost := self.smtp.lost:
+            self.supervision.fail(f"nobody listens on {', '.join(map(str, lost))} any more")
+
+    def _died(self, why: str) -> None:
+        """Have it among the events, where that can be."""
+
+        async def record() -> None:
+            with suppress(QueueError):
+                await self.queue.record(Event(at=self._clock.now(), kind="sick", text=why))
+
+        recording = asyncio.create_task(record(), name="record of a death")
+        self._recording.add(recording)
+        recording.add_done_callback(self._recording.discard)
+
     async def _stop_sending(self) -> None:
+        self.supervision.release("the smart host")
         await self.smarthost.drain(self._drain)
-        if self._running is not None:
-            self._running.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._running
+        await self.supervision.end("the smart host")
         with suppress(QueueError):  # a full or broken store is no reason not to stop
             await self.queue.record(Event(at=self._clock.now(), kind="stopped"))
 
@@ -263,6 +311,17 @@ class Engine:
             self.smarthost.wake()
 
 
+async def _mended(control: ControlServer) -> str:
+    """Make anew what was removed of the control server's sockets; why that cannot be, or ""."""
+    try:
+        for path in await control.mend():
+            log.warning("%s was removed or replaced: it is made anew", path)
+    except OSError as error:
+        log.error("a control socket is gone, and cannot be made anew: %s", error)
+        return f"a control socket is gone, and cannot be made anew: {clean(str(error), 200)}"
+    return ""
+
+
 def _passwords(settings: Settings) -> dict[str, str]:
     """The password of each route that has one. That the files could be opened was so when the settings were read."""
     found: dict[str, str] = {}
@@ -276,7 +335,11 @@ def _passwords(settings: Settings) -> dict[str, str]:
 
 
 def run_daemon(settings: Settings, ready: Callable[[Engine], None] = lambda _: None) -> None:
-    """Run an engine until SIGTERM, SIGINT or SIGHUP, then drain it. `ready` is called once the doors are open."""
+    """Run an engine until SIGTERM, SIGINT or SIGHUP, then drain it. `ready` is called once the doors are open.
+
+    Once it is to stop the process ends in time, whatever hangs (see LastResort). Raises EngineFailed.
+    """
+    last_resort = LastResort()
 
     async def serve() -> None:
         stop = asyncio.Event()
@@ -285,10 +348,19 @@ def run_daemon(settings: Settings, ready: Callable[[Engine], None] = lambda _: N
             loop.add_signal_handler(number, stop.set)
         async with _running(settings) as engine:
             ready(engine)
-            await stop.wait()
+            waits = [asyncio.create_task(event.wait()) for event in (stop, engine.supervision.failed)]
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for one in waits:
+                one.cancel()
+            last_resort.arm()
             log.info("draining")
+        if engine.supervision.failure:
+            raise EngineFailed(engine.supervision.failure)
 
-    uvloop.run(serve())
+    try:
+        uvloop.run(serve())
+    finally:
+        last_resort.disarm_unless_held()
 
 
 class EngineThread:

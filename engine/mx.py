@@ -20,6 +20,7 @@ from msgspec import Struct
 
 from engine.answers import Mx, Record, text_of
 from engine.clock import Clock
+from engine.countdowns import Countdowns
 from engine.events import ENGINE
 from engine.lookups import (
     MOST_ALIASES,
@@ -58,8 +59,8 @@ _NULL = "."  # the host of a null MX
 
 _Kept = TypeVar("_Kept")
 
+ENGINE_MARKS = 10_000  # hosts that the engine itself has marked bad: strangers can make it mark any number of names
 _ENDED_KEPT = 10_000  # hosts whose ended mark is still in the store, or of which something else is remembered
-_SWEPT_OVER = 1000  # marks; with fewer, ended ones wait until they are met
 
 
 class NullMX(MXError):
@@ -123,6 +124,10 @@ class MarkStore(Protocol):
         """Forget a host's mark; give the number of entries made due, and write which they are into `touched`."""
         ...
 
+    async def forget_marks(self, hosts: Sequence[str]) -> None:
+        """Let go of marks, which changes nothing else: of too many, those that end first."""
+        ...
+
 
 class MXCalculator:
     """Names the hosts that take mail for a domain, in the order to try them, and remembers which are bad.
@@ -153,18 +158,17 @@ class MXCalculator:
         self._bad_mx_timeout_max = max(bad_mx_timeout, bad_mx_timeout_max)
         self.fallback_to_domain = fallback_to_domain
         self._draw = draw or random.Random()
-        self._marks: dict[str, Mark] = {}
+        self._marks = Countdowns()
         self._ended: dict[str, None] = {}  # hosts, oldest first
         self._repeated: dict[str, tuple[int, float]] = {}  # how often a host was marked and when last for longer
         self._returning: dict[str, None] = {}  # hosts whose mark has ended and that have not delivered since
         self._good_at: dict[str, float] = {}  # when a host took mail last, or was marked good
-        self._left_by_sweep = 0
         self._marking = asyncio.Lock()
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Which bounds of what is kept of the DNS were reached in the last hour, in sentences."""
-        return self._lookups.notes
+        """Which bounds of what is kept of hosts and of the DNS are reached, or were in the last hour, in sentences."""
+        return (*self._lookups.notes, *filter(None, (self.note,)))
 
     # -- which hosts --------------------------------------------------------------------------------------------------
 
@@ -238,7 +242,9 @@ class MXCalculator:
         for mark in await self._store.marks():
             self._marks[mark.host] = mark
             if mark.by == ENGINE:
-                self._repeated[mark.host] = (mark.times, self._clock.now())
+                _keep(self._repeated, mark.host, (mark.times, self._clock.now()))
+        self._expire()
+        await self._let_go()
 
     async def mark_bad(
         self, host: str, *, seconds: float | None = None, reason: str, by: str = ENGINE, last: Outcome | None = None
@@ -248,8 +254,9 @@ class MXCalculator:
         None: `bad_mx_timeout`, and where the engine found it bad for as long before, with no delivery since, twice
         as long as the last time.
 
-        Gives the mark in force: the engine leaves a mark that an operator made as it is. Raises QueueError, and
-        leaves all as it was, when the store cannot keep it.
+        Gives the mark in force: the engine leaves a mark that an operator made as it is. Of more than ENGINE_MARKS of
+        the engine's own the ones that end first are let go. Raises QueueError, and leaves all as it was, when the
+        store cannot keep it.
         """
         host = _host(host)
         async with self._marking:
@@ -277,7 +284,8 @@ class MXCalculator:
             if by == ENGINE:
                 before_times, since = self._repeated.get(host, (0, now))
                 _keep(self._repeated, host, (times, now if times > before_times else since))
-            self._sweep()
+                await self._let_go()
+            self._expire()
             return mark
 
     async def mark_good(self, host: str, *, by: str = ENGINE, touched: Touched | None = None) -> int:
@@ -334,7 +342,22 @@ class MXCalculator:
     @property
     def marks(self) -> tuple[Mark, ...]:
         """The marks in force, the first to end first."""
-        return tuple(sorted(filter(None, map(self.mark, list(self._marks))), key=lambda mark: (mark.until, mark.host)))
+        self._expire()
+        return tuple(map(self._marks.__getitem__, self._marks))
+
+    @property
+    def marked(self) -> int:
+        """How many hosts are marked."""
+        self._expire()
+        return len(self._marks)
+
+    @property
+    def note(self) -> str:
+        """That the engine has marked as many hosts as it remembers, or ""."""
+        if self._marks.of_engine < ENGINE_MARKS:
+            return ""
+        told = "hosts are marked bad by the engine, as many as it remembers"
+        return f"{ENGINE_MARKS:,} {told}: for each further one the mark that ends first is let go"
 
     @contextlib.contextmanager
     def _unless_refused(self, host: str) -> Iterator[None]:
@@ -350,12 +373,19 @@ class MXCalculator:
                 self._ended[host] = None
             raise
 
-    def _sweep(self) -> None:
-        """Now and then, let go the ended marks of hosts that nobody asks for any more."""
-        if len(self._marks) > max(_SWEPT_OVER, 2 * self._left_by_sweep):
-            for host in list(self._marks):
-                self.mark(host)
-            self._left_by_sweep = len(self._marks)
+    def _expire(self) -> None:
+        """Meet the marks whose time has come, though nobody asks for their hosts."""
+        for host in self._marks.ended(self._clock.now()):
+            self.mark(host)
+
+    async def _let_go(self) -> None:
+        """Forget what is too much of the engine's own marks, those that end first."""
+        hosts = self._marks.too_many(ENGINE_MARKS)
+        for host in hosts:
+            del self._marks[host]
+        if hosts:
+            with contextlib.suppress(QueueError):  # it has them a while longer: until they end, or the next start
+                await self._store.forget_marks(hosts)
 
     def _times(self, host: str, now: float) -> int:
         """The how-manieth mark in a row this is: one more for each that lasted its time and did not help."""

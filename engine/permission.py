@@ -31,6 +31,39 @@ def why_not(error: OSError, path: Path, may_not_be: str) -> str:
     return f"{path} cannot be {may_not_be}: {clean(error.strerror or str(error), 200)}"
 
 
+def unsafe(folder: Path, what: str, *, may_be_shared: bool = False) -> str:
+    """Why a folder is not safe to keep mail in, whose it is and what to do; "" where it is.
+
+    Nobody may write to it but us and root, for whoever may can put files of theirs in the place of ours. One that
+    `may_be_shared` may be written to by others where the sticky bit keeps them from our files. Raises OSError.
+    """
+    found = folder.stat()
+    mode = stat.S_IMODE(found.st_mode)
+    its = f"{what} {folder} is {_user(found.st_uid)}'s, group {_group(found.st_gid)}, mode {mode:04o}"
+    if found.st_uid not in {os.geteuid(), 0}:
+        us = _user(os.geteuid())
+        return f"{its}, and this is {us}: give it to {us} (chown {us} {folder}), or do this as its owner"
+    if not _is_open(mode, may_be_shared=may_be_shared):
+        return ""
+    shared = f"; to share it, chmod +t {folder}" if may_be_shared else ""
+    return f"{its}: others may write to it; look what is in it, then chmod go-w {folder}{shared}"
+
+
+def others_may_write(folder: Path, *, may_be_shared: bool = False) -> bool:
+    """Whether somebody else than its owner and root may put files in the place of those in a folder. Raises OSError."""
+    return _is_open(stat.S_IMODE(folder.stat().st_mode), may_be_shared=may_be_shared)
+
+
+def open_to_all(file: Path) -> str:
+    """That everybody on this machine may read a file, with its mode, or ""."""
+    try:
+        mode = stat.S_IMODE(file.stat().st_mode)
+        ways_in = all(folder.stat().st_mode & 0o001 for folder in file.parents)
+    except OSError:
+        return ""
+    return f"{file} may be read by everybody on this machine (mode {mode:04o})" if mode & 0o004 and ways_in else ""
+
+
 def who() -> str:
     """Who this process is: user and groups."""
     groups = dict.fromkeys([os.getegid(), *os.getgroups()])
@@ -38,6 +71,10 @@ def who() -> str:
     more = f" and {len(named) - _MOST_GROUPS} more" if len(named) > _MOST_GROUPS else ""
     word = "group" if len(named) == 1 else "groups"
     return f"{_user(os.geteuid())} (in {word} {', '.join(named[:_MOST_GROUPS])}{more})"
+
+
+def _is_open(mode: int, *, may_be_shared: bool) -> bool:
+    return bool(mode & 0o022) and not (may_be_shared and mode & stat.S_ISVTX)
 
 
 def _obstacle(path: Path) -> Path | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from engine.permission import refusal, who
+from engine.permission import refusal, unsafe, who, why_not
 
 
 class SpoolError(Exception):
@@ -26,14 +26,15 @@ class SpoolOwned(SpoolError):
 class Spool:
     """A spool directory, owned for as long as this is entered.
 
-    The directory is made with mode 0700 where it is missing; with a `group` it is 0710, so that its members reach the
-    control socket and see nothing else. The lock is the kernel's: it goes with the process, so a kill leaves nothing
-    behind to be cleaned up. Raises SpoolOwned, SpoolError.
+    The directory is made with mode 0700 where it is missing; one that is another's, or that others may write to, is
+    refused. With a `group` it is 0710, so that its members reach the control socket and see nothing else; where
+    `view_group` is another one it is 0711, for a directory has one group. The lock is the kernel's: it goes with the
+    process, so a kill leaves nothing behind to be cleaned up. Raises SpoolOwned, SpoolError.
     """
 
-    def __init__(self, path: Path, *, group: str = "") -> None:
+    def __init__(self, path: Path, *, group: str = "", view_group: str = "") -> None:
         self.path = path
-        self._group = group
+        self._groups = tuple(dict.fromkeys(filter(None, (group, view_group))))
         self._lock: int | None = None
 
     @property
@@ -67,13 +68,27 @@ class Spool:
 
     def _make(self) -> None:
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if self._group:
-            shutil.chown(self.path, group=self._group)
-            self.path.chmod(0o710)
+        if why := unsafe(self.path, "the spool"):
+            raise SpoolError(why)
+        if self._groups:
+            shutil.chown(self.path, group=self._groups[0])
+            self.path.chmod(0o710 if len(self._groups) == 1 else 0o711)
+
+    def look_at_drop(self) -> None:
+        """See that nobody can meddle with what is left in the drop folder, where there is one. Raises SpoolError."""
+        for folder in (self.drop, self.drop / "failed"):
+            try:
+                why = unsafe(folder, "the folder", may_be_shared=True)
+            except FileNotFoundError:
+                return
+            except OSError as error:
+                raise SpoolError(why_not(error, folder, "read")) from error
+            if why:
+                raise SpoolError(why)
 
     def _refused(self, error: PermissionError) -> str:
         if error.errno == errno.EPERM:  # only its owner gives a folder to a group, and only to one of theirs
-            return f"{who()} may not give it to the group {self._group}: its owner, in that group, may, and root"
+            return f"{who()} may not give it to the group {self._groups[0]}: its owner, in that group, may, and root"
         made = next((folder for folder in (self.path, *self.path.parents) if os.path.lexists(folder)), self.path)
         lock = self.path / "lock"
         return refusal(lock, "written to") if os.path.lexists(lock) else refusal(made, "written to")

@@ -13,7 +13,7 @@ import msgspec
 import typer
 
 from console.format import safe
-from engine.control.client import Barred, Client, EngineUnreachable, Refused
+from engine.control.client import Barred, Client, EngineUnreachable, Impostor, Refused
 
 T = TypeVar("T")
 
@@ -51,7 +51,7 @@ class Door:
             raise typer.Exit(Status.REFUSED) from error
         except EngineUnreachable as error:
             complain(str(error))
-            if not isinstance(error, Barred):
+            if not isinstance(error, Barred | Impostor):
                 complain("start one with `smarthost serve`, or with `smarthost` to see it at work")
             raise typer.Exit(Status.NO_ENGINE) from error
         except BrokenPipeError as error:

@@ -20,7 +20,8 @@ from engine.words import stand_in, words_of
 R = TypeVar("R", covariant=True)
 
 _WORDS = "Only those with all these words in kind, address, name, text or reply; !word leaves out."
-_PAGE = 1000  # the most the engine gives at a time
+_HOST_WORDS = "Only those with all these words in name, maker, reason or last reply; !word leaves out."
+PAGE = 1000  # the most the engine gives at a time
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 Limit = Annotated[int, typer.Option("--limit", min=0, help="At most so many; 0 for all.")]
@@ -131,7 +132,7 @@ def relayers(
     id: Annotated[
         int | None, typer.Argument(metavar="[ID]", min=1, help="Show what this one and its peer said.")
     ] = None,
-    ended: Annotated[int, typer.Option(min=0, max=_PAGE, help="And so many of those that ended last.")] = 0,
+    ended: Annotated[int, typer.Option(min=0, max=PAGE, help="And so many of those that ended last.")] = 0,
     json: Json = False,
 ) -> None:
     """List the connections, or show what one said."""
@@ -150,24 +151,34 @@ def relayers(
     _end(len(rows), len(rows), "open connection", filtered=False)
 
 
-def hosts(context: typer.Context, json: Json = False) -> None:
+def hosts(
+    context: typer.Context,
+    match: Annotated[str, typer.Argument(metavar="[WORDS]", help=_HOST_WORDS)] = "",
+    sort: Annotated[str, typer.Option(help="back, host or waiting; - before it turns the order.")] = "back",
+    limit: Limit = 100,
+    json: Json = False,
+) -> None:
     """List the MX hosts marked bad.
 
     Until when, by whom and why, and how much waits for them.
     """
-    rows = door_of(context).ask(lambda client: client.hosts())
-    width, moment = line_width(), wording.here_and_now()
+    width = line_width()
     wide = width is None or width >= wording.WIDE
     columns = wording.HOSTS_WIDE if wide else wording.HOSTS
-    _table(rows, columns, [wording.host_row(row, moment, wide) for row in rows], json=json)
-    _end(len(rows), len(rows), "host marked bad", filtered=False)
+
+    async def page(client: Client, offset: int, limit: int) -> views.HostsView:
+        return await client.hosts(match, sort=sort, offset=offset, limit=limit)
+
+    def cells(row: views.HostView, moment: Moment) -> list[str]:
+        return wording.host_row(row, moment, wide)
+
+    shown, total = _list(door_of(context), page, columns, cells, offset=0, limit=limit, json=json)
+    _end(shown, total, "host marked bad", filtered=bool(match))
 
 
 def reasons(
     context: typer.Context,
-    limit: Annotated[
-        int, typer.Option("--limit", min=1, max=_PAGE, help="At most so many, those with most mail.")
-    ] = 50,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=PAGE, help="At most so many, those with most mail.")] = 50,
     json: Json = False,
 ) -> None:
     """List why mail waits, in groups.
@@ -189,7 +200,7 @@ def events(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what happens from now on.")] = False,
     message: Annotated[int | None, typer.Option(min=1, help="Only those of this message.")] = None,
     match: Annotated[str, typer.Option(metavar="WORDS", help=_WORDS)] = "",
-    limit: Annotated[int, typer.Option(min=1, max=_PAGE, help="At most so many, the newest.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=PAGE, help="At most so many, the newest.")] = 50,
     json: Json = False,
 ) -> None:
     """List what happened last, and who did it."""
@@ -242,7 +253,7 @@ async def _followed(client: Client, last: int) -> AsyncIterator[views.EventView]
     async with aclosing(client.follow()) as stream:
         async for one in stream:
             while last < one.seq - 1:
-                later = await client.events(after=last, limit=_PAGE)
+                later = await client.events(after=last, limit=PAGE)
                 missed = [other for other in later if last < other.seq < one.seq]
                 if not missed:
                     break
@@ -275,7 +286,7 @@ def _list(
     """Write a listing page by page; give how many rows were shown and how many there are."""
     shown = 0
     while True:
-        size = min(_PAGE, limit - shown) if limit else _PAGE
+        size = min(PAGE, limit - shown) if limit else PAGE
         found = door.ask(partial(_turn, page, offset + shown, size))
         moment = wording.here_and_now()
         _table(found.rows, columns, [cells(row, moment) for row in found.rows], json=json, titles=not shown)

@@ -8,8 +8,9 @@ from console.commands import answers, wording
 from console.commands.acting import Lasting, Why, Yes, agree_to_end, report, seconds
 from console.commands.columns import aligned, line_width
 from console.commands.door import Status, complain, door_of, say, say_json
-from console.commands.looking import Json
+from console.commands.looking import PAGE, Json
 from engine.control import views
+from engine.control.client import Client
 
 _RULES = (
     "A rule names mail by from=ann@example.net, to=*@example.org or domain=example.org; several of them must all hold."
@@ -68,7 +69,7 @@ def overrides(context: typer.Context, json: Json = False) -> None:
 
     Suspensions, hold rules, host marks and overrides: what they do, until when, by whom and why.
     """
-    rows = door_of(context).ask(lambda client: client.overrides())
+    rows = door_of(context).ask(_all_that_stands)
     if json:
         for row in rows:
             say_json(row)
@@ -79,6 +80,15 @@ def overrides(context: typer.Context, json: Json = False) -> None:
             say(line)
     if not rows:
         complain("nothing stands: no suspension, hold rule, host mark or override")
+
+
+async def _all_that_stands(client: Client) -> list[views.StandingView]:
+    found: list[views.StandingView] = []
+    while True:
+        more = await client.overrides(offset=len(found), limit=PAGE)
+        found += more
+        if len(more) < PAGE:
+            return found
 
 
 def hold_rule(

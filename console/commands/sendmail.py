@@ -22,7 +22,7 @@ from engine.configfile import SettingsError, SettingsUnreadable, find, load_for_
 from engine.intake import letter
 from engine.intake.errors import Unfit
 from engine.intake.floor import DiskFloor
-from engine.permission import refusal
+from engine.permission import others_may_write, refusal
 from engine.text import clean
 
 # Options that take a value are followed by a colon. Most are known only so that whoever gives them is not refused.
@@ -187,8 +187,18 @@ def _no_way_in(folder: Path, settings: Settings) -> _Stop:
     except PermissionError:
         is_there = True
     if is_there:
-        return _Stop(Exit.TEMPFAIL, f"no way in: {refusal(folder, 'written to')}; and {no_door}")
+        why = _unsafe(folder) or refusal(folder, "written to")
+        return _Stop(Exit.TEMPFAIL, f"no way in: {why}; and {no_door}")
     return _Stop(Exit.CONFIG, f"no way in: there is no folder {folder}, and {no_door}")
+
+
+def _unsafe(folder: Path) -> str:
+    """That others may write to the folder or the spool, or ""."""
+    try:
+        open_to_others = others_may_write(folder, may_be_shared=True) or others_may_write(folder.parent)
+    except OSError:
+        return ""
+    return f"others may write to {folder}, or to the folder it lies in" if open_to_others else ""
 
 
 def _status(error: letter.Turned) -> Exit:

@@ -198,6 +198,7 @@ def health_lines(health: views.HealthView, moment: Moment) -> Iterator[str]:
     if health.next_check is not None:
         yield f"  next check   {_in(health.next_check - moment.now)}"
     yield f"  engine       {health.version}, pid {health.pid}, since {moment.both(health.started)}"
+    yield from (f"  note         {note}" for note in health.notes)
 
 
 def message_lines(message: views.MessageView, moment: Moment) -> Iterator[str]:

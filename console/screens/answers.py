@@ -18,6 +18,7 @@ from engine.control.views import (
 )
 
 WIDTH = 15  # of the names before the values
+MOST = 500  # of what stands, shown at once
 # Glyph and colour of a cause that is not just something to wait for.
 _CAUSES = {
     "being relayed": ("✓ ", "good"),
@@ -111,7 +112,7 @@ class OverridesScreen(Answer):
         return ["Overrides"]
 
     async def reload(self, client: Client) -> None:
-        self._rows = await client.overrides()
+        self._rows = await client.overrides(limit=MOST)
 
     def paras(self, moment: Moment) -> list[Para]:
         if self._rows is None:
@@ -124,6 +125,8 @@ class OverridesScreen(Answer):
         paras = heading("What stands until a time", "the first to end first; it ends by itself")
         for row in self._rows:
             paras += _standing(row, moment)
+        if len(self._rows) == MOST:
+            paras.append(para((f"  the first {MOST:,}; `smarthost overrides` lists all", "dim"), hang=2))
         return paras
 
 

@@ -24,7 +24,7 @@ from console.widgets.rows import (
     event_subject,
     tls_name,
 )
-from engine.control.client import Client
+from engine.control.client import Client, Refused
 from engine.control.views import (
     AttemptView,
     EntryView,
@@ -130,6 +130,8 @@ class HostScreen(Detail):
     def __init__(self, host: str) -> None:
         super().__init__()
         self.host = host
+        self._view: HostView | None = None
+        self._is_known = False  # whether it is bad
 
     @property
     def context(self) -> str:
@@ -142,11 +144,19 @@ class HostScreen(Detail):
         overview = self.console.overview
         return None if overview is None else host_target(self.host, overview)
 
+    async def reload(self, client: Client) -> None:
+        try:
+            self._view = await client.host(self.host)
+        except Refused as error:
+            if not error.refusal.not_found:
+                raise
+            self._view = None
+        self._is_known = True
+
     def paras(self, moment: Moment) -> list[Para]:
-        overview = self.console.overview
-        if overview is None:
+        if not self._is_known:
             return []
-        view = next((row for row in overview.hosts if row.host == self.host), None)
+        view = self._view
         if view is None:
             return [
                 Para(),

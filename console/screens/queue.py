@@ -16,7 +16,7 @@ from console.widgets.panes import destination_target
 from console.widgets.rows import CONDITIONS, QUEUE, UNKNOWN, next_left
 from console.widgets.table import Table
 from engine.control.client import Client
-from engine.control.views import DestinationView, EntryView, OverviewView
+from engine.control.views import DestinationView, EntryView
 
 KNOWN = 20  # other domains of a site that the engine tells of, and there may be more
 NAMED = 2  # other domains of a site, in the line that tells of it
@@ -223,7 +223,7 @@ class DestinationScreen(QueueScreen):
         super().tick(moment)
         overview = self.console.overview
         if self._view is not None and overview is not None:
-            self.query_one(Note).show(about(self._view, overview, moment))
+            self.query_one(Note).show(about(self._view, moment))
 
     def target(self) -> Target | None:
         """The message pointed at or the marked ones, and the destination for what acts on that.
@@ -240,9 +240,9 @@ class DestinationScreen(QueueScreen):
         return whole if mail is None else replace(whole, what=mail.what, filter=mail.filter, single=mail.single)
 
 
-def about(view: DestinationView, overview: OverviewView, moment: Moment) -> list[Para]:
+def about(view: DestinationView, moment: Moment) -> list[Para]:
     """What is to be known of a destination."""
-    bad = {host.host: host for host in overview.hosts}
+    bad = {one.host: one for one in view.marked}
     counts = f"{view.waiting:,} waiting · {view.due:,} due · {view.held:,} held · {view.relaying:,} being relayed"
     oldest = f" · oldest {moment.since(view.oldest)}" if view.oldest else ""
     paras = [para(("  mail       ", "dim"), (counts + oldest, ""), hang=13)]

@@ -14,6 +14,7 @@ from console.widgets.line import Line, Piece, crop, width_of
 
 Kind = Literal["command", "filter"]
 NO_COMMAND = "no such command; ? lists them all"
+ONLY_LOOKS = "this console may only look"
 
 
 class StatusLine(Line):

@@ -92,6 +92,8 @@ def _parts(health: HealthView, moment: Moment, read_only: bool) -> list[Part]:
         parts.append(_pair("check", moment.left(health.next_check), 8))
     if health.oldest is not None:
         parts.append(_pair("oldest", moment.since(health.oldest), 9))
+    if health.notes:  # `smarthost status` says them all
+        parts.append(_pair("notes", str(len(health.notes)), 10))
     return parts
 
 

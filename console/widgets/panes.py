@@ -13,11 +13,20 @@ from console.widgets.line import Line, Piece, width_of
 from console.widgets.rows import DESTINATIONS, EVENT_ROWS, HOSTS, REASONS, RELAYERS
 from console.widgets.table import Table
 from engine.control.client import Client
-from engine.control.views import DestinationView, EventView, HostView, OverviewView, ReasonView, RelayerView
+from engine.control.views import (
+    DestinationsView,
+    DestinationView,
+    EventView,
+    HostsView,
+    HostView,
+    OverviewView,
+    ReasonView,
+    RelayerView,
+)
 from engine.words import stand_in, words_of
 
 R = TypeVar("R")
-PAGE = 200  # destinations asked for at a time
+PAGE = 200  # rows asked for at a time
 EVENTS_AT_ONCE = 200
 REASONS_AT_ONCE = 500
 EVENTS_KEPT = 5_000
@@ -117,19 +126,56 @@ class Pane(Vertical, Generic[R]):
         self.table.to_top()
 
 
-class DestinationsPane(Pane[DestinationView]):
+class WindowPane(Pane[R]):
+    """A pane of which the engine gives windows: filtered and sorted there. The overview holds the head of the list."""
+
+    first = ""  # the order of that head
+
+    def __init__(self, table: Table[R], *, full: bool = False) -> None:
+        super().__init__(table, full=full)
+        self._window: tuple[int, int, tuple[R, ...]] | None = None
+
+    async def reload(self, client: Client, overview: OverviewView) -> None:
+        is_first = self.table.sort in ("", self.first)
+        seen = min(self.table.top + self.table.page, self.how_many(overview))
+        if not self.filter and is_first and seen <= len(self.select(overview)):
+            self._window = None
+            return
+        start = max(0, self.table.top + self.table.page // 2 - PAGE // 2)
+        window = await self.fetch(client, start)
+        self._window = (window.total, window.offset, window.rows)
+
+    def show(self, overview: OverviewView, moment: Moment) -> None:
+        if self._window is None:
+            rows = self.select(overview)
+            self.table.show(rows, moment, total=self.how_many(overview) if rows else 0)
+        else:
+            total, start, rows = self._window
+            self.table.show(rows, moment, total=total, start=start)
+        self.head(overview)
+
+    def how_many(self, overview: OverviewView) -> int:
+        """How many rows there are, without a filter."""
+        raise NotImplementedError
+
+    async def fetch(self, client: Client, start: int) -> Any:
+        """A window of the list, in the order and with the filter asked for. Raises Refused and EngineUnreachable."""
+        raise NotImplementedError
+
+
+class DestinationsPane(WindowPane[DestinationView]):
     """Where mail waits to go, most waiting first."""
 
     context, label, key = "destinations", "Destinations", "1"
     filter_help = "a part of the destination's name"
+    first = "-waiting"
 
     def __init__(self, *, full: bool = False) -> None:
         table: Table[DestinationView] = Table(
             DESTINATIONS, lambda row: row.name, empty="no mail waits", stays_on_top=True, id="destinations"
         )
-        table.sort = "-waiting"
+        table.sort = self.first
         super().__init__(table, full=full)
-        self._window: tuple[int, int, tuple[DestinationView, ...]] | None = None
 
     def sort_by(self, field: str) -> None:
         falling = field not in ("name", "oldest")
@@ -137,32 +183,18 @@ class DestinationsPane(Pane[DestinationView]):
         self.table.sort = (field if falling else f"-{field}") if self.table.sort == wanted else wanted
         self.table.to_top()
 
-    async def reload(self, client: Client, overview: OverviewView) -> None:
-        head_is_enough = (
-            not self.filter
-            and self.table.sort == "-waiting"
-            and min(self.table.top + self.table.page, overview.health.destinations) <= len(overview.destinations)
-        )
-        if head_is_enough:
-            self._window = None
-            return
-        start = max(0, self.table.top + self.table.page // 2 - PAGE // 2)
-        window = await client.destinations(match=self.filter, sort=self.table.sort, offset=start, limit=PAGE)
-        self._window = (window.total, window.offset, window.rows)
+    def select(self, overview: OverviewView) -> Sequence[DestinationView]:
+        return overview.destinations
 
-    def show(self, overview: OverviewView, moment: Moment) -> None:
-        if self._window is None:
-            total = max(overview.health.destinations, len(overview.destinations))
-            rows = overview.destinations
-            self.table.show(rows, moment, total=total if rows else 0)
-        else:
-            total, start, rows = self._window
-            self.table.show(rows, moment, total=total, start=start)
-        self.head(overview)
+    def how_many(self, overview: OverviewView) -> int:
+        return max(overview.health.destinations, len(overview.destinations))
+
+    async def fetch(self, client: Client, start: int) -> DestinationsView:
+        return await client.destinations(match=self.filter, sort=self.table.sort, offset=start, limit=PAGE)
 
     def title(self, overview: OverviewView) -> str:
         order = self.table.sort.lstrip("-")
-        total = max(overview.health.destinations, len(overview.destinations))
+        total = self.how_many(overview)
         return f"{count(total)} by {order}" if total else "none"
 
     def target(self, overview: OverviewView) -> Target | None:
@@ -196,10 +228,12 @@ class RelayersPane(Pane[RelayerView]):
         return None if row is None else replace(host_target(row.host, overview), relayer=row.id)
 
 
-class HostsPane(Pane[HostView]):
-    """The mail exchanges marked bad: until when, how much waits for them, and why."""
+class HostsPane(WindowPane[HostView]):
+    """The mail exchanges marked bad: until when, how much waits for them, and why; the first to be back first."""
 
     context, label, key = "hosts", "Bad MX", "4"
+    filter_help = "words in the host, who marked it, why or what it said; ! before a word leaves out what has it"
+    first = "back"
 
     def __init__(self, *, full: bool = False) -> None:
         super().__init__(Table(HOSTS, lambda row: row.host, empty="no bad hosts", id="hosts"), full=full)
@@ -207,15 +241,21 @@ class HostsPane(Pane[HostView]):
     def select(self, overview: OverviewView) -> Sequence[HostView]:
         return overview.hosts
 
-    def words(self, row: HostView) -> str:
-        return " ".join((row.host, row.by, row.reason, *row.destinations, *row.alternates))
+    def how_many(self, overview: OverviewView) -> int:
+        return bad_hosts(overview)
+
+    async def fetch(self, client: Client, start: int) -> HostsView:
+        sort = self.table.sort or self.first
+        return await client.hosts(match=self.filter, sort=sort, offset=start, limit=PAGE)
 
     def title(self, overview: OverviewView) -> str:
         if not overview.hosts:
             return "none"
-        hosts = plural(len(overview.hosts), "host")
+        total = self.how_many(overview)
+        hosts = plural(total, "host")
         # How much waits for each is in its row: what waits for two of them must not be counted twice.
-        return hosts if any(row.waiting for row in overview.hosts) else f"{hosts}, nothing waits"
+        is_waited_for = total > len(overview.hosts) or any(row.waiting for row in overview.hosts)
+        return hosts if is_waited_for else f"{hosts}, nothing waits"
 
     def target(self, overview: OverviewView) -> Target | None:
         row = self.table.pointed
@@ -312,9 +352,11 @@ AnyPane = Pane[Any]
 
 def destination_target(row: DestinationView, overview: OverviewView) -> Target:
     """A destination, as what verbs act on."""
-    bad = {host.host for host in overview.hosts}
+    bad = {one.host for one in row.marked}
     of_it = tuple(host.host for host in overview.hosts if row.name in host.destinations)
     hosts = row.exchanges or of_it
+    if not row.exchanges:
+        bad.update(of_it)
     return Target(
         row.name,
         filter=domain_filter(row.name),
@@ -325,8 +367,14 @@ def destination_target(row: DestinationView, overview: OverviewView) -> Target:
 
 
 def host_target(host: str, overview: OverviewView) -> Target:
-    """A mail exchange, as what verbs act on."""
-    return Target(host, hosts=(host,), bad=(host,) if any(row.host == host for row in overview.hosts) else ())
+    """A mail exchange, as what verbs act on. Where not all that are bad are known here it may be: the engine knows."""
+    is_bad = bad_hosts(overview) > len(overview.hosts) or any(row.host == host for row in overview.hosts)
+    return Target(host, hosts=(host,), bad=(host,) if is_bad else ())
+
+
+def bad_hosts(overview: OverviewView) -> int:
+    """How many hosts are marked bad."""
+    return max(overview.health.bad_hosts, len(overview.hosts))
 
 
 def matches(filter: str, text: str) -> bool:

@@ -115,8 +115,7 @@ class Acting:
         name = asking.host(ask.host)
         if self._relay.mx.mark(name) is None:
             raise not_bad(name)
-        marked = [mark.host for mark in self._relay.mx.marks]
-        waited = sum(held.waiting for held in await self._relay.queue.held_back(marked) if held.host == name)
+        waited = sum(held.waiting for held in await self._relay.queue.held_back([name]))
         touched = Touched()
         await self._relay.mx.mark_good(name, by=by, touched=touched)
         follow = self._followups.begin("mark-good", by, touched)

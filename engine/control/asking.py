@@ -1,6 +1,8 @@
 """Reads what was asked: query and body, decoded strictly and bounded, or refused with what is allowed."""
 
+import asyncio
 import ipaddress
+import json
 import re
 from collections.abc import Collection
 from contextlib import suppress
@@ -16,9 +18,10 @@ from engine.queue.queue import RELAY
 from engine.queue.steering import rule_filter
 from engine.text import clean
 
-T = TypeVar("T")
+T = TypeVar("T", bound=views.Ask)
 
-BODY_LIMIT = 64 * 1024
+BODY_LIMIT = 64 * 1024  # bytes
+BODY_SECONDS = 10.0  # in which all of a body must have come
 LIMIT = 1000  # rows in one answer
 REASON = 200  # characters
 MATCH = 200  # characters
@@ -49,16 +52,43 @@ class Missing(Wrong):
         self.refusal = msgspec.structs.replace(self.refusal, not_found=True)
 
 
-async def body(request: web.Request, kind: type[T]) -> T:
-    """The body as a view of this kind. Raises Wrong."""
-    raw = await request.read()
+async def body(request: web.Request, kind: type[T], *, may_be_empty: bool = False) -> T:
+    """The body as an ask of this kind, all of it within BODY_SECONDS. Raises Wrong.
+
+    What is asked stands in the body alone: a field in the query would be one that is not looked at.
+    """
+    if request.query:
+        raise Wrong("what is asked stands in the body", where=next(iter(request.query)), allowed="no query")
     try:
-        return msgspec.json.decode(raw, type=kind, strict=True)
+        async with asyncio.timeout(BODY_SECONDS):
+            raw = await request.read()
+    except TimeoutError as error:
+        raise Wrong(f"the body did not come within {BODY_SECONDS:g} s", status=408) from error
+    known = {field.encode_name for field in msgspec.structs.fields(kind)}
+    names = _names(raw)
+    for name in known:
+        if names.count(name) > 1:  # of which the last would count
+            raise Wrong("given more than once", where=name, allowed="once")
+    try:
+        return msgspec.json.decode(b"{}" if may_be_empty and not raw else raw, type=kind, strict=True)
     except msgspec.ValidationError as error:
+        if unknown := [name for name in names if name not in known]:
+            raise Wrong(
+                "there is no such field", where=unknown[0], allowed=", ".join(sorted(known)) or "none"
+            ) from error
         what, _, where = str(error).partition(" - at ")
         raise Wrong(what, where=where.strip("`").removeprefix("$.")) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Wrong(f"the body is no JSON: {error}") from error
+
+
+def _names(raw: bytes) -> list[str]:
+    """The names of a body's fields, each as often as it stands there; none where it is no JSON object."""
+    try:
+        found = json.loads(raw, object_pairs_hook=lambda pairs: {"": [name for name, _ in pairs]})
+    except (ValueError, RecursionError):
+        return []
+    return found[""] if isinstance(found, dict) else []
 
 
 def only(request: web.Request, *names: str) -> None:

@@ -1,8 +1,13 @@
 """The client of control.sock, for the console and the commands.
 
-HTTP with JSON over a Unix socket, so that `curl --unix-socket control.sock http://relay/v1/health` works too.
+HTTP with JSON over a Unix socket, so that `curl --unix-socket control.sock http://relay/v1/health` works too. Who may
+not open that, and may open the socket for looking beside it, looks through it. Nothing is asked of whoever listens
+there and is neither the spool's owner nor root: in a folder that others may write to it could be anybody.
 """
 
+import asyncio
+import contextlib
+import socket
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from types import TracebackType
@@ -11,9 +16,14 @@ from urllib.parse import quote
 
 import aiohttp
 import msgspec
+from aiohttp.client_exceptions import UnixClientConnectorError
+from aiohttp.client_proto import ResponseHandler
 
 from engine.control import views
+from engine.control.peer import name_of, uid_behind, view_socket
 from engine.permission import refusal
+
+__all__ = ["Barred", "Client", "EngineUnreachable", "Impostor", "Refused", "answers", "control_socket", "view_socket"]
 
 T = TypeVar("T")
 
@@ -29,6 +39,10 @@ class EngineUnreachable(Exception):
 
 class Barred(EngineUnreachable):
     """We may not open the control socket: an engine may well run behind it."""
+
+
+class Impostor(EngineUnreachable):
+    """Who listens on the control socket is neither the spool's owner nor root."""
 
 
 class Refused(Exception):
@@ -54,7 +68,7 @@ class Client:
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
             base_url="http://relay/v1/",
-            connector=aiohttp.UnixConnector(path=str(self._socket)),
+            connector=_Way(self._socket),
             timeout=self._timeout,
         )
         return self
@@ -71,9 +85,9 @@ class Client:
         """One line of health."""
         return await self._get(views.HealthView, "health")
 
-    async def overview(self, destinations: int = 50, events: int = 50) -> views.OverviewView:
-        """The four panes and the health line in one snapshot, with up to so many destinations and events."""
-        return await self._get(views.OverviewView, "overview", destinations=destinations, events=events)
+    async def overview(self, destinations: int = 50, hosts: int = 50, events: int = 50) -> views.OverviewView:
+        """The four panes and the health line in one snapshot, with up to so many destinations, bad hosts and events."""
+        return await self._get(views.OverviewView, "overview", destinations=destinations, hosts=hosts, events=events)
 
     async def queue(self, filter: str = "", sort: str = "id", offset: int = 0, limit: int = 100) -> views.QueueView:
         """A window of the queue; `sort` is a field (see engine.queue.queue.SORTS), "-" before it for descending."""
@@ -103,9 +117,16 @@ class Client:
         """What a relayer and its peer have said, live or shortly after its end."""
         return await self._get(views.TranscriptView, f"relayers/{relayer}")
 
-    async def hosts(self) -> tuple[views.HostView, ...]:
-        """The MX hosts marked bad."""
-        return await self._get(tuple[views.HostView, ...], "hosts")
+    async def hosts(self, match: str = "", sort: str = "back", offset: int = 0, limit: int = 100) -> views.HostsView:
+        """A window of the MX hosts marked bad; `match` are words in name, maker, reason or last reply, `!` leaves out.
+
+        `sort` is `back` (the first to be back first), `host` or `waiting`, "-" before it for descending.
+        """
+        return await self._get(views.HostsView, "hosts", match=match, sort=sort, offset=offset, limit=limit)
+
+    async def host(self, name: str) -> views.HostView:
+        """One MX host that is marked bad; refused with `not_found` when it is not."""
+        return await self._get(views.HostView, f"hosts/{quote(name, safe='')}")
 
     async def reasons(self, limit: int = 100) -> tuple[views.ReasonView, ...]:
         """Why mail waits: what was said last, in groups, up to `limit` of them, the one with most entries first."""
@@ -115,9 +136,9 @@ class Client:
         """The suspensions in force."""
         return await self._get(tuple[views.SuspensionView, ...], "suspensions")
 
-    async def overrides(self) -> tuple[views.StandingView, ...]:
-        """All that stands until a time: suspensions, hold rules, host marks, overrides; the first to end first."""
-        return await self._get(tuple[views.StandingView, ...], "overrides")
+    async def overrides(self, offset: int = 0, limit: int = 1000) -> tuple[views.StandingView, ...]:
+        """What stands until a time: suspensions, hold rules, host marks, overrides; the first to end first."""
+        return await self._get(tuple[views.StandingView, ...], "overrides", offset=offset, limit=limit)
 
     async def explain(self, subject: str) -> views.ExplainView:
         """Why a message (48213, 48213.2), or mail for an address or domain, is not moving, or what would happen."""
@@ -274,6 +295,8 @@ class Client:
 
     def _unreachable(self, error: Exception) -> EngineUnreachable:
         cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+        if isinstance(cause, _Stranger):
+            return Impostor(str(cause))
         if isinstance(cause, PermissionError):
             return Barred(refusal(self._socket, "opened"))
         why = (cause.strerror if isinstance(cause, OSError) else "") or str(cause) or "timed out"
@@ -287,3 +310,73 @@ class Client:
 
     def _stranger(self, error: Exception) -> EngineUnreachable:
         return EngineUnreachable(f"what answers on {self._socket} is no engine of this version: {error}")
+
+
+def answers(control: Path) -> bool:
+    """Whether somebody takes connections at a control socket, or at the one for looking where we may not open that."""
+    for path in (control, view_socket(control)):
+        with socket.socket(socket.AF_UNIX) as asking:
+            try:
+                asking.connect(str(path))
+            except PermissionError:
+                continue
+            except OSError:
+                return False
+            return True
+    return False
+
+
+class _Stranger(OSError):
+    """Who listens is nobody whom we may ask."""
+
+
+class _Way(aiohttp.UnixConnector):
+    """Connects to the operators' socket, or where we may not open that, to the one for looking."""
+
+    def __init__(self, control: Path) -> None:
+        super().__init__(path=str(control))
+        self._ways = (control, view_socket(control))
+
+    async def _create_connection(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Any],  # noqa: ARG002 (what we override has it)
+        timeout: aiohttp.ClientTimeout,
+    ) -> ResponseHandler:
+        barred: PermissionError | None = None
+        try:
+            async with asyncio.timeout(timeout.sock_connect):
+                for way in self._ways:
+                    try:
+                        transport, protocol = await self._loop.create_unix_connection(self._factory, str(way))
+                    except PermissionError as error:
+                        barred = barred or error
+                    except OSError:
+                        if barred is None:
+                            raise
+                    else:
+                        _see_who_listens(way, transport)
+                        return protocol
+        except OSError as error:
+            if isinstance(error, TimeoutError):
+                raise
+            raise UnixClientConnectorError(self.path, req.connection_key, error) from error
+        assert barred is not None
+        raise UnixClientConnectorError(self.path, req.connection_key, barred) from barred
+
+
+def _see_who_listens(path: Path, transport: asyncio.BaseTransport) -> None:
+    """Nothing was sent yet. Raises _Stranger, and then the connection is closed."""
+    peer = transport.get_extra_info("socket")
+    uid = uid_behind(peer.fileno()) if peer is not None else None
+    owner: int | None = None
+    with contextlib.suppress(OSError):
+        owner = path.parent.stat().st_uid
+    if uid is not None and uid in (owner, 0):
+        return
+    transport.close()
+    listens = "nobody knows whose" if uid is None else f"run by {name_of(uid)}"
+    whose = "" if owner is None else f", and the spool is {name_of(owner)}'s"
+    raise _Stranger(
+        f"what listens on {path} is {listens}{whose}: nothing was asked of it; let root look into that folder"
+    )

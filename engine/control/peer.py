@@ -1,4 +1,4 @@
-"""Who is asking: the local user at the other end of the control socket, as the kernel knows it."""
+"""Who is at the other end of a control socket: the local user, as the kernel knows it."""
 
 import asyncio
 import os
@@ -6,25 +6,39 @@ import pwd
 import socket
 import struct
 from functools import lru_cache
-
-from aiohttp import web
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engine.events import ENGINE
 from engine.text import clean
 
+if TYPE_CHECKING:
+    from aiohttp import web
+
 _CREDENTIALS = struct.Struct("iII")  # pid, uid, gid: SO_PEERCRED of unix(7)
 
 
-async def actor(request: web.Request) -> str:
+def view_socket(control: Path) -> Path:
+    """The socket for looking, beside the operators' one."""
+    return control.with_name("control-view.sock")
+
+
+async def actor(request: "web.Request") -> str:
     """The login name of whoever sent this request, or "uid 1234" where the user has none."""
     transport = request.transport
     peer = transport.get_extra_info("socket") if transport is not None else None
-    uid = None if peer is None else _uid(peer.fileno())
+    uid = None if peer is None else uid_behind(peer.fileno())
     # Names may come from a directory on the network: asking for one must not stop the engine.
     return "unknown" if uid is None else await asyncio.to_thread(_name, uid)
 
 
-def _uid(descriptor: int) -> int | None:
+def name_of(uid: int) -> str:
+    """What a user is called, or "uid 1234"."""
+    return _name(uid)
+
+
+def uid_behind(descriptor: int) -> int | None:
+    """The user at the other end of a connected Unix socket: to a client, whoever listens on it."""
     # The loop gives a stand-in for its socket, which may not be asked for options; a duplicate may be.
     with socket.socket(fileno=os.dup(descriptor)) as peer:
         try:

@@ -159,6 +159,11 @@ class MX(Protocol):
         """The marks in force."""
         ...
 
+    @property
+    def marked(self) -> int:
+        """How many there are."""
+        ...
+
     def mark(self, host: str) -> Mark | None:
         """The mark in force on a host."""
         ...

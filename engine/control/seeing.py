@@ -2,17 +2,21 @@
 
 import os
 from collections import Counter
+from collections.abc import Sequence
 
 from engine.control import showing, views
 from engine.control.asking import Missing
 from engine.control.judging import Judge
 from engine.control.metrics import Figures
+from engine.control.previewing import not_bad
 from engine.control.relay import Relay, Relayer
 from engine.queue.filter import Filter
-from engine.queue.queue import RELAY, Mark, NoSuchMessage, QueueError, Totals
+from engine.queue.queue import RELAY, Destination, Mark, NoSuchMessage, QueueError, Totals
 from engine.text import clean
+from engine.words import stand_in, words_of
 
 DESTINATION_SORTS = ("name", "waiting", "due", "held", "oldest")
+HOST_SORTS = ("back", "host", "waiting")
 _EVENTS_OF_MESSAGE = 1000
 _NOTHING = Totals(waiting=0, due=0, held=0, relaying=0, destinations=0)
 
@@ -35,19 +39,19 @@ class Seeing:
             trouble = trouble or f"the queue cannot be read: {error}"
         return self._health(totals, next((one for one in suspensions if one.destination == RELAY), None), trouble)
 
-    async def overview(self, destinations: int, events: int) -> views.OverviewView:
+    async def overview(self, destinations: int, hosts: int, events: int) -> views.OverviewView:
         """The four panes and the health line. Where the store cannot be read, its panes are empty."""
         health = await self.health()
         try:
             busiest = (await self.destinations("", "-waiting", 0, destinations)).rows
-            hosts = await self.hosts()
+            first_back = (await self.hosts("", "back", 0, hosts)).rows
             happened = await self.events(limit=events)
         except QueueError:
             if health.state != "sick":
                 raise
-            busiest, hosts, happened = (), (), ()
+            busiest, first_back, happened = (), (), ()
         return views.OverviewView(
-            health=health, destinations=busiest, relayers=self.relayers(0), hosts=hosts, events=happened
+            health=health, destinations=busiest, relayers=self.relayers(0), hosts=first_back, events=happened
         )
 
     async def window(self, filter: Filter, sort: str, offset: int, limit: int) -> views.QueueView:
@@ -85,6 +89,7 @@ class Seeing:
                 judge.destination(row),
                 rate_out=self._relay.events.rate_out(row.name),
                 connections=open_to[row.site],
+                marks=self._marks_on(row),
             )
             for row in rows
         )
@@ -95,7 +100,13 @@ class Seeing:
         found = await self._relay.queue.destination(name)
         rate = self._relay.events.rate_out(name)
         verdict = Judge(self._relay).destination(found)
-        return showing.destination(found, verdict, rate_out=rate, connections=self._connections()[found.site])
+        return showing.destination(
+            found,
+            verdict,
+            rate_out=rate,
+            connections=self._connections()[found.site],
+            marks=self._marks_on(found),
+        )
 
     def relayers(self, ended: int) -> tuple[views.RelayerView, ...]:
         """The live relayers in the order they started, then up to `ended` of those that ended last, newest first."""
@@ -111,9 +122,32 @@ class Seeing:
             raise Missing(f"there is no relayer {number}, and it is not among those that ended last", where="id")
         return showing.transcript(found)
 
-    async def hosts(self) -> tuple[views.HostView, ...]:
-        """The MX hosts marked bad, the first to be back first."""
-        marks = self._marks()
+    async def hosts(self, match: str, sort: str, offset: int, limit: int) -> views.HostsView:
+        """A window of the MX hosts marked bad: of those in whose name, maker, reason or last reply the words stand."""
+        marks, words = self._marks(), words_of(match)
+        if words:
+            marks = [mark for mark in marks if stand_in(words, _said(mark))]
+        if sort.endswith("host"):
+            marks.sort(key=lambda mark: mark.host)
+        elif sort.endswith("waiting"):
+            counts = await self._relay.queue.held_back_counts()
+            marks.sort(key=lambda mark: counts.get(mark.host, 0))
+        if sort.startswith("-"):
+            marks.reverse()
+        rows = await self._hosts(marks[offset : offset + limit])
+        return views.HostsView(total=len(marks), offset=offset, rows=rows)
+
+    async def host(self, name: str) -> views.HostView:
+        """One host that is marked bad. Raises Missing."""
+        marked = [mark for mark in self._marks() if mark.host == name]
+        if not marked:
+            raise not_bad(name)
+        (found,) = await self._hosts(marked)
+        return found
+
+    async def _hosts(self, marks: Sequence[Mark]) -> tuple[views.HostView, ...]:
+        if not marks:
+            return ()
         held = {one.host: one for one in await self._relay.queue.held_back([mark.host for mark in marks])}
         judge = Judge(self._relay)
         tried = {name: judge.next_try(one) for name, one in held.items()}
@@ -127,10 +161,11 @@ class Seeing:
         """The suspensions in force, the relay's own first."""
         return tuple(map(showing.suspension, await self._relay.queue.suspensions()))
 
-    async def overrides(self) -> tuple[views.StandingView, ...]:
-        """All that operators have laid upon mail, and the engine's marks: the first to end first."""
-        queue = self._relay.queue
-        return showing.standing(await queue.suspensions(), await queue.rules(), self._marks(), await queue.overrides())
+    async def overrides(self, offset: int, limit: int) -> tuple[views.StandingView, ...]:
+        """A window of all that operators have laid upon mail, and of the engine's marks: the first to end first."""
+        queue, marks = self._relay.queue, self._marks()[: offset + limit]  # those that end later are beyond the window
+        found = showing.standing(await queue.suspensions(), await queue.rules(), marks, await queue.overrides())
+        return found[offset : offset + limit]
 
     async def events(
         self,
@@ -148,7 +183,7 @@ class Seeing:
     async def figures(self) -> Figures:
         """What a monitoring system counts."""
         counts = {str(kind): count for kind, count in self._relay.events.counts().items()}
-        return Figures(health=await self.health(), events=counts, bad_hosts=len(self._marks()))
+        return Figures(health=await self.health(), events=counts, bad_hosts=self._relay.mx.marked)
 
     def _health(self, totals: Totals, suspended: views.SuspensionView | None, trouble: str) -> views.HealthView:
         relay, settings = self._relay, self._relay.settings
@@ -188,12 +223,24 @@ class Seeing:
             undo_seconds=settings.console.undo,
             confirm_typed_over=settings.console.confirm_typed_over,
             bad_mx_seconds=settings.delivery.bad_mx_timeout,
+            bad_hosts=relay.mx.marked,
+            notes=tuple(clean(note) for note in relay.notes()),
         )
 
     def _marks(self) -> list[Mark]:
         now = self._relay.clock.now()
         return sorted((mark for mark in self._relay.mx.marks if mark.until > now), key=lambda one: one.until)
 
+    def _marks_on(self, row: Destination) -> tuple[Mark, ...]:
+        """The marks in force on the exchanges of a destination."""
+        found = (self._relay.mx.mark(host) for host in row.exchanges)
+        return tuple(mark for mark in found if mark is not None)
+
     def _connections(self) -> Counter[str]:
         """How many are open to each site."""
         return Counter(one.site for one in self._relay.smarthost.managed)
+
+
+def _said(mark: Mark) -> str:
+    last = mark.last.line if mark.last is not None else ""
+    return " ".join((mark.host, mark.by, mark.reason, last))

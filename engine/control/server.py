@@ -1,53 +1,54 @@
-"""The control server: HTTP and JSON on a Unix socket in the spool, the one door for consoles and commands.
+"""The control server: HTTP and JSON on two Unix sockets in the spool, one for operators and one for looking.
 
 `curl --unix-socket control.sock http://relay/v1/health` works too. Only the owner of the spool and, where the
-settings name one, the members of a group may knock; the kernel says who it is.
+settings name one, the members of a group may knock; the kernel says who it is. Behind `control-view.sock`, which may
+have a group of its own, nothing can be asked that changes anything: who may only look cannot act with any program.
 """
 
 import asyncio
-import grp
 import logging
-import os
-import socket
-import stat
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
+import msgspec.structs
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from engine.control import asking, metrics, views
 from engine.control.acting import Acting
 from engine.control.asking import Wrong
+from engine.control.door import Door
 from engine.control.explaining import Explaining
 from engine.control.following import Following
 from engine.control.followups import FollowUps
-from engine.control.peer import actor
+from engine.control.peer import actor, view_socket
 from engine.control.previewing import Previewing
 from engine.control.relay import Relay
-from engine.control.seeing import DESTINATION_SORTS, Seeing
+from engine.control.seeing import DESTINATION_SORTS, HOST_SORTS, Seeing
 from engine.control.steering import Steering
 from engine.queue.queue import SORTS, NoSuchMessage, QueueError
 from engine.text import clean
 
 _log = logging.getLogger(__name__)
 
-_Ask = TypeVar("_Ask", bound=views.View)
+_Ask = TypeVar("_Ask", bound=views.Ask)
 _Ending = TypeVar("_Ending", views.MarkGood, views.Resume, views.EndOverride, views.ReleaseRule)
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _VERBS: tuple[views.Verb, ...] = ("retry", "hold", "release", "bounce", "drop")
 _FOLLOW = "/v1/events/follow"
-_LINE_LIMIT = 64 * 1024  # of a request line: a filter may be long
+VIEWERS_AT_ONCE = 4  # requests by the door for looking that are answered at a time; others wait for their turn
+_READ_ONLY: web.AppKey[bool] = web.AppKey("read_only", bool)
 
 
 class ControlServer:
-    """Serves a relay's views and verbs on the socket at `path`.
+    """Serves a relay's views and verbs on the socket at `path`, and its views alone on the one beside it.
 
-    The socket has mode 0600, or 0660 and the named `group`. A socket left behind is replaced: the caller holds the
-    lock of the spool, so no other engine listens there. `answer_within` (seconds) bounds each request but the
-    stream of events.
+    `group` may use the first, `view_group` the other. `answer_within` (seconds) bounds each request but the stream of
+    events.
     """
 
     def __init__(
@@ -56,12 +57,11 @@ class ControlServer:
         relay: Relay,
         *,
         group: str = "",
+        view_group: str = "",
         answer_within: float = 20.0,
         sign_of_life: float = 15.0,
         patience: float = 10.0,
     ) -> None:
-        self._path = path
-        self._group = group
         self._answer_within = answer_within
         self._seeing = Seeing(relay)
         self._followups = FollowUps(relay.queue, relay.clock)
@@ -69,43 +69,56 @@ class ControlServer:
         self._previewing = Previewing(relay)
         self._steering = Steering(relay)
         self._explaining = Explaining(relay)
-        self._following = Following(relay.events, sign_of_life=sign_of_life, patience=patience)
-        self._runner: web.AppRunner | None = None
-        self._server: asyncio.Server | None = None
-        self._inode: int | None = None
+        # Each door has streams of its own, and only so much of what looks in the store is for viewers at a time: they
+        # keep no operator waiting.
+        self._following, self._viewers_following = (
+            Following(relay.events, sign_of_life=sign_of_life, patience=patience) for _ in range(2)
+        )
+        self._viewers_turns = asyncio.Semaphore(VIEWERS_AT_ONCE)
+        self._who_acts = f"{path.name}: its owner, root{f', and the members of {group}' if group else ''}"
+        self._doors = (self._door(path, group), self._door(view_socket(path), view_group, read_only=True))
 
     async def start(self) -> None:
-        """Listen. Raises OSError, saying what is in the way, when the socket cannot be made."""
-        app = web.Application(middlewares=[self._guard], client_max_size=asking.BODY_LIMIT)
-        app.add_routes(self._routes())
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5, max_line_size=_LINE_LIMIT)
-        await runner.setup()
-        self._runner = runner
+        """Listen. Raises OSError, saying what is in the way, when a socket cannot be made."""
         try:
-            listening = _listen(self._path, self._group)
-            self._inode = self._path.stat().st_ino
-            self._server = await asyncio.get_running_loop().create_unix_server(_factory(runner), sock=listening)
+            for door in self._doors:
+                await door.open()
         except BaseException:
             await self.stop()
             raise
 
     async def stop(self) -> None:
-        """End the streams, let running requests end within a second, and take the socket away."""
+        """End the streams, let running requests end within a second, and take the sockets away."""
         self._following.stop()
-        if self._server is not None:
-            self._server.close()
-            self._server = None
-        with suppress(FileNotFoundError):
-            if self._inode is not None and self._path.stat().st_ino == self._inode:
-                self._path.unlink()
-        self._inode = None
-        if self._runner is not None:
-            runner, self._runner = self._runner, None
-            await runner.cleanup()
+        self._viewers_following.stop()
+        for door in self._doors:
+            await door.close()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Which bounds are reached."""
+        return tuple(filter(None, (door.note for door in self._doors)))
+
+    async def mend(self) -> tuple[Path, ...]:
+        """Make anew the sockets that were removed or replaced, and give them. Raises OSError."""
+        return tuple([door.path for door in self._doors if await door.mend()])
+
+    def _door(self, path: Path, group: str, *, read_only: bool = False) -> Door:
+        app = web.Application(client_max_size=asking.BODY_LIMIT)
+        app[_READ_ONLY] = read_only
+        app.add_routes(self._looking(self._viewers_following) if read_only else [*self.looking, *self.acting])
+        door = Door(path, group, app)
+        app.middlewares.append(web.middleware(partial(self._guard, door)))
+        return door
 
     # -- the routes -----------------------------------------------------------------------------------------------
 
-    def _routes(self) -> list[web.RouteDef]:
+    @property
+    def looking(self) -> list[web.RouteDef]:
+        """What changes nothing."""
+        return self._looking(self._following)
+
+    def _looking(self, following: Following) -> list[web.RouteDef]:
         return [
             web.get("/metrics", self._metrics),
             web.get("/v1/health", self._health),
@@ -117,13 +130,20 @@ class ControlServer:
             web.get("/v1/relayers", self._relayers),
             web.get("/v1/relayers/{number}", self._transcript),
             web.get("/v1/hosts", self._hosts),
+            web.get("/v1/hosts/{name}", self._host),
             web.get("/v1/reasons", self._reasons),
             web.get("/v1/suspensions", self._suspensions),
             web.get("/v1/overrides", self._overrides),
             web.get("/v1/explain/{subject}", self._explain),
             web.get("/v1/operations/{number}", self._operation),
             web.get("/v1/events", self._events),
-            web.get(_FOLLOW, self._following.serve, allow_head=False),
+            web.get(_FOLLOW, following.serve, allow_head=False),
+        ]
+
+    @property
+    def acting(self) -> list[web.RouteDef]:
+        """What does something, or looks what it would do."""
+        return [
             web.post("/v1/check", self._check),
             *(web.post(f"/v1/{verb}", self._verb(verb)) for verb in _VERBS),
             web.post("/v1/undo", self._undo),
@@ -145,12 +165,25 @@ class ControlServer:
             web.post("/v1/probe", self._asked(views.Probe, self._steering.probe)),
         ]
 
-    @web.middleware
-    async def _guard(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
-        """Bound every request in time, and turn every error into a refusal that says what to do next."""
+    async def _guard(self, door: Door, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        """Let a request be answered, and have it known who is being answered."""
+        door.asks(request)
         try:
-            async with asyncio.timeout(None if request.path == _FOLLOW else self._answer_within):
-                return await handler(request)
+            return await self._answered(request, handler)
+        finally:
+            door.was_answered(request)
+
+    async def _answered(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        """Bound every request in time, and turn every error into a refusal that says what to do next."""
+        if request.app[_READ_ONLY] and request.method not in ("GET", "HEAD"):
+            where, allowed = f"{request.method} {request.path}", f"to act is for who may use {self._who_acts}"
+            return _refusal(403, "this is the way in for looking alone", where=where, allowed=allowed)
+        is_followed = request.path == _FOLLOW
+        takes_turns = request.app[_READ_ONLY] and not is_followed
+        try:
+            async with asyncio.timeout(None if is_followed else self._answer_within):
+                async with self._viewers_turns if takes_turns else nullcontext():
+                    return await handler(request)
         except Wrong as error:
             return _answer(error.refusal, error.status)
         except NoSuchMessage as error:
@@ -164,6 +197,8 @@ class ControlServer:
             return _refusal(503, what, allowed="an action may still be carried out: the events will tell")
         except ConnectionError:
             raise
+        except (web.RequestPayloadError, HttpProcessingError):
+            return _refusal(400, "the body is malformed", where=f"{request.method} {request.path}")
         except Exception:  # noqa: BLE001 - whatever failed, the asker gets an answer and the log the rest
             _log.exception("control: %s %s failed", request.method, clean(request.path, 200))
             return _refusal(500, "the engine failed to answer; its log says more")
@@ -177,13 +212,17 @@ class ControlServer:
 
     async def _health(self, request: web.Request) -> web.Response:
         asking.only(request)
-        return _answer(await self._seeing.health())
+        health = await self._seeing.health()
+        return _answer(msgspec.structs.replace(health, read_only=request.app[_READ_ONLY]))
 
     async def _overview(self, request: web.Request) -> web.Response:
-        asking.only(request, "destinations", "events")
+        asking.only(request, "destinations", "hosts", "events")
         destinations = asking.number(request, "destinations", 50, 1, asking.LIMIT)
+        hosts = asking.number(request, "hosts", 50, 1, asking.LIMIT)
         events = asking.number(request, "events", 50, 1, asking.LIMIT)
-        return _answer(await self._seeing.overview(destinations, events))
+        overview = await self._seeing.overview(destinations, hosts, events)
+        health = msgspec.structs.replace(overview.health, read_only=request.app[_READ_ONLY])
+        return _answer(msgspec.structs.replace(overview, health=health))
 
     async def _queue(self, request: web.Request) -> web.Response:
         asking.only(request, "filter", "sort", "offset", "limit")
@@ -213,8 +252,13 @@ class ControlServer:
         return _answer(self._seeing.transcript(asking.whole(request.match_info["number"], "id")))
 
     async def _hosts(self, request: web.Request) -> web.Response:
+        asking.only(request, "match", "sort", "offset", "limit")
+        sort = asking.sort(request, "back", HOST_SORTS)
+        return _answer(await self._seeing.hosts(asking.match(request), sort, *_window(request)))
+
+    async def _host(self, request: web.Request) -> web.Response:
         asking.only(request)
-        return _answer(await self._seeing.hosts())
+        return _answer(await self._seeing.host(asking.host(request.match_info["name"])))
 
     async def _reasons(self, request: web.Request) -> web.Response:
         asking.only(request, "limit")
@@ -225,8 +269,8 @@ class ControlServer:
         return _answer(await self._seeing.suspensions())
 
     async def _overrides(self, request: web.Request) -> web.Response:
-        asking.only(request)
-        return _answer(await self._seeing.overrides())
+        asking.only(request, "offset", "limit")
+        return _answer(await self._seeing.overrides(*_window(request)))
 
     async def _explain(self, request: web.Request) -> web.Response:
         asking.only(request)
@@ -251,6 +295,7 @@ class ControlServer:
     # -- ask ------------------------------------------------------------------------------------------------------
 
     async def _check(self, request: web.Request) -> web.Response:
+        await asking.body(request, views.Check, may_be_empty=True)
         return _answer(await self._acting.check(await actor(request)))
 
     def _verb(self, verb: views.Verb) -> Callable[[web.Request], Awaitable[web.Response]]:
@@ -290,37 +335,6 @@ class ControlServer:
 
     async def _mark_bad(self, request: web.Request) -> web.Response:
         return _answer(await self._acting.mark_bad(await asking.body(request, views.MarkBad), await actor(request)))
-
-
-def _listen(path: Path, group: str) -> socket.socket:
-    """Bind a socket that at no moment is open to others."""
-    with suppress(FileNotFoundError):
-        if not stat.S_ISSOCK(path.lstat().st_mode):
-            raise FileExistsError(f"{path} is there already and is no socket: move it away")
-        path.unlink()
-    try:
-        owner = grp.getgrnam(group).gr_gid if group else -1
-    except KeyError:
-        raise OSError(f"control.group: there is no group {group!r} on this machine") from None
-    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    try:
-        os.fchmod(listening.fileno(), 0o600)  # Linux gives the file the mode of the socket it is bound to
-        listening.bind(str(path))
-        path.chmod(0o600)
-        if group:
-            os.chown(path, -1, owner)
-            path.chmod(0o660)
-    except BaseException:
-        listening.close()
-        raise
-    return listening
-
-
-def _factory(runner: web.AppRunner) -> Callable[[], asyncio.BaseProtocol]:
-    server = runner.server
-    if server is None:
-        raise RuntimeError("the runner was not set up")
-    return server
 
 
 def _window(request: web.Request) -> tuple[int, int]:

@@ -118,7 +118,9 @@ def suspension(one: Suspension) -> views.SuspensionView:
     )
 
 
-def destination(one: Destination, verdict: Verdict, *, rate_out: float, connections: int) -> views.DestinationView:
+def destination(
+    one: Destination, verdict: Verdict, *, rate_out: float, connections: int, marks: Iterable[Mark] = ()
+) -> views.DestinationView:
     """A destination, with what only the running engine knows of it, and what it is."""
     return views.DestinationView(
         name=clean(one.name),
@@ -141,6 +143,7 @@ def destination(one: Destination, verdict: Verdict, *, rate_out: float, connecti
         override=clean(where_to(one.override)) if one.override else "",
         exchanges=tuple(map(clean, one.exchanges)),
         neighbours=tuple(map(clean, one.neighbours)),
+        marked=tuple(views.MarkView(host=clean(mark.host), back_at=mark.until) for mark in marks),
     )
 
 

@@ -13,7 +13,7 @@ RELAY = "*"  # the destination that stands for the whole relay
 
 
 class View(Struct, frozen=True, kw_only=True):
-    """Base of all views: frozen, fields by keyword. Unknown fields are ignored, so that versions may differ."""
+    """Base of all views: frozen, fields by keyword. Of an answer unknown fields are ignored: versions may differ."""
 
 
 # -- what is seen ---------------------------------------------------------------------------------------------------
@@ -37,8 +37,9 @@ class HealthView(View, frozen=True, kw_only=True):
 
     Of those waiting `due` are those whose time has come, and `ready` those of them that nothing keeps from being sent.
     Of a very long queue both are counted anew only every few seconds. `destinations` have mail; `destinations_known`
-    are all that are listed. `notes` say what is no trouble, and should be known: a bound that is reached.
-    `lookups` look for their way, and have no connection.
+    are all that are listed. `lookups` look for their way, and have no connection. `bad_hosts` are marked bad. `notes`
+    say what is no trouble, and should be known: a bound that is reached, a setting that may not be as it was meant.
+    `read_only`: who asks came by the door for looking.
     """
 
     hostname: str
@@ -68,6 +69,16 @@ class HealthView(View, frozen=True, kw_only=True):
     undo_seconds: float = 10.0
     confirm_typed_over: int = 1000
     bad_mx_seconds: float = 3600.0
+    bad_hosts: int = 0
+    notes: tuple[str, ...] = ()
+    read_only: bool = False
+
+
+class MarkView(View, frozen=True, kw_only=True):
+    """That a host is marked bad until `back_at`."""
+
+    host: str
+    back_at: float
 
 
 class DestinationView(View, frozen=True, kw_only=True):
@@ -78,7 +89,8 @@ class DestinationView(View, frozen=True, kw_only=True):
     is where its mail goes instead, "10.0.0.5:25". `blocked_until`: no connection before, because none could be had
     (`blocked_why`). `last` is the last reply of anything.
     `connections` counts those of its site, that is of all destinations with the same `exchanges`; `neighbours` are
-    others of the site for which mail waits, 20 at the most, and only where one destination is asked for.
+    others of the site for which mail waits, 20 at the most, and only where one destination is asked for. `marked` are
+    those of its exchanges that are marked bad.
     """
 
     name: str
@@ -101,6 +113,7 @@ class DestinationView(View, frozen=True, kw_only=True):
     override: str = ""
     exchanges: tuple[str, ...] = ()
     neighbours: tuple[str, ...] = ()
+    marked: tuple[MarkView, ...] = ()
 
 
 class DestinationsView(View, frozen=True, kw_only=True):
@@ -178,6 +191,14 @@ class HostView(View, frozen=True, kw_only=True):
     next_due: float | None = None
     next_try: float | None = None
     times: int = 1
+
+
+class HostsView(View, frozen=True, kw_only=True):
+    """A window of the MX hosts marked bad."""
+
+    total: int
+    offset: int
+    rows: tuple[HostView, ...]
 
 
 class StandingView(View, frozen=True, kw_only=True):
@@ -380,7 +401,7 @@ class MessageView(View, frozen=True, kw_only=True):
 
 
 class OverviewView(View, frozen=True, kw_only=True):
-    """The overview in one snapshot: the head of each listing, taken at one moment."""
+    """The overview in one snapshot: the head of each listing, taken at one moment; of `hosts` the first to be back."""
 
     health: HealthView
     destinations: tuple[DestinationView, ...] = ()
@@ -395,7 +416,15 @@ GivingUp = Literal["bounce", "drop"]
 Verb = Literal["retry", "hold", "release", "bounce", "drop"]
 
 
-class Action(View, frozen=True, kw_only=True):
+class Ask(View, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of all asks: an unknown field is refused. It may be a known one misspelt, such as `dry-run`."""
+
+
+class Check(Ask, frozen=True, kw_only=True):
+    """Run check_state now."""
+
+
+class Action(Ask, frozen=True, kw_only=True):
     """An action on the messages a filter names. With `dry_run` it only says what it would touch.
 
     `newest`: mail that arrived after this message number is not touched (given by the dry run), so that what was
@@ -409,7 +438,7 @@ class Action(View, frozen=True, kw_only=True):
     now: bool = False  # bounce and drop: at once, not to be undone
 
 
-class Suspend(View, frozen=True, kw_only=True):
+class Suspend(Ask, frozen=True, kw_only=True):
     """Suspend a destination, or the relay ("*"), for `seconds` (60 to 30 days)."""
 
     destination: str
@@ -417,14 +446,14 @@ class Suspend(View, frozen=True, kw_only=True):
     reason: str
 
 
-class Resume(View, frozen=True, kw_only=True):
+class Resume(Ask, frozen=True, kw_only=True):
     """End the suspension of a destination, or of the relay ("*"). With `dry_run` it only says what would go."""
 
     destination: str
     dry_run: bool = False
 
 
-class MarkBad(View, frozen=True, kw_only=True):
+class MarkBad(Ask, frozen=True, kw_only=True):
     """Leave a host out for `seconds` (None: the setting delivery.bad_mx_timeout)."""
 
     host: str
@@ -432,14 +461,14 @@ class MarkBad(View, frozen=True, kw_only=True):
     reason: str = ""
 
 
-class MarkGood(View, frozen=True, kw_only=True):
+class MarkGood(Ask, frozen=True, kw_only=True):
     """Use a host again. With `dry_run` it only says what would go."""
 
     host: str
     dry_run: bool = False
 
 
-class HoldRule(View, frozen=True, kw_only=True):
+class HoldRule(Ask, frozen=True, kw_only=True):
     """Hold what `filter` names (from=, to=, domain=; all must hold), waiting or still to come, for `seconds`."""
 
     filter: str
@@ -447,14 +476,14 @@ class HoldRule(View, frozen=True, kw_only=True):
     reason: str
 
 
-class ReleaseRule(View, frozen=True, kw_only=True):
+class ReleaseRule(Ask, frozen=True, kw_only=True):
     """End a hold rule and let go what it held. With `dry_run` it only says what would go."""
 
     rule: int
     dry_run: bool = False
 
 
-class Override(View, frozen=True, kw_only=True):
+class Override(Ask, frozen=True, kw_only=True):
     """Send a destination's mail to `to` ("HOST" or "HOST:PORT") instead of its exchanges, for `seconds`."""
 
     destination: str
@@ -463,26 +492,26 @@ class Override(View, frozen=True, kw_only=True):
     reason: str
 
 
-class EndOverride(View, frozen=True, kw_only=True):
+class EndOverride(Ask, frozen=True, kw_only=True):
     """End the override of a destination. With `dry_run` it only says what would go."""
 
     destination: str
     dry_run: bool = False
 
 
-class Close(View, frozen=True, kw_only=True):
+class Close(Ask, frozen=True, kw_only=True):
     """End one connection."""
 
     relayer: int
 
 
-class Probe(View, frozen=True, kw_only=True):
+class Probe(Ask, frozen=True, kw_only=True):
     """Speak to a host ("HOST" or "HOST:PORT") without sending it mail."""
 
     host: str
 
 
-class Undo(View, frozen=True, kw_only=True):
+class Undo(Ask, frozen=True, kw_only=True):
     """Take back a bounce or drop by the operation number its result gave."""
 
     operation: int

@@ -24,6 +24,7 @@ from engine.intake.refusals import Refusals
 from engine.intake.taker import Taker
 from engine.intake.watch import CannotWatch, NoWatch, watch
 from engine.queue.queue import NewMessage, QueueError
+from engine.supervision import Supervision
 from engine.text import clean
 
 _LOG = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ LEFT = 10_000  # files that cannot be taken for now and are remembered, not to b
 TOLD = 20  # of them are named in the log at each look
 
 _SUFFIX = ".eml"
+_INTAKE, _WATCH = "the drop folder's intake", "the drop folder's watch"  # as they are called where one dies
 
 
 class _Result(Enum):
@@ -63,7 +65,13 @@ class DropIntake:
     """Watches a folder. Files that cannot be taken yet stay where they are until the next look."""
 
     def __init__(
-        self, queue: Taker, folder: Path, settings: Settings, clock: Clock, floor: DiskFloor | None = None
+        self,
+        queue: Taker,
+        folder: Path,
+        settings: Settings,
+        clock: Clock,
+        floor: DiskFloor | None = None,
+        supervision: Supervision | None = None,
     ) -> None:
         self._queue = queue
         self._folder = folder
@@ -79,8 +87,7 @@ class DropIntake:
         self._left: dict[tuple[str, int], _Left] = {}  # by name and inode
         self._left_now = self._left_last = 0  # how many were left in this look, and in the last one
         self._taken: list[str] = []
-        self._tasks: list[asyncio.Task[None]] = []
-        self._watching: asyncio.Task[None] | None = None
+        self._supervision = supervision
         self._large = asyncio.Semaphore(LARGE_AT_A_TIME)
         self._trouble = ""
         self._fault = ""
@@ -108,25 +115,23 @@ class DropIntake:
             self._make()
         except OSError as error:
             raise IntakeError(f"cannot use the drop folder {self._folder}: {error.strerror}") from error
-        loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self._run())]
-        self._watching = loop.create_task(self._watch())
+        self._supervision = self._supervision or Supervision()
+        for name, run in ((_INTAKE, self._run), (_WATCH, self._watch)):
+            self._supervision.keep(name, run)
 
     async def stop(self, drain: float = 10.0) -> None:
         """Look no more; files under way are finished, for at most `drain` seconds.
 
         A commit that takes longer may still come to pass: the file stays, and its key keeps it from being sent twice.
         """
+        if self._supervision is not None:
+            for name in (_INTAKE, _WATCH):
+                self._supervision.release(name)
         self._stop.set()
         self._wake.set()
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.gather(self._watching, return_exceptions=True)
-        if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=drain)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._supervision is not None:
+            await self._supervision.end(_WATCH)
+            await self._supervision.end(_INTAKE, drain)
         await self._refusals.finish(drain)
 
     # -- when to look ---------------------------------------------------------------------------------------------
@@ -180,6 +185,7 @@ class DropIntake:
             self._unwatched = f"the drop folder is not watched ({why}); it is read every {UNWATCHED:.0f} s instead"
             self._wake.set()
             if self._is_watchless:
+                await self._stop.wait()
                 return
             await self._clock.wait(self._stop, self._clock.now() + pause)
 

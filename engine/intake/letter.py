@@ -19,6 +19,7 @@ from engine.intake.dropped import Dropped
 from engine.intake.errors import Unfit
 from engine.intake.mailboxes import ListProblem, mailboxes
 from engine.intake.missing import with_missing
+from engine.permission import others_may_write
 from engine.text import clean
 from engine.values import Listen
 
@@ -112,9 +113,14 @@ def compose(text: bytes, hand: Hand, *, hostname: str, rules: Smtp, at: float) -
 
 
 def may_drop(folder: Path) -> bool:
-    """Whether a file of ours in this folder would be taken: the engine takes only its own user's and root's."""
+    """Whether a file of ours in this folder would be taken: the engine takes only its own user's and root's.
+
+    Nor does it use a folder or a spool that others may write to: there, what we leave could be anybody's.
+    """
     try:
         owner = folder.stat().st_uid
+        if others_may_write(folder, may_be_shared=True) or others_may_write(folder.parent):
+            return False
     except OSError:
         return False
     return os.geteuid() in {0, owner} and os.access(folder, os.W_OK | os.X_OK)

@@ -137,6 +137,17 @@ class SmtpIntake:
         return _bound(self._submission_tls)
 
     @property
+    def lost(self) -> tuple[Listen, ...]:
+        """Where it should listen and does not any more."""
+        doors = (
+            (self._servers, self._intake.smtp.listen),
+            (self._submission, self._intake.submission.listen),
+            (self._submission_tls, self._intake.submission.listen_tls),
+        )
+        pairs = [pair for servers, wanted in doors for pair in zip(servers, wanted, strict=False)]
+        return () if self._reception.closing else tuple(one for server, one in pairs if not server.is_serving())
+
+    @property
     def trouble(self) -> str:
         """Why nobody can log in, or ""."""
         return self._logins.trouble if self._logins is not None else ""

@@ -922,10 +922,21 @@ class Queue(Steering):
         """
 
     @abstractmethod
+    async def forget_marks(self, hosts: Sequence[str]) -> None:
+        """Let go of marks, which changes nothing else and is no event."""
+
+    @abstractmethod
     async def held_back(self, hosts: Sequence[str]) -> tuple[HeldBack, ...]:
-        """What waits because of each of these hosts, given that all of them are bad.
+        """What waits because of each of these hosts, given that they are bad, and all others that have a mark.
 
         Of the destinations those with most waiting are named, 100 at the most, and 20 alternates.
+        An answer that took long is given again for a while.
+        """
+
+    @abstractmethod
+    async def held_back_counts(self) -> dict[str, int]:
+        """How many recipients wait because of each host with a mark, as `held_back` counts them; none is left out.
+
         An answer that took long is given again for a while.
         """
 

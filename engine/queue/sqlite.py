@@ -481,6 +481,13 @@ class SqliteQueue(Queue):
         await self._writer.do(lambda tx: standing.remove_mark(tx, host, by, count))
         return count
 
+    async def forget_marks(self, hosts: Sequence[str]) -> None:
+        await self._writer.do(lambda tx: standing.forget_marks(tx, hosts))
+
+    async def held_back_counts(self) -> dict[str, int]:
+        now = self._clock.now()
+        return await self._see(lambda c: self._held_back.counts(c, now=now))
+
     async def held_back(self, hosts: Sequence[str]) -> tuple[HeldBack, ...]:
         named = tuple(hosts)
         now = self._clock.now()

@@ -93,7 +93,9 @@ async def _night() -> AsyncIterator[Night]:
             traffic = asyncio.create_task(_traffic(relay))
             try:
                 async with relay.client() as client, asyncio.timeout(30):
-                    while len(await client.hosts()) < 2 or (await client.destination("full.example")).last is None:
+                    while (
+                        len((await client.hosts()).rows) < 2 or (await client.destination("full.example")).last is None
+                    ):
                         await asyncio.sleep(0.05)
                 yield Night(relay, internet, asyncio.get_running_loop())
             finally:
@@ -210,7 +212,7 @@ async def test_4_which_hosts_are_bad_until_when_and_how_much_waits(operator: Ope
     await operator.press("4")
 
     async def agreed() -> bool:
-        hosts = {host.host: host for host in await operator.engine.hosts()}
+        hosts = {host.host: host for host in (await operator.engine.hosts()).rows}
         lines = {name: operator.line(name) for name in hosts}
         now = (await operator.engine.health()).now
         return "mx.dead.example" in lines and all(
@@ -364,5 +366,5 @@ async def test_12_the_far_side_is_fixed_let_the_backlog_go_gently(operator: Oper
 
     await operator.until(gone, "the backlog")
     await operator.shows("7 delivered")
-    assert not any(host.host == "mx.mended.example" for host in await operator.engine.hosts())
+    assert not any(host.host == "mx.mended.example" for host in (await operator.engine.hosts()).rows)
     assert operator.keys == 6

@@ -1,5 +1,7 @@
 """A store of marks in memory, in the place of the queue."""
 
+from collections.abc import Sequence
+
 from engine.queue.queue import Mark, QueueError, Touched
 
 
@@ -25,3 +27,10 @@ class MarksInMemory:
             raise self.fails
         self.writes.append(f"remove {host} by {by}")
         return 7 if self.kept.pop(host, None) else 0
+
+    async def forget_marks(self, hosts: Sequence[str]) -> None:
+        if self.fails is not None:
+            raise self.fails
+        for host in hosts:
+            self.kept.pop(host, None)
+            self.writes.append(f"forget {host}")

@@ -38,7 +38,7 @@ async def test_the_second_exchange_takes_it_where_the_best_is_dead_and_the_best_
     (mark,) = relay.engine.mx.marks
     assert (mark.host, mark.by) == ("mx1.example.org", "engine")
     assert "refused" in mark.reason
-    (host,) = await relay.client.hosts()
+    (host,) = (await relay.client.hosts()).rows
     assert (host.host, host.alternates) == ("mx1.example.org", ("mx2.example.org",))
 
 

@@ -133,7 +133,7 @@ async def test_a_host_marked_bad_is_left_out_and_its_mail_waits(stuck: Internet,
     await relay.client.act("retry", Action(filter="domain=stuck.example"))
     await relay.settled()
     assert exchange.sessions == sessions
-    (host,) = await relay.client.hosts()
+    (host,) = (await relay.client.hosts()).rows
     assert (host.host, host.waiting, host.by) == ("mx.stuck.example", 3, getpass.getuser())
     assert host.back_at == pytest.approx(relay.clock.now() + 600)
     (entry, *_) = await relay.entries()
@@ -148,7 +148,7 @@ async def test_mark_good_lets_the_backlog_go(stuck: Internet, relay: Relay) -> N
     result = await relay.client.mark_good("mx.stuck.example")
     assert "3" in result.text
     await stuck.wait_for(3)
-    assert await relay.client.hosts() == ()
+    assert (await relay.client.hosts()).rows == ()
 
 
 async def test_when_a_mark_ends_the_mail_goes_by_itself(stuck: Internet, relay: Relay) -> None:

@@ -41,7 +41,7 @@ async def test_holds_suspensions_and_marks_outlive_a_restart(internet: Internet,
     async with relaying(internet, clock=clock, spool=spool) as relay:
         assert [entry.state for entry in await relay.entries()] == ["held"]
         assert [each.reason for each in await relay.client.suspensions()] == ["storm"]
-        assert [host.reason for host in await relay.client.hosts()] == ["broken"]
+        assert [host.reason for host in (await relay.client.hosts()).rows] == ["broken"]
 
 
 async def test_a_stop_in_the_middle_of_a_conversation_puts_its_mail_back(

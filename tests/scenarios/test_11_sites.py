@@ -268,7 +268,7 @@ async def test_a_mark_that_does_not_help_lasts_longer_each_time_until_the_host_d
     steps = sorted({round(seconds / 3600) for seconds in lasting if seconds % 3600 == 0})
     assert steps[:4] == [1, 2, 4, 8]
     assert max(lasting) <= 8 * 3600
-    (host,) = await relay.client.hosts()
+    (host,) = (await relay.client.hosts()).rows
     assert host.times >= 4
     await exchange.become(Healthy())
     await relay.later(8000)

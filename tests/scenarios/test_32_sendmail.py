@@ -98,6 +98,16 @@ def test_an_argument_may_be_a_list_as_cron_gives_it(call: Caller) -> None:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(("spool", "drop", "status"), [(0o777, 0o700, 75), (0o700, 0o777, 75), (0o700, 0o1777, 0)])
+def test_nothing_is_left_where_others_could_take_it(call: Caller, spool: int, drop: int, status: int) -> None:
+    call.set("[intake.smtp]\nlisten = []\n")
+    call.drop.parent.chmod(spool)
+    call.drop.chmod(drop)
+    assert call("bob@example.org") == status
+    assert bool(list(call.drop.iterdir())) == (status == 0)
+    assert ("others may write to" in call.said) == (status != 0)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a file to somebody else")
 def test_what_root_leaves_in_the_folder_can_be_read_by_the_engines_user(call: Caller) -> None:
     os.chown(call.drop, 65534, 65533)

@@ -5,8 +5,11 @@ Every command here is run by a plain user, who is in the group "mail" where the 
 
 import asyncio
 import fcntl
+import grp
 import os
 import pty
+import pwd
+import socket
 import struct
 import subprocess
 import termios
@@ -45,13 +48,13 @@ def one_line(said: str) -> str:
 
 
 @asynccontextmanager
-async def an_engine(spool: Path) -> AsyncIterator[None]:
+async def an_engine(spool: Path, control: Control | None = None) -> AsyncIterator[None]:
     """A relay of root's whose control socket the group may use."""
     engine = Engine(
         Settings(
             hostname="relay.example.net",
             spool=spool,
-            control=Control(group=GROUP),
+            control=control or Control(group=GROUP),
             intake=Intake(smtp=Smtp(listen=())),
             dns=Dns(nameservers=(Nameserver("127.0.0.1", 1),)),
         )
@@ -211,4 +214,133 @@ async def test_a_member_of_the_group_attaches_the_console(folder: Path) -> None:
             if process.poll() is None:
                 process.kill()
                 process.wait()
+            os.close(ours)
+
+
+VIEWER = Control(group="tty", view_group=GROUP)
+_POST = b'POST /v1/drop HTTP/1.1\r\nHost: r\r\nContent-Length: 14\r\nConnection: close\r\n\r\n{"filter": ""}'
+_SCRAPE = b"GET /metrics HTTP/1.1\r\nHost: r\r\nConnection: close\r\n\r\n"
+
+
+def as_plain_user(path: Path, said: bytes) -> bytes:
+    """What a program of the plain user's, in the group, gets back from a socket: no client of ours is in it."""
+    ours, theirs = socket.socketpair()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([grp.getgrnam(GROUP).gr_gid])
+            os.setgid(pwd.getpwnam(USER).pw_gid)
+            os.setuid(pwd.getpwnam(USER).pw_uid)
+            with socket.socket(socket.AF_UNIX) as asking:
+                asking.settimeout(20)
+                asking.connect(str(path))
+                asking.sendall(said)
+                while got := asking.recv(65536):
+                    theirs.sendall(got)
+        except OSError as error:
+            theirs.sendall(type(error).__name__.encode())
+        finally:
+            os._exit(0)
+    theirs.close()
+    with ours:
+        got = b"".join(iter(lambda: ours.recv(65536), b""))
+    os.waitpid(child, 0)
+    return got
+
+
+async def test_who_may_look_looks_with_every_command_and_acts_with_none(folder: Path) -> None:
+    spool = folder / "spool"
+    async with an_engine(spool, VIEWER):
+        assert spool.stat().st_mode & 0o777 == 0o711
+        for words in (["status"], ["queue"], ["hosts"], ["events", "--limit", "1"], ["explain", "a.example"]):
+            done = await asyncio.to_thread(plain_user.run, "--spool", spool, *words, groups=(GROUP,))
+            assert (done.returncode, "may not" in done.stderr) == (0, False), (words, done.stderr)
+        for words in (["check"], ["suspend", "a.example"], ["drop", "--yes", "a.example"], ["mark-bad", "mx.example"]):
+            done = await asyncio.to_thread(plain_user.run, "--spool", spool, *words, groups=(GROUP,))
+            assert done.returncode == 1, words
+            refused, allowed = done.stderr.splitlines()
+            assert "this is the way in for looking alone" in refused
+            assert "control.sock: its owner, root, and the members of tty" in allowed
+
+
+async def test_who_may_look_cannot_act_with_a_program_of_their_own_either(folder: Path) -> None:
+    spool = folder / "spool"
+    async with an_engine(spool, VIEWER):
+        looking, acting = spool / "control-view.sock", spool / "control.sock"
+        assert (await asyncio.to_thread(as_plain_user, looking, _POST)).startswith(b"HTTP/1.1 403 ")
+        assert await asyncio.to_thread(as_plain_user, acting, _POST) == b"PermissionError"
+        scraped = await asyncio.to_thread(as_plain_user, looking, _SCRAPE)
+        assert b"smarthost_bad_hosts 0.0" in scraped
+
+
+async def test_who_is_in_neither_group_is_told_of_the_operators(folder: Path) -> None:
+    async with an_engine(folder / "spool", VIEWER):
+        done = await asyncio.to_thread(plain_user.run, "--spool", folder / "spool", "status")
+    assert done.returncode == 3
+    assert f"{folder}/spool/control.sock may not be opened by {USER}" in one_line(done.stderr)
+
+
+def test_an_engine_refuses_a_spool_that_others_may_write_to_with_a_line(folder: Path) -> None:
+    (folder / "spool").mkdir()
+    (folder / "spool").chmod(0o777)
+    done = plain_user.run("--spool", folder / "spool", "serve", env=settings_in(folder, ""))
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert f"the spool {folder}/spool is root's, group root, mode 0777: others may write to it" in line
+    assert f"chmod go-w {folder}/spool" in line
+
+
+def test_an_engine_refuses_a_spool_of_anothers_with_a_line(folder: Path) -> None:
+    (folder / "spool").mkdir()
+    os.chown(folder / "spool", pwd.getpwnam("mail").pw_uid, -1)
+    done = plain_user.run("--spool", folder / "spool", "serve", env=settings_in(folder, ""))
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert f"is mail's, group root, mode 0755, and this is {USER}: give it to {USER}" in line
+
+
+def test_config_check_notes_what_everybody_may_read(folder: Path) -> None:
+    users = folder / "users"
+    users.write_text("")
+    users.chmod(0o644)
+    done = plain_user.run("config", "check", env=settings_in(folder, f'[intake.submission]\nusers = "{users}"\n'))
+    assert done.returncode == 0
+    assert f"intake.submission.users: {users} may be read by everybody on this machine (mode 0644)" in done.stdout
+
+
+async def test_the_console_of_who_may_look_says_so_and_its_keys_act_on_nothing(folder: Path) -> None:
+    (folder / "home").mkdir()
+    (folder / "home").chmod(0o777)
+    async with an_engine(folder / "spool", VIEWER):
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        os.set_blocking(ours, False)
+        process = subprocess.Popen(
+            plain_user.command("--spool", folder / "spool", "attach", groups=(GROUP,)),
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+            cwd="/",
+            env={**os.environ, "TERM": "xterm-256color", "XDG_STATE_HOME": f"{folder}/home"},
+        )
+        os.close(theirs)
+        try:
+            seen = b""
+
+            async def shows(*texts: bytes) -> None:
+                nonlocal seen
+                async with asyncio.timeout(30):
+                    while not all(text in seen for text in texts):
+                        with suppress(OSError):  # there is nothing to read
+                            seen += os.read(ours, 65536)
+                        assert process.poll() is None, seen.decode(errors="replace")[-2000:]
+                        await asyncio.sleep(0.05)
+
+            await shows(b"no mail waits", b"read-only")
+            os.write(ours, b"c")
+            await shows(b"Check: this console may only look")
+        finally:
+            process.kill()
+            process.wait()
             os.close(ours)

@@ -123,14 +123,14 @@ async def test_bad_hosts_say_when_their_mail_is_tried_and_what_is_blocked_says_s
     one = await agree(relay, "1.1")
     assert one.condition == "hosts bad"
     assert one.condition_why.startswith("its only host mx.dead.example is marked bad by engine: connection refused")
-    (host,) = await relay.client.hosts()
+    (host,) = (await relay.client.hosts()).rows
     page = await listed(relay, "dead.example")
     assert host.next_try == page.next_try
     assert page.next_try is not None
     assert page.next_try > relay.clock.now()
     assert page.condition == "hosts bad"
     await relay.client.suspend(Suspend(destination="dead.example", seconds=3 * HOUR, reason=""))
-    (host,) = await relay.client.hosts()
+    (host,) = (await relay.client.hosts()).rows
     assert host.next_try == relay.clock.now() + 3 * HOUR
 
 
@@ -146,7 +146,7 @@ async def test_what_operators_left_out_is_tried_when_the_first_mark_ends(interne
     assert (one.condition, one.next_try) == ("hosts bad", relay.clock.now() + HOUR)
     (why,) = await relay.client.reasons()
     assert (why.why, why.entries) == ("all exchanges are marked bad", 2)
-    assert {host.next_try for host in await relay.client.hosts()} == {one.next_try}
+    assert {host.next_try for host in (await relay.client.hosts()).rows} == {one.next_try}
     for _ in range(4):
         assert sum(exchange.messages for exchange in exchanges) == 0
         await relay.later(15 * MINUTE)

@@ -113,12 +113,12 @@ async def test_marks_and_suspensions_outlive_a_restart() -> None:
             await client.mark_bad(views.MarkBad(host="mx1.example.org", seconds=600, reason="slow"))
             await client.suspend(views.Suspend(destination="example.com", seconds=600, reason="they asked"))
         async with running(Path(folder)) as (_, client):
-            hosts = await client.hosts()
+            hosts = (await client.hosts()).rows
             assert [(one.host, one.reason) for one in hosts] == [("mx1.example.org", "slow")]
             assert hosts[0].by != "engine"
             assert [one.destination for one in await client.suspensions()] == ["example.com"]
             await client.mark_good("mx1.example.org")
-            assert await client.hosts() == ()
+            assert (await client.hosts()).rows == ()
 
 
 async def test_who_did_what_is_told_live_and_later() -> None:

@@ -1,5 +1,7 @@
 """Which hosts are bad: who may say so, for how long, and what that does to the order in which they are tried."""
 
+from collections.abc import Sequence
+
 import dns.asyncresolver
 import pytest
 
@@ -139,22 +141,74 @@ async def test_a_host_that_answers_after_its_mark_ended_leaves_the_store(
     assert store.writes == ["save one.example by engine", "remove one.example by engine"]
 
 
-async def test_ended_marks_are_let_go_though_nobody_asks_for_their_hosts(
-    mx: MXCalculator, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("engine.mx._SWEPT_OVER", 10)
+async def test_ended_marks_are_let_go_though_nobody_asks_for_their_hosts(mx: MXCalculator, clock: FakeClock) -> None:
     for n in range(100):
         await mx.mark_bad(f"mx{n}.example", seconds=60, reason="refused")
         await clock.advance(30)
-    assert len(mx._marks) <= 10
+    assert len(mx._marks) <= 3
     assert [mark.host for mark in mx.marks] == ["mx98.example", "mx99.example"][-len(mx.marks) :]
 
 
-async def test_many_marks_in_force_are_all_kept(mx: MXCalculator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.mx._SWEPT_OVER", 10)
+async def test_many_marks_in_force_are_all_kept(mx: MXCalculator) -> None:
     for n in range(50):
         await mx.mark_bad(f"mx{n}.example", reason="refused")
-    assert len(mx.marks) == 50
+    assert (len(mx.marks), mx.marked) == (50, 50)
+
+
+async def test_of_too_many_marks_of_the_engine_those_that_end_first_are_let_go(
+    mx: MXCalculator, store: MarksInMemory, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.mx.ENGINE_MARKS", 3)
+    await mx.mark_bad("ours.example", seconds=60, reason="maintenance", by="oncall")
+    assert mx.note == ""
+    for n in range(5):
+        await mx.mark_bad(f"mx{n}.example", seconds=600 + n, reason="refused")
+    kept = ["ours.example", "mx2.example", "mx3.example", "mx4.example"]
+    assert [mark.host for mark in mx.marks] == kept
+    assert mx.marked == 4
+    assert mx.mark("mx0.example") is None
+    assert set(store.kept) == set(kept)
+    assert [one for one in store.writes if one.startswith("forget")] == ["forget mx0.example", "forget mx1.example"]
+    assert mx.note == (
+        "3 hosts are marked bad by the engine, as many as it remembers: for each further one the mark that ends first"
+        " is let go"
+    )
+    await clock.advance(3600)
+    assert (mx.marked, mx.marks, mx.note) == (0, (), "")
+
+
+async def test_an_operators_marks_are_never_let_go(mx: MXCalculator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.mx.ENGINE_MARKS", 3)
+    for n in range(10):
+        await mx.mark_bad(f"mx{n}.example", reason="maintenance", by="oncall")
+    assert (mx.marked, mx.note) == (10, "")
+
+
+async def test_a_store_that_kept_too_many_is_cut_at_the_start(
+    resolver: dns.asyncresolver.Resolver, store: MarksInMemory, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.mx.ENGINE_MARKS", 3)
+    now = clock.now()
+    for n in range(5):
+        await store.save_mark(Mark(host=f"mx{n}.example", since=now, until=now + 60 + n, by="engine", reason="refused"))
+    again = MXCalculator(resolver, clock=clock, marks=store)
+    await again.load()
+    assert [mark.host for mark in again.marks] == ["mx2.example", "mx3.example", "mx4.example"]
+    assert set(store.kept) == {"mx2.example", "mx3.example", "mx4.example"}
+
+
+async def test_a_store_that_cannot_forget_takes_the_new_mark_all_the_same(
+    mx: MXCalculator, store: MarksInMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.mx.ENGINE_MARKS", 1)
+    await mx.mark_bad("one.example", seconds=60, reason="refused")
+
+    async def busy(_hosts: Sequence[str]) -> None:
+        raise QueueBusy("somebody else holds the queue")
+
+    monkeypatch.setattr(store, "forget_marks", busy)
+    mark = await mx.mark_bad("two.example", seconds=90, reason="refused")
+    assert mx.marks == (mark,)
 
 
 async def test_a_mark_that_the_store_did_not_take_is_not_made(

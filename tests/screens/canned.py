@@ -1,5 +1,6 @@
 """A client with canned answers at a fixed time, which remembers what it was asked."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from msgspec.structs import replace
 from engine.control import views
 from engine.control.client import Client, EngineUnreachable, Refused
 from engine.outcome import Outcome
+from engine.words import stand_in, words_of
 
 NOW = 1_800_007_331.0  # 2027-01-15 10:02:11 UTC
 
@@ -207,7 +209,14 @@ EVENTS = tuple(
     ])
 )  # fmt: skip
 
-OVERVIEW = views.OverviewView(health=HEALTH, destinations=DESTINATIONS, relayers=RELAYERS, hosts=HOSTS, events=EVENTS)
+MARKED = tuple(
+    replace(
+        row,
+        marked=tuple(views.MarkView(host=one.host, back_at=one.back_at) for one in HOSTS if one.host in row.exchanges),
+    )
+    for row in DESTINATIONS
+)
+OVERVIEW = views.OverviewView(health=HEALTH, destinations=MARKED, relayers=RELAYERS, hosts=HOSTS, events=EVENTS)
 
 MESSAGE = views.MessageView(
     number=48_213, sender="news@shop.example", size=4_312, arrived=NOW - 1_247, expires=NOW + 430_753,
@@ -349,6 +358,7 @@ class CannedClient(Client):
         self.seen = overview
         self.entries = entries
         self.asked: list[tuple[Any, ...]] = []
+        self.more_hosts: tuple[views.HostView, ...] = ()
         self.lost = False
         self.refusal: views.Refusal | None = None
         self.broken: Exception | None = None
@@ -376,7 +386,7 @@ class CannedClient(Client):
         self._reach()
         return self.seen.health
 
-    async def overview(self, destinations: int = 50, events: int = 50) -> views.OverviewView:
+    async def overview(self, destinations: int = 50, hosts: int = 50, events: int = 50) -> views.OverviewView:
         self._reach()
         return self.seen
 
@@ -409,9 +419,26 @@ class CannedClient(Client):
         self._reach("transcript", relayer)
         return self.transcript_view
 
-    async def hosts(self) -> tuple[views.HostView, ...]:
-        self._reach("hosts")
-        return self.seen.hosts
+    async def hosts(self, match: str = "", sort: str = "back", offset: int = 0, limit: int = 100) -> views.HostsView:
+        self._reach("hosts", match, sort, offset, limit)
+        orders: dict[str, Callable[[views.HostView], Any]] = {
+            "back": lambda row: row.back_at, "host": lambda row: row.host, "waiting": lambda row: row.waiting,
+        }  # fmt: skip
+        rows = [row for row in self.every_host if stand_in(words_of(match), f"{row.host} {row.by} {row.reason}")]
+        rows.sort(key=orders[sort.lstrip("-")], reverse=sort.startswith("-"))
+        return views.HostsView(total=len(rows), offset=offset, rows=tuple(rows[offset : offset + limit]))
+
+    async def host(self, name: str) -> views.HostView:
+        self._reach("host", name)
+        found = next((row for row in self.every_host if row.host == name), None)
+        if found is None:
+            raise Refused(views.Refusal(what=f"{name} is not marked bad", where="host", not_found=True))
+        return found
+
+    @property
+    def every_host(self) -> tuple[views.HostView, ...]:
+        """All that are marked bad, of which the overview may have the first alone."""
+        return self.more_hosts or self.seen.hosts
 
     async def reasons(self, limit: int = 100) -> tuple[views.ReasonView, ...]:
         self._reach("reasons", limit)
@@ -503,7 +530,7 @@ class CannedClient(Client):
         self._reach("probe", host)
         return PROBED
 
-    async def overrides(self) -> tuple[views.StandingView, ...]:
+    async def overrides(self, offset: int = 0, limit: int = 1000) -> tuple[views.StandingView, ...]:
         self._reach("overrides")
         return STANDING
 

@@ -5,6 +5,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC
 
 import pytest
+from msgspec.structs import replace
 from syrupy.assertion import SnapshotAssertion
 from textual import _wait
 from textual.events import Key
@@ -86,9 +87,10 @@ async def _at_the_console(
 ) -> AsyncIterator[Hand]:
     clock = [NOW]
     client = client or CannedClient()
+    if read_only:
+        client.seen = replace(client.seen, health=replace(client.seen.health, read_only=True))
     app = Console(
         client,
-        read_only=read_only,
         engine_inside=engine_inside,
         is_demo=is_demo,
         preferences=preferences,

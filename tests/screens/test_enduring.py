@@ -115,9 +115,9 @@ async def test_an_error_in_a_key_or_a_timer_does_not_end_the_console(
 
 
 class _Slow(CannedClient):
-    async def overview(self, destinations: int = 50, events: int = 50) -> views.OverviewView:
+    async def overview(self, destinations: int = 50, hosts: int = 50, events: int = 50) -> views.OverviewView:
         await asyncio.sleep(60)
-        return await super().overview(destinations, events)
+        return await super().overview(destinations, hosts, events)
 
 
 async def test_an_engine_that_does_not_answer_in_time_is_lost(

@@ -115,6 +115,7 @@ class FakeQueue:
         self.crashes: Exception | None = None
         self.stalls: asyncio.Event | None = None
         self.damaged = False
+        self.counts: dict[str, int] = {}
 
     async def _read(self) -> None:
         if self.stalls is not None:
@@ -202,6 +203,10 @@ class FakeQueue:
             HeldBack(host=host, waiting=2204, destinations=("example.org",), alternates=(), next_due=NOW + 60)
             for host in hosts
         )
+
+    async def held_back_counts(self) -> dict[str, int]:
+        await self._read()
+        return dict(self.counts)
 
     async def events(
         self,
@@ -423,6 +428,10 @@ class FakeMX:
             Mark(host="mx.back.example", since=NOW - 600, until=NOW - 1, by="engine", reason="was bad"),
         ]
 
+    @property
+    def marked(self) -> int:
+        return sum(mark.until > NOW for mark in self.marks)
+
     def mark(self, host: str) -> Mark | None:
         return next((mark for mark in self.marks if mark.host == host), None)
 
@@ -492,6 +501,7 @@ class FakeEngine:
         self.mx = FakeMX()
         self.events = EventLog(self.clock)
         self.trouble = ""
+        self.notes: tuple[str, ...] = ()
         self.socket = control_socket(spool)
         self.relay = Relay(
             queue=cast("Queue", self.queue),
@@ -506,6 +516,7 @@ class FakeEngine:
             started=NOW - 86_400,
             version="0.1.0",
             trouble=lambda: self.trouble,
+            notes=lambda: self.notes,
         )
 
     def server(self, **options: Any) -> ControlServer:

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from console import cli, faults
 from console.cli import app
 from engine.config import Settings
+from engine.engine import EngineFailed
 from tests.logs import logging_as_before
 from tests.unit.fake_line import serving_line
 from tests.unit.fake_relay import short_folder
@@ -176,6 +177,46 @@ def test_what_breaks_is_written_down_beside_the_spool_or_in_the_users_state_fold
     files = [folder / "smarthost" / "console.log", folder / "spool" / "engine.log"]
     assert said == [f"; see {path}" for path in files]
     assert files[0].stat().st_mode & 0o777 == 0o600
+
+
+def test_an_engine_that_does_not_stop_in_time_does_not_hold_the_process(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Engine:
+        def start(self) -> None: ...
+
+        def stop(self) -> bool:
+            return False
+
+    ended: list[int] = []
+    monkeypatch.setattr(cli, "_draw", lambda *_, **__: None)
+    monkeypatch.setattr("os._exit", ended.append)
+    with logging_as_before():
+        cli._console_with_engine(Engine(), Settings(spool=folder / "spool"))  # type: ignore[arg-type]
+    assert ended == [1]
+    assert (
+        "the engine does not stop in time: the process ends without it, and no mail is lost" in capsys.readouterr().err
+    )
+
+
+def test_an_engine_that_has_failed_is_told_of_in_a_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failed(_: Settings) -> None:
+        raise EngineFailed("nobody listens on 127.0.0.1:25 any more")
+
+    monkeypatch.setattr("engine.engine.run_daemon", failed)
+    with logging_as_before():
+        result = CliRunner().invoke(app, ["--spool", str(folder / "spool"), "serve"])
+    assert result.exit_code == 1
+    assert result.stderr == "the engine has ended: nobody listens on 127.0.0.1:25 any more\n"
+
+
+def test_read_only_is_the_console_of_the_door_for_looking(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Path] = []
+    monkeypatch.setattr(cli, "_need_terminal", lambda: None)
+    monkeypatch.setattr(cli, "_draw", drawn.append)
+    with serving_line() as line:
+        assert CliRunner().invoke(app, ["--spool", str(line.spool), "attach", "--read-only"]).exit_code == 0
+    assert drawn == [line.spool / "control-view.sock"]
 
 
 def test_a_command_loads_neither_screens_nor_engine() -> None:

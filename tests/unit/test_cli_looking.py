@@ -8,7 +8,7 @@ import pytest
 
 from console.commands import wording
 from console.format import Moment
-from engine.queue.queue import Suspension
+from engine.queue.queue import Mark, Suspension
 from tests.unit.fake_line import FakeLine, serving_line
 from tests.unit.fake_relay import NOW, entry
 
@@ -213,3 +213,32 @@ def test_no_reason_is_said_beside_the_listing(line: FakeLine) -> None:
     result = line.run("reasons")
     assert (result.exit_code, result.stdout) == (0, "")
     assert "no mail waits" in result.stderr
+
+
+def test_status_tells_the_notes_of_the_engine(line: FakeLine) -> None:
+    line.engine.notes = (
+        "10,000 hosts are marked bad by the engine\x1b[2J",
+        "route[0].password_file: may be read by all",
+    )
+    told = line.run("status").stdout.splitlines()
+    assert told[-2:] == [
+        "  note         10,000 hosts are marked bad by the engine\\x1b[2J",
+        "  note         route[0].password_file: may be read by all",
+    ]
+
+
+def test_hosts_are_listed_by_page_matched_and_sorted_by_the_engine(line: FakeLine) -> None:
+    line.engine.mx.marks = [
+        Mark(host=f"mx{n:04}.example", since=NOW, until=NOW + 60 + n, by="oncall" if n % 2 else "engine", reason="why")
+        for n in range(1100)
+    ]
+    assert len(line.rows("hosts", "--limit", "0")) == 1100
+    limited = line.run("hosts", "--limit", "3")
+    assert "mx0002.example" in limited.stdout
+    assert limited.stderr == "3 of 1,100 shown; --limit 0 shows all\n"
+    assert [row["host"] for row in line.rows("hosts", "oncall", "--sort", "-host", "--limit", "2")] == [
+        "mx1099.example",
+        "mx1097.example",
+    ]
+    assert line.run("hosts", "nothing of the kind").exit_code == 1
+    assert len(line.rows("overrides")) == 1100

@@ -44,6 +44,16 @@ def test_a_log_that_others_could_read_is_closed_to_them(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
 
 
+def test_a_link_in_the_place_of_the_log_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("as it was")
+    (tmp_path / "precious").chmod(0o644)
+    (tmp_path / "engine.log").symlink_to(tmp_path / "precious")
+    faults.keep_in(tmp_path / "engine.log")
+    logging.getLogger("engine.test").info("hello")
+    assert (tmp_path / "precious").read_text() == "as it was"
+    assert (tmp_path / "precious").stat().st_mode & 0o777 == 0o644
+
+
 def test_what_happens_each_second_is_not_written_each_second(tmp_path: Path) -> None:
     faults.keep_in(tmp_path / "console.log")
     for _ in range(250):

@@ -18,7 +18,7 @@ from console.widgets.health import _parts, arrange
 from console.widgets.rows import destination_status, entry_next, entry_says
 from engine.control import views
 from tests.screens import canned
-from tests.screens.canned import FULL, HEALTH, NOW, OK, OVERVIEW, PAUSE
+from tests.screens.canned import FULL, HEALTH, NOW, OK, PAUSE
 
 MOMENT = Moment(NOW, UTC)
 
@@ -40,7 +40,7 @@ def test_there_is_no_green_reply_beside_mail_that_was_deferred() -> None:
     text, style = destination_status(DEFERRED, MOMENT)
     assert (text, style) == (f"◷ deferred 4:30 {FULL.line}", "warn")
     assert wording.destination_state(DEFERRED, MOMENT) == f"deferred, next try in 4m: {FULL.line}"
-    assert f"◷ deferred, next try in 4:30: {FULL.line}" in said(about(DEFERRED, OVERVIEW, MOMENT))
+    assert f"◷ deferred, next try in 4:30: {FULL.line}" in said(about(DEFERRED, MOMENT))
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_an_override_stands_in_the_row_on_the_page_and_in_the_command() -> None:
     row = replace(DEFERRED, override="10.0.0.5:25")
     assert destination_status(row, MOMENT)[0].startswith("✎ to 10.0.0.5:25; ◷ deferred")
     assert wording.destination_state(row, MOMENT).startswith("to 10.0.0.5:25; deferred")
-    assert "✎ to 10.0.0.5:25 instead of its own exchanges" in said(about(row, OVERVIEW, MOMENT))
+    assert "✎ to 10.0.0.5:25 instead of its own exchanges" in said(about(row, MOMENT))
 
 
 def test_no_time_is_named_where_none_leads_to_a_try() -> None:

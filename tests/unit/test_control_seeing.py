@@ -158,7 +158,7 @@ async def test_a_transcript_is_read_live_and_after_the_end(engine: FakeEngine) -
 
 async def test_hosts_are_those_whose_mark_has_not_ended(engine: FakeEngine) -> None:
     async with engine.serving() as client:
-        hosts = await client.hosts()
+        hosts = (await client.hosts()).rows
     assert [(one.host, one.back_at - NOW, one.by, one.waiting) for one in hosts] == [
         ("mx1.dead.example", 761, "engine", 2204),
         ("mx.slow.example", 2882, "oncall", 2204),

@@ -22,8 +22,9 @@ COMMANDS = set(get_command(app).commands)  # type: ignore[attr-defined]
 
 def http() -> set[str]:
     with short_folder() as folder:
-        routes = FakeEngine(Path(folder)).server()._routes()
-    return {route.path.removeprefix("/v1/") for route in routes if route.method == "POST"}
+        server = FakeEngine(Path(folder)).server()
+    assert {route.method for route in server.looking} == {"GET"}
+    return {route.path.removeprefix("/v1/") for route in server.acting}
 
 
 def commands_that_act() -> set[str]:

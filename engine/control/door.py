@@ -1,0 +1,220 @@
+"""A door of the control server: a Unix socket with an owner, a group and a bound of who may stand in it at a time.
+
+Two are made of it: the operator's, and one for looking. What is behind a door (an aiohttp application) stays when the
+door itself is made anew, because somebody has removed its socket.
+"""
+
+import asyncio
+import grp
+import logging
+import os
+import socket
+import stat
+from contextlib import suppress
+from pathlib import Path
+from typing import cast
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from engine.text import clean
+
+MOST_VISITORS = 128  # connections of one door: the streams of events that may be followed, as many again, for asking
+HEAD_SECONDS = 30.0  # between the end of one request and the end of the head of the next; a client's own patience is 15
+LINGER = 1.0  # seconds in which the rest of a request that was refused is read
+LINE_LIMIT = 64 * 1024  # bytes of a request line: a filter may be long
+MOST_FIELDS = 64  # lines of a request's head
+
+_log = logging.getLogger(__name__)
+
+
+class Door:
+    """Listens at `path` once `open` was called, until `close`.
+
+    The socket has mode 0600, or 0660 and the named `group`. A socket left behind is replaced: the caller holds the
+    lock of the spool, so no other engine listens there. Whoever connects must send the whole head of a request within
+    HEAD_SECONDS; where MOST_VISITORS stand in the door, one is sent away for each who comes: who has not asked anything
+    yet, or else who has asked nothing for longest.
+    """
+
+    def __init__(self, path: Path, group: str, app: web.Application) -> None:
+        self.path = path
+        self._group = group
+        self._app = app
+        self._runner: web.AppRunner | None = None
+        self._server: asyncio.Server | None = None
+        self._inode: tuple[int, int] | None = None
+        # Who may be sent away: those who have asked nothing yet, and those who have, each the longest first.
+        self._silent: dict[web.RequestHandler, asyncio.Transport] = {}
+        self._idle: dict[web.RequestHandler, asyncio.Transport] = {}
+
+    async def open(self) -> None:
+        """Listen. Raises OSError, saying what is in the way, when the socket cannot be made."""
+        runner = web.AppRunner(
+            self._app,
+            access_log=None,
+            logger=_http_log(),
+            shutdown_timeout=0.5,
+            keepalive_timeout=HEAD_SECONDS,
+            lingering_time=LINGER,
+            max_line_size=LINE_LIMIT,
+            max_headers=MOST_FIELDS,
+        )
+        await runner.setup()
+        self._runner = runner
+        try:
+            await self._listen()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Take no more requests, let those that run end within a second, and take the socket away."""
+        self._stop_listening()
+        with suppress(OSError):
+            if self._is_ours:
+                self.path.unlink()
+        self._inode = None
+        if self._runner is not None:
+            runner, self._runner = self._runner, None
+            await runner.cleanup()
+
+    @property
+    def is_there(self) -> bool:
+        """Whether whoever goes to the path comes to us."""
+        return self._server is not None and self._server.is_serving() and self._is_ours
+
+    @property
+    def note(self) -> str:
+        """That as many stand in it as it holds, or ""."""
+        server = self._runner.server if self._runner is not None else None
+        if server is None or len(server.connections) < MOST_VISITORS:
+            return ""
+        return (
+            f"{self.path.name} has {MOST_VISITORS} connections, as many as it holds: the idlest is ended for each more"
+        )
+
+    async def mend(self) -> bool:
+        """Where the socket is gone or another stands in its place, listen at the path anew; whether that was so.
+
+        Whoever is in the door stays. Raises OSError.
+        """
+        if self._runner is None or self.is_there:
+            return False
+        self._stop_listening()
+        await self._listen()
+        return True
+
+    def asks(self, request: web.Request) -> None:
+        """A request is being answered: who sent it is not sent away meanwhile."""
+        for crowd in (self._silent, self._idle):
+            crowd.pop(request.protocol, None)
+
+    def was_answered(self, request: web.Request) -> None:
+        """A request was answered, and the next may come."""
+        if request.transport is not None:
+            self._idle[request.protocol] = request.transport
+
+    @property
+    def _is_ours(self) -> bool:
+        """Whether what is at the path is the socket that we have made."""
+        try:
+            found = self.path.lstat()
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == self._inode
+
+    async def _listen(self) -> None:
+        listening = _bound(self.path, self._group)
+        found = self.path.lstat()
+        self._inode = (found.st_dev, found.st_ino)
+        self._server = await asyncio.get_running_loop().create_unix_server(self._let_in, sock=listening)
+
+    def _stop_listening(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+    # -- who comes ------------------------------------------------------------------------------------------------
+
+    def _let_in(self) -> asyncio.BaseProtocol:
+        return _Porter(self)
+
+    def arrives(self, transport: asyncio.Transport) -> None:
+        """Somebody has connected."""
+        server = self._runner.server if self._runner is not None else None
+        if server is None:
+            transport.abort()
+            return
+        inside = set(server.connections)
+        for crowd in (self._silent, self._idle):
+            for gone in [one for one in crowd if one not in inside]:
+                del crowd[gone]
+        if len(inside) >= MOST_VISITORS and not self._send_one_away():
+            transport.abort()
+            return
+        handler = server()
+        self._silent[handler] = transport
+        transport.set_protocol(handler)
+        handler.connection_made(transport)
+
+    def _send_one_away(self) -> bool:
+        """End one over which nothing is being answered; False where there is none."""
+        crowd = self._silent or self._idle
+        if not crowd:
+            return False
+        crowd.pop(next(iter(crowd))).abort()
+        return True
+
+
+class _Porter(asyncio.Protocol):
+    """Meets who comes."""
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._door.arrives(cast("asyncio.Transport", transport))  # uvloop's are no instances of this class
+
+
+class _NotHttp(logging.Filter):
+    """That somebody's request is no HTTP is no fault of ours: told in a line, for who looks for it."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
+        if not isinstance(error, HttpProcessingError | web.RequestPayloadError):
+            return True
+        _log.debug("control: a malformed request: %s", clean(str(error), 200))
+        return False
+
+
+def _http_log() -> logging.Logger:
+    """The log of what the HTTP server meets beneath our routes."""
+    log = logging.getLogger(f"{__name__}.http")
+    if not log.filters:
+        log.addFilter(_NotHttp())
+    return log
+
+
+def _bound(path: Path, group: str) -> socket.socket:
+    """Bind a socket that at no moment is open to others."""
+    with suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise FileExistsError(f"{path} is there already and is no socket: move it away")
+        path.unlink()
+    try:
+        owner = grp.getgrnam(group).gr_gid if group else -1
+    except KeyError:
+        raise OSError(f"there is no group {group!r} on this machine, which is to use {path.name}") from None
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        os.fchmod(listening.fileno(), 0o600)  # Linux gives the file the mode of the socket it is bound to
+        listening.bind(str(path))
+        path.chmod(0o600)
+        if group:
+            os.chown(path, -1, owner)
+            path.chmod(0o660)
+    except BaseException:
+        listening.close()
+        raise
+    return listening

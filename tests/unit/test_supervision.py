@@ -1,0 +1,176 @@
+"""Nothing that the engine keeps running dies unnoticed, and a stop ends whatever hangs."""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from engine.supervision import LastResort, Supervision, within
+
+
+async def until(so: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not so():
+            await asyncio.sleep(0.001)
+
+
+class Worker:
+    """Runs until it is killed: then it raises what it was killed with."""
+
+    def __init__(self) -> None:
+        self.runs = 0
+        self._killed: asyncio.Future[None] | None = None
+
+    async def run(self) -> None:
+        self.runs += 1
+        self._killed = asyncio.get_running_loop().create_future()
+        await self._killed
+
+    def die(self, error: Exception | None = None) -> None:
+        assert self._killed is not None
+        if error is None:
+            self._killed.set_result(None)
+        else:
+            self._killed.set_exception(error)
+
+
+async def kept(**pauses: float) -> tuple[Supervision, Worker, list[str]]:
+    told: list[str] = []
+    supervision, worker = Supervision(told.append, **pauses), Worker()
+    supervision.keep("the worker", worker.run)
+    await until(lambda: worker.runs == 1)
+    return supervision, worker, told
+
+
+@pytest.mark.parametrize(
+    ("error", "why"), [(KeyError("a bug"), "KeyError: 'a bug'"), (None, "it came to an end")], ids=["raises", "returns"]
+)
+async def test_what_dies_is_told_at_once_and_begun_anew(
+    caplog: pytest.LogCaptureFixture, error: Exception | None, why: str
+) -> None:
+    supervision, worker, told = await kept(first_pause=0.02)
+    assert supervision.trouble == ""
+    worker.die(error)
+    await until(lambda: bool(told))
+    assert told == [f"the worker died ({why}): it is about to be begun anew"]
+    assert supervision.trouble == told[0]
+    if error is not None:
+        assert "Traceback" in caplog.text
+    await until(lambda: worker.runs == 2)
+    assert supervision.trouble == f"the worker died ({why}), and was begun anew just now"
+    await supervision.end("the worker")
+
+
+async def test_what_was_cancelled_by_nobody_who_may_is_begun_anew() -> None:
+    supervision, worker, _ = await kept(first_pause=0.0)
+    (task,) = [one for one in asyncio.all_tasks() if one.get_name() == "the worker"]
+    task.cancel()
+    await until(lambda: worker.runs == 2)
+    await supervision.end("the worker")
+
+
+async def test_what_holds_for_a_while_is_well_again() -> None:
+    supervision, worker, _ = await kept(first_pause=0.0, steady=0.05)
+    worker.die(KeyError())
+    await until(lambda: worker.runs == 2)
+    assert supervision.trouble
+    await until(lambda: not supervision.trouble)
+    await supervision.end("the worker")
+
+
+async def test_the_pause_grows_with_each_death_in_a_row_and_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
+    supervision, worker, _ = await kept(first_pause=0.001, longest_pause=0.004)
+    with caplog.at_level(logging.ERROR):
+        for runs in range(2, 7):
+            worker.die(KeyError())
+            await until(lambda runs=runs: worker.runs == runs)  # type: ignore[misc]
+    said = [record.getMessage().rpartition(" in ")[2] for record in caplog.records]
+    assert said == ["0.001 s", "0.002 s", "0.004 s", "0.004 s", "0.004 s"]
+    await supervision.end("the worker")
+
+
+async def test_what_was_released_may_come_to_its_end() -> None:
+    supervision, worker, told = await kept(first_pause=0.0)
+    supervision.release("the worker")
+    worker.die()
+    await asyncio.sleep(0.05)
+    assert (worker.runs, told, supervision.trouble) == (1, [], "")
+
+
+async def test_what_is_ended_while_it_is_dead_is_not_begun_anew() -> None:
+    supervision, worker, told = await kept(first_pause=0.05)
+    worker.die(KeyError())
+    await until(lambda: bool(told))
+    await supervision.end("the worker")
+    await asyncio.sleep(0.1)
+    assert worker.runs == 1
+
+
+async def test_what_does_not_let_itself_be_cancelled_is_left_behind(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.supervision._LET_GO", 0.05)
+    let_go = asyncio.Event()
+
+    async def stubborn() -> None:
+        while not let_go.is_set():
+            try:
+                await let_go.wait()
+            except asyncio.CancelledError:
+                continue
+
+    supervision = Supervision()
+    supervision.keep("the mule", stubborn)
+    await asyncio.sleep(0)
+    began = time.monotonic()
+    await supervision.end("the mule")
+    await within(0.05, "the mule", stubborn)
+    assert time.monotonic() - began < 5
+    assert "the mule does not end: it is left behind" in caplog.text
+    assert "the mule did not stop within 0.05 s" in caplog.text
+    let_go.set()
+    await asyncio.sleep(0.01)
+
+
+async def test_a_step_of_a_stop_that_fails_keeps_no_other_from_being_done(caplog: pytest.LogCaptureFixture) -> None:
+    async def fails() -> None:
+        raise KeyError("a bug")
+
+    await within(1, "the part", fails)
+    assert "the part failed to stop" in caplog.text
+
+
+async def test_what_cannot_be_begun_anew_fails_the_whole() -> None:
+    supervision = Supervision()
+    supervision.fail("nobody listens any more")
+    supervision.fail("something else")
+    assert supervision.failed.is_set()
+    assert supervision.trouble == supervision.failure == "nobody listens any more"
+
+
+def test_a_process_that_was_told_to_stop_ends_in_the_end() -> None:
+    ended: list[int] = []
+    over = threading.Event()
+
+    def end(status: int) -> None:
+        ended.append(status)
+        over.set()
+
+    last = LastResort(0.02, end)
+    last.arm()
+    last.arm()
+    assert over.wait(10)
+    assert ended == [1]
+
+
+def test_nothing_is_ended_where_all_has_ended_by_itself() -> None:
+    ended: list[int] = []
+    last = LastResort(0.2, ended.append)
+    last.arm()
+    last.disarm_unless_held()
+    held = [one for one in threading.enumerate() if not one.daemon and one is not threading.main_thread()]
+    last._timer.join(10)
+    assert ended == ([1] if held else [])
