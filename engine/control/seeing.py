@@ -224,7 +224,6 @@ class Seeing:
             confirm_typed_over=settings.console.confirm_typed_over,
             bad_mx_seconds=settings.delivery.bad_mx_timeout,
             bad_hosts=relay.mx.marked,
-            notes=tuple(clean(note) for note in relay.notes()),
         )
 
     def _marks(self) -> list[Mark]:

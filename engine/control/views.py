@@ -70,7 +70,6 @@ class HealthView(View, frozen=True, kw_only=True):
     confirm_typed_over: int = 1000
     bad_mx_seconds: float = 3600.0
     bad_hosts: int = 0
-    notes: tuple[str, ...] = ()
     read_only: bool = False
 
 
