@@ -182,8 +182,6 @@ def event_line(one: views.EventView, moment: Moment) -> str:
 def health_lines(health: views.HealthView, moment: Moment) -> Iterator[str]:
     """The state of the relay."""
     yield f"{health.hostname}  {health.state}{': ' + health.trouble if health.trouble else ''}"
-    for note in health.notes:
-        yield f"  note: {note}"
     if health.suspended is not None:
         yield f"  {suspended(health.suspended, moment)}"
     of_due = f"{health.due:,} due, {health.ready:,} ready"
@@ -194,7 +192,6 @@ def health_lines(health: views.HealthView, moment: Moment) -> Iterator[str]:
     yield f"  rate         {rate(health.rate_in)}/s in, {rate(health.rate_out)}/s out"
     yield f"  connections  {health.connections} of {health.max_connections}"
     yield f"  look-ups     {health.lookups} of {health.max_lookups}"
-    yield from (f"  note         {note}" for note in health.notes)
     if health.next_check is not None:
         yield f"  next check   {_in(health.next_check - moment.now)}"
     yield f"  engine       {health.version}, pid {health.pid}, since {moment.both(health.started)}"
