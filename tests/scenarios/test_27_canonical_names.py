@@ -1,4 +1,4 @@
-"""37. get_mx counts canonical names as its ancestor does; mail's own way follows as many as others do."""
+"""27. get_mx counts canonical names as its ancestor does; mail's own way follows as many as others do."""
 
 from itertools import pairwise
 

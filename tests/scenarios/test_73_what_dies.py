@@ -1,4 +1,4 @@
-"""36. Whatever of the engine dies, health says so at once, it is begun anew or the engine ends, and a stop ends."""
+"""73. Whatever of the engine dies, health says so at once, it is begun anew or the engine ends, and a stop ends."""
 
 import asyncio
 import signal

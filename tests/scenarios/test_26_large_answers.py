@@ -1,4 +1,4 @@
-"""36. What others may write into the DNS costs us neither memory nor the loop."""
+"""26. What others may write into the DNS costs us neither memory nor the loop."""
 
 import asyncio
 import gc

@@ -1,4 +1,4 @@
-"""70. What befalls the store costs what it concerns: other mail goes, health says so, and a stop always ends."""
+"""72. What befalls the store costs what it concerns: other mail goes, health says so, and a stop always ends."""
 
 import asyncio
 from collections.abc import Callable

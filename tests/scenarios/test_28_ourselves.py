@@ -1,4 +1,4 @@
-"""39. Mail that would come back to us goes no round: our names, our addresses, and a peer that greets as we do."""
+"""28. Mail that would come back to us goes no round: our names, our addresses, and a peer that greets as we do."""
 
 import ipaddress
 import socket
