@@ -6,11 +6,14 @@ from engine.config import Settings
 
 SPARE = 256  # descriptors for the store, the drop folder, policy servers, probes, consoles and the log
 PER_CONNECTION = 3  # the connection out, and a question of each family of addresses to a name server
+PER_LOOKUP = 2  # a question of each family of addresses
 
 
 def needed(settings: Settings) -> int:
     """How many descriptors may be open at a time where every limit of the settings is reached."""
-    return settings.intake.smtp.max_sessions + PER_CONNECTION * settings.delivery.max_connections + SPARE
+    delivery = settings.delivery
+    going_out = PER_CONNECTION * delivery.max_connections + PER_LOOKUP * delivery.max_lookups
+    return settings.intake.smtp.max_sessions + going_out + SPARE
 
 
 def raise_to(needed: int) -> int:

@@ -164,7 +164,9 @@ class Session(SMTP):
             if self._errors > MAX_ERRORS:
                 self.close(f"421 4.7.0 {self.hostname} Too many errors")
                 return
-        await super().push(clean(status, MAX_REPLY) if isinstance(status, str) else status)
+        if isinstance(status, str):  # in ASCII (RFC 5321 4.2), also where it was cut
+            status = clean(status, MAX_REPLY).encode("ascii", "replace").decode()
+        await super().push(status)
         self._replies += 1
         if self._replies % _YIELD_EVERY == 0:
             await asyncio.sleep(0)

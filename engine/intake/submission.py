@@ -1,7 +1,6 @@
 """One SMTP session with somebody who logs in: STARTTLS, AUTH, and no mail without them (RFC 6409, 3207, 4954)."""
 
 import asyncio
-import binascii
 import logging
 import unicodedata
 from base64 import b64decode
@@ -211,6 +210,6 @@ class SubmissionSession(Session):
 
 def _decoded(text: str) -> str:
     """What base64 stands for; "=" is nothing at all (RFC 4954 4). Raises _Stopped."""
-    with suppress(binascii.Error, UnicodeError):
+    with suppress(ValueError):  # of base64 with what is no ASCII, besides binascii's and that of the characters
         return b64decode("" if text == "=" else text, validate=True).decode("utf-8")
     raise _Stopped("501 5.5.2 Not base64 of UTF-8")

@@ -50,7 +50,7 @@ _HEADERS = (
     ("Content-Type", "application/json"), ("Content-Type", "text/plain"),
     ("Host", "x"), ("Expect", "100-continue"), ("Expect", "x"), ("Accept-Encoding", "gzip"), ("X-User", "root"),
     ("Upgrade", "websocket"), ("Range", "bytes=0-1"), ("If-None-Match", "*"), ("Cookie", "a=b; c"),
-    ("X", "y" * 5000),
+    ("X", "y" * 5000), ("Content-Encoding", "gzip"), ("Content-Encoding", "deflate"),
 )  # fmt: skip
 
 

@@ -57,7 +57,9 @@ class File(Struct, frozen=True):
 
 
 _name = st.one_of(
-    st.sampled_from(("a", "-rf", "a b", "ü", "x" * 240, "\x1b[2J", "a\n", "$(x)", "failed", "..", "a.eml", "%s", "'")),
+    st.sampled_from(
+        ("caf\udce9", "a", "-rf", "a b", "ü", "x" * 240, "\x1b[2J", "a\n", "$(x)", "failed", "..", "a.eml", "%s", "'")
+    ),
     st.text(st.characters(exclude_characters="/\x00", codec="utf-8"), min_size=1, max_size=20),
 )
 _head, _body = st.sampled_from(_HEADS), st.sampled_from(_BODIES)

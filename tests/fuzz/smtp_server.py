@@ -23,7 +23,7 @@ LARGEST = 64 * 1024  # bytes of a message, so that a case can go beyond it
 POLL, STILL, MOST_POLLS = 0.0005, 3, 60  # seconds between looks for an answer; how often it is to be the same; how many
 LONGEST_REPLY = 512  # octets of a line (RFC 5321 4.5.3.1.5)
 
-_REPLY = re.compile(rb"[2-5][0-9][0-9][ -][\x20-\x7e\x80-\xff]*\Z")
+_REPLY = re.compile(rb"[2-5][0-9][0-9][ -][\x20-\x7e]*\Z")
 _END = re.compile(rb"(?=\r\n\.\r\n)")
 
 _COMMANDS = (
@@ -89,6 +89,8 @@ class SmtpServer(Fuzzer[Talk]):
             (b"EHLO c.example\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<b@c.example>\r\nDATA\r\nx\r\n.\r\n",),
             is_known=False,
         ),
+        Talk((b"x" * 998 + b"\r\n",), waits=True),
+        Talk((_HELLO, b"AUTH LOGIN\r\n", b"EHLO \xff\r\n"), waits=True, door=2),
     )
     SHORT = 120
 
