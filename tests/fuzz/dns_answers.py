@@ -3,7 +3,7 @@
 import asyncio
 import ipaddress
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 import dns.exception
@@ -171,6 +171,9 @@ class _NoMarks:
 
     async def remove_mark(self, host: str, by: str, touched: Touched | None = None) -> int:
         raise AssertionError(host)
+
+    async def forget_marks(self, hosts: Sequence[str]) -> None:
+        raise AssertionError(hosts)
 
 
 async def _ask(server: _Server, question: Awaitable[Any]) -> Any:

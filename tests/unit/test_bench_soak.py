@@ -31,7 +31,7 @@ def test_every_bench_is_listed_and_says_what_it_is() -> None:
 
 
 async def test_every_view_that_the_engine_offers_is_polled(tmp_path: Path) -> None:
-    routes = {route.path for route in FakeEngine(tmp_path).server()._routes() if route.method == "GET"}
+    routes = {route.path for route in FakeEngine(tmp_path).server().looking if route.method == "GET"}
     polled = [view.partition("?")[0] for view in (*VIEWS, *(one.format(7) for one in OF_THE_MOMENT), FOLLOWED)]
     patterns = {path: re.compile(re.sub(r"\{\w+\}", "[^/]+", path)) for path in routes}
     missing = {path for path, pattern in patterns.items() if not any(map(pattern.fullmatch, polled))}
