@@ -124,8 +124,7 @@ def overdue(tx: Transaction, limit: int, expired: Expired | None) -> list[Claim]
         if key not in taken and len(taken) >= limit:
             break
         taken.setdefault(key, {})[number] = why
-    if expired is not None:
-        expired.given_up(tx, taken, limit)
+    place = expired.given_up(tx, taken, limit) if expired is not None else None
     claims = []
     fared: dict[str, Outcome | None] = {}
     for (message, destination), reasons in taken.items():
@@ -137,6 +136,8 @@ def overdue(tx: Transaction, limit: int, expired: Expired | None) -> list[Claim]
         if destination not in fared:
             fared[destination] = how_it_fared(tx.connection, destination)
         claims.append(_claim(tx, message, destination, dict.fromkeys(reasons, 0), reasons, fared[destination]))
+    if expired is not None and place is not None:
+        expired.go_on_from(place)
     return claims
 
 

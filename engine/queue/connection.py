@@ -132,6 +132,9 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         create(connection)
     else:
         bring_to_this_version(connection, path, version)
+    # What is written needs no file but the queue's own: there may be no descriptor left, or no room in /var/tmp. It is
+    # little; only a migration may be large, and is done by now.
+    connection.execute("PRAGMA temp_store = MEMORY")
 
 
 def folded_like(pattern: str, value: str) -> bool:

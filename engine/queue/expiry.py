@@ -5,7 +5,7 @@ been held, or have waited while the engine was down. `is_given_up` decides; the 
 """
 
 import sqlite3
-from typing import Any
+from typing import Any, NamedTuple
 
 from engine.queue import bearing
 from engine.queue.queue import RELAY
@@ -49,24 +49,33 @@ def is_given_up(
     return blocked_until > now and unreached_at >= expires
 
 
+class Place(NamedTuple):
+    """Where a walk stands: behind which entry, and when its pass began (0.0: the next may begin at once)."""
+
+    after: tuple[float, int, int] = _START
+    begun: float = 0.0
+
+
 class Expired:
     """Walks over what has expired, some at each call. Used by the writer's thread alone."""
 
     def __init__(self) -> None:
-        self._after = _START
-        self._begun = 0.0  # the pass; 0.0: the next may begin at once
+        self._place = Place()
 
-    def given_up(self, tx: Transaction, taken: Taken, limit: int) -> None:
+    def given_up(self, tx: Transaction, taken: Taken, limit: int) -> Place:
         """Of the next LOOKED_AT expired entries add those that are given up to what is `taken`, up to `limit` in all.
 
         Behind the last entry it begins anew; what is given up, and was not taken for the limit, is looked at next.
+        Gives the place to go on from: the walk stays where it is until it is told, since what is done with the entries
+        may be undone, and run again.
         """
-        if self._after == _START:
-            if self._begun <= tx.now < self._begun + PASS_EVERY:
-                return
-            self._begun = tx.now
-        is_first = self._after == _START
-        expires, message, number = self._after
+        after, begun = self._place
+        is_first = after == _START
+        if is_first:
+            if begun <= tx.now < begun + PASS_EVERY:
+                return self._place
+            begun = tx.now
+        expires, message, number = after
         values = {"now": tx.now, "expires": expires, "message": message, "number": number, "limit": LOOKED_AT}
         rows = _rows(tx, values)
         is_suspended = _is_relay_suspended(tx.connection, tx.now)
@@ -82,12 +91,16 @@ class Expired:
             ):
                 key = (message, destination)
                 if key not in taken and len(taken) >= limit:
-                    return
+                    return Place(after, begun) if after != _START else self._place
                 taken.setdefault(key, {})[number] = ""
-            self._after = (expires, message, number)
+            after = (expires, message, number)
         if len(rows) < LOOKED_AT:
-            self._after = _START
-            self._begun = 0.0 if is_first else self._begun
+            return Place(begun=0.0 if is_first else begun)
+        return Place(after, begun)
+
+    def go_on_from(self, place: Place) -> None:
+        """What was found up to here is claimed."""
+        self._place = place
 
 
 def _rows(tx: Transaction, values: dict[str, float]) -> list[tuple[Any, ...]]:

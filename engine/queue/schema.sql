@@ -94,9 +94,9 @@ CREATE TABLE entry (
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX entry_destination ON entry (destination);
--- The state is in this one so that due entries can be counted without reading their rows.
+-- The state is in these two so that due entries are counted, and chosen beside a damaged page, without reading rows.
 CREATE INDEX entry_due         ON entry (destination, due, state) WHERE state = 'waiting';
-CREATE INDEX entry_fresh       ON entry (destination, due)  WHERE state = 'waiting' AND attempts = 0;
+CREATE INDEX entry_fresh       ON entry (destination, due, state, attempts) WHERE state = 'waiting' AND attempts = 0;
 CREATE INDEX entry_expires     ON entry (expires)           WHERE state = 'waiting';
 CREATE INDEX entry_relaying    ON entry (destination)       WHERE state = 'relaying';
 CREATE INDEX entry_notice      ON entry (notice_at)         WHERE state = 'waiting' AND notice_at IS NOT NULL;

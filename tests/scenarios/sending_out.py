@@ -22,7 +22,11 @@ async def main(nameserver: str, port: int, spool: Path) -> None:
             intake=Intake(min_free=0, smtp=Smtp(listen=())),
             dns=Dns(nameservers=(Nameserver(host, int(number)),)),
             delivery=Delivery(
-                port=port, max_connections=20, max_connections_per_destination=20, initial_connections=20
+                port=port,
+                max_connections=50,  # half is for hosts that have not proved themselves, and of that 3/4 for one sender
+                max_connections_per_destination=20,
+                initial_connections=20,
+                loopback_exchanges=True,
             ),
         )
     )

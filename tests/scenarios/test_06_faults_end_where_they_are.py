@@ -17,6 +17,7 @@ from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import BlackHole, Dead, Healthy, Refusing, Script, Slow
 from tests.clock import FakeClock
 from tests.scenarios.relaying import QUICK, Relay, relaying, until
+from tests.scenarios.submitting import talk
 
 DAY = 86_400.0
 
@@ -52,15 +53,12 @@ async def test_mail_to_an_internationalised_address_is_returned_where_the_peer_c
     await home(internet)
     await internet.add("ascii.example", mx=[(10, "mx.ascii.example", Script({"EHLO": "250-mx\n250 8BITMIME"}))])
     door = relay.engine.smtp.addresses[0]
-    reader, writer = await asyncio.open_connection(door.host, door.port)
-    lines = ["EHLO me", "MAIL FROM:<ann@example.com> SMTPUTF8", "RCPT TO:<клиент@ascii.example>", "DATA"]
-    for line in lines:
-        writer.write(line.encode() + b"\r\n")
-    writer.write(b"Subject: hi\r\n\r\nhi\r\n.\r\nQUIT\r\n")
-    async with asyncio.timeout(5):
-        said = await reader.read()
-    writer.close()
-    assert b"250 2.0.0" in said
+    async with talk(door) as client:
+        await client.reply()
+        await client.ehlo()
+        for line in ("MAIL FROM:<ann@example.com> SMTPUTF8", "RCPT TO:<клиент@ascii.example>", "DATA"):
+            await client.say(line)
+        assert (await client.say("Subject: hi\r\n\r\nhi\r\n.")).startswith("250 2.0.0")
     await internet.wait_for(1)
     assert rb"utf-8; \x{43A}" in internet.delivered[0].content
 

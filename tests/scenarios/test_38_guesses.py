@@ -17,6 +17,7 @@ from tests.scenarios.submitting import ANYWHERE as ANY_PORT
 from tests.scenarios.submitting import Keys, made_keys, secured, submission
 from tests.unit.fake_queue import FakeQueue
 from tests.unit.queue_support import opened
+from tests.unit.test_queue_faults import BACK_TO_3
 
 ATTACKER = "127.0.0.66"
 
@@ -176,8 +177,8 @@ async def test_of_very_many_logins_those_not_seen_for_longest_are_let_go(
 async def test_a_queue_of_the_third_version_is_brought_to_this_one(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
         await spool.add()
-        spool.sql("DROP TABLE known_login")
-        spool.sql("PRAGMA user_version = 3")
+        for statement in BACK_TO_3:
+            spool.sql(statement)
     async with opened(tmp_path) as spool:
         assert len(await spool.entries()) == 1
         await spool.queue.remember_login("bob", "192.0.2.1")

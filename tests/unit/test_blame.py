@@ -119,8 +119,9 @@ def clock() -> FakeClock:
 
 
 def test_the_limit_of_open_files_is_raised_to_what_the_settings_need_as_far_as_it_may_be() -> None:
-    settings = Settings(intake=Intake(smtp=Smtp(max_sessions=300)), delivery=Delivery(max_connections=50))
-    assert descriptors.needed(settings) == 300 + 3 * 50 + descriptors.SPARE
+    delivery = Delivery(max_connections=50, max_lookups=40)
+    settings = Settings(intake=Intake(smtp=Smtp(max_sessions=300)), delivery=delivery)
+    assert descriptors.needed(settings) == 300 + 3 * 50 + 2 * 40 + descriptors.SPARE
     in_a_process_of_its_own = """
 import resource
 from engine import descriptors

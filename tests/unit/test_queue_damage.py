@@ -75,8 +75,8 @@ async def test_what_is_not_on_a_damaged_page_goes(tmp_path: Path, tree: str, whi
 
 @pytest.mark.parametrize(
     "tree",
-    ["entry_due", "entry_destination", "entry_expires", "entry_relaying", "destination_turn", "destination_ready",
-     "destination_site", "attempt_message", "event_message"],
+    ["entry_due", "entry_fresh", "entry_destination", "entry_expires", "entry_relaying", "destination_turn",
+     "destination_ready", "destination_doubtful", "destination_site", "attempt_message", "event_message"],
 )  # fmt: skip
 async def test_a_damaged_index_is_made_anew_and_nothing_is_left_out(tmp_path: Path, tree: str) -> None:
     await filled(tmp_path)
@@ -126,6 +126,8 @@ async def test_without_the_record_of_events_mail_goes(tmp_path: Path, which: flo
 
 async def test_what_has_expired_is_given_up_but_for_what_cannot_be_read(tmp_path: Path) -> None:
     await filled(tmp_path)
+    async with opened(tmp_path) as spool:  # what was never tried has a try to come, and is not given up
+        spool.sql("UPDATE entry SET attempts = 1, due = due + 7 * 86400")
     of_a_page = MESSAGES // leaves(tmp_path, "entry") + 2
     damage(tmp_path, "entry", which=0.5)
     async with opened(tmp_path) as spool:

@@ -27,7 +27,12 @@ VIEWS = (
     "/v1/overrides", "/v1/explain/tar1.example", "/v1/explain/x@good1.example", "/v1/events?limit=1000",
     "/v1/events?match=returned&limit=100",
 )  # fmt: skip
-OF_THE_MOMENT = ("/v1/messages/{}", "/v1/operations/{}", "/v1/relayers/{}")  # and what follows the events, all the time
+OF_THE_MOMENT = (
+    "/v1/messages/{}",
+    "/v1/operations/{}",
+    "/v1/relayers/{}",
+    "/v1/hosts/{}",
+)  # and what follows the events, all the time
 FOLLOWED = "/v1/events/follow"
 
 
@@ -58,11 +63,12 @@ class Consoles:
 
     async def _of_the_moment(self) -> list[str]:
         """Views of what is there now: the newest message, a relayer, an order."""
-        message, operation, relayer = OF_THE_MOMENT
+        message, operation, relayer, host = OF_THE_MOMENT
         found = [message.format(max(1, self._ledger.newest)), operation.format(max(1, self._ledger.newest // 100))]
         with suppress(EngineUnreachable, Refused):
             async with self._relay.client() as client:
                 found += [relayer.format(one.id) for one in (await client.relayers())[:2]]
+                found += [host.format(one.host) for one in (await client.hosts(limit=1)).rows]
         return found
 
     async def _ask(self, session: aiohttp.ClientSession, path: str) -> None:
