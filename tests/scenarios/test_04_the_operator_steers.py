@@ -49,6 +49,9 @@ async def test_retry_reaches_a_destination_that_could_not_be_reached(internet: I
     await exchange.become(Healthy())
     await relay.client.act("retry", Action(filter="domain=dead.example"))
     await internet.wait_for(1)
+    await relay.settled()
+    assert exchange.messages == 1
+    assert await relay.entries() == ()
 
 
 async def test_held_mail_stays_until_it_is_released(stuck: Internet, relay: Relay) -> None:

@@ -293,7 +293,9 @@ async def test_a_record_that_cannot_be_looked_up_keeps_no_mail(
     internet.dns.behave("_mta-sts.example.org", fault)
     async with relaying(internet, clock=clock, tls=rules) as relay:
         await relay.send("bob@example.org")
-        await internet.wait_for(1)
+        await relay.settled()
+        assert [delivery.host for delivery in internet.delivered] == ["mx1.example.org"]
+        assert await relay.events("deferred") == []
 
 
 async def test_settings_can_turn_it_off_for_all_and_for_one(

@@ -151,7 +151,9 @@ async def test_records_whose_own_answer_is_not_signed_prove_nothing(internet: In
     internet.dns.add(f"_{internet.port}._tcp.{MX}", "TLSA", "3 1 1 " + "ab" * 32)
     async with relaying(internet, clock=clock, validating=True) as relay:
         await relay.send("bob@example.org")
-        await internet.wait_for(1)
+        await relay.settled()
+        assert [delivery.host for delivery in internet.delivered] == [MX]
+        assert await relay.events("deferred") == []
 
 
 @pytest.mark.parametrize(("where", "right"), [("canonical", True), ("alias", True), ("both", False)])

@@ -160,6 +160,7 @@ async def test_of_the_disk_one_client_has_a_share_and_the_others_have_theirs() -
         door = server.addresses[0]
         first = await held.enter_async_context(talk(door, source=HOG))
         await half_sent(first, 7 * MIB)
+        await until(lambda: server._reception.storeroom.on_disk > 6 * MIB)
         async with talk(door, source=HOG) as client:
             assert (await send(client, (b"z" * 98 + b"\r\n") * 60_000)).startswith("452 4.3.1")
         assert server.notes == (f"452 to some messages: {HOG} holds its share of the disk for messages that come in",)

@@ -9,7 +9,7 @@ from engine.config import Route
 from engine.control.client import Refused
 from engine.control.views import MarkBad, Override, Suspend
 from engine.sandbox.internet import Internet
-from engine.sandbox.tempers import Dead, Healthy, Script
+from engine.sandbox.tempers import Authenticating, Dead, Encrypted, Healthy, Script
 from tests.clock import FakeClock
 from tests.scenarios.relaying import Relay, relaying
 
@@ -55,6 +55,7 @@ async def test_a_port_may_be_named(broken: Internet, relay: Relay) -> None:
     await relay.client.override(to(f"{address}:{broken.port}"))
     await relay.send("a@broken.example")
     await broken.wait_for(2)
+    assert [delivery.host for delivery in broken.delivered] == ["spare.example"] * 2
 
 
 async def test_a_slip_in_the_name_returns_no_mail_and_is_mended_by_ending_it(broken: Internet, relay: Relay) -> None:
@@ -99,14 +100,29 @@ async def test_connections_to_the_old_host_take_no_more_mail(internet: Internet,
     assert first.messages <= before + 10
 
 
-async def test_it_comes_before_a_route_and_gives_no_password_away(internet: Internet, clock: FakeClock) -> None:
-    await internet.host("smart.example", Dead())
-    await internet.host("spare.example", Healthy())
-    route = Route(domain="*", host="smart.example", port=internet.port)
+async def test_it_comes_before_a_route_and_gives_no_password_away(
+    internet: Internet, clock: FakeClock, tmp_path: Path
+) -> None:
+    smart = await internet.host("smart.example", Healthy())
+    asking = await internet.host("asking.example", Authenticating({"relay": "s3cret"}, certificate="good"))
+    spare = await internet.host("spare.example", Encrypted("good"))  # what the route asks of TLS still holds
+    (tmp_path / "password").write_text("s3cret\n")
+    (tmp_path / "authority.pem").write_bytes(internet.certificates.authority_pem)
+    route = Route(
+        domain="broken.example", host="smart.example", port=internet.port, tls="required", username="relay",
+        password_file=tmp_path / "password", ca_file=tmp_path / "authority.pem",
+    )  # fmt: skip
     async with relaying(internet, clock=clock, route=(route,)) as relay:
+        await relay.client.override(to("asking.example"))
+        await relay.send("a@broken.example")
+        await relay.settled()
+        assert asking.sessions > 0
+        assert [line for _, line in asking.commands if line.startswith("AUTH")] == []
         await relay.client.override(to("spare.example"))
         await relay.send("a@broken.example")
-        await internet.wait_for(1)
+        await relay.settled()
+        assert (smart.sessions, spare.messages) == (0, 1)
+        assert [line for _, line in spare.commands if line.startswith("AUTH")] == []
 
 
 async def test_a_route_that_requires_tls_still_requires_it(internet: Internet, clock: FakeClock) -> None:

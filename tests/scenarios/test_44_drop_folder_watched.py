@@ -4,6 +4,7 @@ import asyncio
 import os
 import resource
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -40,11 +41,10 @@ async def test_a_watch_that_ends_is_trouble_and_begins_anew_and_the_folder_is_re
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue, clock = FakeQueue(), FakeClock()
-    tried = 0
+    tried: list[float] = []
 
     async def broken(*_: object) -> None:
-        nonlocal tried
-        tried += 1
+        tried.append(clock.now())
         raise CannotWatch("No space left on device (fs.inotify.max_user_watches)")
 
     with monkeypatch.context() as patch:
@@ -54,13 +54,17 @@ async def test_a_watch_that_ends_is_trouble_and_begins_anew_and_the_folder_is_re
         await eventually(lambda: "the drop folder is not watched (No space left" in intake.trouble)
         for number in range(1, 4):
             moved(tmp_path, f"{number}.eml")
+            async with asyncio.timeout(PATIENCE):
+                while len(queue.forgotten) < number:
+                    await clock.advance(1)
+                    await asyncio.sleep(0.01)
+        while len(tried) < 8:
             await clock.advance(1)
-            await eventually(lambda n=number: len(queue.forgotten) == n)  # type: ignore[misc]
-        for _ in range(300):
-            await clock.advance(1)
-            await asyncio.sleep(0)
-        assert 5 <= tried <= 20  # after 1, 2, 4, 8, 16 seconds and then every 30
-    await clock.advance(30)
+            await asyncio.sleep(0.01)
+        # After 1, 2, 4, 8, 16 seconds and then every 30.
+        assert all(later - one >= min(30, 2**number) for number, (one, later) in enumerate(pairwise(tried)))
+        assert clock.now() < tried[0] + 3600
+    await clock.advance(31)
     await eventually(lambda: intake.trouble == "")
     moved(tmp_path, "new.eml")
     await eventually(lambda: len(queue.forgotten) == 4)
