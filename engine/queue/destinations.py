@@ -38,6 +38,7 @@ FEW = 1000
 # Of those in doubt, so many destinations are looked at (those of two messages that have as many as one may have), and
 # turns shared out among so many of them: of those that were never tried, and of those that have failed.
 DOUBTFUL_SEEN = 20_000
+DOUBTFUL_SEEN_FIRST = 1000  # and of these, where somebody among them may go, which is the rule
 DOUBTFUL_AT_ONCE = 500
 _DUE = "SELECT count(*) FROM entry WHERE destination = d.name AND state = 'waiting' AND due <= ?"
 _OLDEST = "(SELECT arrived FROM message WHERE number = (SELECT min(message) FROM entry WHERE destination = d.name))"
@@ -146,15 +147,53 @@ def due_sites(
     return [one for _, _, one in sorted(found.values(), key=lambda row: row[:2])][:limit]
 
 
+class DoubtfulSites:
+    """Finds sites in doubt, and remembers for a while that there were none, where it took long to find that out.
+
+    Under a flood of destinations whose sender or message has all he may have, each check would else look through them.
+    """
+
+    def __init__(self) -> None:
+        self._none: dict[tuple[Shares, frozenset[str]], float] = {}
+
+    @property
+    def resting(self) -> float:
+        """For how many more seconds an answer of none is given again; 0: for no more."""
+        return max(0.0, max(self._none.values(), default=0.0) - time.monotonic())
+
+    def of(
+        self, connection: sqlite3.Connection, without: Collection[str], taken: Shares = NONE_TAKEN, *, now: float
+    ) -> list[DueSite]:
+        """Sites in doubt that may be served now, with whose mail it is; see Queue.doubtful_sites."""
+        asked = (taken, frozenset(without))
+        started = time.monotonic()
+        self._none = {key: until for key, until in self._none.items() if until > started}
+        if asked in self._none:
+            return []
+        begun = time.thread_time()
+        # As a rule there are some among the first: no more need be looked at.
+        found = doubtful_sites(connection, without, taken, DOUBTFUL_SEEN_FIRST, now=now)
+        found = found or doubtful_sites(connection, without, taken, DOUBTFUL_SEEN, now=now)
+        took = time.thread_time() - begun
+        if not found and took > COSTLY:
+            self._none = {**self._none, asked: started + RESTS * took}  # another thread may be reading it
+        return found
+
+
 def doubtful_sites(
-    connection: sqlite3.Connection, without: Collection[str], taken: Shares = NONE_TAKEN, *, now: float
+    connection: sqlite3.Connection,
+    without: Collection[str],
+    taken: Shares = NONE_TAKEN,
+    seen: int = DOUBTFUL_SEEN,
+    *,
+    now: float,
 ) -> list[DueSite]:
-    """Sites in doubt that may be served now, with whose mail it is; see Queue.doubtful_sites."""
+    """Sites in doubt that may be served now, among the first that are `seen` of each kind."""
     if (closed := _suspended(connection, now)) is None:
         return []
     index = "destination_ready" if _is_few(connection, now) else "destination_doubtful"
     nobody = "" if taken == NONE_TAKEN else f"WHERE NOT ({_TAKEN.format(message='d.message', sender='d.sender')}) "
-    values = {"now": now, "without": json.dumps(sorted(without)), "seen": DOUBTFUL_SEEN, "most": DOUBTFUL_AT_ONCE}
+    values = {"now": now, "without": json.dumps(sorted(without)), "seen": seen, "most": DOUBTFUL_AT_ONCE}
     found: dict[str, DueSite] = {}
     for has_failed in (False, True):
         first = (

@@ -114,6 +114,7 @@ class SqliteQueue(Queue):
         self._terms = arrivals.Terms(patience, delay_notice, gather)
         self._events_kept = events_kept
         self._due_counts = destinations.DueCounts()
+        self._doubtful = destinations.DoubtfulSites()
         self._held_back = standing.HeldBackAnswers()
         self._reasons = reasons.ReasonAnswers()
         self._tidied = 0.0
@@ -202,14 +203,18 @@ class SqliteQueue(Queue):
 
     async def doubtful_sites(self, without: Collection[str] = (), taken: Shares = NONE_TAKEN) -> list[DueSite]:
         now, left_out = self._clock.now(), tuple(without)
-        return await self._readers.ask(lambda c: destinations.doubtful_sites(c, left_out, taken, now=now))
+        return await self._readers.ask(lambda c: self._doubtful.of(c, left_out, taken, now=now))
 
     async def proves(self, site: str) -> bool:
         return await self._readers.ask(lambda c: standing.proves(c, site))
 
     async def next_due(self, after: float = 0.0) -> float | None:
         now = self._clock.now()
-        return await self._readers.ask(lambda c: destinations.next_due(c, after, now=now))
+        due = await self._readers.ask(lambda c: destinations.next_due(c, after, now=now))
+        if not (resting := self._doubtful.resting):
+            return due
+        again = max(now, after) + resting
+        return again if due is None else min(due, again)
 
     async def claim(self, destination: str, limit: int, relayer: int, recipients: int = 50) -> list[Claim]:
         return await self._writer.do(lambda tx: claiming.claim(tx, destination, limit, relayer, recipients))

@@ -1,5 +1,6 @@
 """Sites in the store: whose turn it is, claims over all their destinations, and blocks of them all."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -212,3 +213,38 @@ async def test_behind_a_message_to_ten_thousand_destinations_that_has_its_share_
         assert due.destination == "new.example"
         (due,) = await spool.queue.doubtful_sites(taken=Shares(senders=frozenset({"ann@example.net"})))
         assert due.destination == "new.example"
+
+
+async def test_that_nobody_else_is_in_doubt_is_not_looked_for_again_at_once_where_that_takes_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(destinations, "COSTLY", -1.0)
+    monkeypatch.setattr(destinations, "RESTS", 1e9)
+    async with opened(tmp_path) as spool:
+        many = await spool.add("u@one.example", "u@two.example")
+        has_all = Shares(messages=frozenset({many}))
+        now = spool.clock.now()
+        assert await spool.queue.next_due(now) == now + 432_000  # when it expires
+        assert await spool.queue.doubtful_sites(taken=has_all) == []
+        await spool.add("a@new.example")
+        assert await spool.queue.doubtful_sites(taken=has_all) == []
+        assert len(await spool.queue.doubtful_sites()) == 3  # as soon as that one has less
+        monkeypatch.setattr(destinations, "RESTS", 0.0)
+        await spool.add("b@other.example")
+        others = await spool.queue.doubtful_sites(["@one.example"], has_all)
+        assert [one.destination for one in others] == ["new.example", "other.example"]
+
+
+async def test_it_is_looked_for_again_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(destinations, "COSTLY", -1.0)
+    monkeypatch.setattr(destinations, "RESTS", 10.0)
+    async with opened(tmp_path) as spool:
+        has_all = Shares(messages=frozenset({await spool.add("u@one.example")}))
+        assert await spool.queue.doubtful_sites(taken=has_all) == []
+        again = await spool.queue.next_due(spool.clock.now())
+        assert again is not None
+        assert 0 < again - spool.clock.now() < 60
+        await spool.add("a@new.example")
+        async with asyncio.timeout(30):
+            while not await spool.queue.doubtful_sites(taken=has_all):
+                await asyncio.sleep(0.01)
