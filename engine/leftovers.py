@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Collection
+from functools import partial
 
 from engine.attempt import AttemptManager
 from engine.clock import Clock
@@ -42,21 +43,22 @@ class Leftovers:
         up, and senders are told. Notices that find no room must not keep the rest of the mail from going, which is
         what makes room.
         """
-        trouble = await self._attempts.report_again()
-        try:
-            await self._give_back_stranded()
-            await self._sweep(live)
-            trouble = await self._give_up_overdue(expire=expire) or trouble
-            more, full = await self._attempts.tell_settled(NOTICES_AT_ONCE)
-            trouble = full or trouble
-            if not trouble:
-                more = await self._attempts.tell_delays(NOTICES_AT_ONCE) or more
-            if more:
-                self._wake()
-        except QueueBroken:
-            raise
-        except QueueError as error:
-            trouble = str(error)
+        troubles = [await self._attempts.report_again()]
+        for step in (
+            self._give_back_stranded,
+            partial(self._sweep, live),
+            partial(self._give_up_overdue, expire=expire),
+            self._tell_settled,
+        ):
+            try:
+                troubles.append(await step())
+            except QueueBroken:
+                raise
+            except QueueError as error:  # which may concern a damaged page alone: the others are done all the same
+                troubles.append(str(error))
+        trouble = next(filter(None, reversed(troubles)), "")
+        if not trouble:
+            trouble = await self._tell_delays()
         if trouble:
             log.error("what is left over has to wait: %s", trouble)
         return trouble
@@ -66,15 +68,32 @@ class Leftovers:
         if trouble := await self._attempts.report_again():
             log.error("%s", trouble)
 
-    async def _give_back_stranded(self) -> None:
+    async def _tell_settled(self) -> str:
+        more, full = await self._attempts.tell_settled(NOTICES_AT_ONCE)
+        if more:
+            self._wake()
+        return full
+
+    async def _tell_delays(self) -> str:
+        try:
+            if await self._attempts.tell_delays(NOTICES_AT_ONCE):
+                self._wake()
+        except QueueBroken:
+            raise
+        except QueueError as error:
+            return str(error)
+        return ""
+
+    async def _give_back_stranded(self) -> str:
         stranded, self._stranded = self._stranded, []
         await self._give_back(stranded, "the store would not take it back before")
+        return ""
 
-    async def _sweep(self, live: Collection[int]) -> None:
+    async def _sweep(self, live: Collection[int]) -> str:
         """Put back what is being relayed, by the store's record, and has nobody: without that it would be for ever."""
         now = self._clock.now()
         if self._swept <= now < self._swept + SWEEP_EVERY:
-            return
+            return ""
         self._swept = now
         claims = (*self._stranded, *self._attempts.kept)
         kept = {(claim.message, entry.number) for claim in claims for entry in claim.entries}
@@ -86,8 +105,10 @@ class Leftovers:
         orphans, self._suspected = sorted(found & self._suspected), found
         if orphans:
             count = await self._queue.put_back_orphans(orphans, _ORPHANED)
-            log.error("%d recipients were being relayed by nobody, and are put back", count)
+            if count:
+                log.error("%d recipients were being relayed by nobody, and are put back", count)
             self._suspected -= frozenset(orphans)
+        return ""
 
     async def _give_up_overdue(self, *, expire: bool) -> str:
         full = ""

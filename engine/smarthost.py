@@ -179,15 +179,25 @@ class SmartHost:
     async def _check(self) -> Check:
         opened: list[ManagedRelayer] = []
         async with self._checking:
-            is_set_ahead = await self._stepping.look()
+            may_expire, unstepped = await self._look_for_steps()
             live = {relayer.id for relayer in self._live}
-            trouble = await self._leftovers.tidy(live, expire=not is_set_ahead)
+            trouble = await self._leftovers.tidy(live, expire=may_expire) or unstepped
             refused: set[str] = set()
             while not self.draining and await self._serve(refused, opened):
                 pass
             await self._pressure.look(self._live)
         self.trouble = trouble
         return Check(opened, [self._live[relayer] for relayer in opened if relayer in self._live])
+
+    async def _look_for_steps(self) -> tuple[bool, str]:
+        """Whether mail may expire in this check; and what kept times from being put right, for which no mail waits."""
+        try:
+            return not await self._stepping.look(), ""
+        except QueueBroken:
+            raise
+        except QueueError as error:
+            log.error("the clock was set, and the times of mail could not be put right: %s", error)
+            return False, str(error)
 
     def heed(self, events: Sequence[Event]) -> None:
         """See to it that what an operator lets go, or a host that answers again, goes, and goes gently.

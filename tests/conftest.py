@@ -63,7 +63,7 @@ def _the_default_port_is_taken() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _no_answer_is_costly(monkeypatch: pytest.MonkeyPatch) -> None:
     """What takes long here says that the machine is busy; the queue would give the same answer again for a while."""
-    for module in ("queue.destinations", "queue.reasons", "queue.standing", "control.followups"):
+    for module in ("queue.destinations", "queue.schedule", "queue.reasons", "queue.standing", "control.followups"):
         monkeypatch.setattr(f"engine.{module}.COSTLY", math.inf)
 
 

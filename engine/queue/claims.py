@@ -10,7 +10,7 @@ from engine.events import ENGINE, Event
 from engine.outcome import Outcome
 from engine.queue import operations
 from engine.queue.connection import is_damage
-from engine.queue.expiry import Expired, Taken
+from engine.queue.expiry import Expired, Place, Taken
 from engine.queue.queue import NO_WISHES, RELAY, Claim, ClaimedEntry, Relaying, Wishes
 from engine.queue.rows import outcome_of, storable
 from engine.queue.writer import Transaction
@@ -70,9 +70,12 @@ def put_back(tx: Transaction, claims: Sequence[Claim]) -> None:
     """Give claims back untried, and strike their attempts from the record."""
     for one in claims:
         for entry in one.entries:
-            if _is_running(tx, one.message, entry):
-                tx.execute(_GIVE_BACK, (one.message, entry.number))
-                tx.execute("DELETE FROM attempt WHERE id = ?", (entry.attempt,))
+            if tx.damage.knows("row", one.message, entry.number):
+                continue  # it stays as it is: it is no more sent than what is held
+            with tx.touching("row", one.message, entry.number):
+                if _is_running(tx, one.message, entry):
+                    tx.execute(_GIVE_BACK, (one.message, entry.number))
+                    tx.execute("DELETE FROM attempt WHERE id = ?", (entry.attempt,))
 
 
 def set_aside(tx: Transaction, claim: Claim, why: str) -> None:
@@ -107,10 +110,11 @@ def set_aside(tx: Transaction, claim: Claim, why: str) -> None:
         )
 
 
-def overdue(tx: Transaction, limit: int, expired: Expired | None) -> list[Claim]:
+def overdue(tx: Transaction, limit: int, expired: Expired | None) -> tuple[list[Claim], Place | None]:
     """Claim up to `limit` messages whose bounce is due, or that have expired and are given up (None: none is).
 
-    Entries that were never tried have as their `last` why their destination could not be had.
+    Entries that were never tried have as their `last` why their destination could not be had. Gives also where the
+    walk over what has expired is to go on, once this is committed.
     """
     bounced = tx.execute(
         "SELECT e.message, e.destination, e.number, "
@@ -136,9 +140,7 @@ def overdue(tx: Transaction, limit: int, expired: Expired | None) -> list[Claim]
         if destination not in fared:
             fared[destination] = how_it_fared(tx.connection, destination)
         claims.append(_claim(tx, message, destination, dict.fromkeys(reasons, 0), reasons, fared[destination]))
-    if expired is not None and place is not None:
-        expired.go_on_from(place)
-    return claims
+    return claims, place
 
 
 def carry_out_drops(tx: Transaction) -> int:
@@ -247,17 +249,20 @@ def put_back_orphans(tx: Transaction, orphans: Sequence[Relaying], why: str) -> 
     """
     count = 0
     for one in orphans:
-        row = tx.execute(
-            "SELECT m.sender, e.recipient, e.destination, coalesce((SELECT a.id FROM attempt a WHERE a.message = "
-            "e.message AND a.entry = e.number AND a.ended IS NULL AND NOT a.interrupted), 0) "
-            "FROM entry e JOIN message m ON m.number = e.message "
-            "WHERE e.message = ? AND e.number = ? AND e.state = 'relaying'",
-            (one.message, one.entry),
-        ).fetchone()
-        if row is not None and row[3] == one.attempt:
-            sender, recipient, destination, _ = row
-            _interrupt(tx, one.message, one.entry, sender, recipient, destination, why)
-            count += 1
+        if tx.damage.knows("row", one.message, one.entry):
+            continue
+        with tx.touching("row", one.message, one.entry):
+            row = tx.execute(
+                "SELECT m.sender, e.recipient, e.destination, coalesce((SELECT a.id FROM attempt a WHERE a.message = "
+                "e.message AND a.entry = e.number AND a.ended IS NULL AND NOT a.interrupted), 0) "
+                "FROM entry e JOIN message m ON m.number = e.message "
+                "WHERE e.message = ? AND e.number = ? AND e.state = 'relaying'",
+                (one.message, one.entry),
+            ).fetchone()
+            if row is not None and row[3] == one.attempt:
+                sender, recipient, destination, _ = row
+                _interrupt(tx, one.message, one.entry, sender, recipient, destination, why)
+                count += 1
     return count
 
 

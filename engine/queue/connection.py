@@ -2,9 +2,10 @@
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from engine.queue.migrating import VERSION, bring_to_this_version, create
 from engine.queue.queue import QueueError
@@ -17,6 +18,9 @@ LOG_KEPT = 64 * 2**20  # bytes of the log kept for what comes; what it has more 
 BUSY_SECONDS = 5.0  # another process (a backup, the sqlite3 shell) may hold the file for a moment
 
 SEE_TO_IT = "`smarthost check-spool --repair` saves what can be read of it"
+
+Key = TypeVar("Key")
+T = TypeVar("T")
 
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
 # A page that is not what it should be, or that the disk will not give.
@@ -70,6 +74,16 @@ def is_damage(error: BaseException) -> bool:
     if code is None:
         return "malformed" in str(error)
     return code & 0xFF == sqlite3.SQLITE_CORRUPT or code in _DAMAGE
+
+
+def of_each(keys: Iterable[Key], question: Callable[[Key], T], *, singly: bool = True) -> Iterator[T]:
+    """What a question gives for each of these keys; `singly`: but for those where it meets a damaged page."""
+    for key in keys:
+        try:
+            yield question(key)
+        except sqlite3.Error as error:
+            if not singly or not is_damage(error):
+                raise
 
 
 @contextmanager

@@ -35,8 +35,8 @@ class Damage:
     """What a store has met of damage. Written in the writer's thread, and read in any.
 
     `said` is SQLite's word for it, "" where none was met that stands. What is unreadable is noted by names: "mail", a
-    message and a destination; "row", a message and the number of an entry that cannot be removed; "rest", a message
-    that cannot; "attempt", one that cannot.
+    message and a destination; "row", a message and the number of an entry that cannot be removed, or put back; "rest",
+    a message that cannot; "attempt", one that cannot; "times", what a step of the clock concerns.
     "relaying" is noted where what is being relayed cannot be listed, "expired" where what has expired cannot; with a
     message, that it is on such a page.
     """

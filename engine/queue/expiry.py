@@ -57,7 +57,7 @@ class Place(NamedTuple):
 
 
 class Expired:
-    """Walks over what has expired, some at each call. Used by the writer's thread alone."""
+    """Walks over what has expired, some at each call; each is told where the next is to go on before that begins."""
 
     def __init__(self) -> None:
         self._place = Place()

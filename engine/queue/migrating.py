@@ -48,6 +48,8 @@ CREATE INDEX destination_proved ON destination (turn, name, ready, site) WHERE r
 CREATE INDEX destination_doubtful ON destination (turn, name, ready, site, blocked_until)
     WHERE ready IS NOT NULL AND took_at = 0;
 CREATE INDEX destination_took ON destination (site, took_at) WHERE took_at > 0;
+DROP INDEX entry_relaying;
+CREATE INDEX entry_relaying ON entry (destination, state) WHERE state = 'relaying';
 CREATE INDEX entry_fresh ON entry (destination, due, state, attempts) WHERE state = 'waiting' AND attempts = 0;
 ALTER TABLE destination ADD COLUMN unreached_at REAL NOT NULL DEFAULT 0;
 ALTER TABLE message ADD COLUMN tell_at REAL;

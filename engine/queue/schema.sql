@@ -94,11 +94,11 @@ CREATE TABLE entry (
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX entry_destination ON entry (destination);
--- The state is in these two so that due entries are counted, and chosen beside a damaged page, without reading rows.
+-- The state is in these so that entries are counted, and chosen beside a damaged page, without reading their rows.
 CREATE INDEX entry_due         ON entry (destination, due, state) WHERE state = 'waiting';
 CREATE INDEX entry_fresh       ON entry (destination, due, state, attempts) WHERE state = 'waiting' AND attempts = 0;
 CREATE INDEX entry_expires     ON entry (expires)           WHERE state = 'waiting';
-CREATE INDEX entry_relaying    ON entry (destination)       WHERE state = 'relaying';
+CREATE INDEX entry_relaying    ON entry (destination, state) WHERE state = 'relaying';
 CREATE INDEX entry_notice      ON entry (notice_at)         WHERE state = 'waiting' AND notice_at IS NOT NULL;
 CREATE INDEX entry_reason      ON entry (reason_key, destination) WHERE reason_key IS NOT NULL;
 CREATE INDEX entry_operation   ON entry (operation)         WHERE operation IS NOT NULL;

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sqlite3
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from contextlib import suppress
 from functools import partial
@@ -27,6 +28,7 @@ from engine.queue import (
     policies,
     reasons,
     rules,
+    schedule,
     settlements,
     standing,
     telling,
@@ -36,7 +38,7 @@ from engine.queue import (
 from engine.queue import claims as claiming
 from engine.queue.connection import SEE_TO_IT
 from engine.queue.content import BLOCK, Content
-from engine.queue.expiry import Expired
+from engine.queue.expiry import Expired, Place
 from engine.queue.filter import Filter
 from engine.queue.queue import (
     NONE_TAKEN,
@@ -114,7 +116,7 @@ class SqliteQueue(Queue):
         self._terms = arrivals.Terms(patience, delay_notice, gather)
         self._events_kept = events_kept
         self._due_counts = destinations.DueCounts()
-        self._doubtful = destinations.DoubtfulSites()
+        self._doubtful = schedule.DoubtfulSites()
         self._held_back = standing.HeldBackAnswers()
         self._reasons = reasons.ReasonAnswers()
         self._tidied = 0.0
@@ -193,24 +195,29 @@ class SqliteQueue(Queue):
 
     async def due_destinations(self, limit: int, without: Collection[str] = ()) -> list[str]:
         now, left_out = self._clock.now(), tuple(without)
-        return await self._readers.ask(lambda c: destinations.due_destinations(c, limit, left_out, now=now))
+        return await self._readers.ask(lambda c: schedule.due_destinations(c, limit, left_out, now=now))
 
     async def due_sites(
         self, limit: int, without: Collection[str] = (), *, with_doubtful: bool = True
     ) -> list[DueSite]:
         now, left_out = self._clock.now(), tuple(without)
-        return await self._readers.ask(lambda c: destinations.due_sites(c, limit, left_out, with_doubtful, now=now))
+        ask = partial(schedule.due_sites, limit=limit, without=left_out, with_doubtful=with_doubtful, now=now)
+        return await self._beside_damage(ask, partial(ask, singly=True))
 
     async def doubtful_sites(self, without: Collection[str] = (), taken: Shares = NONE_TAKEN) -> list[DueSite]:
         now, left_out = self._clock.now(), tuple(without)
-        return await self._readers.ask(lambda c: self._doubtful.of(c, left_out, taken, now=now))
+        return await self._beside_damage(
+            lambda c: self._doubtful.of(c, left_out, taken, now=now),
+            lambda c: schedule.doubtful_sites_singly(c, left_out, taken, now=now),
+        )
 
     async def proves(self, site: str) -> bool:
         return await self._readers.ask(lambda c: standing.proves(c, site))
 
     async def next_due(self, after: float = 0.0) -> float | None:
         now = self._clock.now()
-        due = await self._readers.ask(lambda c: destinations.next_due(c, after, now=now))
+        ask = partial(schedule.next_due, after=after, now=now)
+        due = await self._beside_damage(ask, partial(ask, singly=True))
         if not (resting := self._doubtful.resting):
             return due
         again = max(now, after) + resting
@@ -235,7 +242,8 @@ class SqliteQueue(Queue):
 
     async def untold(self, limit: int) -> list[Untold]:
         now = self._clock.now()
-        return await self._readers.ask(lambda c: telling.untold(c, limit, now=now))
+        ask = partial(telling.untold, limit=limit, now=now)
+        return await self._beside_damage(ask, partial(ask, singly=True))
 
     async def tell(self, untold: Untold, notice: NewMessage | None, *, gives_back: bool = False) -> bool:
         weight = len(notice.content) if notice is not None else 0
@@ -287,13 +295,18 @@ class SqliteQueue(Queue):
                 self._has_more_to_do |= await self._writer.do(rules.step) is not None
         now = self._clock.now()
         if self._tidied <= now < self._tidied + TIDY_EVERY:
-            return await self._writer.do(lambda tx: _overdue(tx, limit, expired))
-        claims, all_forgotten = await self._writer.do(
-            lambda tx: (_overdue(tx, limit, expired), standing.forget_idle(tx))
-        )
-        self._writer.damage.forget()
-        if all_forgotten:  # else the next call goes on, so that what is idle cannot grow faster than it is forgotten
-            self._tidied = now
+            claims, place = await self._writer.do(lambda tx: _overdue(tx, limit, expired))
+        else:
+            (claims, place), all_forgotten = await self._writer.do(
+                lambda tx: (_overdue(tx, limit, expired), standing.forget_idle(tx))
+            )
+            self._writer.damage.forget()
+            if (
+                all_forgotten
+            ):  # else the next call goes on, so that what is idle cannot grow faster than it is forgotten
+                self._tidied = now
+        if place is not None:
+            self._expired.go_on_from(place)
         return claims
 
     async def late(self, limit: int) -> list[Late]:
@@ -569,6 +582,15 @@ class SqliteQueue(Queue):
     def _deliver(self, events: Sequence[Event]) -> None:
         self.on_events(events)
 
+    async def _beside_damage(
+        self, question: Callable[[sqlite3.Connection], T], singly: Callable[[sqlite3.Connection], T]
+    ) -> T:
+        """Ask, and where that meets a damaged page, which is told, ask for what can be read beside it."""
+        try:
+            return await self._readers.ask(question)
+        except QueueDamaged:
+            return await self._readers.ask(singly)
+
     async def _damage_read(self, error: BaseException) -> bool:
         self._writer.damage.met(error)
         try:
@@ -582,7 +604,7 @@ def _recover(tx: Transaction) -> int:
     return claiming.recover(tx)
 
 
-def _overdue(tx: Transaction, limit: int, expired: Expired | None) -> list[Claim]:
+def _overdue(tx: Transaction, limit: int, expired: Expired | None) -> tuple[list[Claim], Place | None]:
     standing.end_suspensions(tx)
     overriding.end_overrides(tx)
     return claiming.overdue(tx, limit, expired)

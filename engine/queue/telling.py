@@ -11,6 +11,7 @@ import sqlite3
 from engine.outcome import Outcome
 from engine.queue.arrivals import Terms, enqueue
 from engine.queue.claims import remove_if_finished
+from engine.queue.connection import of_each
 from engine.queue.queue import NewMessage, Told, Untold, UntoldEntry
 from engine.queue.rows import outcome_json, outcome_of
 from engine.queue.writer import Transaction
@@ -35,32 +36,22 @@ def keep(tx: Transaction, message: int, number: int, outcome: Outcome, action: T
     )
 
 
-def untold(connection: sqlite3.Connection, limit: int, *, now: float) -> list[Untold]:
-    """Messages of which somebody is to be told now, with RECIPIENTS_TOLD recipients in all, or with one message's."""
-    rows = connection.execute(
-        "SELECT number, sender, arrived, smtputf8, ret, envid, given_back FROM message "
-        "WHERE tell_at <= ? ORDER BY tell_at, number LIMIT ?",
+def untold(connection: sqlite3.Connection, limit: int, *, now: float, singly: bool = False) -> list[Untold]:
+    """Messages of which somebody is to be told now, with RECIPIENTS_TOLD recipients in all, or with one message's.
+
+    `singly`: those that can be read beside a damaged page; their numbers are in an index.
+    """
+    numbers = connection.execute(
+        "SELECT number FROM message INDEXED BY message_tell_at WHERE tell_at <= ? ORDER BY tell_at, number LIMIT ?",
         (now, limit),
     ).fetchall()
     found: list[Untold] = []
     room = RECIPIENTS_TOLD
-    for number, sender, arrived, smtputf8, ret, envid, given_back in rows:
-        entries = _entries(connection, number)
-        if found and len(entries) > room:
+    for one in of_each(numbers, lambda row: _untold(connection, row[0]), singly=singly):
+        if found and len(one.entries) > room:
             break
-        room -= len(entries)
-        found.append(
-            Untold(
-                message=number,
-                sender=sender,
-                arrived=arrived,
-                smtputf8=bool(smtputf8),
-                entries=entries,
-                ret=ret,
-                envid=envid,
-                given_back=bool(given_back),
-            )
-        )
+        room -= len(one.entries)
+        found.append(one)
     return found
 
 
@@ -87,6 +78,22 @@ def tell(tx: Transaction, untold: Untold, notice: NewMessage | None, terms: Term
 def tell_later(tx: Transaction, message: int, seconds: float) -> None:
     """Look again at what is to be told of a message after so many seconds."""
     tx.execute("UPDATE message SET tell_at = ? WHERE number = ? AND tell_at IS NOT NULL", (tx.now + seconds, message))
+
+
+def _untold(connection: sqlite3.Connection, message: int) -> Untold:
+    sender, arrived, smtputf8, ret, envid, given_back = connection.execute(
+        "SELECT sender, arrived, smtputf8, ret, envid, given_back FROM message WHERE number = ?", (message,)
+    ).fetchone()
+    return Untold(
+        message=message,
+        sender=sender,
+        arrived=arrived,
+        smtputf8=bool(smtputf8),
+        entries=_entries(connection, message),
+        ret=ret,
+        envid=envid,
+        given_back=bool(given_back),
+    )
 
 
 def _entries(connection: sqlite3.Connection, message: int) -> tuple[UntoldEntry, ...]:

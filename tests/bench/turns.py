@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from engine.queue import destinations
+from engine.queue import schedule
 from engine.queue.arrivals import know_destination
 from engine.queue.writer import Transaction
 from tests.bench.relaying import say
@@ -52,13 +52,13 @@ async def main(count: int, rounds: int) -> None:
         async with opened(Path(folder)) as spool:
             await fill(spool, count)
             connection, now = spool.queue._writer._connection, spool.clock.now() + 1
-            few = destinations.FEW
+            few = schedule.FEW
             for _ in range(rounds):
                 for name, most in (("by turn", 0), ("by time", few)):
-                    destinations.FEW = most
+                    schedule.FEW = most
                     begin = time.thread_time()
-                    proved = destinations.due_sites(connection, 100, (), False, now=now)
-                    doubtful = destinations.doubtful_sites(connection, (), now=now)
+                    proved = schedule.due_sites(connection, 100, (), False, now=now)
+                    doubtful = schedule.doubtful_sites(connection, (), now=now)
                     took.setdefault(name, []).append(time.thread_time() - begin)
                     assert len({one.site for one in (*proved, *doubtful)}) >= DUE
     medians = {name: statistics.median(each) for name, each in took.items()}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.queue.queue import Claim, QueueDamaged, QueueError
+from engine.queue.queue import Claim, QueueDamaged, QueueError, Shares
 from tests.clock import FakeClock
 from tests.unit.pages import damage, leaves
 from tests.unit.queue_support import ALL, DELIVERED, LATER, Spool, opened
@@ -14,13 +14,15 @@ from tests.unit.queue_support import ALL, DELIVERED, LATER, Spool, opened
 MESSAGES = 400
 
 
-async def filled(directory: Path) -> None:
+async def filled(directory: Path, destinations: int = 40) -> None:
     """A closed store with many messages, some of them tried, and some being relayed when the engine was killed."""
     spool = Spool(directory, FakeClock())
     await spool.queue.open()
     await asyncio.gather(
         *(
-            spool.add(f"user{number}@d{number % 40}.example", content=b"Subject: hi\r\n\r\n" + b"x" * 900 + b"\r\n")
+            spool.add(
+                f"user{number}@d{number % destinations}.example", content=b"Subject: hi\r\n\r\n" + b"x" * 900 + b"\r\n"
+            )
             for number in range(MESSAGES)
         )
     )
@@ -138,6 +140,64 @@ async def test_what_has_expired_is_given_up_but_for_what_cannot_be_read(tmp_path
             gone |= {claim.message for claim in claims}
         assert MESSAGES - 3 * of_a_page < len(gone) < MESSAGES
         assert "is damaged" in spool.queue.trouble
+
+
+@pytest.mark.parametrize("which", [0.0, 0.1, 0.3, 0.5, 0.9])
+@pytest.mark.parametrize("tree", ["entry", "message", "destination"])
+async def test_what_is_due_is_found_beside_a_damaged_page(tmp_path: Path, tree: str, which: float) -> None:
+    await filled(tmp_path, 400)
+    async with opened(tmp_path) as spool:
+        for name in ("d2.example", "d3.example", "d20.example"):  # these have proved themselves
+            for claim in await spool.claim(name):
+                await spool.settle(claim, DELIVERED)
+            await spool.add(f"more@{name}")
+    damage(tmp_path, tree, which=which)
+    async with opened(tmp_path) as spool:
+        proved = await spool.queue.due_sites(1000, with_doubtful=False)
+        doubtful = await spool.queue.doubtful_sites()
+        assert 0 < len(proved) <= 3
+        assert 200 < len(doubtful) <= 397
+        taken = Shares(messages=frozenset(one.message for one in doubtful[:5]))
+        assert len(await spool.queue.doubtful_sites(taken=taken)) == len(doubtful) - 5
+        await spool.queue.next_due(spool.clock.now())
+
+
+@pytest.mark.parametrize("hours", [-2, 2])
+@pytest.mark.parametrize("tree", ["entry", "message", "destination", "body"])
+async def test_a_step_of_the_clock_is_put_right_beside_a_damaged_page(tmp_path: Path, tree: str, hours: int) -> None:
+    await filled(tmp_path, 400)
+    async with opened(tmp_path) as spool:
+        spool.sql("UPDATE entry SET attempts = 1, due = due + 3600, last_at = due")
+    damage(tmp_path, tree, which=0.5)
+    async with opened(tmp_path) as spool:
+        await spool.clock.set_by(hours * 3600)
+        changed = await spool.queue.clock_was_set("set", lambda _: 600.0, 600.0)
+        if hours < 0:
+            assert changed > MESSAGES / 2
+            assert await spool.queue.next_due(spool.clock.now()) is not None
+        assert [event.text for event in spool.events if event.kind == "clock set"]
+
+
+async def test_what_nobody_relays_is_put_back_beside_a_damaged_page(tmp_path: Path) -> None:
+    await filled(tmp_path)
+    async with opened(tmp_path) as spool:
+        claims = [claim for number in range(40) for claim in await spool.claim(f"d{number}.example")]
+        damage(tmp_path, "entry", which=0.5)
+        relaying = await spool.queue.relaying()
+        assert len(relaying) == sum(len(claim.entries) for claim in claims)
+        count = await spool.queue.put_back_orphans(relaying, "nobody answers for it")
+        assert MESSAGES / 2 < count < len(relaying)
+        assert "is damaged" in spool.queue.trouble
+
+
+async def test_claims_are_given_back_though_one_is_on_a_damaged_page(tmp_path: Path) -> None:
+    await filled(tmp_path)
+    async with opened(tmp_path) as spool:
+        claims = [claim for number in range(40) for claim in await spool.claim(f"d{number}.example")]
+        damage(tmp_path, "entry", which=0.5)
+        await spool.queue.put_back(claims, "the engine stops")
+        left = await spool.queue.relaying()
+        assert 0 < len(left) < MESSAGES / 2
 
 
 async def test_damage_that_only_a_question_meets_is_told(tmp_path: Path) -> None:

@@ -204,6 +204,8 @@ BACK_TO_3 = (
     "ALTER TABLE message DROP COLUMN given_back",
     "ALTER TABLE destination DROP COLUMN unreached_at",
     "DROP INDEX entry_fresh",
+    "DROP INDEX entry_relaying",
+    "CREATE INDEX entry_relaying ON entry (destination) WHERE state = 'relaying'",
     "DROP INDEX destination_took",
     "DROP INDEX destination_doubtful",
     "DROP INDEX destination_proved",
@@ -230,7 +232,7 @@ async def test_a_queue_of_the_third_version_knows_who_took_mail_last(tmp_path: P
         fresh = Spool(tmp_path / "new", spool.clock)
         await fresh.queue.open()
         for about in (
-            "SELECT name FROM sqlite_schema WHERE type = 'index' ORDER BY name",
+            "SELECT s.name, group_concat(i.name) FROM sqlite_schema s, pragma_index_info(s.name) i GROUP BY 1",
             "SELECT name, type, \"notnull\", dflt_value FROM pragma_table_info('destination') ORDER BY name",
         ):
             assert spool.sql(about) == fresh.sql(about)

@@ -5,7 +5,7 @@ import sqlite3
 from pathlib import Path
 
 from engine.outcome import Outcome
-from engine.queue import claims, destinations, listing, notices, reasons, standing, telling
+from engine.queue import claims, destinations, listing, notices, reasons, schedule, standing, telling
 from engine.queue.arrivals import Terms
 from engine.queue.expiry import EXPIRED
 from engine.queue.filter import Filter, Term
@@ -58,11 +58,11 @@ async def statements(spool: Spool, *, writing: bool) -> list[str]:
         notices.notify(Transaction(connection, NOW), LATE, None, (), Terms(lambda _: 1.0))
     else:
         counts = destinations.DueCounts()
-        destinations.due_destinations(connection, 10, (), now=NOW)
-        destinations.due_sites(connection, 10, ["mx.example.com"], now=NOW)
-        destinations.due_sites(connection, 10, ["mx.example.com"], False, now=NOW)
-        destinations.doubtful_sites(connection, ["mx.example.com"], Shares(senders=frozenset({"a@b.example"})), now=NOW)
-        destinations.next_due(connection, NOW, now=NOW)
+        schedule.due_destinations(connection, 10, (), now=NOW)
+        schedule.due_sites(connection, 10, ["mx.example.com"], now=NOW)
+        schedule.due_sites(connection, 10, ["mx.example.com"], False, now=NOW)
+        schedule.doubtful_sites(connection, ["mx.example.com"], Shares(senders=frozenset({"a@b.example"})), now=NOW)
+        schedule.next_due(connection, NOW, now=NOW)
         destinations.destination(connection, "example.org", counts, now=NOW)
         listing.window(connection, ALL, "-id", 0, 50, now=NOW)
         listing.window(connection, Filter.parse("domain=example.org"), "id", 0, 50, now=NOW)
@@ -102,7 +102,7 @@ async def test_nothing_that_moves_mail_reads_or_sorts_a_whole_table(tmp_path: Pa
                 # A listing by id may walk along the table, since it stops; few rows may be sorted. The index of what is
                 # being relayed holds nothing else.
                 walks = scanned == "e" and "ORDER BY e.message" in statement
-                walks = walks or "USING INDEX entry_relaying" in detail
+                walks = walks or "INDEX entry_relaying" in detail
                 sorts = detail.startswith("USE TEMP B-TREE") and not any(
                     few in statement for few in ("suspension", "LIMIT")
                 )
@@ -165,8 +165,8 @@ def steps(connection: sqlite3.Connection) -> int:
 
     connection.set_progress_handler(step, 100)
     try:
-        assert len(destinations.due_sites(connection, 100, (), now=NOW + 1)) == 20
-        assert len(destinations.doubtful_sites(connection, (), now=NOW + 1)) >= 18
+        assert len(schedule.due_sites(connection, 100, (), now=NOW + 1)) == 20
+        assert len(schedule.doubtful_sites(connection, (), now=NOW + 1)) >= 18
     finally:
         connection.set_progress_handler(None, 0)
     return count

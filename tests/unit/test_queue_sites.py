@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.queue import destinations
+from engine.queue import schedule
 from engine.queue.queue import DueSite, Shares, Suspension, unknown_site
 from tests.unit.queue_support import DELIVERED, LATER, Spool, opened
 
@@ -187,7 +187,7 @@ async def test_sites_in_doubt_say_whose_mail_they_have_and_whether_they_have_fai
 async def test_turns_are_the_same_whether_few_are_due_or_many(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few: int
 ) -> None:
-    monkeypatch.setattr(destinations, "FEW", few)
+    monkeypatch.setattr(schedule, "FEW", few)
     async with opened(tmp_path) as spool:
         await taken_by(spool, "c.example", "a.example")
         for name in ("a.example", "b.example", "c.example", "d.example"):
@@ -208,7 +208,7 @@ async def test_behind_a_message_to_ten_thousand_destinations_that_has_its_share_
     async with opened(tmp_path) as spool:
         many = await spool.add(*(f"u@d{number}.example" for number in range(10_000)))
         await spool.add("a@new.example", sender="bob@example.net")
-        assert len(await spool.queue.doubtful_sites()) == destinations.DOUBTFUL_AT_ONCE
+        assert len(await spool.queue.doubtful_sites()) == schedule.DOUBTFUL_AT_ONCE
         (due,) = await spool.queue.doubtful_sites(taken=Shares(messages=frozenset({many})))
         assert due.destination == "new.example"
         (due,) = await spool.queue.doubtful_sites(taken=Shares(senders=frozenset({"ann@example.net"})))
@@ -218,8 +218,8 @@ async def test_behind_a_message_to_ten_thousand_destinations_that_has_its_share_
 async def test_that_nobody_else_is_in_doubt_is_not_looked_for_again_at_once_where_that_takes_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(destinations, "COSTLY", -1.0)
-    monkeypatch.setattr(destinations, "RESTS", 1e9)
+    monkeypatch.setattr(schedule, "COSTLY", -1.0)
+    monkeypatch.setattr(schedule, "RESTS", 1e9)
     async with opened(tmp_path) as spool:
         many = await spool.add("u@one.example", "u@two.example")
         has_all = Shares(messages=frozenset({many}))
@@ -229,15 +229,15 @@ async def test_that_nobody_else_is_in_doubt_is_not_looked_for_again_at_once_wher
         await spool.add("a@new.example")
         assert await spool.queue.doubtful_sites(taken=has_all) == []
         assert len(await spool.queue.doubtful_sites()) == 3  # as soon as that one has less
-        monkeypatch.setattr(destinations, "RESTS", 0.0)
+        monkeypatch.setattr(schedule, "RESTS", 0.0)
         await spool.add("b@other.example")
         others = await spool.queue.doubtful_sites(["@one.example"], has_all)
         assert [one.destination for one in others] == ["new.example", "other.example"]
 
 
 async def test_it_is_looked_for_again_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(destinations, "COSTLY", -1.0)
-    monkeypatch.setattr(destinations, "RESTS", 10.0)
+    monkeypatch.setattr(schedule, "COSTLY", -1.0)
+    monkeypatch.setattr(schedule, "RESTS", 10.0)
     async with opened(tmp_path) as spool:
         has_all = Shares(messages=frozenset({await spool.add("u@one.example")}))
         assert await spool.queue.doubtful_sites(taken=has_all) == []
@@ -248,3 +248,22 @@ async def test_it_is_looked_for_again_after_a_while(tmp_path: Path, monkeypatch:
         async with asyncio.timeout(30):
             while not await spool.queue.doubtful_sites(taken=has_all):
                 await asyncio.sleep(0.01)
+
+
+async def test_behind_more_than_are_looked_at_together_who_may_go_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else one sender of some thousand new destinations, with all he may have, would keep the others out for hours."""
+    monkeypatch.setattr(schedule, "DOUBTFUL_SEEN", 3)
+    monkeypatch.setattr(schedule, "FEW", 1)
+    async with opened(tmp_path) as spool:
+        many = await spool.add(*(f"u@d{number}.example" for number in range(10)))
+        await spool.add("a@new.example", sender="bob@example.net")
+        await spool.add("b@dead.example", sender="bob@example.net")
+        await spool.queue.block("dead.example", spool.clock.now() + 60, "refused")
+        await spool.clock.advance(61)
+        has_all = Shares(messages=frozenset({many}))
+        assert [one.destination for one in await spool.queue.doubtful_sites(taken=has_all)] == ["dead.example"]
+        found = await spool.queue.doubtful_sites([unknown_site("dead.example")], taken=has_all)
+        assert [one.destination for one in found] == ["new.example"]
+        assert await spool.queue.doubtful_sites([one.site for one in found] + ["@dead.example"], taken=has_all) == []
