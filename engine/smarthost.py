@@ -530,7 +530,9 @@ class SmartHost:
             flow=chosen.flow or flow_of(claims[0].message, claims[0].sender, due.destination),
         )
         site.connections.append(relayer)
-        self._live[relayer] = asyncio.create_task(self._run(relayer), name=f"relayer {number} to {due.destination}")
+        task = asyncio.create_task(self._run(relayer), name=f"relayer {number} to {due.destination}")
+        task.add_done_callback(lambda _: self._never_began(relayer))
+        self._live[relayer] = task
         return relayer
 
     async def _claim(self, site: Site, limit: int, number: int) -> list[Claim]:
@@ -563,12 +565,21 @@ class SmartHost:
         except QueueBroken as error:
             self.trouble = str(error)
         finally:
-            del self._live[relayer]
-            site = self._sites.get(relayer.site)
-            site.connections.remove(relayer)
-            site.last_used = self._clock.now()
-            self.ended.append(relayer)
-            self.wake()
+            self._ended(relayer)
+
+    def _never_began(self, relayer: ManagedRelayer) -> None:
+        """See to a relayer that was closed before its first step: nothing of `_run` is done then."""
+        if relayer in self._live:
+            self.stranded(list(relayer.answers_for.values()))
+            self._ended(relayer)
+
+    def _ended(self, relayer: ManagedRelayer) -> None:
+        del self._live[relayer]
+        site = self._sites.get(relayer.site)
+        site.connections.remove(relayer)
+        site.last_used = self._clock.now()
+        self.ended.append(relayer)
+        self.wake()
 
     # -- sites ----------------------------------------------------------------------------------------------------
 

@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
+from engine.choosing import Chosen
 from engine.control.views import MarkBad, Suspend
 from engine.queue.queue import QueueBusy, QueueError, QueueFull
 from engine.queue.sqlite import SqliteQueue
 from engine.queue.writer import Writer
+from engine.relayer.relayer import ManagedRelayer
 from engine.sandbox.exchanges import Exchange
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Dead, Healthy
@@ -104,8 +106,30 @@ async def test_what_was_not_recorded_when_its_connection_was_closed_is_recorded_
     assert await relay.events("interrupted") == []
 
 
-async def test_a_store_locked_by_another_program_leaves_nothing_relaying(
+async def test_a_relayer_that_is_closed_before_its_first_step_leaves_nothing_behind(
     exchange: Exchange, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    smarthost = relay.engine.smarthost
+    opened = smarthost._open
+
+    async def at_once(chosen: Chosen) -> ManagedRelayer | None:
+        relayer = await opened(chosen)
+        if relayer is not None and relayer.close("oncall"):
+            smarthost._live[relayer].cancel()
+        return relayer
+
+    with monkeypatch.context() as patch:
+        patch.setattr(smarthost, "_open", at_once)
+        await relay.send("bob@good.example")
+        await until(lambda: len(smarthost.ended) > 0)
+    assert smarthost.managed == {}
+    await relay.settled()
+    assert exchange.messages == 1
+    assert await relay.entries() == ()
+
+
+async def test_a_store_locked_by_another_program_leaves_nothing_relaying(
+    exchange: Exchange, relay: Relay, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As by a shell that is open on the file, while an operator closes what seems to hang."""
     relay.engine.queue._writer._connection.execute("PRAGMA busy_timeout = 20")
@@ -115,9 +139,7 @@ async def test_a_store_locked_by_another_program_leaves_nothing_relaying(
         await relay.client.resume("good.example")
         await until(lambda: exchange.messages > 2)
         shell.execute("BEGIN IMMEDIATE")
-        sent = exchange.messages
-        await until(lambda: exchange.messages > sent or not relay.engine.smarthost.managed)
-        await asyncio.sleep(0.1)
+        await until(lambda: "its result waits to be recorded: another program holds the queue" in caplog.text)
         assert relay.engine.smarthost.managed
         for relayer, task in list(relay.engine.smarthost._live.items()):
             assert relayer.close("oncall")
