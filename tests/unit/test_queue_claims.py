@@ -7,6 +7,7 @@ import pytest
 
 from engine.events import Event
 from engine.outcome import Outcome
+from engine.queue import expiry, standing
 from engine.queue.expiry import PASS_EVERY
 from engine.queue.filter import Filter
 from engine.queue.queue import EntryResult, NoSuchMessage, QueueError, Settlement, Suspension
@@ -471,3 +472,22 @@ async def test_claims_of_one_take_what_was_never_tried_and_what_was_in_turn(tmp_
         fresh = {await spool.add() for _ in range(4)}
         taken = [(await spool.claim(limit=1))[0].message in fresh for _ in range(4)]
         assert sorted(taken) == [False, False, True, True]
+
+
+async def test_what_has_expired_is_claimed_though_the_first_claim_of_it_was_undone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The walk over what has expired goes on only once what it found is claimed for good."""
+    monkeypatch.setattr(expiry, "LOOKED_AT", 2)
+    async with opened(tmp_path) as spool:
+        for _ in range(6):
+            await spool.add()
+        spool.sql("UPDATE entry SET attempts = 1, due = due + 864000")
+        await spool.clock.advance(6 * 86400)
+        forget_idle = standing.forget_idle
+        monkeypatch.setattr(standing, "forget_idle", lambda tx: 1 / 0)  # in the same transaction
+        with pytest.raises(ZeroDivisionError):
+            await spool.queue.overdue(10)
+        monkeypatch.setattr(standing, "forget_idle", forget_idle)
+        assert [claim.message for claim in await spool.queue.overdue(10)] == [1, 2]
+        assert [claim.message for claim in await spool.queue.overdue(10)] == [3, 4]
