@@ -77,6 +77,7 @@ class ManagedRelayer:
         self.is_established = False
         self.transcript = Transcript(parts.clock)
         self._parts = parts
+        self._begun = parts.clock.monotonic()
         self._manager = manager
         self.form = form
         self._leaving = ""  # why, once it is to
@@ -107,6 +108,11 @@ class ManagedRelayer:
         if self._attempt_since is not None and now - self._attempt_since > self._parts.timeouts.attempt / 2:
             return True
         return now > self.stalls_at
+
+    @property
+    def age(self) -> float:
+        """For how many seconds it has been there, whatever the clock was set to meanwhile."""
+        return self._parts.clock.monotonic() - self._begun
 
     @property
     def is_doubtful(self) -> bool:
