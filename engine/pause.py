@@ -55,8 +55,12 @@ class Pause:
         if is_of_all:
             self._begin(why, now)
         else:
-            self._said_at, self._said = now, why
+            self.tell(why)
         return is_of_all
+
+    def tell(self, why: str) -> None:
+        """Have it said for a while of a fault of ours that it is one, and no host's; it stops nothing."""
+        self._said_at, self._said = self._clock.monotonic(), why
 
     def works(self) -> None:
         """A host could be reached, or has turned us away: nothing is wanting here any more."""

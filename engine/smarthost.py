@@ -223,8 +223,7 @@ class SmartHost:
         if others := self._others(site, relayer):
             site.shrink(len(others), why, now, by_half=False, seconds=PAUSE)
         elif site.blocked_until < now + PAUSE:
-            for destination in {relayer.destination, *(claim.destination for claim in relayer.answers_for.values())}:
-                await self._queue.block(destination, now + PAUSE, why, failed=False)
+            await self._rest(relayer, why)
             self._sites.block(site, now + PAUSE, why, failed=False)
         if relayer.close(by):
             task.cancel()
@@ -375,6 +374,20 @@ class SmartHost:
         await self._queue.block_site(site.name, until, outcome.line, failed=failed)
         await self._queue.block(relayer.destination, until, outcome.line, failed=failed)
         await self._tell_unreachable(relayer.destination, outcome)
+
+    async def faulted(self, relayer: ManagedRelayer, outcome: Outcome) -> None:
+        """Have a site rest for a moment, or make do with its other connections, for what is no fault of its hosts.
+
+        So a fault that comes again and again does not turn in place. Raises QueueError.
+        """
+        site, now = self._sites.get(relayer.site), self._clock.now()
+        log.error("relayer %d to %s: %s", relayer.id, relayer.destination, outcome.text)
+        self.pause.tell(outcome.text)
+        if others := self._others(site, relayer):
+            site.shrink(len(others), outcome.text, now, by_half=False, seconds=PAUSE)
+        elif site.blocked_until < now + PAUSE:
+            self._sites.block(site, now + PAUSE, outcome.text, failed=False)
+            await self._rest(relayer, outcome.text)
 
     def cut_short(self, relayer: ManagedRelayer, outcome: Outcome, *, is_usual: bool) -> None:
         """A host has ended a session between two messages: the next may begin at once.
@@ -568,6 +581,12 @@ class SmartHost:
 
     def _others(self, site: Site, relayer: ManagedRelayer) -> list[Connection]:
         return [one for one in site.connections if one is not relayer]
+
+    async def _rest(self, relayer: ManagedRelayer, why: str) -> None:
+        """Leave alone for a moment what a relayer is for, in the store; nothing of it has failed."""
+        until = self._clock.now() + PAUSE
+        for destination in {relayer.destination, *(claim.destination for claim in relayer.answers_for.values())}:
+            await self._queue.block(destination, until, why, failed=False)
 
     def _abandon(self, host: str) -> None:
         """End the connections to a host, each after the message that is being sent."""
