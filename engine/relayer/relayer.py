@@ -501,7 +501,7 @@ class ManagedRelayer:
         await self._put_back(self.result)
 
     async def _send(self, session: Session, claim: Claim, opening: Opening) -> None:
-        self._was_spared = False
+        self._was_spared, self._blameless = False, ""
         try:
             mail = mail_of(claim, await self._parts.queue.open_content(claim.message))
             self.destination = claim.destination
