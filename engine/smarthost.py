@@ -277,6 +277,9 @@ class SmartHost:
         if not is_full and may_doubt:
             return False
         closed = [*self._allowance.closed(self._live), relayer.site]
+        if not is_full:  # what has proved itself has places left: it waits for nobody
+            shares = self.capacity.shares([one for one in self._live if one is not relayer])
+            return bool(await self._queue.doubtful_sites(closed, shares))
         return bool(await self._queue.due_sites(1, closed, with_doubtful=may_doubt or relayer.is_in_doubt))
 
     def site_of(self, way: Way) -> str:
