@@ -53,7 +53,7 @@ log = logging.getLogger(__name__)
 
 BATCH = 10  # messages claimed at a time: few are held back by a slow peer, one sync serves several
 ENDED_KEPT = 100  # relayers whose transcript can still be read
-PAUSE = 30.0  # seconds; for a site that took mail and then hung up
+PAUSE = 30.0  # seconds; for a site that took mail and then hung up, or met a fault of ours
 _CLOSING = 12.0  # seconds; somewhat more than a relayer takes to leave nothing behind
 LONGEST_BLOCK = 900.0  # seconds; a site that cannot be reached is tried again at least this often
 
