@@ -110,7 +110,7 @@ class Allowance:
     def messages_left(self, relayer: ManagedRelayer, site: Site) -> int:
         """How many messages a relayer may still take; none when its time is over or it is one too many."""
         now = self._clock.now()
-        if now >= self.end_of(relayer):
+        if relayer.age >= self._lifetime:
             return 0
         # Those opened last are the ones too many.
         if site.connections.index(relayer) >= site.allowed(self._most, now):
@@ -123,5 +123,5 @@ class Allowance:
         return min(filter(None, set_for_it), default=self._per_connection)
 
     def end_of(self, relayer: ManagedRelayer) -> float:
-        """When a connection is to take no more."""
-        return relayer.started + self._lifetime
+        """When a connection is to take no more, by the clock as it is set now."""
+        return self._clock.now() + self._lifetime - relayer.age

@@ -25,12 +25,14 @@ class Pause:
 
     A stranger chooses the addresses that his domain names, so what one address meets must not stop all others: it
     takes faults of several sites in a row, while nothing can be connected to, until it counts as the machine's.
+
+    It goes by the clock that nobody sets: a machine that boots without a network often has its time set just then.
     """
 
     def __init__(self, clock: Clock, *, has_family: Callable[[str], bool] = blame.has_family) -> None:
         self._clock = clock
         self._has_family = has_family
-        self._until = 0.0
+        self._until = float("-inf")
         self._why = ""
         self._lasts = FIRST
         self._worked_at = float("-inf")
@@ -43,7 +45,7 @@ class Pause:
 
         False: it is about this site's addresses alone, as far as can be known.
         """
-        now = self._clock.now()
+        now = self._clock.monotonic()
         is_of_all = blamed == "machine"
         if blamed == "family":
             is_of_all = not any(map(self._has_family, ("IPv4", "IPv6")))
@@ -53,33 +55,38 @@ class Pause:
         if is_of_all:
             self._begin(why, now)
         else:
-            self._said_at, self._said = now, why
+            self.tell(why)
         return is_of_all
+
+    def tell(self, why: str) -> None:
+        """Have it said for a while of a fault of ours that it is one, and no host's; it stops nothing."""
+        self._said_at, self._said = self._clock.monotonic(), why
 
     def works(self) -> None:
         """A host could be reached, or has turned us away: nothing is wanting here any more."""
-        self._worked_at = self._clock.now()
+        self._worked_at = self._clock.monotonic()
         self._sites.clear()
         if self._why:
             log.info("connections can be opened again")
-        self._until, self._why, self._lasts = 0.0, "", FIRST
+        self._until, self._why, self._lasts = float("-inf"), "", FIRST
 
     @property
     def limiting(self) -> Limiting | None:
-        """The pause that is on, for whoever asks why mail does not go."""
-        return Limiting("paused", self._until, self._why) if self._until > self._clock.now() else None
+        """The pause that is on, for whoever asks why mail does not go; until when by the clock that can be set."""
+        left = self._until - self._clock.monotonic()
+        return Limiting("paused", self._clock.now() + left, self._why) if left > 0 else None
 
     @property
     def trouble(self) -> str:
         """What keeps every connection from being opened, until one could be or it was long not tried; or ""."""
-        if not self._why or self._clock.now() > self._until + LONGEST:
+        if not self._why or self._clock.monotonic() > self._until + LONGEST:
             return ""
         return f"no connection can be opened, no host is marked bad for it: {self._why}"
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What keeps some connections from being opened, and is this machine's doing."""
-        is_new = self._said and self._clock.now() - self._said_at < SAID
+        is_new = self._said and self._clock.monotonic() - self._said_at < SAID
         return (f"no host is marked bad for a fault of this machine: {self._said}",) if is_new else ()
 
     def _begin(self, why: str, now: float) -> None:

@@ -53,7 +53,7 @@ log = logging.getLogger(__name__)
 
 BATCH = 10  # messages claimed at a time: few are held back by a slow peer, one sync serves several
 ENDED_KEPT = 100  # relayers whose transcript can still be read
-PAUSE = 30.0  # seconds; for a site that took mail and then hung up
+PAUSE = 30.0  # seconds; for a site that took mail and then hung up, or met a fault of ours
 _CLOSING = 12.0  # seconds; somewhat more than a relayer takes to leave nothing behind
 LONGEST_BLOCK = 900.0  # seconds; a site that cannot be reached is tried again at least this often
 
@@ -233,8 +233,7 @@ class SmartHost:
         if others := self._others(site, relayer):
             site.shrink(len(others), why, now, by_half=False, seconds=PAUSE)
         elif site.blocked_until < now + PAUSE:
-            for destination in {relayer.destination, *(claim.destination for claim in relayer.answers_for.values())}:
-                await self._queue.block(destination, now + PAUSE, why, failed=False)
+            await self._rest(relayer, why)
             self._sites.block(site, now + PAUSE, why, failed=False)
         if relayer.close(by):
             task.cancel()
@@ -288,6 +287,9 @@ class SmartHost:
         if not is_full and may_doubt:
             return False
         closed = [*self._allowance.closed(self._live), relayer.site]
+        if not is_full:  # what has proved itself has places left: it waits for nobody
+            shares = self.capacity.shares([one for one in self._live if one is not relayer])
+            return bool(await self._queue.doubtful_sites(closed, shares))
         return bool(await self._queue.due_sites(1, closed, with_doubtful=may_doubt or relayer.is_in_doubt))
 
     def site_of(self, way: Way) -> str:
@@ -385,6 +387,20 @@ class SmartHost:
         await self._queue.block_site(site.name, until, outcome.line, failed=failed)
         await self._queue.block(relayer.destination, until, outcome.line, failed=failed)
         await self._tell_unreachable(relayer.destination, outcome)
+
+    async def faulted(self, relayer: ManagedRelayer, outcome: Outcome) -> None:
+        """Have a site rest for a moment, or make do with its other connections, for what is no fault of its hosts.
+
+        So a fault that comes again and again does not turn in place. Raises QueueError.
+        """
+        site, now = self._sites.get(relayer.site), self._clock.now()
+        log.error("relayer %d to %s: %s", relayer.id, relayer.destination, outcome.text)
+        self.pause.tell(outcome.text)
+        if others := self._others(site, relayer):
+            site.shrink(len(others), outcome.text, now, by_half=False, seconds=PAUSE)
+        elif site.blocked_until < now + PAUSE:
+            self._sites.block(site, now + PAUSE, outcome.text, failed=False)
+            await self._rest(relayer, outcome.text)
 
     def cut_short(self, relayer: ManagedRelayer, outcome: Outcome, *, is_usual: bool) -> None:
         """A host has ended a session between two messages: the next may begin at once.
@@ -589,6 +605,12 @@ class SmartHost:
 
     def _others(self, site: Site, relayer: ManagedRelayer) -> list[Connection]:
         return [one for one in site.connections if one is not relayer]
+
+    async def _rest(self, relayer: ManagedRelayer, why: str) -> None:
+        """Leave alone for a moment what a relayer is for, in the store; nothing of it has failed."""
+        until = self._clock.now() + PAUSE
+        for destination in {relayer.destination, *(claim.destination for claim in relayer.answers_for.values())}:
+            await self._queue.block(destination, until, why, failed=False)
 
     def _abandon(self, host: str) -> None:
         """End the connections to a host, each after the message that is being sent."""

@@ -3,6 +3,7 @@
 Whatever is claimed when the engine starts was interrupted, and goes back to what it was.
 """
 
+import random
 import sqlite3
 from collections.abc import Sequence
 
@@ -322,10 +323,10 @@ def _is_closed(tx: Transaction, destination: str) -> bool:
 def _due(tx: Transaction, destination: str, limit: int, recipients: int) -> dict[int, list[int]]:
     """Due entries by message: half of the messages are for those never tried, so that retries do not keep them waiting.
 
-    The one in the middle goes to either in turn.
+    The one in the middle, which is all there is in claims of one, goes to either by lot: whatever is counted may grow
+    by two from claim to claim.
     """
-    (made,) = tx.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'attempt'").fetchone()
-    middle = limit % 2 * (1 - made % 2)
+    middle = limit % 2 * random.getrandbits(1)
     taken: dict[int, list[int]] = {}
     _take(tx, taken, "entry INDEXED BY entry_fresh", "AND attempts = 0", destination, limit // 2 + middle, recipients)
     _take(tx, taken, "entry INDEXED BY entry_due", "", destination, limit, recipients)

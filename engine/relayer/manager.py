@@ -72,6 +72,10 @@ class Manager(Protocol):
         """
         ...
 
+    async def faulted(self, relayer: "ManagedRelayer", outcome: Outcome) -> None:
+        """A fault of ours, or of the store, has ended a relayer: its site rests for a moment, charged with nothing."""
+        ...
+
     def cut_short(self, relayer: "ManagedRelayer", outcome: Outcome, *, is_usual: bool) -> None:
         """The host has ended a session between two messages; `is_usual`: after as many as it is known to take."""
         ...

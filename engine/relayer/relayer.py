@@ -77,6 +77,7 @@ class ManagedRelayer:
         self.is_established = False
         self.transcript = Transcript(parts.clock)
         self._parts = parts
+        self._begun = parts.clock.monotonic()
         self._manager = manager
         self.form = form
         self._leaving = ""  # why, once it is to
@@ -96,6 +97,7 @@ class ManagedRelayer:
         self._last: Outcome | None = None
         self.has_delivered = False
         self._fault: Outcome | None = None
+        self._may_repeat = False  # that fault, since it is one of our code, met on the way to a destination
         self._take(claims)
 
     @property
@@ -107,6 +109,11 @@ class ManagedRelayer:
         if self._attempt_since is not None and now - self._attempt_since > self._parts.timeouts.attempt / 2:
             return True
         return now > self.stalls_at
+
+    @property
+    def age(self) -> float:
+        """For how many seconds it has been there, whatever the clock was set to meanwhile."""
+        return self._parts.clock.monotonic() - self._begun
 
     @property
     def is_doubtful(self) -> bool:
@@ -201,7 +208,7 @@ class ManagedRelayer:
         except QueueError as error:
             # Nothing the peer has taken is concerned (see AttemptManager.report): it goes back untried.
             self._outcomes, self._sending = None, None
-            self._fault = Outcome.transient(f"not recorded: {error}", enhanced="4.3.1")
+            self._fault = Outcome.transient(f"fault here, not recorded: {error}", enhanced="4.3.1", cause="ours")
             self.result = self._fault.text
         except asyncio.CancelledError:
             self.result = f"closed by {self._closed_by}" if self._closed_by else "stopped"
@@ -209,7 +216,9 @@ class ManagedRelayer:
         except Exception as error:
             # A fault of ours must neither strand what this relayer answers for nor repeat itself without a pause.
             log.exception("relayer %d to %s", self.id, self.destination)
-            self._fault = Outcome.transient(f"fault in the relay: {type(error).__name__}", enhanced="4.3.0")
+            text = f"fault in the relay: {type(error).__name__}"
+            self._fault = Outcome.transient(text, enhanced="4.3.0", cause="ours")
+            self._may_repeat = self._session is None
             self.result = self._fault.text
         finally:
             await self._leave_nothing_behind()
@@ -492,7 +501,7 @@ class ManagedRelayer:
         await self._put_back(self.result)
 
     async def _send(self, session: Session, claim: Claim, opening: Opening) -> None:
-        self._was_spared = False
+        self._was_spared, self._blameless = False, ""
         try:
             mail = mail_of(claim, await self._parts.queue.open_content(claim.message))
             self.destination = claim.destination
@@ -590,7 +599,7 @@ class ManagedRelayer:
             async with asyncio.timeout(_LAST_SECONDS):
                 await self._settle_what_was_sent()
                 if self._fault is not None:
-                    await self._manager.unreachable(self, self._fault)
+                    await self._manager.faulted(self, self._fault)
                 await self._put_back(self.result or "connection lost")
         except (QueueError, TimeoutError) as error:
             log.warning("relayer %d could not give back %d messages: %s", self.id, len(self.answers_for), error)
@@ -606,6 +615,9 @@ class ManagedRelayer:
         back would strike from the record that the peer may have it.
         """
         sending, session, outcomes = self._sending, self._session, self._outcomes
+        if self._may_repeat and self._fault is not None:
+            for claim in self._claims_of(self.destination):
+                await self._report(claim, [self._fault] * len(claim.entries))
         if sending is None or session is None:
             return
         outcomes = outcomes or session.in_hand

@@ -10,7 +10,7 @@ _MOST = 1000  # hosts
 
 class _Known(Struct):
     most: int
-    trial_at: float
+    trial_at: float  # by the clock that nobody sets
 
 
 class Stints:
@@ -30,7 +30,7 @@ class Stints:
 
     def begin(self, host: str) -> int | None:
         """How many messages the session that begins now is to send. Now and then there is no bound, on trial."""
-        known, now = self._known.get(host), self._clock.now()
+        known, now = self._known.get(host), self._clock.monotonic()
         if known is None:
             return None
         if now >= known.trial_at:
@@ -41,7 +41,7 @@ class Stints:
     def ended(self, host: str, taken: int) -> bool:
         """The host has ended a session after this many messages; True where that is what was known of it."""
         known = self._known.pop(host, None)  # so that the oldest come first
-        self._known[host] = _Known(most=taken, trial_at=self._clock.now() + TRIAL_EVERY)
+        self._known[host] = _Known(most=taken, trial_at=self._clock.monotonic() + TRIAL_EVERY)
         if len(self._known) > _MOST:
             del self._known[next(iter(self._known))]
         return known is not None and known.most == taken

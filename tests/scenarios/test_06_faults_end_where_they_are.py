@@ -9,7 +9,7 @@ import engine.dsn
 from engine.attempt import AttemptManager
 from engine.config import Route
 from engine.control.views import MarkBad, Suspend
-from engine.queue.queue import Claim, QueueBroken, QueueBusy, QueueFull
+from engine.queue.queue import Claim, QueueBroken, QueueBusy, QueueError, QueueFull
 from engine.relayer.session import Session
 from engine.sandbox.exchanges import Session as Peer
 from engine.sandbox.exchanges import Temper
@@ -398,6 +398,30 @@ async def test_a_store_that_is_busy_for_a_moment_is_no_damaged_message(
     monkeypatch.undo()
     await relay.later(2000)
     assert exchange.messages == 1
+
+
+async def test_a_message_that_cannot_be_read_does_not_excuse_what_the_peer_does_after_it(
+    internet: Internet, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = Script({"MAIL": "421 4.7.28 unusual rate"})
+    (exchange,) = await internet.add("busy.example", mx=[(10, "mx.busy.example", script)])
+    right = relay.engine.queue.open_content
+    opened: list[int] = []
+
+    async def unreadable_at_first(message: int) -> object:
+        opened.append(message)
+        if len(opened) == 1:
+            raise QueueError("its content cannot be read")
+        return await right(message)
+
+    monkeypatch.setattr(relay.engine.queue, "open_content", unreadable_at_first)
+    await relay.client.suspend(Suspend(destination="*", seconds=600, reason="so that all are due at once"))
+    await relay.send("a@busy.example", times=3)
+    await relay.client.resume("*")
+    await relay.settled()
+    assert exchange.sessions == 1
+    assert [event.destination for event in await relay.events("unreachable")] == ["busy.example"]
+    assert sorted(entry.state for entry in await relay.entries()) == ["held", "waiting", "waiting"]
 
 
 async def test_what_falls_due_is_done_in_time_though_something_else_is_due_and_cannot_go(

@@ -64,13 +64,17 @@ async def test_it_takes_mail_of_other_domains_of_its_site(internet: Internet, cl
         assert shown.site == "mx.farm.example"
 
 
-async def test_its_life_has_an_end(internet: Internet, clock: FakeClock) -> None:
+@pytest.mark.parametrize("step", [0.0, -3600.0])
+async def test_its_life_has_an_end_though_the_clock_is_set_back(
+    internet: Internet, clock: FakeClock, step: float
+) -> None:
     async with waiting(internet, clock=clock, connection_lifetime=5.0) as relay:
         (exchange,) = await internet.add("example.org", mx=[(10, "mx.example.org", Healthy())])
         for number in range(1, 8):
             await relay.send("a@example.org")
             await internet.wait_for(number)
             await until(lambda: all(one.is_idle for one in relay.engine.smarthost.managed))
+            await clock.set_by(step if number == 2 else 0.0)
             await clock.advance(1.5)
             await asyncio.sleep(0.05)
         assert exchange.sessions == 2

@@ -217,3 +217,11 @@ async def test_what_is_remembered_of_hosts_is_bounded(clock: FakeClock) -> None:
         stints.ended(f"mx{number}.example.org", 1)
     assert len(stints._known) == 1000
     assert stints.most("mx1999.example.org") == 1
+
+
+async def test_a_step_back_of_the_clock_puts_off_no_trial(clock: FakeClock) -> None:
+    stints = Stints(clock)
+    stints.ended("mx.example.org", 5)
+    await clock.set_by(-86_400)
+    await clock.advance(TRIAL_EVERY)
+    assert [stints.begin("mx.example.org") for _ in range(2)] == [None, 5]

@@ -10,10 +10,17 @@ from pathlib import Path
 import pytest
 from aiosmtplib import SMTP
 
+from engine.control.views import Suspend
 from engine.lookups import LookupFailed
+from engine.outcome import Outcome
+from engine.queue.queue import QueueBusy
 from engine.relayer.dialler import TcpDialler
+from engine.relayer.mail import Mail
+from engine.relayer.session import Session
+from engine.sandbox.exchanges import Exchange, Temper
 from engine.sandbox.internet import Internet
-from engine.sandbox.tempers import Dead, Healthy
+from engine.sandbox.tempers import Dead, Healthy, Script, Slow
+from engine.smarthost import PAUSE
 from tests.clock import FakeClock
 from tests.scenarios.relaying import LETTER, Relay, relaying, until
 from tests.serving import serving
@@ -187,6 +194,110 @@ async def test_name_servers_that_cannot_be_asked_for_want_of_files_put_no_domain
     monkeypatch.undo()
     await clock.advance(1)
     await internet.wait_for(1)
+
+
+async def _busy(*_: object) -> None:
+    raise QueueBusy("another program holds the queue")
+
+
+async def _faulty(*_: object) -> None:
+    raise KeyError("a bug")
+
+
+async def proved(internet: Internet, relay: Relay, *, then: Temper) -> Exchange:
+    """A domain that has taken mail, and does something else from then on."""
+    (exchange,) = await internet.add("proved.example", mx=[(10, "mx.proved.example", Healthy())])
+    await relay.send("a@proved.example")
+    await exchange.wait_for(1)
+    await relay.settled()
+    await exchange.become(then)
+    return exchange
+
+
+async def is_charged_with_nothing(relay: Relay) -> None:
+    """What the relay knows of that domain is as good as before, and it is left alone for a moment only."""
+    known = await relay.engine.queue.destination("proved.example")
+    site = relay.engine.smarthost.site_at("proved.example", known.site)
+    assert not known.is_in_doubt
+    assert not site.is_failing
+    assert site.failures == 0
+    assert known.unreached_at == 0
+    assert known.blocked_until == site.blocked_until == relay.clock.now() + PAUSE
+    assert relay.engine.mx.marks == ()
+    assert await relay.events("unreachable") == []
+
+
+async def test_a_store_that_is_busy_when_a_result_comes_is_no_failure_of_the_host(
+    internet: Internet, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exchange = await proved(internet, relay, then=Script({"RCPT": "450 later"}))
+    monkeypatch.setattr(type(relay.engine.queue), "settle", _busy)
+    await relay.send("b@proved.example")
+    await relay.settled()
+    assert exchange.sessions == 2
+    assert [entry.attempts for entry in await relay.entries()] == [0]
+    await is_charged_with_nothing(relay)
+    assert any("another program holds the queue" in note for note in await relay.bounds())
+    (explained,) = (await relay.client.explain("proved.example")).explanations
+    assert explained.cause == "blocked"
+    assert "fault here, not recorded: another program holds the queue" in explained.text
+    monkeypatch.undo()
+    await relay.later(PAUSE)
+    assert exchange.sessions == 3
+    (entry,) = await relay.entries()
+    assert (entry.attempts, entry.last and entry.last.text) == (1, "later")
+
+
+async def test_a_fault_of_our_code_is_no_failure_of_the_host(
+    internet: Internet, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exchange = await proved(internet, relay, then=Healthy())
+    monkeypatch.setattr(Session, "_transact", _faulty)
+    await relay.send("b@proved.example")
+    await relay.settled()
+    assert exchange.sessions == 2
+    (entry,) = await relay.entries()
+    assert entry.last is not None
+    assert (entry.attempts, entry.last.cause, entry.last.text) == (1, "ours", "fault in the relay: KeyError")
+    await is_charged_with_nothing(relay)
+    assert any("fault in the relay: KeyError" in note for note in await relay.bounds())
+
+
+async def test_a_fault_of_our_code_in_finding_the_way_is_an_attempt_and_does_not_go_round(
+    internet: Internet, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await proved(internet, relay, then=Healthy())
+    monkeypatch.setattr(type(relay.engine.mx), "candidates", _faulty)
+    await relay.send("b@proved.example")
+    await relay.settled()
+    for _ in range(4):
+        await relay.later(PAUSE)
+    (entry,) = await relay.entries()
+    assert (entry.attempts, entry.last and entry.last.cause) == (1, "ours")
+    assert await relay.events("unreachable") == []
+
+
+async def test_a_fault_of_ours_ends_one_of_several_connections_and_the_others_go_on(
+    internet: Internet, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = Session._transact
+
+    async def faulty_once(session: Session, mail: Mail, outcomes: list[Outcome | None]) -> Outcome:
+        if mail.recipients == ("x7@many.example",):
+            raise KeyError("a bug")
+        return await right(session, mail, outcomes)
+
+    (exchange,) = await internet.add("many.example", mx=[(10, "mx.many.example", Slow(0.005))])
+    monkeypatch.setattr(Session, "_transact", faulty_once)
+    await relay.client.suspend(Suspend(destination="*", seconds=600, reason="so that all are due at once"))
+    for number in range(40):
+        await relay.send(f"x{number}@many.example")
+    await relay.client.resume("*")
+    await relay.settled()
+    assert exchange.messages == 39  # and none of them waited
+    (entry,) = await relay.entries()
+    assert (entry.recipient, entry.attempts) == ("x7@many.example", 1)
+    assert not (await relay.engine.queue.destination("many.example")).is_in_doubt
 
 
 async def _not_to_be_asked(*_: object) -> None:

@@ -249,3 +249,59 @@ async def test_who_has_the_message_is_waited_for_though_others_wait_for_the_conn
         await until(lambda: new.messages == 1)
         assert [event.destination for event in await relay.events("deferred")] == ["hangs.example"]
         assert [one.phase for one in relay.engine.smarthost.managed if one.destination == "thinks.example"] == ["reply"]
+
+
+async def waiting_at_holes(relay: Relay, names: Sequence[str], *, sender: str) -> None:
+    """A message for each of these domains, whose hosts never say a word; the relay has looked what is to be done."""
+    for name in names:
+        await relay.internet.add(name, mx=[(10, f"mx.{name}", BlackHole())])
+        await enqueue(relay, f"u@{name}", sender=sender)
+    await relay.engine.smarthost.check_state()
+
+
+async def test_who_has_his_share_is_nobody_for_whom_the_slow_hosts_of_others_give_way(
+    internet: Internet, clock: FakeClock
+) -> None:
+    """Of the ten for what is in doubt he has eight, and somebody with slow hosts two: his own give way to his own."""
+    async with relaying(internet, clock=clock, timeouts=PATIENT, max_connections=20, max_lookups=40) as relay:
+        smarthost = relay.engine.smarthost
+        await waiting_at_holes(relay, ["slow0.example", "slow1.example"], sender="slow@example.net")
+        await until(lambda: smarthost.connections == 2)
+        await waiting_at_holes(relay, [f"flood{number}.example" for number in range(40)], sender="flood@example.com")
+        await until(lambda: smarthost.connections == 10)
+        await smarthost.check_state()
+        assert await relay.bounds() == []
+        begun = clock.now()
+        await clock.advance(stalling.PATIENCE)
+        await smarthost.check_state()
+        await until(
+            lambda: (
+                smarthost.connections == 10
+                and all("slow" in one.destination or one.started > begun for one in smarthost.managed)
+            )
+        )
+        assert sum("slow" in one.destination for one in smarthost.managed) == 2
+        await enqueue(relay, "u@new.example", sender="bob@example.net")  # who has no share yet
+        await until(lambda: not any("slow" in one.destination for one in smarthost.managed))
+
+
+async def test_a_connection_in_doubt_is_kept_where_those_that_have_proved_themselves_have_places_left(
+    internet: Internet, clock: FakeClock
+) -> None:
+    async with relaying(internet, clock=clock, timeouts=PATIENT, max_connections=4) as relay:
+        smarthost = relay.engine.smarthost
+        await internet.add("good.example", mx=[(10, "mx.good.example", Healthy())])
+        await enqueue(relay, "a@good.example")
+        await internet.wait_for(1)
+        await relay.settled()
+        for number in range(2):
+            await waiting_at_holes(relay, [f"hole{number}.example"], sender=f"s{number}@example.com")
+        await until(lambda: smarthost.connections == 2)
+        one = next(iter(smarthost.managed))
+        async with smarthost._checking:  # so that nothing is served meanwhile
+            await enqueue(relay, "b@good.example", sender="bob@example.net")
+            assert not await smarthost._do_others_wait(one)
+            await enqueue(relay, "u@other.example", sender=one.flow.sender if one.flow else "")
+            assert await smarthost._do_others_wait(one)  # his share would be free again
+            await enqueue(relay, "u@new.example", sender="bob@example.net")
+            assert await smarthost._do_others_wait(one)

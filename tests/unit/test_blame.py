@@ -113,6 +113,34 @@ async def test_a_stranger_whose_addresses_cannot_be_dialled_does_not_stop_the_re
     assert pause.limiting is not None
 
 
+@pytest.mark.parametrize("step", [-86_400, 86_400])
+async def test_a_step_of_the_clock_makes_a_pause_neither_longer_nor_shorter(clock: FakeClock, step: float) -> None:
+    pause = pause_of(clock, "IPv4", "IPv6")
+    assert pause.met("machine", "too many open files", "mx.example.org")
+    await clock.set_by(step)
+    assert pause.limiting is not None
+    assert pause.limiting.until == clock.now() + FIRST  # said by the clock that the machine has now
+    assert "too many open files" in pause.trouble
+    await clock.advance(FIRST)
+    assert pause.limiting is None
+    await clock.advance(LONGEST + 1)
+    assert pause.trouble == ""
+
+
+async def test_after_a_step_back_faults_of_addresses_still_count_and_what_was_said_is_forgotten(
+    clock: FakeClock,
+) -> None:
+    pause = pause_of(clock, "IPv4", "IPv6")
+    pause.works()
+    assert not pause.met("family", "network is unreachable here", "mx.example.org")
+    await clock.set_by(-86_400)
+    await clock.advance(QUIET + 1)
+    met = [pause.met("address", "permission denied", f"mx{number}.example") for number in range(SITES)]
+    assert met[-1]
+    await clock.advance(SAID)
+    assert pause.notes == ()
+
+
 @pytest.fixture
 def clock() -> FakeClock:
     return FakeClock()

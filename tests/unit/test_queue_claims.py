@@ -1,5 +1,6 @@
 """Claim and settle: what a relayer answers for, what becomes of it, and what a killed engine leaves behind."""
 
+import random
 import shutil
 from pathlib import Path
 
@@ -438,10 +439,10 @@ def suspension(destination: str, now: float, seconds: float) -> Suspension:
     return Suspension(destination=destination, since=now, until=now + seconds, by="oncall", reason="maintenance")
 
 
-async def retried(spool: Spool, count: int) -> None:
+async def retried(spool: Spool, count: int, *recipients: str) -> None:
     """So many messages that were tried before and are due again."""
     for _ in range(count):
-        await spool.add()
+        await spool.add(*recipients)
     for claim in await spool.claim(limit=count):
         await spool.settle(claim, LATER, after=60)
     await spool.clock.advance(61)
@@ -466,12 +467,19 @@ async def test_what_is_left_of_a_claim_is_for_what_was_never_tried_where_nothing
         assert len(await spool.claim(limit=10)) == 10
 
 
-async def test_claims_of_one_take_what_was_never_tried_and_what_was_in_turn(tmp_path: Path) -> None:
+@pytest.mark.parametrize("recipients", [1, 2])
+async def test_claims_of_one_take_what_was_never_tried_and_what_was_however_many_recipients_they_have(
+    tmp_path: Path, recipients: int
+) -> None:
+    """Such are all claims where a host takes one message a session, or a rate allows no more."""
+    random.seed(9)
+    to = tuple(f"u{number}@example.org" for number in range(recipients))
     async with opened(tmp_path) as spool:
-        await retried(spool, 4)
-        fresh = {await spool.add() for _ in range(4)}
-        taken = [(await spool.claim(limit=1))[0].message in fresh for _ in range(4)]
-        assert sorted(taken) == [False, False, True, True]
+        await retried(spool, 60, *to)
+        fresh = {await spool.add(*to) for _ in range(10)}
+        taken = [(await spool.claim(limit=1))[0].message in fresh for _ in range(40)]
+        assert sum(taken) == 10
+        assert 0 < sum(taken[:11]) < 10  # neither kind goes before all of the other
 
 
 async def test_what_has_expired_is_claimed_though_the_first_claim_of_it_was_undone(
