@@ -106,12 +106,13 @@ class Session(SMTP):
 
     @property
     def at_work(self) -> bool:
-        """Whether it is sending a message, in which nobody is interrupted to make room for others.
+        """Whether it is sending a message, in which nobody we know is interrupted to make room for others.
 
-        A transaction that goes on and on without its message counts no more: else one could sit in it for ever.
+        A stranger is at no work of ours: it can begin a transaction as anybody can, and nobody is kept out by that. And
+        one that goes on and on without its message counts no more: else one could sit in it for ever.
         """
         opened = self._mail.sender is not None and self.loop.time() - self._began < AT_WORK
-        return self.reading or opened
+        return self._trusted and (self.reading or opened)
 
     def depart(self) -> None:
         """The client has gone, or never got as far as a conversation."""
