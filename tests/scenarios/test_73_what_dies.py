@@ -4,11 +4,13 @@ import asyncio
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from engine.config import Settings
 from engine.control.client import Client, view_socket
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Healthy
@@ -121,6 +123,39 @@ async def test_the_look_is_made_by_itself(relay: Relay, monkeypatch: pytest.Monk
     control = relay.spool / "control.sock"
     control.unlink()
     await until(control.exists)
+
+
+async def test_secrets_on_a_file_system_that_hangs_take_no_thread_from_the_mail(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often they are looked at: what spills large messages and finds out who acts has threads as before."""
+    engine, hangs, looks = relay.engine, threading.Event(), 0
+
+    def hanging(_: Settings) -> tuple[str, ...]:
+        nonlocal looks
+        looks += 1
+        hangs.wait(60)
+        return ("seen anew",)
+
+    monkeypatch.setattr("engine.engine.STEP_SECONDS", 0.01)
+    monkeypatch.setattr(Settings, "notes", property(hanging))
+    before = engine.notes
+    try:
+        for _ in range(40):
+            await engine._look()
+        async with asyncio.timeout(5):
+            assert await asyncio.to_thread(lambda: "done") == "done"
+        assert looks == 1
+        assert engine.notes == before, "what was seen last stands, and a moment is nothing to tell of"
+        monkeypatch.setattr("engine.engine.UNSEEN", 0.0)
+        (told,) = [note for note in (await relay.client.health()).notes if "cannot be looked at" in note]
+        assert told.startswith("the keys, passwords and users that the settings name cannot be looked at: for 0 s ")
+    finally:
+        hangs.set()
+    await until(lambda: not engine._secrets.seconds)
+    await engine._look()
+    assert "seen anew" in engine.notes
+    assert not [note for note in engine.notes if "cannot be looked at" in note]
 
 
 async def test_a_listener_that_is_lost_fails_the_engine(relay: Relay) -> None:
