@@ -3,8 +3,8 @@
 import asyncio
 import logging
 import random
-import signal
 from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Future
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from importlib.metadata import version
@@ -37,7 +37,7 @@ from engine.retry import RetryPlan
 from engine.routes import Router, read_passwords
 from engine.smarthost import SmartHost
 from engine.spool import Spool, SpoolError, SpoolOwned
-from engine.supervision import LastResort, Supervision, within
+from engine.supervision import LastResort, Supervision, told_to_end, within
 from engine.text import clean
 from engine.threads import LoopThread
 from engine.tls.fetching import HTTPS
@@ -346,18 +346,22 @@ def _passwords(settings: Settings) -> dict[str, str]:
 def run_daemon(settings: Settings, ready: Callable[[Engine], None] = lambda _: None) -> None:
     """Run an engine until SIGTERM, SIGINT or SIGHUP, then drain it. `ready` is called once the doors are open.
 
-    Once it is to stop the process ends in time, whatever hangs (see LastResort). Raises EngineFailed.
+    Once it is told to stop, while it starts as well, the process ends in time, whatever hangs (see LastResort): a start
+    under way is not cut short by us, for it may be at work on the store. Raises EngineFailed.
     """
     last_resort = LastResort()
+    told: Future[None] = Future()
+
+    def heed() -> None:
+        last_resort.arm()
+        if not told.done():
+            told.set_result(None)
 
     async def serve() -> None:
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            loop.add_signal_handler(number, stop.set)
         async with _running(settings) as engine:
-            ready(engine)
-            waits = [asyncio.create_task(event.wait()) for event in (stop, engine.supervision.failed)]
+            if not told.done():  # else it was told while it started, and has only to stop
+                ready(engine)
+            waits = (asyncio.wrap_future(told), asyncio.ensure_future(engine.supervision.failed.wait()))
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             for one in waits:
                 one.cancel()
@@ -367,7 +371,8 @@ def run_daemon(settings: Settings, ready: Callable[[Engine], None] = lambda _: N
             raise EngineFailed(engine.supervision.failure)
 
     try:
-        uvloop.run(serve())
+        with told_to_end(heed):
+            uvloop.run(serve())
     finally:
         last_resort.disarm_unless_held()
 

@@ -174,6 +174,7 @@ _SCRIPT = """
 import asyncio, sys, threading, time
 from pathlib import Path
 import engine.engine as house
+import engine.queue.writer as writer
 import engine.supervision as supervision
 from engine.config import Dns, Intake, Listen, Nameserver, Settings, Smtp
 house.LOOK_SECONDS = 0.1
@@ -202,6 +203,21 @@ def ready(engine):
         case "writer":
             engine.queue._writer._jobs.put(object())
 
+def starting(call, seconds):
+    def begun(*given, **named):
+        print("starting", flush=True)
+        time.sleep(seconds)
+        return call(*given, **named)
+    return begun
+
+match sys.argv[2]:
+    case "a start whose store hangs":
+        writer.connect_writer = starting(writer.connect_writer, 1000)
+    case "a start that hangs on the loop":
+        house.Spool.__enter__ = starting(house.Spool.__enter__, 1000)
+    case "a start that takes its time":
+        writer.connect_writer = starting(writer.connect_writer, 1)
+
 house.LastResort = lambda: supervision.LastResort(4)
 try:
     house.run_daemon(settings, ready)
@@ -220,11 +236,11 @@ def served(what: str, *, told: bool) -> tuple[int, str, float]:
         )  # fmt: skip
         try:
             assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
+            assert process.stdout.readline() == ("starting\n" if "start" in what else "ready\n")
             began = time.monotonic()
             if told:
                 process.send_signal(signal.SIGTERM)
-            said, _ = process.communicate(timeout=60)
+            said, _ = process.communicate(timeout=30)
         finally:
             process.kill()
             process.wait()
@@ -244,3 +260,14 @@ def test_sigterm_ends_the_process_in_time_whatever_hangs(what: str, statuses: se
     status, said, took = served(what, told=True)
     assert status in statuses, said
     assert took < 30, said
+
+
+@pytest.mark.parametrize(
+    ("what", "ends_with"),
+    [("a start whose store hangs", 1), ("a start that hangs on the loop", 1), ("a start that takes its time", 0)],
+)
+def test_sigterm_ends_the_process_in_time_while_it_starts(what: str, ends_with: int) -> None:
+    status, said, took = served(what, told=True)
+    assert status == ends_with, said
+    assert took < 15, said
+    assert "ready" not in said, "who was told to end opens for nobody"
