@@ -414,6 +414,7 @@ class Session(SMTP):
             )
         except TooSlow as error:
             self._refuse("too slow", str(error))
+            self._reception.slow(self._peer, self._login)
             return f"421 4.4.2 {self.hostname} Too slow: {error}; closing the connection"
         except TooLong:
             self._refuse("too big", f"more than {incoming.size} octets")

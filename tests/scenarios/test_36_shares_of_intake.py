@@ -184,6 +184,9 @@ async def test_a_client_that_drips_is_sent_away_and_one_that_sends_is_not(monkey
             assert await slow.reader.read() == b""
             fast.send(b".\r\n")
             assert (await fast.reply()).startswith("250")
+        assert server.notes == (
+            "421 in the middle of messages of 127.0.0.1: slower than intake.limits.least_data_rate",
+        )
     assert any("too slow" in event.text for event in queue.events_recorded)
 
 
