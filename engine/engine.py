@@ -3,8 +3,8 @@
 import asyncio
 import logging
 import random
-import signal
 from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Future
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from importlib.metadata import version
@@ -23,6 +23,7 @@ from engine.intake.drop import DropIntake
 from engine.intake.errors import IntakeError
 from engine.intake.floor import DiskFloor
 from engine.intake.smtp import SmtpIntake
+from engine.looking import Looking
 from engine.lookups import Lookups, resolver_for
 from engine.mx import MXCalculator
 from engine.ourselves import Ourselves, listening_by
@@ -36,7 +37,7 @@ from engine.retry import RetryPlan
 from engine.routes import Router, read_passwords
 from engine.smarthost import SmartHost
 from engine.spool import Spool, SpoolError, SpoolOwned
-from engine.supervision import LastResort, Supervision, within
+from engine.supervision import LastResort, Supervision, told_to_end, within
 from engine.text import clean
 from engine.threads import LoopThread
 from engine.tls.fetching import HTTPS
@@ -53,6 +54,7 @@ INTAKE_SECONDS = 5.0  # how long senders may take to end their message
 STEP_SECONDS = 5.0
 WRITE_SECONDS = 20.0
 LOOK_SECONDS = 10.0  # between looks whether the doors are still there
+UNSEEN = 30.0  # seconds after which health tells of a look at keys, passwords and users that does not end
 DNS_TIMEOUT = 3.0  # seconds for one question to one name server
 DNS_LIFETIME = 10.0  # seconds for an answer, whoever gives it
 
@@ -86,11 +88,11 @@ class Engine:
         https_port: int = HTTPS,
     ) -> None:
         self._settings = settings
+        self._secrets = Looking[tuple[str, ...]](lambda: settings.notes, (), "look at secrets")
         self._clock = clock or SystemClock()
         self._exit = AsyncExitStack()
         self._control: ControlServer | None = None
         self._doors = ""
-        self._notes: tuple[str, ...] = ()
         self._recording: set[asyncio.Task[None]] = set()
         self._drain = DRAIN_SECONDS
         self._shortage = ""  # of descriptors
@@ -195,8 +197,17 @@ class Engine:
         """What is no trouble, and should be known: of the settings, as of the last look, and of bounds reached."""
         control = self._control.notes if self._control is not None else ()
         sending = (*self.smarthost.notes, *self.smarthost.pause.notes, *self.mx.notes)
-        here = filter(None, (self._shortage, *self._notes))
+        here = filter(None, (self._shortage, self._unseen, *self._secrets.seen))
         return (*here, *self.smtp.notes, *self.drop.notes, *sending, *control)
+
+    @property
+    def _unseen(self) -> str:
+        """That the look at what the settings name hangs, or ""."""
+        seconds = self._secrets.seconds
+        if not seconds or seconds < UNSEEN:
+            return ""
+        what = "the keys, passwords and users that the settings name cannot be looked at"
+        return f"{what}: for {seconds:.0f} s their file system has not answered"
 
     async def start(self) -> None:
         """Take the spool, recover what was interrupted, open the doors; the one for new mail last."""
@@ -207,7 +218,7 @@ class Engine:
         except (SpoolError, QueueError, IntakeError, OSError) as error:
             raise CannotStart(str(error)) from error
         log.info("relaying as %s from %s", self._settings.hostname, self._spool.path)
-        for note in self._notes:
+        for note in self._secrets.seen:
             log.info("%s", note)
         if self._shortage:
             log.warning("%s", self._shortage)
@@ -255,9 +266,7 @@ class Engine:
 
     async def _look(self) -> None:
         """See that every door is there, make anew what can be, and look again at what the settings name."""
-        with suppress(TimeoutError):  # a file system may hang; then what was seen last stands
-            async with asyncio.timeout(STEP_SECONDS):
-                self._notes = await asyncio.to_thread(lambda: self._settings.notes)
+        await self._secrets.again(STEP_SECONDS)
         if self._control is not None:
             self._doors = await _mended(self._control)
         if lost := self.smtp.lost:
@@ -337,18 +346,22 @@ def _passwords(settings: Settings) -> dict[str, str]:
 def run_daemon(settings: Settings, ready: Callable[[Engine], None] = lambda _: None) -> None:
     """Run an engine until SIGTERM, SIGINT or SIGHUP, then drain it. `ready` is called once the doors are open.
 
-    Once it is to stop the process ends in time, whatever hangs (see LastResort). Raises EngineFailed.
+    Once it is told to stop, while it starts as well, the process ends in time, whatever hangs (see LastResort): a start
+    under way is not cut short by us, for it may be at work on the store. Raises EngineFailed.
     """
     last_resort = LastResort()
+    told: Future[None] = Future()
+
+    def heed() -> None:
+        last_resort.arm()
+        if not told.done():
+            told.set_result(None)
 
     async def serve() -> None:
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            loop.add_signal_handler(number, stop.set)
         async with _running(settings) as engine:
-            ready(engine)
-            waits = [asyncio.create_task(event.wait()) for event in (stop, engine.supervision.failed)]
+            if not told.done():  # else it was told while it started, and has only to stop
+                ready(engine)
+            waits = (asyncio.wrap_future(told), asyncio.ensure_future(engine.supervision.failed.wait()))
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             for one in waits:
                 one.cancel()
@@ -358,7 +371,8 @@ def run_daemon(settings: Settings, ready: Callable[[Engine], None] = lambda _: N
             raise EngineFailed(engine.supervision.failure)
 
     try:
-        uvloop.run(serve())
+        with told_to_end(heed):
+            uvloop.run(serve())
     finally:
         last_resort.disarm_unless_held()
 

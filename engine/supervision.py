@@ -8,9 +8,10 @@ a bound, and whatever hangs beneath them all goes with the process.
 import asyncio
 import logging
 import os
+import signal
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from engine.text import clean
@@ -21,6 +22,7 @@ STEADY = 60.0  # seconds after which what was begun anew counts as well again, a
 STOPPING = 60.0  # seconds after which a process that is to stop ends as if it were killed; no mail is lost by that
 
 _LET_GO = 1.0  # seconds for what was cancelled to take notice
+_TO_END = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 
 log = logging.getLogger(__name__)
 
@@ -180,6 +182,41 @@ class LastResort:
             self._timer.cancel()
 
     def _ends(self) -> None:
+        telling = threading.Thread(target=self._tell, daemon=True)  # what hangs may be in the log, and hold its lock
+        telling.start()
+        telling.join(_LET_GO)
+        self._end(1)
+
+    def _tell(self) -> None:
         log.critical("not stopped after %g s: the process ends without what hangs; no mail is lost", self._seconds)
         logging.shutdown()
-        self._end(1)
+
+
+@contextmanager
+def told_to_end(heed: Callable[[], object]) -> Iterator[None]:
+    """Within this `heed` is called whenever the process is told to end: by SIGTERM, SIGINT or SIGHUP.
+
+    It is called in a thread that does nothing but wait for that, and so whatever the main thread does, which may stand
+    in a call that does not return and is where a handler would run. Threads begun before this must block these signals
+    by themselves, else one of them may get them.
+    """
+    over = threading.Event()
+
+    def listen() -> None:
+        while True:
+            signal.sigwait(_TO_END)
+            if over.is_set():
+                return
+            heed()
+
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _TO_END)
+    ear = threading.Thread(target=listen, name="signals", daemon=True)
+    ear.start()
+    try:
+        yield
+    finally:
+        over.set()
+        assert ear.ident is not None
+        signal.pthread_kill(ear.ident, signal.SIGTERM)  # which is blocked, and for this thread alone: it wakes it
+        ear.join(_LET_GO)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -22,6 +22,7 @@ from engine.text import clean
 MOST_VISITORS = 128  # connections of one door: the streams of events that may be followed, as many again, for asking
 HEAD_SECONDS = 30.0  # between the end of one request and the end of the head of the next; a client's own patience is 15
 LINGER = 1.0  # seconds in which the rest of a request that was refused is read
+TAKE_SECONDS = 20.0  # seconds in which who asked is to read the answer
 LINE_LIMIT = 64 * 1024  # bytes of a request line: a filter may be long
 MOST_FIELDS = 64  # lines of a request's head
 
@@ -33,8 +34,8 @@ class Door:
 
     The socket has mode 0600, or 0660 and the named `group`. A socket left behind is replaced: the caller holds the
     lock of the spool, so no other engine listens there. Whoever connects must send the whole head of a request within
-    HEAD_SECONDS; where MOST_VISITORS stand in the door, one is sent away for each who comes: who has not asked anything
-    yet, or else who has asked nothing for longest.
+    HEAD_SECONDS, and read an answer within TAKE_SECONDS; where MOST_VISITORS stand in the door, one is sent away for
+    each who comes: who has not asked anything yet, or else who has asked nothing for longest.
     """
 
     def __init__(self, path: Path, group: str, app: web.Application) -> None:
@@ -47,6 +48,7 @@ class Door:
         # Who may be sent away: those who have asked nothing yet, and those who have, each the longest first.
         self._silent: dict[web.RequestHandler, asyncio.Transport] = {}
         self._idle: dict[web.RequestHandler, asyncio.Transport] = {}
+        self._taking: dict[web.RequestHandler, asyncio.TimerHandle] = {}  # who may not have read its answer yet
 
     async def open(self) -> None:
         """Listen. Raises OSError, saying what is in the way, when the socket cannot be made."""
@@ -78,6 +80,8 @@ class Door:
         if self._runner is not None:
             runner, self._runner = self._runner, None
             await runner.cleanup()
+        for who in list(self._taking):
+            self._stop_waiting(who)
 
     @property
     def is_there(self) -> bool:
@@ -109,11 +113,33 @@ class Door:
         """A request is being answered: who sent it is not sent away meanwhile."""
         for crowd in (self._silent, self._idle):
             crowd.pop(request.protocol, None)
+        if request.transport is not None and not request.transport.get_write_buffer_size():
+            self._stop_waiting(request.protocol)  # the last answer was read
 
     def was_answered(self, request: web.Request) -> None:
-        """A request was answered, and the next may come."""
-        if request.transport is not None:
-            self._idle[request.protocol] = request.transport
+        """There is an answer to a request: it is to be read in time, and the next may come.
+
+        Who asks more while an answer waits has no more time for that.
+        """
+        who, transport = request.protocol, request.transport
+        if transport is None:
+            return
+        self._idle[who] = transport
+        if who not in self._taking:
+            loop = asyncio.get_running_loop()
+            self._taking[who] = loop.call_later(TAKE_SECONDS, self._end_the_deaf, who, transport)
+
+    def _end_the_deaf(self, who: web.RequestHandler, transport: asyncio.Transport) -> None:
+        """The time to read an answer is over."""
+        self._taking.pop(who, None)
+        if waiting := transport.get_write_buffer_size():
+            _log.info("control: a visitor did not read its answer in time, %d octets were left: it is ended", waiting)
+            transport.abort()
+
+    def _stop_waiting(self, who: web.RequestHandler) -> None:
+        timer = self._taking.pop(who, None)
+        if timer is not None:
+            timer.cancel()
 
     @property
     def _is_ours(self) -> bool:

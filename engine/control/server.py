@@ -69,8 +69,9 @@ class ControlServer:
         self._previewing = Previewing(relay)
         self._steering = Steering(relay)
         self._explaining = Explaining(relay)
-        # Each door has streams of its own, and only so much of what looks in the store is for viewers at a time: they
-        # keep no operator waiting.
+        # Each door has streams of its own, and only so many viewers are answered at a time. An operator's orders wait
+        # for none of them, for they have a thread of their own in the store; what only looks waits for its turn there,
+        # whoever asks.
         self._following, self._viewers_following = (
             Following(relay.events, sign_of_life=sign_of_life, patience=patience) for _ in range(2)
         )

@@ -23,7 +23,7 @@ from engine.intake.floor import DiskFloor
 from engine.intake.refusals import Refusals
 from engine.intake.taker import Taker
 from engine.intake.watch import CannotWatch, NoWatch, watch
-from engine.queue.queue import NewMessage, QueueError
+from engine.queue.queue import NewMessage, QueueBroken, QueueBusy, QueueError, QueueFull
 from engine.supervision import Supervision
 from engine.text import clean
 
@@ -315,9 +315,13 @@ class DropIntake:
         message = await asyncio.to_thread(self._message, name, look)
         try:
             await self._queue.enqueue(message)
-        except QueueError as error:
+        except (QueueFull, QueueBusy, QueueBroken) as error:
             _LOG.warning("%s stays in the drop folder for now: %s", clean(name), clean(str(error)))
             return _Result.NO_ROOM
+        except QueueError as error:  # a damaged page, say: another file may need none of what this one needs
+            why = clean(str(error), 200)
+            self._fault = f"a file in the drop folder cannot be queued for now: {why}"
+            return self._leave(name, logging.WARNING, f"cannot be queued for now: {why}")
         try:
             await asyncio.to_thread(take_away, self._folder / name, look)
         except OSError as error:

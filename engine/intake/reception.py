@@ -31,6 +31,8 @@ TOO_MUCH = "450 4.7.1 Too much mail from your {}; slow down, and try again later
 TOO_MANY = "452 {} Too many recipients from your {}; slow down, and send it again later for the others"
 SICK = "451 4.3.0 This system has a problem; try again later"
 
+_ALLOWED = "intake.limits allows"  # as health says it
+
 
 class Reception:
     """The desk behind the door. `paused` is why no mail is taken, or ""; `closing` is set when intake stops.
@@ -90,7 +92,7 @@ class Reception:
             return PAUSED, short  # 452: RFC 5321 4.2.3, RFC 1870 6.1
         if whose := self._rates.begin(address, login):
             who = client_name(address, login if whose == "login" else "")
-            self._lately.reached(f"mail of the {whose}", f"450 to mail of {who}: more than intake.limits allows")
+            self._lately.reached(f"mail of the {whose}", f"450 to mail of {who}: more than {_ALLOWED}")
             return TOO_MUCH.format(whose), f"the limit of the {whose}"
         return "", ""
 
@@ -100,8 +102,17 @@ class Reception:
         4.5.3 where the message has others: it goes to these, and the client sends it again for the rest.
         """
         if whose := self._rates.recipient(address, login):
+            who = client_name(address, login if whose == "login" else "")
+            self._lately.reached(f"recipients of the {whose}", f"452 to recipients of {who}: more than {_ALLOWED}")
             return TOO_MANY.format("4.7.1" if is_first else "4.5.3", whose), f"the limit of the {whose} for recipients"
         return "", ""
+
+    def slow(self, address: str, login: str) -> None:
+        """A message came in so slowly that it is not waited for."""
+        who = client_name(address, login)
+        self._lately.reached(
+            "slow", f"421 in the middle of messages of {who}: slower than intake.limits.least_data_rate"
+        )
 
     @property
     def held(self) -> int:

@@ -106,12 +106,13 @@ class Session(SMTP):
 
     @property
     def at_work(self) -> bool:
-        """Whether it is sending a message, in which nobody is interrupted to make room for others.
+        """Whether it is sending a message, in which nobody we know is interrupted to make room for others.
 
-        A transaction that goes on and on without its message counts no more: else one could sit in it for ever.
+        A stranger is at no work of ours: it can begin a transaction as anybody can, and nobody is kept out by that. And
+        one that goes on and on without its message counts no more: else one could sit in it for ever.
         """
         opened = self._mail.sender is not None and self.loop.time() - self._began < AT_WORK
-        return self.reading or opened
+        return self._trusted and (self.reading or opened)
 
     def depart(self) -> None:
         """The client has gone, or never got as far as a conversation."""
@@ -413,6 +414,7 @@ class Session(SMTP):
             )
         except TooSlow as error:
             self._refuse("too slow", str(error))
+            self._reception.slow(self._peer, self._login)
             return f"421 4.4.2 {self.hostname} Too slow: {error}; closing the connection"
         except TooLong:
             self._refuse("too big", f"more than {incoming.size} octets")

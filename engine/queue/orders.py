@@ -174,7 +174,7 @@ class Orders:
         """Do it to whatever the filter names up to message `newest`, with one event in the end."""
         bound = await self._readers.ask(newest_message) if newest is None else newest
         now = self._clock.now()
-        selected = await self._readers.ask(lambda c: looked_up(c, filter, now, bound), console=True)
+        selected = await self._readers.ask(lambda c: looked_up(c, filter, now, bound), order=True)
         return await self._carry_out(order, selected, str(filter) or "everything", touched)
 
     async def undo(self, operation: int, by: str) -> Changed:
@@ -223,7 +223,7 @@ class Orders:
             raise type(error)(f"{error}; {_so_far(order, done)}") from error
 
     async def _find(self, selected: Where, after: tuple[int, int]) -> list[tuple[int, int]]:
-        return await self._readers.ask(lambda connection: candidates(connection, selected, after, CHUNK), console=True)
+        return await self._readers.ask(lambda connection: candidates(connection, selected, after, CHUNK), order=True)
 
 
 class _Chunk:

@@ -1,6 +1,7 @@
 """Reading the store: a few threads, each with a read-only connection of its own, beside the writer.
 
-What mail needs to move and what consoles ask for have separate threads: a listing that takes long delays no mail.
+What mail needs to move, what operators' orders look up, and what consoles and viewers see have separate threads: a
+listing that takes long delays neither mail nor an order. Those who only look wait for each other.
 """
 
 import asyncio
@@ -35,21 +36,25 @@ class Readers:
         self._asked: dict[int, float] = {}  # since when each thread answers, on time.monotonic's clock
         self._mail = ThreadPoolExecutor(1, "queue-mail")
         self._console = ThreadPoolExecutor(1, "queue-console")
-        self._pools = (self._mail, self._console)
+        self._orders = ThreadPoolExecutor(1, "queue-orders")
+        self._pools = (self._mail, self._console, self._orders)
         self._own = threading.local()
         self._connections: list[sqlite3.Connection] = []
         self._closed = False
         self._is_cut = False
         self._ended = False
 
-    async def ask(self, question: Callable[[sqlite3.Connection], T], *, console: bool = False) -> T:
-        """Run `question` on one consistent snapshot.
+    async def ask(
+        self, question: Callable[[sqlite3.Connection], T], *, console: bool = False, order: bool = False
+    ) -> T:
+        """Run `question` on one consistent snapshot: what mail needs, unless a `console` or an `order` asks.
 
         Raises what it raises, and QueueBusy or QueueError for what SQLite raises.
         """
         if self._closed:
             raise QueueError("the queue is closed")
-        pool, loop = self._console if console else self._mail, asyncio.get_running_loop()
+        pool = self._console if console else self._orders if order else self._mail
+        loop = asyncio.get_running_loop()
         try:
             return await loop.run_in_executor(pool, self._answer, question)
         except QueueDamaged as error:

@@ -174,6 +174,7 @@ async def test_so_many_recipients_are_taken_and_the_others_put_off(keys: Keys) -
         assert (await client.reply()).startswith("250")
         assert queue.messages[0].recipients == ("a@example.net", "b@example.net", "c@example.net")
         assert (await client.mail("d@example.net")).startswith("452 4.7.1 Too many recipients from your login")
+        assert server.notes == ("452 to recipients of the login ann: more than intake.limits allows",)
         await client.say("RSET")
         await clock.advance(20)
         assert (await client.mail("d@example.net")).startswith("250")

@@ -174,9 +174,9 @@ async def test_a_client_that_drips_is_sent_away_and_one_that_sends_is_not(monkey
     async with intake(queue, limits=limits) as server:
         monkeypatch.setattr("engine.intake.reading.GRACE", 0.5)
         async with talk(server.addresses[0]) as slow, talk(server.addresses[0]) as fast:
+            began = asyncio.get_running_loop().time()  # its time runs from DATA on, not from when the other is there
             await at_data(slow)
             await at_data(fast)
-            began = asyncio.get_running_loop().time()
             slow.send(b"Subject: x\r\n")
             fast.send((b"z" * 98 + b"\r\n") * 20_000)  # two megabytes: enough for twenty seconds
             assert (await slow.reply()).startswith("421 4.4.2 relay.example Too slow: at least 100000 octets a second")
@@ -184,6 +184,9 @@ async def test_a_client_that_drips_is_sent_away_and_one_that_sends_is_not(monkey
             assert await slow.reader.read() == b""
             fast.send(b".\r\n")
             assert (await fast.reply()).startswith("250")
+        assert server.notes == (
+            "421 in the middle of messages of 127.0.0.1: slower than intake.limits.least_data_rate",
+        )
     assert any("too slow" in event.text for event in queue.events_recorded)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
+from ipaddress import ip_network
 
 import pytest
 
@@ -90,6 +91,34 @@ async def test_where_all_are_at_work_others_are_told_to_come_again(keys: Keys, m
         monkeypatch.setattr("engine.intake.session.AT_WORK", 0.0)  # they have had their time, without a message
         async with talk(door) as late:
             assert (await good(late)).startswith("250")
+
+
+async def test_a_hundred_strangers_who_say_mail_and_no_more_keep_no_known_client_out(keys: Keys) -> None:
+    """Who may not relay can begin a transaction as well, and is at no work of ours in it."""
+    queue = FakeQueue()
+    networks = (ip_network("127.0.0.1/32"),)
+    async with submission(keys, queue, relay_networks=networks) as server, AsyncExitStack() as held:
+        door = server.addresses[0]
+        known = []
+        for _ in range(50):  # with the strangers these are all of the 150 for relaying, and all of them are at work
+            client = await held.enter_async_context(talk(door))
+            await client.reply()
+            await client.ehlo()
+            assert (await client.say("MAIL FROM:<ann@example.com>")).startswith("250")
+            known.append(client)
+        for number in range(100):
+            stranger = await held.enter_async_context(talk(door, source=f"127.0.0.{2 + number // 50}"))
+            assert (await stranger.reply()).startswith("220")
+            await stranger.ehlo()
+            assert (await stranger.say("MAIL FROM:<eve@example.com>")).startswith("250")
+        assert server.sessions == 150
+        for _ in range(60):
+            client = await held.enter_async_context(talk(door))
+            assert (await good(client)).startswith("250")
+        for client in known:
+            for line, code in (("RCPT TO:<bob@example.net>", "250"), ("DATA", "354"), ("Subject: x\r\n\r\n.", "250")):
+                assert (await client.say(line)).startswith(code)
+    assert len(queue.messages) == 110
 
 
 class Guest:

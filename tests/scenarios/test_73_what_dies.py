@@ -4,11 +4,13 @@ import asyncio
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from engine.config import Settings
 from engine.control.client import Client, view_socket
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Healthy
@@ -123,6 +125,39 @@ async def test_the_look_is_made_by_itself(relay: Relay, monkeypatch: pytest.Monk
     await until(control.exists)
 
 
+async def test_secrets_on_a_file_system_that_hangs_take_no_thread_from_the_mail(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often they are looked at: what spills large messages and finds out who acts has threads as before."""
+    engine, hangs, looks = relay.engine, threading.Event(), 0
+
+    def hanging(_: Settings) -> tuple[str, ...]:
+        nonlocal looks
+        looks += 1
+        hangs.wait(60)
+        return ("seen anew",)
+
+    monkeypatch.setattr("engine.engine.STEP_SECONDS", 0.01)
+    monkeypatch.setattr(Settings, "notes", property(hanging))
+    before = engine.notes
+    try:
+        for _ in range(40):
+            await engine._look()
+        async with asyncio.timeout(5):
+            assert await asyncio.to_thread(lambda: "done") == "done"
+        assert looks == 1
+        assert engine.notes == before, "what was seen last stands, and a moment is nothing to tell of"
+        monkeypatch.setattr("engine.engine.UNSEEN", 0.0)
+        (told,) = [note for note in (await relay.client.health()).notes if "cannot be looked at" in note]
+        assert told.startswith("the keys, passwords and users that the settings name cannot be looked at: for 0 s ")
+    finally:
+        hangs.set()
+    await until(lambda: not engine._secrets.seconds)
+    await engine._look()
+    assert "seen anew" in engine.notes
+    assert not [note for note in engine.notes if "cannot be looked at" in note]
+
+
 async def test_a_listener_that_is_lost_fails_the_engine(relay: Relay) -> None:
     (server,) = relay.engine.smtp._servers
     door = relay.engine.smtp.addresses[0]
@@ -139,6 +174,7 @@ _SCRIPT = """
 import asyncio, sys, threading, time
 from pathlib import Path
 import engine.engine as house
+import engine.queue.writer as writer
 import engine.supervision as supervision
 from engine.config import Dns, Intake, Listen, Nameserver, Settings, Smtp
 house.LOOK_SECONDS = 0.1
@@ -167,6 +203,21 @@ def ready(engine):
         case "writer":
             engine.queue._writer._jobs.put(object())
 
+def starting(call, seconds):
+    def begun(*given, **named):
+        print("starting", flush=True)
+        time.sleep(seconds)
+        return call(*given, **named)
+    return begun
+
+match sys.argv[2]:
+    case "a start whose store hangs":
+        writer.connect_writer = starting(writer.connect_writer, 1000)
+    case "a start that hangs on the loop":
+        house.Spool.__enter__ = starting(house.Spool.__enter__, 1000)
+    case "a start that takes its time":
+        writer.connect_writer = starting(writer.connect_writer, 1)
+
 house.LastResort = lambda: supervision.LastResort(4)
 try:
     house.run_daemon(settings, ready)
@@ -185,11 +236,11 @@ def served(what: str, *, told: bool) -> tuple[int, str, float]:
         )  # fmt: skip
         try:
             assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
+            assert process.stdout.readline() == ("starting\n" if "start" in what else "ready\n")
             began = time.monotonic()
             if told:
                 process.send_signal(signal.SIGTERM)
-            said, _ = process.communicate(timeout=60)
+            said, _ = process.communicate(timeout=30)
         finally:
             process.kill()
             process.wait()
@@ -209,3 +260,14 @@ def test_sigterm_ends_the_process_in_time_whatever_hangs(what: str, statuses: se
     status, said, took = served(what, told=True)
     assert status in statuses, said
     assert took < 30, said
+
+
+@pytest.mark.parametrize(
+    ("what", "ends_with"),
+    [("a start whose store hangs", 1), ("a start that hangs on the loop", 1), ("a start that takes its time", 0)],
+)
+def test_sigterm_ends_the_process_in_time_while_it_starts(what: str, ends_with: int) -> None:
+    status, said, took = served(what, told=True)
+    assert status == ends_with, said
+    assert took < 15, said
+    assert "ready" not in said, "who was told to end opens for nobody"

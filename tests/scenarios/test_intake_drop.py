@@ -14,7 +14,7 @@ from engine.config import Intake, Settings, Smtp
 from engine.intake.drop import DropIntake
 from engine.intake.dropped import Dropped
 from engine.intake.errors import IntakeError
-from engine.queue.queue import QueueBroken, QueueFull
+from engine.queue.queue import NewMessage, QueueBroken, QueueBusy, QueueDamaged, QueueError, QueueFull
 from tests.clock import FakeClock
 from tests.unit.fake_queue import FakeQueue
 
@@ -158,6 +158,49 @@ async def test_a_queue_that_takes_nothing_leaves_the_file_where_it_is(tmp_path: 
         queue.fail = None
         await clock.advance(30)
         await eventually(lambda: len(queue.forgotten) == 1)
+
+
+class Picky(FakeQueue):
+    """Takes nothing for one recipient, for whom it raises this."""
+
+    def __init__(self, error: QueueError) -> None:
+        super().__init__()
+        self.error = error
+        self.tried = 0
+
+    async def enqueue(self, message: NewMessage) -> int:
+        if message.recipients == ("b@bad.example",):
+            self.tried += 1
+            raise self.error
+        return await super().enqueue(message)
+
+
+@pytest.mark.parametrize("error", [QueueDamaged("a page cannot be read"), QueueError("no such table")])
+async def test_a_file_that_meets_damage_in_the_queue_holds_up_none_behind_it(
+    tmp_path: Path, error: QueueError, caplog: pytest.LogCaptureFixture
+) -> None:
+    queue = Picky(error)
+    meets = MAIL.replace(b"b@example.net", b"b@bad.example")
+    bad = [before(tmp_path, f"{number:03}.eml", meets) for number in range(9)]
+    for number in range(9, 30):
+        before(tmp_path, f"{number:03}.eml")
+    clock = FakeClock()
+    async with watching(queue, tmp_path, clock) as intake:
+        await eventually(lambda: len(queue.messages) == 21)
+        await eventually(lambda: str(error) in intake.trouble)
+        assert all(path.exists() for path in bad)
+        assert not list((tmp_path / "drop" / "failed").iterdir())
+        assert queue.tried == 9
+        assert f"008.eml in the drop folder cannot be queued for now: {error}" in caplog.text
+        moved(tmp_path, "late.eml")  # those that were left are not tried again before their time
+        await eventually(lambda: len(queue.messages) == 22)
+        assert queue.tried == 9
+        queue.error = QueueBusy("somebody else has it")  # as long as nothing is taken, nothing else is tried
+        await asyncio.sleep(0.05)
+        await clock.advance(30)
+        await eventually(lambda: queue.tried > 9)
+        await asyncio.sleep(0.1)
+        assert queue.tried <= 17
 
 
 async def test_a_file_that_is_still_written_is_left_until_it_is_whole(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -115,6 +116,41 @@ async def test_who_is_being_answered_is_not_sent_away(engine: FakeEngine, monkey
         await follower.aclose()
         for _, writer in crowd:
             writer.close()
+
+
+@pytest.mark.parametrize("many", [8_000, 400])
+async def test_who_does_not_read_the_answer_is_ended_in_time(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, many: int
+) -> None:
+    """As many as a door holds would else stand there for good, each with its answer in memory."""
+    monkeypatch.setattr("engine.control.door.TAKE_SECONDS", 0.3)
+    engine.notes = ("x" * 900,) * many
+    server = engine.server()
+    await server.start()
+    async with Client(engine.socket) as client:
+        deaf = []
+        for _ in range(4):
+            deaf.append(visitor := socket.socket(socket.AF_UNIX))
+            visitor.connect(str(engine.socket))
+            visitor.sendall(b"GET /v1/health HTTP/1.1\r\nHost: relay\r\n\r\n")
+        await until(lambda: len(handlers(server)) == 4)
+        await until(lambda: not handlers(server))
+        assert (await client.health()).notes == engine.notes, "who reads has it all"
+    for visitor in deaf:
+        visitor.close()
+    await server.stop()
+    assert not [record for record in caplog.records if record.levelno > logging.INFO]
+
+
+async def test_who_reads_and_asks_again_is_not_ended(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is looked at is the answer that waits, not how long somebody has been here."""
+    monkeypatch.setattr("engine.control.door.TAKE_SECONDS", 0.1)
+    async with engine.serving() as client:
+        for _ in range(30):
+            await client.health()
+            await asyncio.sleep(0.01)
+        assert client._open.connector is not None
+        assert sum(map(len, client._open.connector._conns.values())) == 1
 
 
 @pytest.mark.parametrize(

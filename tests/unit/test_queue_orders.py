@@ -1,6 +1,8 @@
 """The operator's orders: exactly what was named, exactly what is reported, and the way back."""
 
 import asyncio
+import sqlite3
+import threading
 from pathlib import Path
 from typing import Any, Literal
 
@@ -372,3 +374,28 @@ async def test_an_order_that_touches_nothing_leaves_no_trace(tmp_path: Path) -> 
         assert await spool.queue.release(ALL, "oncall") == Changed(messages=0, recipients=0, skipped=1)
         assert spool.kinds() == ["accepted"]
         assert spool.sql("SELECT count(*) FROM operation") == [(0,)]
+
+
+async def test_an_order_waits_for_nobody_who_looks(tmp_path: Path) -> None:
+    """A viewer's question may take seconds; an operator who holds mail, or lets it go, cannot wait for that."""
+    looking, is_seen = threading.Event(), threading.Event()
+
+    def long(connection: sqlite3.Connection) -> None:
+        looking.set()
+        is_seen.wait(30)
+
+    async with opened(tmp_path) as spool:
+        number = await spool.add("a@example.org")
+        seeing = asyncio.ensure_future(spool.queue._readers.ask(long, console=True))
+        try:
+            await asyncio.to_thread(looking.wait, 10)
+            async with asyncio.timeout(5):
+                assert (await spool.queue.hold(ALL, "night", "asleep")).recipients == 1
+                assert (await spool.queue.release(Filter.of_ids([number]), "night")).recipients == 1
+                dropped = await spool.queue.give_up("drop", ALL, "night", "", 60.0)
+                assert (await spool.queue.undo(dropped.operation, "night")).recipients == 1
+            assert not seeing.done()
+        finally:
+            is_seen.set()
+            await seeing
+        assert [entry.state for entry in await spool.entries()] == ["waiting"]

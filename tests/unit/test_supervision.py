@@ -2,13 +2,14 @@
 
 import asyncio
 import logging
+import signal
 import threading
 import time
 from collections.abc import Callable
 
 import pytest
 
-from engine.supervision import LastResort, Supervision, within
+from engine.supervision import LastResort, Supervision, told_to_end, within
 
 
 async def until(so: Callable[[], bool]) -> None:
@@ -164,6 +165,38 @@ def test_a_process_that_was_told_to_stop_ends_in_the_end() -> None:
     last.arm()
     assert over.wait(10)
     assert ended == [1]
+
+
+def test_a_log_that_hangs_keeps_no_process_from_ending(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where somebody stands in a write to a terminal that nobody reads, and holds the lock of the log."""
+    over, written = threading.Event(), threading.Event()
+
+    def hangs(*_: object) -> None:
+        written.wait(30)
+
+    monkeypatch.setattr("engine.supervision._LET_GO", 0.05)
+    monkeypatch.setattr("engine.supervision.log.critical", hangs)
+    LastResort(0.02, lambda _: over.set()).arm()
+    try:
+        assert over.wait(10)
+    finally:
+        written.set()
+
+
+def test_a_signal_to_end_is_heard_while_the_main_thread_hangs() -> None:
+    heard: list[str] = []
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    with told_to_end(lambda: heard.append(threading.current_thread().name)):
+        (ear,) = [one for one in threading.enumerate() if one.name == "signals"]
+        assert ear.ident is not None
+        for count, number in enumerate((signal.SIGTERM, signal.SIGINT, signal.SIGHUP), 1):
+            signal.pthread_kill(ear.ident, number)  # a process of one's own gets it by itself; here are other threads
+            ended = time.monotonic() + 10
+            while len(heard) < count and time.monotonic() < ended:
+                time.sleep(0.01)
+    assert heard == ["signals"] * 3
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+    assert not [one for one in threading.enumerate() if one.name == "signals"]
 
 
 def test_nothing_is_ended_where_all_has_ended_by_itself() -> None:
