@@ -7,13 +7,13 @@ is known from the event that told of its arrival. Such a one is held: somebody s
 
 import hashlib
 import sqlite3
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 from engine.events import ENGINE, Event
 from engine.queue.connection import is_damage
 from engine.queue.queue import unknown_site
+from engine.queue.reading import from_both_ends, walk
 from engine.queue.rows import insert_event
 from engine.text import clean
 
@@ -149,7 +149,7 @@ class _Salvage:
         """The rows of a table with a number for its key; None for each part that cannot be read."""
         keys = NUMBERED[table].split(", ")
         top = self._top(table, keys[0])
-        last = yield from self._walk(table, columns, keys, "ASC")
+        last = yield from walk(self._old, table, columns, keys, "ASC")
         while last is not None:
             yield None
             seek = (
@@ -158,48 +158,7 @@ class _Salvage:
             first = self._beyond(seek, last[0], top)
             if first is None:
                 return
-            last = yield from self._walk(table, columns, keys, "ASC", first)
-
-    def _walk(
-        self,
-        table: str,
-        columns: Sequence[str],
-        keys: Sequence[str],
-        order: Literal["ASC", "DESC"],
-        first: int | None = None,
-        index: str = "NOT INDEXED",
-    ) -> Generator[tuple[Any, ...] | None, None, tuple[Any, ...] | None]:
-        """The rows from the number `first` on, in order; returns the key behind which nothing can be read, or None.
-
-        The module of Python reads a row ahead, and drops the one it has where that fails: so the last few are read
-        one at a time.
-        """
-        count, ordered = len(keys), ", ".join(f"{key} {order}" for key in keys)
-        sign, places = ">" if order == "ASC" else "<", ", ".join("?" * count)
-        last: tuple[Any, ...] | None = None
-        one_by_one = False
-        while True:
-            where, values = "", last or ()
-            if last is not None:
-                where = f"WHERE ({', '.join(keys)}) {sign} ({places})"
-            elif first is not None:  # not "beyond the number before": that one may be where nothing can be read
-                where, values = f"WHERE {keys[0]} >= ?", (first,)
-            query = f"SELECT {', '.join((*keys, *columns))} FROM {table} {index} {where} ORDER BY {ordered}"
-            is_there = False
-            try:
-                with closing(self._old.execute(query + " LIMIT 1" * one_by_one, values)) as rows:
-                    for row in rows:
-                        last, is_there = row[:count], True
-                        yield row[count:]
-                if not (one_by_one and is_there):
-                    return None
-                one_by_one = False
-            except sqlite3.Error as error:
-                if not is_damage(error):
-                    raise
-                if one_by_one:
-                    return last if last is not None else ((first or 0) - 1,)
-                one_by_one = True
+            last = yield from walk(self._old, table, columns, keys, "ASC", first)
 
     def _top(self, table: str, key: str) -> int:
         """A number beyond which there is no row."""
@@ -239,16 +198,7 @@ class _Salvage:
 
     def _named(self, table: str, columns: Sequence[str]) -> Iterator[tuple[Any, ...] | None]:
         """The rows of a table with names for its key: from either end up to what cannot be read, which is None."""
-        keys = NAMED[table].split(", ")
-        return self._from_both_ends(table, columns, keys, "NOT INDEXED")
-
-    def _from_both_ends(
-        self, table: str, columns: Sequence[str], keys: Sequence[str], index: str
-    ) -> Iterator[tuple[Any, ...] | None]:
-        stuck = yield from self._walk(table, columns, keys, "ASC", None, index)
-        if stuck is not None:
-            yield None
-            yield from self._walk(table, columns, keys, "DESC", None, index)
+        return from_both_ends(self._old, table, columns, NAMED[table].split(", "))
 
     # -- what is known otherwise ------------------------------------------------------------------------------------
 
@@ -257,9 +207,8 @@ class _Salvage:
         names, columns = self._columns("entry")
         query = f"SELECT {', '.join(columns)} FROM entry NOT INDEXED WHERE message = ? AND number = ?"
         keys = ("destination", "message", "number")
-        known = self._from_both_ends(
-            "entry", ("message", "number", "destination"), keys, "INDEXED BY entry_destination"
-        )
+        wanted = ("message", "number", "destination")
+        known = from_both_ends(self._old, "entry", wanted, keys, "INDEXED BY entry_destination")
         for row in known:
             if row is None:
                 self._is_index_whole = False
