@@ -15,7 +15,7 @@ from engine.queue.connection import is_damage, sure
 from engine.queue.migrating import schema
 from engine.queue.reading import from_both_ends
 
-_INDEXED = ("destination", "entry", "attempt", "exchange", "operation", "event")
+_INDEXED = ("destination", "entry", "message", "attempt", "exchange", "operation", "event")
 # Tables without which mail goes on, and what is said when they are begun anew.
 _RECORDS = {
     "event": "the events kept until now cannot be read, and are set aside; no mail is concerned",

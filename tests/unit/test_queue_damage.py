@@ -2,10 +2,12 @@
 
 import asyncio
 import sqlite3
+import threading
 from pathlib import Path
 
 import pytest
 
+from engine.queue.damage import Damage
 from engine.queue.filter import Filter
 from engine.queue.queue import Claim, QueueDamaged, QueueError
 from tests.clock import FakeClock
@@ -86,6 +88,14 @@ async def test_a_damaged_index_is_made_anew_and_nothing_is_left_out(tmp_path: Pa
         assert len(await relay_all(spool)) == MESSAGES
         assert await spool.add("later@d1.example") == MESSAGES + 1
         assert await spool.entries("to=later@d1.example")
+        assert spool.queue.trouble == ""
+
+
+async def test_the_index_of_what_is_to_be_told_is_made_anew(tmp_path: Path) -> None:
+    await filled(tmp_path)
+    damage(tmp_path, "message_tell_at")
+    async with opened(tmp_path) as spool:
+        assert await spool.queue.untold(10) == []
         assert spool.queue.trouble == ""
 
 
@@ -216,6 +226,29 @@ async def test_damage_that_only_a_question_meets_is_told(tmp_path: Path) -> None
             await spool.queue.window(ALL, "size", 0, 1000)
         await spool.queue.record()
         assert "is damaged" in spool.queue.trouble
+
+
+async def test_what_is_known_of_damage_is_forgotten_in_the_thread_that_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[str] = []
+    forget = Damage.forget
+
+    def noting(known: Damage) -> None:
+        threads.append(threading.current_thread().name)
+        forget(known)
+
+    monkeypatch.setattr(Damage, "forget", noting)
+    await filled(tmp_path)
+    damage(tmp_path, "entry", which=0.5)
+    async with opened(tmp_path) as spool:
+        await relay_all(spool)
+        assert spool.queue._writer.damage.known
+        await spool.queue.overdue(100)
+        await spool.queue.overdue(100)
+        assert threads == ["queue-writer"]
+        await spool.queue.overdue(100)
+        assert threads == ["queue-writer"]
 
 
 async def test_an_operation_that_meets_damage_undoes_nothing_of_the_others(tmp_path: Path) -> None:
