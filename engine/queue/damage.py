@@ -10,7 +10,7 @@ import sqlite3
 import time
 
 from engine.events import Event
-from engine.queue.mending import Mended, mend, mend_small_tables, transaction
+from engine.queue.mending import mend, mend_small_tables, transaction
 from engine.queue.rows import insert_event
 from engine.text import clean
 
@@ -127,28 +127,29 @@ class Damage:
         """
         self._is_fresh = False
         may_be_all = self._mendings_left > 0
-        small = self._mend_small(connection)
-        done = list(small.said)
+        done: list[str] = []
         if may_be_all:
             self._mendings_left -= 1
-            done += mend(connection)
-        if not done:
+            done = mend(connection)  # the record of events first: what follows is told in it
+        told = self._mend_small(connection, now)
+        if not done and not told:
             self._mendings_left = 0  # it is in the mail itself: looking again would find the same
             return []
         self.mended += 1
         self._known.clear()
         if may_be_all:
             self.said = ""
-        for text in done:
-            _log.error("a page of the queue was damaged: %s", text)
         with transaction(connection):
-            return [insert_event(connection, Event(at=now, kind="damaged", text=text)) for text in done]
+            told += [insert_event(connection, Event(at=now, kind="damaged", text=text)) for text in done]
+        for event in told:
+            _log.error("a page of the queue was damaged: %s", event.text)
+        return told
 
-    def _mend_small(self, connection: sqlite3.Connection) -> Mended:
+    def _mend_small(self, connection: sqlite3.Connection, now: float) -> list[Event]:
         if not self._are_small_due:
-            return Mended([], [])
-        done = mend_small_tables(connection)
-        self._small_left -= bool(done.said)
-        self._small_at = 0.0 if done.said else time.monotonic() + SMALL_EVERY
-        self._lost = tuple(dict.fromkeys((*self._lost, *done.lost)))
-        return done
+            return []
+        told, lost = mend_small_tables(connection, now)
+        self._small_left -= bool(told)
+        self._small_at = 0.0 if told else time.monotonic() + SMALL_EVERY
+        self._lost = tuple(dict.fromkeys((*self._lost, *lost)))
+        return told

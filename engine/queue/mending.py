@@ -11,9 +11,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
+from engine.events import Event
 from engine.queue.connection import is_damage, sure
 from engine.queue.migrating import schema
 from engine.queue.reading import from_both_ends
+from engine.queue.rows import insert_event
 
 _INDEXED = ("destination", "entry", "message", "attempt", "exchange", "operation", "event")
 # Tables without which mail goes on, and what is said when they are begun anew.
@@ -41,9 +43,12 @@ _AND_THEN: Mapping[str, str] = {
 
 
 class Mended(NamedTuple):
-    """What was made anew: in words, and what of it operators had laid upon mail and is lost in part, "hold rules"."""
+    """What was made anew: the events that tell of it, and what operators had laid upon mail and is lost in part.
 
-    said: list[str]
+    That is named as in "hold rules".
+    """
+
+    told: list[Event]
     lost: list[str]
 
 
@@ -64,25 +69,28 @@ def mend(connection: sqlite3.Connection) -> list[str]:
     return done
 
 
-def mend_small_tables(connection: sqlite3.Connection) -> Mended:
-    """Make anew the damaged small tables from the rows that can be read. Raises sqlite3.Error, and Unsure."""
+def mend_small_tables(connection: sqlite3.Connection, now: float) -> Mended:
+    """Make anew the damaged small tables from the rows that can be read, each in the transaction that tells of it.
+
+    Raises sqlite3.Error, and Unsure.
+    """
     done = Mended([], [])
     for table, named in _SMALL.items():
         if is_whole(connection, table):
             continue
         if _indexes_anew(connection, table):
-            done.said.append(f"indexes of the table {table} have been made anew; nothing is lost")
+            text = f"indexes of the table {table} have been made anew; nothing is lost"
+            with transaction(connection):
+                done.told.append(insert_event(connection, Event(at=now, kind="damaged", text=text)))
             continue
-        count = _from_what_can_be_read(connection, table)
-        left = _AND_THEN.get(table, "; no mail is concerned")
-        done.said.append(f"{count:,} {named} could be read and are kept, others were lost with a damaged page{left}")
+        done.told.append(_from_what_can_be_read(connection, table, named, now))
         if table in _OF_OPERATORS:
             done.lost.append(named)
     return done
 
 
-def _from_what_can_be_read(connection: sqlite3.Connection, table: str) -> int:
-    """Make a small table anew; give how many rows it has now.
+def _from_what_can_be_read(connection: sqlite3.Connection, table: str, named: str, now: float) -> Event:
+    """Make a small table anew; give the event that tells of it.
 
     They are read before the transaction: SQLite commits none that has met damage.
     """
@@ -104,10 +112,12 @@ def _from_what_can_be_read(connection: sqlite3.Connection, table: str) -> int:
             for row in rows:
                 with suppress(sqlite3.IntegrityError):  # not of the kind that a column holds
                     count += connection.execute(insert, row).rowcount
+            left = _AND_THEN.get(table, "; no mail is concerned")
+            text = f"{count:,} {named} could be read and are kept, others were lost with a damaged page{left}"
+            return insert_event(connection, Event(at=now, kind="damaged", text=text))
     except sqlite3.Error:
         connection.execute("PRAGMA writable_schema = RESET")  # what was forgotten is there again
         raise
-    return count
 
 
 def _statements(table: str) -> list[str]:

@@ -2,14 +2,18 @@
 
 import asyncio
 import sqlite3
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from engine.queue import mending
+from engine.queue.connection import connect_writer
 from engine.queue.filter import Filter
 from engine.queue.queue import KeptPolicy, Mark, Suspension
+from engine.queue.sqlite import FILE
 from engine.queue.steering import Override
 from tests.unit.pages import damage, leaves
 from tests.unit.queue_support import Spool, opened
@@ -144,3 +148,23 @@ async def test_beside_damage_in_the_mail_itself_a_small_table_is_made_anew_too(
         assert await spool.queue.overdue(1) == []
         assert "suspensions were lost" in spool.queue.trouble
         assert "is damaged" in spool.queue.trouble  # that of the mail is not forgotten over it
+
+
+async def test_cut_short_before_it_is_told_the_table_is_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut_short(*_: object) -> None:
+        raise sqlite3.OperationalError("the engine is killed here")
+
+    await filled_with_all(tmp_path)
+    damage(tmp_path, "hold_rule", which=0.5)
+    with closing(connect_writer(tmp_path / FILE)) as connection:
+        with monkeypatch.context() as patch:
+            patch.setattr(mending, "insert_event", cut_short)
+            with pytest.raises(sqlite3.OperationalError, match="is killed here"):
+                mending.mend_small_tables(connection, 0.0)
+        assert not connection.in_transaction
+        assert not mending.is_whole(connection, "hold_rule")
+        (told,) = mending.mend_small_tables(connection, 0.0).told
+        assert mending.is_whole(connection, "hold_rule")
+        assert connection.execute("SELECT text FROM event ORDER BY seq DESC").fetchone() == (told.text,)
