@@ -137,7 +137,9 @@ def _bodies(connection: sqlite3.Connection) -> list[str]:
     found = []
     rows = connection.execute(
         "SELECT m.number, b.sha256, b.content FROM message m LEFT JOIN body b ON b.message = m.number WHERE EXISTS "
-        "(SELECT 1 FROM entry e WHERE e.message = m.number AND NOT (e.state = 'held' AND e.reason LIKE ?))",
+        "(SELECT 1 FROM entry e WHERE e.message = m.number AND NOT (e.state = 'held' AND e.reason LIKE ?)) "
+        # What only waits to be told is told without a content that is not there.
+        "OR b.message IS NOT NULL AND NOT EXISTS (SELECT 1 FROM entry e WHERE e.message = m.number)",
         (f"{SAYS}%",),
     )
     for number, digest, content in rows:
@@ -151,8 +153,12 @@ def _bodies(connection: sqlite3.Connection) -> list[str]:
 def _references(connection: sqlite3.Connection) -> list[str]:
     rows = connection.execute('SELECT "table", parent, count(*) FROM pragma_foreign_key_check GROUP BY 1, 2').fetchall()
     found = [f"{count:,} rows of {table} belong to no {parent}" for table, parent, count in rows]
+    settled = "AND NOT EXISTS (SELECT 1 FROM untold WHERE untold.message = message.number)"
+    if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'untold'").fetchone():
+        settled = ""  # before version 4 a sender was told at once
     (left,) = connection.execute(
-        "SELECT count(*) FROM message WHERE NOT EXISTS (SELECT 1 FROM entry WHERE message = number)"
+        "SELECT count(*) FROM message WHERE NOT EXISTS (SELECT 1 FROM entry WHERE entry.message = message.number) "
+        f"{settled}"
     ).fetchone()
     return [*found, *([f"{left:,} messages without recipients are left over"] if left else [])]
 

@@ -5,7 +5,9 @@ Whatever is claimed when the engine starts was interrupted, and goes back to wha
 
 import random
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any
 
 from engine.events import ENGINE, Event
 from engine.outcome import Outcome
@@ -23,6 +25,11 @@ SKIPPED_AT_MOST = 5000  # entries
 _ORDERED_AWAY = (
     "operation o CROSS JOIN entry e ON e.operation = o.id JOIN message m ON m.number = e.message "
     "WHERE o.due <= :now AND o.verb = :verb AND e.state = 'held' AND e.ordered = :verb ORDER BY o.due"
+)
+# Their keys, which the index of orders holds without the entries themselves; those too that go another way by now.
+_KEYS_OF_ORDERED = (
+    "SELECT e.operation, e.message, e.number FROM operation o CROSS JOIN entry e INDEXED BY entry_operation "
+    "ON e.operation = o.id WHERE o.due <= :now AND o.verb = :verb ORDER BY o.due"
 )
 
 # Back to what it was before the claim: an order that stands keeps it held.
@@ -117,14 +124,15 @@ def overdue(tx: Transaction, limit: int, expired: Expired | None) -> tuple[list[
     Entries that were never tried have as their `last` why their destination could not be had. Gives also where the
     walk over what has expired is to go on, once this is committed.
     """
-    bounced = tx.execute(
-        "SELECT e.message, e.destination, e.number, "
-        "'bounced by ' || e.ordered_by || iif(e.reason = '', '', ': ' || e.reason) "
-        f"FROM {_ORDERED_AWAY}",
-        {"now": tx.now, "verb": "bounce"},
+    bounced = _ordered_away(
+        tx,
+        "bounce",
+        "e.message, e.destination, e.number, 'bounced by ' || e.ordered_by || iif(e.reason = '', '', ': ' || e.reason)",
     )
     taken: Taken = {}
     for message, destination, number, why in bounced:
+        if tx.damage.knows("expired", message):
+            continue
         key = (message, destination)
         if key not in taken and len(taken) >= limit:
             break
@@ -134,13 +142,13 @@ def overdue(tx: Transaction, limit: int, expired: Expired | None) -> tuple[list[
     fared: dict[str, Outcome | None] = {}
     for (message, destination), reasons in taken.items():
         with tx.touching("expired", message):
+            if destination not in fared:
+                fared[destination] = how_it_fared(tx.connection, destination)
             tx.connection.executemany(
                 "UPDATE entry SET state = 'relaying', giving_up = 1 WHERE message = ? AND number = ?",
                 [(message, number) for number in reasons],
             )
-        if destination not in fared:
-            fared[destination] = how_it_fared(tx.connection, destination)
-        claims.append(_claim(tx, message, destination, dict.fromkeys(reasons, 0), reasons, fared[destination]))
+            claims.append(_claim(tx, message, destination, dict.fromkeys(reasons, 0), reasons, fared[destination]))
     return claims, place
 
 
@@ -150,12 +158,11 @@ def carry_out_drops(tx: Transaction) -> int:
     With the last of an order it is told what became of the whole; that of a bounce, too, whose last entry went
     another way.
     """
-    due = tx.execute(
-        "SELECT e.message, e.number, m.sender, e.recipient, e.destination, e.ordered_by, e.reason, o.id, e.counted "
-        f"FROM {_ORDERED_AWAY} LIMIT {DROPS_AT_ONCE}",
-        {"now": tx.now, "verb": "drop"},
-    ).fetchall()
-    tx.connection.executemany("DELETE FROM entry WHERE message = ? AND number = ?", [row[:2] for row in due])
+    columns = "e.message, e.number, m.sender, e.recipient, e.destination, e.ordered_by, e.reason, o.id, e.counted"
+    due = list(islice(_ordered_away(tx, "drop", columns), DROPS_AT_ONCE))
+    for message, number, *_ in due:
+        with tx.touching("ordered", "drop"), tx.touching("ordered", message):
+            tx.execute("DELETE FROM entry WHERE message = ? AND number = ?", (message, number))
     for message in dict.fromkeys(row[0] for row in due):
         remove_if_finished(tx, message)
     operations.count(tx, [operations.Gone(row[7], row[0], row[8]) for row in due])
@@ -175,6 +182,36 @@ def carry_out_drops(tx: Transaction) -> int:
         )
     operations.tell_of_whole_ones(tx)
     return len(due)
+
+
+def _ordered_away(tx: Transaction, verb: str, columns: str) -> Iterator[tuple[Any, ...]]:
+    """What is to be bounced or dropped now; where a page is damaged, some of what can be read, entry by entry."""
+    values: dict[str, Any] = {"now": tx.now, "verb": verb}
+    if not tx.damage.knows("ordered", verb):
+        with tx.touching("ordered", verb):
+            yield from tx.execute(f"SELECT {columns} FROM {_ORDERED_AWAY}", values)
+        return
+    one = f"SELECT {columns} FROM {_ORDERED_AWAY}".replace(
+        "WHERE", "WHERE o.id = :operation AND e.message = :message AND e.number = :number AND"
+    )
+    found: list[tuple[Any, ...]] = []
+    met: sqlite3.Error | None = None
+    for operation, message, number in tx.execute(_KEYS_OF_ORDERED, values):
+        if tx.damage.knows("ordered", message):
+            continue
+        if len(found) >= DROPS_AT_ONCE:
+            break
+        try:
+            key = {"operation": operation, "message": message, "number": number}
+            found += tx.execute(one, values | key).fetchall()
+        except sqlite3.Error as error:
+            if not is_damage(error):
+                raise
+            tx.damage.note("ordered", message)
+            met = error
+    if met is not None:  # nothing can be committed any more: once anew, with all of them known
+        raise met
+    yield from found
 
 
 def recover(tx: Transaction) -> int:

@@ -8,6 +8,7 @@ import sqlite3
 from typing import Any, NamedTuple
 
 from engine.queue import bearing
+from engine.queue.connection import is_damage
 from engine.queue.queue import RELAY
 from engine.queue.writer import Transaction
 
@@ -25,11 +26,17 @@ EXPIRED = (
     "AND (e.expires, e.message, e.number) > (:expires, :message, :number) "
     "ORDER BY e.expires, e.message, e.number LIMIT :limit"
 )
-# The same of one message, found without the index over all of them.
-_OF_MESSAGE = EXPIRED.replace("INDEXED BY entry_expires ", "").replace(
-    "WHERE d.name = e.destination", "WHERE e.message = :of AND d.name = e.destination"
+# The same of one entry, found without the index over all of them.
+_OF_ONE = EXPIRED.replace("INDEXED BY entry_expires ", "").replace(
+    "WHERE d.name = e.destination", "WHERE e.message = :of AND e.number = :one AND d.name = e.destination"
+)
+# The keys of all entries are in this index, which can be read though they cannot.
+_KEYS = (
+    "SELECT destination, message, number FROM entry INDEXED BY entry_destination "
+    "WHERE (destination, message, number) > (?, ?, ?) ORDER BY destination, message, number LIMIT ?"
 )
 _START = (0.0, 0, 0)
+_FIRST = ("", 0, 0)
 
 Taken = dict[tuple[int, str], dict[int, str]]  # by message and destination: the entries, and by whose order each leaves
 
@@ -50,10 +57,14 @@ def is_given_up(
 
 
 class Place(NamedTuple):
-    """Where a walk stands: behind which entry, and when its pass began (0.0: the next may begin at once)."""
+    """Where a walk stands: behind which entry, and when its pass began (0.0: the next may begin at once).
+
+    `beside`: behind which entry one stands that goes around what is damaged, by destination, message and number.
+    """
 
     after: tuple[float, int, int] = _START
     begun: float = 0.0
+    beside: tuple[str, int, int] = _FIRST
 
 
 class Expired:
@@ -69,18 +80,21 @@ class Expired:
         Gives the place to go on from: the walk stays where it is until it is told, since what is done with the entries
         may be undone, and run again.
         """
-        after, begun = self._place
+        if tx.damage.knows("expired"):
+            return self._beside_damage(tx, taken, limit)
+        after, begun, beside = self._place
         is_first = after == _START
         if is_first:
-            if begun <= tx.now < begun + PASS_EVERY:
+            if beside == _FIRST and begun <= tx.now < begun + PASS_EVERY:
                 return self._place
             begun = tx.now
         expires, message, number = after
         values = {"now": tx.now, "expires": expires, "message": message, "number": number, "limit": LOOKED_AT}
-        rows = _rows(tx, values)
+        with tx.touching("expired"):
+            rows = tx.execute(EXPIRED, values).fetchall()
         is_suspended = _is_relay_suspended(tx.connection, tx.now)
         for message, destination, number, expires, due, attempts, blocked_until, unreached_at, kept in rows:
-            if is_given_up(
+            if not tx.damage.knows("expired", message) and is_given_up(
                 now=tx.now,
                 expires=expires,
                 due=due,
@@ -98,23 +112,61 @@ class Expired:
             return Place(begun=0.0 if is_first else begun)
         return Place(after, begun)
 
+    def _beside_damage(self, tx: Transaction, taken: Taken, limit: int) -> Place:
+        """The same where a page is damaged: of the next LOOKED_AT entries, in the order of their destinations.
+
+        All are looked at, those too that have not expired: so a pass begins PASS_EVERY seconds after the last one.
+        """
+        after, begun, beside = self._place
+        if beside == _FIRST:
+            if after == _START and begun <= tx.now < begun + PASS_EVERY:
+                return self._place
+            begun = tx.now
+        keys = tx.execute(_KEYS, (*beside, LOOKED_AT)).fetchall()
+        rows = _each(tx, keys)
+        is_suspended = _is_relay_suspended(tx.connection, tx.now)
+        for one in keys:
+            destination, message, number = one
+            for _, _, _, expires, due, attempts, blocked_until, unreached_at, kept in rows.get((message, number), ()):
+                if is_given_up(
+                    now=tx.now,
+                    expires=expires,
+                    due=due,
+                    attempts=attempts,
+                    blocked_until=blocked_until,
+                    unreached_at=unreached_at,
+                    kept=bool(kept) or is_suspended,
+                ):
+                    key = (message, destination)
+                    if key not in taken and len(taken) >= limit:
+                        return Place(begun=begun, beside=beside) if beside != _FIRST else self._place
+                    taken.setdefault(key, {})[number] = ""
+            beside = one
+        return Place(begun=begun, beside=beside if len(keys) == LOOKED_AT else _FIRST)
+
     def go_on_from(self, place: Place) -> None:
         """What was found up to here is claimed."""
         self._place = place
 
 
-def _rows(tx: Transaction, values: dict[str, float]) -> list[tuple[Any, ...]]:
-    """The next LOOKED_AT of EXPIRED; where a page is damaged, those of messages that can be read."""
-    if not tx.damage.knows("expired"):
-        with tx.touching("expired"):
-            return tx.execute(EXPIRED, values).fetchall()
-    found: list[tuple[Any, ...]] = []
-    messages = tx.execute("SELECT number FROM message WHERE expires <= ? ORDER BY expires", (tx.now,)).fetchall()
-    for (message,) in messages:
-        if not tx.damage.knows("expired", message):
-            with tx.touching("expired", message):
-                found += tx.execute(_OF_MESSAGE, {**values, "of": message}).fetchall()
-    return sorted(found, key=lambda row: (row[3], row[0], row[2]))[:LOOKED_AT]
+def _each(tx: Transaction, keys: list[tuple[str, int, int]]) -> dict[tuple[int, int], list[tuple[Any, ...]]]:
+    """What EXPIRED says of each of these entries that can be read, by message and number."""
+    found: dict[tuple[int, int], list[tuple[Any, ...]]] = {}
+    met: sqlite3.Error | None = None
+    values = {"now": tx.now, "expires": 0.0, "message": 0, "number": 0, "limit": 1}
+    for _, message, number in keys:
+        if tx.damage.knows("expired", message):
+            continue
+        try:
+            found[message, number] = tx.execute(_OF_ONE, {**values, "of": message, "one": number}).fetchall()
+        except sqlite3.Error as error:
+            if not is_damage(error):
+                raise
+            tx.damage.note("expired", message)
+            met = error
+    if met is not None:  # nothing can be committed any more: once anew, with all of them known
+        raise met
+    return found
 
 
 def _is_relay_suspended(connection: sqlite3.Connection, now: float) -> bool:

@@ -31,7 +31,12 @@ def count(tx: Transaction, gone: Sequence[Gone]) -> None:
     recipients = Counter(one.operation for one in gone)
     fresh = list(dict.fromkeys((one.operation, one.message) for one in gone if one.counted != one.operation))
     messages = Counter(operation for operation, _ in fresh)
-    tx.connection.executemany("UPDATE entry SET counted = operation WHERE operation = ? AND message = ?", fresh)
+    for operation, message in fresh:
+        if not tx.damage.knows("ordered", message):  # of such a one each entry counts as a message
+            with tx.touching("ordered", message):
+                tx.execute(
+                    "UPDATE entry SET counted = operation WHERE operation = ? AND message = ?", (operation, message)
+                )
     tx.connection.executemany(
         "UPDATE operation SET gone_messages = gone_messages + ?, gone_recipients = gone_recipients + ? WHERE id = ?",
         [(messages[operation], number, operation) for operation, number in recipients.items()],

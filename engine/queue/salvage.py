@@ -7,13 +7,13 @@ is known from the event that told of its arrival. Such a one is held: somebody s
 
 import hashlib
 import sqlite3
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 from engine.events import ENGINE, Event
 from engine.queue.connection import is_damage
 from engine.queue.queue import unknown_site
+from engine.queue.reading import from_both_ends, walk
 from engine.queue.rows import insert_event
 from engine.text import clean
 
@@ -21,10 +21,13 @@ SOUGHT_ONE_BY_ONE = 100_000  # keys behind a page that cannot be read; then in e
 SAYS = "check-spool: "  # before the reason for which mail is held, and in the events
 EVENTS_AT_MOST = 1000  # that tell of single recipients
 
-_NUMBERED = {"message": "number", "body": "message", "attempt": "id", "hold_rule": "id", "operation": "id",
-             "event": "seq", "entry": "message, number"}  # fmt: skip
-_NAMED = {"destination": "name", "taken_key": "key", "exchange": "destination, preference",
-          "suspension": "destination", "override": "destination", "mark": "host", "sts_policy": "domain"}  # fmt: skip
+# The tables that are copied, and their keys: those that begin with a number, and the others.
+NUMBERED = {"message": "number", "body": "message", "attempt": "id", "hold_rule": "id", "operation": "id",
+            "event": "seq", "entry": "message, number", "untold": "message, number"}  # fmt: skip
+NAMED = {"destination": "name", "taken_key": "key", "exchange": "destination, preference",
+         "suspension": "destination", "override": "destination", "mark": "host", "sts_policy": "domain",
+         "known_login": "login, address"}  # fmt: skip
+LEFT: frozenset[str] = frozenset()  # tables of the schema that are not, on purpose
 _COUNTED = frozenset({"waiting", "held", "relaying", "edge"})  # of a destination: kept by triggers, as entries come
 # What a column has that an early version 1 had not, where the schema of today has no default for it.
 _INSTEAD = {("message", "ret"): "''", ("message", "envid"): "''", ("destination", "site"): "'@' || name"}
@@ -79,13 +82,14 @@ class _Salvage:
         self._missing: dict[Key, str] = {}  # recipients whose row is gone, and their destination
 
     def done(self) -> Salvaged:
-        for table in ("destination", *(name for name in (*_NAMED, *_NUMBERED) if name not in ("destination", "entry"))):
+        for table in ("destination", *(name for name in (*NAMED, *NUMBERED) if name not in ("destination", "entry"))):
             self._copy(table)
         self._copy("entry")
         self._seek_entries()
         self._restore_entries()
         self._restore_messages()
         self._hold_without_content()
+        self._see_to_the_untold()
         self._sweep()
         self._number_on()
         self._tell()
@@ -98,7 +102,7 @@ class _Salvage:
         if not names:
             return
         holes = 0
-        rows = self._numbered if table in _NUMBERED else self._named
+        rows = self._numbered if table in NUMBERED else self._named
         for row in rows(table, columns):
             if row is None or not self._put(table, names, row):
                 holes += 1
@@ -143,9 +147,9 @@ class _Salvage:
 
     def _numbered(self, table: str, columns: Sequence[str]) -> Iterator[tuple[Any, ...] | None]:
         """The rows of a table with a number for its key; None for each part that cannot be read."""
-        keys = _NUMBERED[table].split(", ")
+        keys = NUMBERED[table].split(", ")
         top = self._top(table, keys[0])
-        last = yield from self._walk(table, columns, keys, "ASC")
+        last = yield from walk(self._old, table, columns, keys, "ASC")
         while last is not None:
             yield None
             seek = (
@@ -154,48 +158,7 @@ class _Salvage:
             first = self._beyond(seek, last[0], top)
             if first is None:
                 return
-            last = yield from self._walk(table, columns, keys, "ASC", first)
-
-    def _walk(
-        self,
-        table: str,
-        columns: Sequence[str],
-        keys: Sequence[str],
-        order: Literal["ASC", "DESC"],
-        first: int | None = None,
-        index: str = "NOT INDEXED",
-    ) -> Generator[tuple[Any, ...] | None, None, tuple[Any, ...] | None]:
-        """The rows from the number `first` on, in order; returns the key behind which nothing can be read, or None.
-
-        The module of Python reads a row ahead, and drops the one it has where that fails: so the last few are read
-        one at a time.
-        """
-        count, ordered = len(keys), ", ".join(f"{key} {order}" for key in keys)
-        sign, places = ">" if order == "ASC" else "<", ", ".join("?" * count)
-        last: tuple[Any, ...] | None = None
-        one_by_one = False
-        while True:
-            where, values = "", last or ()
-            if last is not None:
-                where = f"WHERE ({', '.join(keys)}) {sign} ({places})"
-            elif first is not None:  # not "beyond the number before": that one may be where nothing can be read
-                where, values = f"WHERE {keys[0]} >= ?", (first,)
-            query = f"SELECT {', '.join((*keys, *columns))} FROM {table} {index} {where} ORDER BY {ordered}"
-            is_there = False
-            try:
-                with closing(self._old.execute(query + " LIMIT 1" * one_by_one, values)) as rows:
-                    for row in rows:
-                        last, is_there = row[:count], True
-                        yield row[count:]
-                if not (one_by_one and is_there):
-                    return None
-                one_by_one = False
-            except sqlite3.Error as error:
-                if not is_damage(error):
-                    raise
-                if one_by_one:
-                    return last if last is not None else ((first or 0) - 1,)
-                one_by_one = True
+            last = yield from walk(self._old, table, columns, keys, "ASC", first)
 
     def _top(self, table: str, key: str) -> int:
         """A number beyond which there is no row."""
@@ -235,16 +198,7 @@ class _Salvage:
 
     def _named(self, table: str, columns: Sequence[str]) -> Iterator[tuple[Any, ...] | None]:
         """The rows of a table with names for its key: from either end up to what cannot be read, which is None."""
-        keys = _NAMED[table].split(", ")
-        return self._from_both_ends(table, columns, keys, "NOT INDEXED")
-
-    def _from_both_ends(
-        self, table: str, columns: Sequence[str], keys: Sequence[str], index: str
-    ) -> Iterator[tuple[Any, ...] | None]:
-        stuck = yield from self._walk(table, columns, keys, "ASC", None, index)
-        if stuck is not None:
-            yield None
-            yield from self._walk(table, columns, keys, "DESC", None, index)
+        return from_both_ends(self._old, table, columns, NAMED[table].split(", "))
 
     # -- what is known otherwise ------------------------------------------------------------------------------------
 
@@ -253,9 +207,8 @@ class _Salvage:
         names, columns = self._columns("entry")
         query = f"SELECT {', '.join(columns)} FROM entry NOT INDEXED WHERE message = ? AND number = ?"
         keys = ("destination", "message", "number")
-        known = self._from_both_ends(
-            "entry", ("message", "number", "destination"), keys, "INDEXED BY entry_destination"
-        )
+        wanted = ("message", "number", "destination")
+        known = from_both_ends(self._old, "entry", wanted, keys, "INDEXED BY entry_destination")
         for row in known:
             if row is None:
                 self._is_index_whole = False
@@ -278,7 +231,8 @@ class _Salvage:
             left = f"SELECT 1 FROM event e WHERE e.message = a.message AND e.entry = a.entry AND e.kind IN ({_ENDINGS})"
             rows = self._new.execute(
                 "SELECT a.message, a.entry FROM message m JOIN event a ON a.message = m.number AND a.kind = 'accepted' "
-                f"WHERE NOT EXISTS (SELECT 1 FROM entry WHERE message = m.number) AND NOT EXISTS ({left})"
+                f"WHERE NOT EXISTS (SELECT 1 FROM entry WHERE message = m.number) AND NOT EXISTS ({left}) "
+                "AND NOT EXISTS (SELECT 1 FROM untold u WHERE u.message = a.message AND u.number = a.entry)"
             )
             arrived |= {Key(message, number): None for message, number in rows.fetchall()}
         for key in sorted(arrived):
@@ -315,6 +269,7 @@ class _Salvage:
             "SELECT DISTINCT e.message FROM entry e LEFT JOIN message m ON m.number = e.message "
             "WHERE m.number IS NULL ORDER BY e.message"
         ).fetchall()
+        self._restore_senders()
         for (number,) in gone:
             recipients = self._recipients(number)
             body = self._new.execute("SELECT content FROM body WHERE message = ?", (number,)).fetchone()
@@ -346,9 +301,54 @@ class _Salvage:
             elif hashlib.sha256(row[1]).digest() != row[0]:
                 self._hold(number, _OTHER_CONTENT)
 
+    def _restore_senders(self) -> None:
+        """Make up the row of a message of which nothing is left but what its sender is to be told."""
+        gone = self._new.execute(
+            "SELECT DISTINCT message FROM untold WHERE message NOT IN (SELECT number FROM message) "
+            "AND message NOT IN (SELECT message FROM entry) ORDER BY message"
+        ).fetchall()
+        for (number,) in gone:
+            row = self._new.execute(
+                "SELECT sender, at, text FROM event WHERE message = ? AND kind = 'accepted'", (number,)
+            ).fetchone()
+            if row is None:
+                self._found.lost.append((number, 0, f"message {number}: {_OF_UNTOLD}; no event names its sender"))
+                self._new.execute("DELETE FROM untold WHERE message = ?", (number,))
+                continue
+            self._new.execute(
+                "INSERT INTO message (number, sender, size, arrived, expires, origin, subject, message_id, eight_bit, "
+                "smtputf8, ret, envid) "
+                "VALUES (?, ?, coalesce((SELECT length(content) FROM body WHERE message = ?), 0), "
+                "?, ?, ?, '', '', 0, ?, '', '')",
+                (number, row[0], number, row[1], self._now, row[2], not row[0].isascii()),
+            )
+
+    def _see_to_the_untold(self) -> None:
+        """What a sender is to be told has a time, and nothing else has; what is told without its content is named."""
+        told = "EXISTS (SELECT 1 FROM untold WHERE untold.message = message.number)"
+        query = f"SELECT number FROM message WHERE tell_at IS NOT NULL AND NOT {told} ORDER BY number"
+        for (number,) in self._new.execute(query).fetchall():
+            self._found.lost.append((number, 0, f"message {number}: {_OF_UNTOLD}"))
+        self._new.execute(f"UPDATE message SET tell_at = NULL WHERE NOT {told}")
+        self._new.execute(f"UPDATE message SET tell_at = ? WHERE tell_at IS NULL AND {told}", (self._now,))
+        settled = (
+            "SELECT m.number, b.sha256, b.content FROM message m LEFT JOIN body b ON b.message = m.number "
+            "WHERE NOT EXISTS (SELECT 1 FROM entry WHERE message = m.number) AND m.tell_at IS NOT NULL"
+        )
+        for number, digest, content in self._new.execute(settled).fetchall():
+            if content is not None and hashlib.sha256(content).digest() == digest:
+                continue
+            if content is not None or "body" in self._has_holes:
+                line = f"message {number}: its content; it has been settled, and its sender is told without it"
+                self._found.lost.append((number, 0, line))
+            self._new.execute("DELETE FROM body WHERE message = ?", (number,))
+
     def _sweep(self) -> None:
-        """Forget what belongs to no mail that is left."""
-        orphans = "NOT EXISTS (SELECT 1 FROM entry WHERE entry.message = {})"
+        """Forget what belongs to no mail that is left, nor to what a sender is still to be told."""
+        orphans = (
+            "NOT EXISTS (SELECT 1 FROM entry WHERE entry.message = {0}) "
+            "AND NOT EXISTS (SELECT 1 FROM untold WHERE untold.message = {0})"
+        )
         self._new.execute(f"DELETE FROM message WHERE {orphans.format('message.number')}")
         self._new.execute(f"DELETE FROM body WHERE {orphans.format('body.message')}")
         self._new.execute(f"DELETE FROM attempt WHERE {orphans.format('attempt.message')}")
@@ -397,6 +397,7 @@ class _Salvage:
 _PATIENCE = 5 * 86400.0  # seconds
 _OF_EVENT = "its record was damaged, and is restored from the event that told of its arrival"
 _OF_MESSAGE = "its record was damaged, and is restored from its content and the event that told of its arrival"
+_OF_UNTOLD = "what its sender was to be told of recipients that are settled"
 _NO_CONTENT = "its content cannot be read; drop it, or have its sender send it again"
 _OTHER_CONTENT = "its content is damaged; drop it, or have its sender send it again"
 

@@ -122,6 +122,7 @@ class SqliteQueue(Queue):
         self._tidied = 0.0
         self._expired = Expired()
         self._has_more_to_do = False
+        self._is_damage_old = False  # what is known to be unreadable is to be looked at again
         self._stopping = False
         self._ruling = asyncio.Lock()
         self._running: set[asyncio.Task[Any]] = set()
@@ -286,6 +287,9 @@ class SqliteQueue(Queue):
 
     async def overdue(self, limit: int, *, expire: bool = True) -> list[Claim]:
         expired = self._expired if expire else None
+        if self._is_damage_old:  # not when that was found: nothing is waited for between a claim and its caller
+            await self._writer.do(lambda tx: tx.damage.forget())
+            self._is_damage_old = False
         # A part of each, so that no check takes long: the next one goes on.
         self._has_more_to_do = False
         with suppress(QueueDamaged):  # which is told; what is overdue is another matter
@@ -300,10 +304,8 @@ class SqliteQueue(Queue):
             (claims, place), all_forgotten = await self._writer.do(
                 lambda tx: (_overdue(tx, limit, expired), standing.forget_idle(tx))
             )
-            self._writer.damage.forget()
-            if (
-                all_forgotten
-            ):  # else the next call goes on, so that what is idle cannot grow faster than it is forgotten
+            self._is_damage_old = True
+            if all_forgotten:  # else the next call goes on: what is idle cannot grow faster than it is forgotten
                 self._tidied = now
         if place is not None:
             self._expired.go_on_from(place)

@@ -169,10 +169,11 @@ class Writer:
             self._connection.close()
 
     async def mended(self) -> bool:
-        """Have the writer see to damage that a reader has met; True where it could be mended. Raises QueueError."""
+        """Have the writer see to damage that a reader has met; True where something was mended. Raises QueueError."""
+        before = self.damage.mended
         if self.damage.is_to_be_mended:
             await self.do(lambda _: None)
-        return not self.damage.is_met
+        return self.damage.mended > before or not self.damage.is_met
 
     async def do(self, operation: Callable[[Transaction], T], weight: int = 0) -> T:
         """Run `operation` and give its result once it is on disk. Cancelling the caller does not cancel it.

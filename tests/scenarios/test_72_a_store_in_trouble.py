@@ -63,6 +63,26 @@ async def test_with_one_damaged_page_the_engine_starts_and_other_mail_goes(
     assert len(set(recipients)) == len(recipients)  # nothing twice
 
 
+@pytest.mark.parametrize(("tree", "lost"), [
+    ("mark", ""), ("known_login", ""), ("sts_policy", ""), ("suspension", "suspensions"), ("hold_rule", "hold rules"),
+    ("override", "overrides"),
+])  # fmt: skip
+async def test_with_a_damaged_page_of_orders_the_engine_starts_and_all_mail_goes(
+    internet: Internet, clock: FakeClock, tmp_path: Path, tree: str, lost: str
+) -> None:
+    await homes(internet)
+    folder = await waiting_mail(tmp_path, clock)
+    damage(folder, tree)
+    async with relaying(internet, clock=clock, spool=folder) as relay:
+        await relay.send("new@d1.example")
+        await until(lambda: internet.messages > MESSAGES)
+        await relay.settled()
+        health = await relay.client.health()
+        assert (health.state == "sick") == bool(lost)
+        assert not lost or f"{lost} were lost with a damaged page" in health.trouble
+        assert "check failed" not in health.trouble
+
+
 async def test_a_stop_ends_with_an_order_on_very_many_under_way(
     internet: Internet, clock: FakeClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

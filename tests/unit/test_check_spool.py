@@ -14,8 +14,11 @@ from typer.testing import CliRunner, Result
 
 from console.cli import app
 from engine import checkspool
+from engine.outcome import Outcome
+from engine.queue import salvage as salvaging
 from engine.queue.filter import Filter
-from engine.queue.queue import QueueError
+from engine.queue.migrating import create
+from engine.queue.queue import EntryResult, QueueError, Settlement
 from engine.queue.sqlite import FILE
 from engine.spool import Spool as OwnedSpool
 from tests.clock import FakeClock
@@ -187,6 +190,98 @@ async def test_counts_that_are_wrong_are_counted_anew(tmp_path: Path) -> None:
     assert "the counts of d7.example are wrong" in run(tmp_path).stderr
     assert run(tmp_path, "--repair").exit_code == 0
     assert run(tmp_path).exit_code == 0
+
+
+async def test_a_queue_whose_first_messages_have_left_is_in_order_and_can_be_repaired(tmp_path: Path) -> None:
+    await filled(tmp_path, 60)
+    clock = FakeClock()
+    async with opened(tmp_path, clock) as spool:  # as in a queue that has run for some time: the first have left
+        await clock.advance(601)
+        for number in (1, 2):
+            for entry in await spool.entries(f"id={number}"):
+                for claim in await spool.claim(entry.destination):
+                    await spool.settle(claim, DELIVERED)
+        assert spool.sql("SELECT 1 FROM entry WHERE message = number") == []
+    assert run(tmp_path).stdout == f"{tmp_path / FILE}: in order\n"
+    damage(tmp_path, "event")
+    result = await asyncio.to_thread(run, tmp_path, "--repair")
+    assert result.exit_code == 0, result.stderr
+    assert run(tmp_path).exit_code == 0
+
+
+async def owing(directory: Path, messages: int = 60) -> set[tuple[int, int]]:
+    """A closed store in which senders are still to be told of what has failed; of which recipients."""
+    async with opened(directory, gather=60.0) as spool:
+        for n in range(1, messages + 1):
+            await spool.add(f"a{n}@one.example", f"b{n}@d{n % 2}.example", content=content_of(n))
+        for destination in ("one.example", "d0.example"):  # every second one waits for nothing but to be told
+            for claim in await spool.claim(destination, messages):
+                told = tuple(
+                    EntryResult(
+                        number=one.number, attempt=one.attempt, outcome=Outcome.of_reply(550, "no"), tell="failed"
+                    )
+                    for one in claim.entries
+                )
+                await spool.queue.settle(Settlement(message=claim.message, results=told))
+        await spool.queue.remember_login("ann", "192.0.2.7")
+        return {(message, number) for message, number in spool.sql("SELECT message, number FROM untold")}
+
+
+async def test_a_repair_keeps_what_senders_are_still_to_be_told(tmp_path: Path) -> None:
+    owed = await owing(tmp_path)
+    assert len(owed) == 90
+    assert run(tmp_path).stdout == f"{tmp_path / FILE}: in order\n"  # what waits only to be told is no leftover
+    damage(tmp_path, "event")
+    result = await asyncio.to_thread(run, tmp_path, "--repair")
+    assert result.exit_code == 0, result.stderr
+    clock = FakeClock()
+    async with opened(tmp_path, clock) as spool:
+        assert set(spool.sql("SELECT message, number FROM untold")) == owed
+        assert [one.login for one in await spool.queue.known_logins()] == ["ann"]
+        await clock.advance(61)
+        found = await spool.queue.untold(100)
+        assert {(one.message, entry.number) for one in found for entry in one.entries} == owed
+        assert await spool.queue.content(2) == content_of(2)
+    assert run(tmp_path).exit_code == 0
+
+
+@pytest.mark.parametrize("tree", ["untold", "message", "body"])
+async def test_what_cannot_be_told_any_more_is_named_and_the_rest_is_told(tmp_path: Path, tree: str) -> None:
+    owed = await owing(tmp_path)
+    damage(tmp_path, tree, which=0.4)
+    result = await asyncio.to_thread(run, tmp_path, "--repair")
+    assert result.exit_code == 0, result.stderr
+    clock = FakeClock()
+    async with opened(tmp_path, clock) as spool:
+        left = set(spool.sql("SELECT message, number FROM untold"))
+        assert left == owed if tree != "untold" else left < owed
+        for message in {message for message, _ in owed} - {message for message, _ in left}:
+            assert f"lost: message {message}: what its sender was to be told" in result.stdout
+        await clock.advance(61)
+        found = await spool.queue.untold(100)
+        assert {(one.message, entry.number) for one in found for entry in one.entries} == left
+        assert {one.sender for one in found} == {"ann@example.net"}
+        assert all(one.entries for one in found)
+    assert run(tmp_path).exit_code == 0
+
+
+def test_every_table_is_copied_by_a_repair_or_left_on_purpose() -> None:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        create(connection)
+        tables = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
+        there = {name for (name,) in connection.execute(tables)}
+    assert {"message", "untold", "known_login"} < there
+    copied = {*salvaging.NUMBERED, *salvaging.NAMED}
+    assert copied | salvaging.LEFT == there
+    assert not copied & salvaging.LEFT
+
+
+async def test_a_queue_of_version_3_has_nothing_untold_and_is_checked_all_the_same(tmp_path: Path) -> None:
+    await filled(tmp_path, 20)
+    with closing(sqlite3.connect(tmp_path / FILE, isolation_level=None)) as connection:
+        for statement in ("DROP TABLE untold", "DROP TABLE known_login", "PRAGMA user_version = 3"):
+            connection.execute(statement)
+    assert run(tmp_path).stdout == f"{tmp_path / FILE}: in order\n"
 
 
 async def test_without_room_for_a_copy_nothing_is_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,10 +2,13 @@
 
 import asyncio
 import sqlite3
+import threading
 from pathlib import Path
 
 import pytest
 
+from engine.queue.damage import Damage
+from engine.queue.filter import Filter
 from engine.queue.queue import Claim, QueueDamaged, QueueError, Shares
 from tests.clock import FakeClock
 from tests.unit.pages import damage, leaves
@@ -90,6 +93,14 @@ async def test_a_damaged_index_is_made_anew_and_nothing_is_left_out(tmp_path: Pa
         assert spool.queue.trouble == ""
 
 
+async def test_the_index_of_what_is_to_be_told_is_made_anew(tmp_path: Path) -> None:
+    await filled(tmp_path)
+    damage(tmp_path, "message_tell_at")
+    async with opened(tmp_path) as spool:
+        assert await spool.queue.untold(10) == []
+        assert spool.queue.trouble == ""
+
+
 @pytest.mark.parametrize("which", [0.0, 0.5, 0.999])
 async def test_without_the_record_of_attempts_mail_goes(tmp_path: Path, which: float) -> None:
     await filled(tmp_path)
@@ -126,12 +137,13 @@ async def test_without_the_record_of_events_mail_goes(tmp_path: Path, which: flo
         assert any(event.kind == "damaged" for event in spool.events)
 
 
-async def test_what_has_expired_is_given_up_but_for_what_cannot_be_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("tree", ["entry", "message"])
+async def test_what_has_expired_is_given_up_but_for_what_cannot_be_read(tmp_path: Path, tree: str) -> None:
     await filled(tmp_path)
     async with opened(tmp_path) as spool:  # what was never tried has a try to come, and is not given up
         spool.sql("UPDATE entry SET attempts = 1, due = due + 7 * 86400")
-    of_a_page = MESSAGES // leaves(tmp_path, "entry") + 2
-    damage(tmp_path, "entry", which=0.5)
+    of_a_page = MESSAGES // leaves(tmp_path, tree) + 2
+    damage(tmp_path, tree, which=0.5)
     async with opened(tmp_path) as spool:
         await spool.clock.advance(6 * 86400)
         gone: set[int] = set()
@@ -200,6 +212,72 @@ async def test_claims_are_given_back_though_one_is_on_a_damaged_page(tmp_path: P
         assert 0 < len(left) < MESSAGES / 2
 
 
+async def test_beside_a_damaged_page_a_check_looks_at_so_many_and_a_pass_begins_so_often(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.queue.expiry.LOOKED_AT", 50)
+    await filled(tmp_path)
+    damage(tmp_path, "entry", which=0.5)
+    async with opened(tmp_path) as spool:
+        await spool.clock.advance(6 * 86400)  # all has expired, and has one more try to come
+        looked: list[int] = []
+
+        def count(statement: str) -> None:
+            looked[-1] += "e.expires <= " in statement
+
+        spool.queue._writer._connection.set_trace_callback(count)
+        for _ in range(MESSAGES // 50 + 8):
+            looked.append(0)
+            assert await spool.queue.overdue(100) == []
+        assert max(looked) <= 2 * 50 + 2  # a check that finds one that cannot be read begins again, knowing it
+        assert sum(looked[1:]) > MESSAGES / 2
+        assert looked[-3:] == [0, 0, 0]  # it is through, and does not begin again before its time
+        await spool.clock.advance(10)
+        looked.append(0)
+        await spool.queue.overdue(100)
+        assert 40 < looked[-1] <= 2 * 50 + 2
+
+
+@pytest.mark.parametrize("tree", ["entry", "message"])
+@pytest.mark.parametrize("verb", ["drop", "bounce"])
+async def test_orders_are_carried_out_but_for_what_cannot_be_read(tmp_path: Path, verb: str, tree: str) -> None:
+    await filled(tmp_path)
+    clock = FakeClock()
+    async with opened(tmp_path, clock) as spool:
+        await spool.queue.hold(ALL, "oncall", "")
+        for number in range(40):
+            which = Filter.parse(f"domain=d{number}.example")
+            await spool.queue.give_up("drop" if verb == "drop" else "bounce", which, "oncall", "", 60)
+    of_a_page = MESSAGES // leaves(tmp_path, tree) + 2
+    damage(tmp_path, tree, which=0.5)  # after the orders were given
+    async with opened(tmp_path, clock) as spool:
+        await clock.advance(61)
+        gone: set[int] = set()
+        for _ in range(30):
+            claims = await spool.queue.overdue(50)
+            assert not gone & {claim.message for claim in claims}
+            gone |= {claim.message for claim in claims}
+        if verb == "drop":
+            gone = {event.message for event in spool.events if event.kind == "dropped"}
+        assert MESSAGES - 3 * of_a_page < len(gone) < MESSAGES
+        assert "is damaged" in spool.queue.trouble
+
+
+async def test_what_expires_goes_beside_a_bounce_that_cannot_be_read(tmp_path: Path) -> None:
+    await filled(tmp_path)
+    clock = FakeClock()
+    async with opened(tmp_path, clock) as spool:
+        await spool.queue.give_up("bounce", Filter.parse("domain=d7.example"), "oncall", "", 60)
+        spool.sql("UPDATE entry SET attempts = 1, due = due + 7 * 86400 WHERE state = 'waiting'")
+    damage(tmp_path, "entry", which=0.5)
+    async with opened(tmp_path, clock) as spool:
+        await clock.advance(6 * 86400)
+        found = 0
+        while claims := await spool.queue.overdue(50):
+            found += len(claims)
+        assert found > MESSAGES / 2
+
+
 async def test_damage_that_only_a_question_meets_is_told(tmp_path: Path) -> None:
     await filled(tmp_path)
     damage(tmp_path, "entry", which=0.5)
@@ -208,6 +286,29 @@ async def test_damage_that_only_a_question_meets_is_told(tmp_path: Path) -> None
             await spool.queue.window(ALL, "size", 0, 1000)
         await spool.queue.record()
         assert "is damaged" in spool.queue.trouble
+
+
+async def test_what_is_known_of_damage_is_forgotten_in_the_thread_that_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[str] = []
+    forget = Damage.forget
+
+    def noting(known: Damage) -> None:
+        threads.append(threading.current_thread().name)
+        forget(known)
+
+    monkeypatch.setattr(Damage, "forget", noting)
+    await filled(tmp_path)
+    damage(tmp_path, "entry", which=0.5)
+    async with opened(tmp_path) as spool:
+        await relay_all(spool)
+        assert spool.queue._writer.damage.known
+        await spool.queue.overdue(100)
+        await spool.queue.overdue(100)
+        assert threads == ["queue-writer"]
+        await spool.queue.overdue(100)
+        assert threads == ["queue-writer"]
 
 
 async def test_an_operation_that_meets_damage_undoes_nothing_of_the_others(tmp_path: Path) -> None:
