@@ -21,8 +21,16 @@ from engine.sandbox.tempers import Dead, Healthy, Script
 from engine.values import network
 from tests.clock import FakeClock
 from tests.scenarios.relaying import Relay, relaying
+from tests.serving import free_port
 
 HOUR = 3600.0
+
+
+@pytest.fixture
+async def internet(clock: FakeClock) -> AsyncIterator[Internet]:
+    """As elsewhere, but its port is nobody's on 127.0.0.1 either: the relay listens on it."""
+    async with Internet(clock=clock, smtp_port=free_port()) as internet:
+        yield internet
 
 
 @asynccontextmanager
