@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 from engine.queue import bearing
 from engine.queue.connection import of_each
-from engine.queue.destinations import COSTLY, RESTS, TAKEN, values_of
+from engine.queue.destinations import RESTS, TAKEN, values_of
 from engine.queue.queue import NONE_TAKEN, RELAY, DueSite, Shares
+from engine.registrable import registrable
 
 # Destinations due; of fewer each is looked at and they are sorted, of more they are walked in order of their turns.
 FEW = 1000
@@ -23,6 +24,7 @@ FEW = 1000
 # have), and turns shared out among so many of them: of those that were never tried, and of those that have failed.
 DOUBTFUL_SEEN = 20_000
 DOUBTFUL_AT_ONCE = 500
+COSTLY = 0.002  # seconds of the processor for that; what took as long is not looked for again for RESTS times that
 SINGLY_SEEN = 20_000  # destinations read one by one beside a damaged page: a third of a second's worth
 
 _FIRST_KEY = (-(2**62), "")  # before all turns
@@ -84,19 +86,21 @@ def due_sites(
 
 
 class DoubtfulSites:
-    """Finds sites in doubt. Remembers for a while what took long to find out: that none of them may go.
+    """Finds sites in doubt, and keeps what took long to find: it is given again for RESTS times as long.
 
-    Under a flood of destinations whose sender or message has all he may have, each check would else look through them.
+    Looking for them so takes a twentieth of a core at the most, however many there are: a flood of destinations would
+    else be looked through at each check. Meanwhile who was found and left out once (he is served, or was found not to
+    be due any more) is left out, and who comes anew waits; `resting` says when it is worth another check.
     """
 
     def __init__(self) -> None:
-        self._none: dict[tuple[Shares, frozenset[str]], float] = {}
-        self._walked_until = 0.0  # on time.monotonic's clock: not before that does the next walk beyond the first begin
+        self._kept: list[DueSite] = []
+        self._until = 0.0  # on time.monotonic's clock
 
     @property
     def resting(self) -> float:
-        """For how many more seconds there may be somebody that was not looked for; 0: for no more."""
-        return max(0.0, max((self._walked_until, *self._none.values())) - time.monotonic())
+        """For how many more seconds what was found is given again; 0: for no more."""
+        return max(0.0, self._until - time.monotonic())
 
     def of(
         self, connection: sqlite3.Connection, without: Collection[str], taken: Shares = NONE_TAKEN, *, now: float
@@ -105,23 +109,23 @@ class DoubtfulSites:
 
         Of more than DOUBTFUL_SEEN the others are walked through only where of the first none may go.
         """
-        asked = (taken, frozenset(without))
         started = time.monotonic()
-        self._none = {key: until for key, until in self._none.items() if until > started}
-        if asked in self._none:
-            return []
+        if started < self._until:
+            self._kept = [one for one in self._kept if one.site not in without]
+            return [one for one in self._kept if not _is_taken(one, taken)]
         begun = time.thread_time()
         found = doubtful_sites(connection, without, taken, now=now)
-        is_walked = not found and started >= self._walked_until
-        if is_walked:
-            found = _beyond_the_first(connection, without, taken, now=now)
-        rests = RESTS * (time.thread_time() - begun)
-        if rests > RESTS * COSTLY:
-            if is_walked:
-                self._walked_until = started + rests
-            if not found:
-                self._none = {**self._none, asked: started + rests}  # another thread may be reading it
+        found = found or _beyond_the_first(connection, without, taken, now=now)
+        took = time.thread_time() - begun
+        if took > COSTLY:
+            self._kept, self._until = found, started + RESTS * took
         return found
+
+
+def _is_taken(one: DueSite, taken: Shares) -> bool:
+    if one.message in taken.messages or one.sender in taken.senders:
+        return True
+    return bool(taken.domains) and registrable(one.destination) in taken.domains
 
 
 def doubtful_sites(

@@ -4,6 +4,7 @@ Time is real here: what is measured is how long mail to hosts that take it takes
 """
 
 import asyncio
+import math
 import socket
 import statistics
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -80,9 +81,11 @@ def silent(internet: Internet, names: Sequence[str]) -> None:
         internet.dns.behave(name, Fault.SILENT)
 
 
+@pytest.mark.parametrize("costly", [math.inf, -1.0], ids=["each is looked for anew", "what is found is kept a while"])
 async def test_one_message_to_600_names_whose_name_server_is_silent_keeps_no_mail_of_others(
-    internet: Internet,
+    internet: Internet, monkeypatch: pytest.MonkeyPatch, costly: float
 ) -> None:
+    monkeypatch.setattr("engine.queue.schedule.COSTLY", costly)
     async with crowded(internet) as relay:
         names = [f"d{number}.evil.example" for number in range(600)]
         silent(internet, names)
@@ -159,8 +162,12 @@ async def _send_to_dead(relay: Relay, kind: str, address: str) -> None:
         await enqueue(relay, f"u@{name}", sender=f"s{number}@example.com")
 
 
-async def test_new_mail_of_another_sender_has_its_turn_beside_a_message_to_600_names(internet: Internet) -> None:
+@pytest.mark.parametrize("costly", [math.inf, -1.0], ids=["each is looked for anew", "what is found is kept a while"])
+async def test_new_mail_of_another_sender_has_its_turn_beside_a_message_to_600_names(
+    internet: Internet, monkeypatch: pytest.MonkeyPatch, costly: float
+) -> None:
     """Among those that have proved nothing it is not behind 600 others."""
+    monkeypatch.setattr("engine.queue.schedule.COSTLY", costly)
     async with crowded(internet) as relay:
         exchange = await internet.host("mx.evil.example", Slow(60.0))
         for number in range(600):

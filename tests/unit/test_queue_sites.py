@@ -215,27 +215,29 @@ async def test_behind_a_message_to_ten_thousand_destinations_that_has_its_share_
         assert due.destination == "new.example"
 
 
-async def test_that_nobody_else_is_in_doubt_is_not_looked_for_again_at_once_where_that_takes_long(
+async def test_sites_in_doubt_that_took_long_to_find_are_given_again_until_they_are_served(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A flood of them would else be looked through at each check."""
     monkeypatch.setattr(schedule, "COSTLY", -1.0)
     monkeypatch.setattr(schedule, "RESTS", 1e9)
     async with opened(tmp_path) as spool:
         many = await spool.add("u@one.example", "u@two.example")
-        has_all = Shares(messages=frozenset({many}))
+        await spool.add("b@other.example", sender="bob@example.net")
         now = spool.clock.now()
         assert await spool.queue.next_due(now) == now + 432_000  # when it expires
-        assert await spool.queue.doubtful_sites(taken=has_all) == []
+        names = [one.destination for one in await spool.queue.doubtful_sites()]
+        assert names == ["one.example", "other.example", "two.example"]
         await spool.add("a@new.example")
-        assert await spool.queue.doubtful_sites(taken=has_all) == []
-        assert len(await spool.queue.doubtful_sites()) == 3  # as soon as that one has less
-        monkeypatch.setattr(schedule, "RESTS", 0.0)
-        await spool.add("b@other.example")
-        others = await spool.queue.doubtful_sites(["@one.example"], has_all)
-        assert [one.destination for one in others] == ["new.example", "other.example"]
+        has_all = Shares(messages=frozenset({many}))
+        assert [one.destination for one in await spool.queue.doubtful_sites(taken=has_all)] == ["other.example"]
+        assert [one.destination for one in await spool.queue.doubtful_sites(["@one.example"])] == names[1:]
+        assert [one.destination for one in await spool.queue.doubtful_sites()] == names[1:]  # that one was served
+        shares = Shares(senders=frozenset({"bob@example.net"}), domains=frozenset({"two.example"}))
+        assert await spool.queue.doubtful_sites(taken=shares) == []
 
 
-async def test_it_is_looked_for_again_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_they_are_looked_for_again_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schedule, "COSTLY", -1.0)
     monkeypatch.setattr(schedule, "RESTS", 10.0)
     async with opened(tmp_path) as spool:
