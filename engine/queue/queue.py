@@ -632,7 +632,8 @@ class Queue(Steering):
         """As `due_sites`, of those in doubt alone, of which nobody has his share already (`taken`).
 
         Each says whose mail is due first, so that turns can be shared out between senders and messages. They are the
-        first 500 of those never tried, and of those that have failed, as far as they are among the first 20,000.
+        first 500 of those never tried, and of those that have failed, as far as they are among the first 20,000; of
+        those behind where there are none among these. What took long to find is given again for a while.
         """
 
     @abstractmethod
