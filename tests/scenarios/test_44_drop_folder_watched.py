@@ -4,6 +4,7 @@ import asyncio
 import os
 import resource
 import shutil
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
@@ -139,7 +140,7 @@ async def test_files_that_can_only_be_left_hide_no_other_and_are_not_tried_again
             while len(tried) < 5000:  # the look that took the last one may not have ended when the clock moves
                 await clock.advance(30)
                 await asyncio.sleep(0.2)
-        assert sorted(tried)[::2] == sorted(set(tried))
+        assert min(Counter(tried).values()) == 2  # a third look may have begun by now
     assert len(caplog.records) < 100  # of very many only some are told
 
 
