@@ -93,20 +93,11 @@ class Expired:
         with tx.touching("expired"):
             rows = tx.execute(EXPIRED, values).fetchall()
         is_suspended = _is_relay_suspended(tx.connection, tx.now)
-        for message, destination, number, expires, due, attempts, blocked_until, unreached_at, kept in rows:
-            if not tx.damage.knows("expired", message) and is_given_up(
-                now=tx.now,
-                expires=expires,
-                due=due,
-                attempts=attempts,
-                blocked_until=blocked_until,
-                unreached_at=unreached_at,
-                kept=bool(kept) or is_suspended,
-            ):
-                key = (message, destination)
-                if key not in taken and len(taken) >= limit:
-                    return Place(after, begun) if after != _START else self._place
-                taken.setdefault(key, {})[number] = ""
+        for row in rows:
+            message, _, number, expires = row[:4]
+            is_readable = not tx.damage.knows("expired", message)
+            if is_readable and not _take(row, taken, limit, now=tx.now, is_suspended=is_suspended):
+                return Place(after, begun) if after != _START else self._place
             after = (expires, message, number)
         if len(rows) < LOOKED_AT:
             return Place(begun=0.0 if is_first else begun)
@@ -126,27 +117,34 @@ class Expired:
         rows = _each(tx, keys)
         is_suspended = _is_relay_suspended(tx.connection, tx.now)
         for one in keys:
-            destination, message, number = one
-            for _, _, _, expires, due, attempts, blocked_until, unreached_at, kept in rows.get((message, number), ()):
-                if is_given_up(
-                    now=tx.now,
-                    expires=expires,
-                    due=due,
-                    attempts=attempts,
-                    blocked_until=blocked_until,
-                    unreached_at=unreached_at,
-                    kept=bool(kept) or is_suspended,
-                ):
-                    key = (message, destination)
-                    if key not in taken and len(taken) >= limit:
-                        return Place(begun=begun, beside=beside) if beside != _FIRST else self._place
-                    taken.setdefault(key, {})[number] = ""
+            for row in rows.get(one[1:], ()):
+                if not _take(row, taken, limit, now=tx.now, is_suspended=is_suspended):
+                    return Place(begun=begun, beside=beside) if beside != _FIRST else self._place
             beside = one
         return Place(begun=begun, beside=beside if len(keys) == LOOKED_AT else _FIRST)
 
     def go_on_from(self, place: Place) -> None:
         """What was found up to here is claimed."""
         self._place = place
+
+
+def _take(row: tuple[Any, ...], taken: Taken, limit: int, *, now: float, is_suspended: bool) -> bool:
+    """Add a row of EXPIRED to what is taken if it is given up; False: it would be one more than `limit`."""
+    message, destination, number, expires, due, attempts, blocked_until, unreached_at, kept = row
+    if is_given_up(
+        now=now,
+        expires=expires,
+        due=due,
+        attempts=attempts,
+        blocked_until=blocked_until,
+        unreached_at=unreached_at,
+        kept=bool(kept) or is_suspended,
+    ):
+        key = (message, destination)
+        if key not in taken and len(taken) >= limit:
+            return False
+        taken.setdefault(key, {})[number] = ""
+    return True
 
 
 def _each(tx: Transaction, keys: list[tuple[str, int, int]]) -> dict[tuple[int, int], list[tuple[Any, ...]]]:
