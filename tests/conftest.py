@@ -1,5 +1,6 @@
 """What every test stands on: the same surroundings on every machine, for whoever runs it."""
 
+import gc
 import math
 import os
 import signal
@@ -18,6 +19,7 @@ import pytest
 # be written is left out as well: the program is started some 150 times, and would be compiled anew each time.
 _KEPT = ("PATH", "LD_LIBRARY_PATH", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH")
 _KEPT_PREFIXES = ("PYTEST_", "HYPOTHESIS_", "COV_", "COVERAGE_")
+_NEW_OBJECTS = 10_000  # after so many more the collector looks for garbage: it was a fourth of a screen test's time
 _SHORT = 24  # characters; a Unix socket's path may have 107 bytes, and a spool lies some folders down
 
 
@@ -36,6 +38,7 @@ def _same_surroundings() -> None:
         os.environ.pop("TMPDIR", None)
         tempfile.tempdir = "/tmp"
     os.environ.update(HOME=os.devnull, LANG="C.UTF-8", TERM="xterm-256color", TZ="UTC")
+    os.environ.update(SSL_CERT_FILE=os.devnull, SSL_CERT_DIR=os.devnull)  # what a machine trusts is its own affair
     time.tzset()
     os.umask(0o022)
 
@@ -72,6 +75,13 @@ def tmp_path() -> Iterator[Path]:
     """A folder with a short path that goes with its test, since a Unix socket's path is bounded."""
     with tempfile.TemporaryDirectory(prefix="sh-", ignore_cleanup_errors=True) as folder:
         yield Path(folder).resolve()
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays to the end: the collector of garbage need not go through it again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_NEW_OBJECTS)
 
 
 @pytest.hookimpl(wrapper=True)

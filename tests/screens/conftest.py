@@ -1,6 +1,6 @@
 """What the screen tests share: the app on a canned client at a fixed time, and the comparison of screens."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC
 
@@ -8,6 +8,7 @@ import pytest
 from msgspec.structs import replace
 from syrupy.assertion import SnapshotAssertion
 from textual import _wait
+from textual._styles_cache import StylesCache
 from textual.events import Key
 from textual.keys import _character_to_key
 from textual.pilot import Pilot
@@ -106,6 +107,13 @@ async def _at_the_console(
 
 Console_ = Callable[..., AbstractAsyncContextManager[Hand]]
 Do = Callable[[Hand], Awaitable[None]]
+
+
+@pytest.fixture(autouse=True)
+def _what_was_drawn_is_forgotten() -> Iterator[None]:
+    """Textual keeps all lines of the last thousand widgets, and the collector of garbage goes through them."""
+    yield
+    StylesCache.get_inner_outer.cache_clear()
 
 
 @pytest.fixture

@@ -101,16 +101,28 @@ async def test_what_is_typed_at_once_with_the_colon_is_the_command_and_no_keys(a
         assert hand.app.frozen_at is not None, "what is pressed after it is a key again"
 
 
-@pytest.mark.parametrize("turns", range(12))
-async def test_an_answer_that_comes_while_another_is_being_drawn_takes_its_place(
-    at_the_console: Console_, turns: int
-) -> None:
+async def _answers(hand: Hand, turns: int) -> None:
+    """Three answers, each so many turns of the loop after the one before."""
+    for _ in range(3):
+        hand.app.open_answer(ExplainScreen(canned.EXPLAINED))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+    await hand.rest()
+
+
+async def test_an_answer_that_comes_while_another_is_being_drawn_takes_its_place(at_the_console: Console_) -> None:
     async with at_the_console() as hand:
-        for _ in range(3):
-            hand.app.open_answer(ExplainScreen(canned.EXPLAINED))
-            for _ in range(turns):
-                await asyncio.sleep(0)
-        await hand.rest()
+        for turns in range(12):
+            await _answers(hand, turns)
+            assert isinstance(hand.app.screen, ExplainScreen)
+            await hand.press("escape")
+            assert not isinstance(hand.app.screen, ExplainScreen), f"one answer at a time, {turns} turns apart"
+
+
+@pytest.mark.parametrize("turns", [0, 5, 11])
+async def test_answers_asked_for_and_closed_in_one_burst_end_nothing(at_the_console: Console_, turns: int) -> None:
+    async with at_the_console() as hand:
+        await _answers(hand, turns)
         await hand.burst("e", "e", "e", "down", "e", "escape", "e", "e", "enter", "e", "escape", "escape")
         assert hand.app.is_running
         assert hand.app.return_code is None
