@@ -11,14 +11,10 @@ at once. Budgets are 200 B/s for an idle screen and 8,192 B/s under load at 120x
 
 import asyncio
 import contextlib
-import fcntl
 import os
-import pty
-import struct
 import subprocess
 import sys
 import tempfile
-import termios
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -29,6 +25,7 @@ from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import BlackHole, Dead, Script
 from engine.sandbox.traffic import Traffic
 from tests.serving import SMARTHOST, Served
+from tests.terminals import on_a_terminal
 
 SIZES = ((80, 24), (120, 40))
 SCREENS: dict[str, tuple[str, ...]] = {
@@ -58,15 +55,9 @@ class Terminal:
     def __init__(self, relay: Served, columns: int, lines: int) -> None:
         self.size = f"{columns}x{lines}"
         self.taken = 0
-        self._master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
-        self._process = subprocess.Popen(
-            [SMARTHOST, "--config", relay.settings, "attach"],
-            stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
-            env={**os.environ, "TERM": "xterm-256color", "HOME": str(relay.settings.parent)},
-        )  # fmt: skip
-        os.close(slave)
-        os.set_blocking(self._master, False)
+        command: list[str | Path] = [SMARTHOST, "--config", relay.settings, "attach"]
+        home = {"HOME": str(relay.settings.parent)}
+        self._process, self._master = on_a_terminal(command, columns, lines, env=home)
         asyncio.get_running_loop().add_reader(self._master, self._read)
 
     def _read(self) -> None:

@@ -9,17 +9,13 @@ what was typed, and from nothing that the console's own code thinks, it is judge
 
 import argparse
 import asyncio
-import fcntl
 import json
 import os
-import pty
 import random
 import re
-import struct
 import subprocess
 import sys
 import tempfile
-import termios
 import threading
 import traceback
 from collections import Counter, deque
@@ -43,6 +39,7 @@ from console.widgets.trail import Trail
 from engine.control.client import Client, control_socket
 from engine.engine import EngineThread
 from engine.sandbox.demo import demo
+from tests.terminals import on_a_terminal
 
 LETTERS_A_SECOND = 12.0
 BEHIND = 150  # keys that are sent and not done yet, at the most
@@ -366,14 +363,10 @@ class Terminal:
     """A pseudo-terminal with the watched console on it, which is always read."""
 
     def __init__(self, socket: Path, log: Path, columns: int, lines: int) -> None:
-        self._master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.interop.keyfuzz", "--console", socket, log],
-            stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
-            env={**os.environ, "TERM": "xterm-256color", "COLUMNS": str(columns), "LINES": str(lines)},
-        )  # fmt: skip
-        os.close(slave)
+        command: list[str | Path] = [sys.executable, "-m", "tests.interop.keyfuzz", "--console", socket, log]
+        size = {"COLUMNS": str(columns), "LINES": str(lines)}
+        self.process, self._master = on_a_terminal(command, columns, lines, env=size)
+        os.set_blocking(self._master, True)
         self.octets = 0
         self.end = b""
         threading.Thread(target=self._read, daemon=True).start()

@@ -1,14 +1,10 @@
 """The console on a real pseudo-terminal: one that stalls does not stop mail, one that goes away ends cleanly."""
 
 import asyncio
-import fcntl
 import os
-import pty
 import signal
-import struct
 import subprocess
 import tempfile
-import termios
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -21,6 +17,7 @@ from engine.sandbox.exchanges import Session, Temper
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Healthy, Said
 from tests.serving import SMARTHOST, Served
+from tests.terminals import on_a_terminal
 
 LEAVES_WITHIN = 25.0  # seconds; draining has ten
 
@@ -28,22 +25,11 @@ LEAVES_WITHIN = 25.0  # seconds; draining has ten
 class Terminal:
     """The console with the engine inside it, on a pty of ours that reads or does not."""
 
-    def __init__(self, relay: Served, columns: int = 80, lines: int = 24) -> None:
+    def __init__(self, relay: Served) -> None:
         self.relay = relay
         self.seen = b""
-        self._master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
-        self.process = subprocess.Popen(
-            [SMARTHOST, "--config", relay.settings],
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-            env={**os.environ, "TERM": "xterm-256color", "HOME": str(relay.settings.parent)},
-        )
-        os.close(slave)
-        os.set_blocking(self._master, False)
+        home = {"HOME": str(relay.settings.parent)}
+        self.process, self._master = on_a_terminal([SMARTHOST, "--config", relay.settings], env=home)
 
     async def read_until(self, text: bytes, seconds: float = 20) -> None:
         """Read what the console draws until `text` is among it."""

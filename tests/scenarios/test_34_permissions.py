@@ -4,17 +4,12 @@ Every command here is run by a plain user, who is in the group "mail" where the 
 """
 
 import asyncio
-import fcntl
 import grp
 import os
-import pty
 import pwd
 import socket
-import struct
-import subprocess
-import termios
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 
 import pytest
@@ -23,6 +18,7 @@ from engine.config import Control, Dns, Intake, Nameserver, Settings, Smtp
 from engine.engine import Engine
 from tests import plain_user
 from tests.plain_user import GROUP, USER
+from tests.terminals import on_a_terminal
 
 pytestmark = plain_user.needs_root
 
@@ -179,42 +175,53 @@ def test_users_one_may_not_read_are_a_line(folder: Path) -> None:
     assert f"{users} may not be read by {USER}" in one_line(done.stderr)
 
 
+class Attached:
+    """A console of a member of the group, on a terminal."""
+
+    def __init__(self, folder: Path) -> None:
+        home = folder / "home"
+        home.mkdir()
+        home.chmod(0o777)
+        command = plain_user.command("--spool", folder / "spool", "attach", groups=(GROUP,))
+        self.process, self._line = on_a_terminal(command, env={"XDG_STATE_HOME": str(home)}, cwd="/")
+        self._seen = b""
+
+    async def shows(self, *texts: bytes) -> None:
+        """Wait until all these were drawn."""
+        async with asyncio.timeout(30):
+            while not all(text in self._seen for text in texts):
+                self._read()
+                assert self.process.poll() is None, self._seen.decode(errors="replace")[-2000:]
+                await asyncio.sleep(0.05)
+
+    def press(self, key: bytes) -> None:
+        os.write(self._line, key)
+
+    async def ended(self) -> int:
+        """Wait until it has ended; give its status."""
+        async with asyncio.timeout(30):
+            while (status := self.process.poll()) is None:
+                self._read()
+                await asyncio.sleep(0.05)
+        return status
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        os.close(self._line)
+
+    def _read(self) -> None:
+        with suppress(OSError):  # there is nothing to read, or nobody to write
+            self._seen += os.read(self._line, 65536)
+
+
 async def test_a_member_of_the_group_attaches_the_console(folder: Path) -> None:
-    (folder / "home").mkdir()
-    (folder / "home").chmod(0o777)
     async with an_engine(folder / "spool"):
-        ours, theirs = pty.openpty()
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-        os.set_blocking(ours, False)
-        process = subprocess.Popen(
-            plain_user.command("--spool", folder / "spool", "attach", groups=(GROUP,)),
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            start_new_session=True,
-            cwd="/",
-            env={**os.environ, "TERM": "xterm-256color", "XDG_STATE_HOME": f"{folder}/home"},
-        )
-        os.close(theirs)
-        try:
-            seen = b""
-            async with asyncio.timeout(30):
-                while b"no mail waits" not in seen:
-                    with suppress(OSError):  # there is nothing to read, or nobody to write
-                        seen += os.read(ours, 65536)
-                    assert process.poll() is None, seen.decode(errors="replace")[-2000:]
-                    await asyncio.sleep(0.05)
-                os.write(ours, b"q")
-                while process.poll() is None:
-                    with suppress(OSError):
-                        os.read(ours, 65536)
-                    await asyncio.sleep(0.05)
-            assert process.returncode == 0
-        finally:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
-            os.close(ours)
+        with closing(Attached(folder)) as attached:
+            await attached.shows(b"no mail waits")
+            attached.press(b"q")
+            assert await attached.ended() == 0
 
 
 VIEWER = Control(group="tty", view_group=GROUP)
@@ -309,38 +316,8 @@ def test_config_check_notes_what_everybody_may_read(folder: Path) -> None:
 
 
 async def test_the_console_of_who_may_look_says_so_and_its_keys_act_on_nothing(folder: Path) -> None:
-    (folder / "home").mkdir()
-    (folder / "home").chmod(0o777)
     async with an_engine(folder / "spool", VIEWER):
-        ours, theirs = pty.openpty()
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-        os.set_blocking(ours, False)
-        process = subprocess.Popen(
-            plain_user.command("--spool", folder / "spool", "attach", groups=(GROUP,)),
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            start_new_session=True,
-            cwd="/",
-            env={**os.environ, "TERM": "xterm-256color", "XDG_STATE_HOME": f"{folder}/home"},
-        )
-        os.close(theirs)
-        try:
-            seen = b""
-
-            async def shows(*texts: bytes) -> None:
-                nonlocal seen
-                async with asyncio.timeout(30):
-                    while not all(text in seen for text in texts):
-                        with suppress(OSError):  # there is nothing to read
-                            seen += os.read(ours, 65536)
-                        assert process.poll() is None, seen.decode(errors="replace")[-2000:]
-                        await asyncio.sleep(0.05)
-
-            await shows(b"no mail waits", b"read-only")
-            os.write(ours, b"c")
-            await shows(b"Check: this console may only look")
-        finally:
-            process.kill()
-            process.wait()
-            os.close(ours)
+        with closing(Attached(folder)) as attached:
+            await attached.shows(b"no mail waits", b"read-only")
+            attached.press(b"c")
+            await attached.shows(b"Check: this console may only look")
