@@ -604,7 +604,8 @@ class SmartHost:
         return self._sites.get(due.site, due.destination if is_its_own else "")
 
     def _others(self, site: Site, relayer: ManagedRelayer) -> list[Connection]:
-        return [one for one in site.connections if one is not relayer]
+        """The other connections of a site: what still looks for its way to it has none."""
+        return [one for one in site.connections if one is not relayer and one.is_admitted]
 
     async def _rest(self, relayer: ManagedRelayer, why: str) -> None:
         """Leave alone for a moment what a relayer is for, in the store; nothing of it has failed."""

@@ -5,6 +5,7 @@ import getpass
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from engine.control.client import Refused
 from engine.control.views import ProbedAddressView, ProbeView
 from engine.relayer import probe as probing
 from engine.relayer.probe import read_certificate
+from engine.relayer.relayer import ManagedRelayer
 from engine.sandbox.internet import Internet
 from engine.sandbox.names import Fault
 from engine.sandbox.tempers import BlackHole, Busy, Dead, Encrypted, Healthy, HelloOnly, Hostile, Script
@@ -307,7 +309,57 @@ async def test_closing_twice_is_harmless(internet: Internet, alone: Relay) -> No
     await relay.send("a@slow.example", times=5)
     number = await in_phase(relay, "RCPT")
     await asyncio.gather(relay.client.close(number), relay.client.close(number), return_exceptions=True)
+    await relay.settled()
     assert len(await relay.entries("state=waiting")) == 5
     temper.go_on.set()
     await relay.later(31)
     assert internet.messages == 5
+
+
+async def test_a_relayer_that_still_looks_for_its_way_does_not_take_the_place_of_one_that_is_closed(
+    internet: Internet, alone: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was chosen before the other had come to the site; only what is connected there can be made do with."""
+    relay = alone
+    queue, smarthost = relay.engine.queue, relay.engine.smarthost
+    router, admission = smarthost._parts.router, smarthost._admission
+    claim_site, way, admit = queue.claim_site, router.way, admission.admit
+    coming, chosen, connected, closed = (asyncio.Event() for _ in range(4))
+
+    async def claim(site: str, limit: int, relayer: int, recipients: int = 50) -> object:
+        if relayer == 2:
+            chosen.set()
+            await connected.wait()
+        return await claim_site(site, limit, relayer, recipients)
+
+    async def find(destination: str) -> object:
+        if connected.is_set():
+            await closed.wait()
+        return await way(destination)
+
+    async def let_in(relayer: ManagedRelayer, *more: Any) -> str:
+        if relayer.id == 1:
+            coming.set()
+            await chosen.wait()
+        return await admit(relayer, *more)
+
+    monkeypatch.setattr(queue, "claim_site", claim)
+    monkeypatch.setattr(router, "way", find)
+    monkeypatch.setattr(admission, "admit", let_in)
+    temper = Waiting("RCPT")
+    await internet.add("slow.example", mx=[(10, "mx.slow.example", temper)])
+    async with asyncio.timeout(5):
+        await relay.send("a@slow.example")
+        await coming.wait()
+        await relay.send("a@slow.example", times=2)
+    assert await in_phase(relay, "RCPT") == 1
+    connected.set()
+    assert await in_phase(relay, "lookup") == 2
+    await relay.client.close(1)
+    closed.set()
+    temper.go_on.set()
+    await relay.settled()
+    assert "closed by" in (await relay.client.destination("slow.example")).blocked_why
+    assert internet.messages == 0
+    await relay.later(31)
+    assert internet.messages == 3
