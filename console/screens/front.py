@@ -278,10 +278,9 @@ class Front(Screen[None]):
     def _measure(self) -> None:
         width, height = self.app.size
         tiny = width < LEAST[0] or height < LEAST[1]
-        self.set_class(tiny, "tiny")
-        self.set_class(self.console.wide, "wide")
-        self.set_class(height < SHORT, "short")
-        self.set_class(not self.query(Table), "text")
+        self.update_classes(
+            {"tiny": tiny, "wide": self.console.wide, "short": height < SHORT, "text": not self.query(Table)}
+        )
         if tiny and self.query("#small"):
             said = f"{width}x{height} is too small; {LEAST[0]}x{LEAST[1]} is the least"
             self.query_one("#small", Line).say([(said, "warn")])
