@@ -15,7 +15,6 @@ def on_a_terminal(
     columns: int = 80,
     lines: int = 24,
     env: Mapping[str, str] | None = None,
-    cwd: str | None = None,
 ) -> tuple["subprocess.Popen[bytes]", int]:
     """Start a program on a terminal of this size, its own; give its process, and our end of the line.
 
@@ -33,7 +32,6 @@ def on_a_terminal(
             start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # it hears of it when the line drops
             env={**os.environ, "TERM": "xterm-256color", **(env or {})},
-            cwd=cwd,
         )
     except BaseException:
         os.close(ours)

@@ -183,7 +183,7 @@ class Attached:
         home.mkdir()
         home.chmod(0o777)
         command = plain_user.command("--spool", folder / "spool", "attach", groups=(GROUP,))
-        self.process, self._line = on_a_terminal(command, env={"XDG_STATE_HOME": str(home)}, cwd="/")
+        self.process, self._line = on_a_terminal(command, env={"XDG_STATE_HOME": str(home)})
         self._seen = b""
 
     async def shows(self, *texts: bytes) -> None:
