@@ -7,10 +7,17 @@ from engine.relayer.relayer import ManagedRelayer
 
 
 class Check:
-    """What one check_state opened. `completed` returns when all of it has ended."""
+    """What one check_state opened. `completed` returns when all of it has ended.
 
-    def __init__(self, relayers: Sequence[ManagedRelayer], tasks: Sequence["asyncio.Task[None]"]) -> None:
+    `ends` are the times, as seconds since 1970, at which ends what kept mail from going when it was looked at: some may
+    be over by now, and then it is to be looked at again.
+    """
+
+    def __init__(
+        self, relayers: Sequence[ManagedRelayer], tasks: Sequence["asyncio.Task[None]"], ends: Sequence[float] = ()
+    ) -> None:
         self.relayers = tuple(relayers)
+        self.ends = tuple(ends)
         self._tasks = tuple(tasks)
 
     async def completed(self) -> None:

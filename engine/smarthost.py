@@ -145,8 +145,9 @@ class SmartHost:
             # Before the check: what falls due, or ends, while it runs is looked at again at once.
             now = self._clock.now()
             due: float | None = None
+            ends: Sequence[float] = ()
             try:
-                await self.check_state()
+                ends = (await self.check_state()).ends
                 due = await self._queue.next_due(now)
             except QueueError as error:
                 self.trouble = str(error)
@@ -157,6 +158,7 @@ class SmartHost:
             # What was due and was not taken waits for a connection: the end of one wakes us, not its time.
             times = [
                 now + self._check_interval,
+                *ends,
                 *self._allowance.endings(self._live),
                 *self._pressure.times(self._live),
             ]
@@ -178,16 +180,17 @@ class SmartHost:
 
     async def _check(self) -> Check:
         opened: list[ManagedRelayer] = []
+        ends: list[float] = []
         async with self._checking:
             may_expire, unstepped = await self._look_for_steps()
             live = {relayer.id for relayer in self._live}
             trouble = await self._leftovers.tidy(live, expire=may_expire) or unstepped
             refused: set[str] = set()
-            while not self.draining and await self._serve(refused, opened):
+            while not self.draining and await self._serve(refused, opened, ends):
                 pass
             await self._pressure.look(self._live)
         self.trouble = trouble
-        return Check(opened, [self._live[relayer] for relayer in opened if relayer in self._live])
+        return Check(opened, [self._live[relayer] for relayer in opened if relayer in self._live], ends)
 
     async def _look_for_steps(self) -> tuple[bool, str]:
         """Whether mail may expire in this check; and what kept times from being put right, for which no mail waits."""
@@ -477,14 +480,17 @@ class SmartHost:
 
     # -- opening --------------------------------------------------------------------------------------------------
 
-    async def _serve(self, refused: set[str], opened: list[ManagedRelayer]) -> bool:
+    async def _serve(self, refused: set[str], opened: list[ManagedRelayer], ends: list[float]) -> bool:
         """Call idle relayers and open connections for what is due, one for each site; False: there is no more to do.
 
         Sites without a busy connection come first, then those that may have one more. `refused` are sites of which it
-        was found, in this check, that they can have none; each round does something or adds to them.
+        was found, in this check, that they can have none; each round does something or adds to them. `ends` takes the
+        times at which what is found in the way ends: it may have ended before the check is through.
         """
-        if self.pause.limiting is not None:
+        if paused := self.pause.limiting:
+            ends += [paused.until] if paused.until is not None else []
             return False
+        ends += self._allowance.endings(self._live)  # before it is asked what is closed: what has ended since is not
         idle = [relayer for relayer in self._live if relayer.is_idle]
         limit = max(self.capacity.places(self._live), len(idle))
         if limit <= 0:
@@ -501,7 +507,7 @@ class SmartHost:
             elif self.capacity.on_beginning(self._live, is_in_doubt=is_in_doubt, flow=one.flow) is None:
                 relayer = None
                 with suppress(QueueDamaged):  # which the store tells; the mail of others is on other pages
-                    relayer = await self._open(one)
+                    relayer = await self._open(one, ends)
                 if relayer:
                     opened.append(relayer)
                     self._choosing.served(one)
@@ -521,13 +527,14 @@ class SmartHost:
         if idle:
             min(idle, key=lambda relayer: relayer.phase_since).leave("another site waits for the connection")
 
-    async def _open(self, chosen: Chosen) -> ManagedRelayer | None:
+    async def _open(self, chosen: Chosen, ends: list[float]) -> ManagedRelayer | None:
         due = chosen.due
         site = self._site_at(due)
         if due.destination in self._resumed:
             self._resumed.discard(due.destination)
             site.come_back()
-        if self._allowance.on_messages(site) or self._allowance.on_connections(site, self._live):
+        if limiting := self._allowance.on_messages(site) or self._allowance.on_connections(site, self._live):
+            ends += [limiting.until] if limiting.until is not None else []
             return None
         number = self._last_id + 1
         most = min(BATCH, self._allowance.per_connection(site))

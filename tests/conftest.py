@@ -19,7 +19,7 @@ import pytest
 # be written is left out as well: the program is started some 150 times, and would be compiled anew each time.
 _KEPT = ("PATH", "LD_LIBRARY_PATH", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH")
 _KEPT_PREFIXES = ("PYTEST_", "HYPOTHESIS_", "COV_", "COVERAGE_")
-_NEW_OBJECTS = 10_000  # after so many more the collector looks for garbage: it was a fourth of a screen test's time
+_NEW_OBJECTS = 50_000  # after so many more the collector looks for garbage: it was a fourth of a screen test's time
 _SHORT = 24  # characters; a Unix socket's path may have 107 bytes, and a spool lies some folders down
 
 

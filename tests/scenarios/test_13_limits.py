@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Collection
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from msgspec.structs import replace
 from engine.config import Limit
 from engine.control.views import Suspend
 from engine.limits import Bucket, Limits
+from engine.relayer.relayer import ManagedRelayer
 from engine.sandbox.exchanges import Session as Peer
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import BlackHole, Dead, Healthy, Script, Slow
@@ -210,6 +212,29 @@ async def test_a_rate_wakes_the_relay_by_itself(internet: Internet, clock: FakeC
             if internet.messages < 9:
                 await clock.advance(next_check())  # nobody asks for a check here
         assert clock.now() < begun + 60
+
+
+async def test_a_rate_that_allows_more_while_the_relay_looks_is_looked_at_again(
+    internet: Internet, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = Limit(destination="slow.example", messages_per_minute=30)
+    async with relaying(internet, clock=clock, limit=(limit,), check_interval=3600.0) as relay:
+        await internet.add("slow.example", mx=[(10, "mx.slow.example", Healthy())])
+        await relay.send("a@slow.example", times=6)
+        await until(lambda: internet.messages == 3)
+        await relay.settled()
+        smarthost = relay.engine.smarthost
+        look = smarthost._pressure.look
+
+        async def takes_long(live: Collection[ManagedRelayer]) -> None:
+            """The last that a check does, after it has found that nothing may go."""
+            monkeypatch.undo()
+            await clock.advance(7)
+            await look(live)
+
+        monkeypatch.setattr(smarthost._pressure, "look", takes_long)
+        smarthost.wake()
+        await until(lambda: internet.messages == 6)
 
 
 async def test_no_minute_sees_more_connections_than_set(internet: Internet, clock: FakeClock) -> None:

@@ -112,8 +112,8 @@ async def test_a_relayer_that_is_closed_before_its_first_step_leaves_nothing_beh
     smarthost = relay.engine.smarthost
     opened = smarthost._open
 
-    async def at_once(chosen: Chosen) -> ManagedRelayer | None:
-        relayer = await opened(chosen)
+    async def at_once(chosen: Chosen, ends: list[float]) -> ManagedRelayer | None:
+        relayer = await opened(chosen, ends)
         if relayer is not None and relayer.close("oncall"):
             smarthost._live[relayer].cancel()
         return relayer
