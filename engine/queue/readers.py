@@ -28,10 +28,14 @@ class Readers:
     """Answers questions about the store from its last committed state.
 
     `on_damage` is awaited with the error of a question that met a damaged page: True where that has been mended.
+    `mendings` says how often something was: what has been mended since a question began is not told again.
     """
 
-    def __init__(self, path: Path, on_damage: Callable[[BaseException], Awaitable[bool]]) -> None:
+    def __init__(
+        self, path: Path, on_damage: Callable[[BaseException], Awaitable[bool]], mendings: Callable[[], int]
+    ) -> None:
         self._path = path
+        self._mendings = mendings
         self._on_damage = on_damage
         self._asked: dict[int, float] = {}  # since when each thread answers, on time.monotonic's clock
         self._mail = ThreadPoolExecutor(1, "queue-mail")
@@ -55,10 +59,11 @@ class Readers:
             raise QueueError("the queue is closed")
         pool = self._console if console else self._orders if order else self._mail
         loop = asyncio.get_running_loop()
+        before = self._mendings()
         try:
             return await loop.run_in_executor(pool, self._answer, question)
         except QueueDamaged as error:
-            if not await self._on_damage(error.__cause__ or error):
+            if self._mendings() == before and not await self._on_damage(error.__cause__ or error):
                 raise
         return await loop.run_in_executor(pool, self._answer, question)
 

@@ -136,7 +136,8 @@ class SqliteQueue(Queue):
             raise filesystems.refusal(self._path.parent, kind)
         writer = Writer(self._path, self._clock, self._deliver, self._events_kept)
         await writer.open()
-        self._writer_or_none, self._readers_or_none = writer, Readers(self._path, self._damage_read)
+        self._writer_or_none = writer
+        self._readers_or_none = Readers(self._path, self._damage_read, lambda: writer.damage.mended)
         try:
             interrupted = await writer.do(_recover)
             await self._readers.ask(listing.newest_message)  # a read-only connection is open from now on: see close()

@@ -323,3 +323,19 @@ async def test_an_operation_that_meets_damage_undoes_nothing_of_the_others(tmp_p
         assert (first, second) == (1, 2)
         assert type(hurt) is QueueDamaged
         assert "is damaged" in spool.queue.trouble
+
+
+async def test_damage_that_was_mended_while_a_question_met_it_is_not_told_again(tmp_path: Path) -> None:
+    """The question had begun before, and saw what had been there."""
+    async with opened(tmp_path) as spool:
+        asked: list[object] = []
+
+        def meets(connection: object) -> int:
+            asked.append(connection)
+            if len(asked) == 1:
+                spool.queue._writer.damage.mended += 1
+                raise sqlite3.DatabaseError("database disk image is malformed")
+            return 7
+
+        assert await spool.queue._readers.ask(meets) == 7
+        assert spool.queue.trouble == ""
