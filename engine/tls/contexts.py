@@ -13,12 +13,15 @@ _HASHED = re.compile(r"[0-9a-f]{8}\.[0-9]+")  # the names of certificates in a d
 # The best first; then all that OpenSSL still has, but what does not encrypt at all or leaves out whom it speaks to.
 # Level 0: TLS 1.0 and 1.1 sign with SHA-1, and old hosts have short keys (SSL_CTX_set_security_level(3)).
 _ANY_CIPHER = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:DHE+CHACHA20:ECDHE+AES:DHE+AES:ALL:!aNULL:!eNULL:@SECLEVEL=0"
+# What is asked for where TLS must hold: forward secrecy, and no SHA-1 (RFC 9325 4.2). Python's own defaults are those of
+# whoever built it: Debian's leave both to OpenSSL, which has them not.
+_STRONG_CIPHERS = "@SECLEVEL=2:ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AES:DHE+AES:!aNULL:!eNULL:!aDSS:!SHA1:!AESCCM"
 _LEGACY_SERVER_CONNECT = 0x4  # SSL_OP_LEGACY_SERVER_CONNECT, in ssl from Python 3.12 on
 
 
 def unverified() -> ssl.SSLContext:
     """TLS against eavesdroppers: names and certificates of exchanges prove nothing without a policy (RFC 7435)."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context = _strong(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return context
@@ -73,7 +76,13 @@ def _authorities_in(directory: str, changed: int) -> tuple[bytes, ...]:  # noqa:
 
 @functools.lru_cache(maxsize=8)
 def _verifying(ca_file: str | None, changed: int) -> ssl.SSLContext:  # noqa: ARG001
-    context = ssl.create_default_context(cafile=ca_file)
+    context = _strong(ssl.create_default_context(cafile=ca_file))
     # Both RFC 8461 4.2 and RFC 9525 6.3 want the name among the alternative names.
     context.hostname_checks_common_name = False
+    return context
+
+
+def _strong(context: ssl.SSLContext) -> ssl.SSLContext:
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(_STRONG_CIPHERS)
     return context
