@@ -13,8 +13,8 @@ _HASHED = re.compile(r"[0-9a-f]{8}\.[0-9]+")  # the names of certificates in a d
 # The best first; then all that OpenSSL still has, but what does not encrypt at all or leaves out whom it speaks to.
 # Level 0: TLS 1.0 and 1.1 sign with SHA-1, and old hosts have short keys (SSL_CTX_set_security_level(3)).
 _ANY_CIPHER = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:DHE+CHACHA20:ECDHE+AES:DHE+AES:ALL:!aNULL:!eNULL:@SECLEVEL=0"
-# What is asked for where TLS must hold: forward secrecy, and no SHA-1 (RFC 9325 4.2). Python's own defaults are those of
-# whoever built it: Debian's leave both to OpenSSL, which has them not.
+# What is asked for where TLS must hold: forward secrecy, and no SHA-1 (RFC 9325 4.2). Python's own defaults are those
+# of whoever built it: Debian's leave both to OpenSSL, which has them not.
 _STRONG_CIPHERS = "@SECLEVEL=2:ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AES:DHE+AES:!aNULL:!eNULL:!aDSS:!SHA1:!AESCCM"
 _LEGACY_SERVER_CONNECT = 0x4  # SSL_OP_LEGACY_SERVER_CONNECT, in ssl from Python 3.12 on
 

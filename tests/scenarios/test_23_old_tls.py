@@ -4,18 +4,22 @@ import logging
 import ssl
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 import trustme
 from msgspec.structs import replace
 
 from engine.config import TlsRules
+from engine.sandbox.exchanges import Action, Temper
+from engine.sandbox.exchanges import Session as Peer
 from engine.sandbox.internet import Internet
-from engine.sandbox.tempers import Encrypted
+from engine.sandbox.tempers import Encrypted, Healthy
 from engine.tls import contexts
+from engine.tls.secured import Secured
 from engine.values import Tls
 from tests.clock import FakeClock
-from tests.scenarios.relaying import relaying
+from tests.scenarios.relaying import Relay, relaying
 from tests.scenarios.securing import level, rules, said, why_kept
 
 __all__ = ["rules"]
@@ -106,3 +110,126 @@ def test_what_must_be_secured_asks_for_the_same_whoever_built_python(made: Calla
     assert offered
     assert all(name.startswith(("TLS_", "ECDHE-", "DHE-")) and not name.endswith("-SHA") for name in offered), offered
     assert not [name for name in offered if "PSK" in name or "SRP" in name]
+
+
+async def test_a_probe_tells_what_such_a_host_knows(internet: Internet, clock: FakeClock, rules: TlsRules) -> None:
+    await internet.add("old.example", mx=[(10, HOST, Encrypted("good"))])
+    knows_only(internet, HOST, *OLD["TLS 1.1"])
+    async with relaying(internet, clock=clock, tls=rules) as relay:
+        (found,) = (await relay.client.probe(HOST)).addresses
+        assert (found.trouble, found.tls, found.verifies) == ("", "TLSv1.1", False)
+        assert "nothing as good as TLS 1.2" in found.verify_trouble
+
+
+# -- one wording ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("secured", "line"),
+    [
+        (Secured(), "clear text"),
+        (Secured("TLSv1", False), "TLS 1.0, certificate not trusted"),
+        (Secured("TLSv1.3", True), "TLS 1.3, certificate trusted"),
+    ],
+)
+def test_how_a_session_is_secured_has_one_wording(secured: Secured, line: str) -> None:
+    assert secured.line == line
+
+
+@pytest.mark.parametrize(
+    ("temper", "line"),
+    [
+        (Healthy(), "clear text"),
+        (Encrypted("self-signed"), "TLS 1.3, certificate not trusted"),
+        (Encrypted("wrong name"), "TLS 1.3, certificate not trusted"),
+        (Encrypted("good"), "TLS 1.3, certificate trusted"),
+    ],
+    ids=["none", "self-signed", "wrong name", "good"],
+)
+async def test_clear_text_and_tls_with_and_without_trust_are_told_apart(
+    internet: Internet, clock: FakeClock, rules: TlsRules, caplog: pytest.LogCaptureFixture, temper: Temper, line: str
+) -> None:
+    caplog.set_level(logging.INFO, "engine")
+    (exchange,) = await internet.add("example.org", mx=[(10, "mx.example.org", temper)])
+    async with relaying(internet, clock=clock, tls=rules) as relay:
+        await relay.send("bob@example.org")
+        await exchange.wait_for(1)
+        await relay.settled()
+        (shown,) = await relay.client.relayers(ended=5)
+        assert shown.secured == line
+        (delivered,) = await relay.events("delivered")
+        assert delivered.outcome is not None
+        assert delivered.outcome.secured == line
+        assert caplog.text.count(f", {line}\n") == 1
+
+
+# -- what a handshake that fails costs --------------------------------------------------------------------------------
+
+
+class Cut(Encrypted):
+    """Cuts the handshake off, `times` times: with a reset, an end of file, or by saying nothing any more."""
+
+    def __init__(self, how: str, times: int = 1) -> None:
+        super().__init__("good")
+        self.how = how
+        self.times = times
+
+    async def reply(self, session: Peer, verb: str, argument: str) -> str | bytes | Action | None:
+        if verb != "STARTTLS" or not self.times:
+            return None
+        self.times -= 1
+        await session.send(b"220 2.0.0 go ahead\r\n")
+        if self.how == "silence":
+            return Action.SILENCE
+        await session._more()  # the client's hello
+        if self.how == "reset":
+            return Action.DROP
+        session._writer.write_eof()
+        with suppress(OSError, TimeoutError):
+            while await session._more():
+                pass
+        session._going_on = False
+        return b""
+
+
+@pytest.mark.parametrize("how", ["reset", "end of file", "silence"])
+async def test_a_handshake_that_the_network_cuts_off_costs_the_host_its_tls_for_that_attempt_alone(
+    internet: Internet, relay: Relay, how: str
+) -> None:
+    (exchange,) = await internet.add("cut.example", mx=[(10, "mx.cut.example", Cut(how))])
+    await relay.send("a@cut.example")
+    await exchange.wait_for(1)
+    await relay.settled()
+    await relay.send("b@cut.example")
+    await exchange.wait_for(2)
+    assert [delivery.tls for delivery in exchange.delivered] == [False, True]
+
+
+class Alerting(Encrypted):
+    """Ends each handshake with an alert (RFC 8446 6): handshake_failure or protocol_version."""
+
+    def __init__(self, alert: int) -> None:
+        super().__init__("good")
+        self.alert = alert
+
+    async def reply(self, session: Peer, verb: str, argument: str) -> str | bytes | Action | None:
+        if verb != "STARTTLS":
+            return None
+        await session.send(b"220 2.0.0 go ahead\r\n")
+        await session._more()  # the client's hello
+        session._going_on = False
+        return bytes([21, 3, 1, 0, 2, 2, self.alert])
+
+
+@pytest.mark.parametrize("alert", [40, 70])
+async def test_a_handshake_that_fails_in_tls_is_remembered(internet: Internet, relay: Relay, alert: int) -> None:
+    (exchange,) = await internet.add("odd.example", mx=[(10, "mx.odd.example", Alerting(alert))])
+    await relay.send("a@odd.example")
+    await exchange.wait_for(1)
+    await relay.settled()
+    assert exchange.sessions == 2
+    await relay.send("b@odd.example")
+    await exchange.wait_for(2)
+    await relay.settled()
+    assert exchange.sessions == 3
+    assert "TLS is not used: it broke at " in await said(relay)
