@@ -10,6 +10,7 @@ import aiosmtplib
 
 from engine.sandbox.letters import Letter, Letters
 
+_NAME = "localhost"  # in its greeting; without one the machine's name servers would be asked
 _TIMEOUT = 30.0  # seconds for one command
 _PAUSE = 1.0  # seconds before a lost connection is opened anew
 _MOST_BEHIND = 2.0  # seconds that may be caught up with after a stall
@@ -117,7 +118,9 @@ class Traffic:
 
     async def _connected(self) -> aiosmtplib.SMTP:
         if self._client is None or not self._client.is_connected:
-            self._client = aiosmtplib.SMTP(hostname=self._host, port=self._port, timeout=_TIMEOUT, start_tls=False)
+            self._client = aiosmtplib.SMTP(
+                hostname=self._host, port=self._port, timeout=_TIMEOUT, start_tls=False, local_hostname=_NAME
+            )
             await self._client.connect()
             await self._client.ehlo()
         return self._client
