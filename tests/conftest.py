@@ -64,6 +64,16 @@ def _the_default_port_is_taken() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
+def _the_name_servers_of_the_machine_are_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They may be far away, or silent for minutes; clients of SMTP ask them unless they are told their name."""
+
+    def refused(*_: object) -> str:
+        raise AssertionError("this would ask the machine's name servers for its own name")
+
+    monkeypatch.setattr(socket, "getfqdn", refused)
+
+
+@pytest.fixture(autouse=True)
 def _no_answer_is_costly(monkeypatch: pytest.MonkeyPatch) -> None:
     """What takes long here says that the machine is busy; the queue would give the same answer again for a while."""
     for module in ("queue.destinations", "queue.schedule", "queue.reasons", "queue.standing", "control.followups"):

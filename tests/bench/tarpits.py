@@ -15,14 +15,13 @@ import statistics
 import sys
 from collections.abc import Callable
 
-import aiosmtplib
-
 from engine.clock import SystemClock
 from engine.sandbox.exchanges import Temper
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import BlackHole, Healthy, Tarpit
 from tests.bench.relaying import say
 from tests.serving import serving
+from tests.smtp import smtp_client
 
 HEALTHY = 8  # domains
 EVERY = 0.020  # seconds
@@ -42,7 +41,7 @@ async def taken(messages: int, others: Callable[[int], Temper]) -> Times:
             await internet.add(domain, mx=[(10, f"mx.{domain}", others(number))])
         async with (
             serving(internet.nameserver, internet.port) as relay,
-            aiosmtplib.SMTP(hostname="127.0.0.1", port=relay.port, start_tls=False) as smtp,
+            smtp_client(relay.port) as smtp,
         ):
             for domain in rest * BACKLOG:
                 await smtp.sendmail("ann@source.example", [f"x@{domain}"], b"Subject: 1\r\n\r\nwait\r\n")

@@ -12,6 +12,7 @@ from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Healthy
 from tests.interop.test_postfix_tools import until_empty
 from tests.serving import Served, serving
+from tests.smtp import smtp_client
 
 MESSAGES = 1000  # promise 1 asks for 5,000, 20 kills and 50 sessions: set these three to run it
 KILLS = 5
@@ -30,7 +31,7 @@ class Senders:
     async def one(self) -> None:
         while not self._stopping:
             try:
-                async with aiosmtplib.SMTP(hostname="127.0.0.1", port=self._port, start_tls=False, timeout=5) as smtp:
+                async with smtp_client(self._port, timeout=5) as smtp:
                     while not self._stopping:
                         self.asked += 1
                         number = self.asked

@@ -19,6 +19,7 @@ from tests.interop.dying import GO_ON
 from tests.interop.test_kill import interruptions
 from tests.interop.test_postfix_tools import until_empty
 from tests.serving import Served, serving
+from tests.smtp import smtp_client
 
 MESSAGES = 3
 ONE_CONNECTION = "max_connections = 1"
@@ -36,7 +37,7 @@ async def hand_over(relay: Served) -> list[str]:
     """Hand over messages until there are enough or nobody answers; give the recipients of those answered with 250."""
     answered = []
     with contextlib.suppress(aiosmtplib.SMTPException, OSError):
-        async with aiosmtplib.SMTP(hostname="127.0.0.1", port=relay.port, start_tls=False, timeout=10) as smtp:
+        async with smtp_client(relay.port, timeout=10) as smtp:
             for number in range(MESSAGES):
                 recipient = f"n{number}@example.org"
                 await smtp.sendmail("ann@example.com", [recipient], b"Subject: hi\r\n\r\nhi\r\n")

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-import aiosmtplib
 import pytest
 
 from engine.clock import SystemClock
@@ -18,6 +17,7 @@ from engine.sandbox.tempers import Healthy, Script
 from tests.interop.needs import needs, program
 from tests.interop.tmux import Screen, screen
 from tests.serving import SMARTHOST, Served, free_port, serving, until_listening
+from tests.smtp import smtp_client
 
 SAID = "450 4.2.1 over quota"
 
@@ -28,7 +28,7 @@ async def stuck() -> AsyncIterator[tuple[Internet, Served]]:
     async with Internet(clock=SystemClock()) as internet:
         await internet.add("stuck.example", mx=[(10, "mx.stuck.example", Script({"RCPT": SAID}))])
         async with serving(internet.nameserver, internet.port) as relay:
-            async with aiosmtplib.SMTP(hostname="127.0.0.1", port=relay.port, start_tls=False) as smtp:
+            async with smtp_client(relay.port) as smtp:
                 for name in ("a", "b", "c"):
                     letter = b"Subject: hi\r\n\r\nhi\r\n"
                     await smtp.sendmail("ann@example.com", [f"{name}@stuck.example"], letter)

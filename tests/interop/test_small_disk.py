@@ -15,6 +15,7 @@ from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Dead, Healthy
 from tests.interop.needs import program
 from tests.serving import Served
+from tests.smtp import smtp_client
 
 
 def mount(*words: str) -> subprocess.CompletedProcess[str]:
@@ -62,7 +63,7 @@ async def relay_on(folder: Path, internet: Internet) -> AsyncIterator[Served]:
 async def fill(relay: Served, size: int, *, at_most: int) -> tuple[list[str], str]:
     """Hand over messages of this size until one is refused; give the words of those taken, and the refusal."""
     taken: list[str] = []
-    async with aiosmtplib.SMTP(hostname="127.0.0.1", port=relay.port, start_tls=False) as smtp:
+    async with smtp_client(relay.port) as smtp:
         for number in range(at_most):
             word = f"{size}-{number}"
             body = f"Subject: {word}\r\n\r\n".encode() + b"x" * 70 + (b"\r\n" + b"y" * 70) * (size // 72) + b"\r\n"

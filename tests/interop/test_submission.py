@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-import aiosmtplib
 import pytest
 
 from engine.clock import SystemClock
@@ -17,6 +16,7 @@ from tests.interop.postfix import needs_root, postfix
 from tests.interop.test_postfix_tools import until_empty
 from tests.scenarios.submitting import Keys
 from tests.serving import Served, free_port, serving, until_listening
+from tests.smtp import smtp_client
 
 PLAIN = [Path("/usr/lib/sasl2/libplain.so"), *Path("/usr/lib").glob("*-linux-gnu/sasl2/libplain.so")]
 needs_plain = pytest.mark.skipif(
@@ -216,7 +216,7 @@ async def sent(log: Path, messages: int) -> str:
 
 async def send(port: int, address: str, recipient: str, times: int) -> None:
     """Hand messages over by SMTP."""
-    async with aiosmtplib.SMTP(hostname=address, port=port, start_tls=False) as smtp:
+    async with smtp_client(port, address) as smtp:
         for number in range(times):
             letter = f"From: ann@example.com\r\nSubject: {number}\r\n\r\n.dot {number}\r\n"
             await smtp.sendmail("ann@example.com", [recipient], letter.encode())

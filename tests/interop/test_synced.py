@@ -17,6 +17,7 @@ from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Dead, Healthy
 from tests.interop.needs import needs, program
 from tests.serving import Served, serving
+from tests.smtp import smtp_client
 
 SESSIONS = 5
 MESSAGES = 5  # of each session
@@ -52,7 +53,7 @@ async def stop(relay: Served) -> None:
 async def hand_over(port: int, session: int) -> dict[str, str]:
     """Hand over some messages; give the reply to each, by a word that stands in it alone."""
     said = {}
-    async with aiosmtplib.SMTP(hostname="127.0.0.1", port=port, start_tls=False) as smtp:
+    async with smtp_client(port) as smtp:
         for number in range(MESSAGES):
             word = f"word-{session}-{number}-drow"
             content = f"Subject: {word}\r\n\r\nhello\r\n".encode()
@@ -102,7 +103,7 @@ async def test_a_disk_that_fails_to_sync_stops_the_intake_and_is_not_asked_again
         inject = ("-e", "inject=fdatasync,fsync:error=EIO:when=40+")
         answered, refused = 0, ""
         async with serving_traced(internet, trace, *inject) as relay:
-            async with aiosmtplib.SMTP(hostname="127.0.0.1", port=relay.port, start_tls=False) as smtp:
+            async with smtp_client(relay.port) as smtp:
                 while not refused and answered < 200:
                     try:
                         await smtp.sendmail("ann@example.com", ["bob@example.org"], b"Subject: hi\r\n\r\nhi\r\n")

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-import aiosmtplib
 import pytest
 
 from engine.clock import SystemClock
@@ -17,6 +16,7 @@ from engine.sandbox.exchanges import Session, Temper
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Healthy, Said
 from tests.serving import SMARTHOST, Served
+from tests.smtp import smtp_client
 from tests.terminals import on_a_terminal
 
 LEAVES_WITHIN = 25.0  # seconds; draining has ten
@@ -84,7 +84,7 @@ async def console(internet: Internet, temper: Temper | None = None) -> AsyncIter
 
 
 async def send(relay: Served, messages: int) -> None:
-    async with aiosmtplib.SMTP(hostname="127.0.0.1", port=relay.port, start_tls=False) as smtp:
+    async with smtp_client(relay.port) as smtp:
         for number in range(messages):
             await smtp.sendmail("ann@example.com", [f"n{number}@example.org"], b"Subject: hi\r\n\r\nhi\r\n")
 

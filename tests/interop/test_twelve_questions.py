@@ -9,7 +9,6 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 
-import aiosmtplib
 import pytest
 from msgspec import Struct
 from textual.pilot import Pilot
@@ -23,6 +22,7 @@ from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Dead, Healthy, Script, Tarpit
 from engine.threads import LoopThread
 from tests.serving import Served, serving
+from tests.smtp import smtp_client
 
 LETTER = b"From: ann@example.com\r\nSubject: %b\r\n\r\nHow are you?\r\n"
 SETTINGS = """
@@ -54,7 +54,7 @@ class Night(Struct, frozen=True):
 
 
 async def _send(relay: Served, recipients: list[str], *, sender: str = "ann@example.com", subject: str = "hi") -> None:
-    async with aiosmtplib.SMTP(hostname="127.0.0.1", port=relay.port, start_tls=False) as smtp:
+    async with smtp_client(relay.port) as smtp:
         for recipient in recipients:
             await smtp.sendmail(sender, [recipient], LETTER % subject.encode())
 
@@ -62,7 +62,7 @@ async def _send(relay: Served, recipients: list[str], *, sender: str = "ann@exam
 async def _traffic(relay: Served) -> None:
     """Mail for everybody, as long as this runs."""
     count = 0
-    async with aiosmtplib.SMTP(hostname="127.0.0.1", port=relay.port, start_tls=False) as smtp:
+    async with smtp_client(relay.port) as smtp:
         while True:
             count += 1
             await smtp.sendmail("ann@example.com", [f"u{count}@{BUSY[count % 3]}"], LETTER % b"news")

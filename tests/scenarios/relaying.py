@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import aiosmtplib
 from msgspec.structs import replace
 
 from engine.config import (
@@ -33,6 +32,7 @@ from engine.queue.filter import Filter
 from engine.queue.queue import Entry
 from engine.sandbox.internet import Internet
 from tests.clock import FakeClock
+from tests.smtp import smtp_client
 
 DRAIN = 0.3  # seconds: enough for any peer but those that keep us waiting on purpose
 QUICK = Timeouts(connect=2, greeting=1, hello=1, tls=2, mail=2, rcpt=2, data=2, block=2, reply=2, quit=1, attempt=10)
@@ -70,7 +70,7 @@ class Relay:
         `mail` and `rcpt` are parameters of these commands.
         """
         door = self.engine.smtp.addresses[0]
-        async with aiosmtplib.SMTP(hostname=door.host, port=door.port, start_tls=False) as smtp:
+        async with smtp_client(door.port, door.host) as smtp:
             for _ in range(times):
                 await smtp.sendmail(sender, list(recipients), content, mail_options=mail, rcpt_options=rcpt)
 

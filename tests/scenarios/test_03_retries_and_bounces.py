@@ -13,6 +13,7 @@ from engine.sandbox.names import Fault
 from engine.sandbox.tempers import Dead, Disconnecting, Greylisting, Healthy, Refusing, Script
 from tests.clock import FakeClock
 from tests.scenarios.relaying import LETTER, Relay, relaying
+from tests.smtp import smtp_client
 
 DAY = 86_400.0
 
@@ -166,7 +167,7 @@ async def test_hostile_replies_are_recorded_and_harmless(internet: Internet, rel
 async def test_a_message_is_refused_for_a_loop_before_it_goes_round_again(internet: Internet, relay: Relay) -> None:
     received = b"Received: from a by b; Fri, 20 Nov 2026 00:00:00 +0000\r\n" * 51
     door = relay.engine.smtp.addresses[0]
-    async with aiosmtplib.SMTP(hostname=door.host, port=door.port, start_tls=False) as smtp:
+    async with smtp_client(door.port, door.host) as smtp:
         with pytest.raises(aiosmtplib.SMTPDataError, match=r"5\.4\.6") as refused:
             await smtp.sendmail("ann@example.com", ["bob@example.org"], received + LETTER)
     assert refused.value.code == 554

@@ -8,7 +8,6 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
-from aiosmtplib import SMTP
 
 from engine.control.views import Suspend
 from engine.lookups import LookupFailed
@@ -24,6 +23,7 @@ from engine.smarthost import PAUSE
 from tests.clock import FakeClock
 from tests.scenarios.relaying import LETTER, Relay, relaying, until
 from tests.serving import serving
+from tests.smtp import smtp_client
 
 DOMAINS = [f"d{number}.example" for number in range(6)]
 FILES = 120
@@ -309,7 +309,7 @@ async def test_with_too_few_descriptors_no_exchange_is_marked_and_nothing_is_los
     async with serving(internet.nameserver, internet.port, under=LOW) as served, served.client() as client:
         notes = (await client.health()).notes
         assert any(f"only {FILES} open files are allowed" in note for note in notes)
-        async with SMTP(hostname="127.0.0.1", port=served.port, start_tls=False) as smtp:
+        async with smtp_client(served.port) as smtp:
             for domain in DOMAINS:
                 await smtp.sendmail("ann@example.com", [f"a@{domain}"], LETTER)
             await internet.wait_for(6)

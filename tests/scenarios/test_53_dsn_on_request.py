@@ -4,13 +4,13 @@ import email
 import email.policy
 from email.message import EmailMessage, Message
 
-import aiosmtplib
 import pytest
 
 from engine.sandbox.exchanges import Delivery
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Healthy, HelloOnly, Notifying, Refusing, Script
 from tests.scenarios.relaying import LETTER, Relay
+from tests.smtp import smtp_client
 
 HOUR = 3600.0
 EIGHT_BIT = LETTER.replace(b"How", "Wie gehts, Jürgen? How".encode())
@@ -46,7 +46,7 @@ def read(content: bytes) -> tuple[list[EmailMessage], list[Message]]:
 
 async def test_it_is_offered(relay: Relay) -> None:
     door = relay.engine.smtp.addresses[0]
-    async with aiosmtplib.SMTP(hostname=door.host, port=door.port, start_tls=False) as smtp:
+    async with smtp_client(door.port, door.host) as smtp:
         await smtp.ehlo()
         assert smtp.supports_extension("dsn")
 
@@ -149,7 +149,7 @@ async def test_a_peer_that_knows_helo_only_hears_of_no_parameters(internet: Inte
 async def test_each_recipient_has_wishes_of_its_own(internet: Internet, relay: Relay) -> None:
     await world(internet)
     door = relay.engine.smtp.addresses[0]
-    async with aiosmtplib.SMTP(hostname=door.host, port=door.port, start_tls=False) as smtp:
+    async with smtp_client(door.port, door.host) as smtp:
         await smtp.mail("ann@example.com")
         await smtp.rcpt("a@plain.example", options=["NOTIFY=SUCCESS"])
         await smtp.rcpt("b@plain.example", options=["NOTIFY=NEVER"])
@@ -206,7 +206,7 @@ async def test_a_message_too_large_to_go_back_whole_goes_back_as_its_headers(int
 )  # fmt: skip
 async def test_what_is_no_such_parameter_is_refused_with_501(relay: Relay, mail: str, rcpt: str) -> None:
     door = relay.engine.smtp.addresses[0]
-    async with aiosmtplib.SMTP(hostname=door.host, port=door.port, start_tls=False) as smtp:
+    async with smtp_client(door.port, door.host) as smtp:
         await smtp.ehlo()
         said = await smtp.execute_command(f"MAIL FROM:<a@example.com> SMTPUTF8 {mail}".encode())
         if rcpt:
@@ -220,7 +220,7 @@ async def test_what_is_no_such_parameter_is_refused_with_501(relay: Relay, mail:
 async def test_an_original_recipient_in_utf8_is_kept_in_ascii(internet: Internet, relay: Relay) -> None:
     await world(internet)
     door = relay.engine.smtp.addresses[0]
-    async with aiosmtplib.SMTP(hostname=door.host, port=door.port, start_tls=False) as smtp:
+    async with smtp_client(door.port, door.host) as smtp:
         await smtp.ehlo()
         await smtp.execute_command(b"MAIL FROM:<ann@example.com> SMTPUTF8")
         await smtp.execute_command("RCPT TO:<b@fort.example> ORCPT=utf-8;клиент@old.example".encode())

@@ -30,6 +30,7 @@ from engine.sandbox.tempers import (
     TemporarilyFailing,
 )
 from tests.clock import FakeClock
+from tests.smtp import NAME
 
 HOST = "mx.example.org"
 MESSAGE = b"Subject: hello\r\n\r\n.dotted\r\n..twice\r\n.\xff\r\n"
@@ -59,7 +60,7 @@ async def talk(exchange: Exchange, *commands: bytes) -> list[bytes]:
 @contextmanager
 def dialled(exchange: Exchange) -> Iterator[smtplib.SMTP]:
     """A conversation of the standard library's client; to be used in a thread."""
-    client = smtplib.SMTP(timeout=5)
+    client = smtplib.SMTP(local_hostname=NAME, timeout=5)
     client.connect(exchange.address, exchange.port)
     client._host = exchange.host  # type: ignore[attr-defined]  # the name that TLS is to check
     with client:

@@ -12,6 +12,7 @@ from msgspec import Struct
 from tests.bench.soak import world
 from tests.bench.soak.ledger import Ledger
 from tests.bench.soak.world import Relay, World, marked
+from tests.smtp import NAME, smtp_client
 
 CONNECTIONS = 4
 MOST_AT_ONCE = 50  # recipients of one letter, but for those at the silent domains
@@ -95,7 +96,7 @@ class Senders:
                 async with aiosmtplib.SMTP(
                     hostname="127.0.0.1", port=self._relay.submission_tls, use_tls=True,
                     tls_context=self._relay.keys.client, source_address=("127.0.7.1", 0),
-                    username=world.LOGIN, password=world.PASSWORD, timeout=_TIMEOUT,
+                    username=world.LOGIN, password=world.PASSWORD, timeout=_TIMEOUT, local_hostname=NAME,
                 ) as client:  # fmt: skip
                     await self._send(client, self._written((self._address(self._draw.choice(world.HEALTHY)),), 2000))
             except (aiosmtplib.SMTPException, OSError):
@@ -135,7 +136,7 @@ class Senders:
     # -- letters ----------------------------------------------------------------------------------------------------
 
     def _client(self) -> aiosmtplib.SMTP:
-        return aiosmtplib.SMTP(hostname="127.0.0.1", port=self._relay.port, start_tls=False, timeout=_TIMEOUT)
+        return smtp_client(self._relay.port, timeout=_TIMEOUT)
 
     def _letter(self) -> Letter:
         """One as they come: mostly short, mostly to one."""
