@@ -82,7 +82,7 @@ class Relay:
             if live := list(smarthost._live.values()):
                 await asyncio.wait(live)
             # A relayer that ended while this check ran may have left something to do.
-            elif not check.relayers and not smarthost._woken.is_set() and not smarthost._checking.locked():
+            elif not check.relayers and not smarthost._woken.is_set() and not smarthost._checks:
                 return
         raise AssertionError("the relay does not come to rest")
 

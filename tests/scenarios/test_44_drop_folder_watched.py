@@ -16,7 +16,7 @@ from engine.intake import drop
 from engine.intake.drop import DropIntake
 from engine.intake.watch import CannotWatch
 from tests.clock import FakeClock
-from tests.scenarios.test_intake_drop import MAIL, PATIENCE, before, eventually, moved, watching
+from tests.scenarios.test_intake_drop import MAIL, PATIENCE, before, eventually, in_time, moved, watching
 from tests.unit.fake_queue import FakeQueue
 
 ODD = os.fsdecode(b"caf\xe9\xff.eml")
@@ -65,8 +65,7 @@ async def test_a_watch_that_ends_is_trouble_and_begins_anew_and_the_folder_is_re
         # After 1, 2, 4, 8, 16 seconds and then every 30.
         assert all(later - one >= min(30, 2**number) for number, (one, later) in enumerate(pairwise(tried)))
         assert clock.now() < tried[0] + 3600
-    await clock.advance(31)
-    await eventually(lambda: intake.trouble == "")
+    await in_time(clock, lambda: intake.trouble == "")
     moved(tmp_path, "new.eml")
     await eventually(lambda: len(queue.forgotten) == 4)
     await intake.stop(1.0)
@@ -87,8 +86,7 @@ async def test_a_system_that_watches_no_folders_is_noted_and_the_folder_is_read_
             "the drop folder is not watched (this system has no inotify); it is read every 1 s instead",
         )
         moved(tmp_path, "a.eml")
-        await clock.advance(1)
-        await eventually(lambda: len(queue.forgotten) == 1)
+        await in_time(clock, lambda: len(queue.forgotten) == 1, by=1)
 
 
 async def test_folders_that_were_cleared_away_are_made_anew_and_watched(tmp_path: Path) -> None:
@@ -98,8 +96,7 @@ async def test_folders_that_were_cleared_away_are_made_anew_and_watched(tmp_path
         shutil.rmtree(tmp_path / "drop")
         await eventually(lambda: (tmp_path / "drop" / "failed").is_dir())
         assert (tmp_path / "drop").stat().st_mode & 0o777 == 0o700
-        await clock.advance(1)
-        await eventually(lambda: intake.trouble == "")
+        await in_time(clock, lambda: intake.trouble == "", by=1)
         moved(tmp_path, "new.eml")
         await eventually(lambda: len(queue.forgotten) == 1)
 
@@ -213,8 +210,7 @@ async def test_very_many_files_that_are_still_written_are_not_all_remembered(
         await asyncio.sleep(0.2)
         assert len(intake._settling) == 10
         assert not queue.messages
-        await clock.advance(1)
-        await eventually(lambda: len(queue.forgotten) == 50)
+        await in_time(clock, lambda: len(queue.forgotten) == 50, by=1)
 
 
 async def test_stopping_ends_the_watch_at_once(tmp_path: Path) -> None:
