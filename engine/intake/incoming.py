@@ -53,6 +53,7 @@ class Storeroom:
         self._memory_of: Counter[str] = Counter()
         self._disk_of: Counter[str] = Counter()
         self._lately = Lately(clock)
+        self._readers: set[asyncio.Future[Any]] = set()
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -75,6 +76,18 @@ class Storeroom:
     def open_file(self) -> IO[bytes]:
         """A file without a name. Raises OSError."""
         return tempfile.TemporaryFile(dir=self._folder, prefix=_PREFIX, buffering=0)
+
+    def lend(self, reader: asyncio.Future[Any]) -> None:
+        """A thread is at work with a message's file until this is done."""
+        self._readers.add(reader)
+        reader.add_done_callback(self._returned)
+
+    async def finish(self, seconds: float) -> None:
+        """Wait for the threads at work with files, at most `seconds`: who is late has nobody left to close his file."""
+        if self._readers:
+            _, late = await asyncio.wait(self._readers, timeout=seconds)
+            if late:
+                _LOG.warning("%d messages were still being read or written when SMTP intake stopped", len(late))
 
     def take_memory(self, client: str, octets: int) -> None:
         """Count octets in memory. Raises NoRoom."""
@@ -104,6 +117,11 @@ class Storeroom:
             held[client] -= octets
             if held[client] <= 0:
                 del held[client]
+
+    def _returned(self, reader: asyncio.Future[Any]) -> None:
+        self._readers.discard(reader)
+        if not reader.cancelled():
+            reader.exception()  # who waited for it may be gone, and it is not to be told as one nobody asked for
 
     def _refuse(self, kind: str, text: str) -> None:
         self._lately.reached(kind, f"452 to some messages: {text}")
@@ -155,8 +173,9 @@ class Incoming:
         yield from self._pieces
 
     def lend(self, reader: asyncio.Future[Any]) -> None:
-        """Somebody reads `pieces` until this is done: the file stays open for as long."""
+        """A thread is at work with the file until this is done: it stays open for as long."""
         self._in_use = reader
+        self._room.lend(reader)
 
     def release(self) -> None:
         """Let go of what has come and is somewhere else now. What it takes in memory is still counted."""
@@ -183,9 +202,10 @@ class Incoming:
         self._room.take_disk(self.client, octets)
         self._on_disk += octets
         pieces, self._pieces = self._pieces, []
-        self._in_use = asyncio.get_running_loop().run_in_executor(None, self._write, pieces)
+        writer = asyncio.get_running_loop().run_in_executor(None, self._write, pieces)
         del pieces
-        await asyncio.shield(self._in_use)
+        self.lend(writer)
+        await asyncio.shield(writer)
         if not self._closed:
             self._in_memory = 0
             self._room.give_back(self.client, memory=octets)

@@ -111,6 +111,7 @@ class SmtpIntake:
         await self._until_empty(_LAST_WORDS if drain else 0.0)
         for session in self._sessions.copy():
             session.abort()
+        await self._reception.storeroom.finish(_LAST_WORDS)
         for server in servers:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_LAST_WORDS):

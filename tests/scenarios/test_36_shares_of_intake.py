@@ -1,18 +1,22 @@
 """36. What one client leaves half sent, slowly or for ever, the others do not miss."""
 
 import asyncio
+import gc
 import os
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
 from engine.config import Intake, Limits, Settings, Smtp
+from engine.intake.errors import Refused
 from engine.intake.floor import DiskFloor
-from engine.intake.incoming import client_name
+from engine.intake.incoming import Storeroom, client_name
 from engine.intake.smtp import SmtpIntake
+from engine.intake.submitted import Submitted
 from engine.queue.queue import NewMessage
 from engine.sandbox.internet import Internet
 from tests.clock import FakeClock
@@ -260,3 +264,32 @@ async def test_health_tells_operators_which_bounds_are_reached(internet: Interne
         assert (await send(client, (b"z" * 98 + b"\r\n") * 150_000)).startswith("452 4.3.1")
     (note,) = await relay.bounds()
     assert note.startswith("452 to some messages: intake stops: 110 MiB free in ")
+
+
+async def test_a_stop_waits_for_who_still_reads_a_large_message_whose_client_has_gone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Or its file would stay open until the process ends, with nobody left to close it, or to hear the verdict."""
+    reading, go_on, files = threading.Event(), threading.Event(), list[IO[bytes]]()
+
+    def held_up(submitted: Submitted, **_: object) -> NewMessage:
+        reading.set()
+        go_on.wait(PATIENCE)
+        raise Refused("550 5.7.1 No", "no")
+
+    def opened(room: Storeroom) -> IO[bytes]:
+        files.append(open_file(room))
+        return files[-1]
+
+    open_file = Storeroom.open_file
+    monkeypatch.setattr(Storeroom, "open_file", opened)
+    monkeypatch.setattr(Submitted, "message", held_up)
+    async with intake(FakeQueue()) as server:
+        async with talk(server.addresses[0]) as client:
+            await at_data(client)
+            client.send((b"z" * 98 + b"\r\n") * 5000 + b".\r\n")
+            await until(reading.is_set)
+        asyncio.get_running_loop().call_later(1, go_on.set)  # when the stop has cut off who is not done in time
+    assert [file.closed for file in files] == [True]
+    gc.collect()
+    assert "never retrieved" not in caplog.text
