@@ -21,7 +21,7 @@ class BadDuration(ValueError):
 
 def safe(text: str) -> str:
     """Give `text` as one line that steers no terminal; the engine cleans too, the console trusts nobody."""
-    if text.isascii() and text.isprintable():
+    if text.isprintable():  # nothing of the categories C and Z but the space
         return text
     return "".join(map(_shown, text))
 
