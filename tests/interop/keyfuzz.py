@@ -284,10 +284,9 @@ class Judge:
         if key == "escape":
             self._line = None
         elif key == "enter":
-            word, _, rest = self._line.strip().partition(" ")
-            verb = WORDS.get(word, word)
+            verb, rest = _command(self._line)
             if verb in ASKS.values():
-                self._intend(Intent.at(verb, {**self._before, "row": record["row"]}, rest.strip()))
+                self._intend(Intent.at(verb, {**self._before, "row": record["row"]}, rest))
             self._line = None
         elif key == "tab":
             self._line += "\t"
@@ -311,8 +310,7 @@ class Judge:
     def _fits(self, intent: Intent, body: dict[str, Any]) -> bool:
         """Whether this is what was typed, or stood there."""
         if intent.typed:
-            named = [str(value) for value in body.values() if value not in ("", None, False)]
-            return "\t" in intent.typed or "all" in intent.typed or any(value in intent.typed for value in named)
+            return intent.typed == "all" or (body.get("filter") or _subject(body)) in intent.typed.split()
         asked = body.get("filter")
         if intent.verb not in ON_MAIL or asked is None:
             # Which exchange of a destination, and which number a connection has, is drawn only in the question.
@@ -343,6 +341,15 @@ class Judge:
                 if is_cut and begun and subject.startswith((begun, begun.rpartition("@")[2] or begun)):
                     return True
         return False
+
+
+def _command(line: str) -> tuple[str, str]:
+    """The verb of a command line, and what it is for. Tab completes the word that was begun, and adds a space."""
+    begun, completed, rest = line.partition("\t")
+    if completed:
+        return next((verb for verb in ASKS.values() if verb.startswith(begun)), begun), rest.strip()
+    word, _, rest = line.strip().partition(" ")
+    return WORDS.get(word, word), rest.strip()
 
 
 def _unquoted(value: str) -> str:

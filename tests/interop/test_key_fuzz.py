@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from tests.interop.keyfuzz import fuzz
+from tests.interop.keyfuzz import Judge, fuzz
 
 KEYS = 500
 
@@ -16,3 +16,15 @@ async def test_of_random_keys_each_is_done_for_what_was_pointed_at(columns: int,
     assert not judge.wrong, f"seed {seed}: {judge.wrong[0]}"
     assert judge.done >= KEYS
     assert judge.counts["asked"] > 5, "it did something"
+
+
+@pytest.mark.parametrize("line", [":suspend demo.example", ":susp\tdemo.example"])
+@pytest.mark.parametrize(("asked", "is_wrong"), [("demo.example", False), ("other.example", True)])
+def test_the_judge_knows_what_a_typed_command_is_for(line: str, asked: str, is_wrong: bool) -> None:
+    drawn = {"kind": "key", "screen": "Overview", "layer": False, "row": "", "way": "", "where": "", "tab": "1"}
+    pressed = [{"\t": "tab", " ": "space"}.get(char, char) for char in line] + ["enter"]
+    judge = Judge(pressed)
+    for key, char in zip(pressed, [*line, "\r"], strict=True):
+        judge.read({**drawn, "key": key, "character": char, "typing": key != ":"})
+    judge.read({"kind": "asked", "what": "suspend", "body": {"destination": asked, "seconds": 60.0, "reason": "x"}})
+    assert bool(judge.wrong) is is_wrong, judge.wrong
