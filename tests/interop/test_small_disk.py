@@ -119,7 +119,7 @@ async def test_a_full_disk_keeps_what_waits_moving() -> None:
                 assert relay.command("retry", "domain=example.org").returncode == 0
                 await internet.wait_for(len(taken), seconds=30)
                 again: list[str] = []
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(30):
                     while len(again) < 20:  # what has left has made room
                         more, _ = await fill(relay, 20_000, at_most=5)
                         again += more
