@@ -16,6 +16,7 @@ from typing import Any
 
 import hypothesis
 import pytest
+from argon2 import PasswordHasher
 
 # What a process needs to run at all; the rest of the environment says who runs it, and where. A wish that no bytecode
 # be written is left out as well: the program is started some 150 times, and would be compiled anew each time, as the
@@ -82,6 +83,12 @@ def _no_answer_is_costly(monkeypatch: pytest.MonkeyPatch) -> None:
     """What takes long here says that the machine is busy; the queue would give the same answer again for a while."""
     for module in ("queue.destinations", "queue.schedule", "queue.reasons", "queue.standing", "control.followups"):
         monkeypatch.setattr(f"engine.{module}.COSTLY", math.inf)
+
+
+@pytest.fixture(autouse=True)
+def _passwords_are_cheap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That a guess costs 19 MiB and a moment is meant for those who guess; the tests log in some hundred times."""
+    monkeypatch.setattr("engine.intake.users._HASHER", PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
 
 
 @pytest.fixture

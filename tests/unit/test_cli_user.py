@@ -37,6 +37,12 @@ async def test_a_user_is_added_changed_listed_and_removed(settings: Path, tmp_pa
     assert run(settings, "list").stdout == "ann\n"
 
 
+def test_each_guess_at_a_password_is_dear(settings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # the tests' cheap one
+    assert run(settings, "add", "ann", "--password-stdin", typed="secret\n").exit_code == 0
+    assert "ann:$argon2id$v=19$m=19456,t=2,p=1$" in (tmp_path / "users").read_text()
+
+
 def test_what_cannot_be_done_is_said(settings: Path, tmp_path: Path) -> None:
     assert run(settings, "remove", "ann").exit_code == 1
     assert "no name for a login" in run(settings, "add", "a:b", "--password-stdin", typed="x\n").stderr
