@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from engine.clock import Clock
 from engine.sandbox.certificates import Certificate, Certificates
+from engine.sandbox.serving import Connections
 
 LONGEST_MESSAGE = 64 * 1024 * 1024  # bytes
 _LONGEST_LINE = 64 * 1024  # bytes of one command
@@ -141,7 +142,7 @@ class Exchange:
         self._bell = bell or Bell()
         self._server: asyncio.Server | None = None
         self._started = False
-        self._open: set[asyncio.Task[None]] = set()
+        self._open = Connections(_MOST_SESSIONS)
         self._change: asyncio.Task[None] | None = None
 
     @property
@@ -175,6 +176,7 @@ class Exchange:
         """Begin to listen, unless the temper is one that does not."""
         self._started = True
         if self._temper.listens and self._server is None:
+            self._open.begin()
             server = await asyncio.start_server(self._accept, self.address, self.port)
             self.port = server.sockets[0].getsockname()[1]
             self._server = server
@@ -211,21 +213,16 @@ class Exchange:
         server, self._server = self._server, None
         if server:
             server.close()
-        for task in self._open:
-            task.cancel()
-        await asyncio.gather(*self._open, return_exceptions=True)
+        await self._open.end()
         if server:
             await server.wait_closed()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(self._open) >= _MOST_SESSIONS:
-            writer.transport.abort()
+        if not self._open.takes(writer):
             return
         self.sessions += 1
-        task = asyncio.create_task(Session(self, self.sessions, reader, writer).run())
-        self._open.add(task)
+        self._open.serve(writer, Session(self, self.sessions, reader, writer).run())
         self.most_open = max(self.most_open, len(self._open))
-        task.add_done_callback(self._open.discard)
 
 
 class Session:

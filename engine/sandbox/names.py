@@ -19,6 +19,8 @@ import dns.rdataclass
 import dns.rdatatype
 import dns.rrset
 
+from engine.sandbox.serving import Connections
+
 _PLAIN_UDP = 512  # bytes, without EDNS (RFC 1035 4.2.1)
 _PATIENCE = 5.0  # seconds for a question over TCP to arrive
 _MOST_CONNECTIONS = 50
@@ -64,7 +66,7 @@ class NameServer:
         self._secure: set[str] = set()
         self._udp: asyncio.DatagramTransport | None = None
         self._tcp: asyncio.Server | None = None
-        self._connections: set[asyncio.Task[None]] = set()
+        self._connections = Connections(_MOST_CONNECTIONS)
 
     @property
     def endpoint(self) -> str:
@@ -114,6 +116,7 @@ class NameServer:
     async def start(self) -> None:
         """Listen on one port over UDP and TCP; with port 0 a free one is found."""
         loop = asyncio.get_running_loop()
+        self._connections.begin()
         for left in reversed(range(20)):
             self._tcp = await asyncio.start_server(self._accept, self.address, self.port)
             port = self._tcp.sockets[0].getsockname()[1]
@@ -135,9 +138,7 @@ class NameServer:
             self._udp.close()
         if self._tcp:
             self._tcp.close()
-        for task in self._connections:
-            task.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
+        await self._connections.end()
         if self._tcp:
             await self._tcp.wait_closed()
         self._udp = self._tcp = None
@@ -206,12 +207,8 @@ class NameServer:
     # -- TCP --------------------------------------------------------------------------------------------------------
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(self._connections) >= _MOST_CONNECTIONS:
-            writer.transport.abort()
-            return
-        task = asyncio.create_task(self._serve(reader, writer))
-        self._connections.add(task)
-        task.add_done_callback(self._connections.discard)
+        if self._connections.takes(writer):
+            self._connections.serve(writer, self._serve(reader, writer))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer questions, each with its length before it (RFC 1035 4.2.2), until none comes."""

@@ -8,9 +8,11 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.sandbox.certificates import Certificate, Certificates
+from engine.sandbox.serving import Connections
 
 _PREFIX = "mta-sts."
 _PATIENCE = 10.0  # seconds for a request to arrive
+_MOST_CONNECTIONS = 50
 
 
 class Answer(Struct, frozen=True, kw_only=True):
@@ -34,7 +36,7 @@ class PolicyServer:
         self._certificates = certificates
         self._answers: dict[str, Answer] = {}
         self._server: asyncio.Server | None = None
-        self._open: set[asyncio.Task[None]] = set()
+        self._open = Connections(_MOST_CONNECTIONS)
 
     def say(self, domain: str, text: str | bytes) -> None:
         """Give this policy for the domain, in the way it was given before."""
@@ -49,6 +51,7 @@ class PolicyServer:
     async def start(self) -> None:
         """Listen on a free port, unless it does already."""
         if self._server is None:
+            self._open.begin()
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.sni_callback = self._choose
             self._server = await asyncio.start_server(self._accept, self.address, self.port, ssl=context)
@@ -60,9 +63,7 @@ class PolicyServer:
         if server is None:
             return
         server.close()
-        for task in self._open:
-            task.cancel()
-        await asyncio.gather(*self._open, return_exceptions=True)
+        await self._open.end()
         await server.wait_closed()
 
     def _choose(self, connection: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
@@ -72,9 +73,8 @@ class PolicyServer:
         connection.context = self._certificates.context(host, answer.certificate if answer else "good")
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(self._serve(reader, writer))
-        self._open.add(task)
-        task.add_done_callback(self._open.discard)
+        if self._open.takes(writer):
+            self._open.serve(writer, self._serve(reader, writer))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -5,12 +5,13 @@ import random
 import smtplib
 import ssl
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
 from engine.sandbox.exchanges import Exchange, Offer, Session, Temper
 from engine.sandbox.internet import Internet
+from engine.sandbox.serving import Connections
 from engine.sandbox.tempers import (
     Authenticating,
     BlackHole,
@@ -312,6 +313,35 @@ async def test_two_sandboxes_at_a_time_share_no_address(clock: FakeClock) -> Non
         assert {address.split(".")[1] for address in addresses[:2]}.isdisjoint(
             {address.split(".")[1] for address in addresses[2:]}
         )
+
+
+async def test_a_connection_whose_end_comes_before_its_first_step_is_cut_off() -> None:
+    """Else it would be left open when the sandbox ends: the loop cannot be closed then."""
+    connections, accepted = Connections(2), asyncio.get_running_loop().create_future()
+
+    async def work() -> None:
+        raise AssertionError("this was not to begin")
+
+    def accept(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if connections.takes(writer):
+            connections.serve(writer, work())
+            for task in connections._tasks:
+                task.cancel()
+        if not accepted.done():
+            accepted.set_result(None)
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    async with server:
+        address = server.sockets[0].getsockname()
+        for _ in range(2):  # the second comes after the end
+            reader, writer = await asyncio.open_connection(*address)
+            async with asyncio.timeout(5):
+                await accepted
+                with suppress(ConnectionResetError):
+                    assert await reader.read() == b""
+            writer.close()
+            await connections.end()
+    assert len(connections) == 0
 
 
 async def test_waiting_for_deliveries_ends_when_they_have_come(internet: Internet) -> None:
