@@ -39,8 +39,14 @@ class Worker:
 
 
 async def kept(**pauses: float) -> tuple[Supervision, Worker, list[str]]:
+    """A worker that is kept running, and what health said at the moment of each death."""
     told: list[str] = []
-    supervision, worker = Supervision(told.append, **pauses), Worker()
+
+    def died(text: str) -> None:
+        assert supervision.trouble == text
+        told.append(text)
+
+    supervision, worker = Supervision(died, **pauses), Worker()
     supervision.keep("the worker", worker.run)
     await until(lambda: worker.runs == 1)
     return supervision, worker, told
@@ -57,7 +63,6 @@ async def test_what_dies_is_told_at_once_and_begun_anew(
     worker.die(error)
     await until(lambda: bool(told))
     assert told == [f"the worker died ({why}): it is about to be begun anew"]
-    assert supervision.trouble == told[0]
     if error is not None:
         assert "Traceback" in caplog.text
     await until(lambda: worker.runs == 2)
@@ -74,11 +79,12 @@ async def test_what_was_cancelled_by_nobody_who_may_is_begun_anew() -> None:
 
 
 async def test_what_holds_for_a_while_is_well_again() -> None:
-    supervision, worker, _ = await kept(first_pause=0.0, steady=0.05)
+    supervision, worker, _ = await kept(first_pause=0.0)
     worker.die(KeyError())
     await until(lambda: worker.runs == 2)
     assert supervision.trouble
-    await until(lambda: not supervision.trouble)
+    supervision._steady = 0.0  # a minute has passed
+    assert not supervision.trouble
     await supervision.end("the worker")
 
 
@@ -102,11 +108,13 @@ async def test_what_was_released_may_come_to_its_end() -> None:
 
 
 async def test_what_is_ended_while_it_is_dead_is_not_begun_anew() -> None:
-    supervision, worker, told = await kept(first_pause=0.05)
+    supervision, worker, told = await kept()
     worker.die(KeyError())
     await until(lambda: bool(told))
+    beginning = supervision._kept["the worker"].timer
+    assert beginning is not None
     await supervision.end("the worker")
-    await asyncio.sleep(0.1)
+    assert beginning.cancelled()
     assert worker.runs == 1
 
 
