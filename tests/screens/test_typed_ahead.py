@@ -479,7 +479,9 @@ async def test_rows_that_were_asked_for_with_another_filter_are_not_shown(at_the
         del client.waits["queue"]
         client.entries = canned.ENTRIES[5:]
         send(hand, *"/state=held", "enter")
-        await hand.pilot.pause()
+        async with asyncio.timeout(20):
+            while not any(call[:2] == ("queue", "state=held") for call in client.asked):
+                await hand.pilot.pause()
         client.entries = canned.ENTRIES
         old.set()
         await polled
