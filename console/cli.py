@@ -22,9 +22,9 @@ from console.commands.door import Door, Status, complain, refuse, say
 from engine.control.client import answers, control_socket, view_socket
 
 if TYPE_CHECKING:
-    from engine.config import Settings
     from engine.engine import EngineThread
-    from engine.intake.users import UsersFile
+    from engine.intake.smtp.users import UsersFile
+    from engine.settings.settings import Settings
 
 _ANYWHERE = ("--config", "--spool")  # these may stand before or behind the command
 
@@ -109,7 +109,7 @@ class Setup(Door):
 
     def settings(self) -> "Settings":
         """The settings; where they are wrong, says so and leaves."""
-        from engine.configfile import SettingsError, find, load
+        from engine.settings.file import SettingsError, find, load
 
         try:
             settings = load(find(self._config))
@@ -124,7 +124,7 @@ class Setup(Door):
         return self._spool if self._spool is not None else self._settings_for_client().spool
 
     def _settings_for_client(self) -> "Settings":
-        from engine.configfile import SettingsError, SettingsUnreadable, find, load_for_client
+        from engine.settings.file import SettingsError, SettingsUnreadable, find, load_for_client
 
         try:
             return load_for_client(find(self._config))
@@ -138,9 +138,9 @@ class Setup(Door):
 
         Raises SettingsError.
         """
-        from engine.configfile import SettingsError, find, load
         from engine.intake.errors import IntakeError
-        from engine.intake.tls import server_context
+        from engine.intake.smtp.tls import server_context
+        from engine.settings.file import SettingsError, find, load
 
         path = find(self._config)
         settings = load(path)
@@ -156,7 +156,7 @@ class Setup(Door):
 
     def checked(self, folder: Path | None, repair: bool) -> tuple[bool, tuple[str, ...]]:
         """Whether the queue in a spool is in order, after a repair where one is wanted; says so where it cannot be."""
-        from engine import checkspool
+        from engine.queue.sqlite import checkspool
 
         found = folder.expanduser().absolute() if folder is not None else self.spool()
         try:
@@ -175,7 +175,7 @@ class Setup(Door):
 
     def users(self) -> "_Users":
         """Who may submit mail; where the settings name no file for them, says so and leaves."""
-        from engine.intake.users import UsersFile
+        from engine.intake.smtp.users import UsersFile
 
         path = self._settings_for_client().intake.submission.users
         if path is None:
@@ -281,7 +281,7 @@ def config_check(context: typer.Context) -> None:
 
     And all that is wrong with them; nothing is started.
     """
-    from engine.configfile import SettingsError
+    from engine.settings.file import SettingsError
 
     try:
         checked, notes = _setup(context).check()
@@ -294,7 +294,7 @@ def config_check(context: typer.Context) -> None:
 
 @contextlib.contextmanager
 def _refusing() -> Iterator[None]:
-    from engine.intake.users import UsersError
+    from engine.intake.smtp.users import UsersError
 
     try:
         yield

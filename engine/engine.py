@@ -11,35 +11,35 @@ from importlib.metadata import version
 
 import uvloop
 
-from engine import descriptors
-from engine.attempt import AttemptManager
-from engine.clock import Clock, SystemClock
-from engine.config import Listen, Settings
+from engine.base.clock import Clock, SystemClock
+from engine.base.looking import Looking
+from engine.base.supervision import LastResort, Supervision, told_to_end, within
+from engine.base.text import clean
+from engine.base.threads import LoopThread
 from engine.control.relay import Relay
 from engine.control.server import ControlServer
-from engine.events import Event, EventLog
-from engine.explain import Explainer
-from engine.intake.drop import DropIntake
+from engine.delivery.attempt import AttemptManager
+from engine.delivery.explain import Explainer
+from engine.delivery.manager import Parts
+from engine.delivery.retry import RetryPlan
+from engine.delivery.routes import Router, read_passwords
+from engine.delivery.smarthost import SmartHost
+from engine.dns.lookups import Lookups, resolver_for
+from engine.dns.mx import MXCalculator
+from engine.intake.drop.folder import DropIntake
 from engine.intake.errors import IntakeError
 from engine.intake.floor import DiskFloor
-from engine.intake.smtp import SmtpIntake
-from engine.looking import Looking
-from engine.lookups import Lookups, resolver_for
-from engine.mx import MXCalculator
-from engine.ourselves import Ourselves, listening_by
-from engine.queue.filesystems import unsafe
-from engine.queue.queue import QueueError
-from engine.queue.sqlite import SqliteQueue
-from engine.relayer.dialler import Dialler, TcpDialler
-from engine.relayer.manager import Parts
-from engine.relayer.probe import Prober
-from engine.retry import RetryPlan
-from engine.routes import Router, read_passwords
-from engine.smarthost import SmartHost
-from engine.spool import Spool, SpoolError, SpoolOwned
-from engine.supervision import LastResort, Supervision, told_to_end, within
-from engine.text import clean
-from engine.threads import LoopThread
+from engine.intake.smtp.listener import SmtpIntake
+from engine.model.event import Event, EventLog
+from engine.queue.contract import QueueError
+from engine.queue.spool import Spool, SpoolError, SpoolOwned
+from engine.queue.sqlite.filesystems import unsafe
+from engine.queue.sqlite.store import SqliteQueue
+from engine.settings import descriptors
+from engine.settings.ourselves import Ourselves, listening_by
+from engine.settings.settings import Listen, Settings
+from engine.smtpclient.dialler import Dialler, TcpDialler
+from engine.smtpclient.probe import Prober
 from engine.tls.fetching import HTTPS
 from engine.tls.policy import tls_policy
 

@@ -88,7 +88,7 @@ def _no_answer_is_costly(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _passwords_are_cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     """That a guess costs 19 MiB and a moment is meant for those who guess; the tests log in some hundred times."""
-    monkeypatch.setattr("engine.intake.users._HASHER", PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
+    monkeypatch.setattr("engine.intake.smtp.users._HASHER", PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
 
 
 @pytest.fixture

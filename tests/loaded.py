@@ -13,10 +13,6 @@ import textual.drivers.linux_driver  # noqa: F401
 import console.app
 import console.commands.sendmail
 import console.terminal  # noqa: F401
-import engine.configfile
-import engine.engine
-import engine.intake.tls
-import engine.intake.users  # noqa: F401
 from console.cli import main
 
 

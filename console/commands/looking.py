@@ -13,9 +13,9 @@ from console.commands import wording
 from console.commands.columns import Column, aligned, line_width
 from console.commands.door import Door, Status, complain, door_of, refuse, say, say_json
 from console.format import Moment
+from engine.base.words import stand_in, words_of
 from engine.control import views
 from engine.control.client import Client
-from engine.words import stand_in, words_of
 
 R = TypeVar("R", covariant=True)
 

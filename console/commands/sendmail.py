@@ -17,13 +17,13 @@ from typing import BinaryIO
 
 from msgspec.structs import replace
 
-from engine.config import Settings
-from engine.configfile import SettingsError, SettingsUnreadable, find, load_for_sender
-from engine.intake import letter
+from engine.base.permission import others_may_write, refusal
+from engine.base.text import clean
 from engine.intake.errors import Unfit
 from engine.intake.floor import DiskFloor
-from engine.permission import others_may_write, refusal
-from engine.text import clean
+from engine.intake.sendmail import letter
+from engine.settings.file import SettingsError, SettingsUnreadable, find, load_for_sender
+from engine.settings.settings import Settings
 
 # Options that take a value are followed by a colon. Most are known only so that whoever gives them is not refused.
 _OPTIONS = "A:B:C:F:GL:N:O:R:UV:X:b:e:f:h:imno:p:r:tvx"

@@ -12,6 +12,7 @@ from console.format import Moment, count, plural
 from console.widgets.line import Line, Piece, width_of
 from console.widgets.rows import DESTINATIONS, EVENT_ROWS, HOSTS, REASONS, RELAYERS
 from console.widgets.table import Table
+from engine.base.words import stand_in, words_of
 from engine.control.client import Client
 from engine.control.views import (
     DestinationsView,
@@ -23,7 +24,6 @@ from engine.control.views import (
     ReasonView,
     RelayerView,
 )
-from engine.words import stand_in, words_of
 
 R = TypeVar("R")
 PAGE = 200  # rows asked for at a time

@@ -2,15 +2,15 @@
 
 import msgspec
 
+from engine.base.duration import format_duration
 from engine.control import asking, showing, views
 from engine.control.asking import Missing, Wrong
 from engine.control.followups import FollowUps
 from engine.control.judging import Judge
 from engine.control.previewing import not_bad, not_suspended
 from engine.control.relay import Relay
-from engine.duration import format_duration
-from engine.events import Event
-from engine.queue.queue import RELAY, Changed, Suspension, Touched
+from engine.model.event import Event
+from engine.queue.contract import RELAY, Changed, Suspension, Touched
 
 
 class Acting:

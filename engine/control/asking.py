@@ -11,12 +11,12 @@ from typing import TypeVar
 import msgspec
 from aiohttp import web
 
-from engine.address import AddressError, parse_domain
+from engine.base.address import AddressError, parse_domain
+from engine.base.text import clean
 from engine.control import views
-from engine.queue.filter import Filter, FilterError
-from engine.queue.queue import RELAY
-from engine.queue.steering import rule_filter
-from engine.text import clean
+from engine.model.filter import Filter, FilterError
+from engine.model.steering import rule_filter
+from engine.queue.contract import RELAY
 
 T = TypeVar("T", bound=views.Ask)
 

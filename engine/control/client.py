@@ -19,9 +19,9 @@ import msgspec
 from aiohttp.client_exceptions import UnixClientConnectorError
 from aiohttp.client_proto import ResponseHandler
 
+from engine.base.permission import refusal
 from engine.control import views
 from engine.control.peer import name_of, uid_behind, view_socket
-from engine.permission import refusal
 
 __all__ = ["Barred", "Client", "EngineUnreachable", "Impostor", "Refused", "answers", "control_socket", "view_socket"]
 
@@ -90,7 +90,7 @@ class Client:
         return await self._get(views.OverviewView, "overview", destinations=destinations, hosts=hosts, events=events)
 
     async def queue(self, filter: str = "", sort: str = "id", offset: int = 0, limit: int = 100) -> views.QueueView:
-        """A window of the queue; `sort` is a field (see engine.queue.queue.SORTS), "-" before it for descending."""
+        """A window of the queue; `sort` is a field (see engine.queue.contract.SORTS), "-" before it for descending."""
         return await self._get(views.QueueView, "queue", filter=filter, sort=sort, offset=offset, limit=limit)
 
     async def message(self, number: int) -> views.MessageView:

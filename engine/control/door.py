@@ -17,7 +17,7 @@ from typing import cast
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from engine.text import clean
+from engine.base.text import clean
 
 MOST_VISITORS = 128  # connections of one door: the streams of events that may be followed, as many again, for asking
 HEAD_SECONDS = 30.0  # between the end of one request and the end of the head of the next; a client's own patience is 15

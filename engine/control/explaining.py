@@ -2,14 +2,14 @@
 
 import re
 
-from engine.address import Address, AddressError, parse_path
+from engine.base.address import Address, AddressError, parse_path
+from engine.base.text import clean
 from engine.control import asking, showing, views
 from engine.control.asking import Missing, Wrong
 from engine.control.relay import Relay
-from engine.explain import MAX_ENTRIES, Explanation
-from engine.queue.filter import Filter, Op, Term
-from engine.queue.queue import RELAY, Entry, NoSuchMessage
-from engine.text import clean
+from engine.delivery.explain import MAX_ENTRIES, Explanation
+from engine.model.filter import Filter, Op, Term
+from engine.queue.contract import RELAY, Entry, NoSuchMessage
 
 _ID = re.compile(r"(\d{1,18})(?:\.(\d{1,9}))?", re.ASCII)
 _ALLOWED = "a message (48213 or 48213.2), an address (bob@example.org) or a domain (example.org)"

@@ -7,7 +7,7 @@ from aiohttp import web
 
 from engine.control import showing
 from engine.control.asking import Wrong
-from engine.events import Event, EventLog
+from engine.model.event import Event, EventLog
 
 _BATCH = 200  # events in one write
 _FOLLOWERS = 64

@@ -9,12 +9,12 @@ from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from typing import get_args
 
-from engine.clock import Clock
+from engine.base.clock import Clock
+from engine.base.text import clean
 from engine.control import views
 from engine.control.asking import Missing
-from engine.queue.operations import what_came_of
-from engine.queue.queue import Fate, Operation, Queue, Touched, TouchedEntry
-from engine.text import clean
+from engine.queue.contract import Fate, Operation, Queue, Touched, TouchedEntry
+from engine.queue.sqlite.operations import what_came_of
 
 FOLLOWED_FOR = 300.0  # seconds
 ORDERS_KEPT = 16

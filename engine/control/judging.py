@@ -1,12 +1,13 @@
-"""Judging: puts what the store, the marks and the smart host know together, and asks engine.condition what it comes to.
+"""Judging: puts what the store, the marks and the smart host know together, and asks
+engine.delivery.condition what it comes to.
 
 One Judge serves one answer: what it has gathered for a destination holds for all rows of it.
 """
 
-from engine import condition
-from engine.condition import Around, Verdict
 from engine.control.relay import Relay
-from engine.queue.queue import Bearing, Destination, Entry, HeldBack
+from engine.delivery import condition
+from engine.delivery.condition import Around, Verdict
+from engine.queue.contract import Bearing, Destination, Entry, HeldBack
 
 
 class Judge:

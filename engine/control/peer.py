@@ -9,8 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.events import ENGINE
-from engine.text import clean
+from engine.base.text import clean
+from engine.model.event import ENGINE
 
 if TYPE_CHECKING:
     from aiohttp import web

@@ -4,7 +4,7 @@ from engine.control import asking, showing, views
 from engine.control.asking import Missing
 from engine.control.judging import Judge
 from engine.control.relay import Relay
-from engine.queue.queue import RELAY, Ending
+from engine.queue.contract import RELAY, Ending
 
 
 class Previewing:

@@ -7,14 +7,14 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from engine.clock import Clock
-from engine.config import Settings
-from engine.events import EventLog
-from engine.explain import Explanation
-from engine.limits import Limiting
-from engine.outcome import Outcome
-from engine.queue.queue import Entry, Mark, Queue, Room, Touched
-from engine.relayer.probe import Probed
+from engine.base.clock import Clock
+from engine.delivery.explain import Explanation
+from engine.delivery.limits import Limiting
+from engine.model.event import EventLog
+from engine.model.outcome import Outcome
+from engine.queue.contract import Entry, Mark, Queue, Room, Touched
+from engine.settings.settings import Settings
+from engine.smtpclient.probe import Probed
 from engine.tls.secured import Secured
 
 
@@ -51,7 +51,7 @@ class Transcript(Protocol):
 
 
 class Relayer(Protocol):
-    """One SMTP conversation, live or ended; see engine.relayer and views.RelayerView for the meanings."""
+    """One SMTP conversation, live or ended; see engine.delivery.relayer and views.RelayerView for the meanings."""
 
     @property
     def id(self) -> int: ...
@@ -180,7 +180,7 @@ class MX(Protocol):
 
 
 class Explainer(Protocol):
-    """Who says why mail is not moving; see engine.explain."""
+    """Who says why mail is not moving; see engine.delivery.explain."""
 
     async def message(self, number: int, entry: int = 0) -> Sequence[Explanation]:
         """Explain the recipients of a message, or one of them."""
@@ -196,7 +196,7 @@ class Explainer(Protocol):
 
 
 class Prober(Protocol):
-    """Who probes hosts; see engine.relayer.probe."""
+    """Who probes hosts; see engine.smtpclient.probe."""
 
     async def probe(self, host: str, port: int = 0) -> Probed:
         """Ask every address of a host."""
@@ -204,7 +204,7 @@ class Prober(Protocol):
 
 
 class Routing(Protocol):
-    """Who knows where mail goes; see engine.routes."""
+    """Who knows where mail goes; see engine.delivery.routes."""
 
     async def ours(self, host: str, port: int = 0) -> str:
         """Why a host is this relay itself, or ""."""

@@ -4,16 +4,16 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 
+from engine.base.text import clean
+from engine.base.words import stand_in, words_of
 from engine.control import showing, views
 from engine.control.asking import Missing
 from engine.control.judging import Judge
 from engine.control.metrics import Figures
 from engine.control.previewing import not_bad
 from engine.control.relay import Relay, Relayer
-from engine.queue.filter import Filter
-from engine.queue.queue import RELAY, Destination, Mark, NoSuchMessage, QueueError, Totals
-from engine.text import clean
-from engine.words import stand_in, words_of
+from engine.model.filter import Filter
+from engine.queue.contract import RELAY, Destination, Mark, NoSuchMessage, QueueError, Totals
 
 DESTINATION_SORTS = ("name", "waiting", "due", "held", "oldest")
 HOST_SORTS = ("back", "host", "waiting")

@@ -18,6 +18,7 @@ import msgspec.structs
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from engine.base.text import clean
 from engine.control import asking, metrics, views
 from engine.control.acting import Acting
 from engine.control.asking import Wrong
@@ -30,8 +31,7 @@ from engine.control.previewing import Previewing
 from engine.control.relay import Relay
 from engine.control.seeing import DESTINATION_SORTS, HOST_SORTS, Seeing
 from engine.control.steering import Steering
-from engine.queue.queue import SORTS, NoSuchMessage, QueueError
-from engine.text import clean
+from engine.queue.contract import SORTS, NoSuchMessage, QueueError
 
 _log = logging.getLogger(__name__)
 

@@ -8,13 +8,14 @@ from typing import Literal
 
 import msgspec
 
-from engine.condition import Verdict
+from engine.base.text import clean, clean_lines
 from engine.control import views
 from engine.control.relay import Relayer
-from engine.events import Event
-from engine.explain import Explanation
-from engine.queue.overriding import where_to
-from engine.queue.queue import (
+from engine.delivery.condition import Verdict
+from engine.delivery.explain import Explanation
+from engine.model.event import Event
+from engine.model.steering import HoldRule, Override
+from engine.queue.contract import (
     Attempt,
     Changed,
     Destination,
@@ -27,9 +28,8 @@ from engine.queue.queue import (
     Suspension,
     Window,
 )
-from engine.queue.steering import HoldRule, Override
-from engine.relayer.probe import Probed, ProbedAddress
-from engine.text import clean, clean_lines
+from engine.queue.sqlite.overriding import where_to
+from engine.smtpclient.probe import Probed, ProbedAddress
 
 HEADER_BYTES = 16 * 1024  # of a header block, more is not shown
 HEADER_LINES = 200

@@ -6,16 +6,16 @@ All of it is bounded, ends by itself or is over when answered, and is answered w
 import asyncio
 from contextlib import suppress
 
+from engine.base.duration import format_duration
 from engine.control import asking, showing, views
 from engine.control.asking import Missing, Wrong
 from engine.control.previewing import no_rule, not_overridden
 from engine.control.relay import Relay
-from engine.duration import format_duration
-from engine.events import Event
-from engine.lookups import MXError
-from engine.queue.overriding import where_to
-from engine.queue.queue import RELAY
-from engine.queue.steering import MOST_RULES, Override
+from engine.dns.lookups import MXError
+from engine.model.event import Event
+from engine.model.steering import MOST_RULES, Override
+from engine.queue.contract import RELAY
+from engine.queue.sqlite.overriding import where_to
 
 ADDRESSES_SECONDS = 4.0  # for the DNS to say where a host is that mail is to be sent to
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from engine.outcome import Outcome
+from engine.model.outcome import Outcome
 
 RELAY = "*"  # the destination that stands for the whole relay
 
@@ -83,7 +83,7 @@ class MarkView(View, frozen=True, kw_only=True):
 class DestinationView(View, frozen=True, kw_only=True):
     """One destination. `condition`, with `condition_why`, is that of its waiting mail which is due first.
 
-    Its words are those of engine.condition.Condition. It is "relaying" where that could go and some of it is on its
+    Its words are those of `Condition`, in delivery. It is "relaying" where that could go and some of it is on its
     way, and "idle" where there is no mail; `next_try` is when it is tried, None where no time leads to that. `override`
     is where its mail goes instead, "10.0.0.5:25". `blocked_until`: no connection before, because none could be had
     (`blocked_why`). `last` is the last reply of anything.
@@ -272,7 +272,7 @@ class FactView(View, frozen=True, kw_only=True):
 class ExplanationView(View, frozen=True, kw_only=True):
     """Why one recipient's mail is where it is: the one true cause, then the facts.
 
-    `cause` is a word for programs (see engine.condition.Cause), `text` says it to people; `until` is when it ends, and
+    `cause` is a word for programs (see `Cause`, in delivery), `text` says it to people; `until` is when it ends, and
     `earliest` when the mail can go at the earliest (None: not before somebody acts, or never; see `cause`).
     """
 
@@ -297,7 +297,7 @@ class ExplainView(View, frozen=True, kw_only=True):
 class EntryView(View, frozen=True, kw_only=True):
     """One recipient of one message: a row of the queue. `id` is "48213.2"; `why` is the reason of `last`, or "".
 
-    `condition` (a word of engine.condition.Condition) says what it is, `condition_why` why in words, and `next_try`
+    `condition` (a word of `Condition`, in delivery) says what it is, `condition_why` why in words, and `next_try`
     when it is tried (in the past for what is ready): None where no time leads to that, since somebody must act or a
     connection must end first.
     """
@@ -365,7 +365,7 @@ class AttemptView(View, frozen=True, kw_only=True):
 
 
 class EventView(View, frozen=True, kw_only=True):
-    """One thing that happened; see engine.events for the kinds."""
+    """One thing that happened; see engine.model.event for the kinds."""
 
     seq: int
     at: float

@@ -14,7 +14,7 @@ from pkgutil import iter_modules
 
 from msgspec import Struct
 
-from engine.text import clean
+from engine.base.text import clean
 
 MAX_LINE = 64 * 1024  # octets, CRLF included; RFC 5321 4.5.3.1.6 asks for 1000, mail in the wild goes far beyond
 MAX_HEADER = 1 << 20  # octets of a header section

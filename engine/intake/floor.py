@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from engine.text import clean
+from engine.base.text import clean
 
 
 class DiskFloor:

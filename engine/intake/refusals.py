@@ -4,11 +4,11 @@ import asyncio
 import logging
 from collections import OrderedDict
 
-from engine.clock import Clock
-from engine.events import Event
+from engine.base.clock import Clock
+from engine.base.text import clean
 from engine.intake.taker import Taker
-from engine.queue.queue import QueueError
-from engine.text import clean
+from engine.model.event import Event
+from engine.queue.contract import QueueError
 
 _LOG = logging.getLogger(__name__)
 

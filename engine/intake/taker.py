@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from engine.events import Event
-from engine.queue.queue import KnownLogin, NewMessage
+from engine.model.event import Event
+from engine.queue.contract import KnownLogin, NewMessage
 
 
 class Taker(Protocol):

@@ -1,1 +1,1 @@
-"""The durable queue: its contract (queue.py) and the stores that keep it (sqlite.py)."""
+"""The durable queue: its contract (contract.py), the folder it lives in (spool.py), the store that keeps it."""

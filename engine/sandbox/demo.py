@@ -8,10 +8,21 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from engine.config import Delivery, Dns, Intake, Listen, Nameserver, Retry, Settings, Smtp, Timeouts, TlsRules
+from engine.base.threads import LoopThread
 from engine.sandbox.internet import Internet
 from engine.sandbox.traffic import Traffic
-from engine.threads import LoopThread
+from engine.settings.settings import (
+    Delivery,
+    Dns,
+    Intake,
+    Listen,
+    Nameserver,
+    Retry,
+    Settings,
+    Smtp,
+    Timeouts,
+    TlsRules,
+)
 
 LETTERS_A_SECOND = 4.0
 _STOP_SECONDS = 10.0

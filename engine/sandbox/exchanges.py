@@ -16,7 +16,7 @@ from typing import ClassVar, Literal
 
 from msgspec import Struct
 
-from engine.clock import Clock
+from engine.base.clock import Clock
 from engine.sandbox.certificates import Certificate, Certificates
 from engine.sandbox.serving import Connections
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from engine.clock import Clock, SystemClock
+from engine.base.clock import Clock, SystemClock
 from engine.sandbox import world
 from engine.sandbox.certificates import Certificates
 from engine.sandbox.exchanges import Bell, Delivery, Exchange, Temper

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from engine.lookups import MXError
+from engine.dns.lookups import MXError
+from engine.settings.values import Tls
 from engine.tls.dane import Dane
-from engine.values import Tls
 
 LEVELS = ("none", "opportunistic", "required", "verified")  # each stricter than the one before
 

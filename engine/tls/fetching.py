@@ -11,11 +11,11 @@ import dns.rdatatype
 from aiohttp.abc import AbstractResolver, ResolveResult
 from dns.rdatatype import RdataType
 
-from engine.lookups import Lookups, MXError, name_of
-from engine.ourselves import is_within
+from engine.dns.lookups import Lookups, MXError, name_of
+from engine.settings.ourselves import is_within
+from engine.settings.values import Network
 from engine.tls.contexts import verifying
 from engine.tls.mta_sts import LARGEST, PolicyError
-from engine.values import Network
 
 HTTPS = 443
 _SECONDS = 30.0  # for all of it; RFC 8461 3.3 suggests up to a minute

@@ -6,7 +6,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from engine.text import clean
+from engine.base.text import clean
 from engine.tls.chains import is_name
 
 LARGEST = 64 * 1024  # bytes of a policy; RFC 8461 3.3 suggests this bound

@@ -8,9 +8,9 @@ from typing import Protocol, cast
 import dns.rdatatype
 import msgspec
 
-from engine.clock import Clock
-from engine.lookups import DomainNotFound, Lookups, MXError, name_of
-from engine.queue.queue import KeptPolicy, QueueBroken, QueueError
+from engine.base.clock import Clock
+from engine.dns.lookups import DomainNotFound, Lookups, MXError, name_of
+from engine.queue.contract import KeptPolicy, QueueBroken, QueueError
 from engine.tls.mta_sts import Policy, PolicyError, announced_id, parse_policy
 
 log = logging.getLogger(__name__)

@@ -6,10 +6,10 @@ from collections import OrderedDict
 from msgspec import Struct
 from msgspec.structs import replace
 
-from engine.clock import Clock
-from engine.config import Route, Settings, TlsRules
-from engine.lookups import Lookups
-from engine.text import clean
+from engine.base.clock import Clock
+from engine.base.text import clean
+from engine.dns.lookups import Lookups
+from engine.settings.settings import Route, Settings, TlsRules
 from engine.tls.dane import Dane
 from engine.tls.demand import LEVELS, HostNotAllowed, TlsDemand
 from engine.tls.fetching import HTTPS, HttpsFetch

@@ -7,8 +7,8 @@ import dns.name
 import dns.rdatatype
 from dns.rdatatype import RdataType
 
-from engine.answers import TlsaData, text_of
-from engine.lookups import DomainNotFound, Followed, Lookups, MXError, name_of
+from engine.dns.answers import TlsaData, text_of
+from engine.dns.lookups import DomainNotFound, Followed, Lookups, MXError, name_of
 from engine.tls.dane import Dane, Tlsa, usable
 from engine.tls.demand import SecurityUnknown
 

@@ -20,7 +20,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from engine.clock import SystemClock
+from engine.base.clock import SystemClock
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import BlackHole, Dead, Script
 from engine.sandbox.traffic import Traffic

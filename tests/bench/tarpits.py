@@ -15,7 +15,7 @@ import statistics
 import sys
 from collections.abc import Callable
 
-from engine.clock import SystemClock
+from engine.base.clock import SystemClock
 from engine.sandbox.exchanges import Temper
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import BlackHole, Healthy, Tarpit

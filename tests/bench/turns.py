@@ -15,9 +15,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from engine.queue import schedule
-from engine.queue.arrivals import know_destination
-from engine.queue.writer import Transaction
+from engine.queue.sqlite import schedule
+from engine.queue.sqlite.arrivals import know_destination
+from engine.queue.sqlite.writer import Transaction
 from tests.bench.relaying import say
 from tests.unit.queue_support import Spool, opened
 

@@ -12,11 +12,11 @@ import msgspec
 from hypothesis import strategies as st
 from msgspec import Struct
 
+from engine.base.text import clean
 from engine.control import views
-from engine.relayer.dialler import TcpDialler
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Script
-from engine.text import clean
+from engine.smtpclient.dialler import TcpDialler
 from tests.clock import FakeClock
 from tests.fuzz.fuzzing import Fault, Fuzzer
 from tests.scenarios.relaying import relaying

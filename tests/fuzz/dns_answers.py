@@ -16,11 +16,11 @@ import dns.rrset
 from hypothesis import strategies as st
 from msgspec import Struct
 
-from engine.lookups import DomainNotFound, Lookups, MXError, resolver_for
-from engine.mx import Exchange, MXCalculator
-from engine.queue.queue import Mark, Touched
+from engine.base.text import clean
+from engine.dns.lookups import DomainNotFound, Lookups, MXError, resolver_for
+from engine.dns.mx import Exchange, MXCalculator
+from engine.queue.contract import Mark, Touched
 from engine.sandbox.names import NameServer
-from engine.text import clean
 from tests.clock import FakeClock
 from tests.fuzz.fuzzing import Fault, Fuzzer
 

@@ -12,10 +12,10 @@ from typing import Literal
 from hypothesis import strategies as st
 from msgspec import Struct
 
-from engine.config import Intake, Settings, Smtp
-from engine.intake.drop import DropIntake
-from engine.queue.queue import NewMessage
-from engine.text import clean
+from engine.base.text import clean
+from engine.intake.drop.folder import DropIntake
+from engine.queue.contract import NewMessage
+from engine.settings.settings import Intake, Settings, Smtp
 from tests.clock import FakeClock
 from tests.fuzz.fuzzing import Fault, Fuzzer
 from tests.unit.fake_queue import FakeQueue

@@ -7,10 +7,10 @@ from pathlib import Path
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from engine.outcome import Outcome
-from engine.queue.filter import STATES, Filter, FilterError
-from engine.queue.steering import rule_filter
-from engine.text import clean
+from engine.base.text import clean
+from engine.model.filter import STATES, Filter, FilterError
+from engine.model.outcome import Outcome
+from engine.model.steering import rule_filter
 from tests.fuzz.fuzzing import Fault, Fuzzer
 from tests.unit.queue_support import Spool, opened
 

@@ -8,14 +8,14 @@ from typing import Literal, get_args
 from hypothesis import strategies as st
 from msgspec import Struct
 
-from engine.clock import SystemClock
-from engine.config import Timeouts
-from engine.outcome import Kind, Outcome
-from engine.relayer.dialler import TcpDialler
-from engine.relayer.session import Mail, Session, SessionError
-from engine.relayer.transcript import Line, Transcript
-from engine.routes import Target
-from engine.text import clean
+from engine.base.clock import SystemClock
+from engine.base.text import clean
+from engine.model.outcome import Kind, Outcome
+from engine.settings.settings import Timeouts
+from engine.smtpclient.dialler import TcpDialler
+from engine.smtpclient.session import Mail, Session, SessionError
+from engine.smtpclient.target import Target
+from engine.smtpclient.transcript import Line, Transcript
 from tests.fuzz.fuzzing import Fault, Fuzzer
 
 STEP = 0.08  # seconds each phase may take

@@ -9,10 +9,10 @@ from pathlib import Path
 from hypothesis import strategies as st
 from msgspec import Struct
 
-from engine.clock import SystemClock
-from engine.config import Intake, Limits, Listen, Settings, Smtp
-from engine.intake.smtp import SmtpIntake
-from engine.values import Network, network
+from engine.base.clock import SystemClock
+from engine.intake.smtp.listener import SmtpIntake
+from engine.settings.settings import Intake, Limits, Listen, Settings, Smtp
+from engine.settings.values import Network, network
 from tests.fuzz.fuzzing import Fault, Fuzzer
 from tests.scenarios.submitting import Keys
 from tests.unit.fake_queue import FakeQueue

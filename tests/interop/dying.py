@@ -12,11 +12,11 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from engine.attempt import AttemptManager
-from engine.configfile import load
+from engine.delivery.attempt import AttemptManager
 from engine.engine import run_daemon
-from engine.queue import arrivals, settlements, telling
-from engine.queue.sqlite import SqliteQueue
+from engine.queue.sqlite import arrivals, settlements, telling
+from engine.queue.sqlite.store import SqliteQueue
+from engine.settings.file import load
 
 GO_ON = "answered"  # a file in the folder of the settings: the sender has seen its 250
 

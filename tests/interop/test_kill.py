@@ -7,7 +7,7 @@ from collections import Counter
 
 import aiosmtplib
 
-from engine.clock import SystemClock
+from engine.base.clock import SystemClock
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Healthy
 from tests.interop.test_postfix_tools import until_empty

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 import aiosmtplib
 import pytest
 
-from engine.clock import SystemClock
+from engine.base.clock import SystemClock
 from engine.sandbox.exchanges import Session
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Healthy, Refusing

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.clock import SystemClock
+from engine.base.clock import SystemClock
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Healthy, Script
 from tests.interop.needs import needs, program

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-from engine.clock import SystemClock
+from engine.base.clock import SystemClock
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Dead, Healthy
 from tests.interop.needs import needs, program

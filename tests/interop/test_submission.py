@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.clock import SystemClock
+from engine.base.clock import SystemClock
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Healthy
 from tests.interop.needs import needs, needs_swaks_with_tls, program

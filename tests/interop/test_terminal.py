@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.clock import SystemClock
+from engine.base.clock import SystemClock
 from engine.sandbox.exchanges import Session, Temper
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Healthy, Said

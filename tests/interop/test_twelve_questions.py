@@ -15,12 +15,12 @@ from textual.pilot import Pilot
 
 from console.app import Console
 from console.format import Moment, rate
-from engine.clock import SystemClock
+from engine.base.clock import SystemClock
+from engine.base.threads import LoopThread
 from engine.control.client import Client, Refused
 from engine.control.views import Action, Suspend
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Dead, Healthy, Script, Tarpit
-from engine.threads import LoopThread
 from tests.serving import Served, serving
 from tests.smtp import smtp_client
 

@@ -7,7 +7,7 @@ import dns.asyncresolver
 import pytest
 import uvloop
 
-from engine.lookups import resolver_for
+from engine.dns.lookups import resolver_for
 from engine.sandbox.internet import Internet
 from tests.clock import FakeClock
 from tests.scenarios.relaying import Relay, relaying

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from engine.queue.queue import Mark, QueueError, Touched
+from engine.queue.contract import Mark, QueueError, Touched
 
 
 class MarksInMemory:

@@ -10,7 +10,13 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from engine.config import (
+from engine.control.client import Client
+from engine.engine import Engine
+from engine.model.event import Event
+from engine.model.filter import Filter
+from engine.queue.contract import Entry
+from engine.sandbox.internet import Internet
+from engine.settings.settings import (
     Delivery,
     Dns,
     Dsn,
@@ -25,12 +31,6 @@ from engine.config import (
     Timeouts,
     TlsRules,
 )
-from engine.control.client import Client
-from engine.engine import Engine
-from engine.events import Event
-from engine.queue.filter import Filter
-from engine.queue.queue import Entry
-from engine.sandbox.internet import Internet
 from tests.clock import FakeClock
 from tests.smtp import smtp_client
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from engine.config import DestinationTls, TlsRules
 from engine.sandbox.internet import Internet
-from engine.values import Tls
+from engine.settings.settings import DestinationTls, TlsRules
+from engine.settings.values import Tls
 from tests.scenarios.relaying import Relay
 
 

@@ -9,8 +9,8 @@ import asyncio
 import sys
 from pathlib import Path
 
-from engine.config import Delivery, Dns, Intake, Nameserver, Settings, Smtp
 from engine.engine import Engine
+from engine.settings.settings import Delivery, Dns, Intake, Nameserver, Settings, Smtp
 
 
 async def main(nameserver: str, port: int, spool: Path) -> None:

@@ -11,10 +11,10 @@ from typing import Any
 
 import trustme
 
-from engine.config import Intake, Limits, Listen, Settings, Smtp, Submission
 from engine.intake.floor import DiskFloor
-from engine.intake.smtp import SmtpIntake
-from engine.intake.users import UsersFile
+from engine.intake.smtp.listener import SmtpIntake
+from engine.intake.smtp.users import UsersFile
+from engine.settings.settings import Intake, Limits, Listen, Settings, Smtp, Submission
 from tests.clock import FakeClock
 from tests.unit.fake_queue import FakeQueue
 

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from engine.config import Dsn, Route
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Authenticating, Dead, Encrypted, Healthy, Script
+from engine.settings.settings import Dsn, Route
 from tests.clock import FakeClock
 from tests.scenarios.relaying import LETTER, Relay, relaying
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from engine.delivery.smarthost import BATCH
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import BlackHole, Dead, Healthy, Slow
-from engine.smarthost import BATCH
 from tests.clock import FakeClock
 from tests.scenarios.relaying import QUICK, Relay, relaying
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from engine.control.views import Action, MarkBad, Suspend
+from engine.queue.spool import Spool, SpoolOwned
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import BlackHole, Dead, Healthy
-from engine.spool import Spool, SpoolOwned
 from tests.clock import FakeClock
 from tests.scenarios.relaying import relaying
 

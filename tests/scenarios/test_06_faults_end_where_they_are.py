@@ -5,16 +5,16 @@ import asyncio
 import pytest
 from msgspec.structs import replace
 
-import engine.dsn
-from engine.attempt import AttemptManager
-from engine.config import Route
+import engine.delivery.dsn
 from engine.control.views import MarkBad, Suspend
-from engine.queue.queue import Claim, QueueBroken, QueueBusy, QueueError, QueueFull
-from engine.relayer.session import Session
+from engine.delivery.attempt import AttemptManager
+from engine.queue.contract import Claim, QueueBroken, QueueBusy, QueueError, QueueFull
 from engine.sandbox.exchanges import Session as Peer
 from engine.sandbox.exchanges import Temper
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import BlackHole, Dead, Healthy, Refusing, Script, Slow
+from engine.settings.settings import Route
+from engine.smtpclient.session import Session
 from tests.clock import FakeClock
 from tests.scenarios.relaying import QUICK, Relay, relaying, until
 from tests.scenarios.submitting import talk
@@ -68,8 +68,8 @@ async def test_a_bounce_that_cannot_be_written_is_told_in_plain_words(
 ) -> None:
     await home(internet)
     await internet.add("fort.example", mx=[(10, "mx.fort.example", Refusing())])
-    right = engine.dsn._headers_of
-    monkeypatch.setattr(engine.dsn, "_headers_of", lambda content: right(content) if not content else 1 / 0)
+    right = engine.delivery.dsn._headers_of
+    monkeypatch.setattr(engine.delivery.dsn, "_headers_of", lambda content: right(content) if not content else 1 / 0)
     await relay.send("bob@fort.example")
     await internet.wait_for(1)
     assert b"see the relay's log" in internet.delivered[0].content

@@ -11,17 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from engine.clock import SystemClock
-from engine.config import Timeouts
-from engine.outcome import Outcome
-from engine.relayer.session import Mail, Session
-from engine.relayer.stumbles import Stumbles
-from engine.relayer.transcript import Transcript
-from engine.routes import Target
+from engine.base.clock import SystemClock
+from engine.delivery.stumbles import Stumbles
+from engine.model.outcome import Outcome
 from engine.sandbox.exchanges import Action, Temper
 from engine.sandbox.exchanges import Session as SandboxSession
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Healthy
+from engine.settings.settings import Timeouts
+from engine.smtpclient.session import Mail, Session
+from engine.smtpclient.target import Target
+from engine.smtpclient.transcript import Transcript
 from tests.clock import FakeClock
 from tests.scenarios.relaying import Relay
 

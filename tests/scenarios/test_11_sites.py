@@ -4,13 +4,13 @@ import asyncio
 
 from msgspec.structs import replace
 
-from engine.config import Route
 from engine.control.views import MarkBad, Suspend
-from engine.queue.queue import NewMessage
+from engine.queue.contract import NewMessage
 from engine.sandbox.exchanges import Session as Peer
 from engine.sandbox.internet import Internet
 from engine.sandbox.names import Fault
 from engine.sandbox.tempers import BlackHole, Busy, Dead, Healthy, Refusing, Script, Slow
+from engine.settings.settings import Route
 from tests.clock import FakeClock
 from tests.scenarios.relaying import LETTER, QUICK, Relay, relaying
 

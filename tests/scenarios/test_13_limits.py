@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from engine.config import Limit
 from engine.control.views import Suspend
-from engine.limits import Bucket, Limits
-from engine.relayer.relayer import ManagedRelayer
+from engine.delivery.limits import Bucket, Limits
+from engine.delivery.relayer import ManagedRelayer
+from engine.delivery.sites import CEILING, KEPT, Sites
 from engine.sandbox.exchanges import Session as Peer
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import BlackHole, Dead, Healthy, Script, Slow
-from engine.sites import CEILING, KEPT, Sites
+from engine.settings.settings import Limit
 from tests.clock import FakeClock
 from tests.scenarios.relaying import QUICK, Relay, relaying, until
 from tests.scenarios.test_11_sites import one_each

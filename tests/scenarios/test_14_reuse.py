@@ -5,8 +5,8 @@ from functools import partial
 
 import pytest
 
-from engine.check import Check
 from engine.control.views import MarkBad, Suspend
+from engine.delivery.check import Check
 from engine.sandbox.exchanges import Action
 from engine.sandbox.exchanges import Session as Peer
 from engine.sandbox.internet import Internet

@@ -5,10 +5,10 @@ import asyncio
 import pytest
 from msgspec.structs import replace
 
-from engine.config import TlsRules
 from engine.sandbox.exchanges import Temper
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Encrypted
+from engine.settings.settings import TlsRules
 from tests.clock import FakeClock
 from tests.scenarios.relaying import relaying
 from tests.scenarios.securing import level, rules

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
-from engine.queue.queue import NewMessage
-from engine.relayer.stints import TRIAL_EVERY, Stints
+from engine.delivery.stints import TRIAL_EVERY, Stints
+from engine.queue.contract import NewMessage
 from engine.sandbox.exchanges import Action
 from engine.sandbox.exchanges import Session as Peer
 from engine.sandbox.internet import Internet

@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 
 from engine.control.views import Suspend
-from engine.lookups import LookupFailed
-from engine.outcome import Outcome
-from engine.queue.queue import QueueBusy
-from engine.relayer.dialler import TcpDialler
-from engine.relayer.mail import Mail
-from engine.relayer.session import Session
+from engine.delivery.smarthost import PAUSE
+from engine.dns.lookups import LookupFailed
+from engine.model.outcome import Outcome
+from engine.queue.contract import QueueBusy
 from engine.sandbox.exchanges import Exchange, Temper
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Dead, Healthy, Script, Slow
-from engine.smarthost import PAUSE
+from engine.smtpclient.dialler import TcpDialler
+from engine.smtpclient.mail import Mail
+from engine.smtpclient.session import Session
 from tests.clock import FakeClock
 from tests.scenarios.relaying import LETTER, Relay, relaying, until
 from tests.serving import serving
@@ -183,7 +183,7 @@ async def test_name_servers_that_cannot_be_asked_for_want_of_files_put_no_domain
     internet: Internet, relay: Relay, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await six(internet)
-    monkeypatch.setattr("engine.relayer.relayer.shortage", lambda: "too many open files")
+    monkeypatch.setattr("engine.delivery.relayer.shortage", lambda: "too many open files")
     monkeypatch.setattr(type(relay.engine.mx), "candidates", _not_to_be_asked)
     await relay.send("a@d0.example")
     await relay.settled()

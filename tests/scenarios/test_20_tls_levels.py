@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from engine.config import Route, TlsRules
 from engine.sandbox.certificates import Certificate
 from engine.sandbox.exchanges import Temper
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Encrypted, Healthy, Script
-from engine.values import Tls
+from engine.settings.settings import Route, TlsRules
+from engine.settings.values import Tls
 from tests.clock import FakeClock
 from tests.scenarios.relaying import relaying
 from tests.scenarios.securing import level, rules, said, why_kept

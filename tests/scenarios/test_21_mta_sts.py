@@ -7,13 +7,13 @@ import dns.asyncresolver
 import pytest
 from msgspec.structs import replace
 
-from engine.config import TlsRules
-from engine.lookups import Lookups
+from engine.dns.lookups import Lookups
 from engine.sandbox.exchanges import Temper
 from engine.sandbox.internet import Internet
 from engine.sandbox.names import Fault
 from engine.sandbox.policies import Answer
 from engine.sandbox.tempers import Encrypted, Healthy
+from engine.settings.settings import TlsRules
 from engine.tls.fetching import HttpsFetch
 from engine.tls.mta_sts import LARGEST, PolicyError
 from tests.clock import FakeClock

@@ -7,13 +7,13 @@ import pytest
 import uvloop
 from msgspec.structs import replace
 
-from engine.config import TlsRules
-from engine.lookups import LookupFailed
+from engine.dns.lookups import LookupFailed
 from engine.sandbox.certificates import Certificate
 from engine.sandbox.exchanges import Temper
 from engine.sandbox.internet import Internet
 from engine.sandbox.names import Fault
 from engine.sandbox.tempers import Encrypted, Healthy
+from engine.settings.settings import TlsRules
 from tests.clock import FakeClock
 from tests.scenarios.relaying import relaying
 from tests.scenarios.securing import level, rules, said, why_kept

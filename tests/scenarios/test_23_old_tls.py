@@ -10,14 +10,14 @@ import pytest
 import trustme
 from msgspec.structs import replace
 
-from engine.config import TlsRules
 from engine.sandbox.exchanges import Action, Temper
 from engine.sandbox.exchanges import Session as Peer
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Encrypted, Healthy
+from engine.settings.settings import TlsRules
+from engine.settings.values import Tls
 from engine.tls import contexts
 from engine.tls.secured import Secured
-from engine.values import Tls
 from tests.clock import FakeClock
 from tests.scenarios.relaying import Relay, relaying
 from tests.scenarios.securing import level, rules, said, why_kept

@@ -5,10 +5,10 @@ import sqlite3
 import sys
 from pathlib import Path
 
-from engine.clock import SystemClock
+from engine.base.clock import SystemClock
 from engine.queue.content import BLOCK
-from engine.queue.queue import NewMessage
-from engine.queue.sqlite import FILE, SqliteQueue
+from engine.queue.contract import NewMessage
+from engine.queue.sqlite.store import FILE, SqliteQueue
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Encrypted, Healthy, Slow
 from tests.scenarios.relaying import LETTER, Relay

@@ -6,16 +6,16 @@ from collections.abc import Callable
 import pytest
 from msgspec.structs import replace
 
-from engine.clock import SystemClock
-from engine.outcome import Outcome
-from engine.relayer.dialler import TcpDialler
-from engine.relayer.relayer import ManagedRelayer
-from engine.relayer.wire import _Protocol
+from engine.base.clock import SystemClock
+from engine.delivery.relayer import ManagedRelayer
+from engine.model.outcome import Outcome
 from engine.sandbox.certificates import Certificates
 from engine.sandbox.exchanges import Action, Exchange, Temper
 from engine.sandbox.exchanges import Session as Peer
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Healthy
+from engine.smtpclient.dialler import TcpDialler
+from engine.smtpclient.wire import _Protocol
 from tests.scenarios.relaying import Relay, until
 from tests.scenarios.test_session_outcomes import MAIL, session_with
 

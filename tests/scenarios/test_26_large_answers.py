@@ -18,10 +18,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.answers import MOST_RECORDS, AnswerCache, Mx
-from engine.lookups import LookupFailed, Lookups, name_of, resolver_for
-from engine.mx import MOST_EXCHANGES, MXCalculator
-from engine.nameserver import EDNS_PAYLOAD, LARGEST, LARGEST_OTHER, MOST_PARSED, parsed
+from engine.dns.answers import MOST_RECORDS, AnswerCache, Mx
+from engine.dns.lookups import LookupFailed, Lookups, name_of, resolver_for
+from engine.dns.mx import MOST_EXCHANGES, MXCalculator
+from engine.dns.nameserver import EDNS_PAYLOAD, LARGEST, LARGEST_OTHER, MOST_PARSED, parsed
 from engine.sandbox.internet import Internet
 from tests.clock import FakeClock
 from tests.scenarios.large_answers import LargeAnswers, large_answers, records

@@ -5,8 +5,8 @@ from itertools import pairwise
 import dns.asyncresolver
 import pytest
 
-from engine.lookups import MOST_ALIASES
-from engine.mx import CanonicalNameChainTooLong, MXCalculator
+from engine.dns.lookups import MOST_ALIASES
+from engine.dns.mx import CanonicalNameChainTooLong, MXCalculator
 from engine.sandbox.internet import Internet
 from engine.sandbox.names import Fault
 from engine.sandbox.tempers import Encrypted, Healthy

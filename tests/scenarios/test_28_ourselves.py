@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-from engine.config import Listen, Route, TlsRules
 from engine.control.client import Refused
 from engine.control.views import Override, ProbeView
-from engine.mx import LookupFailed, NoExchange, OwnName
-from engine.ourselves import Interfaces, Ourselves, address_in, is_localhost, is_number, leads_nowhere
-from engine.queue.queue import Entry
-from engine.routes import NetworkRefused, untried
+from engine.delivery.routes import NetworkRefused, untried
+from engine.dns.mx import LookupFailed, NoExchange, OwnName
+from engine.queue.contract import Entry
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Dead, Healthy, Script
-from engine.values import network
+from engine.settings.ourselves import Interfaces, Ourselves, address_in, is_localhost, is_number, leads_nowhere
+from engine.settings.settings import Listen, Route, TlsRules
+from engine.settings.values import network
 from tests.clock import FakeClock
 from tests.scenarios.relaying import Relay, relaying
 from tests.serving import free_port

@@ -10,11 +10,11 @@ from pathlib import Path
 import aiosmtplib
 import pytest
 
-from engine.config import Settings
-from engine.configfile import SettingsError, load
 from engine.intake.errors import IntakeError
-from engine.intake.smtp import SmtpIntake
-from engine.intake.users import Logins, Unavailable, UsersError, UsersFile
+from engine.intake.smtp.listener import SmtpIntake
+from engine.intake.smtp.users import Logins, Unavailable, UsersError, UsersFile
+from engine.settings.file import SettingsError, load
+from engine.settings.settings import Settings
 from tests.clock import FakeClock
 from tests.scenarios.submitting import ANYWHERE, Keys, made_keys, plain, secured, submission, talk
 from tests.unit.fake_queue import FakeQueue
@@ -169,7 +169,7 @@ async def test_a_change_of_the_users_counts_at_once_and_a_missing_file_is_no_ref
 
 
 async def test_a_login_that_does_not_exist_takes_as_much_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from engine.intake import users
+    from engine.intake.smtp import users
 
     file = UsersFile(tmp_path / "users")
     file.set("ann", "secret")
@@ -228,7 +228,7 @@ async def test_a_certificate_that_is_of_no_use_keeps_intake_from_starting(
 ) -> None:
     from msgspec.structs import replace
 
-    from engine.config import Intake, Smtp
+    from engine.settings.settings import Intake, Smtp
 
     certificate = tmp_path / "cert.pem"
     if wrong == "empty":

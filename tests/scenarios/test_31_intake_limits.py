@@ -8,9 +8,9 @@ from time import monotonic
 
 import pytest
 
-from engine.config import Limits
-from engine.intake.guesses import LONGEST_DELAY, Guesses
-from engine.intake.limits import Meter, Rates, address_key
+from engine.intake.smtp.guesses import LONGEST_DELAY, Guesses
+from engine.intake.smtp.limits import Meter, Rates, address_key
+from engine.settings.settings import Limits
 from tests.clock import FakeClock
 from tests.scenarios.submitting import LETTER, Keys, made_keys, secured, submission, talk
 from tests.unit.fake_queue import FakeQueue

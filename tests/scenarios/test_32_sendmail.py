@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from console.commands import sendmail
-from engine.config import Smtp
 from engine.control import views
-from engine.intake.dropped import Dropped
-from engine.queue.queue import NewMessage
+from engine.intake.drop.dropped import Dropped
+from engine.queue.contract import NewMessage
+from engine.settings.settings import Smtp
 from tests.scenarios.relaying import Relay
 from tests.serving import free_port
 

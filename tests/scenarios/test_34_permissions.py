@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.config import Control, Dns, Intake, Nameserver, Settings, Smtp
 from engine.engine import Engine
+from engine.settings.settings import Control, Dns, Intake, Nameserver, Settings, Smtp
 from tests import plain_user
 from tests.plain_user import GROUP, USER
 from tests.terminals import on_a_terminal

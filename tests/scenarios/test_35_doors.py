@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from engine.config import Intake, Listen, Settings, Smtp
 from engine.engine import CannotStart, Engine
+from engine.settings.settings import Intake, Listen, Settings, Smtp
 
 
 @pytest.mark.parametrize(("port", "hint"), [(25, True), (2525, False)])

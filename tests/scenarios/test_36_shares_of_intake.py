@@ -11,14 +11,14 @@ from typing import IO, Any
 
 import pytest
 
-from engine.config import Intake, Limits, Settings, Smtp
 from engine.intake.errors import Refused
 from engine.intake.floor import DiskFloor
-from engine.intake.incoming import Storeroom, client_name
-from engine.intake.smtp import SmtpIntake
-from engine.intake.submitted import Submitted
-from engine.queue.queue import NewMessage
+from engine.intake.smtp.incoming import Storeroom, client_name
+from engine.intake.smtp.listener import SmtpIntake
+from engine.intake.smtp.submitted import Submitted
+from engine.queue.contract import NewMessage
 from engine.sandbox.internet import Internet
+from engine.settings.settings import Intake, Limits, Settings, Smtp
 from tests.clock import FakeClock
 from tests.scenarios.relaying import Relay
 from tests.scenarios.submitting import ANYWHERE, PATIENCE, Keys, Talk, made_keys, submission, talk
@@ -176,7 +176,7 @@ async def test_a_client_that_drips_is_sent_away_and_one_that_sends_is_not(monkey
     limits = Limits(least_data_rate=100_000)
     queue = FakeQueue()
     async with intake(queue, limits=limits) as server:
-        monkeypatch.setattr("engine.intake.reading.GRACE", 0.5)
+        monkeypatch.setattr("engine.intake.smtp.reading.GRACE", 0.5)
         async with talk(server.addresses[0]) as slow, talk(server.addresses[0]) as fast:
             began = asyncio.get_running_loop().time()  # its time runs from DATA on, not from when the other is there
             await at_data(slow)

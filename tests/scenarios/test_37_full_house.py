@@ -6,8 +6,8 @@ from ipaddress import ip_network
 
 import pytest
 
-from engine.config import Limits
-from engine.intake.crowd import FULL_HOUSE, KEPT, TURNED_OUT, Crowd
+from engine.intake.smtp.crowd import FULL_HOUSE, KEPT, TURNED_OUT, Crowd
+from engine.settings.settings import Limits
 from tests.clock import FakeClock
 from tests.scenarios.submitting import Keys, Talk, made_keys, secured, submission, talk
 from tests.unit.fake_queue import FakeQueue
@@ -88,7 +88,7 @@ async def test_where_all_are_at_work_others_are_told_to_come_again(keys: Keys, m
         assert server.notes == ("all 3 sessions for relaying are at work: others are told to come again (421)",)
         async with secured(server.submission_addresses[0], keys) as client:
             assert (await client.log_in()).startswith("235")
-        monkeypatch.setattr("engine.intake.session.AT_WORK", 0.0)  # they have had their time, without a message
+        monkeypatch.setattr("engine.intake.smtp.session.AT_WORK", 0.0)  # they have had their time, without a message
         async with talk(door) as late:
             assert (await good(late)).startswith("250")
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from engine.config import Intake, Limits, Settings, Smtp
-from engine.intake.guesses import ANYWHERE, LONGEST_DELAY, NETWORK, WELCOME, Guesses
-from engine.intake.limits import REMEMBERED, network_key
-from engine.intake.smtp import SmtpIntake
-from engine.queue import logins
-from engine.queue.sqlite import SqliteQueue
+from engine.intake.smtp.guesses import ANYWHERE, LONGEST_DELAY, NETWORK, WELCOME, Guesses
+from engine.intake.smtp.limits import REMEMBERED, network_key
+from engine.intake.smtp.listener import SmtpIntake
+from engine.queue.sqlite import logins
+from engine.queue.sqlite.store import SqliteQueue
+from engine.settings.settings import Intake, Limits, Settings, Smtp
 from tests.clock import FakeClock
 from tests.scenarios.submitting import ANYWHERE as ANY_PORT
 from tests.scenarios.submitting import Keys, made_keys, secured, submission

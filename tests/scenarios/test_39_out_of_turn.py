@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from engine.config import Listen
-from engine.intake.smtp import SmtpIntake
+from engine.intake.smtp.listener import SmtpIntake
+from engine.settings.settings import Listen
 from tests.scenarios.submitting import LETTER, Keys, Talk, made_keys, submission, talk
 from tests.unit.fake_queue import FakeQueue
 
@@ -68,7 +68,7 @@ async def test_a_conversation_written_blindly_ends_at_its_first_line(keys: Keys,
 
 
 async def test_who_has_spoken_before_the_greeting_gets_none(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
-    from engine.intake.stream import Stream
+    from engine.intake.smtp.stream import Stream
 
     came_early = Stream.came_early
 

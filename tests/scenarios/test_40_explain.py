@@ -5,12 +5,12 @@ import getpass
 
 import pytest
 
-from engine.config import Limit, Route
 from engine.control.client import Refused
 from engine.control.views import Action, ExplanationView, HoldRule, MarkBad, Override, Suspend
 from engine.sandbox.internet import Internet
 from engine.sandbox.names import Fault
 from engine.sandbox.tempers import BlackHole, Dead, Healthy, Script
+from engine.settings.settings import Limit, Route
 from tests.clock import FakeClock
 from tests.scenarios.relaying import QUICK, Relay, relaying
 
@@ -316,7 +316,7 @@ async def test_what_names_nothing_is_refused_with_what_is_allowed(relay: Relay, 
 async def test_dns_that_is_silent_is_not_waited_for_long(
     internet: Internet, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.explain.LOOKUP_SECONDS", 0.2)
+    monkeypatch.setattr("engine.delivery.explain.LOOKUP_SECONDS", 0.2)
     internet.dns.behave("silent.example", Fault.SILENT)
     async with relaying(internet, clock=clock, timeouts=QUICK) as relay:
         one = await explained(relay, "silent.example")

@@ -11,8 +11,8 @@ import pytest
 
 from engine.control.client import Refused
 from engine.control.views import Action, HoldRule, Suspend
-from engine.queue.queue import QueueError
-from engine.queue.writer import Transaction
+from engine.queue.contract import QueueError
+from engine.queue.sqlite.writer import Transaction
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Dead, Healthy
 from tests.clock import FakeClock
@@ -162,12 +162,12 @@ async def test_letting_go_and_looking_through_what_waits_that_were_cut_short_go_
     await internet.add("good.example", mx=[(10, "mx.good.example", Dead())])
     await relay.send("a@good.example", times=7)
     await relay.settled()
-    monkeypatch.setattr("engine.queue.rules.CHUNK", 2)
+    monkeypatch.setattr("engine.queue.sqlite.rules.CHUNK", 2)
     writer = relay.engine.queue._writer
     draw, do = random.Random(1), writer.do
 
     async def sometimes(operation: Callable[[Transaction], Any], weight: int = 0) -> Any:
-        if draw.random() < 0.4 and operation.__module__ == "engine.queue.rules":
+        if draw.random() < 0.4 and operation.__module__ == "engine.queue.sqlite.rules":
             raise QueueError("cut short")
         return await do(operation, weight)
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from engine.config import Route
 from engine.control.client import Refused
 from engine.control.views import MarkBad, Override, Suspend
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Authenticating, Dead, Encrypted, Healthy, Script
+from engine.settings.settings import Route
 from tests.clock import FakeClock
 from tests.scenarios.relaying import Relay, relaying
 

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from engine.config import Route, TlsRules
 from engine.control.client import Refused
 from engine.control.views import ProbedAddressView, ProbeView
-from engine.relayer import probe as probing
-from engine.relayer.probe import read_certificate
-from engine.relayer.relayer import ManagedRelayer
+from engine.delivery.relayer import ManagedRelayer
 from engine.sandbox.internet import Internet
 from engine.sandbox.names import Fault
 from engine.sandbox.tempers import BlackHole, Busy, Dead, Encrypted, Healthy, HelloOnly, Hostile, Script
+from engine.settings.settings import Route, TlsRules
+from engine.smtpclient import probe as probing
+from engine.smtpclient.probe import read_certificate
 from tests.clock import FakeClock
 from tests.scenarios.relaying import Relay, relaying
 

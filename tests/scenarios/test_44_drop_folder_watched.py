@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from engine.clock import SystemClock
-from engine.config import Settings
-from engine.intake import drop
-from engine.intake.drop import DropIntake
-from engine.intake.watch import CannotWatch
+from engine.base.clock import SystemClock
+from engine.intake.drop import folder as drop
+from engine.intake.drop.folder import DropIntake
+from engine.intake.drop.watch import CannotWatch
+from engine.settings.settings import Settings
 from tests.clock import FakeClock
 from tests.scenarios.test_intake_drop import MAIL, PATIENCE, before, eventually, in_time, moved, watching
 from tests.unit.fake_queue import FakeQueue
@@ -78,7 +78,7 @@ async def test_a_system_that_watches_no_folders_is_noted_and_the_folder_is_read_
         raise AttributeError("inotify_init1")
 
     queue, clock = FakeQueue(), FakeClock()
-    monkeypatch.setattr("engine.intake.watch.INotify", missing)
+    monkeypatch.setattr("engine.intake.drop.watch.INotify", missing)
     async with watching(queue, tmp_path, clock) as intake:
         await eventually(lambda: bool(intake.notes))
         assert intake.trouble == ""

@@ -2,9 +2,9 @@
 
 import pytest
 
-from engine.config import Dsn, Retry, RetryOf
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Greylisting, Healthy, Script
+from engine.settings.settings import Dsn, Retry, RetryOf
 from tests.clock import FakeClock
 from tests.scenarios.relaying import Relay, relaying
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from engine.config import Dsn
 from engine.control.views import Action, Suspend
-from engine.notices import Notices
-from engine.queue.queue import QueueFull
-from engine.queue.sqlite import SqliteQueue
+from engine.delivery.notices import Notices
+from engine.queue.contract import QueueFull
+from engine.queue.sqlite.store import SqliteQueue
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Healthy, Script
+from engine.settings.settings import Dsn
 from tests.clock import FakeClock
 from tests.scenarios.relaying import Relay, relaying
 

@@ -6,14 +6,14 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from engine import dsn
-from engine.config import Dsn
 from engine.control.views import Action, Suspend
-from engine.outcome import Outcome
-from engine.queue.queue import NewMessage, NoSuchMessage, Untold
+from engine.delivery import dsn
+from engine.model.outcome import Outcome
+from engine.queue.contract import NewMessage, NoSuchMessage, Untold
 from engine.sandbox.exchanges import Exchange
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Healthy, Refusing
+from engine.settings.settings import Dsn
 from tests.clock import FakeClock
 from tests.scenarios.relaying import Relay, relaying
 

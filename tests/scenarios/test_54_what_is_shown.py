@@ -6,10 +6,10 @@ import time
 
 import pytest
 
-from engine.config import Limit, Route, TlsRules
 from engine.control.views import Action, DestinationView, EntryView, ExplanationView, MarkBad, Override, Suspend
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import BlackHole, Dead, Encrypted, Healthy, Script
+from engine.settings.settings import Limit, Route, TlsRules
 from tests.clock import FakeClock
 from tests.scenarios.relaying import Relay, relaying, until
 from tests.scenarios.securing import rules

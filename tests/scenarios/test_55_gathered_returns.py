@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from engine.config import Dsn
 from engine.control.views import Action, Suspend
 from engine.sandbox.exchanges import Delivery
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Healthy, Refusing, Script
+from engine.settings.settings import Dsn
 from tests.clock import FakeClock
 from tests.scenarios.relaying import LETTER, Relay, relaying
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from engine.config import Limits
 from engine.control.views import Suspend
-from engine.intake.limits import Meter, Rates
-from engine.queue.queue import Claim
+from engine.intake.smtp.limits import Meter, Rates
+from engine.queue.contract import Claim
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Dead, Healthy, Script
+from engine.settings.settings import Limits
 from tests.clock import FakeClock
 from tests.scenarios.relaying import Relay, relaying
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from engine.choosing import Chosen
 from engine.control.views import MarkBad, Suspend
-from engine.queue.queue import QueueBusy, QueueError, QueueFull
-from engine.queue.sqlite import SqliteQueue
-from engine.queue.writer import Writer
-from engine.relayer.relayer import ManagedRelayer
+from engine.delivery.choosing import Chosen
+from engine.delivery.relayer import ManagedRelayer
+from engine.queue.contract import QueueBusy, QueueError, QueueFull
+from engine.queue.sqlite.store import SqliteQueue
+from engine.queue.sqlite.writer import Writer
 from engine.sandbox.exchanges import Exchange
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Dead, Healthy
@@ -25,8 +25,8 @@ from tests.scenarios.relaying import Relay, until
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is waited for in real time is waited for briefly."""
-    monkeypatch.setattr("engine.attempt._STORE_PAUSE", 0.02)
-    monkeypatch.setattr("engine.relayer.relayer._LAST_SECONDS", 0.2)
+    monkeypatch.setattr("engine.delivery.attempt._STORE_PAUSE", 0.02)
+    monkeypatch.setattr("engine.delivery.relayer._LAST_SECONDS", 0.2)
 
 
 @pytest.fixture
@@ -157,7 +157,7 @@ async def test_a_store_locked_at_any_moment_leaves_nothing_relaying_and_sends_no
     internet: Internet, relay: Relay, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     draw = random.Random(seed)
-    monkeypatch.setattr("engine.relayer.relayer._LAST_SECONDS", 0.01)
+    monkeypatch.setattr("engine.delivery.relayer._LAST_SECONDS", 0.01)
     exchanges = [
         (await internet.add(f"d{number}.example", mx=[(10, f"mx.d{number}.example", Healthy())]))[0]
         for number in range(4)

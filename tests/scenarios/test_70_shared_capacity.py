@@ -15,14 +15,14 @@ from typing import cast
 import pytest
 from msgspec.structs import replace
 
-from engine.clock import SystemClock
-from engine.config import Timeouts
-from engine.queue.queue import NewMessage
-from engine.relayer import stalling
+from engine.base.clock import SystemClock
+from engine.delivery import stalling
+from engine.queue.contract import NewMessage
 from engine.sandbox.exchanges import Action
 from engine.sandbox.internet import Internet
 from engine.sandbox.names import Fault
 from engine.sandbox.tempers import BlackHole, Healthy, Script, Slow, Tarpit
+from engine.settings.settings import Timeouts
 from tests.clock import FakeClock
 from tests.scenarios.relaying import LETTER, Relay, relaying, until
 
@@ -85,7 +85,7 @@ def silent(internet: Internet, names: Sequence[str]) -> None:
 async def test_one_message_to_600_names_whose_name_server_is_silent_keeps_no_mail_of_others(
     internet: Internet, monkeypatch: pytest.MonkeyPatch, costly: float
 ) -> None:
-    monkeypatch.setattr("engine.queue.schedule.COSTLY", costly)
+    monkeypatch.setattr("engine.queue.sqlite.schedule.COSTLY", costly)
     async with crowded(internet) as relay:
         names = [f"d{number}.evil.example" for number in range(600)]
         silent(internet, names)
@@ -167,7 +167,7 @@ async def test_new_mail_of_another_sender_has_its_turn_beside_a_message_to_600_n
     internet: Internet, monkeypatch: pytest.MonkeyPatch, costly: float
 ) -> None:
     """Among those that have proved nothing it is not behind 600 others."""
-    monkeypatch.setattr("engine.queue.schedule.COSTLY", costly)
+    monkeypatch.setattr("engine.queue.sqlite.schedule.COSTLY", costly)
     async with crowded(internet) as relay:
         exchange = await internet.host("mx.evil.example", Slow(60.0))
         for number in range(600):

@@ -9,8 +9,8 @@ import pytest
 
 from engine.control.client import Refused
 from engine.control.views import RELAY, Action, Suspend
-from engine.queue import claims, orders
-from engine.queue.writer import Writer
+from engine.queue.sqlite import claims, orders
+from engine.queue.sqlite.writer import Writer
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Dead, Healthy
 from tests.clock import FakeClock
@@ -90,7 +90,7 @@ async def test_a_stop_ends_with_an_order_on_very_many_under_way(
     await homes(internet)
     folder = await waiting_mail(tmp_path, clock)
     monkeypatch.setattr(orders, "CHUNK", 1)
-    monkeypatch.setattr("engine.queue.sqlite.STOP_SECONDS", 0.1)
+    monkeypatch.setattr("engine.queue.sqlite.store.STOP_SECONDS", 0.1)
     chunks = _slowed(monkeypatch)
     async with relaying(internet, clock=clock, spool=folder) as relay:
         await relay.client.suspend(Suspend(destination=RELAY, seconds=3600, reason=""))

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from engine.config import Settings
 from engine.control.client import Client, view_socket
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Healthy
+from engine.settings.settings import Settings
 from tests.scenarios.relaying import Relay, until
 from tests.unit.fake_relay import short_folder
 
@@ -23,7 +23,7 @@ NAMES = ("the smart host", "the drop folder's intake", "the drop folder's watch"
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.supervision.FIRST_PAUSE", 0.2)
+    monkeypatch.setattr("engine.base.supervision.FIRST_PAUSE", 0.2)
 
 
 def tasks(name: str) -> list["asyncio.Task[object]"]:
@@ -175,9 +175,9 @@ _SCRIPT = """
 import asyncio, sys, threading, time
 from pathlib import Path
 import engine.engine as house
-import engine.queue.writer as writer
-import engine.supervision as supervision
-from engine.config import Dns, Intake, Listen, Nameserver, Settings, Smtp
+import engine.queue.sqlite.writer as writer
+import engine.base.supervision as supervision
+from engine.settings.settings import Dns, Intake, Listen, Nameserver, Settings, Smtp
 house.LOOK_SECONDS = 0.1
 house.STEP_SECONDS = house.WRITE_SECONDS = 0.5
 settings = Settings(
@@ -198,7 +198,7 @@ def ready(engine):
         case "listener":
             engine.smtp._servers[0].close()
         case "steps":
-            engine.drop.stop = engine.smtp.stop = engine.tls.close = engine.smarthost.drain = never
+            engine.drop.stop = engine.smtp.stop = engine.tls.close = engine.delivery.smarthost.drain = never
         case "thread":
             asyncio.get_running_loop().run_in_executor(None, time.sleep, 1000)
         case "writer":

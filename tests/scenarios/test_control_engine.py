@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from engine.config import Dns, Drop, Intake, Nameserver, Settings, Smtp
 from engine.control import views
 from engine.control.client import Client, Refused, control_socket
 from engine.engine import Engine
-from engine.queue.queue import NewMessage
+from engine.queue.contract import NewMessage
+from engine.settings.settings import Dns, Drop, Intake, Nameserver, Settings, Smtp
 from tests.unit.fake_relay import short_folder
 
 CONTENT = b"From: ann@example.net\r\nSubject: hello\r\n\r\nThe body\r\n"

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from engine.clock import SystemClock
-from engine.config import Intake, Settings, Smtp
-from engine.intake.drop import DropIntake
-from engine.intake.dropped import Dropped
+from engine.base.clock import SystemClock
+from engine.intake.drop.dropped import Dropped
+from engine.intake.drop.folder import DropIntake
 from engine.intake.errors import IntakeError
-from engine.queue.queue import NewMessage, QueueBroken, QueueBusy, QueueDamaged, QueueError, QueueFull
+from engine.queue.contract import NewMessage, QueueBroken, QueueBusy, QueueDamaged, QueueError, QueueFull
+from engine.settings.settings import Intake, Settings, Smtp
 from tests.clock import FakeClock
 from tests.unit.fake_queue import FakeQueue
 
@@ -423,7 +423,7 @@ async def test_a_full_disk_leaves_no_reasons_without_their_files(
 
     queue, clock = FakeQueue(), FakeClock()
     path = before(tmp_path, "a.eml", b"no header")
-    monkeypatch.setattr("engine.intake.dropfile.clean", lambda text, limit: full(path, path))
+    monkeypatch.setattr("engine.intake.drop.dropfile.clean", lambda text, limit: full(path, path))
     async with watching(queue, tmp_path, clock):
         await asyncio.sleep(0.2)
     assert path.exists()

@@ -15,10 +15,10 @@ from typing import Any
 import aiosmtplib
 import pytest
 
-from engine.config import Intake, Listen, Settings
-from engine.config import Smtp as SmtpSettings
-from engine.intake.smtp import IntakeError, SmtpIntake
-from engine.queue.queue import NewMessage, QueueBroken, QueueError, QueueFull
+from engine.intake.smtp.listener import IntakeError, SmtpIntake
+from engine.queue.contract import NewMessage, QueueBroken, QueueError, QueueFull
+from engine.settings.settings import Intake, Listen, Settings
+from engine.settings.settings import Smtp as SmtpSettings
 from tests.clock import FakeClock
 from tests.unit.fake_queue import FakeQueue
 
@@ -393,7 +393,7 @@ async def test_whatever_goes_wrong_in_judging_the_session_goes_on(
     queue = FakeQueue()
     async with intake(queue) as server, talk(server) as client:
         with monkeypatch.context() as patch:
-            patch.setattr("engine.intake.submitted.canonical", broken)
+            patch.setattr("engine.intake.smtp.submitted.canonical", broken)
             await client.begin()
             assert await client.data(content) == "451 4.3.0 This system has a problem; try again later"
         await client.begin()
@@ -410,7 +410,7 @@ async def test_an_error_in_judging_that_looks_like_the_clients_leaving_is_none(
         raise error
 
     async with intake(FakeQueue()) as server, talk(server) as client:
-        monkeypatch.setattr("engine.intake.submitted.canonical", broken)
+        monkeypatch.setattr("engine.intake.smtp.submitted.canonical", broken)
         await client.begin()
         assert (await client.data(LINE.encode())).startswith("451 4.3.0")
         assert (await client.say("NOOP")).startswith("250")
@@ -430,7 +430,7 @@ async def test_large_messages_are_judged_two_at_a_time_and_on_to_the_end(monkeyp
             now -= 1
         return content
 
-    monkeypatch.setattr("engine.intake.submitted.canonical", slow)
+    monkeypatch.setattr("engine.intake.smtp.submitted.canonical", slow)
     queue = FakeQueue()
     async with intake(queue) as server, talk(server) as one, talk(server) as two, talk(server) as three:
         for client in (one, two, three):

@@ -3,7 +3,7 @@
 import dns.asyncresolver
 import pytest
 
-from engine.mx import (
+from engine.dns.mx import (
     CanonicalNameChainTooLong,
     CanonicalNameLoop,
     DomainNotFound,

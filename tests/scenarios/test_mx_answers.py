@@ -8,8 +8,8 @@ from collections import Counter
 import dns.asyncresolver
 import pytest
 
-from engine.lookups import resolver_for
-from engine.mx import (
+from engine.dns.lookups import resolver_for
+from engine.dns.mx import (
     DomainNotFound,
     LookupFailed,
     MXCalculator,

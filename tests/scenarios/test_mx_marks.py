@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import dns.asyncresolver
 import pytest
 
-from engine.events import ENGINE
-from engine.mx import AllMarkedBad, MXCalculator
-from engine.outcome import Outcome
-from engine.queue.queue import Mark, QueueBusy
+from engine.dns.mx import AllMarkedBad, MXCalculator
+from engine.model.event import ENGINE
+from engine.model.outcome import Outcome
+from engine.queue.contract import Mark, QueueBusy
 from engine.sandbox.internet import Internet
 from tests.clock import FakeClock
 from tests.scenarios.marks import MarksInMemory
@@ -158,7 +158,7 @@ async def test_many_marks_in_force_are_all_kept(mx: MXCalculator) -> None:
 async def test_of_too_many_marks_of_the_engine_those_that_end_first_are_let_go(
     mx: MXCalculator, store: MarksInMemory, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.mx.ENGINE_MARKS", 3)
+    monkeypatch.setattr("engine.dns.mx.ENGINE_MARKS", 3)
     await mx.mark_bad("ours.example", seconds=60, reason="maintenance", by="oncall")
     assert mx.note == ""
     for n in range(5):
@@ -178,7 +178,7 @@ async def test_of_too_many_marks_of_the_engine_those_that_end_first_are_let_go(
 
 
 async def test_an_operators_marks_are_never_let_go(mx: MXCalculator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.mx.ENGINE_MARKS", 3)
+    monkeypatch.setattr("engine.dns.mx.ENGINE_MARKS", 3)
     for n in range(10):
         await mx.mark_bad(f"mx{n}.example", reason="maintenance", by="oncall")
     assert (mx.marked, mx.note) == (10, "")
@@ -187,7 +187,7 @@ async def test_an_operators_marks_are_never_let_go(mx: MXCalculator, monkeypatch
 async def test_a_store_that_kept_too_many_is_cut_at_the_start(
     resolver: dns.asyncresolver.Resolver, store: MarksInMemory, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.mx.ENGINE_MARKS", 3)
+    monkeypatch.setattr("engine.dns.mx.ENGINE_MARKS", 3)
     now = clock.now()
     for n in range(5):
         await store.save_mark(Mark(host=f"mx{n}.example", since=now, until=now + 60 + n, by="engine", reason="refused"))
@@ -200,7 +200,7 @@ async def test_a_store_that_kept_too_many_is_cut_at_the_start(
 async def test_a_store_that_cannot_forget_takes_the_new_mark_all_the_same(
     mx: MXCalculator, store: MarksInMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.mx.ENGINE_MARKS", 1)
+    monkeypatch.setattr("engine.dns.mx.ENGINE_MARKS", 1)
     await mx.mark_bad("one.example", seconds=60, reason="refused")
 
     async def busy(_hosts: Sequence[str]) -> None:

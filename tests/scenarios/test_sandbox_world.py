@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from engine.config import TlsRules
-from engine.lookups import resolver_for
+from engine.dns.lookups import resolver_for
 from engine.sandbox import world
 from engine.sandbox.exchanges import Exchange
 from engine.sandbox.internet import Internet
 from engine.sandbox.letters import Letters
 from engine.sandbox.tempers import Refusing, Script
 from engine.sandbox.traffic import Traffic
+from engine.settings.settings import TlsRules
 from tests.clock import FakeClock
 from tests.scenarios.relaying import relaying
 

@@ -13,20 +13,20 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from engine.clock import SystemClock
-from engine.config import Timeouts
-from engine.outcome import Outcome
-from engine.relayer.dialler import TcpDialler
-from engine.relayer.session import Mail, Session, SessionError, TlsBroken
-from engine.relayer.transcript import Transcript
-from engine.relayer.wire import _Protocol
-from engine.routes import Target
+from engine.base.clock import SystemClock
+from engine.model.outcome import Outcome
 from engine.sandbox.certificates import Certificate, Certificates
 from engine.sandbox.exchanges import Action, Exchange, Temper
 from engine.sandbox.exchanges import Session as Peer
 from engine.sandbox.tempers import Authenticating, BlackHole, Encrypted, Healthy, HelloOnly, Script
+from engine.settings.settings import Timeouts
+from engine.settings.values import Tls
+from engine.smtpclient.dialler import TcpDialler
+from engine.smtpclient.session import Mail, Session, SessionError, TlsBroken
+from engine.smtpclient.target import Target
+from engine.smtpclient.transcript import Transcript
+from engine.smtpclient.wire import _Protocol
 from engine.tls.demand import TlsDemand
-from engine.values import Tls
 
 QUICK = Timeouts(
     connect=2, greeting=0.5, hello=0.5, tls=1, mail=0.5, rcpt=0.5, data=0.5, block=0.5, reply=0.5, quit=0.5, attempt=5

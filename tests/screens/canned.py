@@ -6,10 +6,10 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from engine.base.words import stand_in, words_of
 from engine.control import views
 from engine.control.client import Client, EngineUnreachable, Refused
-from engine.outcome import Outcome
-from engine.words import stand_in, words_of
+from engine.model.outcome import Outcome
 
 NOW = 1_800_007_331.0  # 2027-01-15 10:02:11 UTC
 

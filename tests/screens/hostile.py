@@ -6,7 +6,7 @@ from msgspec import Struct
 from msgspec.structs import fields
 
 from engine.control import views
-from engine.outcome import Outcome
+from engine.model.outcome import Outcome
 from tests.screens import canned
 from tests.screens.canned import CannedClient
 

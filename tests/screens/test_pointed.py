@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from console.format import Moment
 from console.widgets.pointed import in_full
 from engine.control import views
-from engine.outcome import Outcome
+from engine.model.outcome import Outcome
 from tests.screens import canned
 from tests.screens.canned import ENTRIES, NOW, OVERVIEW, CannedClient, entry
 from tests.screens.conftest import SIZES, Console_, Hand

@@ -1,6 +1,6 @@
 """The screen of reasons: verbs act on the mail of the reason pointed at, and Enter shows that mail."""
 
-from engine.queue.filter import Filter
+from engine.model.filter import Filter
 from tests.screens.canned import REASONS
 from tests.screens.conftest import Console_
 

@@ -12,8 +12,8 @@ from typing import Any
 from typer.testing import CliRunner, Result
 
 from console.cli import app
-from engine.events import Event
-from engine.threads import LoopThread
+from engine.base.threads import LoopThread
+from engine.model.event import Event
 from tests.unit.fake_relay import FakeEngine, short_folder
 
 

@@ -2,8 +2,8 @@
 
 import asyncio
 
-from engine.events import Event
-from engine.queue.queue import KnownLogin, NewMessage
+from engine.model.event import Event
+from engine.queue.contract import KnownLogin, NewMessage
 
 
 class FakeQueue:

@@ -11,16 +11,16 @@ from typing import Any, Literal, cast
 
 from msgspec.structs import replace
 
-from engine.config import Console, Settings
 from engine.control.client import Client, control_socket
 from engine.control.relay import Relay
 from engine.control.server import ControlServer
-from engine.events import Event, EventLog
-from engine.explain import Explanation, Fact
-from engine.limits import Limiting
-from engine.outcome import Outcome
-from engine.queue.filter import Filter
-from engine.queue.queue import (
+from engine.delivery.explain import Explanation, Fact
+from engine.delivery.limits import Limiting
+from engine.model.event import Event, EventLog
+from engine.model.filter import Filter
+from engine.model.outcome import Outcome
+from engine.model.steering import HoldRule, Override
+from engine.queue.contract import (
     RELAY,
     ROOM,
     Attempt,
@@ -45,8 +45,8 @@ from engine.queue.queue import (
     TouchedEntry,
     Window,
 )
-from engine.queue.steering import HoldRule, Override
-from engine.relayer.probe import Probed, ProbedAddress
+from engine.settings.settings import Console, Settings
+from engine.smtpclient.probe import Probed, ProbedAddress
 from engine.tls.secured import Secured
 from tests.clock import FakeClock
 

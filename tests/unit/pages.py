@@ -5,7 +5,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from engine.queue.sqlite import FILE
+from engine.queue.sqlite.store import FILE
 
 _LEAVES = {0x0A: "index", 0x0D: "table"}  # the first byte of a leaf page (sqlite.org/fileformat2.html, 1.6)
 

@@ -5,11 +5,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from engine.events import Event
-from engine.outcome import Outcome
-from engine.queue.filter import Filter
-from engine.queue.queue import Claim, Entry, EntryResult, NewMessage, Settlement
-from engine.queue.sqlite import SqliteQueue
+from engine.model.event import Event
+from engine.model.filter import Filter
+from engine.model.outcome import Outcome
+from engine.queue.contract import Claim, Entry, EntryResult, NewMessage, Settlement
+from engine.queue.sqlite.store import SqliteQueue
 from tests.clock import FakeClock
 
 ALL = Filter.all()

@@ -7,8 +7,8 @@ from aiosmtplib.email import quote_address
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from engine.address import Address, AddressError, parse_domain, parse_path
-from engine.text import clean
+from engine.base.address import Address, AddressError, parse_domain, parse_path
+from engine.base.text import clean
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,13 @@ from typing import cast
 
 import pytest
 
-from engine.allowance import Allowance
-from engine.capacity import PLACE_KEPT, Capacity, who_of
-from engine.config import Limit
-from engine.limits import Limits
-from engine.relayer.relayer import ManagedRelayer
-from engine.sites import Sites
-from engine.turns import Flow, flow_of
+from engine.delivery.allowance import Allowance
+from engine.delivery.capacity import PLACE_KEPT, Capacity, who_of
+from engine.delivery.limits import Limits
+from engine.delivery.relayer import ManagedRelayer
+from engine.delivery.sites import Sites
+from engine.delivery.turns import Flow, flow_of
+from engine.settings.settings import Limit
 from tests.clock import FakeClock
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.asked_delay import asked_delay
+from engine.delivery.asked_delay import asked_delay
 
 
 @pytest.mark.parametrize(

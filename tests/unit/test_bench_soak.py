@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from engine.events import Event
-from engine.outcome import Outcome
+from engine.model.event import Event
+from engine.model.outcome import Outcome
 from tests.bench.__main__ import listed
 from tests.bench.soak.ledger import GATHERED, Ledger, p95
 from tests.bench.soak.operators import FOLLOWED, OF_THE_MOMENT, VIEWS

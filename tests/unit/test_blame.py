@@ -8,10 +8,11 @@ from typing import get_args
 
 import pytest
 
-from engine import blame, descriptors
-from engine.blame import Blame
-from engine.config import Delivery, Intake, Settings, Smtp
-from engine.pause import FIRST, LONGEST, QUIET, SAID, SITES, Pause
+from engine.delivery.pause import FIRST, LONGEST, QUIET, SAID, SITES, Pause
+from engine.settings import descriptors
+from engine.settings.settings import Delivery, Intake, Settings, Smtp
+from engine.smtpclient import blame
+from engine.smtpclient.blame import Blame
 from tests.clock import FakeClock
 
 TABLE: list[tuple[int, Blame, Blame, Blame]] = [

@@ -13,14 +13,14 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from console.cli import app
-from engine import checkspool
-from engine.outcome import Outcome
-from engine.queue import salvage as salvaging
-from engine.queue.filter import Filter
-from engine.queue.migrating import create
-from engine.queue.queue import EntryResult, QueueError, Settlement
-from engine.queue.sqlite import FILE
-from engine.spool import Spool as OwnedSpool
+from engine.model.filter import Filter
+from engine.model.outcome import Outcome
+from engine.queue.contract import EntryResult, QueueError, Settlement
+from engine.queue.spool import Spool as OwnedSpool
+from engine.queue.sqlite import checkspool
+from engine.queue.sqlite import salvage as salvaging
+from engine.queue.sqlite.migrating import create
+from engine.queue.sqlite.store import FILE
 from tests.clock import FakeClock
 from tests.unit.pages import damage
 from tests.unit.queue_support import ALL, DELIVERED, LATER, Spool, new_message, opened

@@ -3,12 +3,12 @@
 from collections.abc import Collection
 from typing import cast
 
-from engine.capacity import Capacity
-from engine.choosing import Choosing, Chosen
-from engine.limits import Limits
-from engine.queue.queue import NONE_TAKEN, DueSite, Queue, Shares
-from engine.relayer.relayer import ManagedRelayer
-from engine.sites import Sites
+from engine.delivery.capacity import Capacity
+from engine.delivery.choosing import Choosing, Chosen
+from engine.delivery.limits import Limits
+from engine.delivery.relayer import ManagedRelayer
+from engine.delivery.sites import Sites
+from engine.queue.contract import NONE_TAKEN, DueSite, Queue, Shares
 from tests.clock import FakeClock
 from tests.unit.test_turns import due, lives
 

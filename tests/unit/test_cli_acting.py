@@ -9,7 +9,7 @@ import pytest
 
 from console.commands import acting, wording
 from console.format import Moment
-from engine.queue.queue import Changed, Fate, Selection, TouchedEntry
+from engine.queue.contract import Changed, Fate, Selection, TouchedEntry
 from tests.unit.fake_line import FakeLine, serving_line
 from tests.unit.fake_relay import NOW, entry
 

@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 from console import cli, faults
 from console.cli import app
-from engine.config import Settings
 from engine.engine import EngineFailed
+from engine.settings.settings import Settings
 from tests.logs import logging_as_before
 from tests.unit.fake_line import serving_line
 from tests.unit.fake_relay import short_folder

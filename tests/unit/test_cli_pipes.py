@@ -10,7 +10,7 @@ from typing import IO
 
 import pytest
 
-from engine.events import Event
+from engine.model.event import Event
 from tests.unit.fake_line import FakeLine, serving_line
 from tests.unit.fake_relay import NOW, entry
 

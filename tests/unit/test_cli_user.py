@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from console.cli import app
-from engine.intake.users import Logins
+from engine.intake.smtp.users import Logins
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from engine.config import (
+from engine.settings.file import SettingsError, find, load
+from engine.settings.settings import (
     Delivery,
     DestinationTls,
     Dns,
@@ -20,7 +21,6 @@ from engine.config import (
     Settings,
     TlsRules,
 )
-from engine.configfile import SettingsError, find, load
 
 COMPLETE = """
 hostname = "Relay.Example.net"
@@ -233,7 +233,7 @@ def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
 
 
 def test_the_settings_are_found_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.configfile.MACHINE_WIDE", tmp_path / "machine.toml")
+    monkeypatch.setattr("engine.settings.file.MACHINE_WIDE", tmp_path / "machine.toml")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("SMARTHOST_CONFIG", raising=False)
     assert find() is None

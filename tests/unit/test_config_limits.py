@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.config import Delivery, Limit
-from engine.configfile import SettingsError, load
+from engine.settings.file import SettingsError, load
+from engine.settings.settings import Delivery, Limit
 
 GOOD = """
 [delivery]

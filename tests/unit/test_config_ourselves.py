@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from engine.config import Delivery
-from engine.configfile import SettingsError, load
-from engine.values import network
+from engine.settings.file import SettingsError, load
+from engine.settings.settings import Delivery
+from engine.settings.values import network
 
 
 def written(folder: Path, text: str) -> Path:

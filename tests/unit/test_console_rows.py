@@ -10,7 +10,7 @@ from console.format import Moment
 from console.widgets.panes import HostsPane
 from console.widgets.rows import destination_status, entry_next, entry_state
 from engine.control import views
-from engine.outcome import Outcome
+from engine.model.outcome import Outcome
 from tests.screens import canned
 from tests.screens.canned import NOW, OVERVIEW
 

@@ -9,7 +9,7 @@ import pytest
 
 from engine.control import views
 from engine.control.client import Client, Refused
-from engine.queue.queue import RELAY, Changed, Suspension
+from engine.queue.contract import RELAY, Changed, Suspension
 from tests.unit.fake_relay import NOW, FakeEngine, short_folder
 
 ME = pwd.getpwuid(os.getuid()).pw_name

@@ -10,7 +10,7 @@ import pytest
 
 from engine.control import views
 from engine.control.client import Client, Refused
-from engine.events import Event
+from engine.model.event import Event
 from tests.unit.fake_relay import DEFERRED, NOW, FakeEngine, short_folder
 
 

@@ -7,7 +7,7 @@ import pytest
 from engine.control import followups
 from engine.control.asking import Missing
 from engine.control.followups import FollowUps
-from engine.queue.queue import Fate, Queue, QueueError, Touched, TouchedEntry
+from engine.queue.contract import Fate, Queue, QueueError, Touched, TouchedEntry
 from tests.clock import FakeClock
 from tests.unit.fake_relay import FakeQueue
 

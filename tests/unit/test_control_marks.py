@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.control.client import Refused
-from engine.countdowns import Countdowns
-from engine.events import ENGINE
-from engine.queue.queue import Mark
+from engine.dns.bad_hosts import Countdowns
+from engine.model.event import ENGINE
+from engine.queue.contract import Mark
 from tests.unit.fake_relay import NOW, FakeEngine, short_folder
 from tests.unit.queue_support import opened
 

@@ -7,8 +7,8 @@ import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from engine.events import Event
-from engine.queue.queue import QueueError
+from engine.model.event import Event
+from engine.queue.contract import QueueError
 from tests.unit.fake_relay import NOW, FakeEngine, short_folder
 
 

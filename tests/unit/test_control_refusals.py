@@ -13,7 +13,7 @@ import pytest
 
 from engine.control import views
 from engine.control.client import Client, EngineUnreachable, Refused
-from engine.queue.queue import QueueError
+from engine.queue.contract import QueueError
 from tests.unit.fake_relay import FakeEngine, short_folder
 
 

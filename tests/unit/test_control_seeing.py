@@ -7,8 +7,8 @@ import pytest
 from msgspec import structs
 
 from engine.control.client import Refused
-from engine.outcome import Outcome
-from engine.queue.queue import QueueError, Suspension
+from engine.model.outcome import Outcome
+from engine.queue.contract import QueueError, Suspension
 from tests.unit.fake_relay import DEFERRED, NOW, FakeEngine, entry, short_folder
 
 

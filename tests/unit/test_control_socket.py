@@ -14,7 +14,7 @@ import uvloop
 
 from engine.control import peer
 from engine.control.client import Client, EngineUnreachable
-from engine.events import ENGINE
+from engine.model.event import ENGINE
 from tests.unit.fake_relay import FakeEngine, short_folder
 
 

@@ -10,9 +10,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from engine.dsn import WHOLE_RETURNED, Action, Original, Told, notification, status
-from engine.outcome import Outcome
-from engine.queue.queue import NewMessage, Ret
+from engine.delivery.dsn import WHOLE_RETURNED, Action, Original, Told, notification, status
+from engine.model.outcome import Outcome
+from engine.queue.contract import NewMessage, Ret
 
 REFUSED = Outcome.of_reply(550, "5.1.1 no such user", host="mx1.example.org", phase="RCPT")
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.config import Route, Settings
 from engine.engine import CannotStart, Engine
+from engine.settings.settings import Route, Settings
 
 
 @pytest.mark.parametrize(("content", "why"), [(b"caf\xe9\n", "it is not UTF-8"), (None, "No such file")])

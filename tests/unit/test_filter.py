@@ -6,9 +6,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from engine.queue.connection import folded_like
-from engine.queue.filter import Filter, FilterError, Term
-from engine.text import clean
+from engine.base.text import clean
+from engine.model.filter import Filter, FilterError, Term
+from engine.queue.sqlite.connection import folded_like
 
 
 def only(text: str) -> Term:

@@ -6,10 +6,11 @@ from typing import cast
 
 import pytest
 
-from engine.mx import Exchange, LookupFailed
-from engine.relayer.finding import find
-from engine.relayer.hurrying import Hurried, Hurry
-from engine.routes import Router, Target, Way
+from engine.delivery.finding import find
+from engine.delivery.hurrying import Hurried, Hurry
+from engine.delivery.routes import Router, Way
+from engine.dns.mx import Exchange, LookupFailed
+from engine.smtpclient.target import Target
 
 
 class Names:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.intake.command import SyntaxProblem, read_argument
+from engine.intake.smtp.command import SyntaxProblem, read_argument
 
 
 @pytest.mark.parametrize(

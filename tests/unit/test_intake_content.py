@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.base.text import clean
 from engine.intake import content as content_module
 from engine.intake.content import (
     MAX_FIELDS,
@@ -23,7 +24,6 @@ from engine.intake.content import (
     unstuffed,
     with_field,
 )
-from engine.text import clean
 
 PIECES = [b"\r", b"\n", b"\r\n", b".", b"Subject: x", b" ", b"\t", b":", b"Bcc: a@b", b"\x1b[2J", b"=?utf-8?q?"]
 HOSTILE = st.binary(max_size=300) | st.lists(st.sampled_from(PIECES)).map(b"".join)

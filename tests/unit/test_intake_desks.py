@@ -2,7 +2,7 @@
 
 import asyncio
 
-from engine.intake.desks import Desks
+from engine.intake.smtp.desks import Desks
 
 
 async def test_clients_take_turns_however_many_messages_each_has() -> None:

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.config import Smtp
-from engine.intake.dropped import Dropped
+from engine.base.text import clean
+from engine.intake.drop.dropped import Dropped
 from engine.intake.errors import Unfit
-from engine.queue.queue import NewMessage
-from engine.text import clean
+from engine.queue.contract import NewMessage
+from engine.settings.settings import Smtp
 
 RULES = Smtp(max_received=3)
 

@@ -2,12 +2,12 @@
 
 import pytest
 
-from engine.address import parse_path
-from engine.config import Smtp
+from engine.base.address import parse_path
 from engine.intake.content import UNSENT, outgoing, read_header
-from engine.intake.dropped import Dropped
-from engine.intake.letter import Hand, compose
-from engine.intake.submitted import Submitted
+from engine.intake.drop.dropped import Dropped
+from engine.intake.sendmail.letter import Hand, compose
+from engine.intake.smtp.submitted import Submitted
+from engine.settings.settings import Smtp
 
 SECRET = (
     b"Return-Path: <r@x.example>\r\nBcc: one@x.example,\r\n two@x.example\r\nResent-Bcc: three@x.example\r\n"

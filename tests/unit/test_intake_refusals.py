@@ -5,9 +5,9 @@ import logging
 
 import pytest
 
-from engine.events import Event
 from engine.intake.refusals import MOST, Refusals
-from engine.queue.queue import NewMessage
+from engine.model.event import Event
+from engine.queue.contract import NewMessage
 from tests.clock import FakeClock
 
 

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine import xtext
-from engine.intake.command import SyntaxProblem
-from engine.intake.wishes import OfMail, of_mail, of_recipient
-from engine.queue.queue import NO_WISHES, Wishes
+from engine.base import xtext
+from engine.intake.smtp.command import SyntaxProblem
+from engine.intake.smtp.wishes import OfMail, of_mail, of_recipient
+from engine.queue.contract import NO_WISHES, Wishes
 
 
 def test_who_says_nothing_wishes_nothing() -> None:

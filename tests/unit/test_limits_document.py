@@ -12,23 +12,23 @@ import pytest
 from msgspec import Struct
 from msgspec.structs import fields
 
-from engine.config import Limit, Settings
+from engine.settings.settings import Limit, Settings
 
 ROOT = Path(__file__).parents[2]
 SCALES = {"KiB": 2**10, "MiB": 2**20, "ms": 0.001, "s": 1, "min": 60, "h": 3600, "d": 86_400}
 
 # Numbers with a name that bound nothing: what things are called, where they are, how they look.
 NO_BOUNDS = {
-    "engine.blame._DISCARD",
-    "engine.intake.smtp._FIRST_FREE_PORT",
-    "engine.intake.watch._CAME",
-    "engine.intake.watch._ENDED",
-    "engine.intake.watch._LOST",
-    "engine.nameserver._COUNTS_AT",
-    "engine.nameserver._TRUNCATED",
-    "engine.nameserver._TRUNCATED_AT",
-    "engine.queue.bearing.WIDTH",
-    "engine.queue.migrating.VERSION",
+    "engine.smtpclient.blame._DISCARD",
+    "engine.intake.smtp.listener._FIRST_FREE_PORT",
+    "engine.intake.drop.watch._CAME",
+    "engine.intake.drop.watch._ENDED",
+    "engine.intake.drop.watch._LOST",
+    "engine.dns.nameserver._COUNTS_AT",
+    "engine.dns.nameserver._TRUNCATED",
+    "engine.dns.nameserver._TRUNCATED_AT",
+    "engine.queue.sqlite.bearing.WIDTH",
+    "engine.queue.sqlite.migrating.VERSION",
     "engine.tls.contexts._LEGACY_SERVER_CONNECT",
     "engine.tls.dane.END_ENTITY",
     "engine.tls.dane.TRUST_ANCHOR",
@@ -131,7 +131,7 @@ def is_written(row: Row, found: object) -> bool:
 
 
 def test_a_row_that_is_not_true_is_found() -> None:
-    wrong = Row("engine.intake.session.IDLE", "301", "s without a command", "421 4.4.2", "the client")
+    wrong = Row("engine.intake.smtp.session.IDLE", "301", "s without a command", "421 4.4.2", "the client")
     assert not is_written(wrong, in_code(wrong.name))
     assert is_written(wrong._replace(default="5", unit="min"), in_code(wrong.name))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from engine import permission
+from engine.base import permission
 
 ME = pwd.getpwuid(os.geteuid()).pw_name
 

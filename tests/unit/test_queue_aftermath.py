@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from engine.events import Event
-from engine.outcome import Outcome
-from engine.queue import orders
-from engine.queue import queue as contract
-from engine.queue.filter import Filter
-from engine.queue.queue import RELAY, Changed, Fate, Mark, Suspension, Touched, TouchedEntry
+from engine.model.event import Event
+from engine.model.filter import Filter
+from engine.model.outcome import Outcome
+from engine.queue import contract as contract
+from engine.queue.contract import RELAY, Changed, Fate, Mark, Suspension, Touched, TouchedEntry
+from engine.queue.sqlite import orders
 from tests.unit.queue_support import ALL, DELIVERED, LATER, Spool, opened
 
 NO_USER = Outcome.permanent("no such user", enhanced="5.1.1")

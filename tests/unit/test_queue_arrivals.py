@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.queue.queue import QueueError
+from engine.queue.contract import QueueError
 from tests.clock import FakeClock
 from tests.unit.queue_support import ALL, CONTENT, DELIVERED, new_message, opened
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.queue.queue import NotRunning, QueueBusy, QueueError
+from engine.queue.contract import NotRunning, QueueBusy, QueueError
 from tests.unit.queue_support import DELIVERED, LATER, opened
 from tests.unit.test_queue_faults import fail_at
 
@@ -25,7 +25,7 @@ def shell_inside_begin(directory: Path, begin: str = "BEGIN IMMEDIATE") -> Itera
 async def test_while_a_shell_holds_the_store_it_is_busy_and_afterwards_all_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.queue.connection.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("engine.queue.sqlite.connection.BUSY_SECONDS", 0.05)
     async with opened(tmp_path) as spool:
         number = await spool.add()
         (claim,) = await spool.claim()

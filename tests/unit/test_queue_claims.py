@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from engine.events import Event
-from engine.outcome import Outcome
-from engine.queue import expiry, standing
-from engine.queue.expiry import PASS_EVERY
-from engine.queue.filter import Filter
-from engine.queue.queue import EntryResult, NoSuchMessage, QueueError, Settlement, Suspension
+from engine.model.event import Event
+from engine.model.filter import Filter
+from engine.model.outcome import Outcome
+from engine.queue.contract import EntryResult, NoSuchMessage, QueueError, Settlement, Suspension
+from engine.queue.sqlite import expiry, standing
+from engine.queue.sqlite.expiry import PASS_EVERY
 from tests.clock import FakeClock
 from tests.unit.queue_support import ALL, CONTENT, DELIVERED, LATER, Spool, new_message, opened
 
@@ -266,7 +266,7 @@ async def test_overdue_claims_no_more_than_asked(tmp_path: Path) -> None:
 async def test_what_has_expired_and_stays_keeps_nothing_from_going_back_and_is_looked_at_in_bounded_steps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.queue.expiry.LOOKED_AT", 3)
+    monkeypatch.setattr("engine.queue.sqlite.expiry.LOOKED_AT", 3)
     async with opened(tmp_path, give_up_after=10) as spool:
         for number in range(10):  # never tried, so that it stays
             await spool.add(f"u{number}@stays.example")

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from engine.queue import mending
-from engine.queue.connection import connect_writer
-from engine.queue.filter import Filter
-from engine.queue.queue import KeptPolicy, Mark, Suspension
-from engine.queue.sqlite import FILE
-from engine.queue.steering import Override
+from engine.model.filter import Filter
+from engine.model.steering import Override
+from engine.queue.contract import KeptPolicy, Mark, Suspension
+from engine.queue.sqlite import mending
+from engine.queue.sqlite.connection import connect_writer
+from engine.queue.sqlite.store import FILE
 from tests.unit.pages import damage, leaves
 from tests.unit.queue_support import Spool, opened
 from tests.unit.test_queue_damage import MESSAGES, filled, relay_all
@@ -133,7 +133,7 @@ async def test_no_number_of_a_hold_rule_is_given_twice(tmp_path: Path) -> None:
 async def test_beside_damage_in_the_mail_itself_a_small_table_is_made_anew_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.queue.damage.SMALL_EVERY", 0.0)
+    monkeypatch.setattr("engine.queue.sqlite.damage.SMALL_EVERY", 0.0)
     await filled_with_all(tmp_path)
     of_a_page = MESSAGES // leaves(tmp_path, "entry") + 2
     damage(tmp_path, "entry", which=0.5)

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from engine.queue.filter import Filter
-from engine.queue.queue import RELAY, Ending, Mark, Suspension
-from engine.queue.steering import Override
+from engine.model.filter import Filter
+from engine.model.steering import Override
+from engine.queue.contract import RELAY, Ending, Mark, Suspension
 from tests.unit.queue_support import ALL, LATER, Spool, opened
 
 

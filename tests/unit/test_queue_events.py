@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from console.commands.looking import _concerns
+from engine.base.words import Word, stand_in, words_of
 from engine.control import showing
-from engine.events import Event, Kind
-from engine.outcome import Outcome
-from engine.words import Word, stand_in, words_of
+from engine.model.event import Event, Kind
+from engine.model.outcome import Outcome
 from tests.unit.queue_support import Spool, opened
 
 FULL = Outcome.of_reply(452, "4.2.2 Mailbox full_100%", host="mx.over.example", phase="RCPT")

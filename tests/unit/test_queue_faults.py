@@ -8,12 +8,12 @@ from typing import Any, cast
 
 import pytest
 
-from engine import checkspool
-from engine.events import Event
-from engine.outcome import Outcome
-from engine.queue.connection import VERSION
-from engine.queue.filter import Filter
-from engine.queue.queue import EntryResult, QueueBroken, QueueError, QueueFull, Settlement, Suspension
+from engine.model.event import Event
+from engine.model.filter import Filter
+from engine.model.outcome import Outcome
+from engine.queue.contract import EntryResult, QueueBroken, QueueError, QueueFull, Settlement, Suspension
+from engine.queue.sqlite import checkspool
+from engine.queue.sqlite.connection import VERSION
 from tests.clock import FakeClock
 from tests.unit.queue_support import ALL, DELIVERED, LATER, Spool, new_message, opened
 
@@ -123,8 +123,8 @@ async def test_a_commit_that_finds_the_disk_full_is_undone_and_later_ones_go_on(
 async def test_a_failed_sync_while_the_log_is_copied_counts_as_a_failed_write(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.queue.upkeep.CHECKPOINT_GROUPS", 1)
-    monkeypatch.setattr("engine.queue.writer.IDLE", 60.0)  # it is not copied for want of anything to do
+    monkeypatch.setattr("engine.queue.sqlite.upkeep.CHECKPOINT_GROUPS", 1)
+    monkeypatch.setattr("engine.queue.sqlite.writer.IDLE", 60.0)  # it is not copied for want of anything to do
     async with opened(tmp_path) as spool:
         fail_at(spool, "PRAGMA wal_checkpoint")
         with suppress(QueueBroken):  # what was done before may be copied, and fail, before this is taken
@@ -326,7 +326,7 @@ async def test_without_room_for_the_copy_the_file_is_not_changed(
         await spool.add()
         for statement in _BACK_TO_2:
             spool.sql(statement)
-    monkeypatch.setattr("engine.queue.migrating._BESIDE", 2**60)
+    monkeypatch.setattr("engine.queue.sqlite.migrating._BESIDE", 2**60)
     with pytest.raises(QueueError, match="there is no room to keep a copy of it before it is changed"):
         await Spool(tmp_path, FakeClock()).queue.open()
     monkeypatch.undo()

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from engine.config import Settings
 from engine.engine import CannotStart, Engine
-from engine.queue import filesystems
-from engine.queue.queue import QueueError
+from engine.queue.contract import QueueError
+from engine.queue.sqlite import filesystems
+from engine.settings.settings import Settings
 from tests.clock import FakeClock
 from tests.unit.queue_support import Spool, opened
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from engine.outcome import Outcome
-from engine.queue.filter import Filter
-from engine.queue.queue import DESTINATION_SORTS, SORTS, Entry, QueueError, Totals
+from engine.model.filter import Filter
+from engine.model.outcome import Outcome
+from engine.queue.contract import DESTINATION_SORTS, SORTS, Entry, QueueError, Totals
 from tests.unit.queue_support import ALL, DELIVERED, LATER, Spool, opened
 
 

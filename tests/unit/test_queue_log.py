@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from engine.intake.floor import DiskFloor
-from engine.queue import who_reads
-from engine.queue.queue import QueueFull
-from engine.queue.sqlite import FILE
-from engine.queue.upkeep import LAST_ROOM
+from engine.queue.contract import QueueFull
+from engine.queue.sqlite import who_reads
+from engine.queue.sqlite.store import FILE
+from engine.queue.sqlite.upkeep import LAST_ROOM
 from tests.unit.queue_support import ALL, Spool, opened
 
 MIB = 2**20
@@ -25,10 +25,10 @@ MIB = 2**20
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is 64 MiB otherwise is one, and nobody waits seconds for a log that may shrink later."""
-    monkeypatch.setattr("engine.queue.upkeep.LOG_KEPT", MIB)
-    monkeypatch.setattr("engine.queue.connection.LOG_KEPT", MIB)
-    monkeypatch.setattr("engine.queue.writer.IDLE", 0.01)
-    monkeypatch.setattr("engine.queue.writer.LOOK_AGAIN", 0.01)
+    monkeypatch.setattr("engine.queue.sqlite.upkeep.LOG_KEPT", MIB)
+    monkeypatch.setattr("engine.queue.sqlite.connection.LOG_KEPT", MIB)
+    monkeypatch.setattr("engine.queue.sqlite.writer.IDLE", 0.01)
+    monkeypatch.setattr("engine.queue.sqlite.writer.LOOK_AGAIN", 0.01)
 
 
 @contextmanager
@@ -86,9 +86,9 @@ async def test_a_log_that_has_grown_shrinks_once_nobody_reads_it(tmp_path: Path)
 
 
 async def test_a_log_that_has_grown_shrinks_under_load_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.queue.writer.IDLE", 60.0)  # there is always something to do
-    monkeypatch.setattr("engine.queue.writer.LOOK_AGAIN", 60.0)
-    monkeypatch.setattr("engine.queue.upkeep.CHECKPOINT_GROUPS", 3)
+    monkeypatch.setattr("engine.queue.sqlite.writer.IDLE", 60.0)  # there is always something to do
+    monkeypatch.setattr("engine.queue.sqlite.writer.LOOK_AGAIN", 60.0)
+    monkeypatch.setattr("engine.queue.sqlite.upkeep.CHECKPOINT_GROUPS", 3)
     async with opened(tmp_path) as spool:
         await spool.add()
         with read_by_us(tmp_path):

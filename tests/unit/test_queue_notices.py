@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.queue import notices
-from engine.queue.queue import NewMessage, QueueError, Wishes
+from engine.queue.contract import NewMessage, QueueError, Wishes
+from engine.queue.sqlite import notices
 from tests.clock import FakeClock
 from tests.unit.queue_support import DELIVERED, LATER, Spool, new_message, opened
 

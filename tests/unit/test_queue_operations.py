@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from engine.outcome import Outcome
-from engine.queue import claims as claiming
-from engine.queue.filter import Filter
-from engine.queue.operations import what_came_of
+from engine.model.filter import Filter
+from engine.model.outcome import Outcome
+from engine.queue.sqlite import claims as claiming
+from engine.queue.sqlite.operations import what_came_of
 from tests.unit.queue_support import ALL, DELIVERED, LATER, Spool, opened
 
 GIVEN_UP = Outcome.permanent("bounced", enhanced="5.7.0")

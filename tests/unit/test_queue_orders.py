@@ -8,13 +8,13 @@ from typing import Any, Literal
 
 import pytest
 
-from engine.outcome import Outcome
-from engine.queue import claims as claiming
-from engine.queue import orders
-from engine.queue.filter import Filter
-from engine.queue.queue import Changed, EntryResult, QueueBusy, Settlement
-from engine.queue.where import Where
-from engine.queue.writer import Transaction
+from engine.model.filter import Filter
+from engine.model.outcome import Outcome
+from engine.queue.contract import Changed, EntryResult, QueueBusy, Settlement
+from engine.queue.sqlite import claims as claiming
+from engine.queue.sqlite import orders
+from engine.queue.sqlite.where import Where
+from engine.queue.sqlite.writer import Transaction
 from tests.unit.queue_support import ALL, DELIVERED, LATER, Spool, opened
 
 

@@ -4,15 +4,15 @@ import json
 import sqlite3
 from pathlib import Path
 
-from engine.outcome import Outcome
-from engine.queue import claims, destinations, listing, notices, reasons, schedule, standing, telling
-from engine.queue.arrivals import Terms
-from engine.queue.expiry import EXPIRED
-from engine.queue.filter import Filter, Term
-from engine.queue.queue import EntryResult, Late, LateEntry, Relaying, Settlement, Shares
-from engine.queue.untried import NOT_TRIED
-from engine.queue.where import where
-from engine.queue.writer import Transaction
+from engine.model.filter import Filter, Term
+from engine.model.outcome import Outcome
+from engine.queue.contract import EntryResult, Late, LateEntry, Relaying, Settlement, Shares
+from engine.queue.sqlite import claims, destinations, listing, notices, reasons, schedule, standing, telling
+from engine.queue.sqlite.arrivals import Terms
+from engine.queue.sqlite.expiry import EXPIRED
+from engine.queue.sqlite.untried import NOT_TRIED
+from engine.queue.sqlite.where import where
+from engine.queue.sqlite.writer import Transaction
 from tests.unit.queue_support import ALL, DELIVERED, LATER, Spool, opened
 
 NOW = 1_800_000_000.0

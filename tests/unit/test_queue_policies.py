@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from engine.queue import policies
-from engine.queue.queue import KeptPolicy
-from engine.queue.sqlite import SqliteQueue
+from engine.queue.contract import KeptPolicy
+from engine.queue.sqlite import policies
+from engine.queue.sqlite.store import SqliteQueue
 from tests.clock import FakeClock
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from engine.queue.queue import QueueFull
-from engine.queue.sqlite import FILE
-from engine.queue.upkeep import LAST_ROOM
+from engine.queue.contract import QueueFull
+from engine.queue.sqlite.store import FILE
+from engine.queue.sqlite.upkeep import LAST_ROOM
 from tests.unit.queue_support import DELIVERED, Spool, opened
 
 MIB = 2**20
@@ -35,7 +35,7 @@ async def test_room_that_mail_has_left_is_known_and_used_again(tmp_path: Path) -
 async def test_more_room_than_is_needed_soon_goes_back_to_the_file_system(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.queue.upkeep.SPARE_KEPT", MIB)
+    monkeypatch.setattr("engine.queue.sqlite.upkeep.SPARE_KEPT", MIB)
     async with opened(tmp_path) as spool:
         kept = await spool.add("still@waits.example", content=b"x" * 300_000)
         await filled_and_drained(spool)
@@ -49,7 +49,7 @@ async def test_more_room_than_is_needed_soon_goes_back_to_the_file_system(
 async def test_what_the_log_holds_is_copied_once_nothing_more_comes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.queue.writer.IDLE", 0.01)
+    monkeypatch.setattr("engine.queue.sqlite.writer.IDLE", 0.01)
     async with opened(tmp_path) as spool:
         await spool.add(content=b"Subject: needle\r\n\r\n")
         async with asyncio.timeout(60):

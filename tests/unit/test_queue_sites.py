@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from engine.queue import schedule
-from engine.queue.queue import DueSite, Shares, Suspension, unknown_site
+from engine.queue.contract import DueSite, Shares, Suspension, unknown_site
+from engine.queue.sqlite import schedule
 from tests.unit.queue_support import DELIVERED, LATER, Spool, opened
 
 FARM = "mx1.farm.example mx2.farm.example"

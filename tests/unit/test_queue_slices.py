@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from engine.attempt import AttemptManager
-from engine.config import Retry
-from engine.leftovers import Leftovers
-from engine.queue import claims, orders, rules
-from engine.queue.filter import Filter
-from engine.queue.queue import QueueError
-from engine.queue.writer import Writer
-from engine.retry import RetryPlan
+from engine.delivery.attempt import AttemptManager
+from engine.delivery.leftovers import Leftovers
+from engine.delivery.retry import RetryPlan
+from engine.model.filter import Filter
+from engine.queue.contract import QueueError
+from engine.queue.sqlite import claims, orders, rules
+from engine.queue.sqlite.writer import Writer
+from engine.settings.settings import Retry
 from tests.unit.queue_support import ALL, DELIVERED, opened
 
 
@@ -111,7 +111,7 @@ async def test_a_drop_cut_short_by_a_stop_is_finished_after_the_next_start(tmp_p
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """Each transaction of an operator's order lets the store be closed before the next; those that were done."""
-    monkeypatch.setattr("engine.queue.sqlite.STOP_SECONDS", 0.05)
+    monkeypatch.setattr("engine.queue.sqlite.store.STOP_SECONDS", 0.05)
     steps: list[object] = []
     do = Writer.do
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from engine.events import Event
-from engine.outcome import Outcome
-from engine.queue import standing
-from engine.queue.queue import HeldBack, Mark, Suspension
+from engine.model.event import Event
+from engine.model.outcome import Outcome
+from engine.queue.contract import HeldBack, Mark, Suspension
+from engine.queue.sqlite import standing
 from tests.clock import FakeClock
 from tests.unit.queue_support import ALL, DELIVERED, LATER, Spool, opened
 
@@ -189,8 +189,8 @@ async def test_an_answer_that_was_costly_is_given_again_for_a_while(
         await spool.add("z@a.example")
         (second,) = await spool.queue.held_back(["mx1.example"])
         assert (first.waiting, second.waiting) == (2, 3)
-        monkeypatch.setattr("engine.queue.standing.COSTLY", 0.0)
-        monkeypatch.setattr("engine.queue.standing.RESTS", 1e9)
+        monkeypatch.setattr("engine.queue.sqlite.standing.COSTLY", 0.0)
+        monkeypatch.setattr("engine.queue.sqlite.standing.RESTS", 1e9)
         (before,) = await spool.queue.held_back(["mx1.example"])
         await spool.add("z@a.example")
         assert await spool.queue.held_back(["mx1.example"]) == (before,)
@@ -216,7 +216,7 @@ async def test_a_destination_of_which_nothing_is_heard_for_a_day_is_forgotten(tm
 async def test_more_idle_destinations_than_one_transaction_forgets_are_gone_soon(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.queue.standing.FORGET_AT_ONCE", 3)
+    monkeypatch.setattr("engine.queue.sqlite.standing.FORGET_AT_ONCE", 3)
     async with opened(tmp_path) as spool:
         for n in range(8):
             await spool.queue.note_destination(f"idle{n}.example", ["mx.example"])
@@ -238,7 +238,7 @@ async def test_more_idle_destinations_than_one_transaction_forgets_are_gone_soon
 async def test_a_mark_that_ended_a_day_ago_is_forgotten_though_nobody_asks_for_its_host(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.queue.standing.FORGET_AT_ONCE", 3)
+    monkeypatch.setattr("engine.queue.sqlite.standing.FORGET_AT_ONCE", 3)
     async with opened(tmp_path) as spool:
         for n in range(5):
             await spool.queue.save_mark(mark(spool.clock, f"mx{n}.example", 60 + n))

@@ -7,14 +7,14 @@ from time import perf_counter
 
 import pytest
 
-from engine import dsn
-from engine.attempt import AttemptManager
-from engine.config import Retry
-from engine.outcome import Outcome
-from engine.queue import telling
-from engine.queue.filter import Filter
-from engine.queue.queue import Claim, EntryResult, NoSuchMessage, QueueError, Settlement
-from engine.retry import RetryPlan
+from engine.delivery import dsn
+from engine.delivery.attempt import AttemptManager
+from engine.delivery.retry import RetryPlan
+from engine.model.filter import Filter
+from engine.model.outcome import Outcome
+from engine.queue.contract import Claim, EntryResult, NoSuchMessage, QueueError, Settlement
+from engine.queue.sqlite import telling
+from engine.settings.settings import Retry
 from tests.clock import FakeClock
 from tests.unit.queue_support import LATER, Spool, new_message, opened
 

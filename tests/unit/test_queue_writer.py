@@ -8,10 +8,10 @@ from typing import Any, NoReturn
 
 import pytest
 
-from engine.queue import writer as writing
-from engine.queue.queue import QueueBroken, QueueError
-from engine.queue.upkeep import Upkeep
-from engine.queue.writer import Transaction, Writer
+from engine.queue.contract import QueueBroken, QueueError
+from engine.queue.sqlite import writer as writing
+from engine.queue.sqlite.upkeep import Upkeep
+from engine.queue.sqlite.writer import Transaction, Writer
 from tests.clock import FakeClock
 from tests.unit.queue_support import ALL, Spool, opened
 
@@ -164,7 +164,7 @@ async def test_a_statement_without_end_is_cut_short_when_the_store_is_closed(
 async def test_a_question_without_end_is_cut_short_when_the_store_is_closed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.queue.readers.END_SECONDS", 0.1)
+    monkeypatch.setattr("engine.queue.sqlite.readers.END_SECONDS", 0.1)
     endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
     spool = Spool(tmp_path, FakeClock())
     await spool.queue.open()

@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from engine.config import Settings
+from engine.delivery.relayer import ManagedRelayer
 from engine.engine import Engine
-from engine.queue.queue import Claim, ClaimedEntry
-from engine.relayer.relayer import ManagedRelayer
+from engine.queue.contract import Claim, ClaimedEntry
+from engine.settings.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.outcome import Outcome
-from engine.reason import LONGEST, reason_of
+from engine.model.outcome import Outcome
+from engine.model.reason import LONGEST, reason_of
 
 
 @pytest.mark.parametrize(

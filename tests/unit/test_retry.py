@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.config import Retry, RetryOf
-from engine.outcome import Outcome
-from engine.retry import DEFAULT_SCHEDULE, RetryPlan, RetrySchedule
+from engine.delivery.retry import DEFAULT_SCHEDULE, RetryPlan, RetrySchedule
+from engine.model.outcome import Outcome
+from engine.settings.settings import Retry, RetryOf
 
 
 def schedule(seed: int = 1) -> RetrySchedule:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from engine.config import Control, Dns, Intake, Nameserver, Route, Settings, Smtp, Submission
+from engine.base.permission import unsafe
 from engine.engine import CannotStart, Engine
-from engine.permission import unsafe
-from engine.spool import Spool, SpoolError
+from engine.queue.spool import Spool, SpoolError
+from engine.settings.settings import Control, Dns, Intake, Nameserver, Route, Settings, Smtp, Submission
 from tests.plain_user import USER, needs_root
 from tests.unit.fake_relay import short_folder
 

@@ -4,9 +4,9 @@ from typing import get_args
 
 import pytest
 
-from engine.config import Timeouts
-from engine.relayer.session import Phase
-from engine.relayer.stalling import patience, usual
+from engine.delivery.stalling import patience, usual
+from engine.settings.settings import Timeouts
+from engine.smtpclient.session import Phase
 
 
 @pytest.mark.parametrize("phase", get_args(Phase))

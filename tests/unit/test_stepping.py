@@ -6,18 +6,18 @@ from pathlib import Path
 import dns.asyncresolver
 import pytest
 
-from engine.config import Limit, Retry
-from engine.events import Event
+from engine.delivery.limits import Limits
+from engine.delivery.retry import RetryPlan
+from engine.delivery.sites import Sites
+from engine.delivery.stepping import TOLERANCE, ClockWatch, Stepping
+from engine.delivery.stumbles import Stumbles
+from engine.dns.mx import MXCalculator
 from engine.intake.refusals import Refusals
-from engine.limits import Limits
-from engine.mx import MXCalculator
-from engine.queue.filter import Filter
-from engine.queue.queue import Suspension
-from engine.queue.steering import Override
-from engine.relayer.stumbles import Stumbles
-from engine.retry import RetryPlan
-from engine.sites import Sites
-from engine.stepping import TOLERANCE, ClockWatch, Stepping
+from engine.model.event import Event
+from engine.model.filter import Filter
+from engine.model.steering import Override
+from engine.queue.contract import Suspension
+from engine.settings.settings import Limit, Retry
 from tests.clock import FakeClock
 from tests.unit.fake_queue import FakeQueue
 from tests.unit.queue_support import LATER, Spool, opened
@@ -147,7 +147,7 @@ async def test_a_step_back_while_the_engine_was_down_is_known_by_its_events(tmp_
 async def test_what_is_cut_short_is_done_anew_at_the_next_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.queue.timing.CHUNK", 2)
+    monkeypatch.setattr("engine.queue.sqlite.timing.CHUNK", 2)
     clock = FakeClock()
     async with opened(tmp_path, clock) as spool:
         step = stepping(spool)
@@ -156,7 +156,7 @@ async def test_what_is_cut_short_is_done_anew_at_the_next_start(
         (claim,) = await spool.claim()
         await spool.settle(claim, LATER, after=300)
         await clock.set_by(-DAY)
-        monkeypatch.setattr("engine.queue.timing.tell", lambda *_: 1 / 0)
+        monkeypatch.setattr("engine.queue.sqlite.timing.tell", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             await step.look()
     monkeypatch.undo()

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.queue.bodies import Body
 from engine.queue.content import BLOCK, Content
-from engine.queue.queue import NewMessage, NoSuchMessage, QueueError
-from engine.queue.sqlite import FILE, SqliteQueue
-from engine.relayer.stuffing import Stuffing
+from engine.queue.contract import NewMessage, NoSuchMessage, QueueError
+from engine.queue.sqlite.bodies import Body
+from engine.queue.sqlite.store import FILE, SqliteQueue
+from engine.smtpclient.stuffing import Stuffing
 from tests.clock import FakeClock
 
 TEXTS = st.lists(st.sampled_from([b".", b"\r\n", b"\r", b"\n", b"a", b".."]), max_size=30).map(b"".join)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from engine.supervision import LastResort, Supervision, told_to_end, within
+from engine.base.supervision import LastResort, Supervision, told_to_end, within
 
 
 async def until(so: Callable[[], bool]) -> None:
@@ -121,7 +121,7 @@ async def test_what_is_ended_while_it_is_dead_is_not_begun_anew() -> None:
 async def test_what_does_not_let_itself_be_cancelled_is_left_behind(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.supervision._LET_GO", 0.05)
+    monkeypatch.setattr("engine.base.supervision._LET_GO", 0.05)
     let_go = asyncio.Event()
 
     async def stubborn() -> None:
@@ -182,8 +182,8 @@ def test_a_log_that_hangs_keeps_no_process_from_ending(monkeypatch: pytest.Monke
     def hangs(*_: object) -> None:
         written.wait(30)
 
-    monkeypatch.setattr("engine.supervision._LET_GO", 0.05)
-    monkeypatch.setattr("engine.supervision.log.critical", hangs)
+    monkeypatch.setattr("engine.base.supervision._LET_GO", 0.05)
+    monkeypatch.setattr("engine.base.supervision.log.critical", hangs)
     LastResort(0.02, lambda _: over.set()).arm()
     try:
         assert over.wait(10)

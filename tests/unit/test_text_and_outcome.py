@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.outcome import Outcome
-from engine.text import clean, clean_lines
+from engine.base.text import clean, clean_lines
+from engine.model.outcome import Outcome
 
 # All of Unicode, lone surrogates too: what a reply decoded with surrogateescape may hold.
 ANY_TEXT = st.text(st.characters(codec=None))

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.text import clean
+from engine.base.text import clean
 from engine.tls.mta_sts import LARGEST, LONGEST_AGE, Policy, PolicyError, announced_id, parse_policy
 
 POLICY = b"version: STSv1\r\nmode: enforce\r\nmx: mail.example.com\r\nmx: *.example.net\r\nmax_age: 86400\r\n"

@@ -8,16 +8,16 @@ from typing import cast
 import dns.asyncresolver
 import pytest
 
-from engine.condition import Verdict
 from engine.control.judging import Judge
 from engine.control.relay import Relay
-from engine.mx import AllMarkedBad, Exchange, MXCalculator
-from engine.outcome import Outcome
-from engine.queue.filter import Filter, Term
-from engine.queue.queue import RELAY, ROOM, Entry, Suspension
-from engine.queue.steering import Override
-from engine.queue.untried import HOSTS_BAD, NOT_TRIED
-from engine.reason import reason_of, reason_of_line
+from engine.delivery.condition import Verdict
+from engine.dns.mx import AllMarkedBad, Exchange, MXCalculator
+from engine.model.filter import Filter, Term
+from engine.model.outcome import Outcome
+from engine.model.reason import reason_of, reason_of_line
+from engine.model.steering import Override
+from engine.queue.contract import RELAY, ROOM, Entry, Suspension
+from engine.queue.sqlite.untried import HOSTS_BAD, NOT_TRIED
 from tests.unit.queue_support import Spool, opened
 
 HOSTS = [f"mx{number}.example" for number in range(5)]
@@ -256,7 +256,7 @@ async def test_a_jam_behind_one_reply_stands_under_it_whole_and_is_acted_on_whol
 async def test_a_retry_of_a_jam_counts_all_of_it_though_the_first_of_it_unblocks_its_destination(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.queue.orders.CHUNK", 10)
+    monkeypatch.setattr("engine.queue.sqlite.orders.CHUNK", 10)
     async with opened(tmp_path) as spool:
         for number in range(35):
             await spool.add(f"r{number}@d.example")

@@ -5,12 +5,12 @@ from typing import cast
 
 import pytest
 
-from engine.capacity import PLACE_KEPT, Capacity
-from engine.limits import Limiting
-from engine.queue.queue import DueSite
-from engine.registrable import registrable
-from engine.relayer.relayer import ManagedRelayer
-from engine.turns import Flow, flow_of, in_fair_turn
+from engine.base.registrable import registrable
+from engine.delivery.capacity import PLACE_KEPT, Capacity
+from engine.delivery.limits import Limiting
+from engine.delivery.relayer import ManagedRelayer
+from engine.delivery.turns import Flow, flow_of, in_fair_turn
+from engine.queue.contract import DueSite
 from tests.clock import FakeClock
 
 ALL, LOOKUPS = "delivery.max_connections", "delivery.max_lookups"

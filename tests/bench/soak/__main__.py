@@ -11,9 +11,9 @@ from subprocess import TimeoutExpired
 
 import uvloop
 
-from engine.clock import SystemClock
-from engine.queue.filter import Filter
-from engine.queue.sqlite import SqliteQueue
+from engine.base.clock import SystemClock
+from engine.model.filter import Filter
+from engine.queue.sqlite.store import SqliteQueue
 from tests.bench import soak
 from tests.bench.relaying import say
 from tests.bench.soak import vitals

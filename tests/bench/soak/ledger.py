@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from msgspec import Struct
 
 from engine.control.views import EventView
-from engine.events import Event
+from engine.model.event import Event
 
 GATHERED = 60.0  # seconds within which a sender is told of what was returned: several failures may share a notice
 ENDS = frozenset({"delivered", "returned", "discarded", "dropped"})  # events after which an entry is gone

@@ -3,7 +3,7 @@
 import zlib
 from pathlib import Path
 
-from engine.clock import SystemClock
+from engine.base.clock import SystemClock
 from engine.sandbox.exchanges import Action, Delivery, Exchange, Session, Temper
 from engine.sandbox.internet import Internet
 from engine.sandbox.names import Fault

@@ -1,0 +1,1 @@
+"""What knows nothing of mail queues: text, time, addresses, files, threads. It uses no other room."""

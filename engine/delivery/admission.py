@@ -1,0 +1,87 @@
+"""Admission: a relayer that has found its way becomes one of its site's, and has a connection, or is told why not."""
+
+from collections.abc import Collection
+
+from engine.base.clock import Clock
+from engine.delivery.allowance import Allowance
+from engine.delivery.capacity import Capacity
+from engine.delivery.limits import Limiting
+from engine.delivery.relayer import ManagedRelayer
+from engine.delivery.routes import Way
+from engine.delivery.sites import Sites
+from engine.queue.contract import Queue, unknown_site
+
+
+class Admission:
+    """Counts relayers among those of their sites. What a refused one is told ends when a connection or a time does.
+
+    `check_interval`: for so many seconds what nobody's end would wake is left alone.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        sites: Sites,
+        allowance: Allowance,
+        capacity: Capacity,
+        clock: Clock,
+        *,
+        check_interval: float,
+    ) -> None:
+        self._queue = queue
+        self._sites = sites
+        self._allowance = allowance
+        self._capacity = capacity
+        self._clock = clock
+        self._check_interval = check_interval
+
+    async def admit(self, relayer: ManagedRelayer, way: Way, live: Collection[ManagedRelayer]) -> str:
+        """Count a relayer among those of its site, now that it is known; or say why it is not to connect now.
+
+        What it is to give back is left to those the site has, or waits until a limit allows more. Raises QueueError.
+        """
+        came_from = self._sites.get(relayer.site)
+        known = came_from.rules
+        site = self._sites.of_way(way.destination, way.site, way.hosts)
+        self._sites.place(way.destination, site.name)
+        # What is known only now counts for what was claimed before it was known.
+        rates = [rule for rule in site.rules if rule not in known and rule.messages is not None]
+        most = min(
+            [self._allowance.per_connection(site), *(rule.messages.available for rule in rates if rule.messages)]
+        )
+        await relayer.keep(max(most, 1))
+        if relayer.is_in_doubt and not site.is_failing and await self._queue.proves(site.name):
+            relayer.is_in_doubt = False
+        # From here on nothing is waited for: of two that come at once the second finds the first.
+        if site is not came_from:
+            came_from.connections.remove(relayer)
+            site.connections.append(relayer)
+            relayer.site = site.name
+            if came_from.is_coming_back:
+                site.come_back()
+            if came_from.name == unknown_site(way.destination):
+                self._sites.forget(came_from.name)
+        relayer.site_host = site.host
+        limiting = site.blocked if site.blocked_until > self._clock.now() else None
+        limiting = limiting or next(filter(None, (rule.on_messages() for rule in rates)), None)
+        for rule in rates:
+            if rule.messages is not None:
+                rule.messages.take(len(relayer.answers_for))
+        limiting = limiting or self._allowance.on_connections(site, live, but=relayer)
+        if limiting is None and any(one.is_idle for one in site.connections):
+            limiting = Limiting("idle", None, "a connection of its site is idle")  # which the next check calls
+        if limiting is None and (full := self._capacity.on_admission(relayer, live)):
+            return f"{full.name}: {full.text}"  # whose connection ends wakes it
+        if limiting is None:
+            for rule in site.rules:
+                if rule.connections is not None:
+                    rule.connections.take(1)
+            return ""
+        if limiting.name == "blocked" or all(one is relayer for one in site.connections):
+            # Nobody's end will wake it: it waits for its time, or for the next check.
+            soon = self._clock.now() + self._check_interval
+            until = soon if limiting.until is None else limiting.until
+            until = until if limiting.name == "blocked" else min(soon, until)
+            for destination in {claim.destination for claim in relayer.answers_for.values()}:
+                await self._queue.block(destination, until, limiting.text, failed=False)
+        return f"{limiting.name}: {limiting.text}"

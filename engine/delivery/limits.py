@@ -1,0 +1,123 @@
+"""The limits of `[[limit]]`: whom each is for, how much of it is left, and when there is more.
+
+Memory is bounded by the settings: all that one limit names draws from the same two buckets.
+"""
+
+from collections.abc import Collection, Sequence
+
+from msgspec import Struct
+
+from engine.base.clock import Clock
+from engine.settings.settings import Limit
+
+_MINUTE = 60.0  # seconds
+_WORTH_WAKING = 10  # tokens; for fewer nobody is woken where more may be had
+_SLACK = 0.01  # seconds; later than the bucket's own reckoning by more than a clock's rounding
+
+
+class Limiting(Struct, frozen=True):
+    """One thing that keeps mail from going now: the dotted name of a setting, or a word ("blocked", "coming back").
+
+    `until` is when it ends by itself, None where that depends on something else.
+    """
+
+    name: str
+    until: float | None
+    text: str
+
+    @property
+    def is_rate(self) -> bool:
+        """Whether it is so many within a time, and not so many at once."""
+        return self.name.endswith("_per_minute")
+
+
+class Bucket:
+    """Tokens by the clock: never more than `per_minute` are taken within any minute.
+
+    A tenth of them may be taken at once; where that is one or less, they come evenly spaced.
+    """
+
+    def __init__(self, per_minute: int, clock: Clock) -> None:
+        self.size = max(1, per_minute // 10)
+        # What may be taken at once and what comes within the minute after are no more than the limit together.
+        self._rate = (per_minute - self.size if self.size > 1 else per_minute) / _MINUTE
+        self._wanted = min(self.size, _WORTH_WAKING)
+        self._clock = clock
+        self._tokens = float(self.size)
+        self._at = clock.now()
+
+    @property
+    def available(self) -> int:
+        """How many may be taken now."""
+        now = self._clock.now()
+        # A clock that is set back gives nothing and takes nothing.
+        self._tokens = min(float(self.size), self._tokens + max(0.0, now - self._at) * self._rate)
+        self._at = now
+        return max(0, int(self._tokens))
+
+    def take(self, count: int) -> None:
+        """Take some; what was not available is owed."""
+        self._tokens -= count
+
+    def give_back(self, count: int) -> None:
+        """Return what was taken and not used."""
+        self._tokens = min(float(self.size), self._tokens + count)
+
+    @property
+    def ready_at(self) -> float:
+        """When there are enough again that it is worth looking."""
+        missing = 0.0 if self.available >= self._wanted else self._wanted - self._tokens
+        return self._clock.now() + missing / self._rate + _SLACK
+
+
+class Rule:
+    """One limit of the settings, at work."""
+
+    def __init__(self, setting: Limit, clock: Clock) -> None:
+        self.setting = setting
+        self.messages = Bucket(setting.messages_per_minute, clock) if setting.messages_per_minute else None
+        self.connections = Bucket(setting.connections_per_minute, clock) if setting.connections_per_minute else None
+
+    def name(self, key: str) -> str:
+        """The dotted name of one of its settings."""
+        return f"limit[{self.setting.destination}].{key}"
+
+    def is_for(self, domain: str, hosts: Collection[str]) -> bool:
+        """Whether it is for this domain, or for a site with these hosts."""
+        named = self.setting.destination
+        if named.startswith("*."):
+            return any(host.endswith(named[1:]) for host in hosts)
+        return named == domain
+
+    def on_messages(self) -> Limiting | None:
+        """Whether, and until when, it keeps messages from being sent."""
+        if self.messages is None or self.messages.available:
+            return None
+        name, per_minute = self.name("messages_per_minute"), self.setting.messages_per_minute
+        return Limiting(name, self.messages.ready_at, f"no more than {per_minute} a minute")
+
+    def on_new_connections(self, open_now: int) -> Limiting | None:
+        """Whether, and until when, it keeps connections from being opened while `open_now` are open."""
+        most = self.setting.connections
+        if most is not None and open_now >= most:
+            return Limiting(self.name("connections"), None, f"{open_now} of {most} open")
+        if self.connections is None or self.connections.available:
+            return None
+        name, per_minute = self.name("connections_per_minute"), self.setting.connections_per_minute
+        return Limiting(name, self.connections.ready_at, f"no more than {per_minute} a minute")
+
+
+class Limits:
+    """All limits of the settings."""
+
+    def __init__(self, settings: Sequence[Limit], clock: Clock) -> None:
+        self._rules = tuple(Rule(setting, clock) for setting in settings)
+        self._named = {setting.destination for setting in settings}
+
+    def name(self, domain: str) -> bool:
+        """Whether a limit names this domain itself."""
+        return domain in self._named
+
+    def of(self, domain: str, hosts: Collection[str]) -> tuple[Rule, ...]:
+        """The limits that hold for a site: of `domain` where it has connections of its own, and of its hosts."""
+        return tuple(rule for rule in self._rules if rule.is_for(domain, hosts))

@@ -1,0 +1,179 @@
+"""Opening a session along one way: address after address, until one gives us a session or it is enough."""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from engine.delivery.finding import Found
+from engine.delivery.hurrying import Hurried
+from engine.delivery.manager import Manager, Parts
+from engine.delivery.routes import Way, loop
+from engine.delivery.trying import Trying
+from engine.dns.mx import Exchange
+from engine.model.outcome import Outcome
+from engine.smtpclient.blame import Blame
+from engine.smtpclient.session import LoopsBack, Session, SessionError, TlsBroken
+from engine.smtpclient.target import Target
+from engine.tls.demand import TlsDemand
+
+if TYPE_CHECKING:
+    from engine.delivery.relayer import ManagedRelayer
+
+
+class NoSession(Struct, frozen=True):
+    """Why there is no session; `by_dns`: nobody was dialled, since no host had an address or might be tried.
+
+    `blamed`: whose fault that is; but for "host" it is ours, and says nothing of any host. The outcome is permanent
+    only where DNS says of every exchange that it has no address: what kept us from connecting is never a verdict on
+    the mail, nor is it that an operator has marked the other exchanges bad.
+    """
+
+    outcome: Outcome
+    by_dns: bool = False
+    blamed: Blame = "host"
+
+
+class Opening:
+    """The sessions of one attempt along one way. What is tried shows at its relayer, which may leave meanwhile."""
+
+    def __init__(self, relayer: "ManagedRelayer", way: Way, found: Found, parts: Parts, manager: Manager) -> None:
+        self._relayer = relayer
+        self._way = way
+        self._parts = parts
+        self._manager = manager
+        self._trying = Trying(
+            way,
+            found,
+            max_addresses=parts.max_addresses,
+            max_sessions=parts.max_sessions,
+            put_off=lambda host: manager.is_on_trial(relayer, host),
+            remark=lambda text: relayer.transcript.add("=", text),
+        )
+
+    async def session(self) -> Session | NoSession | None:
+        """The next session, or why there is none; None when the relayer is to leave. Takes no longer than an attempt.
+
+        Raises QueueError.
+        """
+        bound = self._parts.timeouts.attempt
+        try:
+            async with asyncio.timeout(bound):
+                return await self._try_all()
+        except TimeoutError:
+            text = f"no session within {bound:.0f} s"
+            return NoSession(Outcome.transient(text, enhanced="4.4.1", host=self._relayer.host))
+
+    def may_go_on(self) -> bool:
+        """Whether another host than the one that was last tried may be."""
+        return self._trying.may_go_on(self._relayer.host)
+
+    def go_on(self) -> None:
+        """Try no more addresses of the host that was last tried."""
+        self._trying.leave(self._relayer.host)
+
+    async def _try_all(self) -> Session | NoSession | None:
+        """RFC 5321 5.1. A host is marked bad when every address tried of it had the same to say: not to us.
+
+        Addresses that could not be tried, by a fault of ours, say nothing of it; where nothing can be, it is over.
+        """
+        last: Outcome | None = None
+        ours: SessionError | None = None
+        failing: tuple[Exchange, Outcome] | None = None
+        while not self._relayer.is_leaving and (found := self._trying.next()) is not None:
+            exchange, target = found
+            if failing is not None and failing[0] is not exchange:
+                await self._mark_bad(*failing)
+                failing = None
+            if not self._may_dial():
+                if last is None:
+                    self._relayer.leave("a limit allows no more connections for now")
+                break
+            try:
+                async with self._relayer.hurry.bound():
+                    session = await self._open(target)
+            except Hurried as error:  # that others wait is no fault of the host's: it is not marked
+                last = Outcome.transient(str(error), enhanced="4.4.1", host=target.host, phase=self._relayer.phase)
+                failing = None
+            except LoopsBack as error:
+                self._trying.is_ourselves(exchange, loop(self._way, error.outcome.text))
+            except SessionError as error:
+                if error.blamed != "host":
+                    ours = error
+                    if error.blamed == "machine":
+                        return NoSession(error.outcome, blamed=error.blamed)
+                    continue
+                self._manager.works()
+                last = error.outcome
+                self._trying.sessions -= not error.unreachable
+                failing = (exchange, last) if error.is_the_hosts(target.demand) else None
+            else:
+                self._manager.works()
+                self._trying.sessions -= 1
+                try:
+                    await self._parts.mx.mark_good(exchange.host)
+                except BaseException:
+                    session.close()  # nobody else has it yet
+                    raise
+                return session
+        if failing is not None:
+            await self._mark_bad(*failing)
+        if self._relayer.is_leaving:
+            return None
+        if last is not None:
+            return NoSession(last.as_transient())
+        if ours is not None:
+            return NoSession(ours.outcome, blamed=ours.blamed)
+        nothing = self._trying.nothing or Outcome.transient("no exchange has an address", enhanced="4.4.4")
+        if self._trying.leaves_some_out:
+            nothing = nothing.as_transient()
+        return NoSession(nothing, by_dns=True)
+
+    def _may_dial(self) -> bool:
+        """Whether one more address may be tried; it was admitted for the first."""
+        if self._relayer.has_dialled:
+            if not self._manager.may_dial(self._relayer):
+                return False
+            self._manager.dials(self._relayer)
+        return True
+
+    async def _mark_bad(self, exchange: Exchange, outcome: Outcome) -> None:
+        """Remember that a host was of no use; not where it serves our other connections, and we are one too many."""
+        if not self._manager.is_served(self._relayer):
+            reason = outcome.line if outcome.code else outcome.text
+            await self._parts.mx.mark_bad(exchange.host, reason=reason, last=outcome)
+
+    async def _open(self, target: Target) -> Session:
+        """Open a session; where opportunistic TLS breaks, once more without it (RFC 7435 4).
+
+        What did go without it is remembered, for a while the next sessions do not try; but not where the handshake was
+        cut off, which tells nothing of the next one.
+        """
+        self._relayer.tries(target)
+        session = self._session_with(target)
+        try:
+            await session.open(self._parts.dialler)
+        except TlsBroken as broken:
+            if target.demand.is_must:
+                raise
+            self._relayer.transcript.add("=", "TLS broke: once more without it")
+            self._manager.dials(self._relayer)  # though no limit may allow it: without, it were for nothing
+            session = self._session_with(replace(target, demand=TlsDemand(level="none")))
+            await session.open(self._parts.dialler)
+            if not broken.by_network:
+                self._parts.router.tls.broke(target.host, broken.outcome.text)
+        return session
+
+    def _session_with(self, target: Target) -> Session:
+        relayer = self._relayer
+        return Session(
+            target,
+            hostname=self._parts.hostname,
+            timeouts=self._parts.timeouts,
+            transcript=relayer.transcript,
+            on_phase=relayer.enter,
+            form=relayer.form,
+            pipelining=self._parts.stumbles.may_pipeline(target.host),
+            blame=self._parts.blame,
+        )

@@ -1,0 +1,645 @@
+"""The smart host: decides what to send next, over which connections.
+
+It runs `check_state` when mail arrives, when something falls due, when a connection frees, every `check_interval`, and
+when the operator forces it. Destinations take turns, so that one with 500,000 messages does not starve one with 1;
+those whose mail goes to the same hosts are one site, and share connections and limits.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+
+from msgspec.structs import replace
+
+from engine.base.clock import Clock
+from engine.base.registrable import registrable
+from engine.delivery.admission import Admission
+from engine.delivery.allowance import Allowance
+from engine.delivery.attempt import AttemptManager
+from engine.delivery.capacity import Capacity
+from engine.delivery.check import Check
+from engine.delivery.choosing import Choosing, Chosen
+from engine.delivery.leftovers import Leftovers
+from engine.delivery.limits import Limiting, Limits
+from engine.delivery.manager import Parts
+from engine.delivery.pause import Pause
+from engine.delivery.pressure import Pressure
+from engine.delivery.relayer import ManagedRelayer
+from engine.delivery.retry import RetryPlan
+from engine.delivery.routes import Way
+from engine.delivery.sites import KEPT, Connection, Site, Sites
+from engine.delivery.stepping import Stepping
+from engine.delivery.turns import flow_of
+from engine.model.event import ENGINE, Event
+from engine.model.outcome import Outcome
+from engine.queue.contract import (
+    RELAY,
+    Claim,
+    DueSite,
+    Queue,
+    QueueBroken,
+    QueueDamaged,
+    QueueError,
+    Room,
+    unknown_site,
+)
+from engine.settings.settings import Limit
+from engine.smtpclient.blame import Blame
+from engine.smtpclient.session import Form
+
+log = logging.getLogger(__name__)
+
+BATCH = 10  # messages claimed at a time: few are held back by a slow peer, one sync serves several
+ENDED_KEPT = 100  # relayers whose transcript can still be read
+PAUSE = 30.0  # seconds; for a site that took mail and then hung up, or met a fault of ours
+_CLOSING = 12.0  # seconds; somewhat more than a relayer takes to leave nothing behind
+LONGEST_BLOCK = 900.0  # seconds; a site that cannot be reached is tried again at least this often
+
+
+class SmartHost:
+    """Manages the relayers: who runs, to which site, with which messages.
+
+    `managed` maps each live relayer to the messages it answers for. `max_connections` bounds those that have a
+    connection, or are about to, `max_lookups` those that look for their way, `max_connections_per_destination` the
+    connections to one site; `max_messages_per_connection` is what one carries in its life,
+    `connection_lifetime` how many seconds that lasts, `idle` how many it waits for more mail. A site begins with
+    `initial_connections`, and gets its second only once its first is established, so a dead one costs one at a time.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        attempts: AttemptManager,
+        parts: Parts,
+        *,
+        clock: Clock,
+        retries: RetryPlan,
+        max_connections: int = 100,
+        max_connections_per_destination: int = 20,
+        max_lookups: int = 100,
+        max_messages_per_connection: int = 100,
+        initial_connections: int = 2,
+        idle: float = 2.0,
+        connection_lifetime: float = 300.0,
+        check_interval: float = 30.0,
+        limits: Sequence[Limit] = (),
+        form: Form = "ESMTP",
+    ) -> None:
+        self.max_connections = max_connections
+        self.max_connections_per_destination = max_connections_per_destination
+        self.max_messages_per_connection = max_messages_per_connection
+        self.ended: deque[ManagedRelayer] = deque(maxlen=ENDED_KEPT)
+        self.next_check: float | None = None
+        self.draining = False
+        self.trouble = ""
+        self.pause = Pause(clock)
+        self._queue = queue
+        self._parts = parts
+        self._clock = clock
+        self._retries = retries
+        self._idle = idle
+        self._check_interval = check_interval
+        self._form = form
+        self._limits = Limits(limits, clock)
+        self._sites = Sites(self._limits, clock, initial=initial_connections)
+        self.capacity = Capacity(clock, max_connections=max_connections, max_lookups=max_lookups)
+        self._choosing = Choosing(queue, self._sites, self.capacity)
+        self._allowance = Allowance(
+            self._sites,
+            clock,
+            self.capacity,
+            max_connections_per_destination=max_connections_per_destination,
+            max_messages_per_connection=max_messages_per_connection,
+            connection_lifetime=connection_lifetime,
+        )
+        self._admission = Admission(
+            queue, self._sites, self._allowance, self.capacity, clock, check_interval=check_interval
+        )
+        self._pressure = Pressure(queue, self._allowance, self.capacity, clock)
+        self._resumed: set[str] = set()  # destinations that come back with one connection
+        self._live: dict[ManagedRelayer, asyncio.Task[None]] = {}
+        self._woken = asyncio.Event()
+        self._checking = asyncio.Lock()
+        self._checks: set[asyncio.Task[Check]] = set()
+        self._leftovers = Leftovers(queue, attempts, clock, self.wake)
+        self._stepping = Stepping(queue, self._sites, parts.mx, retries, clock, LONGEST_BLOCK)
+        attempts.on_untold = self.wake
+        self._last_id = 0
+
+    @property
+    def managed(self) -> dict[ManagedRelayer, tuple[Claim, ...]]:
+        """Each live relayer and the messages it answers for."""
+        return {relayer: tuple(relayer.answers_for.values()) for relayer in self._live}
+
+    def wake(self) -> None:
+        """Check soon: something has changed that may let mail go."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Check whenever there is reason to, until drained. A store that fails is retried at the next check."""
+        await asyncio.to_thread(registrable, "example.org")  # reads its list, which takes a moment
+        while not self.draining:
+            self._woken.clear()
+            # Before the check: what falls due, or ends, while it runs is looked at again at once.
+            now = self._clock.now()
+            due: float | None = None
+            ends: Sequence[float] = ()
+            try:
+                ends = (await self.check_state()).ends
+                due = await self._queue.next_due(now)
+            except QueueError as error:
+                self.trouble = str(error)
+                log.error("check failed: %s", error)
+            except Exception as error:
+                self.trouble = f"fault in the check: {type(error).__name__}"
+                log.exception("fault in the check")
+            # What was due and was not taken waits for a connection: the end of one wakes us, not its time.
+            times = [
+                now + self._check_interval,
+                *ends,
+                *self._allowance.endings(self._live),
+                *self._pressure.times(self._live),
+            ]
+            if paused := self.pause.limiting:
+                times.append(paused.until or now)
+            self.next_check = min(times if due is None else [*times, due])
+            await self._clock.wait(self._woken, self.next_check)
+
+    async def check_state(self) -> Check:
+        """Carry out what is overdue, then open connections for what is due, destination by destination in turn.
+
+        Returns once they are opened; the handle completes when they have ended. Raises QueueError.
+        """
+        # A task of its own: whoever asked may lose patience, but claims under way must get their relayer.
+        check = asyncio.create_task(self._check(), name="check")
+        self._checks.add(check)
+        check.add_done_callback(self._checks.discard)
+        return await asyncio.shield(check)
+
+    async def _check(self) -> Check:
+        opened: list[ManagedRelayer] = []
+        ends: list[float] = []
+        async with self._checking:
+            may_expire, unstepped = await self._look_for_steps()
+            live = {relayer.id for relayer in self._live}
+            trouble = await self._leftovers.tidy(live, expire=may_expire) or unstepped
+            refused: set[str] = set()
+            while not self.draining and await self._serve(refused, opened, ends):
+                pass
+            await self._pressure.look(self._live)
+        self.trouble = trouble
+        return Check(opened, [self._live[relayer] for relayer in opened if relayer in self._live], ends)
+
+    async def _look_for_steps(self) -> tuple[bool, str]:
+        """Whether mail may expire in this check; and what kept times from being put right, for which no mail waits."""
+        try:
+            return not await self._stepping.look(), ""
+        except QueueBroken:
+            raise
+        except QueueError as error:
+            log.error("the clock was set, and the times of mail could not be put right: %s", error)
+            return False, str(error)
+
+    def heed(self, events: Sequence[Event]) -> None:
+        """See to it that what an operator lets go, or a host that answers again, goes, and goes gently.
+
+        And that mail which is sent elsewhere from now on, or from a host that an operator has marked bad, goes there,
+        but for the message that is on its way.
+        """
+        for event in events:
+            if event.kind in ("overridden", "ended"):
+                self._redirected(event.destination)
+            if event.kind == "resumed" and event.destination == RELAY:
+                self._sites.all_come_back()
+            elif event.kind == "resumed" and len(self._resumed) < KEPT:
+                self._resumed.add(event.destination)
+            is_marked_bad = event.kind == "marked bad" and event.by != ENGINE
+            if is_marked_bad:
+                self._abandon(event.host)
+            if is_marked_bad or event.kind in ("resumed", "retried", "marked good"):
+                self._sites.unblock_all()
+
+    async def close(self, id: int, by: str) -> ManagedRelayer | None:
+        """End one connection; give its relayer once it has ended, None where none of that number is live.
+
+        What it carries goes back to waiting untried, or where the peer may have taken it, as a possible duplicate.
+        Its site rests for a moment, or makes do with the other connections it has, so that this one is not opened
+        again at once. Raises QueueError, and then nothing is ended.
+        """
+        relayer = next((one for one in self._live if one.id == id), None)
+        if relayer is None:
+            return None
+        task, site, now = self._live[relayer], self._sites.get(relayer.site), self._clock.now()
+        why = f"a connection was closed by {by}"
+        if others := self._others(site, relayer):
+            site.shrink(len(others), why, now, by_half=False, seconds=PAUSE)
+        elif site.blocked_until < now + PAUSE:
+            await self._rest(relayer, why)
+            self._sites.block(site, now + PAUSE, why, failed=False)
+        if relayer.close(by):
+            task.cancel()
+        await asyncio.wait({task}, timeout=_CLOSING)
+        return relayer
+
+    async def drain(self, seconds: float) -> None:
+        """Open nothing more, let each relayer end its message, and stop those that have not after `seconds`."""
+        self.draining = True
+        self.wake()
+        if self._checks:
+            await asyncio.wait(self._checks, timeout=seconds)
+        tasks = list(self._live.values())
+        for relayer in list(self._live):
+            relayer.leave()
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=seconds)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late, timeout=seconds)
+        with suppress(QueueError, TimeoutError):
+            async with asyncio.timeout(_CLOSING):
+                await self._leftovers.end()
+
+    # -- what a relayer asks of its manager -----------------------------------------------------------------------
+
+    async def more(self, relayer: ManagedRelayer) -> list[Claim]:
+        """More messages for a relayer's site, unless another site waits for its connection."""
+        site = self._sites.get(relayer.site)
+        room = self._allowance.messages_left(relayer, site)
+        if self.draining or relayer.is_leaving or room <= 0 or self._allowance.on_messages(site):
+            return []
+        if await self._do_others_wait(relayer):
+            self._choosing.yielded(relayer.site)
+            relayer.leave("another site waits for the connection")
+            return []
+        if relayer.room is not None:
+            room = min(room, relayer.room)
+        claims = await self._claim(site, min(BATCH, room), relayer.id)
+        if len(claims) == BATCH:
+            self.wake()  # there may be enough for another connection
+        return claims
+
+    async def _do_others_wait(self, relayer: ManagedRelayer) -> bool:
+        """Whether another site could be served if a relayer ended."""
+        is_full = self.capacity.is_full(self._live)
+        if not is_full and not relayer.is_in_doubt:
+            return False
+        may_doubt = self.capacity.on_doubt(self._live) is None
+        if not is_full and may_doubt:
+            return False
+        closed = [*self._allowance.closed(self._live), relayer.site]
+        if not is_full:  # what has proved itself has places left: it waits for nobody
+            shares = self.capacity.shares([one for one in self._live if one is not relayer])
+            return bool(await self._queue.doubtful_sites(closed, shares))
+        return bool(await self._queue.due_sites(1, closed, with_doubtful=may_doubt or relayer.is_in_doubt))
+
+    def site_of(self, way: Way) -> str:
+        """The name of the site a way leads to; a destination with a limit of its own has connections of its own."""
+        return self._sites.name_of(way.destination, way.site)
+
+    async def admit(self, relayer: ManagedRelayer, way: Way) -> str:
+        """Count a relayer among those of its site, now that it is known; or say why it is not to connect now.
+
+        What it is to give back is left to those the site has, or waits until a limit allows more. Raises QueueError.
+        """
+        return await self._admission.admit(relayer, way, self._live)
+
+    def may_dial(self, relayer: ManagedRelayer) -> bool:
+        """Whether a relayer may open one more connection than the one it was admitted for."""
+        rules = self._sites.get(relayer.site).rules
+        return all(rule.connections.available for rule in rules if rule.connections is not None)
+
+    def dials(self, relayer: ManagedRelayer) -> None:
+        """Count a connection beyond the one a relayer was admitted for; what was not available is owed."""
+        for rule in self._sites.get(relayer.site).rules:
+            if rule.connections is not None:
+                rule.connections.take(1)
+
+    def idle_until(self, relayer: ManagedRelayer) -> float | None:
+        """How long a relayer that has run dry may keep its connection; None: it is to end at once."""
+        site = self._sites.get(relayer.site)
+        now = self._clock.now()
+        if self.draining or self._idle <= 0 or self._allowance.messages_left(relayer, site) <= 0:
+            return None
+        return min(now + self._idle, self._allowance.end_of(relayer))
+
+    def is_served(self, relayer: ManagedRelayer) -> bool:
+        """Whether other connections to the relayer's site deliver."""
+        site = self._sites.known(relayer.site)
+        return site is not None and any(one.has_delivered for one in self._others(site, relayer))
+
+    def is_on_trial(self, relayer: ManagedRelayer, host: str) -> bool:
+        """Whether a host comes back from being bad, and another relayer is the one that finds out how it is."""
+        if not self._parts.mx.is_returning(host):
+            return False
+        return any(other.host == host for other in self._live if other is not relayer)
+
+    def established(self) -> None:
+        """A site can be reached: it may have further connections now."""
+        self.wake()
+
+    async def delivered(self, relayer: ManagedRelayer) -> None:
+        """The site takes mail: what failed before counts no more, and it may have more connections. Raises QueueError.
+
+        Those of its destinations that were left alone with it come back with it.
+        """
+        site = self._sites.get(relayer.site)
+        was_coming_back = site.is_coming_back
+        self._sites.proved(site)
+        if site.delivered(self.max_connections_per_destination, self._clock.now()):
+            self.wake()
+        if was_coming_back or relayer.is_in_doubt:
+            relayer.is_in_doubt = False
+            self._sites.unblock(site)
+            await self._queue.unblock_site(site.name)
+            # Those of which nothing waits any more are not among them.
+            await self._queue.unblock([relayer.destination, *(one.destination for one in relayer.answers_for.values())])
+
+    def returned(self, relayer: ManagedRelayer, count: int) -> None:
+        """So many messages of a relayer were not sent: they count for no limit."""
+        for rule in self._sites.get(relayer.site).rules:
+            if rule.messages is not None:
+                rule.messages.give_back(count)
+
+    def stranded(self, claims: list[Claim]) -> None:
+        """Keep claims that the store would not take back, and offer them again at each check."""
+        self._leftovers.stranded(claims)
+
+    async def unreachable(
+        self, relayer: ManagedRelayer, outcome: Outcome, *, until: float | None = None, pause: bool = False
+    ) -> None:
+        """Leave a site alone for a while: longer with each failure in a row, briefly where it did take mail.
+
+        Where other connections to it go on, it has only one less, or half of them.
+        """
+        site, now = self._sites.get(relayer.site), self._clock.now()
+        if until is None and self.is_served(relayer):
+            site.shrink(len(self._others(site, relayer)), outcome.line, now, by_half=relayer.is_established)
+            return
+        failed = until is None and not pause
+        if until is not None:
+            # Not longer than this, whatever a mark says: it may be ended, and the MX may have changed.
+            until = min(until, now + LONGEST_BLOCK)
+        elif pause:
+            until = now + PAUSE
+        else:
+            until = self._next_try(site, relayer.destination)
+        self._sites.block(site, until, outcome.line, failed=failed)
+        await self._queue.block_site(site.name, until, outcome.line, failed=failed)
+        await self._queue.block(relayer.destination, until, outcome.line, failed=failed)
+        await self._tell_unreachable(relayer.destination, outcome)
+
+    async def faulted(self, relayer: ManagedRelayer, outcome: Outcome) -> None:
+        """Have a site rest for a moment, or make do with its other connections, for what is no fault of its hosts.
+
+        So a fault that comes again and again does not turn in place. Raises QueueError.
+        """
+        site, now = self._sites.get(relayer.site), self._clock.now()
+        log.error("relayer %d to %s: %s", relayer.id, relayer.destination, outcome.text)
+        self.pause.tell(outcome.text)
+        if others := self._others(site, relayer):
+            site.shrink(len(others), outcome.text, now, by_half=False, seconds=PAUSE)
+        elif site.blocked_until < now + PAUSE:
+            self._sites.block(site, now + PAUSE, outcome.text, failed=False)
+            await self._rest(relayer, outcome.text)
+
+    def cut_short(self, relayer: ManagedRelayer, outcome: Outcome, *, is_usual: bool) -> None:
+        """A host has ended a session between two messages: the next may begin at once.
+
+        Where it said 421 while others go on, they may be too many, until it is seen that it always does so.
+        """
+        site = self._sites.get(relayer.site)
+        if is_usual:
+            site.is_cleared()
+        elif outcome.code == 421 and self.is_served(relayer):
+            others = len(self._others(site, relayer))
+            site.shrink(others, outcome.line, self._clock.now(), by_half=True, is_doubted=True)
+
+    def works(self) -> None:
+        """A host was reached, or turned us away: what this machine lacked is there again."""
+        if self.pause.limiting is not None:
+            self.wake()
+        self.pause.works()
+
+    def is_ours(self, relayer: ManagedRelayer, blamed: Blame, outcome: Outcome) -> bool:
+        """Note a fault of this machine. Whether no connection is opened for a moment, and the mail waits untried."""
+        return self.pause.met(blamed, outcome.text, relayer.site)
+
+    async def lost(self, destination: str, outcome: Outcome, *, until: float | None = None) -> None:
+        """Leave one destination alone for a while, to which no way is to be had, whatever its site."""
+        site, now = self._sites.get(unknown_site(destination), destination), self._clock.now()
+        failed = until is None
+        until = self._next_try(site, destination) if until is None else min(until, now + LONGEST_BLOCK)
+        self._sites.block(site, until, outcome.line, failed=failed)
+        await self._queue.block(destination, until, outcome.line, failed=failed)
+        await self._tell_unreachable(destination, outcome)
+
+    # -- what can be asked ----------------------------------------------------------------------------------------
+
+    @property
+    def connections(self) -> int:
+        """How many relayers have a connection, or open one: the others look for their way."""
+        return sum(relayer.is_admitted for relayer in self._live)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Which bounds are reached that others wait for, in sentences."""
+        return self._pressure.notes(self._live)
+
+    def limits_on(
+        self, destination: str, *, site: str = "", is_in_doubt: bool = False, message: int = 0, sender: str = ""
+    ) -> tuple[Limiting, ...]:
+        """All that keeps mail to a destination from going right now, by name; () when nothing does.
+
+        Names are the dotted names of settings, or "blocked", "coming back", "connecting", "adaptive concurrency". What
+        the queue knows (suspensions, blocks, when mail is due) is not among them, but for blocks of the whole site.
+        `site` is the name that the queue has for its site; "": the one it was served under. `message` and `sender` are
+        of its mail that is due first, if there is any.
+        """
+        flow = flow_of(message, sender, destination) if message else None
+        at = self.site_at(destination, site)
+        found = self._allowance.on_mail(at, self._live, is_in_doubt=is_in_doubt, flow=flow)
+        paused = self.pause.limiting
+        return (paused, *found) if paused is not None else found
+
+    def room(self) -> Room:
+        """To which sites mail may go now."""
+        room = self._allowance.room(self._live)
+        return room if self.pause.limiting is None else replace(room, only=frozenset())
+
+    def site_at(self, destination: str, site: str = "") -> Site:
+        """The site of a destination; of one not served since the start only the limits that name it are known."""
+        place = site or self._sites.place_of(destination)
+        found = self._sites.known(place)
+        if found is None:
+            found = Site(place, self.max_connections_per_destination)
+            found.rules = self._limits.of(destination, ())
+        return found
+
+    # -- opening --------------------------------------------------------------------------------------------------
+
+    async def _serve(self, refused: set[str], opened: list[ManagedRelayer], ends: list[float]) -> bool:
+        """Call idle relayers and open connections for what is due, one for each site; False: there is no more to do.
+
+        Sites without a busy connection come first, then those that may have one more. `refused` are sites of which it
+        was found, in this check, that they can have none; each round does something or adds to them. `ends` takes the
+        times at which what is found in the way ends: it may have ended before the check is through.
+        """
+        if paused := self.pause.limiting:
+            ends += [paused.until] if paused.until is not None else []
+            return False
+        ends += self._allowance.endings(self._live)  # before it is asked what is closed: what has ended since is not
+        idle = [relayer for relayer in self._live if relayer.is_idle]
+        limit = max(self.capacity.places(self._live), len(idle))
+        if limit <= 0:
+            return False
+        closed = self._allowance.closed(self._live) | refused
+        busy = {relayer.site for relayer in self._live if not relayer.is_idle}
+        chosen = await self._choosing.next(limit, closed, busy, self._live)
+        leaving = sum(relayer.is_leaving for relayer in self._live)
+        for one in chosen:
+            site, is_in_doubt = one.due.site, one.due.is_in_doubt
+            waiting = next((relayer for relayer in self._live if relayer.is_idle and relayer.site == site), None)
+            if waiting is not None:
+                waiting.call()
+            elif self.capacity.on_beginning(self._live, is_in_doubt=is_in_doubt, flow=one.flow) is None:
+                relayer = None
+                with suppress(QueueDamaged):  # which the store tells; the mail of others is on other pages
+                    relayer = await self._open(one, ends)
+                if relayer:
+                    opened.append(relayer)
+                    self._choosing.served(one)
+                else:
+                    refused.add(site)
+            else:
+                refused.add(site)
+                if leaving:
+                    leaving -= 1  # its connection is on its way already
+                elif self.capacity.is_taken(self._live):
+                    self._dismiss_one(site)
+        return bool(chosen)
+
+    def _dismiss_one(self, site: str) -> None:
+        """Have the connection end that has been idle for longest, since another site waits for one."""
+        idle = [relayer for relayer in self._live if relayer.is_idle and relayer.site != site]
+        if idle:
+            min(idle, key=lambda relayer: relayer.phase_since).leave("another site waits for the connection")
+
+    async def _open(self, chosen: Chosen, ends: list[float]) -> ManagedRelayer | None:
+        due = chosen.due
+        site = self._site_at(due)
+        if due.destination in self._resumed:
+            self._resumed.discard(due.destination)
+            site.come_back()
+        if limiting := self._allowance.on_messages(site) or self._allowance.on_connections(site, self._live):
+            ends += [limiting.until] if limiting.until is not None else []
+            return None
+        number = self._last_id + 1
+        most = min(BATCH, self._allowance.per_connection(site))
+        claims = await self._claim(site, min(most, self._parts.stints.most(site.host) or most), number)
+        if not claims:
+            return None
+        self._last_id = number
+        relayer = ManagedRelayer(
+            number,
+            site.name,
+            claims,
+            self._parts,
+            self,
+            self._form,
+            is_in_doubt=due.is_in_doubt,
+            flow=chosen.flow or flow_of(claims[0].message, claims[0].sender, due.destination),
+        )
+        site.connections.append(relayer)
+        task = asyncio.create_task(self._run(relayer), name=f"relayer {number} to {due.destination}")
+        task.add_done_callback(lambda _: self._never_began(relayer))
+        self._live[relayer] = task
+        return relayer
+
+    async def _claim(self, site: Site, limit: int, number: int) -> list[Claim]:
+        """Claim messages of a site, as many as its limits allow."""
+        buckets = [rule.messages for rule in site.rules if rule.messages is not None]
+        limit = min([limit, *(bucket.available for bucket in buckets)])
+        if limit <= 0:
+            return []
+        for bucket in buckets:
+            bucket.take(limit)
+        claims: list[Claim] = []
+        claiming = asyncio.ensure_future(self._queue.claim_site(site.name, limit, number))
+        try:
+            claims = await asyncio.shield(claiming)
+        except asyncio.CancelledError:
+            # Closed in the middle: the store goes on claiming, and nobody would answer for what it claims.
+            self.stranded(await claiming)
+            raise
+        finally:
+            for bucket in buckets:
+                bucket.give_back(limit - len(claims))
+        for claim in claims:
+            self._sites.place(claim.destination, site.name)
+        return claims
+
+    async def _run(self, relayer: ManagedRelayer) -> None:
+        try:
+            with suppress(asyncio.CancelledError):
+                await relayer.run()
+        except QueueBroken as error:
+            self.trouble = str(error)
+        finally:
+            self._ended(relayer)
+
+    def _never_began(self, relayer: ManagedRelayer) -> None:
+        """See to a relayer that was closed before its first step: nothing of `_run` is done then."""
+        if relayer in self._live:
+            self.stranded(list(relayer.answers_for.values()))
+            self._ended(relayer)
+
+    def _ended(self, relayer: ManagedRelayer) -> None:
+        del self._live[relayer]
+        site = self._sites.get(relayer.site)
+        site.connections.remove(relayer)
+        site.last_used = self._clock.now()
+        self.ended.append(relayer)
+        self.wake()
+
+    # -- sites ----------------------------------------------------------------------------------------------------
+
+    def _site_at(self, due: DueSite) -> Site:
+        is_its_own = due.site == unknown_site(due.destination) or self._limits.name(due.destination)
+        return self._sites.get(due.site, due.destination if is_its_own else "")
+
+    def _others(self, site: Site, relayer: ManagedRelayer) -> list[Connection]:
+        """The other connections of a site: what still looks for its way to it has none."""
+        return [one for one in site.connections if one is not relayer and one.is_admitted]
+
+    async def _rest(self, relayer: ManagedRelayer, why: str) -> None:
+        """Leave alone for a moment what a relayer is for, in the store; nothing of it has failed."""
+        until = self._clock.now() + PAUSE
+        for destination in {relayer.destination, *(claim.destination for claim in relayer.answers_for.values())}:
+            await self._queue.block(destination, until, why, failed=False)
+
+    def _abandon(self, host: str) -> None:
+        """End the connections to a host, each after the message that is being sent."""
+        for relayer in self._live:
+            if relayer.host.lower() == host:
+                relayer.leave(f"{host} is marked bad")
+
+    def _redirected(self, destination: str) -> None:
+        """What was known of the way to a destination counts no more."""
+        self._sites.displace(destination)
+        if site := self._sites.known(unknown_site(destination)):
+            self._sites.unblock(site)
+        for relayer in self._live:
+            relayer.reconsider(destination)
+
+    def _next_try(self, site: Site, destination: str) -> float:
+        site.failures += 1
+        return self._clock.now() + min(self._retries.schedule(destination).interval(site.failures), LONGEST_BLOCK)
+
+    async def _tell_unreachable(self, destination: str, outcome: Outcome) -> None:
+        now = self._clock.now()
+        await self._queue.record(
+            Event(at=now, kind="unreachable", destination=destination, host=outcome.host, outcome=outcome)
+        )

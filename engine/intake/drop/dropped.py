@@ -1,0 +1,118 @@
+"""A dropped file as a message: its envelope from its header fields, its content ready for the queue."""
+
+from itertools import chain
+
+from msgspec import Struct
+
+from engine.base.address import Address, AddressError, parse_path
+from engine.intake.content import (
+    MAX_LINE,
+    Header,
+    HeaderTooBig,
+    canonical,
+    has_long_line,
+    outgoing,
+    read_header,
+    received,
+    with_field,
+)
+from engine.intake.errors import Unfit
+from engine.intake.mailboxes import ListProblem, mailboxes
+from engine.queue.contract import NewMessage
+from engine.settings.settings import Smtp
+
+MAX_RECIPIENTS = 10_000
+MAX_NAMED = 2 * MAX_RECIPIENTS  # addresses in the fields of one name: some may stand there more than once
+
+_ALLOWED = "allowed are addresses such as ann@example.org, between commas"
+
+
+class Dropped(Struct, frozen=True, kw_only=True):
+    """What a file in the drop folder says: its octets, where they came from, and its key (see NewMessage)."""
+
+    content: bytes
+    origin: str
+    key: str
+
+    def message(self, *, hostname: str, rules: Smtp, at: float) -> NewMessage:
+        """Give the message to queue, with its Received field on top and without what is not for its readers.
+
+        That is X-Envelope-From, X-Envelope-To and what `outgoing` leaves out; all else stays as it is but for line
+        ends. Raises Unfit.
+        """
+        if b"\0" in self.content:
+            raise Unfit("content: holds NUL; a message holds any octet but that (RFC 5322 2.3)")
+        content = canonical(self.content)
+        if has_long_line(content):
+            raise Unfit(f"content: a line is too long; at most {MAX_LINE} octets are allowed")
+        try:
+            header = read_header(content)
+        except HeaderTooBig as error:
+            raise Unfit(f"header: {error}; no more is taken") from error
+        if header.count(b"received") > rules.max_received:
+            raise Unfit(f"Received: more than {rules.max_received} of them; this message goes round in a loop")
+        sender, recipients = _sender(header), _recipients(header)
+        # Bcc, signed or not: it may be the envelope here, as with sendmail -t.
+        content = outgoing(header, b"x-envelope-from", b"x-envelope-to", b"bcc", b"resent-bcc")
+        # "local": handed over on this machine, by no protocol.
+        trace = received(
+            sent_by="", by=hostname, protocol="local (drop)", at=at, recipients=tuple(str(to) for to in recipients)
+        )
+        return NewMessage(
+            sender=str(sender),
+            recipients=tuple(str(recipient) for recipient in recipients),
+            content=with_field(trace, content),
+            origin=self.origin,
+            subject=header.shown(b"subject"),
+            message_id=header.shown(b"message-id"),
+            smtputf8=sender.smtputf8 or any(recipient.smtputf8 for recipient in recipients),
+            key=self.key,
+        )
+
+
+def _sender(header: Header) -> Address:
+    given = header.all(b"x-envelope-from")
+    if len(given) > 1:
+        raise Unfit("X-Envelope-From: stands more than once; one sender is allowed")
+    if given:
+        if given[0] in {b"", b"<>"}:
+            return Address("", "")
+        addresses = _addresses("X-Envelope-From", given)
+        if len(addresses) != 1:
+            raise Unfit(f"X-Envelope-From: {len(addresses)} addresses; one is allowed, or <> for none")
+        return addresses[0]
+    authors = _addresses("From", header.all(b"from"))
+    if len(authors) > 1:
+        authors = _addresses("Sender", header.all(b"sender"))  # RFC 5322 3.6.2
+    if len(authors) != 1:
+        raise Unfit("sender: none found; X-Envelope-From or From must name one")
+    return authors[0]
+
+
+def _recipients(header: Header) -> tuple[Address, ...]:
+    names = ("X-Envelope-To",) if header.count(b"x-envelope-to") else ("To", "Cc", "Bcc")
+    found: dict[Address, None] = {}
+    for name in names:
+        found.update(dict.fromkeys(_addresses(name, header.all(name.lower().encode()))))
+    if not found:
+        raise Unfit(f"recipients: none found in {', '.join(names)}; X-Envelope-To or one of To, Cc, Bcc must name some")
+    if len(found) > MAX_RECIPIENTS:
+        raise Unfit(f"recipients: {len(found)} of them; at most {MAX_RECIPIENTS} are allowed")
+    return tuple(found)
+
+
+def _addresses(name: str, values: list[bytes]) -> list[Address]:
+    """Read the address lists of all fields of a name; groups and display names are seen through."""
+    lists = [value.decode("utf-8", "surrogateescape") for value in values]
+    found: list[Address] = []
+    try:
+        for written in chain.from_iterable(map(mailboxes, lists)):
+            if written:
+                found.append(parse_path(written))
+            if len(found) > MAX_NAMED:
+                raise Unfit(f"{name}: more than {MAX_NAMED} addresses; send the message in parts")
+    except ListProblem as error:
+        raise Unfit(f"{name}: cannot be read: {error}; {_ALLOWED}") from error
+    except AddressError as error:
+        raise Unfit(f"{name}: {error}; {_ALLOWED}") from error
+    return found

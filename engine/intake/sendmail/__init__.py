@@ -1,0 +1,1 @@
+"""Mail that comes from programs of this machine: what the sendmail command hands in."""

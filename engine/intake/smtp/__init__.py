@@ -1,0 +1,1 @@
+"""Mail that comes by SMTP: the listener, its sessions, submission with a login, and what bounds them."""

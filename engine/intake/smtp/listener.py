@@ -1,0 +1,271 @@
+"""How mail comes in over SMTP: listens, lets sessions in, and stops them in good order."""
+
+import asyncio
+import logging
+from asyncio.sslproto import SSLProtocol
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from ssl import SSLContext
+from typing import NamedTuple, cast
+
+from engine.base.clock import Clock
+from engine.intake.errors import IntakeError
+from engine.intake.floor import DiskFloor
+from engine.intake.smtp.crowd import Door
+from engine.intake.smtp.reception import Reception
+from engine.intake.smtp.session import IDLE, Session
+from engine.intake.smtp.submission import SubmissionSession
+from engine.intake.smtp.tls import HANDSHAKE, SHUTDOWN, server_context
+from engine.intake.smtp.users import Logins, Unavailable
+from engine.intake.taker import Receiver
+from engine.settings.settings import Settings
+from engine.settings.values import Listen
+
+_LOG = logging.getLogger(__name__)
+
+_LAST_WORDS = 2.0  # seconds in which a farewell may go out
+_BACKLOG = 512
+_FIRST_FREE_PORT = 1024  # below it a port is for who has a right of root
+
+__all__ = ["IntakeError", "SmtpIntake"]
+
+
+class SmtpIntake:
+    """The SMTP server. It answers 250 to a message only once the queue has it on disk.
+
+    Large messages lie in `folder`, on the queue's file system, while they come in (None: where the system keeps such).
+    """
+
+    def __init__(
+        self,
+        queue: Receiver,
+        settings: Settings,
+        clock: Clock,
+        *,
+        floor: DiskFloor | None = None,
+        idle: float = IDLE,
+        folder: Path | None = None,
+    ) -> None:
+        self._reception = Reception(queue, settings, clock, floor, folder)
+        self._intake = settings.intake
+        self._idle = idle
+        self._servers: list[asyncio.Server] = []
+        self._submission: list[asyncio.Server] = []
+        self._submission_tls: list[asyncio.Server] = []
+        self._logins: Logins | None = None
+        self._sessions: set[Session] = set()
+
+    async def start(self) -> None:
+        """Listen at every address of the settings. Raises IntakeError, and then listens at none."""
+        # The library tells every line that a client sends to this logger, as it came.
+        logging.getLogger("mail.log").setLevel(logging.ERROR)
+        await asyncio.to_thread(self._reception.storeroom.sweep)
+        make_relay = partial(Session, self._reception, self._sessions, idle=self._idle)
+        relaying = _Way("relay", self._reception.relays_for, make_relay)
+        await self._open(self._servers, self._intake.smtp.listen, relaying)
+        submission = self._intake.submission
+        if not submission.listen and not submission.listen_tls:
+            return
+        try:
+            context = server_context(submission)
+        except IntakeError:
+            await self.stop(0)
+            raise
+        assert submission.users is not None
+        logins = self._logins = await asyncio.to_thread(Logins, submission.users)
+        with suppress(Unavailable):  # then `trouble` says so until the file is right
+            await asyncio.to_thread(logins.look)
+        await self._reception.recall()
+        make = partial(SubmissionSession, self._reception, self._sessions, tls=context, logins=logins, idle=self._idle)
+        await self._open(self._submission, submission.listen, _Way("submission", _nobody, make))
+        # RFC 8314 3.3: TLS from the first octet.
+        wrapped = _Way("submission", _nobody, partial(make, secure=True), context)
+        await self._open(self._submission_tls, submission.listen_tls, wrapped)
+
+    async def _open(self, servers: list[asyncio.Server], addresses: tuple[Listen, ...], way: "_Way") -> None:
+        loop = asyncio.get_running_loop()
+        porter = partial(_Porter, way, partial(self._admit, way))
+        for address in addresses:
+            try:
+                server = await loop.create_server(porter, address.host, address.port, backlog=_BACKLOG)
+            except OSError as error:
+                await self.stop(0)
+                raise IntakeError(f"cannot listen on {address}: {_why(error, address)}") from error
+            servers.append(server)
+
+    async def stop(self, drain: float) -> None:
+        """Take no more sessions, end the idle ones, and give those with a message up to `drain` seconds."""
+        self._reception.closing = True
+        servers = [*self._servers, *self._submission, *self._submission_tls]
+        for server in servers:
+            server.close()
+        for session in self._sessions.copy():
+            if not session.reading:
+                session.close(self._farewell)
+        await self._until_empty(drain)
+        await self._reception.finish(drain)
+        for session in self._sessions.copy():
+            session.close(self._farewell)
+        await self._until_empty(_LAST_WORDS if drain else 0.0)
+        for session in self._sessions.copy():
+            session.abort()
+        await self._reception.storeroom.finish(_LAST_WORDS)
+        for server in servers:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LAST_WORDS):
+                    await server.wait_closed()
+        for closed in (self._servers, self._submission, self._submission_tls):
+            closed.clear()
+        self._reception.close()
+        if self._logins is not None:
+            self._logins.close()
+
+    @property
+    def addresses(self) -> tuple[Listen, ...]:
+        """Where it listens for those in relay_networks, with the ports the system chose."""
+        return _bound(self._servers)
+
+    @property
+    def submission_addresses(self) -> tuple[Listen, ...]:
+        """Where it listens for those who log in after STARTTLS."""
+        return _bound(self._submission)
+
+    @property
+    def submission_tls_addresses(self) -> tuple[Listen, ...]:
+        """Where it listens for those who log in, under TLS from the first octet."""
+        return _bound(self._submission_tls)
+
+    @property
+    def lost(self) -> tuple[Listen, ...]:
+        """Where it should listen and does not any more."""
+        doors = (
+            (self._servers, self._intake.smtp.listen),
+            (self._submission, self._intake.submission.listen),
+            (self._submission_tls, self._intake.submission.listen_tls),
+        )
+        pairs = [pair for servers, wanted in doors for pair in zip(servers, wanted, strict=False)]
+        return () if self._reception.closing else tuple(one for server, one in pairs if not server.is_serving())
+
+    @property
+    def trouble(self) -> str:
+        """Why nobody can log in, or ""."""
+        return self._logins.trouble if self._logins is not None else ""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Which bounds were reached in the last minutes, each in a sentence."""
+        return self._reception.notes
+
+    @property
+    def sessions(self) -> int:
+        """How many clients are connected."""
+        return len(self._sessions)
+
+    @property
+    def paused(self) -> str:
+        """Why no mail is taken, or ""."""
+        return self._reception.paused
+
+    def pause(self, why: str) -> None:
+        """Answer 452 to new mail until `resume`; transactions that have begun go on."""
+        self._reception.paused = why
+
+    def resume(self) -> None:
+        """Take mail again."""
+        self._reception.paused = ""
+
+    @property
+    def _farewell(self) -> str:
+        return f"421 4.3.2 {self._reception.hostname} Going down, come again"
+
+    def _admit(self, way: "_Way", transport: asyncio.Transport) -> Session | str:
+        """Let a client in that has just come, or give the word with which it is turned away."""
+        name = transport.get_extra_info("peername")
+        peer = str(name[0]) if isinstance(name, tuple) and name else ""
+        if self._reception.closing:
+            return self._farewell
+        known = way.known(peer)
+        if refusal := self._reception.crowd.make_room(peer, known=known, door=way.door):
+            self._reception.refusals.note(f"smtp {peer}", "too many sessions", detail=f"{self.sessions} are open")
+            return refusal
+        session = way.make()
+        session.arrive(transport, peer, known=known)
+        return session
+
+    async def _until_empty(self, seconds: float) -> None:
+        if self._sessions:
+            await asyncio.wait({session.ended for session in self._sessions}, timeout=seconds)
+
+
+class _Way(NamedTuple):
+    """A way in: for what, whom it knows by the address alone, the session it makes, and TLS where that comes first."""
+
+    door: Door
+    known: Callable[[str], bool]
+    make: Callable[[], Session]
+    tls: SSLContext | None = None
+
+
+class _Porter(asyncio.Protocol):
+    """Meets a client that has just come: a session is made only for those who are let in."""
+
+    def __init__(self, way: _Way, admit: Callable[[asyncio.Transport], Session | str]) -> None:
+        self._way = way
+        self._admit = admit
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport = cast("asyncio.Transport", transport)  # uvloop's are no instances of this class
+        session = self._admit(transport)
+        if isinstance(session, str):
+            if self._way.tls is None:  # before TLS there is no way to say anything
+                transport.write(f"{session}\r\n".encode())
+            transport.close()
+            return
+        protocol = session if self._way.tls is None else _Tls(session, self._way.tls)
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+
+
+class _Tls(SSLProtocol):
+    """TLS from the first octet: the session begins when hands are shaken, and ends also when they never are.
+
+    The loop's own way would make the session only then, and those who never finish the handshake would not be counted.
+    """
+
+    def __init__(self, session: Session, context: SSLContext) -> None:
+        super().__init__(
+            asyncio.get_running_loop(),
+            session,
+            context,
+            None,  # type: ignore[arg-type]  # nobody waits for the handshake
+            server_side=True,
+            ssl_handshake_timeout=HANDSHAKE,
+            ssl_shutdown_timeout=SHUTDOWN,
+        )
+        self._session = session
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        self._session.depart()
+
+
+def _nobody(peer: str) -> bool:  # noqa: ARG001
+    """Whoever submits mail is known by a login, never by the address alone."""
+    return False
+
+
+def _why(error: OSError, address: Listen) -> str:
+    why = error.strerror or str(error)
+    if not isinstance(error, PermissionError) or address.port >= _FIRST_FREE_PORT:
+        return why
+    return (
+        f"{why}: ports below {_FIRST_FREE_PORT} need the right CAP_NET_BIND_SERVICE; start it as root, give that right"
+        " (systemd: AmbientCapabilities=CAP_NET_BIND_SERVICE), or listen on 2525"
+    )
+
+
+def _bound(servers: list[asyncio.Server]) -> tuple[Listen, ...]:
+    bound = (socket.getsockname() for server in servers for socket in server.sockets)
+    return tuple(Listen(str(name[0]), int(name[1])) for name in bound)

@@ -1,0 +1,80 @@
+"""A message from an SMTP client as a message for the queue: what of its content is taken, and what is put on top."""
+
+from collections.abc import Iterable
+
+from msgspec import Struct
+
+from engine.base.address import Address
+from engine.intake.content import (
+    MAX_LINE,
+    HeaderTooBig,
+    canonical,
+    has_long_line,
+    outgoing,
+    read_header,
+    received,
+    unstuffed,
+    with_field,
+)
+from engine.intake.errors import Refused
+from engine.intake.missing import with_missing
+from engine.intake.smtp.reception import trace_name
+from engine.intake.smtp.wishes import OfMail
+from engine.queue.contract import NewMessage, Wishes
+from engine.settings.settings import Smtp
+
+
+class Submitted(Struct, frozen=True, kw_only=True):
+    """What came with DATA, and the transaction it belongs to.
+
+    `chunks` are as they were read: they begin with the CRLF before the message and end with the final dot and its CRLF.
+    A message from somebody who has logged in is a submission: what it lacks is added (RFC 6409 8).
+    """
+
+    chunks: Iterable[bytes]
+    sender: Address
+    recipients: tuple[Address, ...]
+    protocol: str
+    greeted: str
+    peer: str
+    dsn: OfMail = OfMail()
+    wishes: tuple[Wishes, ...] = ()
+    login: str = ""
+
+    def message(self, *, hostname: str, rules: Smtp, at: float) -> NewMessage:
+        """Give the message to queue, with its Received field on top. Safe to call in any thread. Raises Refused."""
+        content = unstuffed(self.chunks)[len(b"\r\n") : -len(b".\r\n")]
+        if b"\0" in content:
+            raise Refused("554 5.6.0 A message may not hold NUL (RFC 5321 4.1.1.4)", "NUL in the message")
+        content = canonical(content)
+        if has_long_line(content):
+            raise Refused(f"500 5.5.2 Line too long; at most {MAX_LINE} octets are taken", "line too long")
+        try:
+            header = read_header(content)
+        except HeaderTooBig as error:
+            raise Refused(f"552 5.3.4 Header too big: {error}", "header too big", str(error)) from error
+        if header.count(b"received") > rules.max_received:
+            many = f"more than {rules.max_received} Received fields"
+            raise Refused(f"554 5.4.6 Mail loop: {many}", "mail loop", many)
+        content = outgoing(header)
+        needs_utf8 = self.protocol.startswith("UTF8SMTP") and header.eight_bit
+        recipients = tuple(str(recipient) for recipient in self.recipients)
+        trace = received(
+            sent_by=trace_name(self.greeted, self.peer),
+            by=hostname,
+            protocol=self.protocol,
+            at=at,
+            recipients=recipients,
+        )
+        return NewMessage(
+            sender=str(self.sender),
+            recipients=recipients,
+            content=with_field(trace, with_missing(content, header, hostname, at) if self.login else content),
+            origin=f"smtp {self.peer}{f' as {self.login}' if self.login else ''}",
+            subject=header.shown(b"subject"),
+            message_id=header.shown(b"message-id"),
+            smtputf8=needs_utf8 or self.sender.smtputf8 or any(to.smtputf8 for to in self.recipients),
+            ret=self.dsn.ret,
+            envid=self.dsn.envid,
+            wishes=self.wishes,
+        )

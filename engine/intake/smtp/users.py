@@ -1,0 +1,208 @@
+"""Who may log in to submit mail: a file of names and of what argon2 made of their passwords."""
+
+import asyncio
+import fcntl
+import os
+import tempfile
+import unicodedata
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from argon2 import PasswordHasher
+from argon2.exceptions import Argon2Error, InvalidHashError
+from msgspec import Struct
+
+from engine.base.permission import refusal, why_not
+from engine.base.text import clean
+
+MAX_NAME = 255  # characters of a login
+MAX_PASSWORD = 1024  # octets of a password: hashing more would only be work
+AT_A_TIME = 2  # passwords tried at once: each takes a core, and 19 MiB
+MAX_WAITING = 64  # passwords that wait to be tried; more are put off
+
+# OWASP's second choice of parameters: 19 MiB, two passes, one lane. Some ten milliseconds.
+_HASHER = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)
+_NOTE = "# Who may submit mail: name:argon2, kept by `smarthost user`.\n"
+
+
+class UsersError(Exception):
+    """The users cannot be read, written or changed so; the text names the file or the name, and what is allowed."""
+
+
+class Unavailable(Exception):
+    """Whether a password is right cannot be told at the moment; the text says why."""
+
+
+class UsersFile:
+    """The file as `smarthost user` keeps it: mode 0600, and changed as a whole or not at all."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def hashes(self) -> dict[str, str]:
+        """Each login and its hash; none where there is no file. Raises UsersError."""
+        try:
+            text = self.path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            raise UsersError(why_not(error, self.path, "read")) from error
+        except UnicodeDecodeError as error:
+            raise UsersError(f"{self.path} cannot be read: {_why(error)}") from error
+        found: dict[str, str] = {}
+        for number, line in enumerate(text.splitlines(), 1):
+            if not line.strip() or line.startswith("#"):
+                continue
+            name, colon, hashed = line.partition(":")
+            if not colon or not hashed.startswith("$argon2") or name in found:
+                raise UsersError(f"{self.path}: line {number} is not name:argon2, or its name stood there before")
+            found[name] = hashed
+        return found
+
+    def set(self, name: str, password: str) -> bool:
+        """Add a login, or give it a new password; False where it was there. Raises UsersError."""
+        name, secret = _checked_name(name), prepared(password)
+        if not secret or len(secret) > MAX_PASSWORD or b"\0" in secret:
+            raise UsersError(f"the password: allowed are 1 to {MAX_PASSWORD} octets, none of them NUL")
+        hashed = _HASHER.hash(secret)
+        with self._locked():
+            found = self.hashes()
+            new = name not in found
+            self._write({**found, name: hashed})
+        return new
+
+    def remove(self, name: str) -> None:
+        """Take a login away. Raises UsersError, also where there is none of this name."""
+        with self._locked():
+            found = self.hashes()
+            if found.pop(unicodedata.normalize("NFC", name), None) is None:
+                raise UsersError(f"{clean(name, MAX_NAME)}: no such login in {self.path}")
+            self._write(found)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Keep two commands from overwriting each other's change. The folder is locked: the file is replaced."""
+        try:
+            folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise UsersError(why_not(error, self.path.parent, "entered")) from error
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            yield
+            os.fsync(folder)
+        except PermissionError as error:
+            raise UsersError(refusal(self.path.parent, "written to")) from error
+        except OSError as error:
+            raise UsersError(f"{self.path} cannot be written: {_why(error)}") from error
+        finally:
+            os.close(folder)
+
+    def _write(self, hashes: dict[str, str]) -> None:
+        """Replace the file: written beside it, synced, moved into place. It keeps its owner. Raises OSError."""
+        file, name = tempfile.mkstemp(prefix=f".{self.path.name}.", dir=self.path.parent)  # with mode 0600
+        try:
+            with os.fdopen(file, "w", encoding="utf-8") as opened:
+                opened.write(_NOTE + "".join(f"{login}:{hashed}\n" for login, hashed in sorted(hashes.items())))
+                with suppress(FileNotFoundError):
+                    was = self.path.stat()
+                    if (was.st_uid, was.st_gid) != (os.geteuid(), os.getegid()):
+                        os.fchown(opened.fileno(), was.st_uid, was.st_gid)
+                opened.flush()
+                os.fsync(opened.fileno())
+            Path(name).rename(self.path)
+        except BaseException:
+            with suppress(OSError):
+                Path(name).unlink()
+            raise
+
+
+class _Seen(Struct, frozen=True):
+    """The file as it was when it was last read."""
+
+    inode: int
+    size: int
+    modified: int
+
+
+class Logins:
+    """Tells whether a password is right. What the file says is asked anew whenever it has changed.
+
+    A login that does not exist takes as much work as one that does. `trouble` is why nobody can log in, or "".
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.trouble = ""
+        self._file = UsersFile(path)
+        self._seen: _Seen | None = None
+        self._hashes: dict[str, str] = {}
+        self._nobody = _HASHER.hash(os.urandom(16))
+        self._threads = ThreadPoolExecutor(AT_A_TIME, thread_name_prefix="password")
+        self._asked = 0
+
+    async def right(self, name: str, password: str) -> bool:
+        """Whether this login has this password. Raises Unavailable."""
+        if self._asked >= MAX_WAITING:
+            raise Unavailable("too many passwords wait to be tried")
+        self._asked += 1
+        # A thread goes on when its caller is cancelled: it counts until it is done.
+        tried = asyncio.get_running_loop().run_in_executor(self._threads, self._right, name, password)
+        tried.add_done_callback(self._done)
+        return await asyncio.shield(tried)
+
+    def look(self) -> None:
+        """Read the file if it has changed. Raises Unavailable."""
+        try:
+            found = self._file.path.stat()
+            seen = _Seen(found.st_ino, found.st_size, found.st_mtime_ns)
+            if seen != self._seen:
+                self._hashes, self._seen = self._file.hashes(), seen
+        except (OSError, UsersError) as error:
+            why = str(error) if isinstance(error, UsersError) else f"{self._file.path} cannot be read: {_why(error)}"
+            self.trouble = f"nobody can log in: {why}"
+            raise Unavailable(self.trouble) from error
+        self.trouble = ""
+
+    def close(self) -> None:
+        """End the threads; what they are trying is not waited for."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _done(self, tried: "asyncio.Future[bool]") -> None:
+        self._asked -= 1
+        if not tried.cancelled():
+            tried.exception()
+
+    def _right(self, name: str, password: str) -> bool:
+        self.look()
+        # Composing makes octets fewer by less than half, and takes far more than its time for a long text.
+        secret = prepared(password) if len(password) <= 2 * MAX_PASSWORD else b""
+        if len(secret) > MAX_PASSWORD:
+            secret = b""
+        hashed = self._hashes.get(unicodedata.normalize("NFC", name))
+        try:
+            return _HASHER.verify(hashed or self._nobody, secret) and hashed is not None and secret != b""
+        except InvalidHashError as error:
+            raise Unavailable(f"{self._file.path}: the hash of a login is none of argon2's") from error
+        except Argon2Error:
+            return False
+
+
+def prepared(password: str) -> bytes:
+    """The octets of a password that are hashed: those of its composed form, however it was typed (RFC 8265 4.2.2)."""
+    return unicodedata.normalize("NFC", password).encode("utf-8", "surrogateescape")
+
+
+def _checked_name(name: str) -> str:
+    name = unicodedata.normalize("NFC", name)
+    wrong = not name or len(name) > MAX_NAME or clean(name, MAX_NAME) != name or name.startswith("#")
+    if wrong or ":" in name or any(char.isspace() for char in name):
+        raise UsersError(
+            f"{clean(name, MAX_NAME)!r}: no name for a login; allowed are 1 to {MAX_NAME} characters that can be seen,"
+            " without blanks and colons, and no # in front"
+        )
+    return name
+
+
+def _why(error: Exception) -> str:
+    return clean(getattr(error, "strerror", None) or str(error), 200)

@@ -1,0 +1,1 @@
+"""What every room speaks of: outcomes, events, filters, orders."""

@@ -1,0 +1,119 @@
+"""What bears on when mail of a destination is tried, as the store knows it: blocks, suspensions, exchanges."""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from engine.model.steering import Override
+from engine.queue.contract import RELAY, Bearing, Suspension
+
+# The message of a destination that is due first: for whom its turn is taken.
+FIRST = (
+    "(SELECT f.message FROM entry f INDEXED BY entry_due WHERE f.destination = d.name AND f.state = 'waiting' "
+    "ORDER BY f.due, f.message, f.number LIMIT 1)"
+)
+FIRST_SENDER = f"(SELECT sender FROM message WHERE number = {FIRST})"
+# Of JOINED, in the order `fields_of` takes them.
+COLUMNS = (
+    f"d.name, d.edge, d.blocked_until, d.blocked_why, d.site, d.took_at, d.unreached_at, {FIRST}, {FIRST_SENDER}, "
+    's.since, s.until, s."by", s.reason, o.host, o.port, o.since, o.until, o."by", o.reason, '
+    "(SELECT json_group_object(preference, host) FROM exchange WHERE destination = d.name)"
+)
+WIDTH = 20  # columns
+# Its two parameters are both the time.
+JOINED = (
+    "destination d LEFT JOIN suspension s ON s.destination = d.name AND s.until > ? "
+    "LEFT JOIN override o ON o.destination = d.name AND o.until > ?"
+)
+# Destinations all of whose exchanges operators have marked bad: of these nothing is tried, see MXCalculator.allowed.
+# It looks at the marks' destinations alone. Its two parameters are both the time.
+_LEFT_OUT = "SELECT host FROM mark WHERE until > ? AND \"by\" <> 'engine'"
+LEFT_OUT = (
+    f"SELECT b.destination FROM exchange b WHERE b.host IN ({_LEFT_OUT}) AND NOT EXISTS "
+    f"(SELECT 1 FROM exchange x WHERE x.destination = b.destination AND x.host NOT IN ({_LEFT_OUT}))"
+)
+
+
+def names(connection: sqlite3.Connection) -> Iterator[str]:
+    """The destinations that have mail, by an index of that: their own rows may be on a damaged page."""
+    query = "SELECT min(destination) FROM entry INDEXED BY entry_destination WHERE destination > ?"
+    (name,) = connection.execute(query, ("",)).fetchone()
+    while name is not None:
+        yield name
+        (name,) = connection.execute(query, (name,)).fetchone()
+
+
+def suspensions(connection: sqlite3.Connection, now: float) -> tuple[Suspension, ...]:
+    """Suspensions in force, the relay's own first."""
+    rows = connection.execute(
+        'SELECT destination, since, until, "by", reason FROM suspension WHERE until > ? '
+        "ORDER BY destination <> ?, destination",
+        (now, RELAY),
+    )
+    return tuple(
+        Suspension(destination=name, since=since, until=until, by=by, reason=reason)
+        for name, since, until, by, reason in rows
+    )
+
+
+def of_relay(connection: sqlite3.Connection, now: float) -> Suspension | None:
+    """The suspension of the whole relay, if there is one."""
+    row = connection.execute(
+        'SELECT since, until, "by", reason FROM suspension WHERE destination = ? AND until > ?', (RELAY, now)
+    ).fetchone()
+    return _suspension(RELAY, *row) if row else None
+
+
+def bearings(connection: sqlite3.Connection, names: Iterable[str], now: float) -> dict[str, Bearing]:
+    """What bears on each of these destinations, in two questions."""
+    relay = of_relay(connection, now)
+    rows = connection.execute(
+        f"SELECT {COLUMNS} FROM json_each(?) CROSS JOIN {JOINED} WHERE d.name = json_each.value",
+        (json.dumps(sorted(set(names))), now, now),
+    )
+    return {row[0]: Bearing(**fields_of(row, relay, now)) for row in rows}
+
+
+def of_unknown(connection: sqlite3.Connection, name: str, now: float) -> Bearing:
+    """What bears on a destination of which nothing is known: operators may have steered it all the same."""
+    row = connection.execute(
+        'SELECT host, port, since, until, "by", reason FROM override WHERE destination = ? AND until > ?', (name, now)
+    ).fetchone()
+    return Bearing(
+        name=name,
+        relay=of_relay(connection, now),
+        suspended=next((one for one in suspensions(connection, now) if one.destination == name), None),
+        is_in_doubt=True,
+        override=_override(name, *row) if row else None,
+    )
+
+
+def fields_of(row: tuple[Any, ...], relay: Suspension | None, now: float) -> dict[str, Any]:
+    """The fields of a Bearing from a row that begins with COLUMNS."""
+    name, edge, blocked_until, blocked_why, site, took_at, unreached_at, message, sender, *rest = row[:WIDTH]
+    suspended, overridden, exchanges = rest[:4], rest[4:10], rest[10]
+    is_blocked = blocked_until > now
+    return {
+        "name": name,
+        "next_due": edge,
+        "relay": relay,
+        "suspended": _suspension(name, *suspended) if suspended[0] is not None else None,
+        "blocked_until": blocked_until if is_blocked else None,
+        "blocked_why": blocked_why if is_blocked else "",
+        "is_in_doubt": took_at == 0,
+        "unreached_at": unreached_at,
+        "first": message or 0,
+        "first_sender": sender or "",
+        "override": _override(name, *overridden) if overridden[0] is not None else None,
+        "exchanges": tuple(host for _, host in sorted(json.loads(exchanges).items(), key=lambda one: int(one[0]))),
+        "site": site,
+    }
+
+
+def _suspension(name: str, since: float, until: float, by: str, reason: str) -> Suspension:
+    return Suspension(destination=name, since=since, until=until, by=by, reason=reason)
+
+
+def _override(name: str, host: str, port: int, since: float, until: float, by: str, reason: str) -> Override:
+    return Override(destination=name, host=host, port=port, since=since, until=until, by=by, reason=reason)

@@ -1,0 +1,121 @@
+"""What came of an order to bounce or drop: counted as it is carried out, and told once when it is whole.
+
+The counts are written in the transactions that remove the entries, and the event in the one that removes the last:
+wherever the engine is killed, the next one counts on from there and tells it once.
+"""
+
+import sqlite3
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from engine.base.text import clean
+from engine.model.event import Event
+from engine.queue.contract import Operation
+from engine.queue.sqlite.writer import Transaction
+
+_COLUMNS = 'id, verb, filter, "by", at, messages, recipients, gone_messages, gone_recipients, released, due, finished'
+_DONE = {"bounce": "bounced", "drop": "dropped"}
+
+
+class Gone(NamedTuple):
+    """An entry on which an order was carried out; `counted`: the order that has counted its message already."""
+
+    operation: int
+    message: int
+    counted: int | None
+
+
+def count(tx: Transaction, gone: Sequence[Gone]) -> None:
+    """Count entries that have been removed by order, and each of their messages once."""
+    recipients = Counter(one.operation for one in gone)
+    fresh = list(dict.fromkeys((one.operation, one.message) for one in gone if one.counted != one.operation))
+    messages = Counter(operation for operation, _ in fresh)
+    for operation, message in fresh:
+        if not tx.damage.knows("ordered", message):  # of such a one each entry counts as a message
+            with tx.touching("ordered", message):
+                tx.execute(
+                    "UPDATE entry SET counted = operation WHERE operation = ? AND message = ?", (operation, message)
+                )
+    tx.connection.executemany(
+        "UPDATE operation SET gone_messages = gone_messages + ?, gone_recipients = gone_recipients + ? WHERE id = ?",
+        [(messages[operation], number, operation) for operation, number in recipients.items()],
+    )
+
+
+def note_released(tx: Transaction, operations: Sequence[int]) -> None:
+    """Count entries that were released before the order they were under was carried out: its number for each."""
+    tx.connection.executemany(
+        "UPDATE operation SET released = released + ? WHERE id = ?",
+        [(number, operation) for operation, number in Counter(operations).items()],
+    )
+
+
+def go_on(tx: Transaction, operation: int) -> None:
+    """An order has been undone as far as that went: it goes on with what was being returned, should that not succeed.
+
+    One that was undone whole is over, and there is nothing to tell of it that the undoing does not.
+    """
+    tx.execute(
+        "UPDATE operation SET due = ? WHERE id = ? "
+        "AND (gone_recipients OR EXISTS (SELECT 1 FROM entry WHERE operation = operation.id))",
+        (tx.now, operation),
+    )
+
+
+def tell_of_whole_ones(tx: Transaction) -> None:
+    """Tell what came of each order that is due and has no entry left."""
+    rows = tx.execute(
+        f"SELECT {_COLUMNS}, 0 FROM operation WHERE due <= ? "
+        "AND NOT EXISTS (SELECT 1 FROM entry e WHERE e.operation = operation.id) ORDER BY due, id",
+        (tx.now,),
+    ).fetchall()
+    for row in rows:
+        operation = _operation(row)
+        text = f"{operation.verb}: {what_came_of(operation)}; operation {operation.id}: {operation.filter}"
+        tx.record(Event(at=tx.now, kind="carried out", by=operation.by, text=clean(text)))
+        tx.execute("UPDATE operation SET due = NULL WHERE id = ?", (operation.id,))
+
+
+def operation(connection: sqlite3.Connection, id: int) -> Operation | None:
+    """An order to bounce or drop, and how far it has come; see Queue.operation."""
+    row = connection.execute(
+        f"SELECT {_COLUMNS}, (SELECT count(*) FROM entry e WHERE e.operation = operation.id) FROM operation "
+        "WHERE id = ? AND kind = 'ordered'",
+        (id,),
+    ).fetchone()
+    return None if row is None else _operation(row)
+
+
+def what_came_of(one: Operation) -> str:
+    """The exact result in words: `12 messages (14 recipients) dropped; 1 was released meanwhile`."""
+    done = _DONE.get(one.verb, "given up")
+    none = f"nothing {done} yet" if one.left else f"nothing was {done}"
+    told = [f"{_messages(one)} {done}" if one.gone_recipients else none]
+    if one.left:
+        told.append(f"{_count(one.left, 'recipient')} still to go")
+    if one.released:
+        told.append(f"{one.released:,} {_be(one.released)} released meanwhile")
+    others = one.recipients - one.gone_recipients - one.released - one.left
+    if others > 0:
+        told.append(f"{others:,} went another way meanwhile: held, undone, ordered anew or sent")
+    return "; ".join(told)
+
+
+def _operation(row: tuple[object, ...]) -> Operation:
+    return Operation(**dict(zip(Operation.__struct_fields__, row, strict=True)))  # type: ignore[arg-type]
+
+
+def _messages(one: Operation) -> str:
+    messages = _count(one.gone_messages, "message")
+    if one.gone_messages == one.gone_recipients:
+        return messages
+    return f"{messages} ({_count(one.gone_recipients, 'recipient')})"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def _be(number: int) -> str:
+    return "was" if number == 1 else "were"

@@ -1,0 +1,111 @@
+"""Rows and the data they stand for: what goes into the store's columns, and how it comes out."""
+
+import sqlite3
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from engine.base.text import clean
+from engine.model.event import Event
+from engine.model.outcome import Outcome
+from engine.queue.contract import Bearing, Entry
+from engine.queue.sqlite.bearing import bearings
+
+# Of `entry AS e JOIN message AS m`, in the order of the fields of Entry but its last.
+ENTRY_COLUMNS = (
+    "e.message, e.number, m.sender, e.recipient, e.destination, e.state, m.arrived, e.due, e.expires, e.attempts, "
+    "m.size, m.subject, e.last, e.last_at, e.ordered, (SELECT due FROM operation WHERE id = e.operation), "
+    "e.ordered_by, e.reason, coalesce(e.reason_key, ''), e.rule, (SELECT until FROM hold_rule WHERE id = e.rule)"
+)
+_INSERT_EVENT = (
+    'INSERT INTO event (at, kind, "by", message, entry, sender, recipient, destination, host, outcome, text) '
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+EVENT_COLUMNS = 'seq, at, kind, "by", message, entry, sender, recipient, destination, host, outcome, text'
+
+_decode_outcome = msgspec.json.Decoder(Outcome).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def storable(text: str) -> str:
+    """Give `text` as it can be stored. A surrogate, which no encoder takes, would make the whole operation fail."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return clean(text)
+    return text
+
+
+def outcome_json(outcome: Outcome | None) -> str | None:
+    """Give an outcome as its column holds it."""
+    if outcome is None:
+        return None
+    try:
+        return _encode(outcome).decode()
+    except UnicodeEncodeError:
+        safe = msgspec.structs.replace(
+            outcome,
+            text=storable(outcome.text),
+            enhanced=storable(outcome.enhanced),
+            host=storable(outcome.host),
+            phase=storable(outcome.phase),
+        )
+        return _encode(safe).decode()
+
+
+def outcome_of(column: str | None) -> Outcome | None:
+    """Read what `outcome_json` wrote. A damaged one says so: it must not hide the row it belongs to."""
+    if column is None:
+        return None
+    try:
+        return _decode_outcome(column)
+    except msgspec.MsgspecError:
+        return Outcome.transient("the record of this outcome is damaged")
+
+
+def entries_of(connection: sqlite3.Connection, rows: Iterable[tuple[Any, ...]], now: float) -> tuple[Entry, ...]:
+    """Give the entries of rows of ENTRY_COLUMNS, each with what bears on its destination."""
+    rows = list(rows)
+    known = bearings(connection, {row[4] for row in rows}, now)
+    return tuple(_entry_of(row, known[row[4]]) for row in rows)
+
+
+def _entry_of(row: tuple[object, ...], bearing: Bearing) -> Entry:
+    values = dict(zip(Entry.__struct_fields__, (*row, bearing), strict=True))
+    values["last"] = outcome_of(row[12])  # type: ignore[arg-type]
+    return Entry(**values)  # type: ignore[arg-type]
+
+
+def insert_event(connection: sqlite3.Connection, event: Event) -> Event:
+    """Store an event and give it as stored, with its `seq`."""
+    try:
+        cursor = connection.execute(_INSERT_EVENT, _event_values(event))
+    except UnicodeEncodeError:
+        names = ("by", "sender", "recipient", "destination", "host", "text")
+        event = msgspec.structs.replace(event, **{name: storable(getattr(event, name)) for name in names})
+        cursor = connection.execute(_INSERT_EVENT, _event_values(event))
+    return msgspec.structs.replace(event, seq=cursor.lastrowid or 0)
+
+
+def event_of(row: tuple[object, ...]) -> Event:
+    """Give an event from a row of EVENT_COLUMNS."""
+    names = ("seq", "at", "kind", "by", "message", "entry", "sender", "recipient", "destination", "host")
+    values = dict(zip(names, row, strict=False))
+    return Event(**values, outcome=outcome_of(row[10]), text=row[11])  # type: ignore[arg-type]
+
+
+def _event_values(event: Event) -> tuple[object, ...]:
+    return (
+        event.at,
+        event.kind,
+        event.by,
+        event.message,
+        event.entry,
+        event.sender,
+        event.recipient,
+        event.destination,
+        event.host,
+        outcome_json(event.outcome),
+        event.text,
+    )

@@ -1,0 +1,235 @@
+"""Hold rules in the store: applied in the very transaction that takes a message in, and to what waits in chunks.
+
+A rule's row stays until all that it held has been let go, so that whatever is cut short goes on at the next check.
+"""
+
+import json
+import logging
+import sqlite3
+from functools import lru_cache
+from typing import NamedTuple
+
+from engine.base.duration import format_duration
+from engine.base.text import clean
+from engine.model.event import ENGINE, Event
+from engine.model.filter import Filter, FilterError
+from engine.model.steering import MOST_RULES, HoldRule
+from engine.queue.sqlite.rows import storable
+from engine.queue.sqlite.where import Where, where
+from engine.queue.sqlite.writer import Transaction
+
+log = logging.getLogger(__name__)
+
+CHUNK = 1000  # messages looked at, or entries let go, in one transaction
+
+_HOLD = (
+    "UPDATE entry SET state = iif(state = 'waiting', 'held', state), ordered = 'hold', ordered_by = ?, reason = ?, "
+    "rule = ? WHERE message = ? AND number = ?"
+)
+
+
+class Step(NamedTuple):
+    """What one transaction did for rule `id`: how many recipients, and whether there is more to do."""
+
+    id: int
+    recipients: int
+    more: bool
+
+
+def add(tx: Transaction, filter: Filter, until: float, by: str, reason: str) -> HoldRule:
+    """Keep a rule; what waits is looked at by `sweep` afterwards."""
+    named, by, reason = str(filter), storable(by), storable(reason)
+    (newest,) = tx.execute("SELECT coalesce(max(number), 0) FROM message").fetchone()
+    known = tx.execute("SELECT id, since FROM hold_rule WHERE filter = ? AND until > ?", (named, tx.now)).fetchone()
+    since = known[1] if known else tx.now
+    cursor = tx.execute(
+        'INSERT OR REPLACE INTO hold_rule (id, filter, since, until, "by", reason, newest) '
+        "VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (known[0] if known else None, named, since, until, by, reason, newest),
+    )
+    assert cursor.lastrowid is not None
+    text = f"hold rule {cursor.lastrowid}: {named} for {format_duration(until - tx.now)}{_why(reason)}"
+    tx.record(Event(at=tx.now, kind="held", by=by, text=clean(text)))
+    return HoldRule(id=cursor.lastrowid, filter=named, since=since, until=until, by=by, reason=reason)
+
+
+def apply(tx: Transaction, message: int) -> None:
+    """Hold those recipients of a message just taken in that a rule in force names."""
+    for rule, selected in _in_force(tx):
+        rows = tx.execute(
+            "SELECT e.number, m.sender, e.recipient, e.destination FROM entry e JOIN message m ON m.number = e.message "
+            f"WHERE e.message = ? AND e.ordered IS NULL AND {selected.sql}",
+            (message, *selected.values),
+        ).fetchall()
+        for number, sender, recipient, destination in rows:
+            tx.execute(_HOLD, (rule.by, rule.reason, rule.id, message, number))
+            tx.record(
+                Event(
+                    at=tx.now,
+                    kind="held",
+                    by=rule.by,
+                    message=message,
+                    entry=number,
+                    sender=sender,
+                    recipient=recipient,
+                    destination=destination,
+                    text=f"hold rule {rule.id}{_why(rule.reason)}",
+                )
+            )
+
+
+def step(tx: Transaction) -> Step | None:
+    """Do some of what is left to do for any rule; None when there is nothing."""
+    return let_go(tx) or sweep(tx)
+
+
+def sweep(tx: Transaction) -> Step | None:
+    """Hold what waited when a rule was made, some messages at a time; None when no rule has any left to look at."""
+    unswept = tx.execute(
+        "SELECT id, swept, newest FROM hold_rule WHERE swept < newest AND until > ?", (tx.now,)
+    ).fetchall()
+    left = {rule_id: (swept, newest) for rule_id, swept, newest in unswept}
+    for rule, selected in _in_force(tx) if left else ():
+        if rule.id in left:
+            return _sweep(tx, rule, selected, *left[rule.id])
+    return None
+
+
+def end(tx: Transaction, id: int, by: str) -> bool:
+    """A rule is over now; what it holds is let go by `let_go`. False where there is no such rule in force."""
+    cursor = tx.execute(
+        "UPDATE hold_rule SET until = ?, ended_by = ? WHERE id = ? AND until > ?", (tx.now, storable(by), id, tx.now)
+    )
+    return bool(cursor.rowcount)
+
+
+def let_go(tx: Transaction) -> Step | None:
+    """Let go some of what a rule that is over holds; with the last of it the rule is forgotten. None without one."""
+    row = tx.execute(
+        "SELECT id, filter, ended_by, released FROM hold_rule WHERE until <= ? ORDER BY until, id LIMIT 1", (tx.now,)
+    ).fetchone()
+    if row is None:
+        return None
+    rule_id, named, ended_by, before = row
+    found = tx.execute("SELECT message, number FROM entry WHERE rule = ? LIMIT ?", (rule_id, CHUNK)).fetchall()
+    _hold_again(tx, found, "e.ordered = 'hold'")  # what another rule names, too, is held by that one from now on
+    # What is to be bounced or dropped stays so; taken back, it goes on as all the rest.
+    tx.connection.executemany(
+        "UPDATE entry SET rule = NULL, prior = 'waiting', prior_by = '', prior_reason = '' "
+        "WHERE message = ? AND number = ? AND rule = ? AND ordered <> 'hold'",
+        [(*one, rule_id) for one in found],
+    )
+    freed = tx.connection.executemany(
+        "UPDATE entry SET state = iif(state = 'held', 'waiting', state), ordered = NULL, ordered_by = '', "
+        "reason = '', rule = NULL, expires = iif(state = 'held', max(expires, ?), expires) "
+        "WHERE message = ? AND number = ? AND rule = ?",
+        [(tx.now, *one, rule_id) for one in found],
+    ).rowcount
+    freed = max(0, freed)
+    more = len(found) == CHUNK
+    if more:
+        tx.execute("UPDATE hold_rule SET released = released + ? WHERE id = ?", (freed, rule_id))
+        return Step(rule_id, freed, more)
+    tx.execute("DELETE FROM hold_rule WHERE id = ?", (rule_id,))
+    over = "" if ended_by else ": its time was over"
+    count = before + freed
+    text = f"hold rule {rule_id} ({named}) has ended{over}; {count:,} recipient{'' if count == 1 else 's'} let go"
+    tx.record(Event(at=tx.now, kind="released", by=ended_by or ENGINE, text=clean(text)))
+    return Step(rule_id, freed, more)
+
+
+def hold_what_is_free(tx: Transaction, ids: list[tuple[int, int]]) -> None:
+    """Hold those of some entries that are under no order and that a rule in force names."""
+    _hold_again(tx, ids, "e.ordered IS NULL AND NOT e.giving_up")
+
+
+def rules(connection: sqlite3.Connection, now: float) -> tuple[HoldRule, ...]:
+    """The rules in force, and how much each holds."""
+    rows = connection.execute(
+        'SELECT id, filter, since, until, "by", reason, (SELECT count(*) FROM entry WHERE rule = hold_rule.id) '
+        "FROM hold_rule WHERE until > ? ORDER BY id",
+        (now,),
+    )
+    return tuple(HoldRule(**dict(zip(HoldRule.__struct_fields__, row, strict=True))) for row in rows)
+
+
+def rules_on(connection: sqlite3.Connection, recipient: str, destination: str, now: float) -> tuple[HoldRule, ...]:
+    """The rules that look at no sender and would hold mail to this recipient."""
+    found = []
+    for rule in rules(connection, now):
+        selected = _where(rule, now)
+        if selected is None or selected.joins:
+            continue
+        query = f"SELECT 1 FROM (SELECT ? AS recipient, ? AS destination) e WHERE {selected.sql}"
+        values = (storable(recipient), storable(destination), *selected.values)
+        if connection.execute(query, values).fetchone():
+            found.append(rule)
+    return tuple(found)
+
+
+def held_by_it_alone(connection: sqlite3.Connection, id: int, now: float) -> Where:
+    """What goes when this rule ends: what it holds, but for what another rule names and what is to be given up."""
+    conditions = ["e.rule = ? AND e.ordered = 'hold'"]
+    bound: list[object] = [id]
+    for rule in rules(connection, now):
+        selected = _where(rule, now) if rule.id != id else None
+        if selected is not None:
+            conditions.append(f"NOT ({selected.sql})")
+            bound += selected.values
+    sql = " AND ".join(conditions)
+    return Where(sql, tuple(bound), "m." in sql)
+
+
+def _sweep(tx: Transaction, rule: HoldRule, selected: Where, swept: int, newest: int) -> Step:
+    last = tx.execute(
+        "SELECT number FROM message WHERE number > ? AND number <= ? ORDER BY number LIMIT 1 OFFSET ?",
+        (swept, newest, CHUNK - 1),
+    ).fetchone()
+    upto = last[0] if last else newest
+    found = tx.execute(
+        "SELECT e.message, e.number FROM entry e JOIN message m ON m.number = e.message "
+        f"WHERE e.message > ? AND e.message <= ? AND e.ordered IS NULL AND NOT e.giving_up AND {selected.sql}",
+        (swept, upto, *selected.values),
+    ).fetchall()
+    tx.connection.executemany(_HOLD, [(rule.by, rule.reason, rule.id, *one) for one in found])
+    tx.execute("UPDATE hold_rule SET swept = ? WHERE id = ?", (upto, rule.id))
+    return Step(rule.id, len(found), upto < newest)
+
+
+def _hold_again(tx: Transaction, ids: list[tuple[int, int]], which: str) -> None:
+    for rule, selected in _in_force(tx):
+        rows = tx.execute(
+            "SELECT e.message, e.number FROM json_each(?) j "
+            "CROSS JOIN entry e ON e.message = j.value ->> 0 AND e.number = j.value ->> 1 "
+            f"CROSS JOIN message m ON m.number = e.message WHERE {which} AND {selected.sql}",
+            (json.dumps(ids), *selected.values),
+        ).fetchall()
+        tx.connection.executemany(_HOLD, [(rule.by, rule.reason, rule.id, *one) for one in rows])
+
+
+def _in_force(tx: Transaction) -> list[tuple[HoldRule, Where]]:
+    """The rules in force that can be read, the oldest first, and what they name."""
+    rows = tx.execute(
+        'SELECT id, filter, since, until, "by", reason, 0 FROM hold_rule WHERE until > ? ORDER BY id', (tx.now,)
+    )
+    known = [HoldRule(**dict(zip(HoldRule.__struct_fields__, row, strict=True))) for row in rows]
+    return [(rule, selected) for rule in known if (selected := _where(rule, tx.now)) is not None]
+
+
+def _where(rule: HoldRule, now: float) -> Where | None:
+    read = _read(rule.filter)
+    return where(read, now) if read is not None else None
+
+
+@lru_cache(maxsize=2 * MOST_RULES)
+def _read(text: str) -> Filter | None:
+    """A rule's filter. One that this version cannot read holds nothing: it must not keep all mail from coming in."""
+    try:
+        return Filter.parse(text)
+    except FilterError as error:
+        log.error("a hold rule cannot be read, and holds nothing: %s", error)
+        return None
+
+
+def _why(reason: str) -> str:
+    return f" ({reason})" if reason else ""

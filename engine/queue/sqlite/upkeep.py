@@ -1,0 +1,173 @@
+"""How the store's file is kept: its log copied, old events removed, room left for what is queued and given back."""
+
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from engine.base.text import clean
+from engine.queue.contract import QueueError
+from engine.queue.sqlite.connection import BUSY_SECONDS, LOG_KEPT, sure
+
+PRUNE_EVERY = 1000  # events written between two prunings
+PRUNE_AT_ONCE = 5000  # events removed in one transaction
+# The log is copied into the file after so many groups, bytes of content or changed rows, whichever comes first.
+CHECKPOINT_GROUPS = 100
+CHECKPOINT_WEIGHT = 8 * 2**20
+CHECKPOINT_CHANGES = 20_000
+LAST_ROOM = 2**20  # bytes of the disk that are for what is queued already: claims, results, orders
+SPARE_KEPT = 64 * 2**20  # bytes the mail has left that are kept for the mail to come
+GIVEN_BACK_AT_ONCE = 512  # pages; whoever comes meanwhile waits for so many
+
+
+class Upkeep:
+    """Keeps the file of a writer's connection in order; used in the writer's thread.
+
+    `spare` are the bytes of the file that nothing is in; `uncopied` those that the log held after it was last copied as
+    far as it could be, and `uncopied_since` when (by `now`) it could first not be copied whole, 0: it could. A reader
+    that stays with what it saw keeps the log from being copied, and begun anew, beyond that. Any thread may read these.
+    All methods raise sqlite3.Error, Unsure where a commit or copying the log failed, and may leave a transaction open
+    then.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, path: Path, events_kept: int, now: Callable[[], float]) -> None:
+        self._connection = connection
+        self._path = path
+        self._log = path.with_name(f"{path.name}-wal")
+        self._events_kept = events_kept
+        self._now = now
+        self._since_prune = PRUNE_EVERY  # so that the first group prunes
+        self._groups = 0
+        self._weight = 0
+        self._changes = connection.total_changes
+        self._is_log_empty = False
+        self._page_size = int(connection.execute("PRAGMA page_size").fetchone()[0])
+        self.uncopied = 0
+        self.uncopied_since = 0.0
+        self.spare = self._spare_now()
+
+    @property
+    def is_log_copied(self) -> bool:
+        """Whether nothing was committed since the log was copied last, as far as it could be."""
+        return not self._groups
+
+    @property
+    def is_log_kept(self) -> bool:
+        """Whether the log should be looked at again though nothing is committed: it may be copied, or shrink, later."""
+        return self.uncopied > 0 or self._log_size() > LOG_KEPT
+
+    @property
+    def is_log_stuck(self) -> bool:
+        """Whether more of the log cannot be copied than is kept of it in any case."""
+        return self.uncopied > LOG_KEPT
+
+    def leave_room(self, weight: int) -> None:
+        """See to it, before content of this many bytes is committed, that it leaves room to send what is queued.
+
+        For that the log must be copied, and claims and results written: a disk filled to its last byte could not even
+        be emptied. Raises sqlite3.Error, as for a full disk, and QueueError when the disk cannot be looked at.
+        """
+        (pages,) = self._connection.execute("PRAGMA page_count").fetchone()
+        try:
+            file_grows = pages * self._page_size - self._path.stat().st_size
+            log_grows = weight - (self._log_size() if self._is_log_empty else 0)
+            disk = os.statvfs(self._path)
+        except OSError as error:
+            raise QueueError(f"the queue cannot be looked at: {clean(str(error))}") from error
+        needed = max(0, file_grows) + max(0, log_grows) + max(0, LAST_ROOM - self._spare_now())
+        if disk.f_bavail * disk.f_frsize < needed:
+            raise sqlite3.OperationalError("the disk is full")
+
+    def committed(self, events: int, weight: int) -> None:
+        """Count a group, with so many events and bytes of content."""
+        self.spare = self._spare_now()
+        self._is_log_empty = False
+        self._since_prune += events
+        self._groups += 1
+        self._weight += weight
+
+    def tend(self) -> None:
+        """Remove events past the number kept, and copy the log into the file, where it is time for it."""
+        if self._since_prune >= PRUNE_EVERY:
+            self._prune()
+        if (
+            self._groups >= CHECKPOINT_GROUPS
+            or self._weight >= CHECKPOINT_WEIGHT
+            or self._connection.total_changes - self._changes >= CHECKPOINT_CHANGES
+        ):
+            self.checkpoint()
+
+    def checkpoint(self) -> None:
+        """Copy the log into the file. One that has grown beyond what is kept of it shrinks once all is copied."""
+        self._groups = self._weight = 0
+        self._changes = self._connection.total_changes
+        logged, copied = self._copy("PASSIVE")
+        if logged == copied and self._log_size() > LOG_KEPT:
+            logged, copied = self._copy("TRUNCATE")
+        if logged < 0:  # somebody else was copying it: nothing is known of it
+            return
+        self._is_log_empty = logged == copied
+        self.uncopied = (logged - copied) * self._page_size
+        if not self.uncopied:
+            self.uncopied_since = 0.0
+        elif not self.uncopied_since:
+            self.uncopied_since = self._now()
+        self.spare = self._spare_now()
+
+    def _copy(self, how: Literal["PASSIVE", "TRUNCATE"]) -> tuple[int, int]:
+        """Copy the log without waiting for anybody; give its pages, and how many of them have been copied so far."""
+        if how == "PASSIVE":  # which never waits
+            with sure():
+                _, logged, copied = self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            return logged, copied
+        self._connection.execute("PRAGMA busy_timeout = 0")
+        try:
+            with sure():
+                _, logged, copied = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        finally:
+            self._connection.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
+        return logged, copied
+
+    def give_back(self, may_go_on: Callable[[], bool]) -> None:
+        """Give what is spare back to the file system, but for what is kept, piece by piece while `may_go_on`."""
+        gave = False
+        while self.spare > SPARE_KEPT and may_go_on():
+            before = self.spare
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._connection.execute(f"PRAGMA incremental_vacuum({GIVEN_BACK_AT_ONCE})").fetchall()
+            with sure():
+                self._connection.execute("COMMIT")
+            self.committed(0, GIVEN_BACK_AT_ONCE * self._page_size)
+            self.tend()
+            if self.spare >= before:
+                break
+            gave = True
+        if gave:
+            self.checkpoint()  # which is when the file shrinks
+
+    def _prune(self) -> None:
+        self._since_prune = 0
+        self._connection.execute("BEGIN IMMEDIATE")
+        cursor = self._connection.execute(
+            "DELETE FROM event WHERE seq <= (SELECT max(seq) FROM event) - ? "
+            "AND seq < (SELECT min(seq) FROM event) + ?",
+            (self._events_kept, PRUNE_AT_ONCE),
+        )
+        with sure():
+            self._connection.execute("COMMIT")
+        if cursor.rowcount == PRUNE_AT_ONCE:
+            self._since_prune = PRUNE_EVERY  # there is more: go on after the next group
+
+    def _log_size(self) -> int:
+        try:
+            return self._log.stat().st_size
+        except FileNotFoundError:  # whoever else had the file open was the last to close it
+            return 0
+
+    def _spare_now(self) -> int:
+        """Bytes of the file that nothing is in. While the log cannot be begun anew they are of no help: it grows."""
+        if self.is_log_stuck:
+            return 0
+        (pages,) = self._connection.execute("PRAGMA freelist_count").fetchone()
+        return int(pages) * self._page_size

@@ -1,0 +1,333 @@
+"""The settings' file: found, read from TOML, every error naming its key and what is allowed."""
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import platformdirs
+from msgspec import Struct
+
+from engine.base.permission import why_not
+from engine.base.text import clean
+from engine.settings import values
+from engine.settings.ourselves import routes_here
+from engine.settings.settings import (
+    Console,
+    Control,
+    Delivery,
+    DestinationTls,
+    Dns,
+    Drop,
+    Dsn,
+    Events,
+    Intake,
+    Limit,
+    Limits,
+    Log,
+    Retry,
+    RetryOf,
+    Route,
+    Settings,
+    Smtp,
+    Submission,
+    Timeouts,
+    TlsRules,
+)
+
+VARIABLE = "SMARTHOST_CONFIG"
+MACHINE_WIDE = Path("/etc/smarthost/smarthost.toml")
+
+
+def find(explicit: Path | None = None) -> Path | None:
+    """Give the settings file to read: `explicit`, $SMARTHOST_CONFIG, the machine's, the user's; None with none.
+
+    Raises SettingsError when one that was named is not there.
+    """
+    named = [(explicit, "--config")] if explicit else []
+    if from_environment := os.environ.get(VARIABLE):
+        named.append((Path(from_environment), f"${VARIABLE}"))
+    for path, by in named:
+        if _exists(path):
+            return path
+        raise SettingsError(path, [f"no such file, but {by} names it"])
+    user = platformdirs.user_config_path("smarthost") / "smarthost.toml"
+    return next((path for path in (MACHINE_WIDE, user) if _exists(path)), None)
+
+
+def load(path: Path | None) -> Settings:
+    """Read and check the settings; the defaults where `path` is None.
+
+    Raises SettingsError with all that is wrong, each naming its key and what is allowed.
+    """
+    return Settings() if path is None else _settings(path, _table_in(path))
+
+
+def load_for_client(path: Path | None) -> Settings:
+    """Read and check the settings, and none of the files they name: passwords, keys and users are the engine's alone.
+
+    Raises SettingsError.
+    """
+    return Settings() if path is None else _settings(path, _table_in(path), _UNSEEN)
+
+
+def load_for_sender(path: Path | None) -> Settings:
+    """Read what a program must know that hands us mail on this machine, as any user: spool, name and doors.
+
+    The rest is at its default, and no file that is named is looked at. Raises SettingsError.
+    """
+    if path is None:
+        return Settings()
+    table = _table_in(path)
+    kept = {key: value for key, value in table.items() if key in {"hostname", "spool", "intake"}}
+    if isinstance(intake := kept.get("intake"), dict):
+        kept["intake"] = {key: value for key, value in intake.items() if key in {"min_free", "smtp", "drop"}}
+    return _settings(path, kept, _UNSEEN)
+
+
+class SettingsError(Exception):
+    """Something in the settings is wrong. `problems` are all of them, `key: what is wrong; what is allowed`."""
+
+    def __init__(self, file: Path, problems: list[str]) -> None:
+        self.file = file
+        self.problems = tuple(problems)
+        super().__init__("\n".join(f"{file}: {problem}" for problem in problems))
+
+
+class SettingsUnreadable(SettingsError):
+    """The settings' file cannot be read; that may be otherwise for somebody else, or later."""
+
+    def __init__(self, file: Path, error: OSError) -> None:
+        why = f"{file}: cannot be read: {error.strerror}"
+        super().__init__(file, [why_not(error, file, "read") if isinstance(error, PermissionError) else why])
+        self.args = (self.problems[0],)
+
+
+# How each key is read, where its name alone does not say it.
+_Readers = Mapping[type[Struct], Mapping[str, values.Reader]]
+_READERS: _Readers = {
+    Settings: {"hostname": values.host, "spool": values.folder, "spool_on_any_file_system": values.flag},
+    Smtp: {
+        "listen": values.each(values.listen),
+        "relay_networks": values.each(values.network),
+        "max_message_size": values.size,
+        "max_sessions": values.count,
+        "max_received": values.count,
+    },
+    Submission: {
+        "listen": values.each(values.listen),
+        "listen_tls": values.each(values.listen),
+        "certificate": values.file,
+        "key": values.file,
+        "users": values.file,
+    },
+    Limits: {
+        **dict.fromkeys(Limits.__struct_fields__, values.count),
+        "exempt_networks": values.each(values.network),
+        "guess_window": values.duration,
+        "least_data_rate": values.space,
+    },
+    Intake: {"min_free": values.space},
+    Drop: {"enabled": values.flag},
+    Dns: {"nameservers": values.each(values.nameserver), "validating": values.flag},
+    Timeouts: dict.fromkeys(Timeouts.__struct_fields__, values.duration),
+    Delivery: {
+        "port": values.port,
+        "max_connections": values.count,
+        "max_connections_per_destination": values.count,
+        "max_lookups": values.count,
+        "max_messages_per_connection": values.count,
+        "initial_connections": values.count,
+        "idle": values.duration_or_none,
+        "connection_lifetime": values.duration,
+        "max_addresses": values.few,
+        "max_sessions": values.few,
+        "check_interval": values.duration,
+        "bad_mx_timeout": values.duration,
+        "bad_mx_timeout_max": values.duration,
+        "fallback_to_domain": values.flag,
+        "refuse_networks": values.each(values.network),
+        "loopback_exchanges": values.flag,
+    },
+    Retry: {"schedule": values.each(values.duration, at_least=1), "give_up_after": values.duration},
+    RetryOf: {
+        "domain": values.destinations,
+        "schedule": values.each(values.duration, at_least=1),
+        "give_up_after": values.duration,
+    },
+    Dsn: {
+        "delay_notice": values.duration_or_never,
+        "gather": values.gathering,
+        "content_returned": values.returned,
+        "postmaster": values.mailbox,
+    },
+    Route: {
+        "domain": values.route_domain,
+        "host": values.host_or_address,
+        "port": values.port,
+        "tls": values.tls,
+        "username": values.text,
+        "password_file": values.readable_file,
+        "ca_file": values.readable_file,
+    },
+    Limit: {
+        "destination": values.limited,
+        "connections": values.count,
+        "messages_per_connection": values.count,
+        "messages_per_minute": values.count,
+        "connections_per_minute": values.count,
+    },
+    DestinationTls: {"domain": values.domain_or_all, "level": values.tls, "ca_file": values.readable_file},
+    TlsRules: {"mta_sts": values.flag, "dane": values.flag, "ca_file": values.readable_file},
+    Events: {"kept": values.count},
+    Log: {"level": values.log_level},
+    Control: {"group": values.group, "view_group": values.group},
+    Console: {"undo": values.duration, "confirm_typed_over": values.count},
+}
+
+# For whoever does not use the files and folders that are named: they are not looked at.
+_INSTEAD: Mapping[values.Reader, values.Reader] = {
+    values.readable_file: values.file,
+    values.folder: values.folder_unseen,
+}
+_UNSEEN: _Readers = {
+    table: {key: _INSTEAD.get(reader, reader) for key, reader in readers.items()} for table, readers in _READERS.items()
+}
+
+_LIMITS = tuple(_READERS[Limit])[1:]
+
+_Table = TypeVar("_Table", bound=Struct)
+
+
+def _table_in(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsUnreadable(path, error) from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(path, [f"is not UTF-8: {error.reason} at byte {error.start}"]) from error
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(path, [f"is not TOML: {error}"]) from error
+
+
+def _settings(path: Path, table: dict[str, Any], readers: _Readers = _READERS) -> Settings:
+    problems: list[str] = []
+    settings = _read(Settings, table, "", problems, readers)
+    if settings is not None:
+        problems.extend(routes_here(settings))
+    if settings is None or problems:
+        raise SettingsError(path, problems)
+    return settings
+
+
+def _read(into: type[_Table], table: object, at: str, problems: list[str], readers: _Readers) -> _Table | None:
+    """Read one table and those inside it; add to `problems` all that is wrong, and give None if anything is."""
+    if not isinstance(table, dict):
+        problems.append(f"{at}: not a table; write [{at}] and its keys below it")
+        return None
+    before = len(problems)
+    fields = {known.name: known for known in msgspec.structs.fields(into)}
+    problems.extend(_unknown(key, at, fields) for key in table if key not in fields)
+    read: dict[str, Any] = {}
+    for name, known in fields.items():
+        dotted = f"{at}.{name}" if at else name
+        if name in table:
+            read[name] = _value(into, known, table[name], dotted, problems, readers)
+        elif known.required:
+            problems.append(f"{dotted}: missing; it has no default")
+    if len(problems) > before:
+        return None
+    settings = into(**read)
+    if isinstance(settings, Route):
+        problems.extend(f"{at}.{problem}" for problem in _unsafe(settings))
+    if isinstance(settings, Delivery) and settings.bad_mx_timeout_max < settings.bad_mx_timeout:
+        problems.append(
+            f"{at}.bad_mx_timeout_max: {settings.bad_mx_timeout_max:.0f} s is shorter than a mark lasts at first; "
+            f"allowed is bad_mx_timeout ({settings.bad_mx_timeout:.0f} s) or more"
+        )
+    if isinstance(settings, Limit) and not any(getattr(settings, key) for key in _LIMITS):
+        problems.append(f"{at}: it limits nothing; set one or more of {', '.join(_LIMITS)}")
+    if isinstance(settings, Submission) and (settings.listen or settings.listen_tls):
+        needed = {"certificate": settings.certificate, "key": settings.key, "users": settings.users}
+        problems.extend(
+            f"{at}.{name}: missing; whoever listens for submission needs certificate, key and users"
+            for name, given in needed.items()
+            if given is None
+        )
+    return settings
+
+
+def _value(into: type[Struct], known: Any, value: object, dotted: str, problems: list[str], readers: _Readers) -> Any:
+    if into is Settings and known.name == "route":
+        return _each_domain(Route, value, dotted, problems, readers)
+    if into is Settings and known.name == "limit":
+        return _each_domain(Limit, value, dotted, problems, readers, key="destination")
+    if into is TlsRules and known.name == "destination":
+        return _each_domain(DestinationTls, value, dotted, problems, readers)
+    if into is Retry and known.name == "destination":
+        return _each_domain(RetryOf, value, dotted, problems, readers)
+    if isinstance(known.type, type) and issubclass(known.type, Struct):
+        return _read(known.type, value, dotted, problems, readers)
+    try:
+        return readers[into][known.name](value)
+    except ValueError as error:
+        problem = str(error)
+        problems.append(f"{dotted}{problem}" if problem.startswith("[") else f"{dotted}: {problem}")
+        return None
+
+
+_PerDomain = TypeVar("_PerDomain", Route, Limit, DestinationTls, RetryOf)
+
+
+def _each_domain(
+    into: type[_PerDomain], value: object, at: str, problems: list[str], readers: _Readers, *, key: str = "domain"
+) -> tuple[_PerDomain, ...]:
+    """Read a list of tables that each say something of a domain, their `key`; one domain has one of them."""
+    what = at.rpartition(".")[2]
+    if not isinstance(value, list):
+        problems.append(f"{at}: not a list of tables; write [[{at}]] before each {what}'s keys")
+        return ()
+    positions: dict[str, int] = {}
+    read: list[_PerDomain] = []
+    for position, table in enumerate(value):
+        one = _read(into, table, f"{at}[{position}]", problems, readers)
+        if one is None:
+            continue
+        name = getattr(one, key)
+        first = positions.setdefault(name, position)
+        if first != position:
+            problems.append(f"{at}[{position}].{key}: {at}[{first}] has {name} already; one {what} for each")
+        read.append(one)
+    return tuple(read)
+
+
+def _unsafe(route: Route) -> list[str]:
+    """What is wrong with a route whose keys are right each by itself."""
+    problems = []
+    if route.username and route.password_file is None:
+        problems.append("password_file: missing; a username needs the file that holds its password")
+    if route.password_file is not None and not route.username:
+        problems.append("username: missing; a password_file needs the user it belongs to")
+    if route.username and route.tls not in ("required", "verified"):
+        problems.append(
+            f'tls: "{route.tls}" with a username; only "required" and "verified" are allowed: '
+            "no password goes in the clear"
+        )
+    return problems
+
+
+def _unknown(key: str, at: str, fields: Mapping[str, Any]) -> str:
+    close = difflib.get_close_matches(key, fields, n=1)
+    dotted = clean(f"{at}.{key}" if at else key, 200)
+    hint = f"did you mean {close[0]}? " if close else ""
+    return f"{dotted}: no such key; {hint}allowed here: {', '.join(sorted(fields))}"
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # it may be there, but we may not look: reading it says why
+        return True

@@ -1,0 +1,352 @@
+"""The values a setting may have: each reader takes what TOML gave and gives what the engine uses.
+
+A reader raises ValueError, whose text says what is wrong and what is allowed.
+"""
+
+import grp
+import ipaddress
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from msgspec import Struct
+
+from engine.base.address import AddressError, parse_domain, parse_path
+from engine.base.duration import parse_duration
+from engine.base.permission import refusal, why_not
+from engine.base.text import clean
+
+Reader = Callable[[object], Any]
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Tls = Literal["none", "opportunistic", "required", "verified"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+_TEN_YEARS = 3_650 * 86_400
+_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
+_UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
+_SIZE = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)\s*((?:[kmgt]i?)?b|)", re.ASCII | re.IGNORECASE)
+_SMALLEST, _LARGEST = 1024, 512 * 2**20
+_HOST_AND_PORT = re.compile(r"(\[[^\]]+\]|[^:\[\]]+):(\d{1,5})", re.ASCII)
+
+
+class Listen(Struct, frozen=True):
+    """Where to listen. Port 0 takes any that is free."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Nameserver(Listen, frozen=True):
+    """Whom to ask for names: an IP address and a port."""
+
+
+def text(value: object) -> str:
+    """Any text without control characters."""
+    if not isinstance(value, str):
+        raise ValueError(f"{_shown(value)} is not text; write it in quotes")
+    if clean(value, len(value)) != value:
+        raise ValueError("it holds control characters; allowed are those that can be seen")
+    return value
+
+
+def flag(value: object) -> bool:
+    """True or false."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{_shown(value)} is neither true nor false")
+    return value
+
+
+def count(value: object) -> int:
+    """A whole number from 1 to a thousand million."""
+    return _whole(value, 1, 10**9)
+
+
+def few(value: object) -> int:
+    """A whole number from 1 to 100."""
+    return _whole(value, 1, 100)
+
+
+def port(value: object) -> int:
+    """A port one can connect to."""
+    return _whole(value, 1, 65_535)
+
+
+def duration(value: object) -> float:
+    """Seconds, more than none and at most ten years, from a number or from text such as `1h30m`."""
+    if isinstance(value, str):
+        seconds = _said(value, parse_duration)
+    elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        seconds = float(value)
+    else:
+        raise ValueError(f"{_shown(value)} is not a duration; write it as 30s, 5m, 1h30m or 5d, or in seconds")
+    if not 0 < seconds <= _TEN_YEARS:
+        raise ValueError(f"{_shown(value)} is out of range; allowed is more than 0s and at most ten years")
+    return seconds
+
+
+def duration_or_none(value: object) -> float:
+    """A duration, or 0 for none."""
+    if value in (0, "0", "0s") and not isinstance(value, bool):
+        return 0.0
+    return duration(value)
+
+
+def size(value: object) -> int:
+    """Bytes, from 1 KiB to 512 MiB, from a number or from text such as `25 MiB` or `10MB`."""
+    octets = _octets(value)
+    if not _SMALLEST <= octets <= _LARGEST:
+        raise ValueError(f"{_shown(value)} is out of range; allowed is from 1 KiB to 512 MiB")
+    return octets
+
+
+def space(value: object) -> int:
+    """Bytes of a disk, from 0 to 1024 TiB, written as `size` is."""
+    octets = _octets(value)
+    if not 0 <= octets <= 2**50:
+        raise ValueError(f"{_shown(value)} is out of range; allowed is from 0 to 1024 TiB")
+    return octets
+
+
+def returned(value: object) -> int:
+    """Bytes of a message that goes back, from 0 to 1 MiB, written as `size` is."""
+    octets = _octets(value)
+    if not 0 <= octets <= 2**20:
+        raise ValueError(f"{_shown(value)} is out of range; allowed is from 0 to 1 MiB")
+    return octets
+
+
+def gathering(value: object) -> float:
+    """A duration of ten minutes at the most, or 0 for none."""
+    seconds = duration_or_none(value)
+    if seconds > 600:
+        raise ValueError(f"{_shown(value)} is out of range; allowed is from 0 to 10m")
+    return seconds
+
+
+def host(value: object) -> str:
+    """A host name, in lower case and A-labels."""
+    name = text(value)
+    try:
+        domain = parse_domain(name)
+    except AddressError as error:
+        raise ValueError(f"not a host name: {error}; write it as relay.example.net") from error
+    if domain.startswith("["):
+        raise ValueError(f"{_shown(value)} is an address; write a host name such as relay.example.net")
+    return domain
+
+
+def host_or_address(value: object) -> str:
+    """A host name or an IP address."""
+    name = text(value)
+    try:
+        return str(ipaddress.ip_address(name.removeprefix("[").removesuffix("]")))
+    except ValueError:
+        return host(value)
+
+
+def domain_or_all(value: object) -> str:
+    """A domain, or "*" for all that nothing else names."""
+    return "*" if value == "*" else host(value)
+
+
+def route_domain(value: object) -> str:
+    """A domain, "*." and a domain for all the domains below it, or "*" for all that no other route names."""
+    return "*" if value == "*" else destinations(value)
+
+
+def limited(value: object) -> str:
+    """What a limit is for: a domain, or "*." and a domain for all hosts whose names end so."""
+    name = text(value)
+    if name.startswith("*."):
+        return f"*.{host(name.removeprefix('*.'))}"
+    if "*" in name:
+        raise ValueError(f"{_shown(value)} names nothing; write a domain, or *.example.com for hosts that end so")
+    return host(value)
+
+
+def destinations(value: object) -> str:
+    """A domain, or "*." and a domain for all the domains below it."""
+    name = text(value)
+    return f"*.{host(name[2:])}" if name.startswith("*.") else host(name)
+
+
+def mailbox(value: object) -> str:
+    """The address of somebody; "" for nobody."""
+    written = text(value)
+    try:
+        return str(parse_path(written)) if written else ""
+    except AddressError as error:
+        raise ValueError(f"not an address: {error}; write it as postmaster@example.org") from error
+
+
+def duration_or_never(value: object) -> float:
+    """Seconds as `duration` reads them; 0 for "never" and for no time at all."""
+    try:
+        return 0.0 if value == "never" else duration_or_none(value)
+    except ValueError as error:
+        raise ValueError(f'{error}; or "never"') from error
+
+
+def tls(value: object) -> Tls:
+    """One of the ways to use TLS."""
+    for allowed in get_args(Tls):
+        if value == allowed:
+            return allowed  # type: ignore[no-any-return]
+    raise ValueError(f"{_shown(value)} is none of {', '.join(get_args(Tls))}")
+
+
+def log_level(value: object) -> LogLevel:
+    """How grave a thing must be to be logged."""
+    for allowed in get_args(LogLevel):
+        if value == allowed:
+            return allowed  # type: ignore[no-any-return]
+    raise ValueError(f"{_shown(value)} is none of {', '.join(get_args(LogLevel))}")
+
+
+def listen(value: object) -> Listen:
+    """A host and a port: `127.0.0.1:2525`, `[::1]:2525`, `localhost:2525`."""
+    name, number = _host_and_port(value, "127.0.0.1:2525 or [::1]:2525")
+    if not 0 <= number <= 65_535:
+        raise ValueError(f"{_shown(value)}: no such port; allowed are 1 to 65535, and 0 for any that is free")
+    return Listen(host_or_address(name), number)
+
+
+def nameserver(value: object) -> Nameserver:
+    """An IP address, with a port or without: `192.0.2.53`, `127.0.0.1:5300`, `[::1]:5300`."""
+    example = "192.0.2.53, 127.0.0.1:5300 or [2001:db8::53]:53"
+    written = text(value)
+    try:
+        return Nameserver(str(ipaddress.ip_address(written)), 53)
+    except ValueError:
+        name, number = _host_and_port(value, example)
+    try:
+        return Nameserver(str(ipaddress.ip_address(name)), port(number))
+    except ValueError as error:
+        raise ValueError(f"{_shown(value)}: {error}; write it as {example}") from error
+
+
+def network(value: object) -> Network:
+    """An IP network: `192.0.2.0/24`, `2001:db8::/32`, or one address."""
+    written = text(value)
+    try:
+        return ipaddress.ip_network(written)
+    except ValueError as error:
+        try:
+            hint = f"; {ipaddress.ip_network(written, strict=False)} is the network it lies in"
+        except ValueError:
+            hint = ""
+        raise ValueError(f"{_shown(value)} is no network{hint}; write it as 192.0.2.0/24 or 2001:db8::/32") from error
+
+
+def folder(value: object) -> Path:
+    """The absolute path of a folder, or of one that can be made; `~` is the user's home."""
+    path = folder_unseen(value)
+    try:
+        if path.exists() and not path.is_dir():
+            raise ValueError(f"{_shown(value)} is not a folder; write the absolute path of one")
+    except PermissionError:
+        raise ValueError(refusal(path, "entered")) from None
+    return path
+
+
+def folder_unseen(value: object) -> Path:
+    """The same for whoever need not look at it."""
+    written = text(value)
+    if not written:
+        raise ValueError("it is empty; write the absolute path of a folder")
+    path = Path(written).expanduser()
+    if not path.is_absolute():
+        raise ValueError(f"{_shown(value)} depends on where one stands; write the absolute path of a folder")
+    return path
+
+
+def file(value: object) -> Path | None:
+    """The absolute path of a file, whether it is there or not; "" for none."""
+    written = text(value)
+    if not written:
+        return None
+    path = Path(written).expanduser()
+    if not path.is_absolute():
+        raise ValueError(f"{_shown(value)} depends on where one stands; write the absolute path of a file")
+    return path
+
+
+def readable_file(value: object) -> Path | None:
+    """The absolute path of a file that can be read; "" for none."""
+    path = file(value)
+    if path is None:
+        return None
+    try:
+        with path.open("rb"):
+            return path
+    except OSError as error:
+        raise ValueError(f"{why_not(error, path, 'read')}; it must be a file we may read") from error
+
+
+def group(value: object) -> str:
+    """The name of a group of this machine; "" for none."""
+    name = text(value)
+    if name:
+        try:
+            grp.getgrnam(name)
+        except KeyError:
+            raise ValueError(f"this machine has no group {_shown(value)}; name one that it has, or none") from None
+    return name
+
+
+def each(reader: Reader, at_least: int = 0) -> Callable[[object], tuple[Any, ...]]:
+    """A list whose members are read by `reader`; the number of a wrong one, from 0, stands in the error."""
+
+    def read(value: object) -> tuple[Any, ...]:
+        if not isinstance(value, list):
+            raise ValueError(f"{_shown(value)} is not a list; write [ ] around its members")
+        if len(value) < at_least:
+            raise ValueError(f"it is empty; at least {at_least} is needed")
+        members = []
+        for position, member in enumerate(value):
+            try:
+                members.append(reader(member))
+            except ValueError as error:
+                raise ValueError(f"[{position}]: {error}") from error
+        return tuple(members)
+
+    return read
+
+
+def _octets(value: object) -> int:
+    if isinstance(value, str) and (written := _SIZE.fullmatch(value.strip())):
+        return int(float(written.group(1)) * _UNITS[written.group(2).lower()])
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise ValueError(f"{_shown(value)} is not a size; write it as 25 MiB or 10 MB, or in bytes")
+
+
+def _whole(value: object, low: int, high: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError(f"{_shown(value)} is not a whole number; allowed are {low} to {high}")
+    if not low <= value <= high:
+        raise ValueError(f"{value} is out of range; allowed are {low} to {high}")
+    return value
+
+
+def _host_and_port(value: object, example: str) -> tuple[str, int]:
+    parts = _HOST_AND_PORT.fullmatch(text(value))
+    if parts is None:
+        raise ValueError(f"{_shown(value)} is not host:port; write it as {example}")
+    return parts.group(1).removeprefix("[").removesuffix("]"), int(parts.group(2))
+
+
+def _said(value: str, reader: Callable[[str], float]) -> float:
+    try:
+        return reader(value)
+    except ValueError as error:
+        raise ValueError(f"{_shown(value)}: {error}") from error
+
+
+def _shown(value: object) -> str:
+    return clean(str(value).lower() if isinstance(value, bool) else repr(value), 80)
