@@ -16,6 +16,7 @@ from engine.base.looking import Looking
 from engine.base.supervision import LastResort, Supervision, told_to_end, within
 from engine.base.text import clean
 from engine.base.threads import LoopThread
+from engine.control.feed import EventLog
 from engine.control.relay import Relay
 from engine.control.server import ControlServer
 from engine.delivery.attempt import AttemptManager
@@ -30,7 +31,7 @@ from engine.intake.drop.folder import DropIntake
 from engine.intake.errors import IntakeError
 from engine.intake.floor import DiskFloor
 from engine.intake.smtp.listener import SmtpIntake
-from engine.model.event import Event, EventLog
+from engine.model.event import Event
 from engine.queue.contract import QueueError
 from engine.queue.spool import Spool, SpoolError, SpoolOwned
 from engine.queue.sqlite.filesystems import unsafe

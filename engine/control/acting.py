@@ -9,8 +9,9 @@ from engine.control.followups import FollowUps
 from engine.control.judging import Judge
 from engine.control.previewing import not_bad, not_suspended
 from engine.control.relay import Relay
+from engine.model.destination import RELAY, Suspension
 from engine.model.event import Event
-from engine.queue.contract import RELAY, Changed, Suspension, Touched
+from engine.model.order import Changed, Touched
 
 
 class Acting:

@@ -14,9 +14,9 @@ from aiohttp import web
 from engine.base.address import AddressError, parse_domain
 from engine.base.text import clean
 from engine.control import views
+from engine.model.destination import RELAY
 from engine.model.filter import Filter, FilterError
-from engine.model.steering import rule_filter
-from engine.queue.contract import RELAY
+from engine.model.order import rule_filter
 
 T = TypeVar("T", bound=views.Ask)
 

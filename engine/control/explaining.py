@@ -8,8 +8,10 @@ from engine.control import asking, showing, views
 from engine.control.asking import Missing, Wrong
 from engine.control.relay import Relay
 from engine.delivery.explain import MAX_ENTRIES, Explanation
+from engine.model.destination import RELAY
 from engine.model.filter import Filter, Op, Term
-from engine.queue.contract import RELAY, Entry, NoSuchMessage
+from engine.model.message import Entry
+from engine.queue.contract import NoSuchMessage
 
 _ID = re.compile(r"(\d{1,18})(?:\.(\d{1,9}))?", re.ASCII)
 _ALLOWED = "a message (48213 or 48213.2), an address (bob@example.org) or a domain (example.org)"

@@ -7,7 +7,8 @@ from aiohttp import web
 
 from engine.control import showing
 from engine.control.asking import Wrong
-from engine.model.event import Event, EventLog
+from engine.control.feed import EventLog
+from engine.model.event import Event
 
 _BATCH = 200  # events in one write
 _FOLLOWERS = 64

@@ -13,7 +13,8 @@ from engine.base.clock import Clock
 from engine.base.text import clean
 from engine.control import views
 from engine.control.asking import Missing
-from engine.queue.contract import Fate, Operation, Queue, Touched, TouchedEntry
+from engine.model.order import Fate, Operation, Touched, TouchedEntry
+from engine.queue.contract import Queue
 from engine.queue.sqlite.operations import what_came_of
 
 FOLLOWED_FOR = 300.0  # seconds

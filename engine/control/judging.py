@@ -7,7 +7,8 @@ One Judge serves one answer: what it has gathered for a destination holds for al
 from engine.control.relay import Relay
 from engine.delivery import condition
 from engine.delivery.condition import Around, Verdict
-from engine.queue.contract import Bearing, Destination, Entry, HeldBack
+from engine.model.destination import Bearing, Destination, HeldBack
+from engine.model.message import Entry
 
 
 class Judge:

@@ -4,7 +4,8 @@ from engine.control import asking, showing, views
 from engine.control.asking import Missing
 from engine.control.judging import Judge
 from engine.control.relay import Relay
-from engine.queue.contract import RELAY, Ending
+from engine.model.destination import RELAY
+from engine.model.order import Ending
 
 
 class Previewing:

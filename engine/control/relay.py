@@ -8,11 +8,15 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from engine.base.clock import Clock
+from engine.control.feed import EventLog
 from engine.delivery.explain import Explanation
 from engine.delivery.limits import Limiting
-from engine.model.event import EventLog
+from engine.model.claim import Room
+from engine.model.destination import Mark
+from engine.model.message import Entry
+from engine.model.order import Touched
 from engine.model.outcome import Outcome
-from engine.queue.contract import Entry, Mark, Queue, Room, Touched
+from engine.queue.contract import Queue
 from engine.settings.settings import Settings
 from engine.smtpclient.probe import Probed
 from engine.tls.secured import Secured

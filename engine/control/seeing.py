@@ -12,8 +12,9 @@ from engine.control.judging import Judge
 from engine.control.metrics import Figures
 from engine.control.previewing import not_bad
 from engine.control.relay import Relay, Relayer
+from engine.model.destination import RELAY, Destination, Mark, Totals
 from engine.model.filter import Filter
-from engine.queue.contract import RELAY, Destination, Mark, NoSuchMessage, QueueError, Totals
+from engine.queue.contract import NoSuchMessage, QueueError
 
 DESTINATION_SORTS = ("name", "waiting", "due", "held", "oldest")
 HOST_SORTS = ("back", "host", "waiting")

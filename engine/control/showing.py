@@ -13,21 +13,11 @@ from engine.control import views
 from engine.control.relay import Relayer
 from engine.delivery.condition import Verdict
 from engine.delivery.explain import Explanation
+from engine.model.destination import Destination, HeldBack, Mark, Override, Suspension
 from engine.model.event import Event
-from engine.model.steering import HoldRule, Override
-from engine.queue.contract import (
-    Attempt,
-    Changed,
-    Destination,
-    Entry,
-    HeldBack,
-    Mark,
-    Message,
-    Reason,
-    Selection,
-    Suspension,
-    Window,
-)
+from engine.model.message import Attempt, Entry, Message, Selection, Window
+from engine.model.order import Changed, HoldRule
+from engine.model.reason import Reason
 from engine.queue.sqlite.overriding import where_to
 from engine.smtpclient.probe import Probed, ProbedAddress
 

@@ -12,9 +12,9 @@ from engine.control.asking import Missing, Wrong
 from engine.control.previewing import no_rule, not_overridden
 from engine.control.relay import Relay
 from engine.dns.lookups import MXError
+from engine.model.destination import RELAY, Override
 from engine.model.event import Event
-from engine.model.steering import MOST_RULES, Override
-from engine.queue.contract import RELAY
+from engine.model.order import MOST_RULES
 from engine.queue.sqlite.overriding import where_to
 
 ADDRESSES_SECONDS = 4.0  # for the DNS to say where a host is that mail is to be sent to

@@ -9,7 +9,8 @@ from engine.delivery.limits import Limiting
 from engine.delivery.relayer import ManagedRelayer
 from engine.delivery.routes import Way
 from engine.delivery.sites import Sites
-from engine.queue.contract import Queue, unknown_site
+from engine.model.destination import unknown_site
+from engine.queue.contract import Queue
 
 
 class Admission:

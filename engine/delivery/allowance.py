@@ -8,7 +8,7 @@ from engine.delivery.limits import Limiting
 from engine.delivery.relayer import ManagedRelayer
 from engine.delivery.sites import Site, Sites
 from engine.delivery.turns import Flow
-from engine.queue.contract import Room
+from engine.model.claim import Room
 
 _SETTING = "delivery.max_connections_per_destination"
 

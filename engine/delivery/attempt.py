@@ -17,21 +17,10 @@ from engine.base.text import clean
 from engine.delivery import dsn
 from engine.delivery.notices import NOT_WANTED, Notices, OfBounce
 from engine.delivery.retry import RetryPlan
+from engine.model.claim import Claim, ClaimedEntry, EntryResult, Settlement, Told
 from engine.model.event import ENGINE, Event, Kind
 from engine.model.outcome import Outcome
-from engine.queue.contract import (
-    Claim,
-    ClaimedEntry,
-    EntryResult,
-    NotRunning,
-    Queue,
-    QueueBroken,
-    QueueBusy,
-    QueueError,
-    QueueFull,
-    Settlement,
-    Told,
-)
+from engine.queue.contract import NotRunning, Queue, QueueBroken, QueueBusy, QueueError, QueueFull
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from engine.base.clock import Clock
 from engine.delivery.limits import Limiting
 from engine.delivery.relayer import ManagedRelayer
 from engine.delivery.turns import Flow
-from engine.queue.contract import Shares
+from engine.model.claim import Shares
 
 # Seconds for which a look-up keeps the connection that it leads to: most take less, and are not to find it gone; those
 # that take longer must not keep it from others.

@@ -15,7 +15,8 @@ from engine.delivery.capacity import Capacity
 from engine.delivery.relayer import ManagedRelayer
 from engine.delivery.sites import Sites
 from engine.delivery.turns import Flow, in_fair_turn
-from engine.queue.contract import DueSite, Queue
+from engine.model.claim import DueSite
+from engine.queue.contract import Queue
 
 YIELDED_KEPT = 1000  # sites that gave up a connection for others
 

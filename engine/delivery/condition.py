@@ -10,9 +10,10 @@ from typing import Literal
 from msgspec import Struct
 
 from engine.delivery.limits import Limiting
+from engine.model.destination import Bearing, Destination, Mark
 from engine.model.event import ENGINE
+from engine.model.message import Entry, Order, State
 from engine.model.outcome import Outcome
-from engine.queue.contract import Bearing, Destination, Entry, Mark, Order, State
 from engine.queue.sqlite.expiry import is_given_up
 
 Condition = Literal[

@@ -18,8 +18,8 @@ from msgspec import Struct
 
 from engine.base import xtext
 from engine.base.text import clean
+from engine.model.message import NewMessage, Ret
 from engine.model.outcome import Outcome
-from engine.queue.contract import NewMessage, Ret
 
 HEADERS_RETURNED = 32 * 1024  # bytes of the original's header block that go back with the notification
 WHOLE_RETURNED = 1024 * 1024  # bytes; a larger message goes back as its headers, whatever was asked for

@@ -30,9 +30,12 @@ from engine.delivery.routes import Router, Way
 from engine.delivery.smarthost import SmartHost
 from engine.dns.lookups import LookupFailed, MXError
 from engine.dns.mx import AllMarkedBad, Exchange, MXCalculator
+from engine.model.claim import Claim
+from engine.model.destination import Destination, Suspension
+from engine.model.message import Entry
+from engine.model.order import HoldRule
 from engine.model.outcome import Outcome
-from engine.model.steering import HoldRule
-from engine.queue.contract import Claim, Destination, Entry, Queue, Suspension
+from engine.queue.contract import Queue
 from engine.queue.sqlite.overriding import where_to
 
 MAX_ENTRIES = 10  # recipients of one message, or messages to one address, that are explained at once

@@ -6,7 +6,8 @@ from functools import partial
 
 from engine.base.clock import Clock
 from engine.delivery.attempt import AttemptManager
-from engine.queue.contract import Claim, Queue, QueueBroken, QueueError, QueueFull, Relaying
+from engine.model.claim import Claim, Relaying
+from engine.queue.contract import Queue, QueueBroken, QueueError, QueueFull
 
 log = logging.getLogger(__name__)
 

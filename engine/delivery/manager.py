@@ -10,8 +10,9 @@ from engine.delivery.spared import Spared
 from engine.delivery.stints import Stints
 from engine.delivery.stumbles import Stumbles
 from engine.dns.mx import MXCalculator
+from engine.model.claim import Claim
 from engine.model.outcome import Outcome
-from engine.queue.contract import Claim, Queue
+from engine.queue.contract import Queue
 from engine.settings.settings import Timeouts
 from engine.smtpclient.blame import Blame, of_error
 from engine.smtpclient.dialler import Dialler

@@ -8,9 +8,11 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.delivery import dsn
+from engine.model.claim import Claim, ClaimedEntry, Late, Told, Untold
 from engine.model.event import Event
+from engine.model.message import NewMessage
 from engine.model.outcome import Outcome
-from engine.queue.contract import Claim, ClaimedEntry, Late, NewMessage, Queue, QueueBroken, QueueError, Told, Untold
+from engine.queue.contract import Queue, QueueBroken, QueueError
 
 log = logging.getLogger(__name__)
 

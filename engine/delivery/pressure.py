@@ -9,7 +9,8 @@ from engine.base.clock import Clock
 from engine.delivery.allowance import Allowance
 from engine.delivery.capacity import PLACE_KEPT, Capacity
 from engine.delivery.relayer import ManagedRelayer
-from engine.queue.contract import Queue, Shares
+from engine.model.claim import Shares
+from engine.queue.contract import Queue
 
 
 class Pressure:

@@ -16,8 +16,10 @@ from engine.delivery.routes import Way, has_hosts_of
 from engine.delivery.stalling import PATIENCE, patience, usual
 from engine.delivery.turns import Flow
 from engine.dns.mx import MOST_EXCHANGES, AllMarkedBad, MXError
+from engine.model.claim import Claim
+from engine.model.destination import unknown_site
 from engine.model.outcome import Outcome
-from engine.queue.contract import Claim, QueueBroken, QueueBusy, QueueError, unknown_site
+from engine.queue.contract import QueueBroken, QueueBusy, QueueError
 from engine.smtpclient.blame import Blame, shortage
 from engine.smtpclient.mail import Mail, mail_of
 from engine.smtpclient.session import Form, Phase, Session

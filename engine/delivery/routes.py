@@ -21,8 +21,8 @@ from engine.dns.mx import (
     NoExchange,
     OwnName,
 )
+from engine.model.destination import Override
 from engine.model.event import ENGINE
-from engine.model.steering import Override
 from engine.settings.ourselves import Ourselves, is_localhost, is_number, is_within, leads_nowhere
 from engine.settings.settings import Route
 from engine.settings.values import Network

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from engine.base.clock import Clock
 from engine.delivery.limits import Limiting, Limits, Rule
-from engine.queue.contract import unknown_site
+from engine.model.destination import unknown_site
 
 KEPT = 10_000  # sites, besides those with connections; destinations whose site is remembered
 CEILING = 600.0  # seconds for which a number of connections that was too many is not tried again

@@ -32,19 +32,11 @@ from engine.delivery.routes import Way
 from engine.delivery.sites import KEPT, Connection, Site, Sites
 from engine.delivery.stepping import Stepping
 from engine.delivery.turns import flow_of
+from engine.model.claim import Claim, DueSite, Room
+from engine.model.destination import RELAY, unknown_site
 from engine.model.event import ENGINE, Event
 from engine.model.outcome import Outcome
-from engine.queue.contract import (
-    RELAY,
-    Claim,
-    DueSite,
-    Queue,
-    QueueBroken,
-    QueueDamaged,
-    QueueError,
-    Room,
-    unknown_site,
-)
+from engine.queue.contract import Queue, QueueBroken, QueueDamaged, QueueError
 from engine.settings.settings import Limit
 from engine.smtpclient.blame import Blame
 from engine.smtpclient.session import Form

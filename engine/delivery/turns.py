@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from msgspec import Struct
 
 from engine.base.registrable import registrable
-from engine.queue.contract import DueSite
+from engine.model.claim import DueSite
 
 
 class Flow(Struct, frozen=True):

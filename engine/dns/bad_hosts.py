@@ -3,8 +3,8 @@
 from bisect import bisect_left, insort
 from collections.abc import Iterator, MutableMapping
 
+from engine.model.destination import Mark
 from engine.model.event import ENGINE
-from engine.queue.contract import Mark
 
 
 class Countdowns(MutableMapping[str, Mark]):

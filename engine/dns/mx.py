@@ -32,9 +32,11 @@ from engine.dns.lookups import (
     MXError,
     name_of,
 )
+from engine.model.destination import Mark
 from engine.model.event import ENGINE
+from engine.model.order import Touched
 from engine.model.outcome import Outcome
-from engine.queue.contract import Mark, QueueError, Touched
+from engine.queue.contract import QueueError
 from engine.settings.ourselves import Ourselves, is_number
 
 __all__ = [

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from engine.model.event import Event
-from engine.queue.contract import KnownLogin, NewMessage
+from engine.model.message import NewMessage
+from engine.queue.contract import KnownLogin
 
 
 class Taker(Protocol):

@@ -7,6 +7,8 @@
 import re
 from functools import lru_cache
 
+from msgspec import Struct
+
 from engine.model.outcome import Outcome
 
 LONGEST = 200  # characters of a reason
@@ -35,6 +37,25 @@ _VARIABLE = re.compile(
 _AMOUNT = re.compile(r"^\d[\d.,-]{0,80}([A-Za-z]{0,3})$", re.ASCII)
 _CODE = re.compile(r"([2-5]\d\d)(?: |$)", re.ASCII)
 _SPACES = re.compile(r"\s+")
+
+
+class Reason(Struct, frozen=True, kw_only=True):
+    """Why many entries wait: their last attempt came to the same (see engine.model.reason), or none was made for one
+    reason.
+
+    Of mail that was never tried `why` is what its destination is blocked for, the same as if it had got that reply
+    itself; or who has suspended or held it; or that nothing keeps it (see engine.queue.sqlite.untried).
+    Of `destinations` in all, `busiest` names three, the one with most entries first; `oldest` is when the first of
+    the messages came, `example` a last outcome as it was.
+    """
+
+    why: str
+    entries: int
+    messages: int
+    destinations: int
+    busiest: tuple[str, ...]
+    oldest: float
+    example: Outcome | None = None
 
 
 def reason_of(outcome: Outcome) -> str:

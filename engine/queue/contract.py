@@ -6,31 +6,20 @@ something returns only after the change is on disk, with the events that tell of
 Rows are listed by window, never all at once, and memory does not grow with the queue.
 """
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from msgspec import Struct
 
+from engine.model.claim import NONE_TAKEN, ROOM, Claim, DueSite, Late, Relaying, Room, Settlement, Shares, Untold
+from engine.model.destination import Destination, HeldBack, Mark, Override, Suspension, Totals
 from engine.model.event import Event
 from engine.model.filter import Filter
-from engine.model.outcome import Outcome
-from engine.model.steering import Override, Steering
+from engine.model.message import Message, NewMessage, Selection, Window
+from engine.model.order import Changed, Ending, Fate, HoldRule, Operation, Touched, TouchedEntry
+from engine.model.reason import Reason
 from engine.queue.content import Content
-
-State = Literal["waiting", "relaying", "held"]
-Ret = Literal["", "FULL", "HDRS"]
-Order = Literal["hold", "bounce", "drop"]
-Told = Literal["failed", "relayed"]  # RFC 3464 2.3.3
-Ending = Literal["mark", "suspension", "override", "rule"]
-
-
-def unknown_site(destination: str) -> str:
-    """The site of a destination whose exchanges are not known yet: its own, in a form that no host's name has."""
-    return f"@{destination}"
-
-
-RELAY = "*"  # the destination that stands for the whole relay, in suspensions
 
 
 class QueueError(Exception):
@@ -64,470 +53,6 @@ class NoSuchMessage(QueueError):
     """There is no message of this number in the queue."""
 
 
-class Wishes(Struct, frozen=True, kw_only=True):
-    """What the sender wants to be told of one recipient (RFC 3461 4.1 and 4.2).
-
-    `notify` is "" (nothing was said), "NEVER", or a list such as "SUCCESS,DELAY"; `orcpt` is the recipient the sender
-    named at first, as type and xtext, "rfc822;bob@example.org", or "".
-    """
-
-    notify: str = ""
-    orcpt: str = ""
-
-    def include(self, about: Literal["SUCCESS", "FAILURE", "DELAY"]) -> bool:
-        """Whether the sender is to be told of this. Who said nothing is told of failure and of delay."""
-        return about in self.notify.split(",") if self.notify else about != "SUCCESS"
-
-
-NO_WISHES = Wishes()
-
-
-class NewMessage(Struct, frozen=True, kw_only=True):
-    """A message to be queued. Content has CRLF line ends and ends with one; addresses have passed
-    `engine.base.address`.
-
-    `sender` is "" for the null reverse-path. `origin` says where it came from ("smtp 127.0.0.1", "drop a.eml",
-    "bounce of 12"). `key`: a message whose key was enqueued before and not yet forgotten is not taken twice.
-    What the sender asked to be told: `ret` and `envid` (xtext) of the message, `wishes` of each recipient, or () where
-    nothing was said of any.
-    """
-
-    sender: str
-    recipients: tuple[str, ...]
-    content: bytes
-    origin: str
-    subject: str = ""
-    message_id: str = ""
-    smtputf8: bool = False
-    key: str | None = None
-    ret: Ret = ""
-    envid: str = ""
-    wishes: tuple[Wishes, ...] = ()
-
-
-class ClaimedEntry(Struct, frozen=True, kw_only=True):
-    """One recipient a relayer answers for. `attempt` is the record of this attempt; `attempts` counts those before.
-
-    `last` is what the attempt before came to. In a claim of `overdue`, `given_up` says by whose order and why
-    ("bounced by oncall: wrong list"), or is "" when the time was up, and `last` of an entry that was never tried is
-    how its destination fared.
-    """
-
-    number: int
-    recipient: str
-    attempt: int
-    attempts: int
-    given_up: str = ""
-    last: Outcome | None = None
-    wishes: Wishes = NO_WISHES
-
-
-class Claim(Struct, frozen=True, kw_only=True):
-    """One message and those of its recipients, all of one destination, that one relayer answers for until settled."""
-
-    message: int
-    sender: str
-    size: int
-    arrived: float
-    expires: float
-    eight_bit: bool
-    smtputf8: bool
-    destination: str
-    entries: tuple[ClaimedEntry, ...]
-    ret: Ret = ""
-    envid: str = ""
-
-
-class Relaying(NamedTuple):
-    """An entry that is being relayed, by which attempt and relayer; both are 0 where it is being returned."""
-
-    message: int
-    entry: int
-    attempt: int = 0
-    relayer: int = 0
-
-
-class EntryResult(Struct, frozen=True, kw_only=True):
-    """What one attempt came to for one entry. `due` is when to try again, None when the entry is finished.
-
-    `tell` is what is to be told of one that is finished; None: nothing.
-    """
-
-    number: int
-    attempt: int
-    outcome: Outcome
-    due: float | None = None
-    tell: Told | None = None
-
-
-class Settlement(Struct, frozen=True, kw_only=True):
-    """What one attempt came to for a message: applied whole, in one transaction, with what is to be told of it."""
-
-    message: int
-    results: tuple[EntryResult, ...]
-    events: tuple[Event, ...] = ()
-
-
-class UntoldEntry(Struct, frozen=True, kw_only=True):
-    """One recipient that was settled `at` some time, and of which nobody has been told yet."""
-
-    number: int
-    recipient: str
-    outcome: Outcome
-    action: Told
-    at: float
-    orcpt: str = ""
-
-
-class Untold(Struct, frozen=True, kw_only=True):
-    """A message and some of its recipients, of which the sender (or the postmaster) is to be told now.
-
-    `given_back`: its content has gone back whole before.
-    """
-
-    message: int
-    sender: str
-    arrived: float
-    smtputf8: bool
-    entries: tuple[UntoldEntry, ...]
-    ret: Ret = ""
-    envid: str = ""
-    given_back: bool = False
-
-
-class LateEntry(Struct, frozen=True, kw_only=True):
-    """One recipient whose sender is to be told of the delay; `last` is as in a claim of `overdue`."""
-
-    number: int
-    recipient: str
-    destination: str
-    expires: float
-    last: Outcome | None = None
-    wishes: Wishes = NO_WISHES
-
-
-class Late(Struct, frozen=True, kw_only=True):
-    """A message whose sender is to be told that some of its recipients have to wait."""
-
-    message: int
-    sender: str
-    arrived: float
-    smtputf8: bool
-    entries: tuple[LateEntry, ...]
-    ret: Ret = ""
-    envid: str = ""
-
-
-class Reason(Struct, frozen=True, kw_only=True):
-    """Why many entries wait: their last attempt came to the same (see engine.model.reason), or none was made for one
-    reason.
-
-    Of mail that was never tried `why` is what its destination is blocked for, the same as if it had got that reply
-    itself; or who has suspended or held it; or that nothing keeps it (see engine.queue.sqlite.untried).
-    Of `destinations` in all, `busiest` names three, the one with most entries first; `oldest` is when the first of
-    the messages came, `example` a last outcome as it was.
-    """
-
-    why: str
-    entries: int
-    messages: int
-    destinations: int
-    busiest: tuple[str, ...]
-    oldest: float
-    example: Outcome | None = None
-
-
-class Suspension(Struct, frozen=True, kw_only=True):
-    """A destination (or RELAY) for which no new connection is opened until `until`."""
-
-    destination: str
-    since: float
-    until: float
-    by: str
-    reason: str
-
-
-class Bearing(Struct, frozen=True, kw_only=True):
-    """What the store knows that bears on when mail of a destination is tried.
-
-    `next_due` is None when nothing waits. `relay` is the suspension of the whole relay, `suspended` its own.
-    `blocked_until`: no connection is opened before, because none could be had (`blocked_why`); `is_in_doubt`: it has
-    not proved itself, since it has taken no mail lately, or failed since it did. `unreached_at`: when none could be had
-    last (0: never, or it has taken mail since).
-    `first` is the message of its waiting mail that is due first, and `first_sender` whose that is.
-    `exchanges` are the hosts its last MX answer named, best first, or the one an override or a route names; `site`
-    names what it shares connections with.
-    """
-
-    name: str = ""
-    next_due: float | None = None
-    relay: Suspension | None = None
-    suspended: Suspension | None = None
-    blocked_until: float | None = None
-    blocked_why: str = ""
-    is_in_doubt: bool = False
-    unreached_at: float = 0.0
-    first: int = 0
-    first_sender: str = ""
-    override: Override | None = None
-    exchanges: tuple[str, ...] = ()
-    site: str = ""
-
-
-class Shares(Struct, frozen=True, kw_only=True):
-    """The messages, senders and registered domains that have all of the relay that one of them may have.
-
-    It holds for destinations in doubt: for those whose first mail is of such a message or from such a sender, and for
-    those at or below such a domain.
-    """
-
-    messages: frozenset[int] = frozenset()
-    senders: frozenset[str] = frozenset()
-    domains: frozenset[str] = frozenset()
-
-
-NONE_TAKEN = Shares()
-
-
-class Room(Struct, frozen=True, kw_only=True):
-    """To which sites mail may be sent now, as far as limits and connections go.
-
-    To none of `closed`; where `only` is given, to these alone, since every connection is in use; to destinations in
-    doubt only `with_doubtful`, and of these to none of which one has its share already (`taken`).
-    """
-
-    closed: frozenset[str] = frozenset()
-    only: frozenset[str] | None = None
-    with_doubtful: bool = True
-    taken: Shares = NONE_TAKEN
-
-
-ROOM = Room()  # for anything
-
-
-class Entry(Struct, frozen=True, kw_only=True):
-    """One recipient of one message as it stands in the queue.
-
-    `why` is the reason of `last`, or "" (see engine.model.reason). `ordered` is a bounce or drop that takes effect at
-    `order_at` unless undone, or a hold; `by` is who ordered it, `reason` for what, and `rule` the hold rule that did so
-    for them, which ends at `held_until`. `bearing` is what bears on its destination.
-    """
-
-    message: int
-    number: int
-    sender: str
-    recipient: str
-    destination: str
-    state: State
-    arrived: float
-    due: float
-    expires: float
-    attempts: int
-    size: int
-    subject: str = ""
-    last: Outcome | None = None
-    last_at: float | None = None
-    ordered: Order | None = None
-    order_at: float | None = None
-    by: str = ""
-    reason: str = ""
-    why: str = ""
-    rule: int | None = None
-    held_until: float | None = None
-    bearing: Bearing = Bearing()
-
-
-class Window(Struct, frozen=True, kw_only=True):
-    """A part of a listing: rows from `offset` on, of `total` that match."""
-
-    total: int
-    offset: int
-    rows: tuple[Entry, ...]
-
-
-class Attempt(Struct, frozen=True, kw_only=True):
-    """One try at one entry. While it runs, or if the engine was killed in it, there is no outcome."""
-
-    entry: int
-    relayer: int
-    started: float
-    ended: float | None = None
-    outcome: Outcome | None = None
-    interrupted: bool = False
-
-
-class Message(Struct, frozen=True, kw_only=True):
-    """One message with its open entries and every attempt at them, oldest first."""
-
-    number: int
-    sender: str
-    size: int
-    arrived: float
-    expires: float
-    origin: str
-    subject: str
-    message_id: str
-    eight_bit: bool
-    smtputf8: bool
-    entries: tuple[Entry, ...]
-    attempts: tuple[Attempt, ...]
-
-
-class Selection(Struct, frozen=True, kw_only=True):
-    """What a filter selects: exact counts, three examples, and the newest message number at that moment."""
-
-    messages: int
-    recipients: int
-    newest: int
-    examples: tuple[Entry, ...] = ()
-
-
-class Changed(Struct, frozen=True, kw_only=True):
-    """What an operator's action did. `skipped` entries matched but were being relayed, or were so already.
-
-    `operation` names the action for `undo`, which can be undone until `due`; 0 where it cannot be.
-    """
-
-    messages: int
-    recipients: int
-    skipped: int = 0
-    operation: int = 0
-    due: float | None = None
-
-
-FOLLOWED = 10_000  # entries of one order whose fate can be asked for
-
-
-class TouchedEntry(NamedTuple):
-    """An entry that an order touched; `attempts` counts those before."""
-
-    message: int
-    number: int
-    attempts: int
-
-
-class Touched:
-    """Written by an order as it goes: its number, and which entries it has touched, for whoever follows them up.
-
-    `entries` are the first FOLLOWED of `recipients`; `since` is the last event before the first of them.
-    """
-
-    def __init__(self) -> None:
-        self.operation = 0
-        self.since = 0
-        self.recipients = 0
-        self.entries: list[TouchedEntry] = []
-
-    def add(self, operation: int, since: int, entries: Sequence[TouchedEntry]) -> None:
-        """Note what one transaction has touched, once it is on disk."""
-        if not self.operation:
-            self.operation, self.since = operation, since
-        self.recipients += len(entries)
-        self.entries += entries[: FOLLOWED - len(self.entries)]
-
-
-class Fate(NamedTuple):
-    """What became of an entry since an order let it go, and the reason where one was given.
-
-    `deferred`: tried without success; `blocked`: not tried, for no connection could be had to its destination;
-    `later`: not due yet; `waiting`: nothing keeps it but its turn; `gone`: it has left, and no event kept says how.
-    """
-
-    what: Literal[
-        "delivered", "deferred", "returned", "dropped", "gone",
-        "relaying", "held", "suspended", "blocked", "later", "waiting",
-    ]  # fmt: skip
-    why: str = ""
-
-
-class Operation(Struct, frozen=True, kw_only=True):
-    """An order to bounce or drop, and how far it has come.
-
-    Of the `recipients` that it touched it has been carried out on `gone_recipients`, `released` were released before
-    that, and `left` are under it still; the rest went another way. `due` is when it is carried out: None when it is
-    not `finished` (all of it ordered), was cut short or undone, or is over.
-    """
-
-    id: int
-    verb: str
-    filter: str
-    by: str
-    at: float
-    messages: int
-    recipients: int
-    gone_messages: int
-    gone_recipients: int
-    released: int
-    due: float | None
-    finished: bool
-    left: int
-
-
-class Destination(Bearing, frozen=True, kw_only=True):
-    """One destination's counts and how it fares.
-
-    `last` is the last reply of anything, `reply` that of what waits and is due first. `neighbours` are others of its
-    site for which mail waits, most first: 20 at the most, and only where one destination is asked for.
-    """
-
-    waiting: int = 0
-    due: int = 0
-    held: int = 0
-    relaying: int = 0
-    oldest: float | None = None
-    last: Outcome | None = None
-    last_at: float | None = None
-    reply: Outcome | None = None
-    neighbours: tuple[str, ...] = ()
-
-
-class DueSite(Struct, frozen=True, kw_only=True):
-    """A site for which something is due, and the one of its destinations whose turn it is.
-
-    `is_in_doubt`: that one has not proved itself; `has_failed`: it was left alone, and has taken no mail since.
-    `message` and `sender` say whose mail is due first, where that was asked for.
-    """
-
-    site: str
-    destination: str
-    is_in_doubt: bool = False
-    has_failed: bool = False
-    message: int = 0
-    sender: str = ""
-
-
-class Totals(Struct, frozen=True, kw_only=True):
-    """Entries in the whole queue, by state.
-
-    `due` are those waiting whose time has come; `ready` those of them that nothing keeps from being sent now. Of a very
-    long queue both may be some seconds old. `destinations` are those with mail, of all that are `known`.
-    """
-
-    waiting: int
-    due: int
-    held: int
-    relaying: int
-    destinations: int
-    oldest: float | None = None
-    ready: int = 0
-    known: int = 0
-
-
-class Mark(Struct, frozen=True, kw_only=True):
-    """An MX host that is left out until `until`. `by` is "engine" or the operator who marked it.
-
-    `times` counts the engine's marks in a row, without a delivery between them.
-    """
-
-    host: str
-    since: float
-    until: float
-    by: str
-    reason: str
-    last: Outcome | None = None
-    times: int = 1
-
-
 class KeptPolicy(Struct, frozen=True, kw_only=True):
     """An MTA-STS policy as the store keeps it until `expires`; `policy` is text that only its keeper reads."""
 
@@ -544,20 +69,46 @@ class KnownLogin(Struct, frozen=True, kw_only=True):
     at: float
 
 
-class HeldBack(Struct, frozen=True, kw_only=True):
-    """What waits because of one bad host: the destinations that have it among their exchanges.
+class Steering(ABC):
+    """The part of a queue that keeps rules and overrides. Changes are on disk, with their event, when these return."""
 
-    `waiting` counts only entries of destinations with no exchange left that is not bad; `alternates` are the
-    exchanges in use instead; `next_due` is when the first of the waiting entries is due, and `first` are the
-    destinations among them that are tried first, ten at the most.
-    """
+    @abstractmethod
+    async def add_rule(self, filter: Filter, until: float, by: str, reason: str) -> HoldRule:
+        """Hold what the filter names: what comes in until `until`, in the transaction that takes it in, and what waits.
 
-    host: str
-    waiting: int
-    destinations: tuple[str, ...]
-    alternates: tuple[str, ...]
-    next_due: float | None = None
-    first: tuple[Bearing, ...] = ()
+        A rule in force with the same filter is replaced and keeps its number.
+        """
+
+    @abstractmethod
+    async def end_rule(self, id: int, by: str) -> int | None:
+        """End a rule and let go what it held; give how many recipients those were, None where there is no such rule."""
+
+    @abstractmethod
+    async def rules(self) -> tuple[HoldRule, ...]:
+        """The rules in force, the oldest first."""
+
+    @abstractmethod
+    async def rules_on(self, recipient: str, destination: str) -> tuple[HoldRule, ...]:
+        """The rules that would hold mail to this recipient whoever sent it."""
+
+    @abstractmethod
+    async def set_override(self, override: Override) -> int:
+        """Send a destination's mail elsewhere, in place of any override it had.
+
+        Unblocks it and makes what waits due now; gives how many recipients that were.
+        """
+
+    @abstractmethod
+    async def end_override(self, destination: str, by: str) -> Override | None:
+        """End an override, unblock its destination and make what waits due; None where there was none."""
+
+    @abstractmethod
+    async def override(self, destination: str) -> Override | None:
+        """The override in force for a destination."""
+
+    @abstractmethod
+    async def overrides(self) -> tuple[Override, ...]:
+        """Those in force, by destination."""
 
 
 class Queue(Steering):

@@ -4,8 +4,9 @@ from collections.abc import Container
 
 from msgspec import Struct
 
+from engine.model.claim import Claim
+from engine.model.message import Ret, Wishes
 from engine.queue.content import Content
-from engine.queue.contract import Claim, Ret, Wishes
 
 
 class Mail(Struct, frozen=True, kw_only=True):

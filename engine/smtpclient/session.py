@@ -15,8 +15,8 @@ from aiosmtplib.auth import auth_login_encode, auth_plain_encode
 from aiosmtplib.esmtp import parse_esmtp_extensions
 from msgspec.structs import replace
 
+from engine.model.message import NO_WISHES
 from engine.model.outcome import Cause, Outcome
-from engine.queue.contract import NO_WISHES
 from engine.settings.settings import Timeouts
 from engine.smtpclient.blame import MACHINE, Blame, of_error
 from engine.smtpclient.dialler import Dialler

@@ -19,7 +19,8 @@ from msgspec import Struct
 from engine.base.text import clean
 from engine.dns.lookups import DomainNotFound, Lookups, MXError, resolver_for
 from engine.dns.mx import Exchange, MXCalculator
-from engine.queue.contract import Mark, Touched
+from engine.model.destination import Mark
+from engine.model.order import Touched
 from engine.sandbox.names import NameServer
 from tests.clock import FakeClock
 from tests.fuzz.fuzzing import Fault, Fuzzer

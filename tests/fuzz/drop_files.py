@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from engine.base.text import clean
 from engine.intake.drop.folder import DropIntake
-from engine.queue.contract import NewMessage
+from engine.model.message import NewMessage
 from engine.settings.settings import Intake, Settings, Smtp
 from tests.clock import FakeClock
 from tests.fuzz.fuzzing import Fault, Fuzzer

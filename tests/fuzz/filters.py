@@ -9,8 +9,8 @@ from msgspec.structs import replace
 
 from engine.base.text import clean
 from engine.model.filter import STATES, Filter, FilterError
+from engine.model.order import rule_filter
 from engine.model.outcome import Outcome
-from engine.model.steering import rule_filter
 from tests.fuzz.fuzzing import Fault, Fuzzer
 from tests.unit.queue_support import Spool, opened
 

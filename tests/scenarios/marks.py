@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 
-from engine.queue.contract import Mark, QueueError, Touched
+from engine.model.destination import Mark
+from engine.model.order import Touched
+from engine.queue.contract import QueueError
 
 
 class MarksInMemory:

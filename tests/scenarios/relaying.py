@@ -14,7 +14,7 @@ from engine.control.client import Client
 from engine.engine import Engine
 from engine.model.event import Event
 from engine.model.filter import Filter
-from engine.queue.contract import Entry
+from engine.model.message import Entry
 from engine.sandbox.internet import Internet
 from engine.settings.settings import (
     Delivery,

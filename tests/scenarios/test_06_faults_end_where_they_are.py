@@ -8,7 +8,8 @@ from msgspec.structs import replace
 import engine.delivery.dsn
 from engine.control.views import MarkBad, Suspend
 from engine.delivery.attempt import AttemptManager
-from engine.queue.contract import Claim, QueueBroken, QueueBusy, QueueError, QueueFull
+from engine.model.claim import Claim
+from engine.queue.contract import QueueBroken, QueueBusy, QueueError, QueueFull
 from engine.sandbox.exchanges import Session as Peer
 from engine.sandbox.exchanges import Temper
 from engine.sandbox.internet import Internet

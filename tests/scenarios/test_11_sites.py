@@ -5,7 +5,7 @@ import asyncio
 from msgspec.structs import replace
 
 from engine.control.views import MarkBad, Suspend
-from engine.queue.contract import NewMessage
+from engine.model.message import NewMessage
 from engine.sandbox.exchanges import Session as Peer
 from engine.sandbox.internet import Internet
 from engine.sandbox.names import Fault

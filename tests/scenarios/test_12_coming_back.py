@@ -6,7 +6,8 @@ from functools import partial
 import pytest
 
 from engine.control.views import Action, MarkBad, Suspend
-from engine.queue.contract import NewMessage, QueueFull
+from engine.model.message import NewMessage
+from engine.queue.contract import QueueFull
 from engine.queue.sqlite.writer import Transaction
 from engine.sandbox.exchanges import Session as Peer
 from engine.sandbox.internet import Internet

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from engine.delivery.stints import TRIAL_EVERY, Stints
-from engine.queue.contract import NewMessage
+from engine.model.message import NewMessage
 from engine.sandbox.exchanges import Action
 from engine.sandbox.exchanges import Session as Peer
 from engine.sandbox.internet import Internet

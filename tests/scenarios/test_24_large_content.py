@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 from engine.base.clock import SystemClock
+from engine.model.message import NewMessage
 from engine.queue.content import BLOCK
-from engine.queue.contract import NewMessage
 from engine.queue.sqlite.store import FILE, SqliteQueue
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Encrypted, Healthy, Slow

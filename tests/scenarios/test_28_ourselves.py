@@ -13,7 +13,7 @@ from engine.control.client import Refused
 from engine.control.views import Override, ProbeView
 from engine.delivery.routes import NetworkRefused, untried
 from engine.dns.mx import LookupFailed, NoExchange, OwnName
-from engine.queue.contract import Entry
+from engine.model.message import Entry
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Dead, Healthy, Script
 from engine.settings.ourselves import Interfaces, Ourselves, address_in, is_localhost, is_number, leads_nowhere

@@ -15,7 +15,7 @@ import pytest
 from console.commands import sendmail
 from engine.control import views
 from engine.intake.drop.dropped import Dropped
-from engine.queue.contract import NewMessage
+from engine.model.message import NewMessage
 from engine.settings.settings import Smtp
 from tests.scenarios.relaying import Relay
 from tests.serving import free_port

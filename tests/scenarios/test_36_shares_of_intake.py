@@ -16,7 +16,7 @@ from engine.intake.floor import DiskFloor
 from engine.intake.smtp.incoming import Storeroom, client_name
 from engine.intake.smtp.listener import SmtpIntake
 from engine.intake.smtp.submitted import Submitted
-from engine.queue.contract import NewMessage
+from engine.model.message import NewMessage
 from engine.sandbox.internet import Internet
 from engine.settings.settings import Intake, Limits, Settings, Smtp
 from tests.clock import FakeClock

@@ -8,8 +8,10 @@ import pytest
 
 from engine.control.views import Action, Suspend
 from engine.delivery import dsn
+from engine.model.claim import Untold
+from engine.model.message import NewMessage
 from engine.model.outcome import Outcome
-from engine.queue.contract import NewMessage, NoSuchMessage, Untold
+from engine.queue.contract import NoSuchMessage
 from engine.sandbox.exchanges import Exchange
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Healthy, Refusing

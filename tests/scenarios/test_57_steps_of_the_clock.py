@@ -8,7 +8,7 @@ import pytest
 
 from engine.control.views import Suspend
 from engine.intake.smtp.limits import Meter, Rates
-from engine.queue.contract import Claim
+from engine.model.claim import Claim
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Dead, Healthy, Script
 from engine.settings.settings import Limits

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from engine.base.clock import SystemClock
 from engine.delivery import stalling
-from engine.queue.contract import NewMessage
+from engine.model.message import NewMessage
 from engine.sandbox.exchanges import Action
 from engine.sandbox.internet import Internet
 from engine.sandbox.names import Fault

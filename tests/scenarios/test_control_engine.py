@@ -10,7 +10,7 @@ import pytest
 from engine.control import views
 from engine.control.client import Client, Refused, control_socket
 from engine.engine import Engine
-from engine.queue.contract import NewMessage
+from engine.model.message import NewMessage
 from engine.settings.settings import Dns, Drop, Intake, Nameserver, Settings, Smtp
 from tests.unit.fake_relay import short_folder
 

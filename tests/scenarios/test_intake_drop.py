@@ -13,7 +13,8 @@ from engine.base.clock import SystemClock
 from engine.intake.drop.dropped import Dropped
 from engine.intake.drop.folder import DropIntake
 from engine.intake.errors import IntakeError
-from engine.queue.contract import NewMessage, QueueBroken, QueueBusy, QueueDamaged, QueueError, QueueFull
+from engine.model.message import NewMessage
+from engine.queue.contract import QueueBroken, QueueBusy, QueueDamaged, QueueError, QueueFull
 from engine.settings.settings import Intake, Settings, Smtp
 from tests.clock import FakeClock
 from tests.unit.fake_queue import FakeQueue

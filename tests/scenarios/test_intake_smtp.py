@@ -16,7 +16,8 @@ import aiosmtplib
 import pytest
 
 from engine.intake.smtp.listener import IntakeError, SmtpIntake
-from engine.queue.contract import NewMessage, QueueBroken, QueueError, QueueFull
+from engine.model.message import NewMessage
+from engine.queue.contract import QueueBroken, QueueError, QueueFull
 from engine.settings.settings import Intake, Listen, Settings
 from engine.settings.settings import Smtp as SmtpSettings
 from tests.clock import FakeClock

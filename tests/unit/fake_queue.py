@@ -3,7 +3,8 @@
 import asyncio
 
 from engine.model.event import Event
-from engine.queue.contract import KnownLogin, NewMessage
+from engine.model.message import NewMessage
+from engine.queue.contract import KnownLogin
 
 
 class FakeQueue:

@@ -12,39 +12,20 @@ from typing import Any, Literal, cast
 from msgspec.structs import replace
 
 from engine.control.client import Client, control_socket
+from engine.control.feed import EventLog
 from engine.control.relay import Relay
 from engine.control.server import ControlServer
 from engine.delivery.explain import Explanation, Fact
 from engine.delivery.limits import Limiting
-from engine.model.event import Event, EventLog
+from engine.model.claim import ROOM, Room
+from engine.model.destination import RELAY, Destination, HeldBack, Mark, Override, Suspension, Totals
+from engine.model.event import Event
 from engine.model.filter import Filter
+from engine.model.message import Attempt, Entry, Message, Selection, Window
+from engine.model.order import Changed, Ending, Fate, HoldRule, Operation, Touched, TouchedEntry
 from engine.model.outcome import Outcome
-from engine.model.steering import HoldRule, Override
-from engine.queue.contract import (
-    RELAY,
-    ROOM,
-    Attempt,
-    Changed,
-    Destination,
-    Ending,
-    Entry,
-    Fate,
-    HeldBack,
-    Mark,
-    Message,
-    NoSuchMessage,
-    Operation,
-    Queue,
-    QueueError,
-    Reason,
-    Room,
-    Selection,
-    Suspension,
-    Totals,
-    Touched,
-    TouchedEntry,
-    Window,
-)
+from engine.model.reason import Reason
+from engine.queue.contract import NoSuchMessage, Queue, QueueError
 from engine.settings.settings import Console, Settings
 from engine.smtpclient.probe import Probed, ProbedAddress
 from engine.tls.secured import Secured

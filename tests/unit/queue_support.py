@@ -5,10 +5,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from engine.model.claim import Claim, EntryResult, Settlement
 from engine.model.event import Event
 from engine.model.filter import Filter
+from engine.model.message import Entry, NewMessage
 from engine.model.outcome import Outcome
-from engine.queue.contract import Claim, Entry, EntryResult, NewMessage, Settlement
 from engine.queue.sqlite.store import SqliteQueue
 from tests.clock import FakeClock
 

@@ -8,7 +8,8 @@ from engine.delivery.choosing import Choosing, Chosen
 from engine.delivery.limits import Limits
 from engine.delivery.relayer import ManagedRelayer
 from engine.delivery.sites import Sites
-from engine.queue.contract import NONE_TAKEN, DueSite, Queue, Shares
+from engine.model.claim import NONE_TAKEN, DueSite, Shares
+from engine.queue.contract import Queue
 from tests.clock import FakeClock
 from tests.unit.test_turns import due, lives
 

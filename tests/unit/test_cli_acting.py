@@ -9,7 +9,8 @@ import pytest
 
 from console.commands import acting, wording
 from console.format import Moment
-from engine.queue.contract import Changed, Fate, Selection, TouchedEntry
+from engine.model.message import Selection
+from engine.model.order import Changed, Fate, TouchedEntry
 from tests.unit.fake_line import FakeLine, serving_line
 from tests.unit.fake_relay import NOW, entry
 

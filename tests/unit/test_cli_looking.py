@@ -8,7 +8,7 @@ import pytest
 
 from console.commands import wording
 from console.format import Moment
-from engine.queue.contract import Mark, Suspension
+from engine.model.destination import Mark, Suspension
 from tests.unit.fake_line import FakeLine, serving_line
 from tests.unit.fake_relay import NOW, entry
 

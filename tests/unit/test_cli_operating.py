@@ -10,7 +10,7 @@ import pytest
 from console.commands import wording
 from console.format import Moment
 from engine.control.client import Client, Refused
-from engine.queue.contract import Suspension
+from engine.model.destination import Suspension
 from tests.unit.fake_line import FakeLine, serving_line
 from tests.unit.fake_relay import NOW, FakeEngine, short_folder
 

@@ -9,7 +9,8 @@ import pytest
 
 from engine.control import views
 from engine.control.client import Client, Refused
-from engine.queue.contract import RELAY, Changed, Suspension
+from engine.model.destination import RELAY, Suspension
+from engine.model.order import Changed
 from tests.unit.fake_relay import NOW, FakeEngine, short_folder
 
 ME = pwd.getpwuid(os.getuid()).pw_name

@@ -7,7 +7,8 @@ import pytest
 from engine.control import followups
 from engine.control.asking import Missing
 from engine.control.followups import FollowUps
-from engine.queue.contract import Fate, Queue, QueueError, Touched, TouchedEntry
+from engine.model.order import Fate, Touched, TouchedEntry
+from engine.queue.contract import Queue, QueueError
 from tests.clock import FakeClock
 from tests.unit.fake_relay import FakeQueue
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from engine.control.client import Refused
 from engine.dns.bad_hosts import Countdowns
+from engine.model.destination import Mark
 from engine.model.event import ENGINE
-from engine.queue.contract import Mark
 from tests.unit.fake_relay import NOW, FakeEngine, short_folder
 from tests.unit.queue_support import opened
 

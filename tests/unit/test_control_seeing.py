@@ -7,8 +7,9 @@ import pytest
 from msgspec import structs
 
 from engine.control.client import Refused
+from engine.model.destination import Suspension
 from engine.model.outcome import Outcome
-from engine.queue.contract import QueueError, Suspension
+from engine.queue.contract import QueueError
 from tests.unit.fake_relay import DEFERRED, NOW, FakeEngine, entry, short_folder
 
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from engine.delivery.dsn import WHOLE_RETURNED, Action, Original, Told, notification, status
+from engine.model.message import NewMessage, Ret
 from engine.model.outcome import Outcome
-from engine.queue.contract import NewMessage, Ret
 
 REFUSED = Outcome.of_reply(550, "5.1.1 no such user", host="mx1.example.org", phase="RCPT")
 

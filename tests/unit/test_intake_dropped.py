@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from engine.base.text import clean
 from engine.intake.drop.dropped import Dropped
 from engine.intake.errors import Unfit
-from engine.queue.contract import NewMessage
+from engine.model.message import NewMessage
 from engine.settings.settings import Smtp
 
 RULES = Smtp(max_received=3)

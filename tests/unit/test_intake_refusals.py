@@ -7,7 +7,7 @@ import pytest
 
 from engine.intake.refusals import MOST, Refusals
 from engine.model.event import Event
-from engine.queue.contract import NewMessage
+from engine.model.message import NewMessage
 from tests.clock import FakeClock
 
 

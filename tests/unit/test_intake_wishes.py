@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from engine.base import xtext
 from engine.intake.smtp.command import SyntaxProblem
 from engine.intake.smtp.wishes import OfMail, of_mail, of_recipient
-from engine.queue.contract import NO_WISHES, Wishes
+from engine.model.message import NO_WISHES, Wishes
 
 
 def test_who_says_nothing_wishes_nothing() -> None:

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from engine.model.destination import RELAY, Mark, Suspension
 from engine.model.event import Event
 from engine.model.filter import Filter
+from engine.model.order import Changed, Fate, Touched, TouchedEntry
 from engine.model.outcome import Outcome
 from engine.queue import contract as contract
-from engine.queue.contract import RELAY, Changed, Fate, Mark, Suspension, Touched, TouchedEntry
 from engine.queue.sqlite import orders
 from tests.unit.queue_support import ALL, DELIVERED, LATER, Spool, opened
 

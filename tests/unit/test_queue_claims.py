@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from engine.model.claim import EntryResult, Settlement
+from engine.model.destination import Suspension
 from engine.model.event import Event
 from engine.model.filter import Filter
 from engine.model.outcome import Outcome
-from engine.queue.contract import EntryResult, NoSuchMessage, QueueError, Settlement, Suspension
+from engine.queue.contract import NoSuchMessage, QueueError
 from engine.queue.sqlite import expiry, standing
 from engine.queue.sqlite.expiry import PASS_EVERY
 from tests.clock import FakeClock

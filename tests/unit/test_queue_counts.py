@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from engine.model.claim import Claim
 from engine.model.filter import Filter
 from engine.model.outcome import Outcome
-from engine.queue.contract import Claim
 from tests.unit.queue_support import ALL, DELIVERED, LATER, Spool, opened
 
 DOMAINS = [f"d{n}.example" for n in range(4)]

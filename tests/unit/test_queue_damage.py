@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from engine.model.claim import Claim, Shares
 from engine.model.filter import Filter
-from engine.queue.contract import Claim, QueueDamaged, QueueError, Shares
+from engine.queue.contract import QueueDamaged, QueueError
 from engine.queue.sqlite.damage import Damage
 from tests.clock import FakeClock
 from tests.unit.pages import damage, leaves

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from engine.model.destination import Mark, Override, Suspension
 from engine.model.filter import Filter
-from engine.model.steering import Override
-from engine.queue.contract import KeptPolicy, Mark, Suspension
+from engine.queue.contract import KeptPolicy
 from engine.queue.sqlite import mending
 from engine.queue.sqlite.connection import connect_writer
 from engine.queue.sqlite.store import FILE

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from engine.model.destination import RELAY, Mark, Override, Suspension
 from engine.model.filter import Filter
-from engine.model.steering import Override
-from engine.queue.contract import RELAY, Ending, Mark, Suspension
+from engine.model.order import Ending
 from tests.unit.queue_support import ALL, LATER, Spool, opened
 
 

@@ -8,10 +8,12 @@ from typing import Any, cast
 
 import pytest
 
+from engine.model.claim import EntryResult, Settlement
+from engine.model.destination import Suspension
 from engine.model.event import Event
 from engine.model.filter import Filter
 from engine.model.outcome import Outcome
-from engine.queue.contract import EntryResult, QueueBroken, QueueError, QueueFull, Settlement, Suspension
+from engine.queue.contract import QueueBroken, QueueError, QueueFull
 from engine.queue.sqlite import checkspool
 from engine.queue.sqlite.connection import VERSION
 from tests.clock import FakeClock

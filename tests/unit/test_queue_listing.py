@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 
+from engine.model.destination import Totals
 from engine.model.filter import Filter
+from engine.model.message import Entry
 from engine.model.outcome import Outcome
-from engine.queue.contract import DESTINATION_SORTS, SORTS, Entry, QueueError, Totals
+from engine.queue.contract import DESTINATION_SORTS, SORTS, QueueError
 from tests.unit.queue_support import ALL, DELIVERED, LATER, Spool, opened
 
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.queue.contract import NewMessage, QueueError, Wishes
+from engine.model.message import NewMessage, Wishes
+from engine.queue.contract import QueueError
 from engine.queue.sqlite import notices
 from tests.clock import FakeClock
 from tests.unit.queue_support import DELIVERED, LATER, Spool, new_message, opened

@@ -8,9 +8,11 @@ from typing import Any, Literal
 
 import pytest
 
+from engine.model.claim import EntryResult, Settlement
 from engine.model.filter import Filter
+from engine.model.order import Changed
 from engine.model.outcome import Outcome
-from engine.queue.contract import Changed, EntryResult, QueueBusy, Settlement
+from engine.queue.contract import QueueBusy
 from engine.queue.sqlite import claims as claiming
 from engine.queue.sqlite import orders
 from engine.queue.sqlite.where import Where

@@ -4,9 +4,9 @@ import json
 import sqlite3
 from pathlib import Path
 
+from engine.model.claim import EntryResult, Late, LateEntry, Relaying, Settlement, Shares
 from engine.model.filter import Filter, Term
 from engine.model.outcome import Outcome
-from engine.queue.contract import EntryResult, Late, LateEntry, Relaying, Settlement, Shares
 from engine.queue.sqlite import claims, destinations, listing, notices, reasons, schedule, standing, telling
 from engine.queue.sqlite.arrivals import Terms
 from engine.queue.sqlite.expiry import EXPIRED

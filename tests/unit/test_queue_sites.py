@@ -6,7 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from engine.queue.contract import DueSite, Shares, Suspension, unknown_site
+from engine.model.claim import DueSite, Shares
+from engine.model.destination import Suspension, unknown_site
 from engine.queue.sqlite import schedule
 from tests.unit.queue_support import DELIVERED, LATER, Spool, opened
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from engine.model.destination import HeldBack, Mark, Suspension
 from engine.model.event import Event
 from engine.model.outcome import Outcome
-from engine.queue.contract import HeldBack, Mark, Suspension
 from engine.queue.sqlite import standing
 from tests.clock import FakeClock
 from tests.unit.queue_support import ALL, DELIVERED, LATER, Spool, opened

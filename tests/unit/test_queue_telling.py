@@ -10,9 +10,10 @@ import pytest
 from engine.delivery import dsn
 from engine.delivery.attempt import AttemptManager
 from engine.delivery.retry import RetryPlan
+from engine.model.claim import Claim, EntryResult, Settlement
 from engine.model.filter import Filter
 from engine.model.outcome import Outcome
-from engine.queue.contract import Claim, EntryResult, NoSuchMessage, QueueError, Settlement
+from engine.queue.contract import NoSuchMessage, QueueError
 from engine.queue.sqlite import telling
 from engine.settings.settings import Retry
 from tests.clock import FakeClock

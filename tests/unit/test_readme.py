@@ -10,7 +10,7 @@ import pytest
 
 from engine.delivery.relayer import ManagedRelayer
 from engine.engine import Engine
-from engine.queue.contract import Claim, ClaimedEntry
+from engine.model.claim import Claim, ClaimedEntry
 from engine.settings.settings import Settings
 
 ROOT = Path(__file__).parents[2]

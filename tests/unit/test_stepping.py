@@ -13,10 +13,9 @@ from engine.delivery.stepping import TOLERANCE, ClockWatch, Stepping
 from engine.delivery.stumbles import Stumbles
 from engine.dns.mx import MXCalculator
 from engine.intake.refusals import Refusals
+from engine.model.destination import Override, Suspension
 from engine.model.event import Event
 from engine.model.filter import Filter
-from engine.model.steering import Override
-from engine.queue.contract import Suspension
 from engine.settings.settings import Limit, Retry
 from tests.clock import FakeClock
 from tests.unit.fake_queue import FakeQueue

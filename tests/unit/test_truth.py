@@ -12,11 +12,12 @@ from engine.control.judging import Judge
 from engine.control.relay import Relay
 from engine.delivery.condition import Verdict
 from engine.dns.mx import AllMarkedBad, Exchange, MXCalculator
+from engine.model.claim import ROOM
+from engine.model.destination import RELAY, Override, Suspension
 from engine.model.filter import Filter, Term
+from engine.model.message import Entry
 from engine.model.outcome import Outcome
 from engine.model.reason import reason_of, reason_of_line
-from engine.model.steering import Override
-from engine.queue.contract import RELAY, ROOM, Entry, Suspension
 from engine.queue.sqlite.untried import HOSTS_BAD, NOT_TRIED
 from tests.unit.queue_support import Spool, opened
 

@@ -10,7 +10,7 @@ from engine.delivery.capacity import PLACE_KEPT, Capacity
 from engine.delivery.limits import Limiting
 from engine.delivery.relayer import ManagedRelayer
 from engine.delivery.turns import Flow, flow_of, in_fair_turn
-from engine.queue.contract import DueSite
+from engine.model.claim import DueSite
 from tests.clock import FakeClock
 
 ALL, LOOKUPS = "delivery.max_connections", "delivery.max_lookups"

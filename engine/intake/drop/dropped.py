@@ -18,7 +18,7 @@ from engine.intake.content import (
 )
 from engine.intake.errors import Unfit
 from engine.intake.mailboxes import ListProblem, mailboxes
-from engine.queue.contract import NewMessage
+from engine.model.message import NewMessage
 from engine.settings.settings import Smtp
 
 MAX_RECIPIENTS = 10_000

@@ -24,7 +24,8 @@ from engine.intake.errors import IntakeError, NotYet, Unfit
 from engine.intake.floor import DiskFloor
 from engine.intake.refusals import Refusals
 from engine.intake.taker import Taker
-from engine.queue.contract import NewMessage, QueueBroken, QueueBusy, QueueError, QueueFull
+from engine.model.message import NewMessage
+from engine.queue.contract import QueueBroken, QueueBusy, QueueError, QueueFull
 from engine.settings.settings import Settings
 
 _LOG = logging.getLogger(__name__)

@@ -18,7 +18,8 @@ from engine.intake.smtp.incoming import Incoming, Storeroom, client_name
 from engine.intake.smtp.lately import Lately
 from engine.intake.smtp.limits import Rates, lies_in
 from engine.intake.taker import Receiver
-from engine.queue.contract import NewMessage, QueueBroken, QueueError, QueueFull
+from engine.model.message import NewMessage
+from engine.queue.contract import QueueBroken, QueueError, QueueFull
 from engine.settings.settings import Settings
 
 _LOG = logging.getLogger(__name__)

@@ -26,7 +26,7 @@ from engine.intake.smtp.strange import Commands
 from engine.intake.smtp.stream import Stream
 from engine.intake.smtp.submitted import Submitted
 from engine.intake.smtp.wishes import OF_MAIL, OF_RCPT, OfMail, of_mail, of_recipient
-from engine.queue.contract import Wishes
+from engine.model.message import Wishes
 
 _LOG = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from engine.intake.errors import Refused
 from engine.intake.missing import with_missing
 from engine.intake.smtp.reception import trace_name
 from engine.intake.smtp.wishes import OfMail
-from engine.queue.contract import NewMessage, Wishes
+from engine.model.message import NewMessage, Wishes
 from engine.settings.settings import Smtp
 
 

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 from engine.base import xtext
 from engine.intake.smtp.command import SyntaxProblem
-from engine.queue.contract import Ret, Wishes
+from engine.model.message import Ret, Wishes
 
 OF_MAIL: Final = frozenset({"RET", "ENVID"})
 OF_RCPT: Final = frozenset({"NOTIFY", "ORCPT"})

@@ -4,9 +4,10 @@ import json
 import sqlite3
 from collections.abc import Sequence
 
+from engine.model.destination import RELAY
+from engine.model.order import Fate, TouchedEntry
 from engine.model.outcome import Outcome
 from engine.model.reason import reason_of
-from engine.queue.contract import RELAY, Fate, TouchedEntry
 from engine.queue.sqlite.rows import outcome_of
 
 # In the order of TouchedEntry and of `_fate`; () for what has left the queue.

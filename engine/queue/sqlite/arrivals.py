@@ -4,8 +4,10 @@ import hashlib
 from collections.abc import Callable
 from typing import NamedTuple
 
+from engine.model.destination import unknown_site
 from engine.model.event import Event
-from engine.queue.contract import NO_WISHES, NewMessage, QueueError, unknown_site
+from engine.model.message import NO_WISHES, NewMessage
+from engine.queue.contract import QueueError
 from engine.queue.sqlite import rules
 from engine.queue.sqlite.rows import storable
 from engine.queue.sqlite.writer import Transaction

@@ -5,8 +5,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from engine.model.steering import Override
-from engine.queue.contract import RELAY, Bearing, Suspension
+from engine.model.destination import RELAY, Bearing, Override, Suspension
 
 # The message of a destination that is due first: for whom its turn is taken.
 FIRST = (

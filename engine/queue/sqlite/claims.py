@@ -9,9 +9,11 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
+from engine.model.claim import Claim, ClaimedEntry, Relaying
+from engine.model.destination import RELAY
 from engine.model.event import ENGINE, Event
+from engine.model.message import NO_WISHES, Wishes
 from engine.model.outcome import Outcome
-from engine.queue.contract import NO_WISHES, RELAY, Claim, ClaimedEntry, Relaying, Wishes
 from engine.queue.sqlite import operations
 from engine.queue.sqlite.connection import is_damage
 from engine.queue.sqlite.expiry import Expired, Place, Taken

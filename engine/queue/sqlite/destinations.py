@@ -10,16 +10,9 @@ from typing import Any
 
 from msgspec.structs import asdict, replace
 
-from engine.queue.contract import (
-    DESTINATION_SORTS,
-    NONE_TAKEN,
-    Destination,
-    QueueError,
-    Room,
-    Shares,
-    Suspension,
-    Totals,
-)
+from engine.model.claim import NONE_TAKEN, Room, Shares
+from engine.model.destination import Destination, Suspension, Totals
+from engine.queue.contract import DESTINATION_SORTS, QueueError
 from engine.queue.sqlite import bearing
 from engine.queue.sqlite.rows import outcome_of
 

@@ -2,7 +2,9 @@
 
 import sqlite3
 
-from engine.queue.contract import RELAY, Ending, Selection
+from engine.model.destination import RELAY
+from engine.model.message import Selection
+from engine.model.order import Ending
 from engine.queue.sqlite import rules
 from engine.queue.sqlite.listing import chosen
 from engine.queue.sqlite.rows import storable

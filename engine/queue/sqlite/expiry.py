@@ -7,7 +7,7 @@ been held, or have waited while the engine was down. `is_given_up` decides; the 
 import sqlite3
 from typing import Any, NamedTuple
 
-from engine.queue.contract import RELAY
+from engine.model.destination import RELAY
 from engine.queue.sqlite import bearing
 from engine.queue.sqlite.connection import is_damage
 from engine.queue.sqlite.writer import Transaction

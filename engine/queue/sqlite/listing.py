@@ -6,16 +6,8 @@ import sqlite3
 from engine.base.words import words_of
 from engine.model.event import Event
 from engine.model.filter import Filter
-from engine.queue.contract import (
-    SORTS,
-    Attempt,
-    Entry,
-    Message,
-    NoSuchMessage,
-    QueueError,
-    Selection,
-    Window,
-)
+from engine.model.message import Attempt, Entry, Message, Selection, Window
+from engine.queue.contract import SORTS, NoSuchMessage, QueueError
 from engine.queue.sqlite.rows import ENTRY_COLUMNS, EVENT_COLUMNS, entries_of, event_of, outcome_of, storable
 from engine.queue.sqlite.where import Where, contains, looked_up
 

@@ -3,9 +3,10 @@
 import sqlite3
 from collections.abc import Sequence
 
+from engine.model.claim import Late, LateEntry
 from engine.model.event import Event
+from engine.model.message import NO_WISHES, NewMessage, Wishes
 from engine.model.outcome import Outcome
-from engine.queue.contract import NO_WISHES, Late, LateEntry, NewMessage, Wishes
 from engine.queue.sqlite.arrivals import Terms, enqueue
 from engine.queue.sqlite.claims import how_it_fared
 from engine.queue.sqlite.rows import outcome_of

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from engine.base.text import clean
 from engine.model.event import Event
-from engine.queue.contract import Operation
+from engine.model.order import Operation
 from engine.queue.sqlite.writer import Transaction
 
 _COLUMNS = 'id, verb, filter, "by", at, messages, recipients, gone_messages, gone_recipients, released, due, finished'

@@ -18,7 +18,8 @@ from engine.base.text import clean
 from engine.model import event as events
 from engine.model.event import Event
 from engine.model.filter import Filter
-from engine.queue.contract import Changed, QueueError, Touched, TouchedEntry
+from engine.model.order import Changed, Touched, TouchedEntry
+from engine.queue.contract import QueueError
 from engine.queue.sqlite import operations, rules
 from engine.queue.sqlite.endings import waits_for
 from engine.queue.sqlite.listing import candidates, newest_message

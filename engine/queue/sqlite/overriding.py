@@ -4,9 +4,8 @@ import sqlite3
 
 from engine.base.duration import format_duration
 from engine.base.text import clean
+from engine.model.destination import Override, unknown_site
 from engine.model.event import ENGINE, Event
-from engine.model.steering import Override
-from engine.queue.contract import unknown_site
 from engine.queue.sqlite.rows import storable
 from engine.queue.sqlite.standing import note_destination, unblock
 from engine.queue.sqlite.writer import Transaction

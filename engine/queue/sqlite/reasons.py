@@ -8,7 +8,7 @@ import time
 
 from engine.model.filter import Filter, Term
 from engine.model.outcome import Outcome
-from engine.queue.contract import Reason
+from engine.model.reason import Reason
 from engine.queue.sqlite import untried
 from engine.queue.sqlite.destinations import COSTLY, RESTS
 from engine.queue.sqlite.rows import outcome_of

@@ -7,9 +7,10 @@ from typing import Any
 import msgspec
 
 from engine.base.text import clean
+from engine.model.destination import Bearing
 from engine.model.event import Event
+from engine.model.message import Entry
 from engine.model.outcome import Outcome
-from engine.queue.contract import Bearing, Entry
 from engine.queue.sqlite.bearing import bearings
 
 # Of `entry AS e JOIN message AS m`, in the order of the fields of Entry but its last.

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from engine.base.text import clean
+from engine.model.destination import unknown_site
 from engine.model.event import ENGINE, Event
-from engine.queue.contract import unknown_site
 from engine.queue.sqlite.connection import is_damage
 from engine.queue.sqlite.reading import from_both_ends, walk
 from engine.queue.sqlite.rows import insert_event

@@ -13,7 +13,8 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from engine.base.registrable import registrable
-from engine.queue.contract import NONE_TAKEN, RELAY, DueSite, Shares
+from engine.model.claim import NONE_TAKEN, DueSite, Shares
+from engine.model.destination import RELAY
 from engine.queue.sqlite import bearing
 from engine.queue.sqlite.connection import of_each
 from engine.queue.sqlite.destinations import RESTS, TAKEN, values_of

@@ -1,8 +1,9 @@
 """Settlements: what an attempt came to becomes a change of the store, with what is to be told of it, at once."""
 
+from engine.model.claim import EntryResult, Settlement
 from engine.model.event import ENGINE
 from engine.model.reason import reason_of
-from engine.queue.contract import EntryResult, NotRunning, Settlement
+from engine.queue.contract import NotRunning
 from engine.queue.sqlite import operations, telling
 from engine.queue.sqlite.arrivals import Terms
 from engine.queue.sqlite.claims import remove_if_finished

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
+from engine.model.destination import HeldBack, Mark, Suspension
 from engine.model.event import ENGINE, Event
-from engine.queue.contract import HeldBack, Mark, Suspension
 from engine.queue.sqlite.arrivals import know_destination
 from engine.queue.sqlite.bearing import bearings
 from engine.queue.sqlite.destinations import COSTLY, RESTS

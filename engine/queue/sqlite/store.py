@@ -11,43 +11,15 @@ from typing import Any, Literal, TypeVar
 
 from engine.base.clock import Clock
 from engine.base.text import clean
+from engine.model.claim import NONE_TAKEN, ROOM, Claim, DueSite, Late, Relaying, Room, Settlement, Shares, Untold
+from engine.model.destination import Destination, HeldBack, Mark, Override, Suspension, Totals
 from engine.model.event import ENGINE, Event
 from engine.model.filter import Filter
-from engine.model.steering import HoldRule, Override
+from engine.model.message import Message, NewMessage, Selection, Window
+from engine.model.order import Changed, Ending, Fate, HoldRule, Operation, Touched, TouchedEntry
+from engine.model.reason import Reason
 from engine.queue.content import BLOCK, Content
-from engine.queue.contract import (
-    NONE_TAKEN,
-    ROOM,
-    Changed,
-    Claim,
-    Destination,
-    DueSite,
-    Ending,
-    Fate,
-    HeldBack,
-    KeptPolicy,
-    KnownLogin,
-    Late,
-    Mark,
-    Message,
-    NewMessage,
-    Operation,
-    Queue,
-    QueueDamaged,
-    QueueError,
-    Reason,
-    Relaying,
-    Room,
-    Selection,
-    Settlement,
-    Shares,
-    Suspension,
-    Totals,
-    Touched,
-    TouchedEntry,
-    Untold,
-    Window,
-)
+from engine.queue.contract import KeptPolicy, KnownLogin, Queue, QueueDamaged, QueueError
 from engine.queue.sqlite import (
     aftermath,
     arrivals,

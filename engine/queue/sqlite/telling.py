@@ -8,8 +8,9 @@ sender whose address may be forged.
 import json
 import sqlite3
 
+from engine.model.claim import Told, Untold, UntoldEntry
+from engine.model.message import NewMessage
 from engine.model.outcome import Outcome
-from engine.queue.contract import NewMessage, Told, Untold, UntoldEntry
 from engine.queue.sqlite.arrivals import Terms, enqueue
 from engine.queue.sqlite.claims import remove_if_finished
 from engine.queue.sqlite.connection import of_each

@@ -1,0 +1,127 @@
+"""Destinations: what waits for them, and what keeps it from being sent."""
+
+from msgspec import Struct
+
+from engine.model.outcome import Outcome
+
+RELAY = "*"  # the destination that stands for the whole relay, in suspensions
+
+
+def unknown_site(destination: str) -> str:
+    """The site of a destination whose exchanges are not known yet: its own, in a form that no host's name has."""
+    return f"@{destination}"
+
+
+class Suspension(Struct, frozen=True, kw_only=True):
+    """A destination (or RELAY) for which no new connection is opened until `until`."""
+
+    destination: str
+    since: float
+    until: float
+    by: str
+    reason: str
+
+
+class Override(Struct, frozen=True, kw_only=True):
+    """A destination whose mail goes to `host` instead of its exchanges until `until`. `port` 0: the usual one."""
+
+    destination: str
+    host: str
+    port: int
+    since: float
+    until: float
+    by: str
+    reason: str
+
+
+class Mark(Struct, frozen=True, kw_only=True):
+    """An MX host that is left out until `until`. `by` is "engine" or the operator who marked it.
+
+    `times` counts the engine's marks in a row, without a delivery between them.
+    """
+
+    host: str
+    since: float
+    until: float
+    by: str
+    reason: str
+    last: Outcome | None = None
+    times: int = 1
+
+
+class Bearing(Struct, frozen=True, kw_only=True):
+    """What the store knows that bears on when mail of a destination is tried.
+
+    `next_due` is None when nothing waits. `relay` is the suspension of the whole relay, `suspended` its own.
+    `blocked_until`: no connection is opened before, because none could be had (`blocked_why`); `is_in_doubt`: it has
+    not proved itself, since it has taken no mail lately, or failed since it did. `unreached_at`: when none could be had
+    last (0: never, or it has taken mail since).
+    `first` is the message of its waiting mail that is due first, and `first_sender` whose that is.
+    `exchanges` are the hosts its last MX answer named, best first, or the one an override or a route names; `site`
+    names what it shares connections with.
+    """
+
+    name: str = ""
+    next_due: float | None = None
+    relay: Suspension | None = None
+    suspended: Suspension | None = None
+    blocked_until: float | None = None
+    blocked_why: str = ""
+    is_in_doubt: bool = False
+    unreached_at: float = 0.0
+    first: int = 0
+    first_sender: str = ""
+    override: Override | None = None
+    exchanges: tuple[str, ...] = ()
+    site: str = ""
+
+
+class Destination(Bearing, frozen=True, kw_only=True):
+    """One destination's counts and how it fares.
+
+    `last` is the last reply of anything, `reply` that of what waits and is due first. `neighbours` are others of its
+    site for which mail waits, most first: 20 at the most, and only where one destination is asked for.
+    """
+
+    waiting: int = 0
+    due: int = 0
+    held: int = 0
+    relaying: int = 0
+    oldest: float | None = None
+    last: Outcome | None = None
+    last_at: float | None = None
+    reply: Outcome | None = None
+    neighbours: tuple[str, ...] = ()
+
+
+class HeldBack(Struct, frozen=True, kw_only=True):
+    """What waits because of one bad host: the destinations that have it among their exchanges.
+
+    `waiting` counts only entries of destinations with no exchange left that is not bad; `alternates` are the
+    exchanges in use instead; `next_due` is when the first of the waiting entries is due, and `first` are the
+    destinations among them that are tried first, ten at the most.
+    """
+
+    host: str
+    waiting: int
+    destinations: tuple[str, ...]
+    alternates: tuple[str, ...]
+    next_due: float | None = None
+    first: tuple[Bearing, ...] = ()
+
+
+class Totals(Struct, frozen=True, kw_only=True):
+    """Entries in the whole queue, by state.
+
+    `due` are those waiting whose time has come; `ready` those of them that nothing keeps from being sent now. Of a very
+    long queue both may be some seconds old. `destinations` are those with mail, of all that are `known`.
+    """
+
+    waiting: int
+    due: int
+    held: int
+    relaying: int
+    destinations: int
+    oldest: float | None = None
+    ready: int = 0
+    known: int = 0

@@ -1,0 +1,132 @@
+"""Messages and their recipients: as they come in, and as they stand in the queue."""
+
+from typing import Literal
+
+from msgspec import Struct
+
+from engine.model.destination import Bearing
+from engine.model.outcome import Outcome
+
+State = Literal["waiting", "relaying", "held"]
+
+Order = Literal["hold", "bounce", "drop"]
+
+Ret = Literal["", "FULL", "HDRS"]
+
+
+class Wishes(Struct, frozen=True, kw_only=True):
+    """What the sender wants to be told of one recipient (RFC 3461 4.1 and 4.2).
+
+    `notify` is "" (nothing was said), "NEVER", or a list such as "SUCCESS,DELAY"; `orcpt` is the recipient the sender
+    named at first, as type and xtext, "rfc822;bob@example.org", or "".
+    """
+
+    notify: str = ""
+    orcpt: str = ""
+
+    def include(self, about: Literal["SUCCESS", "FAILURE", "DELAY"]) -> bool:
+        """Whether the sender is to be told of this. Who said nothing is told of failure and of delay."""
+        return about in self.notify.split(",") if self.notify else about != "SUCCESS"
+
+
+NO_WISHES = Wishes()
+
+
+class NewMessage(Struct, frozen=True, kw_only=True):
+    """A message to be queued. Content has CRLF line ends and ends with one; addresses have passed
+    `engine.base.address`.
+
+    `sender` is "" for the null reverse-path. `origin` says where it came from ("smtp 127.0.0.1", "drop a.eml",
+    "bounce of 12"). `key`: a message whose key was enqueued before and not yet forgotten is not taken twice.
+    What the sender asked to be told: `ret` and `envid` (xtext) of the message, `wishes` of each recipient, or () where
+    nothing was said of any.
+    """
+
+    sender: str
+    recipients: tuple[str, ...]
+    content: bytes
+    origin: str
+    subject: str = ""
+    message_id: str = ""
+    smtputf8: bool = False
+    key: str | None = None
+    ret: Ret = ""
+    envid: str = ""
+    wishes: tuple[Wishes, ...] = ()
+
+
+class Entry(Struct, frozen=True, kw_only=True):
+    """One recipient of one message as it stands in the queue.
+
+    `why` is the reason of `last`, or "" (see engine.model.reason). `ordered` is a bounce or drop that takes effect at
+    `order_at` unless undone, or a hold; `by` is who ordered it, `reason` for what, and `rule` the hold rule that did so
+    for them, which ends at `held_until`. `bearing` is what bears on its destination.
+    """
+
+    message: int
+    number: int
+    sender: str
+    recipient: str
+    destination: str
+    state: State
+    arrived: float
+    due: float
+    expires: float
+    attempts: int
+    size: int
+    subject: str = ""
+    last: Outcome | None = None
+    last_at: float | None = None
+    ordered: Order | None = None
+    order_at: float | None = None
+    by: str = ""
+    reason: str = ""
+    why: str = ""
+    rule: int | None = None
+    held_until: float | None = None
+    bearing: Bearing = Bearing()
+
+
+class Window(Struct, frozen=True, kw_only=True):
+    """A part of a listing: rows from `offset` on, of `total` that match."""
+
+    total: int
+    offset: int
+    rows: tuple[Entry, ...]
+
+
+class Attempt(Struct, frozen=True, kw_only=True):
+    """One try at one entry. While it runs, or if the engine was killed in it, there is no outcome."""
+
+    entry: int
+    relayer: int
+    started: float
+    ended: float | None = None
+    outcome: Outcome | None = None
+    interrupted: bool = False
+
+
+class Message(Struct, frozen=True, kw_only=True):
+    """One message with its open entries and every attempt at them, oldest first."""
+
+    number: int
+    sender: str
+    size: int
+    arrived: float
+    expires: float
+    origin: str
+    subject: str
+    message_id: str
+    eight_bit: bool
+    smtputf8: bool
+    entries: tuple[Entry, ...]
+    attempts: tuple[Attempt, ...]
+
+
+class Selection(Struct, frozen=True, kw_only=True):
+    """What a filter selects: exact counts, three examples, and the newest message number at that moment."""
+
+    messages: int
+    recipients: int
+    newest: int
+    examples: tuple[Entry, ...] = ()
