@@ -17,7 +17,7 @@ from textual.screen import Screen
 from console import asking, faults, leaving, moving, steering, terminal, verbs
 from console.actions import Registry, Target
 from console.following import Following
-from console.format import Moment, count, plural, safe
+from console.format import Moment, count, safe
 from console.frame import SparingApp
 from console.keyboard import Hold, KeyedApp, Stroke
 from console.preferences import Preferences
@@ -32,6 +32,7 @@ from console.screens.queue import DestinationScreen, QueueScreen, ReasonScreen
 from console.widgets.foot import ONLY_LOOKS, Kind, Prompt
 from console.widgets.line import Piece
 from console.widgets.panes import bad_hosts
+from engine.base.plural import plural
 from engine.control.client import Client, EngineUnreachable, Refused
 from engine.control.views import OverviewView, ResultView
 

@@ -181,8 +181,3 @@ def size(octets: int) -> str:
             return f"{value:.1f} {unit}"
         value /= 1024
     return f"{value:.1f} {units[-1]}"
-
-
-def plural(number: int, noun: str, nouns: str = "") -> str:
-    """A number with its noun, exact: `1 message`, `2,204 messages`."""
-    return f"{number:,} {noun if number == 1 else nouns or noun + 's'}"

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from console.actions import Target
-from console.format import BadDuration, duration, parse_duration, plural, safe
+from console.format import BadDuration, duration, parse_duration, safe
 from console.screens.dialogs import Blank, Choose, Dialog, Option
 from console.widgets.document import Para, para
 from console.widgets.line import crop
+from engine.base.plural import plural
 from engine.control.client import Refused
 from engine.control.views import RELAY, Action, EntryView, MarkBad, ResultView, SelectionView, Suspend, Verb
 

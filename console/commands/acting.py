@@ -9,7 +9,8 @@ import typer
 from console.commands import wording
 from console.commands.door import Door, complain, door_of, on_terminal, refuse, say, say_json
 from console.commands.looking import FILTERS, Json
-from console.format import BadDuration, parse_duration, plural
+from console.format import BadDuration, parse_duration
+from engine.base.plural import plural
 from engine.control import views
 from engine.control.client import Client
 

@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 
 from console.commands.columns import Column
 from console.fates import fates
-from console.format import Moment, age, duration, plural, rate, size, span
+from console.format import Moment, age, duration, rate, size, span
+from engine.base.plural import plural
 from engine.control import views
 
 WIDE = 110  # from this width on there is room for more columns

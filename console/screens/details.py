@@ -7,7 +7,7 @@ from textual.widget import Widget
 
 from console.actions import Target
 from console.fates import fates
-from console.format import Moment, plural, span
+from console.format import Moment, span
 from console.screens.front import Front
 from console.widgets.document import Document, Para, heading, para
 from console.widgets.line import Piece
@@ -24,6 +24,7 @@ from console.widgets.rows import (
     event_subject,
     tls_name,
 )
+from engine.base.plural import plural
 from engine.control.client import Client, Refused
 from engine.control.views import (
     AttemptView,

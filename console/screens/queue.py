@@ -7,7 +7,7 @@ from textual.app import ComposeResult
 from textual.widget import Widget
 
 from console.actions import FILTER_HELP, Target, domain_filter, why_filter
-from console.format import Moment, duration, plural
+from console.format import Moment, duration
 from console.screens.front import Front
 from console.widgets.document import Para, para
 from console.widgets.line import Piece
@@ -15,6 +15,7 @@ from console.widgets.note import Note
 from console.widgets.panes import destination_target
 from console.widgets.rows import CONDITIONS, QUEUE, UNKNOWN, next_left
 from console.widgets.table import Table
+from engine.base.plural import plural
 from engine.control.client import Client
 from engine.control.views import DestinationView, EntryView
 

@@ -8,10 +8,11 @@ from textual.app import ComposeResult
 from textual.containers import Vertical
 
 from console.actions import Target, domain_filter, why_filter
-from console.format import Moment, count, plural
+from console.format import Moment, count
 from console.widgets.line import Line, Piece, width_of
 from console.widgets.rows import DESTINATIONS, EVENT_ROWS, HOSTS, REASONS, RELAYERS
 from console.widgets.table import Table
+from engine.base.plural import plural
 from engine.base.words import stand_in, words_of
 from engine.control.client import Client
 from engine.control.views import (

@@ -4,7 +4,7 @@ from typing import Any
 
 from textual.strip import Strip
 
-from console.format import Moment, plural
+from console.format import Moment
 from console.widgets.document import Para, wrap
 from console.widgets.line import Ageing, Piece, crop, strip_of
 from console.widgets.rows import (
@@ -16,6 +16,7 @@ from console.widgets.rows import (
     event_subject,
     relayer_phase,
 )
+from engine.base.plural import plural
 from engine.control.views import DestinationView, EntryView, EventView, HostView, ReasonView, RelayerView
 
 _SPACE: Piece = ("  ", "")

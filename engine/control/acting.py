@@ -3,6 +3,7 @@
 import msgspec
 
 from engine.base.duration import format_duration
+from engine.base.plural import agree, plural
 from engine.control import asking, showing, views
 from engine.control.asking import Missing, Wrong
 from engine.control.followups import FollowUps
@@ -32,7 +33,7 @@ class Acting:
         before = {one.id for one in relay.smarthost.managed}
         await relay.smarthost.check_state()
         opened = sum(one.id not in before for one in relay.smarthost.managed)
-        found = f"{_count(opened, 'new connection')}, {len(relay.smarthost.managed)} open in all"
+        found = f"{plural(opened, 'new connection')}, {len(relay.smarthost.managed)} open in all"
         await relay.queue.record(Event(at=relay.clock.now(), kind="checked", by=by, text=found))
         text = f"checked: {found}"
         suspension = next((one for one in await relay.queue.suspensions() if one.destination == RELAY), None)
@@ -90,7 +91,7 @@ class Acting:
         still = sum(name in (RELAY, one.destination) for one in managed)
         text = f"{_named(name)} is suspended for {format_duration(lasting)}: no new connection is opened"
         if still:
-            text += f"; {_count(still, 'open connection')} will end by {'itself' if still == 1 else 'themselves'}"
+            text += f"; {plural(still, 'open connection')} will end by {'itself' if still == 1 else 'themselves'}"
         return views.ResultView(verb="suspend", text=text)
 
     async def resume(self, ask: views.Resume, by: str) -> views.ResultView:
@@ -122,7 +123,7 @@ class Acting:
         follow = self._followups.begin("mark-good", by, touched)
         self._relay.smarthost.wake()
         goes = (
-            f"{_count(waited, 'recipient')} that waited for it {_be(waited)} due now"
+            f"{plural(waited, 'recipient')} that waited for it {agree(waited, 'is', 'are')} due now"
             if waited
             else "no mail waited for it"
         )
@@ -159,20 +160,12 @@ def _something(changed: Changed, filter: str) -> None:
 def _told(changed: Changed, did: str, not_so: str) -> str:
     """What an action did and left: the exact counts in words."""
     as_before = "as it was" if changed.skipped == 1 else "as they were"
-    left = f"{_count(changed.skipped, 'recipient')} left {as_before}: {not_so}"
+    left = f"{plural(changed.skipped, 'recipient')} left {as_before}: {not_so}"
     if not changed.recipients:
         return f"nothing changed; {left}"
-    named = f"{_count(changed.recipients, 'recipient')} of {_count(changed.messages, 'message')}"
-    told = f"{named} {_be(changed.recipients)} {did}"
+    named = f"{plural(changed.recipients, 'recipient')} of {plural(changed.messages, 'message')}"
+    told = f"{named} {agree(changed.recipients, 'is', 'are')} {did}"
     return f"{told}; {left}" if changed.skipped else told
-
-
-def _count(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def _be(count: int) -> str:
-    return "is" if count == 1 else "are"
 
 
 def _named(destination: str) -> str:

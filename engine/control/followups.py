@@ -15,7 +15,6 @@ from engine.control import views
 from engine.control.asking import Missing
 from engine.model.order import Fate, Operation, Touched, TouchedEntry
 from engine.queue.contract import Queue
-from engine.queue.sqlite.operations import what_came_of
 
 FOLLOWED_FOR = 300.0  # seconds
 ORDERS_KEPT = 16
@@ -161,7 +160,7 @@ def _text(order: _Order, counts: dict[str, int], why: str, most: int) -> str:
 
 def _of_operation(found: Operation) -> views.FollowUpView:
     """An order to bounce or drop. One that was cut short is over, although it holds what it has touched."""
-    text = what_came_of(found)
+    text = found.result
     if found.left and found.due is None:
         text = f"{text}; it is not carried out: undo it, or order again"
     return views.FollowUpView(

@@ -8,6 +8,7 @@ from typing import Literal
 
 import msgspec
 
+from engine.base.plural import plural
 from engine.base.text import clean, clean_lines
 from engine.control import views
 from engine.control.relay import Relayer
@@ -18,7 +19,6 @@ from engine.model.event import Event
 from engine.model.message import Attempt, Entry, Message, Selection, Window
 from engine.model.order import Changed, HoldRule
 from engine.model.reason import Reason
-from engine.queue.sqlite.overriding import where_to
 from engine.smtpclient.probe import Probed, ProbedAddress
 
 HEADER_BYTES = 16 * 1024  # of a header block, more is not shown
@@ -130,7 +130,7 @@ def destination(
         condition=verdict.condition,
         next_try=verdict.next_try,
         condition_why=clean(verdict.why),
-        override=clean(where_to(one.override)) if one.override else "",
+        override=clean(one.override.to) if one.override else "",
         exchanges=tuple(map(clean, one.exchanges)),
         neighbours=tuple(map(clean, one.neighbours)),
         marked=tuple(views.MarkView(host=clean(mark.host), back_at=mark.until) for mark in marks),
@@ -194,10 +194,10 @@ def standing(
     """All that stands until a time, the first to end first."""
     found = [_standing("suspension", one.destination, "opens no new connections", one) for one in suspensions]
     for rule in rules:
-        what = f"holds what comes, {rule.holding:,} recipient{'' if rule.holding == 1 else 's'} now"
+        what = f"holds what comes, {plural(rule.holding, 'recipient')} now"
         found.append(msgspec.structs.replace(_standing("hold rule", rule.filter, what, rule), rule=rule.id))
     found += [_standing("host mark", one.host, "is left out", one) for one in marks]
-    found += [_standing("override", one.destination, f"goes to {where_to(one)}", one) for one in overrides]
+    found += [_standing("override", one.destination, f"goes to {one.to}", one) for one in overrides]
     return tuple(sorted(found, key=lambda one: (one.until, one.kind, one.name)))
 
 

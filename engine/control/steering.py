@@ -7,6 +7,7 @@ import asyncio
 from contextlib import suppress
 
 from engine.base.duration import format_duration
+from engine.base.plural import agree, plural
 from engine.control import asking, showing, views
 from engine.control.asking import Missing, Wrong
 from engine.control.previewing import no_rule, not_overridden
@@ -15,7 +16,6 @@ from engine.dns.lookups import MXError
 from engine.model.destination import RELAY, Override
 from engine.model.event import Event
 from engine.model.order import MOST_RULES
-from engine.queue.sqlite.overriding import where_to
 
 ADDRESSES_SECONDS = 4.0  # for the DNS to say where a host is that mail is to be sent to
 
@@ -39,7 +39,7 @@ class Steering:
             raise Wrong(text, where="filter", allowed="release one first", status=409)
         until = self._relay.clock.now() + lasting
         rule = await queue.add_rule(named, until, by, asking.reason(ask.reason))
-        held = f"; it holds {_count(rule.holding, 'recipient')} now" if rule.holding else ""
+        held = f"; it holds {plural(rule.holding, 'recipient')} now" if rule.holding else ""
         text = f"hold rule {rule.id}: {rule.filter} is held when it comes in, for {format_duration(lasting)}{held}"
         return views.ResultView(verb="hold-rule", text=text, recipients=rule.holding, operation=0)
 
@@ -50,7 +50,9 @@ class Steering:
         if freed is None:
             raise no_rule(number)
         self._relay.smarthost.wake()
-        text = f"hold rule {number} has ended; {_count(freed, 'recipient')} that it held {_goes(freed)} on"
+        text = (
+            f"hold rule {number} has ended; {plural(freed, 'recipient')} that it held {agree(freed, 'goes', 'go')} on"
+        )
         return views.ResultView(verb="release-rule", text=text, recipients=freed)
 
     async def override(self, ask: views.Override, by: str) -> views.ResultView:
@@ -71,9 +73,9 @@ class Steering:
         waiting = (await self._relay.queue.destination(name)).waiting
         await self._relay.queue.set_override(override)
         self._relay.smarthost.wake()
-        text = f"mail for {name} goes to {where_to(override)} for {format_duration(lasting)}"
+        text = f"mail for {name} goes to {override.to} for {format_duration(lasting)}"
         if waiting:
-            text += f"; {_count(waiting, 'recipient')} that {_wait(waiting)} {_be(waiting)} due now"
+            text += f"; {plural(waiting, 'recipient')} that {agree(waiting, 'waits is', 'wait are')} due now"
         return views.ResultView(verb="override", text=text, recipients=waiting)
 
     async def _refuse_ourselves(self, host: str, port: int) -> None:
@@ -93,7 +95,7 @@ class Steering:
         if ended is None:
             raise not_overridden(name)
         self._relay.smarthost.wake()
-        text = f"mail for {name} goes its own way again, no longer to {where_to(ended)}"
+        text = f"mail for {name} goes its own way again, no longer to {ended.to}"
         return views.ResultView(verb="end-override", text=text)
 
     async def close(self, ask: views.Close, by: str) -> views.ResultView:
@@ -108,7 +110,7 @@ class Steering:
             )
         left = max(0, closed.taken - closed.done)
         text = f"relayer {number} to {closed.host or closed.destination} is closed: {closed.result or 'it is ending'}"
-        told = f"after {_count(closed.done, 'message')}"
+        told = f"after {plural(closed.done, 'message')}"
         if left:
             told += f", {left:,} not yet written down"
         await self._relay.queue.record(
@@ -132,19 +134,3 @@ def _destination(text: str) -> str:
         allowed = 'a domain; for all mail there is [[route]] domain = "*" in the settings'
         raise Wrong("the whole relay cannot be overridden", where="destination", allowed=allowed)
     return name
-
-
-def _count(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def _be(count: int) -> str:
-    return "is" if count == 1 else "are"
-
-
-def _wait(count: int) -> str:
-    return "waits" if count == 1 else "wait"
-
-
-def _goes(count: int) -> str:
-    return "goes" if count == 1 else "go"

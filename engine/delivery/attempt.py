@@ -13,6 +13,7 @@ from contextlib import suppress
 from msgspec.structs import replace
 
 from engine.base.clock import Clock
+from engine.base.plural import plural
 from engine.base.text import clean
 from engine.delivery import dsn
 from engine.delivery.notices import NOT_WANTED, Notices, OfBounce
@@ -112,7 +113,7 @@ class AttemptManager:
         if not why:
             return ""
         count = len(self._unrecorded)
-        return f"{count:,} result{'' if count == 1 else 's'} of attempts not recorded yet: {why}"
+        return f"{plural(count, 'result')} of attempts not recorded yet: {why}"
 
     async def no_connection(self, claims: Sequence[Claim], outcome: Outcome) -> None:
         """Record that no exchange could be reached for these claims: one outcome for all."""

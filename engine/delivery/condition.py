@@ -12,9 +12,9 @@ from msgspec import Struct
 from engine.delivery.limits import Limiting
 from engine.model.destination import Bearing, Destination, Mark
 from engine.model.event import ENGINE
+from engine.model.expiry import is_given_up
 from engine.model.message import Entry, Order, State
 from engine.model.outcome import Outcome
-from engine.queue.sqlite.expiry import is_given_up
 
 Condition = Literal[
     "relaying", "draining", "to be bounced", "to be dropped", "suspended", "held", "hosts bad", "blocked", "not due",

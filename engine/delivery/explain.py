@@ -36,7 +36,6 @@ from engine.model.message import Entry
 from engine.model.order import HoldRule
 from engine.model.outcome import Outcome
 from engine.queue.contract import Queue
-from engine.queue.sqlite.overriding import where_to
 
 MAX_ENTRIES = 10  # recipients of one message, or messages to one address, that are explained at once
 MAX_HOSTS = 5  # whose addresses and TLS are told
@@ -417,7 +416,7 @@ def _route(way: Way | None) -> Fact | None:
     if way.override is not None:
         one = way.override
         why = f" ({one.reason})" if one.reason else ""
-        return Fact("route", f"overridden by {one.by}{why}: to {where_to(one)} instead of its own hosts")
+        return Fact("route", f"overridden by {one.by}{why}: to {one.to} instead of its own hosts")
     if way.route is not None:
         return Fact("route", f"to {way.route.host}:{way.route.port}, by the route for {way.route.domain}")
     return Fact("route", "to its mail exchanges")

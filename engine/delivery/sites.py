@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from engine.base.clock import Clock
+from engine.base.plural import plural
 from engine.delivery.limits import Limiting, Limits, Rule
 from engine.model.destination import unknown_site
 
@@ -292,4 +293,4 @@ class Sites:
 
 
 def _connections(count: int) -> str:
-    return f"{count} connection{'' if count == 1 else 's'}"
+    return f"{plural(count, 'connection')}"

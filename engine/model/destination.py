@@ -33,6 +33,14 @@ class Override(Struct, frozen=True, kw_only=True):
     by: str
     reason: str
 
+    @property
+    def to(self) -> str:
+        """Host and port, as they are written."""
+        if not self.port:
+            return self.host
+        host = f"[{self.host}]" if ":" in self.host and not self.host.startswith("[") else self.host
+        return f"{host}:{self.port}"
+
 
 class Mark(Struct, frozen=True, kw_only=True):
     """An MX host that is left out until `until`. `by` is "engine" or the operator who marked it.

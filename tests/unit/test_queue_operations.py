@@ -7,7 +7,6 @@ import pytest
 from engine.model.filter import Filter
 from engine.model.outcome import Outcome
 from engine.queue.sqlite import claims as claiming
-from engine.queue.sqlite.operations import what_came_of
 from tests.unit.queue_support import ALL, DELIVERED, LATER, Spool, opened
 
 GIVEN_UP = Outcome.permanent("bounced", enhanced="5.7.0")
@@ -42,7 +41,7 @@ async def test_a_drop_is_told_of_once_with_what_was_released_meanwhile(tmp_path:
         operation = await spool.queue.operation(changed.operation)
         assert operation is not None
         assert (operation.left, operation.due) == (0, None)
-        assert f"drop: {what_came_of(operation)}; operation 1: everything" == text
+        assert f"drop: {operation.result}; operation 1: everything" == text
 
 
 async def test_a_bounce_is_told_of_with_the_return_of_its_last_recipient(tmp_path: Path) -> None:
@@ -109,7 +108,7 @@ async def test_what_went_another_way_is_told_as_that(tmp_path: Path) -> None:
         assert told(spool) == []
         operation = await spool.queue.operation(1)
         assert operation is not None
-        assert what_came_of(operation) == "1 message dropped; 1 recipient still to go"
+        assert operation.result == "1 message dropped; 1 recipient still to go"
         await spool.settle(claim, DELIVERED)
         text = "1 message dropped; 1 went another way meanwhile: held, undone, ordered anew or sent"
         assert told(spool) == [("ann", f"drop: {text}; operation 1: everything")]

@@ -9,6 +9,7 @@ import logging
 import sqlite3
 import time
 
+from engine.base.plural import plural
 from engine.base.text import clean
 from engine.model.event import Event
 from engine.queue.sqlite.mending import mend, mend_small_tables, transaction
@@ -66,7 +67,7 @@ class Damage:
         if not self.said:
             return ""
         count = sum(one[0] == "mail" for one in list(self._known))
-        left_out = f"; the mail of {count:,} message{'' if count == 1 else 's'} is left out" if count else ""
+        left_out = f"; the mail of {plural(count, 'message')} is left out" if count else ""
         return (
             f"a page of the queue is damaged ({self.said}){left_out}: what it holds does not go, all else does; "
             "stop the engine and see to it with `smarthost check-spool --repair`"

@@ -8,6 +8,7 @@ import sqlite3
 from typing import Any, NamedTuple
 
 from engine.model.destination import RELAY
+from engine.model.expiry import is_given_up
 from engine.queue.sqlite import bearing
 from engine.queue.sqlite.connection import is_damage
 from engine.queue.sqlite.writer import Transaction
@@ -39,21 +40,6 @@ _START = (0.0, 0, 0)
 _FIRST = ("", 0, 0)
 
 Taken = dict[tuple[int, str], dict[int, str]]  # by message and destination: the entries, and by whose order each leaves
-
-
-def is_given_up(
-    *, now: float, expires: float, due: float, attempts: int, blocked_until: float, unreached_at: float, kept: bool
-) -> bool:
-    """Whether mail that waits is returned at `now` without a further try (RFC 5321 4.5.4.1).
-
-    `kept`: its destination, or the relay, is suspended, or operators have marked all of its hosts bad. `unreached_at`
-    is when no connection could be had to its destination last: with a dead host, ten messages are tried in its stead.
-    """
-    if expires > now:
-        return False
-    if attempts:
-        return due > now or blocked_until > now or kept
-    return blocked_until > now and unreached_at >= expires
 
 
 class Place(NamedTuple):

@@ -15,7 +15,6 @@ from engine.model.order import Operation
 from engine.queue.sqlite.writer import Transaction
 
 _COLUMNS = 'id, verb, filter, "by", at, messages, recipients, gone_messages, gone_recipients, released, due, finished'
-_DONE = {"bounce": "bounced", "drop": "dropped"}
 
 
 class Gone(NamedTuple):
@@ -72,7 +71,7 @@ def tell_of_whole_ones(tx: Transaction) -> None:
     ).fetchall()
     for row in rows:
         operation = _operation(row)
-        text = f"{operation.verb}: {what_came_of(operation)}; operation {operation.id}: {operation.filter}"
+        text = f"{operation.verb}: {operation.result}; operation {operation.id}: {operation.filter}"
         tx.record(Event(at=tx.now, kind="carried out", by=operation.by, text=clean(text)))
         tx.execute("UPDATE operation SET due = NULL WHERE id = ?", (operation.id,))
 
@@ -87,35 +86,5 @@ def operation(connection: sqlite3.Connection, id: int) -> Operation | None:
     return None if row is None else _operation(row)
 
 
-def what_came_of(one: Operation) -> str:
-    """The exact result in words: `12 messages (14 recipients) dropped; 1 was released meanwhile`."""
-    done = _DONE.get(one.verb, "given up")
-    none = f"nothing {done} yet" if one.left else f"nothing was {done}"
-    told = [f"{_messages(one)} {done}" if one.gone_recipients else none]
-    if one.left:
-        told.append(f"{_count(one.left, 'recipient')} still to go")
-    if one.released:
-        told.append(f"{one.released:,} {_be(one.released)} released meanwhile")
-    others = one.recipients - one.gone_recipients - one.released - one.left
-    if others > 0:
-        told.append(f"{others:,} went another way meanwhile: held, undone, ordered anew or sent")
-    return "; ".join(told)
-
-
 def _operation(row: tuple[object, ...]) -> Operation:
     return Operation(**dict(zip(Operation.__struct_fields__, row, strict=True)))  # type: ignore[arg-type]
-
-
-def _messages(one: Operation) -> str:
-    messages = _count(one.gone_messages, "message")
-    if one.gone_messages == one.gone_recipients:
-        return messages
-    return f"{messages} ({_count(one.gone_recipients, 'recipient')})"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
-def _be(number: int) -> str:
-    return "was" if number == 1 else "were"

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from engine.base.clock import Clock
+from engine.base.plural import plural
 from engine.base.text import clean
 from engine.model import event as events
 from engine.model.event import Event
@@ -303,7 +304,7 @@ def _cut_short(tx: Transaction, operation: int, why: str) -> None:
 
 def _so_far(order: Order, done: Changed) -> str:
     """What an order that failed half-way has done, and the way on."""
-    count = _count(done.recipients, "recipient")
+    count = plural(done.recipients, "recipient")
     if order.wait is None:
         return f"{order.verb}: done for {count} so far; give the order again for the rest"
     return f"{count} so far held, and none of them {_DONE[order.verb]}: undo operation {done.operation}, or order again"
@@ -315,12 +316,8 @@ def _event(now: float, operation: int, tx: Transaction, note: str = "") -> Event
     ).fetchone()
     why = f" ({reason})" if reason else ""
     which = f"; operation {operation}" if kind == "ordered" else ""  # for who did not wait for the answer
-    text = f"{verb} {_count(recipients, 'recipient')} in {_count(messages, 'message')}: {named}{why}{note}{which}"
+    text = f"{verb} {plural(recipients, 'recipient')} in {plural(messages, 'message')}: {named}{why}{note}{which}"
     return Event(at=now, kind=kind, by=by, text=clean(text))
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def _apply(

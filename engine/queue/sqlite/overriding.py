@@ -23,7 +23,7 @@ def set_override(tx: Transaction, override: Override) -> None:
     )
     _goes_anew(tx, name, host)
     why = f" ({reason})" if reason else ""
-    text = clean(f"goes to {where_to(override)} for {format_duration(override.until - tx.now)}{why}")
+    text = clean(f"goes to {override.to} for {format_duration(override.until - tx.now)}{why}")
     tx.record(Event(at=tx.now, kind="overridden", by=by, destination=name, host=host, text=text))
 
 
@@ -53,14 +53,6 @@ def overrides(connection: sqlite3.Connection, now: float) -> tuple[Override, ...
     """Those in force, by destination."""
     rows = connection.execute(f"SELECT {_COLUMNS} FROM override WHERE until > ? ORDER BY destination", (now,))
     return tuple(map(_override, rows))
-
-
-def where_to(override: Override) -> str:
-    """Host and port, as they are written."""
-    if not override.port:
-        return override.host
-    host = f"[{override.host}]" if ":" in override.host and not override.host.startswith("[") else override.host
-    return f"{host}:{override.port}"
 
 
 def _end(tx: Transaction, override: Override, by: str, text: str) -> None:

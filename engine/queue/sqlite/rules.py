@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from engine.base.duration import format_duration
+from engine.base.plural import plural
 from engine.base.text import clean
 from engine.model.event import ENGINE, Event
 from engine.model.filter import Filter, FilterError
@@ -133,7 +134,7 @@ def let_go(tx: Transaction) -> Step | None:
     tx.execute("DELETE FROM hold_rule WHERE id = ?", (rule_id,))
     over = "" if ended_by else ": its time was over"
     count = before + freed
-    text = f"hold rule {rule_id} ({named}) has ended{over}; {count:,} recipient{'' if count == 1 else 's'} let go"
+    text = f"hold rule {rule_id} ({named}) has ended{over}; {plural(count, 'recipient')} let go"
     tx.record(Event(at=tx.now, kind="released", by=ended_by or ENGINE, text=clean(text)))
     return Step(rule_id, freed, more)
 

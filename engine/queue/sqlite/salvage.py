@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from engine.base.plural import plural
 from engine.base.text import clean
 from engine.model.destination import unknown_site
 from engine.model.event import ENGINE, Event
@@ -57,7 +58,7 @@ class Salvaged:
     @property
     def lines(self) -> list[str]:
         """What an operator is told."""
-        told = [f"{_count(self.messages, 'message')} with {_count(self.recipients, 'recipient')} are in the new queue"]
+        told = [f"{plural(self.messages, 'message')} with {plural(self.recipients, 'recipient')} are in the new queue"]
         told += [f"held: {line}" for _, _, line in self.held]
         told += [f"lost: {line}" for _, _, line in self.lost]
         return told
@@ -109,7 +110,7 @@ class _Salvage:
         if holes:
             self._has_holes.add(table)
         if holes and table not in ("message", "body", "entry"):  # of these each one is named below
-            self._found.lost.append((0, 0, f"{_count(holes, 'part')} of the table {table}"))
+            self._found.lost.append((0, 0, f"{plural(holes, 'part')} of the table {table}"))
 
     def _columns(self, table: str) -> tuple[list[str], list[str]]:
         """The columns to be written, and what is read for each."""
@@ -400,7 +401,3 @@ _OF_MESSAGE = "its record was damaged, and is restored from its content and the 
 _OF_UNTOLD = "what its sender was to be told of recipients that are settled"
 _NO_CONTENT = "its content cannot be read; drop it, or have its sender send it again"
 _OTHER_CONTENT = "its content is damaged; drop it, or have its sender send it again"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

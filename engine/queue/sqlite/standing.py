@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
+from engine.base.plural import plural
 from engine.model.destination import HeldBack, Mark, Suspension
 from engine.model.event import ENGINE, Event
 from engine.queue.sqlite.arrivals import know_destination
@@ -168,7 +169,7 @@ def remove_mark(tx: Transaction, host: str, by: str, made_due: int = 0) -> bool:
     if not tx.execute("DELETE FROM mark WHERE host = ?", (host,)).rowcount:
         return False
     _unblock_because_of(tx, host, 0.0)
-    goes = f"{made_due:,} recipient{'' if made_due == 1 else 's'} that waited for it made due"
+    goes = f"{plural(made_due, 'recipient')} that waited for it made due"
     told = "" if by == ENGINE else goes if made_due else "no mail waited for it"
     tx.record(Event(at=tx.now, kind="marked good", by=by, host=host, text=told))
     return True

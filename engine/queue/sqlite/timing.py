@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from engine.base.plural import plural
 from engine.model.event import Event
 from engine.queue.sqlite import bearing
 from engine.queue.sqlite.arrivals import Terms
@@ -110,7 +111,7 @@ def _unless_damaged(tx: Transaction, what: str, statement: str, values: tuple[An
 
 def tell(tx: Transaction, text: str, changed: int) -> None:
     """Tell that the clock was set. In the last transaction of all: what is cut short begins anew."""
-    concerned = f"; the times of {changed:,} recipient{'' if changed == 1 else 's'} were put right" if changed else ""
+    concerned = f"; the times of {plural(changed, 'recipient')} were put right" if changed else ""
     tx.record(Event(at=tx.now, kind="clock set", text=f"{text}{concerned}"))
 
 
