@@ -10,7 +10,9 @@ from console.widgets.document import Para, para
 from console.widgets.line import crop
 from engine.base.plural import plural
 from engine.control.client import Refused
-from engine.control.views import RELAY, Action, EntryView, MarkBad, ResultView, SelectionView, Suspend, Verb
+from engine.control.views import Action, MarkBad, ResultView, Suspend, Verb
+from engine.model.destination import RELAY
+from engine.model.message import Entry, Selection
 
 if TYPE_CHECKING:
     from console.app import Console
@@ -64,7 +66,7 @@ async def mail(console: "Console", verb: Verb, argument: str, target: Target | N
     console.report(await console.client.act(verb, Action(filter=target.filter, reason=reason, newest=selection.newest)))
 
 
-def confirmation(console: "Console", verb: Verb, target: Target, selection: SelectionView) -> Dialog:
+def confirmation(console: "Console", verb: Verb, target: Target, selection: Selection) -> Dialog:
     """Say exactly what would be touched: how many, by what filter, for example which, and what follows."""
     health = console.overview.health if console.overview else None
     undo = health.undo_seconds if health else 10
@@ -92,7 +94,7 @@ def bulk(
     word: str,
     named: tuple[str, str],
     follows: str,
-    selection: SelectionView,
+    selection: Selection,
     *,
     danger: bool = False,
     fields: Sequence[Blank] = (),
@@ -119,7 +121,7 @@ def bulk(
     )
 
 
-async def agreed(console: "Console", word: str, named: tuple[str, str], follows: str, selection: SelectionView) -> bool:
+async def agreed(console: "Console", word: str, named: tuple[str, str], follows: str, selection: Selection) -> bool:
     """Whether to go on: what lets go more than one message says first how many."""
     if selection.messages <= 1:
         return True
@@ -129,7 +131,7 @@ async def agreed(console: "Console", word: str, named: tuple[str, str], follows:
     return False
 
 
-def example(entry: EntryView) -> Para:
+def example(entry: Entry) -> Para:
     """One of the messages an action would touch."""
     return para(
         (f"  {entry.id:>9}  ", "dim"),
@@ -256,8 +258,8 @@ def _marked(console: "Console") -> dict[str, float]:
     seen = console.overview
     if seen is None:
         return {}
-    of_destinations = {one.host: one.back_at for row in seen.destinations for one in row.marked}
-    return of_destinations | {row.host: row.back_at for row in seen.hosts}
+    of_destinations = {one.host: one.until for row in seen.destinations for one in row.marked}
+    return of_destinations | {row.host: row.until for row in seen.hosts}
 
 
 def how_long_and_why(title: str, follows: str, ok: str, seconds: float, reason: str) -> Dialog:

@@ -13,6 +13,8 @@ from console.format import BadDuration, parse_duration
 from engine.base.plural import plural
 from engine.control import views
 from engine.control.client import Client
+from engine.model.destination import RELAY
+from engine.model.message import Selection
 
 LOOK_EVERY = 1.0  # seconds between two looks at what becomes of an action
 _CHOOSE = "say which messages, or --all for every one"
@@ -183,12 +185,12 @@ def _act(
     _report_on(door, door.ask(lambda client: client.act(verb, action)), json, follow)
 
 
-def agree_to_end(door: Door, what: str, look: Callable[[Client], Awaitable[views.SelectionView]], yes: bool) -> None:
+def agree_to_end(door: Door, what: str, look: Callable[[Client], Awaitable[Selection]], yes: bool) -> None:
     """Ask before something is ended that lets several messages go; leave where that is not meant."""
     if yes or not on_terminal():
         return
 
-    async def look_at_both(client: Client) -> tuple[views.SelectionView, views.HealthView]:
+    async def look_at_both(client: Client) -> tuple[Selection, views.HealthView]:
         return await look(client), await client.health()
 
     chosen, health = door.ask(look_at_both)
@@ -211,7 +213,7 @@ def _agreed(door: Door, verb: views.Verb, action: views.Action) -> views.Action:
     What can be taken back needs no question for a single message.
     """
 
-    async def look(client: Client) -> tuple[views.SelectionView, views.HealthView]:
+    async def look(client: Client) -> tuple[Selection, views.HealthView]:
         return await client.preview(verb, action), await client.health()
 
     chosen, health = door.ask(look)
@@ -230,11 +232,11 @@ def _agreed(door: Door, verb: views.Verb, action: views.Action) -> views.Action:
     return views.Action(filter=action.filter, reason=action.reason, newest=chosen.newest, now=action.now)
 
 
-def _scope(chosen: views.SelectionView) -> str:
+def _scope(chosen: Selection) -> str:
     return f"{plural(chosen.recipients, 'recipient')} of {plural(chosen.messages, 'message')}"
 
 
-def _ask(question: str, chosen: views.SelectionView, health: views.HealthView) -> None:
+def _ask(question: str, chosen: Selection, health: views.HealthView) -> None:
     """Say what would be touched, for example which; leave unless it is meant."""
     complain(question)
     for row in chosen.examples:
@@ -302,7 +304,7 @@ def _named(words: list[str] | None, all: bool) -> str:
 def _where(destination: str | None, all: bool) -> str:
     if (destination is None) == (not all):
         raise typer.BadParameter("give a domain, or --all for the whole relay", param_hint="DESTINATION")
-    return views.RELAY if destination is None else destination
+    return RELAY if destination is None else destination
 
 
 def seconds(text: str) -> float:

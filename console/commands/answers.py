@@ -5,6 +5,9 @@ from collections.abc import Iterator
 from console.commands.columns import Column
 from console.format import Moment, span
 from engine.control import views
+from engine.model.destination import RELAY
+from engine.model.explanation import Explanation
+from engine.model.probe import Probed, ProbedAddress
 
 OVERRIDES = (
     Column("ENDS IN", right=True),
@@ -19,7 +22,7 @@ OVERRIDES = (
 def standing_row(row: views.StandingView, moment: Moment) -> list[str]:
     """A row of what stands until a time."""
     kind = f"{row.kind} {row.rule}" if row.rule else row.kind
-    name = "the whole relay" if row.kind == "suspension" and row.name == views.RELAY else row.name
+    name = "the whole relay" if row.kind == "suspension" and row.name == RELAY else row.name
     return [moment.left(row.until), kind, name, row.what, row.by, row.reason]
 
 
@@ -35,12 +38,12 @@ def explain_lines(found: views.ExplainView, moment: Moment) -> Iterator[str]:
         yield from (f"  {fact.name:<11} {fact.text}" for fact in one.facts)
 
 
-def cause(one: views.ExplanationView) -> str:
+def cause(one: Explanation) -> str:
     """The cause in words; where there is none, that."""
     return "nothing holds it back" if one.cause == "nothing" else one.cause
 
 
-def earliest(one: views.ExplanationView, moment: Moment) -> str:
+def earliest(one: Explanation, moment: Moment) -> str:
     """When it can be sent."""
     if one.cause == "being relayed":
         return "it is on its way"
@@ -55,7 +58,7 @@ def earliest(one: views.ExplanationView, moment: Moment) -> str:
     return "now" if one.earliest <= moment.now else moment.both(one.earliest)
 
 
-def probe_lines(found: views.ProbeView, moment: Moment) -> Iterator[str]:
+def probe_lines(found: Probed, moment: Moment) -> Iterator[str]:
     """What each address of a host answered."""
     yield f"{found.host}, port {found.port}: {found.summary}"
     for one in found.addresses:
@@ -74,7 +77,7 @@ def probe_lines(found: views.ProbeView, moment: Moment) -> Iterator[str]:
         yield f"{found.left_out} more of its addresses were not asked"
 
 
-def certificate_lines(one: views.ProbedAddressView, moment: Moment) -> Iterator[str]:
+def certificate_lines(one: ProbedAddress, moment: Moment) -> Iterator[str]:
     """The certificate, and whether it is right."""
     shown = one.certificate
     if shown is None:

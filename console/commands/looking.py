@@ -16,6 +16,9 @@ from console.format import Moment
 from engine.base.words import stand_in, words_of
 from engine.control import views
 from engine.control.client import Client
+from engine.model.destination import RELAY, BadHost, Suspension
+from engine.model.event import Event
+from engine.model.message import Entry, Window
 
 R = TypeVar("R", covariant=True)
 
@@ -47,7 +50,7 @@ def add_to(app: typer.Typer) -> None:
 def status(context: typer.Context, json: Json = False) -> None:
     """Say how the relay is."""
 
-    async def look(client: Client) -> tuple[views.HealthView, tuple[views.SuspensionView, ...]]:
+    async def look(client: Client) -> tuple[views.HealthView, tuple[Suspension, ...]]:
         return await client.health(), await client.suspensions()
 
     if json:
@@ -58,7 +61,7 @@ def status(context: typer.Context, json: Json = False) -> None:
     for line in wording.health_lines(health, moment):
         say(line)
     for one in suspensions:
-        if one.destination != views.RELAY:
+        if one.destination != RELAY:
             say(f"  {one.destination} {wording.suspended(one, moment)}")
 
 
@@ -76,10 +79,10 @@ def queue(
     wide = width is None or width >= wording.WIDE
     columns = wording.QUEUE_WIDE if wide else wording.QUEUE
 
-    async def page(client: Client, offset: int, limit: int) -> views.QueueView:
+    async def page(client: Client, offset: int, limit: int) -> Window:
         return await client.queue(text, sort=sort, offset=offset, limit=limit)
 
-    def cells(row: views.EntryView, moment: Moment) -> list[str]:
+    def cells(row: Entry, moment: Moment) -> list[str]:
         return wording.queue_row(row, moment, wide)
 
     shown, total = _list(door_of(context), page, columns, cells, offset=offset, limit=limit, json=json)
@@ -169,7 +172,7 @@ def hosts(
     async def page(client: Client, offset: int, limit: int) -> views.HostsView:
         return await client.hosts(match, sort=sort, offset=offset, limit=limit)
 
-    def cells(row: views.HostView, moment: Moment) -> list[str]:
+    def cells(row: BadHost, moment: Moment) -> list[str]:
         return wording.host_row(row, moment, wide)
 
     shown, total = _list(door_of(context), page, columns, cells, offset=0, limit=limit, json=json)
@@ -205,7 +208,7 @@ def events(
 ) -> None:
     """List what happened last, and who did it."""
 
-    def write(one: views.EventView) -> None:
+    def write(one: Event) -> None:
         if json:
             say_json(one)
         else:
@@ -248,7 +251,7 @@ async def _newest(client: Client) -> int:
     return found[-1].seq if found else 0
 
 
-async def _followed(client: Client, last: int) -> AsyncIterator[views.EventView]:
+async def _followed(client: Client, last: int) -> AsyncIterator[Event]:
     """Every event after `last`, once and in order, also those that the stream was too late for or had to leave out."""
     async with aclosing(client.follow()) as stream:
         async for one in stream:
@@ -265,7 +268,7 @@ async def _followed(client: Client, last: int) -> AsyncIterator[views.EventView]
                 yield one
 
 
-def _concerns(one: views.EventView, message: int | None, match: str) -> bool:
+def _concerns(one: Event, message: int | None, match: str) -> bool:
     if message is not None and one.message != message:
         return False
     said = f"{one.outcome.line} {one.outcome.host}" if one.outcome is not None else ""

@@ -9,6 +9,10 @@ from console.fates import fates
 from console.format import Moment, age, duration, rate, size, span
 from engine.base.plural import plural
 from engine.control import views
+from engine.model.destination import RELAY, BadHost, Destination, Suspension
+from engine.model.event import Event
+from engine.model.message import Attempt, Entry, Message
+from engine.model.reason import Reason
 
 WIDE = 110  # from this width on there is room for more columns
 
@@ -31,13 +35,13 @@ QUEUE = (
 QUEUE_WIDE = (*QUEUE[:5], Column("SENDER", least=16), Column("AGE", right=True), Column("SIZE", right=True), QUEUE[5])
 
 
-def queue_row(row: views.EntryView, moment: Moment, wide: bool) -> list[str]:
+def queue_row(row: Entry, moment: Moment, wide: bool) -> list[str]:
     """A row of the queue."""
     more = [row.sender or "<>", moment.since(row.arrived), size(row.size)] if wide else []
     return [row.id, row.state, next_step(row, moment), str(row.attempts), row.recipient, *more, entry_says(row)]
 
 
-def next_step(row: views.EntryView, moment: Moment) -> str:
+def next_step(row: Entry, moment: Moment) -> str:
     """What happens to a recipient next, and when."""
     if row.ordered in ("bounce", "drop") and row.order_at is not None:
         return f"{row.ordered} {_in(row.order_at - moment.now)}"
@@ -50,7 +54,7 @@ def next_step(row: views.EntryView, moment: Moment) -> str:
     return "now" if row.condition == "limited" else "not by itself"
 
 
-def entry_says(row: views.EntryView) -> str:
+def entry_says(row: Entry) -> str:
     """The last reply; of what was never tried, why it was not."""
     if row.last is not None:
         return row.last.line
@@ -72,20 +76,20 @@ DESTINATIONS = (
 )
 
 
-def destination_row(row: views.DestinationView, moment: Moment) -> list[str]:
+def destination_row(row: Destination, moment: Moment) -> list[str]:
     """A row of the destinations."""
     oldest = moment.since(row.oldest) if row.oldest is not None else "-"
     counts = [f"{number:,}" for number in (row.waiting, row.due, row.held)]
     return [row.name, *counts, oldest, rate(row.rate_out), destination_state(row, moment)]
 
 
-def destination_state(row: views.DestinationView, moment: Moment) -> str:
+def destination_state(row: Destination, moment: Moment) -> str:
     """Why the mail of a destination waits, if it does, else what it said last; and where it goes instead, if so."""
-    instead = f"to {row.override}" if row.override else ""
+    instead = f"to {row.override.to}" if row.override else ""
     return "; ".join(filter(None, (instead, _state(row, moment))))
 
 
-def _state(row: views.DestinationView, moment: Moment) -> str:
+def _state(row: Destination, moment: Moment) -> str:
     following = f"next try {_in(row.next_try - moment.now)}" if row.next_try is not None else ""
     if row.condition == "suspended":
         return suspended(row.suspended, moment) if row.suspended is not None else row.condition_why
@@ -97,7 +101,7 @@ def _state(row: views.DestinationView, moment: Moment) -> str:
     return row.last.line if row.last else ""
 
 
-def suspended(one: views.SuspensionView, moment: Moment) -> str:
+def suspended(one: Suspension, moment: Moment) -> str:
     """A suspension: until when, by whom and why."""
     why = f": {one.reason}" if one.reason else ""
     return f"suspended by {one.by} until {moment.short(one.until)} (in {age(one.until - moment.now)}){why}"
@@ -141,12 +145,12 @@ HOSTS = (
 HOSTS_WIDE = (*HOSTS[:4], Column("USED INSTEAD", least=12), HOSTS[4])
 
 
-def host_row(row: views.HostView, moment: Moment, wide: bool) -> list[str]:
+def host_row(row: BadHost, moment: Moment, wide: bool) -> list[str]:
     """A row of the hosts marked bad."""
     said = row.last.line if row.last else ""
     why = said if row.reason and row.reason in said else ": ".join(filter(None, (row.reason, said)))
     instead = [", ".join(row.alternates) or "none"] if wide else []
-    return [row.host, moment.left(row.back_at), f"{row.waiting:,}", row.by, *instead, why]
+    return [row.host, moment.left(row.until), f"{row.waiting:,}", row.by, *instead, why]
 
 
 REASONS = (
@@ -159,7 +163,7 @@ REASONS = (
 REASONS_WIDE = (*REASONS[:4], Column("MOST OF IT FOR", least=12), REASONS[4])
 
 
-def reason_row(row: views.ReasonView, moment: Moment, wide: bool) -> list[str]:
+def reason_row(row: Reason, moment: Moment, wide: bool) -> list[str]:
     """A row of the reasons."""
     counts = [f"{number:,}" for number in (row.entries, row.messages, row.destinations)]
     most = [", ".join(row.busiest)] if wide else []
@@ -169,10 +173,10 @@ def reason_row(row: views.ReasonView, moment: Moment, wide: bool) -> list[str]:
 # -- what is read by itself -----------------------------------------------------------------------------------------
 
 
-def event_line(one: views.EventView, moment: Moment) -> str:
+def event_line(one: Event, moment: Moment) -> str:
     """An event in one line: when, what, to whom, and whose words it rests on."""
-    named = one.entry or (str(one.message) if one.message else "")
-    whom = one.recipient or ("the relay" if one.destination == views.RELAY else one.destination) or one.host
+    named = one.of or (str(one.message) if one.message else "")
+    whom = one.recipient or ("the relay" if one.destination == RELAY else one.destination) or one.host
     said = one.outcome.line if one.outcome else ""
     over = one.outcome.secured if one.outcome else ""
     by = f"by {one.by}" if one.by != "engine" else ""
@@ -199,7 +203,7 @@ def health_lines(health: views.HealthView, moment: Moment) -> Iterator[str]:
     yield from (f"  note         {note}" for note in health.notes)
 
 
-def message_lines(message: views.MessageView, moment: Moment) -> Iterator[str]:
+def message_lines(message: Message, moment: Moment) -> Iterator[str]:
     """A message: envelope, recipients, attempts with full replies, events, headers."""
     became = ", ".join(words for _, words in fates(message))
     left = f", which has left the queue{f': {became}' if became else ''}"
@@ -215,7 +219,7 @@ def message_lines(message: views.MessageView, moment: Moment) -> Iterator[str]:
         yield f"  message-id  {message.message_id}"
     for title, lines in (
         ("recipients", [line for row in message.entries for line in _recipient(row, moment)]),
-        ("attempts", [_attempt(one, moment) for one in message.attempts]),
+        ("attempts", [_attempt(message.number, one, moment) for one in message.attempts]),
         ("events", [event_line(one, moment) for one in message.events]),
         ("headers", message.headers),
     ):
@@ -238,7 +242,7 @@ def transcript_lines(found: views.TranscriptView, moment: Moment) -> Iterator[st
     yield from (f"{moment.clock(line.at)} {line.side} {line.text}" for line in found.lines)
 
 
-def _recipient(row: views.EntryView, moment: Moment) -> Iterator[str]:
+def _recipient(row: Entry, moment: Moment) -> Iterator[str]:
     yield f"{row.id}  {row.recipient}  {row.state}, {next_step(row, moment)}, {plural(row.attempts, 'try', 'tries')}"
     if row.state == "waiting":
         yield f"    due {moment.both(row.due)}"
@@ -255,8 +259,8 @@ def _recipient(row: views.EntryView, moment: Moment) -> Iterator[str]:
         yield f"    {row.last.line}{f' ({row.last.host})' if row.last.host else ''}"
 
 
-def _attempt(one: views.AttemptView, moment: Moment) -> str:
-    began = f"{moment.clock(one.started)}  {one.entry}  relayer {one.relayer}"
+def _attempt(message: int, one: Attempt, moment: Moment) -> str:
+    began = f"{moment.clock(one.started)}  {message}.{one.entry}  relayer {one.relayer}"
     if one.interrupted:
         return f"{began}  interrupted: the engine ended while it ran"
     if one.outcome is None or one.ended is None:

@@ -8,14 +8,10 @@ from console.widgets.document import Para, heading, para
 from console.widgets.line import Piece
 from console.widgets.panes import host_target
 from engine.control.client import Client
-from engine.control.views import (
-    RELAY,
-    ExplainView,
-    ExplanationView,
-    ProbedAddressView,
-    ProbeView,
-    StandingView,
-)
+from engine.control.views import ExplainView, StandingView
+from engine.model.destination import RELAY
+from engine.model.explanation import Explanation
+from engine.model.probe import Probed, ProbedAddress
 
 WIDTH = 15  # of the names before the values
 MOST = 500  # of what stands, shown at once
@@ -68,7 +64,7 @@ class ExplainScreen(Answer):
 class ProbeScreen(Answer):
     """What came back from a host that was probed."""
 
-    def __init__(self, view: ProbeView) -> None:
+    def __init__(self, view: Probed) -> None:
         super().__init__()
         self._view = view
 
@@ -134,7 +130,7 @@ def _named(name: str, *pieces: Piece) -> Para:
     return Para(((f"  {name:<{WIDTH - 2}}", "dim"), *pieces), WIDTH)
 
 
-def _explanation(one: ExplanationView, moment: Moment) -> list[Para]:
+def _explanation(one: Explanation, moment: Moment) -> list[Para]:
     glyph, style = _CAUSES.get(one.cause, ("‖ ", "warn"))
     said: tuple[Piece, ...] = ((glyph + one.cause, style), ("  ", ""), (one.text, ""))
     if one.cause == "nothing":  # a tick beside the word "nothing" would read as its opposite
@@ -157,7 +153,7 @@ def _fact(name: str, text: str) -> Para:
     return para((f"  {name}  ", "dim"), (text, ""), hang=WIDTH)
 
 
-def _address(one: ProbedAddressView, moment: Moment) -> list[Para]:
+def _address(one: ProbedAddress, moment: Moment) -> list[Para]:
     paras = heading(one.address, f"took {span(one.seconds)}")
     if one.trouble:
         paras.append(_named("trouble", (f"✗ {one.trouble}", "bad"), (f"  at {one.phase}", "dim")))

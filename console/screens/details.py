@@ -26,16 +26,11 @@ from console.widgets.rows import (
 )
 from engine.base.plural import plural
 from engine.control.client import Client, Refused
-from engine.control.views import (
-    AttemptView,
-    EntryView,
-    EventView,
-    HostView,
-    MessageView,
-    RelayerView,
-    TranscriptLine,
-    TranscriptView,
-)
+from engine.control.views import RelayerView, TranscriptView
+from engine.model.destination import BadHost
+from engine.model.event import Event
+from engine.model.message import Attempt, Entry, Message
+from engine.model.transcript import Line
 
 KINDS = {"delivered": "good", "transient": "warn", "permanent": "bad"}
 WIDTH = 13  # of the names before the values
@@ -89,7 +84,7 @@ class MessageScreen(Detail):
         super().__init__()
         self.number = number
         self._way = way
-        self._view: MessageView | None = None
+        self._view: Message | None = None
 
     @property
     def context(self) -> str:
@@ -131,7 +126,7 @@ class HostScreen(Detail):
     def __init__(self, host: str) -> None:
         super().__init__()
         self.host = host
-        self._view: HostView | None = None
+        self._view: BadHost | None = None
         self._is_known = False  # whether it is bad
 
     @property
@@ -222,7 +217,7 @@ def _named(name: str, *pieces: Piece) -> Para:
     return Para(((f"  {name:<{WIDTH - 2}}", "dim"), *pieces), WIDTH)
 
 
-def _envelope(view: MessageView, moment: Moment) -> list[Para]:
+def _envelope(view: Message, moment: Moment) -> list[Para]:
     if view.finished:
         done = para(*_fate(view), (": this is what the events tell of it", ""))
         return [done, *([_named("from", (view.sender or "<>", ""))] if view.sender else [])]
@@ -236,7 +231,7 @@ def _envelope(view: MessageView, moment: Moment) -> list[Para]:
     return paras
 
 
-def _fate(view: MessageView) -> list[Piece]:
+def _fate(view: Message) -> list[Piece]:
     """What became of its recipients, the worst first."""
     pieces: list[Piece] = []
     for kind, words in fates(view):
@@ -245,7 +240,7 @@ def _fate(view: MessageView) -> list[Piece]:
     return pieces or [("  has left the queue", "")]
 
 
-def _end(view: MessageView, moment: Moment) -> Piece:
+def _end(view: Message, moment: Moment) -> Piece:
     """When its time is over. What is held beyond that has one more try, if it may go when it is released."""
     if view.expires > moment.now:
         return f"will be given up {moment.both(view.expires)}", ""
@@ -254,7 +249,7 @@ def _end(view: MessageView, moment: Moment) -> Piece:
     return f"its time was over {moment.both(view.expires)}{then}", "warn"
 
 
-def _recipients(view: MessageView, moment: Moment) -> list[Para]:
+def _recipients(view: Message, moment: Moment) -> list[Para]:
     if not view.entries:
         return []
     paras = heading("Recipients", plural(len(view.entries), "is", "are") + " still to be served")
@@ -263,7 +258,7 @@ def _recipients(view: MessageView, moment: Moment) -> list[Para]:
     return paras
 
 
-def _recipient(entry: EntryView, moment: Moment) -> list[Para]:
+def _recipient(entry: Entry, moment: Moment) -> list[Para]:
     tries = f"   {plural(entry.attempts, 'try', 'tries')}" if entry.attempts else "   not tried yet"
     state = entry_state(entry, moment)
     following = entry_next(entry, moment)
@@ -284,16 +279,16 @@ def _recipient(entry: EntryView, moment: Moment) -> list[Para]:
     return paras
 
 
-def _attempts(view: MessageView, moment: Moment) -> list[Para]:
+def _attempts(view: Message, moment: Moment) -> list[Para]:
     if not view.attempts:
         return []
     paras = heading("Attempts", "newest first")
     for attempt in sorted(view.attempts, key=lambda row: -row.started):
-        paras += _attempt(attempt, moment)
+        paras += _attempt(view.number, attempt, moment)
     return paras
 
 
-def _attempt(attempt: AttemptView, moment: Moment) -> list[Para]:
+def _attempt(message: int, attempt: Attempt, moment: Moment) -> list[Para]:
     took = f", took {span(attempt.ended - attempt.started)}" if attempt.ended is not None else ""
     outcome = attempt.outcome
     ending: Piece = ("▶ under way", "good")
@@ -308,7 +303,12 @@ def _attempt(attempt: AttemptView, moment: Moment) -> list[Para]:
     ))  # fmt: skip
     paras = [
         Para(
-            ((f"  {moment.near(attempt.started)}{took}  ", "dim"), (f"{attempt.entry}  ", "dim"), ending, (where, "")),
+            (
+                (f"  {moment.near(attempt.started)}{took}  ", "dim"),
+                (f"{message}.{attempt.entry}  ", "dim"),
+                ending,
+                (where, ""),
+            ),
             4,
         )
     ]
@@ -319,20 +319,20 @@ def _attempt(attempt: AttemptView, moment: Moment) -> list[Para]:
     return paras
 
 
-def _headers(view: MessageView) -> list[Para]:
+def _headers(view: Message) -> list[Para]:
     if not view.headers:
         return []
     return [*heading("Headers"), *(para((f"  {line}", ""), hang=6) for line in view.headers)]
 
 
-def _events(view: MessageView, moment: Moment) -> list[Para]:
+def _events(view: Message, moment: Moment) -> list[Para]:
     if not view.events:
         return []
     newest_first = sorted(view.events, key=lambda row: -row.seq)
     return [*heading("Events", "newest first"), *(_event(row, moment) for row in newest_first)]
 
 
-def _event(row: EventView, moment: Moment) -> Para:
+def _event(row: Event, moment: Moment) -> Para:
     kind, style = event_kind(row, moment)
     whom = event_subject(row, moment)[0]
     return Para(
@@ -344,8 +344,8 @@ def _event(row: EventView, moment: Moment) -> Para:
 # -- a host -----------------------------------------------------------------------------------------------------------
 
 
-def _host(view: HostView, moment: Moment) -> list[Para]:
-    back = f"{moment.left(view.back_at)}  ({moment.both(view.back_at).partition(' (')[0]})"
+def _host(view: BadHost, moment: Moment) -> list[Para]:
+    back = f"{moment.left(view.until)}  ({moment.both(view.until).partition(' (')[0]})"
     paras = [
         _named("host", ("▼ ", "bad"), (view.host, "bold")),
         _named("back in", (back, "warn")),
@@ -364,7 +364,7 @@ def _host(view: HostView, moment: Moment) -> list[Para]:
     return paras
 
 
-def _in_a_row(view: HostView) -> Piece:
+def _in_a_row(view: BadHost) -> Piece:
     """How often it was found bad with no delivery between: each mark lasts longer than the one before."""
     return ("" if view.times < 2 else f"   {view.times} times in a row", "warn")
 
@@ -413,7 +413,7 @@ def _conversation(view: TranscriptView, moment: Moment) -> list[Para]:
     return paras or [para(("  nothing was said yet", "dim"))]
 
 
-def _said(line: TranscriptLine, moment: Moment) -> Para:
+def _said(line: Line, moment: Moment) -> Para:
     style = {"<": "key", ">": "", "=": "dim"}[line.side]
     if line.side == "<" and line.text[:1] in ("4", "5"):
         style = "warn" if line.text[0] == "4" else "bad"

@@ -11,7 +11,10 @@ from console.format import Moment
 from console.screens.front import Front
 from console.widgets.panes import AnyPane, DestinationsPane, EventsPane, HostsPane, Pane, ReasonsPane, RelayersPane
 from engine.control.client import Client
-from engine.control.views import DestinationView, EventView, HostView, ReasonView, RelayerView
+from engine.control.views import RelayerView
+from engine.model.destination import BadHost, Destination
+from engine.model.event import Event
+from engine.model.reason import Reason
 
 
 class Panes(Front):
@@ -96,18 +99,18 @@ class Panes(Front):
 
     def open_pointed(self) -> None:
         row = self.pane.table.pointed
-        if isinstance(row, DestinationView):
+        if isinstance(row, Destination):
             self.console.open_destination(row.name)
         elif isinstance(row, RelayerView):
             self.console.open_relayer(row.id, row.host)
-        elif isinstance(row, HostView):
+        elif isinstance(row, BadHost):
             self.console.open_host(row.host)
-        elif isinstance(row, ReasonView):
+        elif isinstance(row, Reason):
             self.console.open_reason(row.why)
-        elif isinstance(row, EventView):
+        elif isinstance(row, Event):
             self._open_event(row)
 
-    def _open_event(self, row: EventView) -> None:
+    def _open_event(self, row: Event) -> None:
         if row.message:
             self.console.open_message(row.message)
         elif row.host:

@@ -17,7 +17,8 @@ from console.widgets.rows import CONDITIONS, QUEUE, UNKNOWN, next_left
 from console.widgets.table import Table
 from engine.base.plural import plural
 from engine.control.client import Client
-from engine.control.views import DestinationView, EntryView
+from engine.model.destination import Destination
+from engine.model.message import Entry
 
 KNOWN = 20  # other domains of a site that the engine tells of, and there may be more
 NAMED = 2  # other domains of a site, in the line that tells of it
@@ -27,7 +28,7 @@ PAGE = 200  # rows asked for at a time, around what one sees
 class _Window(NamedTuple):
     total: int
     start: int
-    rows: tuple[EntryView, ...]
+    rows: tuple[Entry, ...]
 
 
 class QueueScreen(Front):
@@ -41,7 +42,7 @@ class QueueScreen(Front):
         self._filter = ""
         self._window: _Window | None = None
         self._all = False
-        self._rows: Table[EntryView] = Table(QUEUE, lambda row: row.id, empty="the queue is empty", id="queue")
+        self._rows: Table[Entry] = Table(QUEUE, lambda row: row.id, empty="the queue is empty", id="queue")
         self._rows.sort = "id"
 
     def body(self) -> ComposeResult:
@@ -54,7 +55,7 @@ class QueueScreen(Front):
     def main(self) -> Widget | None:
         return self._rows
 
-    def table(self) -> Table[EntryView]:
+    def table(self) -> Table[Entry]:
         return self._rows
 
     @property
@@ -195,7 +196,7 @@ class DestinationScreen(QueueScreen):
         super().__init__()
         self.destination = name
         self.base_filter = domain_filter(name)
-        self._view: DestinationView | None = None
+        self._view: Destination | None = None
 
     def body(self) -> ComposeResult:
         yield Note(id="about")
@@ -241,7 +242,7 @@ class DestinationScreen(QueueScreen):
         return whole if mail is None else replace(whole, what=mail.what, filter=mail.filter, single=mail.single)
 
 
-def about(view: DestinationView, moment: Moment) -> list[Para]:
+def about(view: Destination, moment: Moment) -> list[Para]:
     """What is to be known of a destination."""
     bad = {one.host: one for one in view.marked}
     counts = f"{view.waiting:,} waiting · {view.due:,} due · {view.held:,} held · {view.relaying:,} being relayed"
@@ -249,7 +250,7 @@ def about(view: DestinationView, moment: Moment) -> list[Para]:
     paras = [para(("  mail       ", "dim"), (counts + oldest, ""), hang=13)]
     paras.append(para(("  status     ", "dim"), *_status(view, moment), hang=13))
     if view.override:
-        instead = (f"✎ to {view.override}", "warn"), (" instead of its own exchanges", "")
+        instead = (f"✎ to {view.override.to}", "warn"), (" instead of its own exchanges", "")
         paras.append(para(("  override   ", "dim"), *instead, hang=13))
     if view.last is not None:
         style = {"delivered": "good", "permanent": "bad"}.get(view.last.kind, "warn")
@@ -263,7 +264,7 @@ def about(view: DestinationView, moment: Moment) -> list[Para]:
     for index, host in enumerate(view.exchanges):
         mark = bad.get(host)
         pieces.append((", " if index else "", ""))
-        pieces.append((f"▼ {host} (bad, back in {moment.left(mark.back_at)})" if mark else host, "bad" if mark else ""))
+        pieces.append((f"▼ {host} (bad, back in {moment.left(mark.until)})" if mark else host, "bad" if mark else ""))
     if view.exchanges:
         paras.append(Para(tuple(pieces), 13))
     if view.neighbours:
@@ -271,7 +272,7 @@ def about(view: DestinationView, moment: Moment) -> list[Para]:
     return [*paras, Para()]
 
 
-def _status(view: DestinationView, moment: Moment) -> list[Piece]:
+def _status(view: Destination, moment: Moment) -> list[Piece]:
     """What its mail is, until when, and why."""
     glyph, style = CONDITIONS.get(view.condition, UNKNOWN)
     why = f": {view.condition_why}" if view.condition_why else ""

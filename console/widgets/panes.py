@@ -15,16 +15,10 @@ from console.widgets.table import Table
 from engine.base.plural import plural
 from engine.base.words import stand_in, words_of
 from engine.control.client import Client
-from engine.control.views import (
-    DestinationsView,
-    DestinationView,
-    EventView,
-    HostsView,
-    HostView,
-    OverviewView,
-    ReasonView,
-    RelayerView,
-)
+from engine.control.views import DestinationsView, HostsView, OverviewView, RelayerView
+from engine.model.destination import BadHost, Destination
+from engine.model.event import Event
+from engine.model.reason import Reason
 
 R = TypeVar("R")
 PAGE = 200  # rows asked for at a time
@@ -164,7 +158,7 @@ class WindowPane(Pane[R]):
         raise NotImplementedError
 
 
-class DestinationsPane(WindowPane[DestinationView]):
+class DestinationsPane(WindowPane[Destination]):
     """Where mail waits to go, most waiting first."""
 
     context, label, key = "destinations", "Destinations", "1"
@@ -172,7 +166,7 @@ class DestinationsPane(WindowPane[DestinationView]):
     first = "-waiting"
 
     def __init__(self, *, full: bool = False) -> None:
-        table: Table[DestinationView] = Table(
+        table: Table[Destination] = Table(
             DESTINATIONS, lambda row: row.name, empty="no mail waits", stays_on_top=True, id="destinations"
         )
         table.sort = self.first
@@ -184,7 +178,7 @@ class DestinationsPane(WindowPane[DestinationView]):
         self.table.sort = (field if falling else f"-{field}") if self.table.sort == wanted else wanted
         self.table.to_top()
 
-    def select(self, overview: OverviewView) -> Sequence[DestinationView]:
+    def select(self, overview: OverviewView) -> Sequence[Destination]:
         return overview.destinations
 
     def how_many(self, overview: OverviewView) -> int:
@@ -229,7 +223,7 @@ class RelayersPane(Pane[RelayerView]):
         return None if row is None else replace(host_target(row.host, overview), relayer=row.id)
 
 
-class HostsPane(WindowPane[HostView]):
+class HostsPane(WindowPane[BadHost]):
     """The mail exchanges marked bad: until when, how much waits for them, and why; the first to be back first."""
 
     context, label, key = "hosts", "Bad MX", "4"
@@ -239,7 +233,7 @@ class HostsPane(WindowPane[HostView]):
     def __init__(self, *, full: bool = False) -> None:
         super().__init__(Table(HOSTS, lambda row: row.host, empty="no bad hosts", id="hosts"), full=full)
 
-    def select(self, overview: OverviewView) -> Sequence[HostView]:
+    def select(self, overview: OverviewView) -> Sequence[BadHost]:
         return overview.hosts
 
     def how_many(self, overview: OverviewView) -> int:
@@ -263,22 +257,22 @@ class HostsPane(WindowPane[HostView]):
         return None if row is None else host_target(row.host, overview)
 
 
-class ReasonsPane(Pane[ReasonView]):
+class ReasonsPane(Pane[Reason]):
     """Why mail waits, all of it, in groups: by what was said, or why it was not tried. A whole screen only."""
 
     context, label, key = "reasons", "Reasons", "5"
 
     def __init__(self, *, full: bool = False) -> None:
         super().__init__(Table(REASONS, lambda row: row.why, empty="no mail waits", id="reasons"), full=full)
-        self._reasons: tuple[ReasonView, ...] = ()
+        self._reasons: tuple[Reason, ...] = ()
 
     async def reload(self, client: Client, _overview: OverviewView) -> None:
         self._reasons = await client.reasons(limit=REASONS_AT_ONCE)
 
-    def select(self, _overview: OverviewView) -> Sequence[ReasonView]:
+    def select(self, _overview: OverviewView) -> Sequence[Reason]:
         return self._reasons
 
-    def words(self, row: ReasonView) -> str:
+    def words(self, row: Reason) -> str:
         return " ".join((row.why, *row.busiest))
 
     def title(self, _overview: OverviewView) -> str:
@@ -289,26 +283,26 @@ class ReasonsPane(Pane[ReasonView]):
         return None if row is None else Target(f"all for: {row.why}", filter=why_filter(row.why))
 
 
-class EventsPane(Pane[EventView]):
+class EventsPane(Pane[Event]):
     """What happened and who did it, newest first. As a whole screen it goes back as far as the engine remembers."""
 
     context, label, key = "events", "Events", "6"
     filter_help = "words in the kind, an address, a host, a name or a reply; ! before a word leaves out what has it"
 
     def __init__(self, *, full: bool = False) -> None:
-        table: Table[EventView] = Table(
+        table: Table[Event] = Table(
             EVENT_ROWS, lambda row: str(row.seq), empty="nothing happened yet", follow=True, id="events"
         )
         super().__init__(table, full=full)
-        self._events: list[EventView] = []
+        self._events: list[Event] = []
         self._match: str | None = None
         self._ends = False
 
-    def select(self, overview: OverviewView) -> Sequence[EventView]:
+    def select(self, overview: OverviewView) -> Sequence[Event]:
         own = self.full or bool(self.filter)
         return self._events if own else sorted(overview.events, key=lambda row: -row.seq)
 
-    def arranged(self, rows: Sequence[EventView]) -> list[EventView]:
+    def arranged(self, rows: Sequence[Event]) -> list[Event]:
         return list(rows)
 
     async def reload(self, client: Client, _overview: OverviewView) -> None:
@@ -351,7 +345,7 @@ class EventsPane(Pane[EventView]):
 AnyPane = Pane[Any]
 
 
-def destination_target(row: DestinationView, overview: OverviewView) -> Target:
+def destination_target(row: Destination, overview: OverviewView) -> Target:
     """A destination, as what verbs act on."""
     bad = {one.host for one in row.marked}
     of_it = tuple(host.host for host in overview.hosts if row.name in host.destinations)
@@ -383,5 +377,5 @@ def matches(filter: str, text: str) -> bool:
     return stand_in(words_of(filter), text)
 
 
-def _newest_first(events: Sequence[EventView]) -> list[EventView]:
+def _newest_first(events: Sequence[Event]) -> list[Event]:
     return sorted(events, key=lambda row: -row.seq)

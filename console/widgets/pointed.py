@@ -17,7 +17,11 @@ from console.widgets.rows import (
     relayer_phase,
 )
 from engine.base.plural import plural
-from engine.control.views import DestinationView, EntryView, EventView, HostView, ReasonView, RelayerView
+from engine.control.views import RelayerView
+from engine.model.destination import BadHost, Destination
+from engine.model.event import Event
+from engine.model.message import Entry
+from engine.model.reason import Reason
 
 _SPACE: Piece = ("  ", "")
 _WHY = next(column for column in QUEUE if column.rest)  # the list's own word for why
@@ -64,26 +68,26 @@ class Pointed(Ageing):
 def in_full(row: object, moment: Moment) -> list[Piece]:
     """What is to be known of a row, name first, then why it is as it is, and what was said, in full."""
     tells: dict[type[Any], Any] = {
-        DestinationView: _destination,
-        EntryView: _entry,
+        Destination: _destination,
+        Entry: _entry,
         RelayerView: _relayer,
-        HostView: _host,
-        ReasonView: _reason,
-        EventView: _event,
+        BadHost: _host,
+        Reason: _reason,
+        Event: _event,
     }
     tell = tells.get(type(row))
     pieces: list[Piece] = [] if tell is None else tell(row, moment)
     return [piece for piece in pieces if piece[0]]
 
 
-def _destination(row: DestinationView, moment: Moment) -> list[Piece]:
+def _destination(row: Destination, moment: Moment) -> list[Piece]:
     status, style = destination_status(row, moment)
     pieces: list[Piece] = [(row.name, "dim"), _SPACE]
     by = f" (by {row.suspended.by})" if row.suspended is not None and row.suspended.by else ""
     return pieces + _said((status + by, style), _reply(row, moment))
 
 
-def _entry(row: EntryView, moment: Moment) -> list[Piece]:
+def _entry(row: Entry, moment: Moment) -> list[Piece]:
     state, style = entry_state(row, moment)
     pieces: list[Piece] = [(row.recipient, "dim"), _SPACE]
     if row.by or row.reason:
@@ -98,7 +102,7 @@ def _said(status: Piece, reply: list[Piece]) -> list[Piece]:
     return [status, _SPACE, *reply] if status[0] else reply
 
 
-def _reply(row: DestinationView | EntryView, moment: Moment) -> list[Piece]:
+def _reply(row: Destination | Entry, moment: Moment) -> list[Piece]:
     last, at = row.last, row.last_at
     if last is None:
         return []
@@ -116,7 +120,7 @@ def _relayer(row: RelayerView, moment: Moment) -> list[Piece]:
     return [(where, "dim"), _SPACE, result, ("  " if result[0] else "", ""), (f"for {row.destination}{more}", "")]
 
 
-def _host(row: HostView, _moment: Moment) -> list[Piece]:
+def _host(row: BadHost, _moment: Moment) -> list[Piece]:
     last = row.last.line if row.last is not None else ""
     why = row.reason or last or "no reason given"
     times = f" ({row.times} times in a row)" if row.times > 1 else ""
@@ -127,13 +131,13 @@ def _host(row: HostView, _moment: Moment) -> list[Piece]:
     return [(row.host, "dim"), _SPACE, (f"{why}{said}", ""), (times, "warn"), (f"{by}{back}{other}", "dim")]
 
 
-def _reason(row: ReasonView, _moment: Moment) -> list[Piece]:
+def _reason(row: Reason, _moment: Moment) -> list[Piece]:
     more = row.destinations - len(row.busiest)
     names = ", ".join(row.busiest) + (f" and {plural(more, 'other')}" if more > 0 else "")
     return [(row.why, ""), (f"  {names}" if names else "", "dim")]
 
 
-def _event(row: EventView, moment: Moment) -> list[Piece]:
+def _event(row: Event, moment: Moment) -> list[Piece]:
     kind, style = event_kind(row, moment)
     host = f"  {row.host}" if row.host and row.host != event_subject(row, moment)[0] else ""
     return [(event_subject(row, moment)[0], "dim"), _SPACE, (kind, style), _SPACE, (event_says(row, moment)[0], ""),

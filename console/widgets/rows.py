@@ -3,7 +3,11 @@
 from console.format import Moment, count, rate, size
 from console.widgets.columns import Column
 from console.widgets.line import Piece
-from engine.control.views import DestinationView, EntryView, EventView, HostView, ReasonView, RelayerView
+from engine.control.views import RelayerView
+from engine.model.destination import BadHost, Destination
+from engine.model.event import Event
+from engine.model.message import Entry
+from engine.model.reason import Reason
 
 # A glyph and a word before it is a colour.
 EVENTS: dict[str, tuple[str, str]] = {
@@ -61,7 +65,7 @@ CONDITIONS: dict[str, tuple[str, str]] = {
 UNKNOWN = ("?", "")  # of a newer engine
 
 
-def outcome_piece(row: EntryView | DestinationView | HostView, none: str = "") -> Piece:
+def outcome_piece(row: Entry | Destination | BadHost, none: str = "") -> Piece:
     """The last reply in one line, coloured by what it means."""
     if row.last is None:
         return none, "dim"
@@ -74,7 +78,7 @@ def number(value: int, style: str = "") -> Piece:
     return count(value), style if value else "dim"
 
 
-def entry_state(row: EntryView, _moment: Moment) -> Piece:
+def entry_state(row: Entry, _moment: Moment) -> Piece:
     """The state of a recipient: `◷ waiting`, `‖ held`, or what was ordered."""
     if row.ordered in ("bounce", "drop") and row.order_at is not None:
         return f"✗ {row.ordered}", "bad"
@@ -82,7 +86,7 @@ def entry_state(row: EntryView, _moment: Moment) -> Piece:
     return f"{glyph} {row.state}", style
 
 
-def entry_next(row: EntryView, moment: Moment) -> Piece:
+def entry_next(row: Entry, moment: Moment) -> Piece:
     """When it will be tried again, or what was ordered is done; `-` where no time leads to that."""
     if row.ordered in ("bounce", "drop") and row.order_at is not None:
         return moment.left(row.order_at), "bad"
@@ -93,25 +97,25 @@ def entry_next(row: EntryView, moment: Moment) -> Piece:
     return ("due", "warn") if row.next_try <= moment.now else (moment.left(row.next_try), "")
 
 
-def entry_says(row: EntryView, _moment: Moment) -> Piece:
+def entry_says(row: Entry, _moment: Moment) -> Piece:
     """The last reply; of what was never tried, why it was not."""
     if row.last is not None or row.condition in ("ready", "relaying") or not row.condition_why:
         return outcome_piece(row, "not tried yet")
     return f"not tried, {row.condition}: {row.condition_why}", CONDITIONS.get(row.condition, UNKNOWN)[1]
 
 
-def destination_status(row: DestinationView, moment: Moment) -> Piece:
+def destination_status(row: Destination, moment: Moment) -> Piece:
     """Why the mail of a destination waits, if it does, else what was said last; and where it goes instead, if it does.
 
     It is the reply of what waits that is shown, never that of other mail.
     """
     said, style = _status(row, moment)
     if row.override:
-        return f"✎ to {row.override}{f'; {said}' if said else ''}", style or "warn"
+        return f"✎ to {row.override.to}{f'; {said}' if said else ''}", style or "warn"
     return said, style
 
 
-def _status(row: DestinationView, moment: Moment) -> Piece:
+def _status(row: Destination, moment: Moment) -> Piece:
     glyph, style = CONDITIONS.get(row.condition, UNKNOWN)
     why, left = row.condition_why, next_left(row, moment)
     match row.condition:
@@ -133,7 +137,7 @@ def _status(row: DestinationView, moment: Moment) -> Piece:
     return outcome_piece(row)
 
 
-def next_left(row: DestinationView | HostView, moment: Moment, none: str = "") -> str:
+def next_left(row: Destination | BadHost, moment: Moment, none: str = "") -> str:
     """The time until its mail is tried next."""
     return none if row.next_try is None else moment.left(row.next_try)
 
@@ -170,18 +174,18 @@ def tls_name(row: RelayerView) -> Piece:
     return (f"{number}{'?' if row.trusted is False else ''}", "") if row.tls else ("none", "dim")
 
 
-def event_kind(row: EventView, _moment: Moment) -> Piece:
+def event_kind(row: Event, _moment: Moment) -> Piece:
     """What happened: a glyph and a word."""
     glyph, style = EVENTS.get(row.kind, ("·", ""))
     return f"{glyph} {row.kind}", style
 
 
-def event_subject(row: EventView, _moment: Moment) -> Piece:
+def event_subject(row: Event, _moment: Moment) -> Piece:
     """Whom or what it happened to."""
     return row.recipient or row.host or row.destination or row.sender or (f"{row.message}" if row.message else ""), ""
 
 
-def event_says(row: EventView, _moment: Moment) -> Piece:
+def event_says(row: Event, _moment: Moment) -> Piece:
     """What was said or done, and by whom when it was an operator."""
     by = "" if row.by in ("", "engine") else f"{row.by}: "
     said = row.text
@@ -190,13 +194,13 @@ def event_says(row: EventView, _moment: Moment) -> Piece:
     return by + said, "" if by else "dim"
 
 
-def event_what(row: EventView, moment: Moment) -> Piece:
+def event_what(row: Event, moment: Moment) -> Piece:
     """Whom it happened to, and what was said."""
     whom, says = event_subject(row, moment)[0], event_says(row, moment)[0]
     return "  ".join(part for part in (whom, says) if part), ""
 
 
-DESTINATIONS: tuple[Column[DestinationView], ...] = (
+DESTINATIONS: tuple[Column[Destination], ...] = (
     Column("destination", 17, lambda r, _: (r.name, ""), grow=5, letter="N", sort="name"),
     Column("waiting", 8, lambda r, _: number(r.waiting), right=True, letter="W", sort="waiting"),
     Column("due", 5, lambda r, _: number(r.due), rank=3, right=True, letter="U", sort="due"),
@@ -220,10 +224,10 @@ RELAYERS: tuple[Column[RelayerView], ...] = (
     Column("address", 20, lambda r, _: (f"{r.address}:{r.port}" if r.address else "-", "dim"), rank=6, rest=True),
 )  # fmt: skip
 
-HOSTS: tuple[Column[HostView], ...] = (
+HOSTS: tuple[Column[BadHost], ...] = (
     Column("host", 16, lambda r, _: (r.host, ""), grow=6, letter="O", sort="host", order=lambda r: r.host),
-    Column("back in", 7, lambda r, m: (m.left(r.back_at), "warn"), right=True, letter="K", sort="back",
-           order=lambda r: r.back_at),
+    Column("back in", 7, lambda r, m: (m.left(r.until), "warn"), right=True, letter="K", sort="back",
+           order=lambda r: r.until),
     Column("waiting", 7, lambda r, _: number(r.waiting), right=True, letter="W", sort="waiting",
            order=lambda r: r.waiting),
     Column("by", 6, lambda r, _: (r.by, ""), rank=3),
@@ -234,7 +238,7 @@ HOSTS: tuple[Column[HostView], ...] = (
            grow=10),
 )  # fmt: skip
 
-REASONS: tuple[Column[ReasonView], ...] = (
+REASONS: tuple[Column[Reason], ...] = (
     Column("mail", 7, lambda r, _: number(r.entries), right=True, letter="M", sort="mail", order=lambda r: r.entries),
     Column("domains", 7, lambda r, _: number(r.destinations), rank=4, right=True, letter="N", sort="domains",
            order=lambda r: r.destinations),
@@ -244,14 +248,14 @@ REASONS: tuple[Column[ReasonView], ...] = (
     Column("reason", 40, lambda r, _: (r.why, ""), rank=1, rest=True),
 )  # fmt: skip
 
-EVENT_ROWS: tuple[Column[EventView], ...] = (
+EVENT_ROWS: tuple[Column[Event], ...] = (
     Column("time", 8, lambda r, m: (m.clock(r.at), "dim")),
     Column("event", 13, event_kind),
     Column("message", 8, lambda r, _: (str(r.message) if r.message else "", "dim"), rank=3, right=True),
     Column("what", 24, event_what, rank=1, grow=36, rest=True),
 )  # fmt: skip
 
-QUEUE: tuple[Column[EntryView], ...] = (
+QUEUE: tuple[Column[Entry], ...] = (
     Column("id", 9, lambda r, _: (r.id, ""), right=True, letter="I", sort="id"),
     Column("state", 10, entry_state, letter="E", sort="state"),
     Column("to", 18, lambda r, _: (r.recipient, ""), grow=10, letter="T", sort="recipient"),
@@ -268,7 +272,7 @@ QUEUE: tuple[Column[EntryView], ...] = (
 )  # fmt: skip
 
 
-def _most(row: ReasonView) -> str:
+def _most(row: Reason) -> str:
     others = row.destinations - 1
     return f"{''.join(row.busiest[:1])}{f' +{others}' if others > 0 else ''}"
 

@@ -12,6 +12,7 @@ from engine.control.previewing import not_bad, not_suspended
 from engine.control.relay import Relay
 from engine.model.destination import RELAY, Suspension
 from engine.model.event import Event
+from engine.model.message import Selection
 from engine.model.order import Changed, Touched
 
 
@@ -41,11 +42,11 @@ class Acting:
             text += f"; the relay is suspended for another {self._left(suspension.until)}, by {suspension.by}"
         return views.ResultView(verb="check", text=text)
 
-    async def select(self, ask: views.Action) -> views.SelectionView:
+    async def select(self, ask: views.Action) -> Selection:
         """What an action would touch."""
         named = asking.filter_of(ask.filter)
         found = await self._relay.queue.select(named, asking.counted(ask.newest, "newest"))
-        return showing.selection(found, Judge(self._relay).entry)
+        return Judge(self._relay).selection(found)
 
     async def act(self, verb: views.Verb, ask: views.Action, by: str) -> views.ResultView:
         """Retry, hold, release, bounce or drop what the filter names."""

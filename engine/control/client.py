@@ -22,6 +22,11 @@ from aiohttp.client_proto import ResponseHandler
 from engine.base.permission import refusal
 from engine.control import views
 from engine.control.peer import name_of, uid_behind, view_socket
+from engine.model.destination import BadHost, Destination, Suspension
+from engine.model.event import Event
+from engine.model.message import Message, Selection, Window
+from engine.model.probe import Probed
+from engine.model.reason import Reason
 
 __all__ = ["Barred", "Client", "EngineUnreachable", "Impostor", "Refused", "answers", "control_socket", "view_socket"]
 
@@ -89,13 +94,13 @@ class Client:
         """The four panes and the health line in one snapshot, with up to so many destinations, bad hosts and events."""
         return await self._get(views.OverviewView, "overview", destinations=destinations, hosts=hosts, events=events)
 
-    async def queue(self, filter: str = "", sort: str = "id", offset: int = 0, limit: int = 100) -> views.QueueView:
+    async def queue(self, filter: str = "", sort: str = "id", offset: int = 0, limit: int = 100) -> Window:
         """A window of the queue; `sort` is a field (see engine.queue.contract.SORTS), "-" before it for descending."""
-        return await self._get(views.QueueView, "queue", filter=filter, sort=sort, offset=offset, limit=limit)
+        return await self._get(Window, "queue", filter=filter, sort=sort, offset=offset, limit=limit)
 
-    async def message(self, number: int) -> views.MessageView:
+    async def message(self, number: int) -> Message:
         """One message: envelope, headers, attempts, events."""
-        return await self._get(views.MessageView, f"messages/{number}")
+        return await self._get(Message, f"messages/{number}")
 
     async def destinations(
         self, match: str = "", sort: str = "-waiting", offset: int = 0, limit: int = 100
@@ -105,9 +110,9 @@ class Client:
             views.DestinationsView, "destinations", match=match, sort=sort, offset=offset, limit=limit
         )
 
-    async def destination(self, name: str) -> views.DestinationView:
+    async def destination(self, name: str) -> Destination:
         """One destination."""
-        return await self._get(views.DestinationView, f"destinations/{name}")
+        return await self._get(Destination, f"destinations/{name}")
 
     async def relayers(self, ended: int = 0) -> tuple[views.RelayerView, ...]:
         """The live relayers, then up to `ended` of those that ended last."""
@@ -124,17 +129,17 @@ class Client:
         """
         return await self._get(views.HostsView, "hosts", match=match, sort=sort, offset=offset, limit=limit)
 
-    async def host(self, name: str) -> views.HostView:
+    async def host(self, name: str) -> BadHost:
         """One MX host that is marked bad; refused with `not_found` when it is not."""
-        return await self._get(views.HostView, f"hosts/{quote(name, safe='')}")
+        return await self._get(BadHost, f"hosts/{quote(name, safe='')}")
 
-    async def reasons(self, limit: int = 100) -> tuple[views.ReasonView, ...]:
+    async def reasons(self, limit: int = 100) -> tuple[Reason, ...]:
         """Why mail waits: what was said last, in groups, up to `limit` of them, the one with most entries first."""
-        return await self._get(tuple[views.ReasonView, ...], "reasons", limit=limit)
+        return await self._get(tuple[Reason, ...], "reasons", limit=limit)
 
-    async def suspensions(self) -> tuple[views.SuspensionView, ...]:
+    async def suspensions(self) -> tuple[Suspension, ...]:
         """The suspensions in force."""
-        return await self._get(tuple[views.SuspensionView, ...], "suspensions")
+        return await self._get(tuple[Suspension, ...], "suspensions")
 
     async def overrides(self, offset: int = 0, limit: int = 1000) -> tuple[views.StandingView, ...]:
         """What stands until a time: suspensions, hold rules, host marks, overrides; the first to end first."""
@@ -156,13 +161,13 @@ class Client:
         message: int | None = None,
         match: str = "",
         limit: int = 100,
-    ) -> tuple[views.EventView, ...]:
+    ) -> tuple[Event, ...]:
         """Events by `seq`: the newest `limit` (below `before`), or the first after `after`.
 
         `match`: words that must all stand in kind, addresses, names, text or reply; `!` before one leaves out.
         """
         return await self._get(
-            tuple[views.EventView, ...],
+            tuple[Event, ...],
             "events",
             before=before,
             after=after,
@@ -171,7 +176,7 @@ class Client:
             limit=limit,
         )
 
-    async def follow(self) -> AsyncGenerator[views.EventView, None]:
+    async def follow(self) -> AsyncGenerator[Event, None]:
         """Every event from now on, as it happens. Ends when the engine does.
 
         An engine that gives no sign of life for a minute counts as unreachable.
@@ -183,7 +188,7 @@ class Client:
                     raise self._refused(await response.read())
                 async for line in response.content:
                     if line.strip():  # an empty line is the server's sign of life
-                        yield msgspec.json.decode(line, type=views.EventView)
+                        yield msgspec.json.decode(line, type=Event)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise self._unreachable(error) from error
         except msgspec.DecodeError as error:
@@ -195,9 +200,9 @@ class Client:
         """Run check_state now."""
         return await self._post(views.ResultView, "check")
 
-    async def preview(self, verb: views.Verb, action: views.Action) -> views.SelectionView:
+    async def preview(self, verb: views.Verb, action: views.Action) -> Selection:
         """What an action would touch; it touches nothing."""
-        return await self._post(views.SelectionView, verb, msgspec.structs.replace(action, dry_run=True))
+        return await self._post(Selection, verb, msgspec.structs.replace(action, dry_run=True))
 
     async def act(self, verb: views.Verb, action: views.Action) -> views.ResultView:
         """Do it. Refused with `not_found` when nothing matches."""
@@ -243,26 +248,26 @@ class Client:
         """End one connection."""
         return await self._post(views.ResultView, "close", views.Close(relayer=relayer))
 
-    async def probe(self, host: str) -> views.ProbeView:
+    async def probe(self, host: str) -> Probed:
         """Speak to a host ("HOST" or "HOST:PORT") without sending it mail."""
-        return await self._post(views.ProbeView, "probe", views.Probe(host=host))
+        return await self._post(Probed, "probe", views.Probe(host=host))
 
-    async def preview_good(self, host: str) -> views.SelectionView:
+    async def preview_good(self, host: str) -> Selection:
         """What marking a host good would let go; refused with `not_found` when it is not marked bad."""
-        return await self._post(views.SelectionView, "mark-good", views.MarkGood(host=host, dry_run=True))
+        return await self._post(Selection, "mark-good", views.MarkGood(host=host, dry_run=True))
 
-    async def preview_resume(self, destination: str) -> views.SelectionView:
+    async def preview_resume(self, destination: str) -> Selection:
         """What ending a suspension would let go; refused with `not_found` when there is none."""
-        return await self._post(views.SelectionView, "resume", views.Resume(destination=destination, dry_run=True))
+        return await self._post(Selection, "resume", views.Resume(destination=destination, dry_run=True))
 
-    async def preview_end(self, destination: str) -> views.SelectionView:
+    async def preview_end(self, destination: str) -> Selection:
         """What ending an override would make due; refused with `not_found` when there is none."""
         ask = views.EndOverride(destination=destination, dry_run=True)
-        return await self._post(views.SelectionView, "end-override", ask)
+        return await self._post(Selection, "end-override", ask)
 
-    async def preview_release_rule(self, rule: int) -> views.SelectionView:
+    async def preview_release_rule(self, rule: int) -> Selection:
         """What ending a hold rule would let go; refused with `not_found` when there is none of this number."""
-        return await self._post(views.SelectionView, "release-rule", views.ReleaseRule(rule=rule, dry_run=True))
+        return await self._post(Selection, "release-rule", views.ReleaseRule(rule=rule, dry_run=True))
 
     # -- the wire -------------------------------------------------------------------------------------------------
 

@@ -3,12 +3,12 @@
 import re
 
 from engine.base.address import Address, AddressError, parse_path
-from engine.base.text import clean
-from engine.control import asking, showing, views
+from engine.control import asking, views
 from engine.control.asking import Missing, Wrong
 from engine.control.relay import Relay
-from engine.delivery.explain import MAX_ENTRIES, Explanation
+from engine.delivery.explain import MAX_ENTRIES
 from engine.model.destination import RELAY
+from engine.model.explanation import Explanation
 from engine.model.filter import Filter, Op, Term
 from engine.model.message import Entry
 from engine.queue.contract import NoSuchMessage
@@ -30,9 +30,7 @@ class Explaining:
         if not subject or len(subject) > _LONGEST:
             raise Wrong("this names nothing that could be explained", where="subject", allowed=_ALLOWED)
         found = await self._found(subject)
-        return views.ExplainView(
-            subject=clean(subject), now=self._relay.clock.now(), explanations=tuple(map(showing.explanation, found))
-        )
+        return views.ExplainView(subject=subject, now=self._relay.clock.now(), explanations=found)
 
     async def _found(self, subject: str) -> tuple[Explanation, ...]:
         explainer = self._relay.explainer

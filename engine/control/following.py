@@ -2,7 +2,6 @@
 
 import asyncio
 
-import msgspec
 from aiohttp import web
 
 from engine.control import showing
@@ -83,4 +82,4 @@ def _more(feed: asyncio.Queue[Event]) -> list[Event]:
 
 
 def _lines(events: list[Event]) -> bytes:
-    return b"".join(msgspec.json.encode(showing.event(event)) + b"\n" for event in events)
+    return b"".join(showing.encoded(event) + b"\n" for event in events)

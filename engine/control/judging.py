@@ -1,14 +1,21 @@
-"""Judging: puts what the store, the marks and the smart host know together, and asks
-engine.delivery.condition what it comes to.
+"""Judging: puts together what the store, the marks and the smart host know, and asks delivery what it comes to.
 
 One Judge serves one answer: what it has gathered for a destination holds for all rows of it.
 """
+
+from collections import Counter
+from collections.abc import Iterable
+from functools import cached_property
+
+from msgspec.structs import replace
 
 from engine.control.relay import Relay
 from engine.delivery import condition
 from engine.delivery.condition import Around, Verdict
 from engine.model.destination import Bearing, Destination, HeldBack
-from engine.model.message import Entry
+from engine.model.message import Entry, Selection
+
+_NOTHING = Bearing()
 
 
 class Judge:
@@ -19,13 +26,47 @@ class Judge:
         self._now = relay.clock.now()
         self._known: dict[str, Around] = {}
 
-    def entry(self, row: Entry) -> Verdict:
+    def verdict(self, row: Entry) -> Verdict:
         """What one recipient's mail is."""
         return condition.of_entry(row, self._around(row.bearing))
 
-    def destination(self, row: Destination) -> Verdict:
-        """What a destination is."""
-        return condition.of_destination(row, self._around(row))
+    def entry(self, row: Entry) -> Entry:
+        """A row of the queue with what it is, in place of what bears on it."""
+        verdict = self.verdict(row)
+        return replace(
+            row,
+            bearing=_NOTHING,
+            condition=verdict.condition,
+            next_try=verdict.next_try,
+            condition_why=verdict.why,
+        )
+
+    def entries(self, rows: Iterable[Entry]) -> tuple[Entry, ...]:
+        """Rows of the queue, each with what it is."""
+        return tuple(map(self.entry, rows))
+
+    def selection(self, chosen: Selection) -> Selection:
+        """What an action would touch, its examples with what they are."""
+        return replace(chosen, examples=self.entries(chosen.examples))
+
+    def destination(self, row: Destination) -> Destination:
+        """A destination with what it is, and what only the running engine knows of it."""
+        around = self._around(row)
+        verdict = condition.of_destination(row, around)
+        return replace(
+            row,
+            condition=verdict.condition,
+            next_try=verdict.next_try,
+            condition_why=verdict.why,
+            connections=self._connections[row.site],
+            marked=around.marks,
+            rate_out=self._relay.events.rate_out(row.name),
+        )
+
+    @cached_property
+    def _connections(self) -> Counter[str]:
+        """How many are open to each site."""
+        return Counter(one.site for one in self._relay.smarthost.managed)
 
     def next_try(self, held: HeldBack) -> float | None:
         """When what waits for a bad host is tried next."""

@@ -1,10 +1,11 @@
 """What would go if something ended: answers the dry runs of mark-good, resume, end-override and release-rule."""
 
-from engine.control import asking, showing, views
+from engine.control import asking, views
 from engine.control.asking import Missing
 from engine.control.judging import Judge
 from engine.control.relay import Relay
 from engine.model.destination import RELAY
+from engine.model.message import Selection
 from engine.model.order import Ending
 
 
@@ -17,37 +18,37 @@ class Previewing:
     def __init__(self, relay: Relay) -> None:
         self._relay = relay
 
-    async def good(self, ask: views.MarkGood) -> views.SelectionView:
+    async def good(self, ask: views.MarkGood) -> Selection:
         """What waits for a host alone: its other exchanges are bad, too, or there are none."""
         name = asking.host(ask.host)
         if self._relay.mx.mark(name) is None:
             raise not_bad(name)
         return await self._lets_go("mark", name)
 
-    async def resume(self, ask: views.Resume) -> views.SelectionView:
+    async def resume(self, ask: views.Resume) -> Selection:
         """What waits in a suspended destination, or in all of them, and is kept by no other suspension."""
         name = asking.destination(ask.destination)
         if all(one.destination != name for one in await self._relay.queue.suspensions()):
             raise not_suspended(name)
         return await self._lets_go("suspension", name)
 
-    async def end(self, ask: views.EndOverride) -> views.SelectionView:
+    async def end(self, ask: views.EndOverride) -> Selection:
         """What waits in a destination that is sent elsewhere: the end of that makes it due."""
         name = asking.destination(ask.destination)
         if await self._relay.queue.override(name) is None:
             raise not_overridden(name)
         return await self._lets_go("override", name)
 
-    async def release_rule(self, ask: views.ReleaseRule) -> views.SelectionView:
+    async def release_rule(self, ask: views.ReleaseRule) -> Selection:
         """What a hold rule holds, and no other rule names."""
         number = asking.counted(ask.rule, "rule") or 0
         if all(one.id != number for one in await self._relay.queue.rules()):
             raise no_rule(number)
         return await self._lets_go("rule", str(number))
 
-    async def _lets_go(self, ending: Ending, name: str) -> views.SelectionView:
+    async def _lets_go(self, ending: Ending, name: str) -> Selection:
         found = await self._relay.queue.lets_go(ending, name)
-        return showing.selection(found, Judge(self._relay).entry)
+        return Judge(self._relay).selection(found)
 
 
 def not_bad(host: str) -> Missing:

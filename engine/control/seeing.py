@@ -1,19 +1,22 @@
 """What can be seen: gathers each view from the parts of the relay, in a bounded number of bounded questions."""
 
 import os
-from collections import Counter
 from collections.abc import Sequence
 
-from engine.base.text import clean
+from msgspec.structs import replace
+
 from engine.base.words import stand_in, words_of
 from engine.control import showing, views
 from engine.control.asking import Missing
 from engine.control.judging import Judge
 from engine.control.metrics import Figures
 from engine.control.previewing import not_bad
-from engine.control.relay import Relay, Relayer
-from engine.model.destination import RELAY, Destination, Mark, Totals
+from engine.control.relay import Relay
+from engine.model.destination import RELAY, BadHost, Destination, HeldBack, Mark, Suspension, Totals
+from engine.model.event import Event
 from engine.model.filter import Filter
+from engine.model.message import Message, Window
+from engine.model.reason import Reason
 from engine.queue.contract import NoSuchMessage, QueueError
 
 DESTINATION_SORTS = ("name", "waiting", "due", "held", "oldest")
@@ -55,12 +58,12 @@ class Seeing:
             health=health, destinations=busiest, relayers=self.relayers(0), hosts=first_back, events=happened
         )
 
-    async def window(self, filter: Filter, sort: str, offset: int, limit: int) -> views.QueueView:
+    async def window(self, filter: Filter, sort: str, offset: int, limit: int) -> Window:
         """A window of the queue."""
         found = await self._relay.queue.window(filter, sort, offset, limit)
-        return showing.window(found, Judge(self._relay).entry)
+        return replace(found, rows=Judge(self._relay).entries(found.rows))
 
-    async def message(self, number: int) -> views.MessageView:
+    async def message(self, number: int) -> Message:
         """A message in the queue, or what the events tell of one that has left it. Raises Missing."""
         queue = self._relay.queue
         try:
@@ -78,36 +81,18 @@ class Seeing:
             headers = ()
         except QueueError as error:
             headers = (f"(the content cannot be read: {error})",)
-        return showing.message(found, headers, events, Judge(self._relay).entry)
+        entries = Judge(self._relay).entries(found.entries)
+        return replace(found, entries=entries, headers=headers, events=events)
 
     async def destinations(self, match: str, sort: str, offset: int, limit: int) -> views.DestinationsView:
         """A window of the destinations."""
         total, rows = await self._relay.queue.destinations(match, sort, offset, limit)
-        open_to, judge = self._connections(), Judge(self._relay)
-        shown = tuple(
-            showing.destination(
-                row,
-                judge.destination(row),
-                rate_out=self._relay.events.rate_out(row.name),
-                connections=open_to[row.site],
-                marks=self._marks_on(row),
-            )
-            for row in rows
-        )
+        shown = tuple(map(Judge(self._relay).destination, rows))
         return views.DestinationsView(total=total, offset=offset, rows=shown)
 
-    async def destination(self, name: str) -> views.DestinationView:
+    async def destination(self, name: str) -> Destination:
         """One destination."""
-        found = await self._relay.queue.destination(name)
-        rate = self._relay.events.rate_out(name)
-        verdict = Judge(self._relay).destination(found)
-        return showing.destination(
-            found,
-            verdict,
-            rate_out=rate,
-            connections=self._connections()[found.site],
-            marks=self._marks_on(found),
-        )
+        return Judge(self._relay).destination(await self._relay.queue.destination(name))
 
     def relayers(self, ended: int) -> tuple[views.RelayerView, ...]:
         """The live relayers in the order they started, then up to `ended` of those that ended last, newest first."""
@@ -118,7 +103,7 @@ class Seeing:
     def transcript(self, number: int) -> views.TranscriptView:
         """What one relayer and its peer have said. Raises Missing."""
         smarthost = self._relay.smarthost
-        found: Relayer | None = next((one for one in (*smarthost.managed, *smarthost.ended) if one.id == number), None)
+        found = next((one for one in (*smarthost.managed, *smarthost.ended) if one.id == number), None)
         if found is None:
             raise Missing(f"there is no relayer {number}, and it is not among those that ended last", where="id")
         return showing.transcript(found)
@@ -138,7 +123,7 @@ class Seeing:
         rows = await self._hosts(marks[offset : offset + limit])
         return views.HostsView(total=len(marks), offset=offset, rows=rows)
 
-    async def host(self, name: str) -> views.HostView:
+    async def host(self, name: str) -> BadHost:
         """One host that is marked bad. Raises Missing."""
         marked = [mark for mark in self._marks() if mark.host == name]
         if not marked:
@@ -146,21 +131,21 @@ class Seeing:
         (found,) = await self._hosts(marked)
         return found
 
-    async def _hosts(self, marks: Sequence[Mark]) -> tuple[views.HostView, ...]:
+    async def _hosts(self, marks: Sequence[Mark]) -> tuple[BadHost, ...]:
         if not marks:
             return ()
         held = {one.host: one for one in await self._relay.queue.held_back([mark.host for mark in marks])}
         judge = Judge(self._relay)
         tried = {name: judge.next_try(one) for name, one in held.items()}
-        return tuple(showing.host(mark, held.get(mark.host), tried.get(mark.host)) for mark in marks)
+        return tuple(_bad_host(mark, held.get(mark.host), tried.get(mark.host)) for mark in marks)
 
-    async def reasons(self, limit: int) -> tuple[views.ReasonView, ...]:
+    async def reasons(self, limit: int) -> tuple[Reason, ...]:
         """Why mail waits, in groups: what was said last, or why it was not tried. The one with most entries first."""
-        return tuple(map(showing.reason, await self._relay.queue.reasons(limit)))
+        return await self._relay.queue.reasons(limit)
 
-    async def suspensions(self) -> tuple[views.SuspensionView, ...]:
+    async def suspensions(self) -> tuple[Suspension, ...]:
         """The suspensions in force, the relay's own first."""
-        return tuple(map(showing.suspension, await self._relay.queue.suspensions()))
+        return await self._relay.queue.suspensions()
 
     async def overrides(self, offset: int, limit: int) -> tuple[views.StandingView, ...]:
         """A window of all that operators have laid upon mail, and of the engine's marks: the first to end first."""
@@ -176,17 +161,16 @@ class Seeing:
         message: int | None = None,
         match: str = "",
         limit: int = 100,
-    ) -> tuple[views.EventView, ...]:
+    ) -> tuple[Event, ...]:
         """Events kept, in order of `seq`: the newest come last."""
-        found = await self._relay.queue.events(before=before, after=after, message=message, match=match, limit=limit)
-        return tuple(map(showing.event, found))
+        return await self._relay.queue.events(before=before, after=after, message=message, match=match, limit=limit)
 
     async def figures(self) -> Figures:
         """What a monitoring system counts."""
         counts = {str(kind): count for kind, count in self._relay.events.counts().items()}
         return Figures(health=await self.health(), events=counts, bad_hosts=self._relay.mx.marked)
 
-    def _health(self, totals: Totals, suspended: views.SuspensionView | None, trouble: str) -> views.HealthView:
+    def _health(self, totals: Totals, suspended: Suspension | None, trouble: str) -> views.HealthView:
         relay, settings = self._relay, self._relay.settings
         smarthost = relay.smarthost
         state: views.HealthState = "relaying"
@@ -204,7 +188,7 @@ class Seeing:
             now=relay.clock.now(),
             state=state,
             trouble=trouble,
-            notes=tuple(clean(note) for note in relay.notes()),
+            notes=tuple(relay.notes()),
             waiting=totals.waiting,
             due=totals.due,
             ready=0 if smarthost.draining else totals.ready,
@@ -231,14 +215,20 @@ class Seeing:
         now = self._relay.clock.now()
         return sorted((mark for mark in self._relay.mx.marks if mark.until > now), key=lambda one: one.until)
 
-    def _marks_on(self, row: Destination) -> tuple[Mark, ...]:
-        """The marks in force on the exchanges of a destination."""
-        found = (self._relay.mx.mark(host) for host in row.exchanges)
-        return tuple(mark for mark in found if mark is not None)
 
-    def _connections(self) -> Counter[str]:
-        """How many are open to each site."""
-        return Counter(one.site for one in self._relay.smarthost.managed)
+def _bad_host(mark: Mark, held: HeldBack | None, next_try: float | None) -> BadHost:
+    """A mark, with what waits because of it."""
+    values = {name: getattr(mark, name) for name in Mark.__struct_fields__}
+    if held is None:
+        return BadHost(**values, next_try=next_try)
+    return BadHost(
+        **values,
+        waiting=held.waiting,
+        destinations=held.destinations,
+        alternates=held.alternates,
+        next_due=held.next_due,
+        next_try=next_try,
+    )
 
 
 def _said(mark: Mark) -> str:

@@ -17,9 +17,10 @@ import msgspec
 import msgspec.structs
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
+from msgspec import Struct
 
 from engine.base.text import clean
-from engine.control import asking, metrics, views
+from engine.control import asking, metrics, showing, views
 from engine.control.acting import Acting
 from engine.control.asking import Wrong
 from engine.control.door import Door
@@ -31,6 +32,7 @@ from engine.control.previewing import Previewing
 from engine.control.relay import Relay
 from engine.control.seeing import DESTINATION_SORTS, HOST_SORTS, Seeing
 from engine.control.steering import Steering
+from engine.model.message import Selection
 from engine.queue.contract import SORTS, NoSuchMessage, QueueError
 
 _log = logging.getLogger(__name__)
@@ -309,7 +311,7 @@ class ControlServer:
         return act
 
     def _asked(
-        self, kind: type[_Ask], do: Callable[[_Ask, str], Awaitable[views.View]]
+        self, kind: type[_Ask], do: Callable[[_Ask, str], Awaitable[Struct]]
     ) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def act(request: web.Request) -> web.Response:
             return _answer(await do(await asking.body(request, kind), await actor(request)))
@@ -319,7 +321,7 @@ class ControlServer:
     def _previewed(
         self,
         kind: type[_Ending],
-        look: Callable[[_Ending], Awaitable[views.SelectionView]],
+        look: Callable[[_Ending], Awaitable[Selection]],
         do: Callable[[_Ending, str], Awaitable[views.ResultView]],
     ) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def act(request: web.Request) -> web.Response:
@@ -345,7 +347,7 @@ def _window(request: web.Request) -> tuple[int, int]:
 def _answer(view: object, status: int = 200) -> web.Response:
     return web.Response(
         status=status,
-        body=msgspec.json.encode(view),
+        body=showing.encoded(view),
         content_type="application/json",
         headers={"Cache-Control": "no-store"},
     )

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from engine.base.duration import format_duration
 from engine.base.plural import agree, plural
-from engine.control import asking, showing, views
+from engine.control import asking, views
 from engine.control.asking import Missing, Wrong
 from engine.control.previewing import no_rule, not_overridden
 from engine.control.relay import Relay
@@ -16,6 +16,7 @@ from engine.dns.lookups import MXError
 from engine.model.destination import RELAY, Override
 from engine.model.event import Event
 from engine.model.order import MOST_RULES
+from engine.model.probe import Probed
 
 ADDRESSES_SECONDS = 4.0  # for the DNS to say where a host is that mail is to be sent to
 
@@ -119,13 +120,13 @@ class Steering:
         text += f", {told}; the rest waits again, and {closed.destination} rests for a moment"
         return views.ResultView(verb="close", text=text)
 
-    async def probe(self, ask: views.Probe, by: str) -> views.ProbeView:
+    async def probe(self, ask: views.Probe, by: str) -> Probed:
         """Speak to a host without sending it mail, and tell what came back."""
         host, port = asking.host_and_port(ask.host)
         found = await self._relay.prober.probe(host, port)
         now = self._relay.clock.now()
         await self._relay.queue.record(Event(at=now, kind="probed", by=by, host=host, text=found.summary))
-        return showing.probed(found, now)
+        return found
 
 
 def _destination(text: str) -> str:

@@ -7,9 +7,10 @@ from typing import Literal
 
 from msgspec import Struct
 
-from engine.model.outcome import Outcome
-
-RELAY = "*"  # the destination that stands for the whole relay
+from engine.model.destination import BadHost, Destination, Suspension
+from engine.model.event import Event
+from engine.model.explanation import Explanation
+from engine.model.transcript import Line
 
 
 class View(Struct, frozen=True, kw_only=True):
@@ -17,16 +18,6 @@ class View(Struct, frozen=True, kw_only=True):
 
 
 # -- what is seen ---------------------------------------------------------------------------------------------------
-
-
-class SuspensionView(View, frozen=True, kw_only=True):
-    """A destination, or the relay ("*"), that opens no new connections until `until`."""
-
-    destination: str
-    since: float
-    until: float
-    by: str
-    reason: str
 
 
 HealthState = Literal["relaying", "suspended", "draining", "sick"]
@@ -65,7 +56,7 @@ class HealthView(View, frozen=True, kw_only=True):
     lookups: int = 0
     max_lookups: int = 0
     next_check: float | None = None
-    suspended: SuspensionView | None = None
+    suspended: Suspension | None = None
     undo_seconds: float = 10.0
     confirm_typed_over: int = 1000
     bad_mx_seconds: float = 3600.0
@@ -73,54 +64,12 @@ class HealthView(View, frozen=True, kw_only=True):
     read_only: bool = False
 
 
-class MarkView(View, frozen=True, kw_only=True):
-    """That a host is marked bad until `back_at`."""
-
-    host: str
-    back_at: float
-
-
-class DestinationView(View, frozen=True, kw_only=True):
-    """One destination. `condition`, with `condition_why`, is that of its waiting mail which is due first.
-
-    Its words are those of `Condition`, in delivery. It is "relaying" where that could go and some of it is on its
-    way, and "idle" where there is no mail; `next_try` is when it is tried, None where no time leads to that. `override`
-    is where its mail goes instead, "10.0.0.5:25". `blocked_until`: no connection before, because none could be had
-    (`blocked_why`). `last` is the last reply of anything.
-    `connections` counts those of its site, that is of all destinations with the same `exchanges`; `neighbours` are
-    others of the site for which mail waits, 20 at the most, and only where one destination is asked for. `marked` are
-    those of its exchanges that are marked bad.
-    """
-
-    name: str
-    waiting: int
-    due: int
-    held: int
-    relaying: int
-    oldest: float | None = None
-    next_due: float | None = None
-    rate_out: float = 0.0
-    connections: int = 0
-    last: Outcome | None = None
-    last_at: float | None = None
-    suspended: SuspensionView | None = None
-    blocked_until: float | None = None
-    blocked_why: str = ""
-    condition: str = "idle"
-    next_try: float | None = None
-    condition_why: str = ""
-    override: str = ""
-    exchanges: tuple[str, ...] = ()
-    neighbours: tuple[str, ...] = ()
-    marked: tuple[MarkView, ...] = ()
-
-
 class DestinationsView(View, frozen=True, kw_only=True):
     """A window of the destinations."""
 
     total: int
     offset: int
-    rows: tuple[DestinationView, ...]
+    rows: tuple[Destination, ...]
 
 
 class RelayerView(View, frozen=True, kw_only=True):
@@ -154,42 +103,12 @@ class RelayerView(View, frozen=True, kw_only=True):
     domains: tuple[str, ...] = ()
 
 
-class TranscriptLine(View, frozen=True, kw_only=True):
-    """One line of an SMTP conversation. `side`: "<" the peer, ">" we, "=" a remark of ours."""
-
-    at: float
-    side: Literal["<", ">", "="]
-    text: str
-
-
 class TranscriptView(View, frozen=True, kw_only=True):
     """A relayer and what was said so far; `cut` lines in the middle were not kept."""
 
     relayer: RelayerView
-    lines: tuple[TranscriptLine, ...]
+    lines: tuple[Line, ...]
     cut: int = 0
-
-
-class HostView(View, frozen=True, kw_only=True):
-    """One MX host marked bad. `back_at` is when the mark ends; `by` is "engine" or an operator.
-
-    `times` counts the engine's marks in a row, each of which lasts longer than the one before.
-    `waiting` counts the mail that has no other exchange, which is tried at `next_try` (None: no time leads to that);
-    `alternates` are used for the rest.
-    """
-
-    host: str
-    since: float
-    back_at: float
-    by: str
-    reason: str
-    last: Outcome | None = None
-    waiting: int = 0
-    destinations: tuple[str, ...] = ()
-    alternates: tuple[str, ...] = ()
-    next_due: float | None = None
-    next_try: float | None = None
-    times: int = 1
 
 
 class HostsView(View, frozen=True, kw_only=True):
@@ -197,7 +116,7 @@ class HostsView(View, frozen=True, kw_only=True):
 
     total: int
     offset: int
-    rows: tuple[HostView, ...]
+    rows: tuple[BadHost, ...]
 
 
 class StandingView(View, frozen=True, kw_only=True):
@@ -217,196 +136,22 @@ class StandingView(View, frozen=True, kw_only=True):
     rule: int = 0
 
 
-class CertificateView(View, frozen=True, kw_only=True):
-    """What a host's certificate says; `trouble`: why it could not be read, or ""."""
-
-    subject: str = ""
-    issuer: str = ""
-    names: tuple[str, ...] = ()
-    since: float | None = None
-    until: float | None = None
-    trouble: str = ""
-
-
-class ProbedAddressView(View, frozen=True, kw_only=True):
-    """What one address of a probed host answered. `trouble`: what went wrong in `phase`; "": all went well to QUIT.
-
-    `offered` are its extensions before TLS, `offered_secured` those under it. `verifies`: its certificate is right by
-    the authorities the engine trusts, else `verify_trouble` says why not; None: it showed none. `seconds` it took.
-    """
-
-    address: str
-    port: int
-    phase: str
-    seconds: float
-    greeting: str = ""
-    offered: tuple[str, ...] = ()
-    offered_secured: tuple[str, ...] = ()
-    tls: str = ""
-    certificate: CertificateView | None = None
-    verifies: bool | None = None
-    verify_trouble: str = ""
-    trouble: str = ""
-    lines: tuple[TranscriptLine, ...] = ()
-
-
-class ProbeView(View, frozen=True, kw_only=True):
-    """What came back from a host. `trouble`: why it has no address; `left_out` addresses were not asked."""
-
-    host: str
-    port: int
-    at: float
-    summary: str
-    addresses: tuple[ProbedAddressView, ...] = ()
-    left_out: int = 0
-    trouble: str = ""
-
-
-class FactView(View, frozen=True, kw_only=True):
-    """One thing that is so."""
-
-    name: str
-    text: str
-
-
-class ExplanationView(View, frozen=True, kw_only=True):
-    """Why one recipient's mail is where it is: the one true cause, then the facts.
-
-    `cause` is a word for programs (see `Cause`, in delivery), `text` says it to people; `until` is when it ends, and
-    `earliest` when the mail can go at the earliest (None: not before somebody acts, or never; see `cause`).
-    """
-
-    subject: str
-    destination: str
-    cause: str
-    text: str
-    until: float | None = None
-    earliest: float | None = None
-    entry: str = ""
-    facts: tuple[FactView, ...] = ()
-
-
 class ExplainView(View, frozen=True, kw_only=True):
     """What was asked to be explained, and the explanation of each recipient that it is about."""
 
     subject: str
     now: float
-    explanations: tuple[ExplanationView, ...]
-
-
-class EntryView(View, frozen=True, kw_only=True):
-    """One recipient of one message: a row of the queue. `id` is "48213.2"; `why` is the reason of `last`, or "".
-
-    `condition` (a word of `Condition`, in delivery) says what it is, `condition_why` why in words, and `next_try`
-    when it is tried (in the past for what is ready): None where no time leads to that, since somebody must act or a
-    connection must end first.
-    """
-
-    id: str
-    message: int
-    sender: str
-    recipient: str
-    destination: str
-    state: Literal["waiting", "relaying", "held"]
-    arrived: float
-    due: float
-    expires: float
-    attempts: int
-    size: int
-    subject: str = ""
-    last: Outcome | None = None
-    last_at: float | None = None
-    ordered: Literal["hold", "bounce", "drop"] | None = None
-    order_at: float | None = None
-    by: str = ""
-    reason: str = ""
-    why: str = ""
-    blocked_until: float | None = None
-    condition: str = "ready"
-    next_try: float | None = None
-    condition_why: str = ""
-
-
-class QueueView(View, frozen=True, kw_only=True):
-    """A window of the queue."""
-
-    total: int
-    offset: int
-    rows: tuple[EntryView, ...]
-
-
-class ReasonView(View, frozen=True, kw_only=True):
-    """Why mail waits: what many peers said alike, without what varies, or why it was never tried.
-
-    The filter `why="..."` names its entries.
-
-    Of `destinations` in all, `busiest` names three; `oldest` is when the first of the messages came, `example` one of
-    the outcomes as it was.
-    """
-
-    why: str
-    entries: int
-    messages: int
-    destinations: int
-    busiest: tuple[str, ...]
-    oldest: float
-    example: Outcome | None = None
-
-
-class AttemptView(View, frozen=True, kw_only=True):
-    """One try at one recipient (`entry` is "48213.2")."""
-
-    entry: str
-    relayer: int
-    started: float
-    ended: float | None = None
-    outcome: Outcome | None = None
-    interrupted: bool = False
-
-
-class EventView(View, frozen=True, kw_only=True):
-    """One thing that happened; see engine.model.event for the kinds."""
-
-    seq: int
-    at: float
-    kind: str
-    by: str
-    message: int = 0
-    entry: str = ""
-    sender: str = ""
-    recipient: str = ""
-    destination: str = ""
-    host: str = ""
-    outcome: Outcome | None = None
-    text: str = ""
-
-
-class MessageView(View, frozen=True, kw_only=True):
-    """One message. When it has left the queue (`finished`), only what the events tell of it is here."""
-
-    number: int
-    finished: bool = False
-    sender: str = ""
-    size: int = 0
-    arrived: float = 0.0
-    expires: float = 0.0
-    origin: str = ""
-    subject: str = ""
-    message_id: str = ""
-    headers: tuple[str, ...] = ()
-    entries: tuple[EntryView, ...] = ()
-    attempts: tuple[AttemptView, ...] = ()
-    events: tuple[EventView, ...] = ()
+    explanations: tuple[Explanation, ...]
 
 
 class OverviewView(View, frozen=True, kw_only=True):
     """The overview in one snapshot: the head of each listing, taken at one moment; of `hosts` the first to be back."""
 
     health: HealthView
-    destinations: tuple[DestinationView, ...] = ()
+    destinations: tuple[Destination, ...] = ()
     relayers: tuple[RelayerView, ...] = ()
-    hosts: tuple[HostView, ...] = ()
-    events: tuple[EventView, ...] = ()
+    hosts: tuple[BadHost, ...] = ()
+    events: tuple[Event, ...] = ()
 
 
 # -- what is asked --------------------------------------------------------------------------------------------------
@@ -517,15 +262,6 @@ class Undo(Ask, frozen=True, kw_only=True):
 
 
 # -- what is answered -----------------------------------------------------------------------------------------------
-
-
-class SelectionView(View, frozen=True, kw_only=True):
-    """What an action would touch."""
-
-    messages: int
-    recipients: int
-    newest: int
-    examples: tuple[EntryView, ...] = ()
 
 
 class ResultView(View, frozen=True, kw_only=True):

@@ -5,25 +5,15 @@ Explain, commands and figures say the same, and the same as the smart host does.
 which the relay would meet it.
 """
 
-from typing import Literal
-
 from msgspec import Struct
 
 from engine.delivery.limits import Limiting
 from engine.model.destination import Bearing, Destination, Mark
 from engine.model.event import ENGINE
 from engine.model.expiry import is_given_up
+from engine.model.explanation import Cause, Condition
 from engine.model.message import Entry, Order, State
 from engine.model.outcome import Outcome
-
-Condition = Literal[
-    "relaying", "draining", "to be bounced", "to be dropped", "suspended", "held", "hosts bad", "blocked", "not due",
-    "limited", "ready", "idle",
-]  # fmt: skip
-Cause = Literal[
-    "being relayed", "draining", "relay suspended", "held", "to be bounced", "to be dropped", "suspended",
-    "hosts bad", "DNS", "refused by DNS", "TLS", "blocked", "limit", "rate", "not due", "nothing",
-]  # fmt: skip
 
 _CONDITIONS: dict[Cause, Condition] = {
     "being relayed": "relaying",

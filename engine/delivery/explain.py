@@ -15,7 +15,6 @@ from engine.base.duration import format_duration
 from engine.delivery.condition import (
     ONE_MORE_TRY,
     Around,
-    Cause,
     Hindrance,
     Mail,
     all_marked,
@@ -32,6 +31,7 @@ from engine.dns.lookups import LookupFailed, MXError
 from engine.dns.mx import AllMarkedBad, Exchange, MXCalculator
 from engine.model.claim import Claim
 from engine.model.destination import Destination, Suspension
+from engine.model.explanation import Explanation, Fact
 from engine.model.message import Entry
 from engine.model.order import HoldRule
 from engine.model.outcome import Outcome
@@ -41,32 +41,6 @@ MAX_ENTRIES = 10  # recipients of one message, or messages to one address, that 
 MAX_HOSTS = 5  # whose addresses and TLS are told
 LOOKUP_SECONDS = 9.0
 ADDRESSES_SECONDS = 6.0
-
-_TLS_CODES = ("4.7.4", "4.7.5", "4.7.10")  # ours, of TLS that was asked for and not had
-
-
-class Fact(Struct, frozen=True):
-    """One thing that is so."""
-
-    name: str
-    text: str
-
-
-class Explanation(Struct, frozen=True, kw_only=True):
-    """Why one recipient's mail (or a domain's) is where it is.
-
-    `until` is when the cause ends, None where nobody can say; `earliest` when it can be sent at the earliest, None
-    where somebody must act first. `entry` is "48213.2", or "" where no mail of the queue is meant.
-    """
-
-    subject: str
-    destination: str
-    cause: Cause
-    text: str
-    until: float | None = None
-    earliest: float | None = None
-    entry: str = ""
-    facts: tuple[Fact, ...] = ()
 
 
 class Explainer:
@@ -290,7 +264,7 @@ def _tls_broken(subject: _Subject, seen: _Seen) -> Hindrance | None:
     last, until = subject.mail.last, _scheduled(subject, seen)
     if last is None or last.kind != "transient" or until <= seen.now or left_out_until(seen.around) is not None:
         return None
-    if last.phase != "TLS" and not (last.code == 0 and last.enhanced in _TLS_CODES):
+    if last.phase != "TLS" and last.cause not in ("tls", "policy"):
         return None
     at = subject.entry.last_at if subject.entry is not None else None
     if seen.is_over(last, at, seen.destination):
@@ -447,7 +421,7 @@ def _rule(rule: HoldRule, now: float) -> str:
 
 
 def _of_dns(last: Outcome | None) -> bool:
-    return last is not None and last.code == 0 and last.enhanced in ("4.4.3", "4.4.4", "4.4.6")
+    return last is not None and last.cause == "dns"
 
 
 def _of_dns_line(destination: Destination) -> bool:

@@ -54,6 +54,7 @@ class NetworkRefused(MXError):
 
     permanent = True
     enhanced = "5.7.1"
+    cause = "policy"
 
 
 class Way(Struct, frozen=True, kw_only=True):

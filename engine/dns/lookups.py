@@ -20,7 +20,7 @@ from msgspec import Struct
 from engine.base.text import clean
 from engine.dns.answers import AnswerCache, Found, Record, found_in, text_of
 from engine.dns.nameserver import EDNS_PAYLOAD, AnswerTooLarge, BoundedNameserver
-from engine.model.outcome import Outcome
+from engine.model.outcome import Cause, Outcome
 
 # Canonical names that mail's own way follows: RFC 5321 5.1 knows no maximum, so as many as Postfix does, and more than
 # any zone in good order has; yet they cost a question each where they come one by one.
@@ -38,12 +38,13 @@ class MXError(Exception):
 
     permanent: ClassVar[bool] = False
     enhanced: ClassVar[str] = "4.4.3"
+    cause: ClassVar[Cause] = "dns"
 
     def __init__(self, text: str, *, until: float | None = None) -> None:
         super().__init__(clean(text))
         self.until = until
         kind = Outcome.permanent if self.permanent else Outcome.transient
-        self.outcome = kind(text, enhanced=self.enhanced)
+        self.outcome = kind(text, enhanced=self.enhanced, cause=self.cause)
 
 
 class CanonicalNameLoop(MXError):

@@ -93,6 +93,7 @@ class AllMarkedBad(MXError):
     """
 
     enhanced = "4.4.1"
+    cause = "connect"
 
     def __init__(self, text: str, *, until: float | None = None, hosts: tuple[str, ...] = (), site: str = "") -> None:
         super().__init__(text, until=until)

@@ -2,6 +2,7 @@
 
 from msgspec import Struct
 
+from engine.model.explanation import Condition
 from engine.model.outcome import Outcome
 
 RELAY = "*"  # the destination that stands for the whole relay, in suspensions
@@ -57,7 +58,7 @@ class Mark(Struct, frozen=True, kw_only=True):
     times: int = 1
 
 
-class Bearing(Struct, frozen=True, kw_only=True):
+class Bearing(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the store knows that bears on when mail of a destination is tried.
 
     `next_due` is None when nothing waits. `relay` is the suspension of the whole relay, `suspended` its own.
@@ -84,11 +85,16 @@ class Bearing(Struct, frozen=True, kw_only=True):
     site: str = ""
 
 
-class Destination(Bearing, frozen=True, kw_only=True):
+class Destination(Bearing, frozen=True, kw_only=True, omit_defaults=False):
     """One destination's counts and how it fares.
 
     `last` is the last reply of anything, `reply` that of what waits and is due first. `neighbours` are others of its
     site for which mail waits, most first: 20 at the most, and only where one destination is asked for.
+
+    Who shows it adds what only the running engine knows. `condition`, with `condition_why`, is that of its waiting mail
+    which is due first; it is "relaying" where that could go and some of it is on its way, and "idle" where there is no
+    mail. `next_try` is when it is tried, None where no time leads to that. `connections` are those of its site,
+    `marked` the marks on its exchanges, and `rate_out` is in recipients a second.
     """
 
     waiting: int = 0
@@ -100,6 +106,26 @@ class Destination(Bearing, frozen=True, kw_only=True):
     last_at: float | None = None
     reply: Outcome | None = None
     neighbours: tuple[str, ...] = ()
+    rate_out: float = 0.0
+    connections: int = 0
+    condition: Condition = "idle"
+    next_try: float | None = None
+    condition_why: str = ""
+    marked: tuple[Mark, ...] = ()
+
+
+class BadHost(Mark, frozen=True, kw_only=True):
+    """A mark, and what waits because of it.
+
+    `waiting` counts the mail that has no other exchange, which is tried at `next_try` (None: no time leads to that);
+    `alternates` are used for the rest of `destinations`.
+    """
+
+    waiting: int = 0
+    destinations: tuple[str, ...] = ()
+    alternates: tuple[str, ...] = ()
+    next_due: float | None = None
+    next_try: float | None = None
 
 
 class HeldBack(Struct, frozen=True, kw_only=True):

@@ -1,21 +1,24 @@
 """Events: what happened and who did it, written in the transaction of the change that they tell of."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 
 from engine.model.outcome import Outcome
 
-Kind = Literal[
-    "started", "stopped", "sick", "clock set",
-    "accepted", "refused",
-    "delivered", "deferred", "notified", "returned", "discarded", "dropped", "interrupted", "damaged",
-    "checked", "retried", "held", "released", "ordered", "undone", "carried out",
-    "suspended", "resumed",
-    "marked bad", "marked good",
-    "overridden", "ended", "probed", "closed",
-    "unreachable",
-]  # fmt: skip
+if TYPE_CHECKING:
+    Kind = Literal[
+        "started", "stopped", "sick", "clock set",
+        "accepted", "refused",
+        "delivered", "deferred", "notified", "returned", "discarded", "dropped", "interrupted", "damaged",
+        "checked", "retried", "held", "released", "ordered", "undone", "carried out",
+        "suspended", "resumed",
+        "marked bad", "marked good",
+        "overridden", "ended", "probed", "closed",
+        "unreachable",
+    ]  # fmt: skip
+else:
+    Kind = str  # who reads what another version tells meets kinds that it does not know
 
 ENGINE = "engine"  # who did it, where no operator did
 
@@ -38,3 +41,8 @@ class Event(Struct, frozen=True, kw_only=True):
     outcome: Outcome | None = None
     text: str = ""
     seq: int = 0
+
+    @property
+    def of(self) -> str:
+        """The entry it happened to, "48213.2", or ""."""
+        return f"{self.message}.{self.entry}" if self.entry else ""

@@ -3,8 +3,11 @@
 from typing import Literal
 
 from msgspec import Struct
+from msgspec.structs import force_setattr
 
 from engine.model.destination import Bearing
+from engine.model.event import Event
+from engine.model.explanation import Condition
 from engine.model.outcome import Outcome
 
 State = Literal["waiting", "relaying", "held"]
@@ -56,11 +59,15 @@ class NewMessage(Struct, frozen=True, kw_only=True):
 
 
 class Entry(Struct, frozen=True, kw_only=True):
-    """One recipient of one message as it stands in the queue.
+    """One recipient of one message as it stands in the queue. `id` is how it is named: "48213.2".
 
     `why` is the reason of `last`, or "" (see engine.model.reason). `ordered` is a bounce or drop that takes effect at
     `order_at` unless undone, or a hold; `by` is who ordered it, `reason` for what, and `rule` the hold rule that did so
-    for them, which ends at `held_until`. `bearing` is what bears on its destination.
+    for them, which ends at `held_until`.
+
+    `bearing` is what bears on its destination, as the store gives it. Who judges by that puts in its place what it
+    comes to: `condition`, why (`condition_why`), and `next_try`, when it is tried (in the past for what is ready): None
+    where no time leads to that, since somebody must act or a connection must end first.
     """
 
     message: int
@@ -85,6 +92,13 @@ class Entry(Struct, frozen=True, kw_only=True):
     rule: int | None = None
     held_until: float | None = None
     bearing: Bearing = Bearing()
+    condition: Condition = "ready"
+    next_try: float | None = None
+    condition_why: str = ""
+    id: str = ""
+
+    def __post_init__(self) -> None:
+        force_setattr(self, "id", f"{self.message}.{self.number}")
 
 
 class Window(Struct, frozen=True, kw_only=True):
@@ -107,20 +121,27 @@ class Attempt(Struct, frozen=True, kw_only=True):
 
 
 class Message(Struct, frozen=True, kw_only=True):
-    """One message with its open entries and every attempt at them, oldest first."""
+    """One message with its open entries and every attempt at them, oldest first.
+
+    Who shows it adds its `headers` and the `events` that tell of it. Of one that has left the queue (`finished`) there
+    is what these tell, and no more.
+    """
 
     number: int
-    sender: str
-    size: int
-    arrived: float
-    expires: float
-    origin: str
-    subject: str
-    message_id: str
-    eight_bit: bool
-    smtputf8: bool
-    entries: tuple[Entry, ...]
-    attempts: tuple[Attempt, ...]
+    sender: str = ""
+    size: int = 0
+    arrived: float = 0.0
+    expires: float = 0.0
+    origin: str = ""
+    subject: str = ""
+    message_id: str = ""
+    eight_bit: bool = False
+    smtputf8: bool = False
+    entries: tuple[Entry, ...] = ()
+    attempts: tuple[Attempt, ...] = ()
+    headers: tuple[str, ...] = ()
+    events: tuple[Event, ...] = ()
+    finished: bool = False
 
 
 class Selection(Struct, frozen=True, kw_only=True):

@@ -60,9 +60,9 @@ class Outcome(Struct, frozen=True, kw_only=True):
         return cls(kind="transient", text=clean(text), enhanced=enhanced, host=host, phase=phase, cause=cause)
 
     @classmethod
-    def permanent(cls, text: str, *, enhanced: str, host: str = "", phase: str = "") -> Self:
+    def permanent(cls, text: str, *, enhanced: str, host: str = "", phase: str = "", cause: Cause = "") -> Self:
         """A failure without a reply that trying again will not mend."""
-        return cls(kind="permanent", text=clean(text), enhanced=enhanced, host=host, phase=phase)
+        return cls(kind="permanent", text=clean(text), enhanced=enhanced, host=host, phase=phase, cause=cause)
 
     def as_transient(self) -> Self:
         """The same, but no verdict on the mail: what kept us from connecting never is one."""

@@ -27,7 +27,7 @@ class SessionError(Exception):
             return False
         if self.unreachable or self.outcome.phase == "greeting":
             return True
-        return self.outcome.enhanced in ("4.7.4", "4.7.5") and not demand.is_domains
+        return self.outcome.cause == "tls" and not demand.is_domains
 
 
 class TlsBroken(SessionError):

@@ -12,14 +12,14 @@ from typing import Protocol
 
 from aiosmtplib.esmtp import parse_esmtp_extensions
 from cryptography import x509
-from msgspec import Struct
 
 from engine.base.clock import Clock
 from engine.base.text import clean
 from engine.dns.lookups import MXError
 from engine.model.outcome import Outcome
+from engine.model.probe import Certificate, Probed, ProbedAddress
 from engine.smtpclient.dialler import Dialler
-from engine.smtpclient.transcript import Line, Transcript
+from engine.smtpclient.transcript import Transcript
 from engine.smtpclient.wire import HandshakeFailed, Reply, Wire, WireError
 from engine.tls import contexts
 
@@ -44,60 +44,6 @@ class Directory(Protocol):
         ...
 
 
-class Certificate(Struct, frozen=True, kw_only=True):
-    """What a peer's certificate says; times are seconds since 1970. `trouble`: why it could not be read, or ""."""
-
-    subject: str = ""
-    issuer: str = ""
-    names: tuple[str, ...] = ()
-    since: float | None = None
-    until: float | None = None
-    trouble: str = ""
-
-
-class ProbedAddress(Struct, frozen=True, kw_only=True):
-    """What one address answered. `trouble`: what went wrong, in `phase`; "" when all went well up to QUIT.
-
-    `offered` are the extensions before TLS, `offered_secured` those after it. `verifies`: the certificate is right
-    for the host by the authorities this machine trusts; None where none was seen, and `verify_trouble` says why not.
-    `seconds` is how long it took, without looking at the certificate once more.
-    """
-
-    address: str
-    port: int
-    phase: str
-    seconds: float
-    greeting: str = ""
-    offered: tuple[str, ...] = ()
-    offered_secured: tuple[str, ...] = ()
-    tls: str = ""
-    certificate: Certificate | None = None
-    verifies: bool | None = None
-    verify_trouble: str = ""
-    trouble: str = ""
-    lines: tuple[Line, ...] = ()
-
-
-class Probed(Struct, frozen=True, kw_only=True):
-    """What came back from a host. `trouble`: why it has no address; `left_out` addresses were not asked."""
-
-    host: str
-    port: int
-    addresses: tuple[ProbedAddress, ...] = ()
-    left_out: int = 0
-    trouble: str = ""
-
-    @property
-    def summary(self) -> str:
-        """In one line: how many addresses answered, and how."""
-        if self.trouble:
-            return self.trouble
-        well = sum(not one.trouble for one in self.addresses)
-        troubles = "; ".join(dict.fromkeys(one.trouble for one in self.addresses if one.trouble))
-        said = f"{well} of {len(self.addresses)} addresses answered as they should"
-        return f"{said}: {troubles}" if troubles else said
-
-
 class Prober:
     """Probes hosts as this relay would speak to them: at the port and by the authorities that `router` knows."""
 
@@ -109,17 +55,17 @@ class Prober:
 
     async def probe(self, host: str, port: int = 0) -> Probed:
         """Ask every address of a host, 5 at the most. Takes about 17 s at the most; raises nothing of the network's."""
-        port, ca_file = self._router.spoken_to(host, port)
+        at, (port, ca_file) = self._clock.now(), self._router.spoken_to(host, port)
         try:
             async with asyncio.timeout(LOOKUP_SECONDS):
                 addresses = await self._router.addresses(host)
         except MXError as error:
-            return Probed(host=host, port=port, trouble=error.outcome.text)
+            return Probed(host=host, port=port, at=at, trouble=error.outcome.text)
         except TimeoutError:
-            return Probed(host=host, port=port, trouble=f"DNS gave no address within {LOOKUP_SECONDS:.0f} s")
+            return Probed(host=host, port=port, at=at, trouble=f"DNS gave no address within {LOOKUP_SECONDS:.0f} s")
         asked = addresses[:MAX_ADDRESSES]
         found = await asyncio.gather(*(self._ask(host, address, port, ca_file) for address in asked))
-        return Probed(host=host, port=port, addresses=tuple(found), left_out=len(addresses) - len(asked))
+        return Probed(host=host, port=port, at=at, addresses=tuple(found), left_out=len(addresses) - len(asked))
 
     async def _ask(self, host: str, address: str, port: int, ca_file: Path | None) -> ProbedAddress:
         conversation = _Conversation(host, address, port, self._hostname, Transcript(self._clock))

@@ -1,22 +1,10 @@
 """What was said in an SMTP conversation: bounded, cleaned, readable while it goes on and after it failed."""
 
 from collections import deque
-from typing import Literal
-
-from msgspec import Struct
 
 from engine.base.clock import Clock
 from engine.base.text import clean
-
-Side = Literal["<", ">", "="]  # the peer, we, a remark of ours
-
-
-class Line(Struct, frozen=True, kw_only=True):
-    """One line: when, whose, and what."""
-
-    at: float
-    side: Side
-    text: str
+from engine.model.transcript import Line, Side
 
 
 class Transcript:

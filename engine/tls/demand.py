@@ -78,9 +78,11 @@ class HostNotAllowed(MXError):
     """The destination's MTA-STS policy is enforced and does not name this host: nothing is sent to it (RFC 8461 5)."""
 
     enhanced = "4.7.5"
+    cause = "policy"
 
 
 class SecurityUnknown(MXError):
     """What a signed zone demands could not be learnt: it may be withheld, so nothing is sent (RFC 7672 2.1.2)."""
 
     enhanced = "4.7.5"
+    cause = "policy"

@@ -11,11 +11,12 @@ from msgspec import Struct
 from engine.base.clock import SystemClock
 from engine.base.text import clean
 from engine.model.outcome import Kind, Outcome
+from engine.model.transcript import Line
 from engine.settings.settings import Timeouts
 from engine.smtpclient.dialler import TcpDialler
 from engine.smtpclient.session import Mail, Session, SessionError
 from engine.smtpclient.target import Target
-from engine.smtpclient.transcript import Line, Transcript
+from engine.smtpclient.transcript import Transcript
 from tests.fuzz.fuzzing import Fault, Fuzzer
 
 STEP = 0.08  # seconds each phase may take

@@ -217,7 +217,7 @@ async def test_4_which_hosts_are_bad_until_when_and_how_much_waits(operator: Ope
         now = (await operator.engine.health()).now
         return "mx.dead.example" in lines and all(
             f" {hosts[name].waiting} " in line and any(
-                Moment(now + off).left(hosts[name].back_at) in line for off in (-60, -2, -1, 0, 1, 2)
+                Moment(now + off).left(hosts[name].until) in line for off in (-60, -2, -1, 0, 1, 2)
             ) for name, line in lines.items()
         )  # fmt: skip
 

@@ -138,7 +138,7 @@ async def test_a_host_marked_bad_is_left_out_and_its_mail_waits(stuck: Internet,
     assert exchange.sessions == sessions
     (host,) = (await relay.client.hosts()).rows
     assert (host.host, host.waiting, host.by) == ("mx.stuck.example", 3, getpass.getuser())
-    assert host.back_at == pytest.approx(relay.clock.now() + 600)
+    assert host.until == pytest.approx(relay.clock.now() + 600)
     (entry, *_) = await relay.entries()
     assert entry.attempts == 1  # waiting for a host is no attempt
 

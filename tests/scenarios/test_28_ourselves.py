@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from engine.control.client import Refused
-from engine.control.views import Override, ProbeView
+from engine.control.views import Override
 from engine.delivery.routes import NetworkRefused, untried
 from engine.dns.mx import LookupFailed, NoExchange, OwnName
 from engine.model.message import Entry
+from engine.model.probe import Probed
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Dead, Healthy, Script
 from engine.settings.ourselves import Interfaces, Ourselves, address_in, is_localhost, is_number, leads_nowhere
@@ -234,7 +235,7 @@ async def test_an_override_that_leads_here_only_later_keeps_the_mail(internet: I
         (explained,) = (await relay.client.explain("bob@x.example")).explanations
         assert "overridden to this relay itself" in explained.text
         probed = await relay.client.probe("mx.localhost")
-        assert isinstance(probed, ProbeView)
+        assert isinstance(probed, Probed)
 
 
 async def test_explain_says_that_the_mail_would_come_back_before_any_is_sent(

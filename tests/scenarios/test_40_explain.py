@@ -6,7 +6,8 @@ import getpass
 import pytest
 
 from engine.control.client import Refused
-from engine.control.views import Action, ExplanationView, HoldRule, MarkBad, Override, Suspend
+from engine.control.views import Action, HoldRule, MarkBad, Override, Suspend
+from engine.model.explanation import Explanation
 from engine.sandbox.internet import Internet
 from engine.sandbox.names import Fault
 from engine.sandbox.tempers import BlackHole, Dead, Healthy, Script
@@ -18,13 +19,13 @@ MINUTE, HOUR = 60.0, 3600.0
 ME = getpass.getuser()
 
 
-async def explained(relay: Relay, subject: str) -> ExplanationView:
+async def explained(relay: Relay, subject: str) -> Explanation:
     """The one explanation of what is asked for."""
     (one,) = (await relay.client.explain(subject)).explanations
     return one
 
 
-def facts(one: ExplanationView, name: str) -> str:
+def facts(one: Explanation, name: str) -> str:
     return " | ".join(fact.text for fact in one.facts if fact.name == name)
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from engine.control.client import Refused
-from engine.control.views import ProbedAddressView, ProbeView
 from engine.delivery.relayer import ManagedRelayer
+from engine.model.probe import Probed, ProbedAddress
 from engine.sandbox.internet import Internet
 from engine.sandbox.names import Fault
 from engine.sandbox.tempers import BlackHole, Busy, Dead, Encrypted, Healthy, HelloOnly, Hostile, Script
@@ -22,7 +22,7 @@ from tests.clock import FakeClock
 from tests.scenarios.relaying import Relay, relaying
 
 
-def only(found: ProbeView) -> ProbedAddressView:
+def only(found: Probed) -> ProbedAddress:
     (one,) = found.addresses
     return one
 

@@ -6,7 +6,10 @@ import time
 
 import pytest
 
-from engine.control.views import Action, DestinationView, EntryView, ExplanationView, MarkBad, Override, Suspend
+from engine.control.views import Action, MarkBad, Override, Suspend
+from engine.model.destination import Destination
+from engine.model.explanation import Explanation
+from engine.model.message import Entry
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import BlackHole, Dead, Encrypted, Healthy, Script
 from engine.settings.settings import Limit, Route, TlsRules
@@ -21,11 +24,11 @@ ME = getpass.getuser()
 FULL = "452 4.2.2 the inbox is over quota"
 
 
-async def row(relay: Relay, id: str) -> EntryView:
+async def row(relay: Relay, id: str) -> Entry:
     return next(one for one in (await relay.client.queue()).rows if one.id == id)
 
 
-async def listed(relay: Relay, name: str) -> DestinationView:
+async def listed(relay: Relay, name: str) -> Destination:
     """A destination, which must say the same in the list, on the overview and on its page."""
     page = await relay.client.destination(name)
     (one,) = (await relay.client.destinations(name)).rows
@@ -36,12 +39,12 @@ async def listed(relay: Relay, name: str) -> DestinationView:
     return page
 
 
-async def explained(relay: Relay, subject: str) -> ExplanationView:
+async def explained(relay: Relay, subject: str) -> Explanation:
     (one,) = (await relay.client.explain(subject)).explanations
     return one
 
 
-async def agree(relay: Relay, id: str) -> EntryView:
+async def agree(relay: Relay, id: str) -> Entry:
     """A row, of which Explain says the same next try."""
     one, said = await row(relay, id), await explained(relay, id)
     assert said.earliest == (None if one.next_try is None else max(one.next_try, relay.clock.now()))
@@ -176,13 +179,15 @@ async def test_an_override_is_shown_wherever_its_destination_is(internet: Intern
     spare = await internet.host("spare.example", Dead())
     to = f"{spare.address}:{internet.port}"
     await relay.client.override(Override(destination="good.example", to=to, seconds=HOUR, reason="test"))
-    assert (await relay.client.destination("good.example")).override == to
+    shown = (await relay.client.destination("good.example")).override
+    assert shown is not None
+    assert shown.to == to
     await relay.send("a@good.example")
     await relay.settled()
     page = await listed(relay, "good.example")
-    assert (page.override, page.exchanges) == (to, (spare.address,))
+    assert (page.override, page.exchanges) == (shown, (spare.address,))
     await relay.client.end_override("good.example")
-    assert (await relay.client.destination("good.example")).override == ""
+    assert (await relay.client.destination("good.example")).override is None
 
 
 async def test_what_is_held_beyond_its_time_is_not_said_to_be_given_up_in_no_time(

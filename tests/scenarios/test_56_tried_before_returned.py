@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from engine.control.views import Action, EntryView, HoldRule, Suspend
+from engine.control.views import Action, HoldRule, Suspend
+from engine.model.message import Entry
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Dead, Healthy, Script
 from tests.clock import FakeClock
@@ -16,7 +17,7 @@ async def home(internet: Internet) -> None:
     await internet.add("example.com", mx=[(10, "mx.example.com", Healthy())])
 
 
-async def shown(relay: Relay) -> EntryView:
+async def shown(relay: Relay) -> Entry:
     (row,) = (await relay.client.queue("")).rows
     return row
 

@@ -8,7 +8,8 @@ from typing import Any, NoReturn
 import pytest
 
 from engine.control.client import Refused
-from engine.control.views import RELAY, Action, Suspend
+from engine.control.views import Action, Suspend
+from engine.model.destination import RELAY
 from engine.queue.sqlite import claims, orders
 from engine.queue.sqlite.writer import Writer
 from engine.sandbox.internet import Internet

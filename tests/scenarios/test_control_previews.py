@@ -6,9 +6,10 @@ import pytest
 
 from engine.control import views
 from engine.control.client import Client, Refused
+from engine.model.message import Selection
 from tests.scenarios.test_control_engine import states, suspended
 
-Look = Callable[[Client], Awaitable[views.SelectionView]]
+Look = Callable[[Client], Awaitable[Selection]]
 
 
 async def test_each_end_is_counted_before_it_is_asked_for() -> None:

@@ -9,7 +9,14 @@ from msgspec.structs import replace
 from engine.base.words import stand_in, words_of
 from engine.control import views
 from engine.control.client import Client, EngineUnreachable, Refused
+from engine.model.destination import BadHost, Destination, Suspension
+from engine.model.event import Event, Kind
+from engine.model.explanation import Explanation, Fact
+from engine.model.message import Attempt, Entry, Message, Selection, Window
 from engine.model.outcome import Outcome
+from engine.model.probe import Certificate, Probed, ProbedAddress
+from engine.model.reason import Reason
+from engine.model.transcript import Line
 
 NOW = 1_800_007_331.0  # 2027-01-15 10:02:11 UTC
 
@@ -25,10 +32,10 @@ GREY = Outcome.of_reply(451, "4.7.1 Greylisted, try again in 300 s", host="mx.un
 DEAD = Outcome.transient("connect: connection refused", host="mx1.dead.example", phase="connecting")
 SLOW = Outcome.transient("no greeting within 300 s", host="mx.slow.example", phase="greeting")
 
-PAUSE = views.SuspensionView(
+PAUSE = Suspension(
     destination="lists.example.net", since=NOW - 1_140, until=NOW + 2_460, by="oncall", reason="their list server loops"
 )
-WHOLE = views.SuspensionView(destination="*", since=NOW - 300, until=NOW + 1_500, by="ann", reason="moving racks")
+WHOLE = Suspension(destination="*", since=NOW - 300, until=NOW + 1_500, by="ann", reason="moving racks")
 
 HEALTH = views.HealthView(
     hostname="relay1.example.net", version="0.1.0", pid=4711, started=NOW - 400_000, now=NOW, state="relaying",
@@ -64,9 +71,9 @@ def _condition(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _destination(name: str, waiting: int, due: int, held: int, oldest: float, rate: float, last: Outcome | None,
-                 **more: Any) -> views.DestinationView:  # fmt: skip
+                 **more: Any) -> Destination:  # fmt: skip
     row: dict[str, Any] = {"last": last, "relaying": 0, **more}
-    return views.DestinationView(
+    return Destination(
         name=name, waiting=waiting, due=due, held=held, oldest=NOW - oldest, rate_out=rate,
         last_at=NOW - 12 if last else None, next_due=NOW + 41, **_condition(row) | row,
     )  # fmt: skip
@@ -132,20 +139,20 @@ RELAYERS = (
 )
 
 HOSTS = (
-    views.HostView(host="mx1.dead.example", since=NOW - 2_839, back_at=NOW + 761, by="engine",
+    BadHost(host="mx1.dead.example", since=NOW - 2_839, until=NOW + 761, by="engine",
                    reason="connect: connection refused", last=DEAD, waiting=2_204, destinations=("dead.example",),
                    next_due=NOW + 761, next_try=NOW + 761, times=3),
-    views.HostView(host="mx.slow.example", since=NOW - 718, back_at=NOW + 2_882, by="oncall", reason="maintenance",
+    BadHost(host="mx.slow.example", since=NOW - 718, until=NOW + 2_882, by="oncall", reason="maintenance",
                    last=SLOW, waiting=0, destinations=("slow.example",), alternates=("mx-b.slow.example",),
                    next_due=NOW + 20, next_try=NOW + 20),
-    views.HostView(host="mx9.uni.example", since=NOW - 100, back_at=NOW + 9_101, by="engine",
+    BadHost(host="mx9.uni.example", since=NOW - 100, until=NOW + 9_101, by="engine",
                    reason="greeting: 554 5.7.1 no SMTP service here", waiting=12,
                    destinations=("uni.example", "a.uni.example"),
                    alternates=("mx.uni.example", "mx2.uni.example")),
 )  # fmt: skip
 
 
-def entry(number: int, part: int = 1, **more: Any) -> views.EntryView:
+def entry(number: int, part: int = 1, **more: Any) -> Entry:
     """A row of the queue, made from its number."""
     names = ("bob", "ann", "zoe", "carol", "dave", "mallory", "grace")
     domain = more.pop("destination", "example.org")
@@ -162,8 +169,8 @@ def entry(number: int, part: int = 1, **more: Any) -> views.EntryView:
         why = f"by {more.get('by', 'oncall')}: {more.get('reason', '')}"
     judged: dict[str, Any] = {"condition": condition, "condition_why": why}
     judged["next_try"] = None if state == "held" else tried
-    return views.EntryView(
-        id=f"{number}.{part}", message=number, sender=more.pop("sender", "news@shop.example"),
+    return Entry(
+        message=number, number=part, sender=more.pop("sender", "news@shop.example"),
         recipient=more.pop("recipient", f"{names[number % len(names)]}@{domain}"), destination=domain, state=state,
         arrived=NOW - 1_260 + number % 600, due=due,
         expires=NOW + 430_740, attempts=more.pop("attempts", number % 4), size=more.pop("size", 4_100 + number % 9_000),
@@ -182,19 +189,19 @@ ENTRIES = (
 )
 
 
-def _event(seq: int, ago: float, kind: str, by: str = "engine", **more: Any) -> views.EventView:
-    return views.EventView(seq=seq, at=NOW - ago, kind=kind, by=by, **more)
+def _event(seq: int, ago: float, kind: Kind, by: str = "engine", **more: Any) -> Event:
+    return Event(seq=seq, at=NOW - ago, kind=kind, by=by, **more)
 
 
 EVENTS = tuple(
     reversed([
-        _event(7_040, 0, "delivered", message=48_311, entry="48311.1", recipient="bob@outlook.example",
+        _event(7_040, 0, "delivered", message=48_311, entry=1, recipient="bob@outlook.example",
                destination="outlook.example", host="mx.outlook.example", outcome=OK),
-        _event(7_039, 1, "deferred", message=48_102, entry="48102.1", recipient="ann@gmail.example",
+        _event(7_039, 1, "deferred", message=48_102, entry=1, recipient="ann@gmail.example",
                destination="gmail.example", host="mx1.gmail.example", outcome=RATE),
         _event(7_038, 1, "accepted", message=48_312, sender="news@shop.example", text="1 recipient, 4.0 KiB, smtp"),
         _event(7_037, 4, "marked bad", by="oncall", host="mx.slow.example", text="for 1h: maintenance"),
-        _event(7_036, 6, "returned", message=47_990, entry="47990.1", recipient="zoe@example.org",
+        _event(7_036, 6, "returned", message=47_990, entry=1, recipient="zoe@example.org",
                destination="example.org", host="mx2.example.org", outcome=GONE),
         _event(7_035, 12, "held", by="oncall", destination="example.org", text="24 messages: domain=example.org"),
         _event(7_034, 19, "unreachable", destination="dead.example", text="no exchange could be reached"),
@@ -212,13 +219,13 @@ EVENTS = tuple(
 MARKED = tuple(
     replace(
         row,
-        marked=tuple(views.MarkView(host=one.host, back_at=one.back_at) for one in HOSTS if one.host in row.exchanges),
+        marked=tuple(one for one in HOSTS if one.host in row.exchanges),
     )
     for row in DESTINATIONS
 )
 OVERVIEW = views.OverviewView(health=HEALTH, destinations=MARKED, relayers=RELAYERS, hosts=HOSTS, events=EVENTS)
 
-MESSAGE = views.MessageView(
+MESSAGE = Message(
     number=48_213, sender="news@shop.example", size=4_312, arrived=NOW - 1_247, expires=NOW + 430_753,
     origin="smtp 192.0.2.17 (app1.shop.example)", subject="Your order 48213 is on its way",
     message_id="<20270115094124.48213@app1.shop.example>",
@@ -233,9 +240,9 @@ MESSAGE = views.MessageView(
         entry(48_213, 2, recipient="carol@example.org", attempts=2, state="held", by="oncall", reason="their quota"),
     ),
     attempts=(
-        views.AttemptView(entry="48213.1", relayer=860, started=NOW - 1_246, ended=NOW - 1_246, interrupted=True),
-        views.AttemptView(entry="48213.1", relayer=871, started=NOW - 900, ended=NOW - 898.8, outcome=RATE),
-        views.AttemptView(entry="48213.1", relayer=880, started=NOW - 120, ended=NOW - 118.2, outcome=FULL),
+        Attempt(entry=1, relayer=860, started=NOW - 1_246, ended=NOW - 1_246, interrupted=True),
+        Attempt(entry=1, relayer=871, started=NOW - 900, ended=NOW - 898.8, outcome=RATE),
+        Attempt(entry=1, relayer=880, started=NOW - 120, ended=NOW - 118.2, outcome=FULL),
     ),
     events=(
         _event(6_001, 1_247, "accepted", message=48_213, sender="news@shop.example", text="3 recipients, 4.2 KiB"),
@@ -245,7 +252,7 @@ MESSAGE = views.MessageView(
     ),
 )  # fmt: skip
 
-FINISHED = views.MessageView(
+FINISHED = Message(
     number=48_311, finished=True, sender="news@shop.example",
     events=(
         _event(7_001, 9, "accepted", message=48_311, sender="news@shop.example", text="1 recipient, 4.0 KiB"),
@@ -254,8 +261,8 @@ FINISHED = views.MessageView(
 )  # fmt: skip
 
 
-def _lines(*said: tuple[float, str, str]) -> tuple[views.TranscriptLine, ...]:
-    return tuple(views.TranscriptLine(at=NOW - ago, side=side, text=text) for ago, side, text in said)  # type: ignore[arg-type]
+def _lines(*said: tuple[float, str, str]) -> tuple[Line, ...]:
+    return tuple(Line(at=NOW - ago, side=side, text=text) for ago, side, text in said)  # type: ignore[arg-type]
 
 
 TRANSCRIPT = views.TranscriptView(
@@ -279,58 +286,57 @@ TRANSCRIPT = views.TranscriptView(
 
 
 REASONS = (
-    views.ReasonView(
+    Reason(
         why="421 4.7.28 <host> Our system has detected an unusual rate of mail from your IP address [<ip>]",
         entries=8_120, messages=7_904, destinations=3, busiest=("gmail.com", "googlemail.com", "example.edu"),
         oldest=NOW - 8_040,
     ),
-    views.ReasonView(
+    Reason(
         why="450 4.2.1 <address>: mailbox busy, try again in <n> seconds",
         entries=212, messages=207, destinations=48, busiest=("example.org", "example.net", "example.com"),
         oldest=NOW - 1_260,
     ),
-    views.ReasonView(
+    Reason(
         why="4.4.1 connect to [<ip>]:<n>: connection refused",
         entries=14, messages=14, destinations=1, busiest=("dead.example",), oldest=NOW - 86_400,
     ),
-    views.ReasonView(
+    Reason(
         why="held by oncall", entries=9, messages=9, destinations=2, busiest=("example.org", "example.net"),
         oldest=NOW - 4_100,
     ),
-    views.ReasonView(
+    Reason(
         why="not tried yet", entries=3, messages=3, destinations=2, busiest=("example.net",), oldest=NOW - 2,
     ),
 )  # fmt: skip
 EXPLAINED = views.ExplainView(
     subject="48202.1", now=NOW, explanations=(
-        views.ExplanationView(
+        Explanation(
             subject="ann@gmail.example", destination="gmail.example", cause="not due", entry="48202.1",
             text="it is not due for another 4m12s; the last try: 421 4.7.28 Our system has detected an unusual rate",
             until=NOW + 252, earliest=NOW + 252, facts=(
-                views.FactView(name="last reply", text=f"{RATE.line} (mx1.gmail.example)"),
-                views.FactView(name="tries", text="7; will be given up in 4d21h"),
-                views.FactView(name="route", text="to its mail exchanges"),
-                views.FactView(name="DNS", text="mail exchanges mx1.gmail.example (5), mx2.gmail.example (10)"),
-                views.FactView(name="host mx1.gmail.example", text="192.0.2.26; TLS opportunistic (the default)"),
-                views.FactView(name="host mx2.gmail.example", text="marked bad by oncall for another 48m: maintenance; "
+                Fact(name="last reply", text=f"{RATE.line} (mx1.gmail.example)"),
+                Fact(name="tries", text="7; will be given up in 4d21h"),
+                Fact(name="route", text="to its mail exchanges"),
+                Fact(name="DNS", text="mail exchanges mx1.gmail.example (5), mx2.gmail.example (10)"),
+                Fact(name="host mx1.gmail.example", text="192.0.2.26; TLS opportunistic (the default)"),
+                Fact(name="host mx2.gmail.example", text="marked bad by oncall for another 48m: maintenance; "
                                "192.0.2.27, 2001:db8::1b; TLS opportunistic (the default)"),
-                views.FactView(name="connections", text="14 of 20 open (delivery.max_connections); 4 of 5 to this "
+                Fact(name="connections", text="14 of 20 open (delivery.max_connections); 4 of 5 to this "
                                "destination (delivery.max_connections_per_destination)"),
             ),
         ),
     ),
 )  # fmt: skip
-PROBED = views.ProbeView(
-    host="mx.slow.example", port=25, at=NOW, summary="1 of 2 addresses answered as they should: connect: connection "
-    "refused", addresses=(
-        views.ProbedAddressView(
+PROBED = Probed(
+    host="mx.slow.example", port=25, at=NOW, addresses=(
+        ProbedAddress(
             address="192.0.2.40", port=25, phase="QUIT", seconds=0.31, greeting="220 mx.slow.example ESMTP ready",
             offered=("PIPELINING", "SIZE 26214400", "STARTTLS", "8BITMIME"), tls="TLSv1.3", verifies=False,
             verify_trouble="self-signed certificate", offered_secured=("PIPELINING", "SIZE 26214400", "8BITMIME"),
-            certificate=views.CertificateView(subject="CN=mx.slow.example", issuer="CN=mx.slow.example",
+            certificate=Certificate(subject="CN=mx.slow.example", issuer="CN=mx.slow.example",
                                               names=("mx.slow.example",), since=NOW - 8e6, until=NOW + 8e5),
         ),
-        views.ProbedAddressView(
+        ProbedAddress(
             address="2001:db8::28", port=25, phase="connecting", seconds=0.02, trouble="connect: connection refused"
         ),
     ),
@@ -353,16 +359,16 @@ SUSPENDED = replace(OVERVIEW, health=replace(HEALTH, state="suspended", suspende
 class CannedClient(Client):
     """Answers from what it was given. `asked` holds every question that is not a look at the overview."""
 
-    def __init__(self, overview: views.OverviewView = OVERVIEW, entries: tuple[views.EntryView, ...] = ENTRIES) -> None:
+    def __init__(self, overview: views.OverviewView = OVERVIEW, entries: tuple[Entry, ...] = ENTRIES) -> None:
         super().__init__(Path("control.sock"))
         self.seen = overview
         self.entries = entries
         self.asked: list[tuple[Any, ...]] = []
-        self.more_hosts: tuple[views.HostView, ...] = ()
+        self.more_hosts: tuple[BadHost, ...] = ()
         self.lost = False
         self.refusal: views.Refusal | None = None
         self.broken: Exception | None = None
-        self.selection = views.SelectionView(messages=12, recipients=14, newest=48_311, examples=ENTRIES[:3])
+        self.selection = Selection(messages=12, recipients=14, newest=48_311, examples=ENTRIES[:3])
         self.view = MESSAGE
         self.transcript_view = TRANSCRIPT
         self.reason_views = REASONS
@@ -390,12 +396,12 @@ class CannedClient(Client):
         self._reach()
         return self.seen
 
-    async def queue(self, filter: str = "", sort: str = "id", offset: int = 0, limit: int = 100) -> views.QueueView:
+    async def queue(self, filter: str = "", sort: str = "id", offset: int = 0, limit: int = 100) -> Window:
         self._reach("queue", filter, sort, offset, limit)
         rows = self.entries[offset : offset + limit]
-        return views.QueueView(total=len(self.entries), offset=offset, rows=rows)
+        return Window(total=len(self.entries), offset=offset, rows=rows)
 
-    async def message(self, number: int) -> views.MessageView:
+    async def message(self, number: int) -> Message:
         self._reach("message", number)
         return self.view
 
@@ -406,9 +412,9 @@ class CannedClient(Client):
         rows = tuple(row for row in self.seen.destinations if match in row.name)
         return views.DestinationsView(total=len(rows), offset=offset, rows=rows[offset : offset + limit])
 
-    async def destination(self, name: str) -> views.DestinationView:
+    async def destination(self, name: str) -> Destination:
         self._reach("destination", name)
-        empty = views.DestinationView(name=name, waiting=0, due=0, held=0, relaying=0)
+        empty = Destination(name=name, waiting=0, due=0, held=0, relaying=0)
         return next((row for row in self.seen.destinations if row.name == name), empty)
 
     async def relayers(self, ended: int = 0) -> tuple[views.RelayerView, ...]:
@@ -421,14 +427,14 @@ class CannedClient(Client):
 
     async def hosts(self, match: str = "", sort: str = "back", offset: int = 0, limit: int = 100) -> views.HostsView:
         self._reach("hosts", match, sort, offset, limit)
-        orders: dict[str, Callable[[views.HostView], Any]] = {
-            "back": lambda row: row.back_at, "host": lambda row: row.host, "waiting": lambda row: row.waiting,
+        orders: dict[str, Callable[[BadHost], Any]] = {
+            "back": lambda row: row.until, "host": lambda row: row.host, "waiting": lambda row: row.waiting,
         }  # fmt: skip
         rows = [row for row in self.every_host if stand_in(words_of(match), f"{row.host} {row.by} {row.reason}")]
         rows.sort(key=orders[sort.lstrip("-")], reverse=sort.startswith("-"))
         return views.HostsView(total=len(rows), offset=offset, rows=tuple(rows[offset : offset + limit]))
 
-    async def host(self, name: str) -> views.HostView:
+    async def host(self, name: str) -> BadHost:
         self._reach("host", name)
         found = next((row for row in self.every_host if row.host == name), None)
         if found is None:
@@ -436,11 +442,11 @@ class CannedClient(Client):
         return found
 
     @property
-    def every_host(self) -> tuple[views.HostView, ...]:
+    def every_host(self) -> tuple[BadHost, ...]:
         """All that are marked bad, of which the overview may have the first alone."""
         return self.more_hosts or self.seen.hosts
 
-    async def reasons(self, limit: int = 100) -> tuple[views.ReasonView, ...]:
+    async def reasons(self, limit: int = 100) -> tuple[Reason, ...]:
         self._reach("reasons", limit)
         return self.reason_views
 
@@ -452,7 +458,7 @@ class CannedClient(Client):
         message: int | None = None,
         match: str = "",
         limit: int = 100,
-    ) -> tuple[views.EventView, ...]:
+    ) -> tuple[Event, ...]:
         self._reach("events", before, after, match, limit)
         rows = [row for row in self.seen.events if match in f"{row.recipient} {row.host} {row.text}"]
         rows = [row for row in rows if (after is None or row.seq > after) and (before is None or row.seq < before)]
@@ -468,23 +474,23 @@ class CannedClient(Client):
         self._reach("check")
         return views.ResultView(verb="check", text="checked: 3 connections opened")
 
-    async def preview(self, verb: views.Verb, action: views.Action) -> views.SelectionView:
+    async def preview(self, verb: views.Verb, action: views.Action) -> Selection:
         self._reach("preview", verb, action)
         return self.selection
 
-    async def preview_good(self, host: str) -> views.SelectionView:
+    async def preview_good(self, host: str) -> Selection:
         self._reach("preview_good", host)
         return self.selection
 
-    async def preview_resume(self, destination: str) -> views.SelectionView:
+    async def preview_resume(self, destination: str) -> Selection:
         self._reach("preview_resume", destination)
         return self.selection
 
-    async def preview_end(self, destination: str) -> views.SelectionView:
+    async def preview_end(self, destination: str) -> Selection:
         self._reach("preview_end", destination)
         return self.selection
 
-    async def preview_release_rule(self, rule: int) -> views.SelectionView:
+    async def preview_release_rule(self, rule: int) -> Selection:
         self._reach("preview_release_rule", rule)
         return self.selection
 
@@ -526,7 +532,7 @@ class CannedClient(Client):
         self._reach("explain", subject)
         return EXPLAINED
 
-    async def probe(self, host: str) -> views.ProbeView:
+    async def probe(self, host: str) -> Probed:
         self._reach("probe", host)
         return PROBED
 

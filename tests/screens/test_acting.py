@@ -8,6 +8,7 @@ from console.screens.answers import ExplainScreen
 from console.screens.dialogs import Dialog, Press
 from console.widgets.note import Note
 from engine.control import views
+from engine.model.message import Selection
 from tests.screens import canned
 from tests.screens.canned import NOW, CannedClient
 from tests.screens.conftest import Console_, Hand
@@ -72,7 +73,7 @@ async def test_the_reason_typed_goes_with_the_action(at_the_console: Console_) -
 
 async def test_over_the_limit_the_number_must_be_typed(at_the_console: Console_) -> None:
     client = CannedClient()
-    client.selection = views.SelectionView(messages=2_204, recipients=2_310, newest=9, examples=canned.ENTRIES[:3])
+    client.selection = Selection(messages=2_204, recipients=2_310, newest=9, examples=canned.ENTRIES[:3])
     async with at_the_console(client) as hand:
         await hand.press("down", "D", "right", "enter")
         assert not client.asks("act"), "not without the number"
@@ -146,7 +147,7 @@ async def test_all_that_match_are_named_by_the_filter_and_not_by_the_rows_one_se
 
 async def test_nothing_is_asked_when_nothing_matches(at_the_console: Console_) -> None:
     client = CannedClient()
-    client.selection = views.SelectionView(messages=0, recipients=0, newest=0)
+    client.selection = Selection(messages=0, recipients=0, newest=0)
     async with at_the_console(client) as hand:
         await hand.press("2", "B")
         assert "nothing matches id=48201.1" in hand.status

@@ -10,6 +10,7 @@ from textual.geometry import Region
 
 from console.format import safe
 from engine.control import views
+from engine.model.message import Selection
 from tests.screens import canned
 from tests.screens.canned import CannedClient
 from tests.screens.conftest import SIZES, Console_, Hand
@@ -77,7 +78,7 @@ async def test_what_was_never_looked_up_is_not_said_to_be_nothing(
 
 async def test_fields_and_answers_of_a_question_are_seen_on_the_smallest_terminal(at_the_console: Console_) -> None:
     client = CannedClient()
-    client.selection = views.SelectionView(messages=2_204, recipients=2_310, newest=9, examples=canned.ENTRIES[:3])
+    client.selection = Selection(messages=2_204, recipients=2_310, newest=9, examples=canned.ENTRIES[:3])
     async with at_the_console(client, size=(60, 15)) as hand:
         await hand.press("down", "D", "right", "enter")
         seen = _frame(hand)

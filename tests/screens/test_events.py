@@ -6,7 +6,8 @@ from typing import Any, cast
 from console.widgets import panes
 from console.widgets.panes import EventsPane
 from engine.control.client import Client
-from engine.control.views import EventView, OverviewView
+from engine.control.views import OverviewView
+from engine.model.event import Event
 
 OVERVIEW = cast(OverviewView, None)  # the whole screen asks the engine itself
 
@@ -20,13 +21,13 @@ class Engine:
 
     async def events(
         self, *, before: int | None = None, after: int | None = None, match: str = "", limit: int = 100
-    ) -> tuple[EventView, ...]:
+    ) -> tuple[Event, ...]:
         self.asked.append({"before": before, "after": after, "limit": limit})
         first, last = (after or 0) + 1, min(self.newest, (before or self.newest + 1) - 1)
         if after is not None:
             last = min(last, after + limit)
         return tuple(
-            EventView(seq=seq, at=seq, kind="delivered", by="engine")
+            Event(seq=seq, at=seq, kind="delivered", by="engine")
             for seq in range(max(first, last - limit + 1), last + 1)
         )
 

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from console.widgets.document import Document
 from engine.control import views
+from engine.model.transcript import Line
 from tests.screens import canned
 from tests.screens.canned import NOW, CannedClient
 from tests.screens.conftest import Console_, Hand
@@ -17,7 +18,7 @@ LONG = 60  # lines: more than a screen
 
 def _talk(client: CannedClient, lines: int, others: int = 0) -> None:
     """The conversation has so many lines, and its connection has served so many other domains."""
-    said = tuple(views.TranscriptLine(at=NOW, side="<", text=f"250 line {number}") for number in range(lines))
+    said = tuple(Line(at=NOW, side="<", text=f"250 line {number}") for number in range(lines))
     names = tuple(f"a-rather-long-name-{number}.example" for number in range(others))
     client.transcript_view = views.TranscriptView(
         relayer=replace(canned.RELAYERS[0], domains=("example.org", *names)), lines=said

@@ -3,7 +3,7 @@
 import pytest
 from msgspec.structs import replace
 
-from engine.control import views
+from engine.model.destination import BadHost
 from tests.screens import canned
 from tests.screens.canned import NOW, CannedClient
 from tests.screens.conftest import Console_, Hand
@@ -16,8 +16,8 @@ def crowded() -> CannedClient:
     """An engine with many bad hosts, of which the snapshot has the first to be back."""
     client = CannedClient()
     client.more_hosts = tuple(
-        views.HostView(
-            host=f"mx{n:04}.example", since=NOW - 60, back_at=NOW + 60 + n, by="engine" if n % 10 else "oncall",
+        BadHost(
+            host=f"mx{n:04}.example", since=NOW - 60, until=NOW + 60 + n, by="engine" if n % 10 else "oncall",
             reason="refused", waiting=n % 7,
         )
         for n in range(MANY)

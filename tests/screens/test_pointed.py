@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from console.format import Moment
 from console.widgets.pointed import in_full
-from engine.control import views
+from engine.model.destination import Destination
 from engine.model.outcome import Outcome
 from tests.screens import canned
 from tests.screens.canned import ENTRIES, NOW, OVERVIEW, CannedClient, entry
@@ -88,6 +88,6 @@ def test_every_kind_of_row_says_what_its_list_may_cut() -> None:
 
 async def test_what_has_no_room_ends_in_an_ellipsis(at_the_console: Console_) -> None:
     said = Outcome.of_reply(450, "4.2.0 " + "very " * 200 + "slow", host="mx.example.org", phase="RCPT")
-    row: views.DestinationView = replace(canned.DESTINATIONS[0], last=said)
+    row: Destination = replace(canned.DESTINATIONS[0], last=said)
     async with at_the_console(CannedClient(replace(OVERVIEW, destinations=(row,)))) as hand:
         assert _seen(hand).endswith("very …")

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from syrupy.assertion import SnapshotAssertion
 
 from engine.control import views
+from engine.model.message import Selection
 from tests.screens import canned
 from tests.screens.canned import NOW, OVERVIEW, CannedClient
 from tests.screens.conftest import SIZES, Console_, Hand
@@ -49,7 +50,7 @@ def _finished() -> CannedClient:
 
 def _many() -> CannedClient:
     client = CannedClient()
-    client.selection = views.SelectionView(messages=2_204, recipients=2_310, newest=9, examples=canned.ENTRIES[:3])
+    client.selection = Selection(messages=2_204, recipients=2_310, newest=9, examples=canned.ENTRIES[:3])
     return client
 
 

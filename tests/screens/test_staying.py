@@ -4,12 +4,15 @@ from msgspec.structs import replace
 
 from console.widgets.table import Table
 from engine.control import views
+from engine.model.destination import Destination
+from engine.model.event import Event
+from engine.model.message import Entry, Window
 from tests.screens import canned
 from tests.screens.canned import ENTRIES, NOW, OVERVIEW, CannedClient, entry
 from tests.screens.conftest import Console_, Hand
 
 
-def _table(hand: Hand) -> Table[views.EntryView]:
+def _table(hand: Hand) -> Table[Entry]:
     front = hand.app.front
     assert front is not None
     table = front.table()
@@ -70,7 +73,7 @@ async def test_a_destination_stays_pointed_at_when_the_order_changes(at_the_cons
 
 async def test_the_worst_destination_stays_first_until_the_cursor_is_moved(at_the_console: Console_) -> None:
     async with at_the_console(size=(80, 24)) as hand:
-        table: Table[views.DestinationView] = hand.app.screen.query_one("#destinations", Table)
+        table: Table[Destination] = hand.app.screen.query_one("#destinations", Table)
         rows = hand.client.seen.destinations
         hand.client.seen = replace(hand.client.seen, destinations=(rows[3], *rows[:3], *rows[4:]))
         await hand.rest()
@@ -85,7 +88,7 @@ async def test_the_worst_destination_stays_first_until_the_cursor_is_moved(at_th
 async def test_the_newest_event_stays_first_while_one_looks_at_the_top(at_the_console: Console_) -> None:
     async with at_the_console() as hand:
         await hand.press("6")
-        fresh = views.EventView(seq=9_000, at=NOW, kind="delivered", by="engine", message=50_000)
+        fresh = Event(seq=9_000, at=NOW, kind="delivered", by="engine", message=50_000)
         hand.client.seen = replace(OVERVIEW, events=(*OVERVIEW.events, fresh))
         await hand.rest()
         assert _table(hand).cursor == 0
@@ -101,10 +104,10 @@ class _Endless(CannedClient):
 
     total = 500_000
 
-    async def queue(self, filter: str = "", sort: str = "id", offset: int = 0, limit: int = 100) -> views.QueueView:
+    async def queue(self, filter: str = "", sort: str = "id", offset: int = 0, limit: int = 100) -> Window:
         self._reach("queue", filter, sort, offset, limit)
         rows = tuple(entry(number + 1) for number in range(offset, min(offset + limit, self.total)))
-        return views.QueueView(total=self.total, offset=offset, rows=rows)
+        return Window(total=self.total, offset=offset, rows=rows)
 
 
 async def test_half_a_million_rows_are_only_a_window(at_the_console: Console_) -> None:

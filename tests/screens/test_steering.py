@@ -6,6 +6,7 @@ from msgspec.structs import replace
 from console.screens.answers import ExplainScreen, OverridesScreen, ProbeScreen
 from console.screens.dialogs import Dialog
 from engine.control import views
+from engine.model.message import Selection
 from tests.screens import canned
 from tests.screens.conftest import Console_, Hand
 
@@ -87,7 +88,7 @@ async def test_what_is_typed_whole_asks_no_more(at_the_console: Console_) -> Non
         await typed(hand, "hold-rule from=a@b.example domain=c.example 2h runaway script")
         rule = views.HoldRule(filter="from=a@b.example domain=c.example", seconds=7200, reason="runaway script")
         assert hand.client.asks("hold_rule") == [("hold_rule", rule)]
-        hand.client.selection = views.SelectionView(messages=1, recipients=1, newest=1)
+        hand.client.selection = Selection(messages=1, recipients=1, newest=1)
         await typed(hand, "end 3")
         assert hand.client.asks("release_rule") == [("release_rule", 3)]
         await typed(hand, "end example.org")
@@ -99,7 +100,7 @@ async def test_what_is_typed_whole_asks_no_more(at_the_console: Console_) -> Non
 
 async def test_what_ends_a_rule_ends_no_override_and_the_other_way_round(at_the_console: Console_) -> None:
     async with at_the_console() as hand:
-        hand.client.selection = views.SelectionView(messages=1, recipients=1, newest=1)
+        hand.client.selection = Selection(messages=1, recipients=1, newest=1)
         await typed(hand, "release-rule 3")
         assert hand.client.asks("release_rule") == [("release_rule", 3)]
         await typed(hand, "end-override example.org")

@@ -13,6 +13,8 @@ from console.screens.answers import ExplainScreen, ProbeScreen
 from console.screens.dialogs import Choose, Dialog
 from console.screens.queue import DestinationScreen, QueueScreen
 from engine.control import views
+from engine.model.message import Selection, Window
+from engine.model.probe import Probed
 from tests.screens import canned
 from tests.screens.canned import CannedClient
 from tests.screens.conftest import Console_, Hand
@@ -33,15 +35,15 @@ class Slow(CannedClient):
         if name in self.waits:
             await self.waits[name].wait()
 
-    async def preview(self, verb: views.Verb, action: views.Action) -> views.SelectionView:
+    async def preview(self, verb: views.Verb, action: views.Action) -> Selection:
         await self._answer("preview")
         return await super().preview(verb, action)
 
-    async def queue(self, filter: str = "", sort: str = "id", offset: int = 0, limit: int = 100) -> views.QueueView:
+    async def queue(self, filter: str = "", sort: str = "id", offset: int = 0, limit: int = 100) -> Window:
         await self._answer("queue")
         return await super().queue(filter, sort, offset, limit)
 
-    async def probe(self, host: str) -> views.ProbeView:
+    async def probe(self, host: str) -> Probed:
         await self._answer("probe")
         return await super().probe(host)
 
@@ -88,7 +90,7 @@ async def test_a_verb_acts_on_the_row_its_key_was_pressed_on_though_the_cursor_m
 
 async def test_mark_good_is_for_the_host_its_key_was_pressed_on(at_the_console: Console_) -> None:
     async with at_the_console() as hand:
-        hand.client.selection = views.SelectionView(messages=1, recipients=1, newest=1)
+        hand.client.selection = Selection(messages=1, recipients=1, newest=1)
         await hand.press("4")
         await hand.burst("g", "down")
         assert hand.client.asks("mark_good") == [("mark_good", "mx1.dead.example")]
@@ -460,7 +462,7 @@ async def test_what_lets_go_many_messages_says_how_many_first(
 
 async def test_what_lets_go_one_message_asks_nothing(at_the_console: Console_) -> None:
     async with at_the_console() as hand:
-        hand.client.selection = views.SelectionView(messages=1, recipients=1, newest=1)
+        hand.client.selection = Selection(messages=1, recipients=1, newest=1)
         await hand.press("4", "g")
         assert hand.client.asks("mark_good") == [("mark_good", "mx1.dead.example")]
 

@@ -39,7 +39,7 @@ def waiting() -> CannedClient:
                 blocked_until=NOW + 7 * index)
         for index in range(40)
     )  # fmt: skip
-    hosts = tuple(replace(canned.HOSTS[0], host=f"mx.d{index}.example", back_at=NOW + 9 * index, next_due=NOW + index)
+    hosts = tuple(replace(canned.HOSTS[0], host=f"mx.d{index}.example", until=NOW + 9 * index, next_due=NOW + index)
                   for index in range(40))  # fmt: skip
     still = replace(canned.HEALTH, rate_in=0.0, rate_out=0.0, connections=2, relaying=0)
     hang = tuple(row for row in canned.RELAYERS if row.stalling)

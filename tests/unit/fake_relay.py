@@ -15,19 +15,20 @@ from engine.control.client import Client, control_socket
 from engine.control.feed import EventLog
 from engine.control.relay import Relay
 from engine.control.server import ControlServer
-from engine.delivery.explain import Explanation, Fact
 from engine.delivery.limits import Limiting
 from engine.model.claim import ROOM, Room
 from engine.model.destination import RELAY, Destination, HeldBack, Mark, Override, Suspension, Totals
 from engine.model.event import Event
+from engine.model.explanation import Explanation, Fact
 from engine.model.filter import Filter
 from engine.model.message import Attempt, Entry, Message, Selection, Window
 from engine.model.order import Changed, Ending, Fate, HoldRule, Operation, Touched, TouchedEntry
 from engine.model.outcome import Outcome
+from engine.model.probe import Probed, ProbedAddress
 from engine.model.reason import Reason
+from engine.model.transcript import Line
 from engine.queue.contract import NoSuchMessage, Queue, QueueError
 from engine.settings.settings import Console, Settings
-from engine.smtpclient.probe import Probed, ProbedAddress
 from engine.tls.secured import Secured
 from tests.clock import FakeClock
 
@@ -299,25 +300,16 @@ class FakeQueue:
         return self.changed
 
 
-@dataclass(frozen=True)
-class FakeLine:
-    """A line of a transcript."""
-
-    at: float
-    side: str
-    text: str
-
-
 @dataclass
 class FakeTranscript:
     """Two lines of a conversation."""
 
     cut: int = 0
 
-    def lines(self) -> list[FakeLine]:
+    def lines(self) -> list[Line]:
         return [
-            FakeLine(NOW - 3, "<", "220 mx.example.org \x1b[2Jready"),
-            FakeLine(NOW - 2, ">", "EHLO relay.example.net"),
+            Line(at=NOW - 3, side="<", text="220 mx.example.org \x1b[2Jready"),
+            Line(at=NOW - 2, side=">", text="EHLO relay.example.net"),
         ]
 
 
@@ -457,7 +449,7 @@ class FakeProber:
     async def probe(self, host: str, port: int = 0) -> Probed:
         greeting = "220 mx.example.org \x1b[2Jready"
         one = ProbedAddress(address="192.0.2.1", port=port or 25, phase="QUIT", seconds=0.1, greeting=greeting)
-        return Probed(host=host, port=port or 25, addresses=(one,))
+        return Probed(host=host, port=port or 25, at=NOW, addresses=(one,))
 
 
 EXPLANATION = Explanation(
@@ -486,12 +478,12 @@ class FakeEngine:
         self.socket = control_socket(spool)
         self.relay = Relay(
             queue=cast("Queue", self.queue),
-            smarthost=self.smarthost,
-            mx=self.mx,
+            smarthost=cast("Any", self.smarthost),
+            mx=cast("Any", self.mx),
             events=self.events,
-            explainer=FakeExplainer(),
-            prober=FakeProber(),
-            router=FakeRouter(),
+            explainer=cast("Any", FakeExplainer()),
+            prober=cast("Any", FakeProber()),
+            router=cast("Any", FakeRouter()),
             settings=Settings(hostname="relay.example.net", spool=spool, console=Console(undo=10.0)),
             clock=self.clock,
             started=NOW - 86_400,

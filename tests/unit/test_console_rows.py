@@ -9,7 +9,8 @@ from console.commands.wording import host_row, next_step
 from console.format import Moment
 from console.widgets.panes import HostsPane
 from console.widgets.rows import destination_status, entry_next, entry_state
-from engine.control import views
+from engine.model.destination import BadHost, Destination
+from engine.model.message import Entry
 from engine.model.outcome import Outcome
 from tests.screens import canned
 from tests.screens.canned import NOW, OVERVIEW
@@ -17,7 +18,7 @@ from tests.screens.canned import NOW, OVERVIEW
 MOMENT = Moment(NOW, UTC)
 
 
-def waiting(**more: Any) -> views.EntryView:
+def waiting(**more: Any) -> Entry:
     return canned.entry(7, **{"state": "waiting", "due": NOW - 5, **more})
 
 
@@ -38,7 +39,7 @@ def test_what_an_order_that_is_not_whole_has_reached_is_held() -> None:
 
 
 def test_a_destination_of_which_all_is_held_says_so() -> None:
-    row = views.DestinationView(name="x.example", waiting=0, due=0, held=12, relaying=0)
+    row = Destination(name="x.example", waiting=0, due=0, held=12, relaying=0)
     assert destination_status(row, MOMENT)[0] == "‖ 12 held"
 
 
@@ -56,5 +57,5 @@ def test_mail_that_waits_for_two_bad_hosts_is_not_counted_twice() -> None:
 )
 def test_why_a_host_is_bad_is_said_once(reason: str, said: str) -> None:
     last = Outcome.transient("connection refused", enhanced="4.4.1")
-    row = views.HostView(host="mx", since=NOW, back_at=NOW + 60, by="engine", reason=reason, last=last)
+    row = BadHost(host="mx", since=NOW, until=NOW + 60, by="engine", reason=reason, last=last)
     assert host_row(row, MOMENT, wide=False)[-1] == said

@@ -17,6 +17,10 @@ from console.widgets.document import Para
 from console.widgets.health import _parts, arrange
 from console.widgets.rows import destination_status, entry_next, entry_says
 from engine.control import views
+from engine.model.destination import Destination
+from engine.model.event import Event, Kind
+from engine.model.explanation import Cause, Explanation
+from engine.model.message import Message
 from tests.screens import canned
 from tests.screens.canned import FULL, HEALTH, NOW, OK, PAUSE
 
@@ -28,9 +32,9 @@ def said(paras: list[Para]) -> str:
     return "\n".join("".join(text for text, _ in one.pieces) for one in paras)
 
 
-def destination(condition: str, **more: Any) -> views.DestinationView:
+def destination(condition: str, **more: Any) -> Destination:
     fields: dict[str, Any] = {"waiting": 17, "due": 0, "held": 0, "relaying": 0, "last": OK, "condition": condition}
-    return views.DestinationView(name="x.example", **fields | more)
+    return Destination(name="x.example", **fields | more)
 
 
 DEFERRED = destination("not due", next_try=NOW + 270, condition_why=FULL.line)
@@ -62,7 +66,7 @@ def test_there_is_no_green_reply_beside_mail_that_was_deferred() -> None:
         (destination("of tomorrow"), OK.line),
     ],
 )
-def test_a_destination_says_what_its_mail_is(row: views.DestinationView, shown: str) -> None:
+def test_a_destination_says_what_its_mail_is(row: Destination, shown: str) -> None:
     assert destination_status(row, MOMENT)[0] == shown
 
 
@@ -94,10 +98,10 @@ def test_due_and_ready_are_two_numbers() -> None:
     assert "12,480 waiting · 310 due · 24 held   296 ready" in line
 
 
-def finished(*kinds: str) -> MessageScreen:
+def finished(*kinds: Kind) -> MessageScreen:
     screen = MessageScreen(7, [])
-    events = tuple(views.EventView(seq=one, at=NOW, kind=kind, by="engine") for one, kind in enumerate(kinds))
-    screen._view = views.MessageView(number=7, finished=True, events=events)
+    events = tuple(Event(seq=one, at=NOW, kind=kind, by="engine") for one, kind in enumerate(kinds))
+    screen._view = Message(number=7, finished=True, events=events)
     return screen
 
 
@@ -130,8 +134,8 @@ def test_what_is_still_to_come_does_not_read_like_the_past() -> None:
     assert "what may go when it is released is tried once more" in said(screen.paras(MOMENT))
 
 
-def explained(cause: str, text: str, when: float | None) -> views.ExplainView:
-    one = views.ExplanationView(subject="x", destination="x.example", cause=cause, text=text, earliest=when)
+def explained(cause: Cause, text: str, when: float | None) -> views.ExplainView:
+    one = Explanation(subject="x", destination="x.example", cause=cause, text=text, earliest=when)
     return views.ExplainView(subject="x", now=NOW, explanations=(one,))
 
 

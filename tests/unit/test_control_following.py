@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from engine.control import views
 from engine.control.client import Client, Refused
 from engine.model.event import Event
 from tests.unit.fake_relay import DEFERRED, NOW, FakeEngine, short_folder
@@ -34,9 +33,9 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 @asynccontextmanager
-async def following(engine: FakeEngine, client: Client) -> AsyncIterator[asyncio.Queue[views.EventView | None]]:
+async def following(engine: FakeEngine, client: Client) -> AsyncIterator[asyncio.Queue[Event | None]]:
     """A queue of what the follower got; None at the end of the stream."""
-    got: asyncio.Queue[views.EventView | None] = asyncio.Queue()
+    got: asyncio.Queue[Event | None] = asyncio.Queue()
     before = followers(engine)
 
     async def follow() -> None:
@@ -58,7 +57,7 @@ def followers(engine: FakeEngine) -> int:
     return len(engine.events._followers)
 
 
-async def _next(got: asyncio.Queue[views.EventView | None]) -> views.EventView | None:
+async def _next(got: asyncio.Queue[Event | None]) -> Event | None:
     async with asyncio.timeout(10):
         return await got.get()
 
@@ -66,13 +65,13 @@ async def _next(got: asyncio.Queue[views.EventView | None]) -> views.EventView |
 async def test_a_follower_gets_each_event_as_it_happens(engine: FakeEngine) -> None:
     async with engine.serving() as client, following(engine, client) as got:
         engine.events.publish([event(1)])
-        assert await _next(got) == views.EventView(
+        assert await _next(got) == Event(
             seq=1,
             at=NOW,
             kind="deferred",
             by="engine",
             message=7,
-            entry="7.2",
+            entry=2,
             host="mx.example.org",
             outcome=DEFERRED,
         )

@@ -91,7 +91,7 @@ async def test_a_destination_says_which_of_its_exchanges_are_bad(engine: FakeEng
     engine.mx.marks = [Mark(host="mx2.example.org", since=NOW, until=NOW + 90, by=ENGINE, reason="refused")]
     async with engine.serving() as client:
         (marked,) = (await client.destination("example.org")).marked
-        assert (marked.host, marked.back_at) == ("mx2.example.org", NOW + 90)
+        assert (marked.host, marked.until) == ("mx2.example.org", NOW + 90)
         assert (await client.destinations()).rows[0].marked == (marked,)
 
 

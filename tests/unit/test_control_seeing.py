@@ -94,10 +94,10 @@ async def test_a_message_is_shown_with_its_headers_entries_attempts_and_events(e
     assert message.subject == "hello \\x1b]0;title\\x07"
     assert [row.id for row in message.entries] == ["7.1", "7.2"]
     assert [(one.entry, one.interrupted, one.outcome) for one in message.attempts] == [
-        ("7.1", False, DEFERRED),
-        ("7.1", True, None),
+        (1, False, DEFERRED),
+        (1, True, None),
     ]
-    assert [(one.kind, one.entry) for one in message.events] == [("deferred", "7.1")]
+    assert [(one.kind, one.of) for one in message.events] == [("deferred", "7.1")]
 
 
 async def test_a_message_whose_body_is_damaged_is_still_shown(engine: FakeEngine) -> None:
@@ -160,7 +160,7 @@ async def test_a_transcript_is_read_live_and_after_the_end(engine: FakeEngine) -
 async def test_hosts_are_those_whose_mark_has_not_ended(engine: FakeEngine) -> None:
     async with engine.serving() as client:
         hosts = (await client.hosts()).rows
-    assert [(one.host, one.back_at - NOW, one.by, one.waiting) for one in hosts] == [
+    assert [(one.host, one.until - NOW, one.by, one.waiting) for one in hosts] == [
         ("mx1.dead.example", 761, "engine", 2204),
         ("mx.slow.example", 2882, "oncall", 2204),
     ]
@@ -172,7 +172,7 @@ async def test_events_are_asked_for_as_given(engine: FakeEngine) -> None:
     async with engine.serving() as client:
         events = await client.events(before=9, after=0, message=6, match="cy@", limit=5)
     assert engine.queue.calls == [("events", 9, 0, 6, "cy@", 5)]
-    assert [(one.seq, one.kind, one.message, one.entry) for one in events] == [
+    assert [(one.seq, one.kind, one.message, one.of) for one in events] == [
         (1, "accepted", 6, ""),
         (2, "delivered", 6, "6.1"),
     ]

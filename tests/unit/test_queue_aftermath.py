@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from engine.model import order
 from engine.model.destination import RELAY, Mark, Suspension
 from engine.model.event import Event
 from engine.model.filter import Filter
 from engine.model.order import Changed, Fate, Touched, TouchedEntry
 from engine.model.outcome import Outcome
-from engine.queue import contract as contract
 from engine.queue.sqlite import orders
 from tests.unit.queue_support import ALL, DELIVERED, LATER, Spool, opened
 
@@ -30,7 +30,7 @@ async def fates(spool: Spool, touched: Touched) -> list[Fate]:
 
 async def test_an_order_writes_down_what_it_touches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(orders, "CHUNK", 2)
-    monkeypatch.setattr(contract, "FOLLOWED", 3)
+    monkeypatch.setattr(order, "FOLLOWED", 3)
     async with opened(tmp_path) as spool:
         await spool.add(*(f"u{n}@example.org" for n in range(5)))
         touched = Touched()

@@ -7,7 +7,6 @@ import pytest
 
 from console.commands.looking import _concerns
 from engine.base.words import Word, stand_in, words_of
-from engine.control import showing
 from engine.model.event import Event, Kind
 from engine.model.outcome import Outcome
 from tests.unit.queue_support import Spool, opened
@@ -63,8 +62,9 @@ async def test_events_are_found_by_all_their_words(tmp_path: Path, match: str, s
     async with opened(tmp_path) as spool:
         await spool.queue.record(*HAPPENED)
         assert await found(spool, match) == seqs
-        live = [showing.event(one) for one in spool.events]
-        assert [one.seq for one in live if _concerns(one, None, match)] == seqs, "`events --follow` looks for the same"
+        assert [one.seq for one in spool.events if _concerns(one, None, match)] == seqs, (
+            "`events --follow` looks for the same"
+        )
 
 
 async def test_a_damaged_outcome_hides_no_event(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import cast
 import dns.asyncresolver
 import pytest
 
+from engine.control.feed import EventLog
 from engine.control.judging import Judge
 from engine.control.relay import Relay
 from engine.delivery.condition import Verdict
@@ -39,7 +40,7 @@ class World:
         self.clock = spool.clock
         self.draw = random.Random(seed)
         self.mx = MXCalculator(dns.asyncresolver.Resolver(configure=False), clock=spool.clock, marks=spool.queue)
-        self.smarthost = SimpleNamespace(draining=False, limits_on=lambda *_, **__: (), room=lambda: ROOM)
+        self.smarthost = SimpleNamespace(draining=False, limits_on=lambda *_, **__: (), room=lambda: ROOM, managed={})
 
     def later(self, most: float = 7200.0) -> float:
         return self.clock.now() + self.draw.choice([60.0, 90.5, 300.0, 900.0, most]) * self.draw.uniform(0.1, 1.0)
@@ -98,7 +99,9 @@ class World:
         return Suspension(destination=name, since=self.clock.now(), until=self.later(), by="oncall", reason="storm")
 
     def judge(self) -> Judge:
-        parts = SimpleNamespace(queue=self.queue, smarthost=self.smarthost, mx=self.mx, clock=self.clock)
+        parts = SimpleNamespace(
+            queue=self.queue, smarthost=self.smarthost, mx=self.mx, clock=self.clock, events=EventLog(self.clock)
+        )
         return Judge(cast("Relay", parts))
 
     async def tidy(self) -> None:
@@ -109,7 +112,7 @@ class World:
 
     async def verdicts(self) -> dict[str, tuple[Entry, Verdict]]:
         judge = self.judge()
-        return {f"{row.message}.{row.number}": (row, judge.entry(row)) for row in await self.spool.entries()}
+        return {f"{row.message}.{row.number}": (row, judge.verdict(row)) for row in await self.spool.entries()}
 
     async def sent(self) -> set[str]:
         """The entries that the relay sends now: claimed, and a host may be tried. They are given back."""
@@ -185,15 +188,15 @@ async def test_destinations_and_bad_hosts_say_when_the_first_of_their_mail_is_tr
         _, rows = await spool.queue.destinations("", "name", 0, 100)
         judge, first = world.judge(), {}
         for row in rows:
-            verdict = judge.destination(row)
+            page = judge.destination(row)
             waiting = [one for entry, one in judged.values() if entry.destination == row.name and
                        entry.state == "waiting"]  # fmt: skip
             times = [one.next_try for one in waiting if one.next_try is not None]
             assert len(times) == len(waiting) == row.waiting
-            first[row.name] = verdict.next_try
-            assert verdict.next_try == min(times, default=None)
-            if waiting and verdict.condition != "relaying":
-                assert verdict.condition in {one.condition for one in waiting}
+            first[row.name] = page.next_try
+            assert page.next_try == min(times, default=None)
+            if waiting and page.condition != "relaying":
+                assert page.condition in {one.condition for one in waiting}
         bad = [mark.host for mark in world.mx.marks]
         for held in await spool.queue.held_back(bad):
             stuck = [first[row.name] for row in rows if held.host in row.exchanges and set(row.exchanges) <= set(bad)]

@@ -13,7 +13,7 @@ from engine.model.message import Entry
 from engine.model.outcome import Outcome
 from engine.queue.sqlite.bearing import bearings
 
-# Of `entry AS e JOIN message AS m`, in the order of the fields of Entry but its last.
+# Of `entry AS e JOIN message AS m`, in the order of the fields of Entry up to that with what bears on it.
 ENTRY_COLUMNS = (
     "e.message, e.number, m.sender, e.recipient, e.destination, e.state, m.arrived, e.due, e.expires, e.attempts, "
     "m.size, m.subject, e.last, e.last_at, e.ordered, (SELECT due FROM operation WHERE id = e.operation), "
@@ -73,7 +73,7 @@ def entries_of(connection: sqlite3.Connection, rows: Iterable[tuple[Any, ...]], 
 
 
 def _entry_of(row: tuple[object, ...], bearing: Bearing) -> Entry:
-    values = dict(zip(Entry.__struct_fields__, (*row, bearing), strict=True))
+    values = dict(zip(Entry.__struct_fields__, (*row, bearing), strict=False))
     values["last"] = outcome_of(row[12])  # type: ignore[arg-type]
     return Entry(**values)  # type: ignore[arg-type]
 

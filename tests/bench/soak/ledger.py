@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
-from engine.control.views import EventView
 from engine.model.event import Event
 
 GATHERED = 60.0  # seconds within which a sender is told of what was returned: several failures may share a notice
@@ -70,7 +69,7 @@ class Ledger:
             if not is_whole:
                 self.damaged.append(recipient)
 
-    def happened(self, events: Iterable[EventView | Event]) -> None:
+    def happened(self, events: Iterable[Event | Event]) -> None:
         """Take what the relay itself says has happened, in order."""
         for event in events:
             self.seq, self.newest = max(self.seq, event.seq), max(self.newest, event.message)
