@@ -162,7 +162,7 @@ class Session:
         ours = self._hostname.decode("ascii").lower()
         if "." in ours and reply.text.lower().split(None, 1)[:1] == [ours]:
             what = f"{self._target.host} [{self._target.address}] greets with our own name, {ours}"
-            raise LoopsBack(self._unusable(what, enhanced="4.4.6").outcome)
+            raise LoopsBack(self._unusable(what, enhanced="4.4.6", cause="dns").outcome)
 
     async def _secure(self) -> None:
         demand = self._target.demand
