@@ -20,14 +20,13 @@ from console.following import Following
 from console.format import Moment, count, safe
 from console.frame import SparingApp
 from console.keyboard import Hold, KeyedApp, Stroke
+from console.layer import Layer
 from console.preferences import Preferences
 from console.screens.answers import Answer, OverridesScreen
 from console.screens.details import HostScreen, MessageScreen, RelayerScreen
-from console.screens.dialogs import Choose, Dialog
 from console.screens.front import Front
-from console.screens.layer import Layer
 from console.screens.lists import TOP, Overview
-from console.screens.palette import Help, Palette
+from console.screens.palette import Help
 from console.screens.queue import DestinationScreen, QueueScreen, ReasonScreen
 from console.widgets.foot import ONLY_LOOKS, Kind, Prompt
 from console.widgets.line import Piece
@@ -446,11 +445,11 @@ class Console(KeyedApp[None], SparingApp[None]):
         """What verbs act on."""
         return self.front.target() if self.front is not None else None
 
-    async def ask(self, dialog: Dialog) -> dict[str, str] | None:
+    async def ask(self, dialog: Layer[dict[str, str] | None]) -> dict[str, str] | None:
         """Put a question; None when it was answered with Cancel. Raises TooLate."""
         return await self._put(dialog)
 
-    async def choose(self, choice: Choose | Palette) -> str | None:
+    async def choose(self, choice: Layer[str | None]) -> str | None:
         """Let one be chosen; None when none was. Raises TooLate."""
         return await self._put(choice)
 

@@ -1,10 +1,11 @@
 """What the operator types in a line: filters and commands, with completion; and the palette."""
 
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from console import completing
 from console.actions import Registry
+from console.desk import Desk
 from console.screens.front import Front
 from console.screens.palette import Palette
 from console.screens.queue import QueueScreen
@@ -12,11 +13,8 @@ from console.verbs import refused
 from console.widgets.foot import NO_COMMAND, ONLY_LOOKS, Kind, Prompt
 from engine.control.client import Refused
 
-if TYPE_CHECKING:
-    from console.app import Console
 
-
-def filter_by(console: "Console", text: str) -> Coroutine[Any, Any, None] | None:
+def filter_by(console: Desk[Front], text: str) -> Coroutine[Any, Any, None] | None:
     """Filter the screen one looks at; without a text, ask for it."""
     if text:
         return console.filter_front(text)
@@ -24,7 +22,7 @@ def filter_by(console: "Console", text: str) -> Coroutine[Any, Any, None] | None
     return None
 
 
-def prompt(console: "Console", kind: Kind) -> None:
+def prompt(console: Desk[Front], kind: Kind) -> None:
     """Have a filter or a command typed."""
     front = console.front
     if front is None:
@@ -35,7 +33,7 @@ def prompt(console: "Console", kind: Kind) -> None:
     front.ask(kind, front.filter if kind == "filter" else "")
 
 
-def entered(console: "Console", kind: Kind, text: str) -> None:
+def entered(console: Desk[Front], kind: Kind, text: str) -> None:
     """A filter or a command was typed and entered: the line closes at once."""
     front = console.front
     if front is None:
@@ -54,7 +52,7 @@ def entered(console: "Console", kind: Kind, text: str) -> None:
         console.action_run(action.name, rest)
 
 
-async def _try_filter(console: "Console", front: Front, text: str) -> None:
+async def _try_filter(console: Desk[Front], front: Front, text: str) -> None:
     """Filter; where that is refused, the line stands there again to be mended."""
     try:
         await front.set_filter(text)
@@ -64,7 +62,7 @@ async def _try_filter(console: "Console", front: Front, text: str) -> None:
         front.ask("filter", text).refuse(refused(error))
 
 
-async def complete(console: "Console", line: Prompt) -> None:
+async def complete(console: Desk[Front], line: Prompt) -> None:
     """Complete what is being typed, or name what would fit."""
 
     async def names(sort: completing.Sort, begun: str) -> list[str]:
@@ -81,7 +79,7 @@ async def complete(console: "Console", line: Prompt) -> None:
             line.offer(completed.fits)
 
 
-async def palette(console: "Console") -> None:
+async def palette(console: Desk[Front]) -> None:
     """Let an action be chosen by its name, and do it."""
     name = await console.choose(Palette(console.registry))
     if name is not None:

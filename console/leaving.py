@@ -2,16 +2,14 @@
 
 import os
 import signal
-from typing import TYPE_CHECKING
 
+from console.desk import Desk
 from console.screens.dialogs import Dialog
+from console.screens.front import Front
 from console.widgets.document import Para, para
 
-if TYPE_CHECKING:
-    from console.app import Console
 
-
-async def leave(console: "Console") -> None:
+async def leave(console: Desk[Front]) -> None:
     """End the console; where the relay runs inside it, after a question, since that ends with it."""
     if not console.engine_inside:
         console.exit()
@@ -27,7 +25,7 @@ async def leave(console: "Console") -> None:
         console.exit()
 
 
-def background(console: "Console") -> None:
+def background(console: Desk[Front]) -> None:
     """Stop as any program does at ctrl+z, with all that runs in this job; SIGCONT brings the screen back."""
     if console.engine_inside:
         console.tell("✗ not stopped: the relay runs inside this console, and mail would stand still", "warn")

@@ -1,17 +1,16 @@
 """How the operator moves about the console: to a screen, a pane or a row and back; and marking, sorting, freezing."""
 
 from collections.abc import Awaitable, Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from console.desk import Desk
+from console.screens.front import Front
 from console.screens.lists import TOP, Overview
 from console.screens.queue import QueueScreen
 from console.widgets.panes import DestinationsPane
 
-if TYPE_CHECKING:
-    from console.app import Console
 
-
-def go(console: "Console", name: str, filter: str = "") -> Coroutine[Any, Any, None] | None:
+def go(console: Desk[Front], name: str, filter: str = "") -> Coroutine[Any, Any, None] | None:
     """Go to a screen of the top level, and filter it."""
     console.frozen_at = None
     while len(console.screen_stack) > 1:
@@ -26,14 +25,14 @@ def go(console: "Console", name: str, filter: str = "") -> Coroutine[Any, Any, N
     return _filter(console, filter, mounted) if filter else None
 
 
-async def _filter(console: "Console", filter: str, mounted: Awaitable[None] | None) -> None:
+async def _filter(console: Desk[Front], filter: str, mounted: Awaitable[None] | None) -> None:
     """Filter a screen once it is there: before, it has nothing that could be filtered."""
     if mounted is not None:
         await mounted
     await console.filter_front(filter)
 
 
-def step(console: "Console", by: int) -> None:
+def step(console: Desk[Front], by: int) -> None:
     """Go to the next pane, or to the next screen where there is one pane."""
     front = console.front
     if front is None:
@@ -48,7 +47,7 @@ def step(console: "Console", by: int) -> None:
         go(console, order[(keys.index(front.tab) + by) % len(order)])
 
 
-def back(console: "Console") -> Coroutine[Any, Any, None] | None:
+def back(console: Desk[Front]) -> Coroutine[Any, Any, None] | None:
     """Take back the last thing: the prompt, the marks or the filter, the freezing, the screen."""
     front = console.front
     if front is None:
@@ -64,7 +63,7 @@ def back(console: "Console") -> Coroutine[Any, Any, None] | None:
     return None
 
 
-def open_named(console: "Console", name: str) -> None:
+def open_named(console: Desk[Front], name: str) -> None:
     """Go into a message or a destination by its name, or into what is pointed at."""
     if not name:
         if console.front is not None:
@@ -75,25 +74,25 @@ def open_named(console: "Console", name: str) -> None:
         console.open_destination(name)
 
 
-def mark(console: "Console") -> None:
+def mark(console: Desk[Front]) -> None:
     """Mark the message pointed at, or take its mark away."""
     if isinstance(console.front, QueueScreen):
         console.front.toggle_mark()
 
 
-def mark_all(console: "Console") -> None:
+def mark_all(console: Desk[Front]) -> None:
     """Mark all messages that match the filter."""
     if isinstance(console.front, QueueScreen):
         console.front.mark_all()
 
 
-def freeze(console: "Console") -> None:
+def freeze(console: Desk[Front]) -> None:
     """Have the view stand still, or go on."""
     console.frozen_at = console.moment.now if console.frozen_at is None else None
     console.tick()
 
 
-def sort(console: "Console", argument: str) -> Coroutine[Any, Any, None] | None:
+def sort(console: Desk[Front], argument: str) -> Coroutine[Any, Any, None] | None:
     """Sort by the letter or the name of a column, and remember it."""
     front = console.front
     sorts = front.sorts() if front is not None else {}
@@ -110,7 +109,7 @@ def sort(console: "Console", argument: str) -> Coroutine[Any, Any, None] | None:
     return None
 
 
-def _keep(console: "Console", orders: set[tuple[str, str]]) -> None:
+def _keep(console: Desk[Front], orders: set[tuple[str, str]]) -> None:
     try:
         for name, order in orders:
             console.preferences.keep_order(name, order)

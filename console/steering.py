@@ -1,24 +1,22 @@
 """What the console does to mail to come and to connections: Explain, Probe, Close, Override, hold rules, End."""
 
 import re
-from typing import TYPE_CHECKING
 
 from console.actions import Target
+from console.desk import Desk
 from console.format import duration, parse_duration
 from console.screens.answers import ExplainScreen, ProbeScreen
 from console.screens.dialogs import Blank, Dialog
+from console.screens.front import Front
 from console.verbs import DEFAULT_SUSPENSION, Mistyped, agreed, name_time_why, one_of
 from console.widgets.document import Para, para
 from engine.control.views import HoldRule, Override
-
-if TYPE_CHECKING:
-    from console.app import Console
 
 _ID = re.compile(r"id=(\d+(?:\.\d+)?)", re.ASCII)
 _TERM = re.compile(r'(?:from|to|domain)[=~](?:"(?:[^"\\]|\\.)*"|\S+)(?:\s+|$)', re.IGNORECASE)
 
 
-async def explain(console: "Console", argument: str, target: Target | None) -> None:
+async def explain(console: Desk[Front], argument: str, target: Target | None) -> None:
     """Say why what is pointed at is not moving, or what is named."""
     console.go_on()
     subject = argument or _subject(target)
@@ -31,7 +29,7 @@ async def explain(console: "Console", argument: str, target: Target | None) -> N
     console.answer(f"Explain of {subject}", lambda: ExplainScreen(found), front, target)
 
 
-async def probe(console: "Console", argument: str, target: Target | None) -> None:
+async def probe(console: Desk[Front], argument: str, target: Target | None) -> None:
     """Speak to a host without sending it mail."""
     host = argument or await one_of(console, "Probe: which host?", target, bad=False)
     console.go_on()
@@ -43,7 +41,7 @@ async def probe(console: "Console", argument: str, target: Target | None) -> Non
     console.answer(f"Probe of {host}", lambda: ProbeScreen(found), front, target)
 
 
-async def close(console: "Console", argument: str, target: Target | None) -> None:
+async def close(console: Desk[Front], argument: str, target: Target | None) -> None:
     """End a connection, after a question."""
     number = argument or (str(target.relayer) if target is not None and target.relayer else "")
     if not number.isdecimal():
@@ -60,7 +58,7 @@ async def close(console: "Console", argument: str, target: Target | None) -> Non
     console.report(await console.client.close(int(number)))
 
 
-async def override(console: "Console", argument: str, target: Target | None) -> None:
+async def override(console: Desk[Front], argument: str, target: Target | None) -> None:
     """Send a destination's mail to another host; asks where to, how long and why, as far as that was not typed."""
     name, _, rest = argument.partition(" ")
     to, seconds, reason = name_time_why(rest.strip())
@@ -81,7 +79,7 @@ async def override(console: "Console", argument: str, target: Target | None) -> 
     console.report(await console.client.override(ask))
 
 
-async def hold_rule(console: "Console", argument: str, target: Target | None) -> None:
+async def hold_rule(console: Desk[Front], argument: str, target: Target | None) -> None:
     """Hold mail that is still to come; asks which, how long and why, as far as that was not typed."""
     named, seconds, reason = _rule(argument)
     if not (named and seconds is not None):
@@ -99,7 +97,7 @@ async def hold_rule(console: "Console", argument: str, target: Target | None) ->
     console.report(await console.client.hold_rule(HoldRule(filter=named, seconds=seconds, reason=reason)))
 
 
-async def end(console: "Console", argument: str, target: Target | None) -> None:
+async def end(console: Desk[Front], argument: str, target: Target | None) -> None:
     """End a hold rule by its number, or the override of what is pointed at or named.
 
     `rule` or `override` before the argument says which of both is meant, whatever stands behind it.

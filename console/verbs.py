@@ -1,11 +1,12 @@
 """What the verbs do: they ask first where it is called for, then the engine, then say exactly what came of it."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from console.actions import Target
+from console.desk import Desk
 from console.format import BadDuration, duration, parse_duration, safe
 from console.screens.dialogs import Blank, Choose, Dialog, Option
+from console.screens.front import Front
 from console.widgets.document import Para, para
 from console.widgets.line import crop
 from engine.base.plural import plural
@@ -13,9 +14,6 @@ from engine.control.client import Refused
 from engine.control.views import Action, MarkBad, ResultView, Suspend, Verb
 from engine.model.destination import RELAY
 from engine.model.message import Entry, Selection
-
-if TYPE_CHECKING:
-    from console.app import Console
 
 DEFAULT_SUSPENSION = 3_600.0  # seconds offered when asked how long
 WORDS: dict[Verb, str] = {
@@ -40,7 +38,7 @@ class Mistyped(ValueError):
     """A command line cannot be followed; the text says how it is written."""
 
 
-async def mail(console: "Console", verb: Verb, argument: str, target: Target | None) -> None:
+async def mail(console: Desk[Front], verb: Verb, argument: str, target: Target | None) -> None:
     """Retry, hold, release, bounce or drop: what a filter names, or what is marked or pointed at."""
     if argument:
         target = Target(argument, filter=argument)
@@ -66,7 +64,7 @@ async def mail(console: "Console", verb: Verb, argument: str, target: Target | N
     console.report(await console.client.act(verb, Action(filter=target.filter, reason=reason, newest=selection.newest)))
 
 
-def confirmation(console: "Console", verb: Verb, target: Target, selection: Selection) -> Dialog:
+def confirmation(console: Desk[Front], verb: Verb, target: Target, selection: Selection) -> Dialog:
     """Say exactly what would be touched: how many, by what filter, for example which, and what follows."""
     health = console.overview.health if console.overview else None
     undo = health.undo_seconds if health else 10
@@ -90,7 +88,7 @@ def confirmation(console: "Console", verb: Verb, target: Target, selection: Sele
 
 
 def bulk(
-    console: "Console",
+    console: Desk[Front],
     word: str,
     named: tuple[str, str],
     follows: str,
@@ -121,7 +119,7 @@ def bulk(
     )
 
 
-async def agreed(console: "Console", word: str, named: tuple[str, str], follows: str, selection: Selection) -> bool:
+async def agreed(console: Desk[Front], word: str, named: tuple[str, str], follows: str, selection: Selection) -> bool:
     """Whether to go on: what lets go more than one message says first how many."""
     if selection.messages <= 1:
         return True
@@ -140,7 +138,7 @@ def example(entry: Entry) -> Para:
     )
 
 
-async def suspend(console: "Console", argument: str, target: Target | None) -> None:
+async def suspend(console: Desk[Front], argument: str, target: Target | None) -> None:
     """Suspend a destination or the relay; asks how long and why, unless both were typed."""
     name, seconds, reason = name_time_why(argument)
     name = name or (target.destination if target else "")
@@ -165,7 +163,7 @@ async def suspend(console: "Console", argument: str, target: Target | None) -> N
     console.report(await console.client.suspend(Suspend(destination=name, seconds=seconds or 0, reason=reason)))
 
 
-async def resume(console: "Console", argument: str, target: Target | None) -> None:
+async def resume(console: Desk[Front], argument: str, target: Target | None) -> None:
     """End the suspension of what is pointed at or named; the whole relay's only where it is named."""
     name = argument or (target.destination if target else "")
     if not name:
@@ -185,7 +183,7 @@ async def resume(console: "Console", argument: str, target: Target | None) -> No
         console.report(await console.client.resume(name))
 
 
-async def mark_bad(console: "Console", argument: str, target: Target | None) -> None:
+async def mark_bad(console: Desk[Front], argument: str, target: Target | None) -> None:
     """Leave a host out; asks which, how long and why, as far as that was not typed."""
     host, seconds, reason = name_time_why(argument)
     if not host:
@@ -210,7 +208,7 @@ async def mark_bad(console: "Console", argument: str, target: Target | None) -> 
     console.report(await console.client.mark_bad(MarkBad(host=host, seconds=seconds, reason=reason)))
 
 
-async def mark_good(console: "Console", argument: str, target: Target | None) -> None:
+async def mark_good(console: Desk[Front], argument: str, target: Target | None) -> None:
     """Use a host again, at once; where much mail waits for it, after a question."""
     host = argument or await one_of(console, "Mark good: which host?", target, bad=True)
     if not host:
@@ -221,13 +219,13 @@ async def mark_good(console: "Console", argument: str, target: Target | None) ->
         console.report(await console.client.mark_good(host))
 
 
-async def check(console: "Console") -> None:
+async def check(console: Desk[Front]) -> None:
     """Run check_state now."""
     console.go_on()
     console.report(await console.client.check())
 
 
-async def undo(console: "Console") -> None:
+async def undo(console: Desk[Front]) -> None:
     """Take back the last bounce or drop of this console."""
     console.go_on()
     result = console.undoable
@@ -237,7 +235,7 @@ async def undo(console: "Console") -> None:
     console.report(await console.client.undo(result.operation))
 
 
-async def one_of(console: "Console", title: str, target: Target | None, *, bad: bool) -> str:
+async def one_of(console: Desk[Front], title: str, target: Target | None, *, bad: bool) -> str:
     hosts = () if target is None else target.bad if bad else target.hosts
     if not hosts:
         known = target is not None and bool(target.hosts)
@@ -253,7 +251,7 @@ async def one_of(console: "Console", title: str, target: Target | None, *, bad: 
     return await console.choose(Choose(title, options)) or ""
 
 
-def _marked(console: "Console") -> dict[str, float]:
+def _marked(console: Desk[Front]) -> dict[str, float]:
     """When the marks end of hosts that are known to be bad."""
     seen = console.overview
     if seen is None:

@@ -9,7 +9,7 @@ from textual.containers import Horizontal, Vertical
 from textual.strip import Strip
 from textual.widget import Widget
 
-from console.screens.layer import Layer
+from console.layer import Layer
 from console.widgets.columns import Column
 from console.widgets.document import Para
 from console.widgets.field import Field

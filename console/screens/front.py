@@ -1,7 +1,7 @@
 """What every screen of the console has: health above, the way here, the body, and the foot with its keys."""
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from textual.app import ComposeResult
 from textual.binding import Binding
@@ -11,6 +11,7 @@ from textual.screen import Screen
 from textual.widget import Widget
 
 from console.actions import Target
+from console.desk import Desk
 from console.format import Moment, count
 from console.widgets.foot import KeyLine, Kind, Prompt, StatusLine
 from console.widgets.health import HealthLine
@@ -19,9 +20,6 @@ from console.widgets.pointed import Pointed, in_full
 from console.widgets.table import Table
 from console.widgets.trail import Trail
 from engine.control.client import Client
-
-if TYPE_CHECKING:
-    from console.app import Console
 
 LEAST = (60, 15)  # columns and rows below which nothing sensible fits
 SHORT, TALL = 20, 30  # rows below which the row pointed at has no line of its own, and from which it always has two
@@ -51,9 +49,9 @@ class Front(Screen[None]):
         yield Line(id="small")
 
     @property
-    def console(self) -> "Console":
-        """The app."""
-        return cast("Console", self.app)
+    def console(self) -> "Desk[Front]":
+        """The app, as far as screens know it."""
+        return cast("Desk[Front]", self.app)
 
     # -- what a subclass says -------------------------------------------------------------------------------------
 

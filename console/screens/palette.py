@@ -6,7 +6,7 @@ from textual.containers import Vertical
 
 from console.actions import FILTER_HELP, GROUPS, MOVES, Action, Registry, shown_key
 from console.format import Moment
-from console.screens.layer import Layer
+from console.layer import Layer
 from console.widgets.columns import Column
 from console.widgets.document import Document, Para, heading, para
 from console.widgets.field import Field

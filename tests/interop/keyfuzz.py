@@ -32,7 +32,7 @@ import console.app
 from console.actions import Registry
 from console.app import Console
 from console.keyboard import Stroke
-from console.screens.layer import Layer
+from console.layer import Layer
 from console.widgets.field import Field
 from console.widgets.table import Table
 from console.widgets.trail import Trail

@@ -1,13 +1,12 @@
 """What lies over a screen until it is answered or closed: questions, the palette, the help."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from textual.await_complete import AwaitComplete
 from textual.screen import ModalScreen
 
-if TYPE_CHECKING:
-    from console.app import Console
+from console.keyboard import KeyedApp
 
 R = TypeVar("R")
 
@@ -19,7 +18,7 @@ class Layer(ModalScreen[R]):
 
     def on_mount(self) -> None:
         # As a message of its own: only once this one is done does the layer count as mounted, and take keys.
-        self.call_later(cast("Console", self.app).keyboard.changed)
+        self.call_later(cast("KeyedApp[Any]", self.app).keyboard.changed)
 
     def dismiss(self, result: R | None = None) -> AwaitComplete:
         if self.answered is not None:
