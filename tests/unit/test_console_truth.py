@@ -17,7 +17,7 @@ from console.widgets.document import Para
 from console.widgets.health import _parts, arrange
 from console.widgets.rows import destination_status, entry_next, entry_says
 from engine.control import views
-from engine.model.destination import Destination
+from engine.model.destination import Destination, Override
 from engine.model.event import Event, Kind
 from engine.model.explanation import Cause, Explanation
 from engine.model.message import Message
@@ -71,7 +71,10 @@ def test_a_destination_says_what_its_mail_is(row: Destination, shown: str) -> No
 
 
 def test_an_override_stands_in_the_row_on_the_page_and_in_the_command() -> None:
-    row = replace(DEFERRED, override="10.0.0.5:25")
+    override = Override(
+        destination=DEFERRED.name, host="10.0.0.5", port=25, since=NOW, until=NOW + 60, by="oncall", reason=""
+    )
+    row = replace(DEFERRED, override=override)
     assert destination_status(row, MOMENT)[0].startswith("✎ to 10.0.0.5:25; ◷ deferred")
     assert wording.destination_state(row, MOMENT).startswith("to 10.0.0.5:25; deferred")
     assert "✎ to 10.0.0.5:25 instead of its own exchanges" in said(about(row, MOMENT))
