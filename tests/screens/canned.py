@@ -159,7 +159,7 @@ def entry(number: int, part: int = 1, **more: Any) -> Entry:
     state = more.pop("state", "waiting")
     due = more.pop("due", NOW + (number * 37) % 900 - 60)
     last = more.pop("last", FULL if number % 4 else None)
-    tried = max(due, more.get("blocked_until") or 0.0)
+    tried = max(due, more.pop("blocked_until", None) or 0.0)
     is_ready, blocked = tried <= NOW, tried > due
     condition = state if state != "waiting" else "ready" if is_ready else "blocked" if blocked else "not due"
     why = last.line if condition == "not due" and last is not None else ""

@@ -153,7 +153,7 @@ def test_the_limit_of_open_files_is_raised_to_what_the_settings_need_as_far_as_i
     assert descriptors.needed(settings) == 300 + 3 * 50 + 2 * 40 + descriptors.SPARE
     in_a_process_of_its_own = """
 import resource
-from engine import descriptors
+from engine.settings import descriptors
 resource.setrlimit(resource.RLIMIT_NOFILE, (120, 400))
 assert descriptors.raise_to(200) == 200
 assert resource.getrlimit(resource.RLIMIT_NOFILE) == (200, 400)
