@@ -76,7 +76,8 @@ class Steering:
         self._relay.smarthost.wake()
         text = f"mail for {name} goes to {override.to} for {format_duration(lasting)}"
         if waiting:
-            text += f"; {plural(waiting, 'recipient')} that {agree(waiting, 'waits is', 'wait are')} due now"
+            wait, are = agree(waiting, "waits", "wait"), agree(waiting, "is", "are")
+            text += f"; {plural(waiting, 'recipient')} that {wait} {are} due now"
         return views.ResultView(verb="override", text=text, recipients=waiting)
 
     async def _refuse_ourselves(self, host: str, port: int) -> None:

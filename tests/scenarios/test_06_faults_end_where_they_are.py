@@ -107,11 +107,10 @@ async def test_a_host_that_keeps_us_waiting_costs_one_attempt(internet: Internet
     impatient = replace(QUICK, greeting=0.3, attempt=1)
     async with relaying(internet, clock=clock, timeouts=impatient) as relay:
         hosts = [(10, f"mx{number}.hole.example", BlackHole()) for number in range(30)]
-        await internet.add("hole.example", mx=hosts)
+        exchanges = await internet.add("hole.example", mx=hosts)
         await relay.send("a@hole.example")
-        begin = asyncio.get_running_loop().time()
         await relay.settled()
-        assert asyncio.get_running_loop().time() - begin < 8  # thirty hosts of 0.3 s each, cut off at 1 s
+        assert 1 <= sum(one.sessions for one in exchanges) <= 4  # of thirty, 0.3 s each: cut off at 1 s
         (entry,) = await relay.entries()
         assert entry.attempts == 1
 
