@@ -27,9 +27,11 @@ def clean(text: str, limit: int = 1000) -> str:
 
     `limit` is in characters of the result; what is longer ends in an ellipsis.
     """
+    if len(text) <= limit and text.isprintable():  # nothing of the categories C and Z but the space
+        return text
     # A hostile text may be megabytes: what is beyond the limit is never looked at.
     head = text[: limit + 1].replace("\r\n", " ").replace("\n", " ").replace("\r", " ")
-    shown = head if head.isascii() and head.isprintable() else "".join(map(_shown, head))
+    shown = head if head.isprintable() else "".join(map(_shown, head))
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
 

@@ -4,6 +4,7 @@ Text is cleaned where it is encoded, all of it, so that no answer carries a byte
 """
 
 from collections.abc import Iterable
+from operator import is_
 from typing import Any, Literal
 
 import msgspec
@@ -22,6 +23,7 @@ from engine.model.order import Changed, HoldRule
 HEADER_BYTES = 16 * 1024  # of a header block, more is not shown
 HEADER_LINES = 200
 
+_NUMBERS = frozenset({type(None), bool, int, float})
 _encode = msgspec.json.Encoder().encode
 
 
@@ -35,21 +37,22 @@ def cleaned(shown: Any) -> Any:
 
     Raises TypeError for what is none of these, nor a number.
     """
-    match shown:
-        case str():
-            return clean(shown)
-        case Struct():
-            was = {name: getattr(shown, name) for name in shown.__struct_fields__}
-            now = {name: cleaned(value) for name, value in was.items()}
-            changed = {name: value for name, value in now.items() if value is not was[name]}
-            return replace(shown, **changed) if changed else shown
-        case tuple() | list():
-            items = [cleaned(value) for value in shown]
-            return shown if all(a is b for a, b in zip(items, shown, strict=True)) else tuple(items)
-        case None | bool() | int() | float():
-            return shown
-        case _:
-            raise TypeError(f"{type(shown).__name__} is not shown")  # what is not known here might not be clean
+    kind = type(shown)
+    if kind is str:
+        return clean(shown)
+    if kind in _NUMBERS:
+        return shown
+    if isinstance(shown, Struct):
+        changed = {}
+        for name in shown.__struct_fields__:
+            was = getattr(shown, name)
+            if type(was) not in _NUMBERS and (now := cleaned(was)) is not was:
+                changed[name] = now
+        return replace(shown, **changed) if changed else shown
+    if kind is tuple or kind is list:
+        items = [cleaned(value) for value in shown]
+        return shown if all(map(is_, items, shown)) else tuple(items)
+    raise TypeError(f"{kind.__name__} is not shown")  # what is not known here might not be clean
 
 
 def result(verb: str, changed: Changed, text: str, follow: int = 0) -> views.ResultView:
