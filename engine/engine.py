@@ -122,14 +122,14 @@ class Engine:
         self.mx = MXCalculator(
             resolver,
             clock=self._clock,
-            marks=self.queue,
+            marks=self.queue.marks,
             own_names=(settings.hostname,),
             bad_mx_timeout=delivery.bad_mx_timeout,
             bad_mx_timeout_max=delivery.bad_mx_timeout_max,
             fallback_to_domain=delivery.fallback_to_domain,
             draw=draw,
         )
-        self.tls = tls_policy(settings, Lookups(resolver), self.queue, self._clock, https_port=https_port)
+        self.tls = tls_policy(settings, Lookups(resolver), self.queue.standing, self._clock, https_port=https_port)
         attempts = AttemptManager(
             self.queue,
             retries,
@@ -144,7 +144,7 @@ class Engine:
             tls=self.tls,
             routes=settings.route,
             passwords=_passwords(settings),
-            overrides=self.queue,
+            standing=self.queue.standing,
             ourselves=Ourselves(
                 names=(settings.hostname,),
                 listening=self._listening,
@@ -183,8 +183,8 @@ class Engine:
         self.explainer = Explainer(self.queue, self.mx, router, self.smarthost, self._clock)
         self.prober = Prober(router, parts.dialler, self._clock, hostname=settings.hostname)
         self.floor = DiskFloor(spool.path, settings.intake.min_free, lambda: self.queue.spare)
-        self.smtp = SmtpIntake(self.queue, settings, self._clock, floor=self.floor, folder=spool.path)
-        self.drop = DropIntake(self.queue, spool.drop, settings, self._clock, self.floor, self.supervision)
+        self.smtp = SmtpIntake(self.queue.arrivals, settings, self._clock, floor=self.floor, folder=spool.path)
+        self.drop = DropIntake(self.queue.arrivals, spool.drop, settings, self._clock, self.floor, self.supervision)
 
     @property
     def trouble(self) -> str:
@@ -235,7 +235,7 @@ class Engine:
             await self.mx.load()
             started = self._clock.now()
             text = f"{interrupted} interrupted attempts put back" if interrupted else ""
-            await self.queue.record(Event(at=started, kind="started", text=text))
+            await self.queue.arrivals.record(Event(at=started, kind="started", text=text))
             doors = self._settings.control
             control = self._control = ControlServer(
                 self._spool.control_socket, self._relay(started), group=doors.group, view_group=doors.view_group
@@ -278,7 +278,7 @@ class Engine:
 
         async def record() -> None:
             with suppress(QueueError):
-                await self.queue.record(Event(at=self._clock.now(), kind="sick", text=why))
+                await self.queue.arrivals.record(Event(at=self._clock.now(), kind="sick", text=why))
 
         recording = asyncio.create_task(record(), name="record of a death")
         self._recording.add(recording)
@@ -289,7 +289,7 @@ class Engine:
         await self.smarthost.drain(self._drain)
         await self.supervision.end("the smart host")
         with suppress(QueueError):  # a full or broken store is no reason not to stop
-            await self.queue.record(Event(at=self._clock.now(), kind="stopped"))
+            await self.queue.arrivals.record(Event(at=self._clock.now(), kind="stopped"))
 
     def _listening(self) -> tuple[Listen, ...]:
         """Where mail comes in: by the settings, which hold before the doors are open, and as the system chose."""

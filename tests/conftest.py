@@ -82,7 +82,7 @@ def _the_name_servers_of_the_machine_are_not_asked(monkeypatch: pytest.MonkeyPat
 def _no_answer_is_costly(monkeypatch: pytest.MonkeyPatch) -> None:
     """What takes long here says that the machine is busy; the queue would give the same answer again for a while."""
     for module in (
-        *(f"queue.sqlite.{name}" for name in ("destinations", "schedule", "reasons", "standing")),
+        *(f"queue.sqlite.{name}" for name in ("destinations", "schedule", "reasons", "held_back")),
         "control.followups",
     ):
         monkeypatch.setattr(f"engine.{module}.COSTLY", math.inf)

@@ -35,9 +35,9 @@ class Acting:
         await relay.smarthost.check_state()
         opened = sum(one.id not in before for one in relay.smarthost.managed)
         found = f"{plural(opened, 'new connection')}, {len(relay.smarthost.managed)} open in all"
-        await relay.queue.record(Event(at=relay.clock.now(), kind="checked", by=by, text=found))
+        await relay.queue.arrivals.record(Event(at=relay.clock.now(), kind="checked", by=by, text=found))
         text = f"checked: {found}"
-        suspension = next((one for one in await relay.queue.suspensions() if one.destination == RELAY), None)
+        suspension = next((one for one in await relay.queue.standing.suspensions() if one.destination == RELAY), None)
         if suspension is not None:
             text += f"; the relay is suspended for another {self._left(suspension.until)}, by {suspension.by}"
         return views.ResultView(verb="check", text=text)
@@ -45,7 +45,7 @@ class Acting:
     async def select(self, ask: views.Action) -> Selection:
         """What an action would touch."""
         named = asking.filter_of(ask.filter)
-        found = await self._relay.queue.select(named, asking.counted(ask.newest, "newest"))
+        found = await self._relay.queue.listing.select(named, asking.counted(ask.newest, "newest"))
         return Judge(self._relay).selection(found)
 
     async def act(self, verb: views.Verb, ask: views.Action, by: str) -> views.ResultView:
@@ -56,14 +56,14 @@ class Acting:
         named, newest = asking.filter_of(ask.filter), asking.counted(ask.newest, "newest")
         touched, follow = Touched(), 0
         if verb == "retry":
-            changed = await queue.retry(named, by, newest, touched)
+            changed = await queue.orders.retry(named, by, newest, touched)
             follow = self._followups.begin("retry", by, touched)
             did, not_so = "due now", "held, being relayed, or due already"
         elif verb == "hold":
-            changed = await queue.hold(named, by, asking.reason(ask.reason), newest)
+            changed = await queue.orders.hold(named, by, asking.reason(ask.reason), newest)
             did, not_so = "held until released", "held already"
         else:
-            changed = await queue.release(named, by, newest, touched)
+            changed = await queue.orders.release(named, by, newest, touched)
             follow = self._followups.begin("release", by, touched)
             did, not_so = "released, to be sent when due", "not held"
         _something(changed, ask.filter)
@@ -73,7 +73,7 @@ class Acting:
     async def undo(self, ask: views.Undo, by: str) -> views.ResultView:
         """Take back a bounce or drop, as far as it was not carried out yet."""
         operation = asking.counted(ask.operation, "operation") or 0
-        changed = await self._relay.queue.undo(operation, by)
+        changed = await self._relay.queue.orders.undo(operation, by)
         if not changed.recipients:
             raise Missing(f"of operation {operation} nothing is left to undo", where="operation")
         self._relay.smarthost.wake()
@@ -84,7 +84,7 @@ class Acting:
         name = asking.destination(ask.destination)
         lasting = asking.seconds(ask.seconds)
         now = self._relay.clock.now()
-        await self._relay.queue.suspend(
+        await self._relay.queue.standing.suspend(
             Suspension(destination=name, since=now, until=now + lasting, by=by, reason=asking.reason(ask.reason))
         )
         self._relay.smarthost.wake()
@@ -98,7 +98,7 @@ class Acting:
     async def resume(self, ask: views.Resume, by: str) -> views.ResultView:
         """End a suspension."""
         name = asking.destination(ask.destination)
-        if not await self._relay.queue.resume(name, by):
+        if not await self._relay.queue.standing.resume(name, by):
             raise not_suspended(name)
         self._relay.smarthost.wake()
         return views.ResultView(verb="resume", text=f"{_named(name)} is resumed: connections are opened again")
@@ -118,7 +118,7 @@ class Acting:
         name = asking.host(ask.host)
         if self._relay.mx.mark(name) is None:
             raise not_bad(name)
-        waited = sum(held.waiting for held in await self._relay.queue.held_back([name]))
+        waited = sum(held.waiting for held in await self._relay.queue.listing.held_back([name]))
         touched = Touched()
         await self._relay.mx.mark_good(name, by=by, touched=touched)
         follow = self._followups.begin("mark-good", by, touched)
@@ -136,7 +136,7 @@ class Acting:
         relay = self._relay
         named, newest = asking.filter_of(ask.filter), asking.counted(ask.newest, "newest")
         wait = 0.0 if ask.now else relay.settings.console.undo
-        changed = await relay.queue.give_up(verb, named, by, asking.reason(ask.reason), wait, newest)
+        changed = await relay.queue.orders.give_up(verb, named, by, asking.reason(ask.reason), wait, newest)
         _something(changed, ask.filter)
         relay.smarthost.wake()
         done = "returned" if verb == "bounce" else "dropped"

@@ -53,7 +53,7 @@ class Explaining:
         if found:
             return found
         named = f"{number}.{entry}" if entry else str(number)
-        events = await self._relay.queue.events(message=number, limit=1000)
+        events = await self._relay.queue.listing.events(message=number, limit=1000)
         last = next((one for one in reversed(events) if entry in (0, one.entry)), None)
         if last is None:
             raise Missing(f"there is no message {named}, and no event tells of it", where="subject")
@@ -65,7 +65,7 @@ class Explaining:
         op: Op = "~" if "*" in str(address) else "="
         at_its_domain = Term(field="domain", op="=", value=address.domain)
         named = Filter(terms=(at_its_domain, Term(field="to", op=op, value=str(address))))
-        rows = (await self._relay.queue.window(named, "due", 0, 10 * MAX_ENTRIES)).rows
+        rows = (await self._relay.queue.listing.window(named, "due", 0, 10 * MAX_ENTRIES)).rows
         return [one for one in rows if one.recipient.casefold() == str(address).casefold()][:MAX_ENTRIES]
 
 

@@ -100,7 +100,7 @@ class FollowUps:
         if order is not None:
             await self._look(order)
             return _of_order(number, order)
-        found = await self._queue.operation(number)
+        found = await self._queue.orders.operation(number)
         if found is None:
             raise Missing(f"nothing is known of operation {number} (any more)", where="operation")
         return _of_operation(found)
@@ -110,7 +110,7 @@ class FollowUps:
         if order.is_over or started < order.rests_until:
             return
         asked = order.open
-        fates = await self._queue.fates(order.since, asked)
+        fates = await self._queue.orders.fates(order.since, asked)
         if order.open is not asked:  # somebody else has asked meanwhile, and knows
             return
         order.learn(fates)

@@ -28,26 +28,26 @@ class Previewing:
     async def resume(self, ask: views.Resume) -> Selection:
         """What waits in a suspended destination, or in all of them, and is kept by no other suspension."""
         name = asking.destination(ask.destination)
-        if all(one.destination != name for one in await self._relay.queue.suspensions()):
+        if all(one.destination != name for one in await self._relay.queue.standing.suspensions()):
             raise not_suspended(name)
         return await self._lets_go("suspension", name)
 
     async def end(self, ask: views.EndOverride) -> Selection:
         """What waits in a destination that is sent elsewhere: the end of that makes it due."""
         name = asking.destination(ask.destination)
-        if await self._relay.queue.override(name) is None:
+        if await self._relay.queue.standing.override(name) is None:
             raise not_overridden(name)
         return await self._lets_go("override", name)
 
     async def release_rule(self, ask: views.ReleaseRule) -> Selection:
         """What a hold rule holds, and no other rule names."""
         number = asking.counted(ask.rule, "rule") or 0
-        if all(one.id != number for one in await self._relay.queue.rules()):
+        if all(one.id != number for one in await self._relay.queue.standing.rules()):
             raise no_rule(number)
         return await self._lets_go("rule", str(number))
 
     async def _lets_go(self, ending: Ending, name: str) -> Selection:
-        found = await self._relay.queue.lets_go(ending, name)
+        found = await self._relay.queue.listing.lets_go(ending, name)
         return Judge(self._relay).selection(found)
 
 

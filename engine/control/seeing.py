@@ -36,7 +36,7 @@ class Seeing:
         relay = self._relay
         trouble = relay.trouble()
         try:
-            totals = await relay.queue.totals(relay.smarthost.room())
+            totals = await relay.queue.listing.totals(relay.smarthost.room())
             suspensions = await self.suspensions()
         except QueueError as error:
             totals, suspensions = _NOTHING, ()
@@ -60,14 +60,14 @@ class Seeing:
 
     async def window(self, filter: Filter, sort: str, offset: int, limit: int) -> Window:
         """A window of the queue."""
-        found = await self._relay.queue.window(filter, sort, offset, limit)
+        found = await self._relay.queue.listing.window(filter, sort, offset, limit)
         return replace(found, rows=Judge(self._relay).entries(found.rows))
 
     async def message(self, number: int) -> Message:
         """A message in the queue, or what the events tell of one that has left it. Raises Missing."""
         queue = self._relay.queue
         try:
-            found = await queue.message(number)
+            found = await queue.listing.message(number)
         except NoSuchMessage as error:
             # Asked for only now: a message that leaves between the two questions has its last events by then.
             events = await self.events(message=number, limit=_EVENTS_OF_MESSAGE)
@@ -76,7 +76,7 @@ class Seeing:
             return showing.finished(number, events)
         events = await self.events(message=number, limit=_EVENTS_OF_MESSAGE)
         try:
-            headers = showing.headers(await queue.content(number))
+            headers = showing.headers(await queue.claims.content(number))
         except NoSuchMessage:  # it left between the two questions
             headers = ()
         except QueueError as error:
@@ -86,13 +86,13 @@ class Seeing:
 
     async def destinations(self, match: str, sort: str, offset: int, limit: int) -> views.DestinationsView:
         """A window of the destinations."""
-        total, rows = await self._relay.queue.destinations(match, sort, offset, limit)
+        total, rows = await self._relay.queue.listing.destinations(match, sort, offset, limit)
         shown = tuple(map(Judge(self._relay).destination, rows))
         return views.DestinationsView(total=total, offset=offset, rows=shown)
 
     async def destination(self, name: str) -> Destination:
         """One destination."""
-        return Judge(self._relay).destination(await self._relay.queue.destination(name))
+        return Judge(self._relay).destination(await self._relay.queue.listing.destination(name))
 
     def relayers(self, ended: int) -> tuple[views.RelayerView, ...]:
         """The live relayers in the order they started, then up to `ended` of those that ended last, newest first."""
@@ -116,7 +116,7 @@ class Seeing:
         if sort.endswith("host"):
             marks.sort(key=lambda mark: mark.host)
         elif sort.endswith("waiting"):
-            counts = await self._relay.queue.held_back_counts()
+            counts = await self._relay.queue.listing.held_back_counts()
             marks.sort(key=lambda mark: counts.get(mark.host, 0))
         if sort.startswith("-"):
             marks.reverse()
@@ -134,23 +134,25 @@ class Seeing:
     async def _hosts(self, marks: Sequence[Mark]) -> tuple[BadHost, ...]:
         if not marks:
             return ()
-        held = {one.host: one for one in await self._relay.queue.held_back([mark.host for mark in marks])}
+        held = {one.host: one for one in await self._relay.queue.listing.held_back([mark.host for mark in marks])}
         judge = Judge(self._relay)
         tried = {name: judge.next_try(one) for name, one in held.items()}
         return tuple(_bad_host(mark, held.get(mark.host), tried.get(mark.host)) for mark in marks)
 
     async def reasons(self, limit: int) -> tuple[Reason, ...]:
         """Why mail waits, in groups: what was said last, or why it was not tried. The one with most entries first."""
-        return await self._relay.queue.reasons(limit)
+        return await self._relay.queue.listing.reasons(limit)
 
     async def suspensions(self) -> tuple[Suspension, ...]:
         """The suspensions in force, the relay's own first."""
-        return await self._relay.queue.suspensions()
+        return await self._relay.queue.standing.suspensions()
 
     async def overrides(self, offset: int, limit: int) -> tuple[views.StandingView, ...]:
         """A window of all that operators have laid upon mail, and of the engine's marks: the first to end first."""
         queue, marks = self._relay.queue, self._marks()[: offset + limit]  # those that end later are beyond the window
-        found = showing.standing(await queue.suspensions(), await queue.rules(), marks, await queue.overrides())
+        found = showing.standing(
+            await queue.standing.suspensions(), await queue.standing.rules(), marks, await queue.standing.overrides()
+        )
         return found[offset : offset + limit]
 
     async def events(
@@ -163,7 +165,9 @@ class Seeing:
         limit: int = 100,
     ) -> tuple[Event, ...]:
         """Events kept, in order of `seq`: the newest come last."""
-        return await self._relay.queue.events(before=before, after=after, message=message, match=match, limit=limit)
+        return await self._relay.queue.listing.events(
+            before=before, after=after, message=message, match=match, limit=limit
+        )
 
     async def figures(self) -> Figures:
         """What a monitoring system counts."""

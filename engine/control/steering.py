@@ -34,12 +34,12 @@ class Steering:
         """Hold what a filter names, waiting or still to come, for a while."""
         named, lasting = asking.rule(ask.filter), asking.seconds(ask.seconds)
         queue = self._relay.queue
-        in_force = await queue.rules()
+        in_force = await queue.standing.rules()
         if len(in_force) >= MOST_RULES and all(one.filter != str(named) for one in in_force):
             text = f"there are {MOST_RULES} hold rules already, each looked at for every message that comes in"
             raise Wrong(text, where="filter", allowed="release one first", status=409)
         until = self._relay.clock.now() + lasting
-        rule = await queue.add_rule(named, until, by, asking.reason(ask.reason))
+        rule = await queue.standing.add_rule(named, until, by, asking.reason(ask.reason))
         held = f"; it holds {plural(rule.holding, 'recipient')} now" if rule.holding else ""
         text = f"hold rule {rule.id}: {rule.filter} is held when it comes in, for {format_duration(lasting)}{held}"
         return views.ResultView(verb="hold-rule", text=text, recipients=rule.holding, operation=0)
@@ -47,7 +47,7 @@ class Steering:
     async def release_rule(self, ask: views.ReleaseRule, by: str) -> views.ResultView:
         """End a hold rule and let go what it held."""
         number = asking.counted(ask.rule, "rule") or 0
-        freed = await self._relay.queue.end_rule(number, by)
+        freed = await self._relay.queue.standing.end_rule(number, by)
         if freed is None:
             raise no_rule(number)
         self._relay.smarthost.wake()
@@ -71,8 +71,8 @@ class Steering:
             by=by,
             reason=asking.reason(ask.reason),
         )
-        waiting = (await self._relay.queue.destination(name)).waiting
-        await self._relay.queue.set_override(override)
+        waiting = (await self._relay.queue.listing.destination(name)).waiting
+        await self._relay.queue.standing.set_override(override)
         self._relay.smarthost.wake()
         text = f"mail for {name} goes to {override.to} for {format_duration(lasting)}"
         if waiting:
@@ -93,7 +93,7 @@ class Steering:
     async def end_override(self, ask: views.EndOverride, by: str) -> views.ResultView:
         """End an override: the destination's mail goes its own way again."""
         name = _destination(ask.destination)
-        ended = await self._relay.queue.end_override(name, by)
+        ended = await self._relay.queue.standing.end_override(name, by)
         if ended is None:
             raise not_overridden(name)
         self._relay.smarthost.wake()
@@ -115,7 +115,7 @@ class Steering:
         told = f"after {plural(closed.done, 'message')}"
         if left:
             told += f", {left:,} not yet written down"
-        await self._relay.queue.record(
+        await self._relay.queue.arrivals.record(
             Event(at=now, kind="closed", by=by, destination=closed.destination, host=closed.host, text=told)
         )
         text += f", {told}; the rest waits again, and {closed.destination} rests for a moment"
@@ -126,7 +126,7 @@ class Steering:
         host, port = asking.host_and_port(ask.host)
         found = await self._relay.prober.probe(host, port)
         now = self._relay.clock.now()
-        await self._relay.queue.record(Event(at=now, kind="probed", by=by, host=host, text=found.summary))
+        await self._relay.queue.arrivals.record(Event(at=now, kind="probed", by=by, host=host, text=found.summary))
         return found
 
 

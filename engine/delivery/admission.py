@@ -51,7 +51,7 @@ class Admission:
             [self._allowance.per_connection(site), *(rule.messages.available for rule in rates if rule.messages)]
         )
         await relayer.keep(max(most, 1))
-        if relayer.is_in_doubt and not site.is_failing and await self._queue.proves(site.name):
+        if relayer.is_in_doubt and not site.is_failing and await self._queue.claims.proves(site.name):
             relayer.is_in_doubt = False
         # From here on nothing is waited for: of two that come at once the second finds the first.
         if site is not came_from:
@@ -84,5 +84,5 @@ class Admission:
             until = soon if limiting.until is None else limiting.until
             until = until if limiting.name == "blocked" else min(soon, until)
             for destination in {claim.destination for claim in relayer.answers_for.values()}:
-                await self._queue.block(destination, until, limiting.text, failed=False)
+                await self._queue.standing.block(destination, until, limiting.text, failed=False)
         return f"{limiting.name}: {limiting.text}"

@@ -131,7 +131,7 @@ class AttemptManager:
         A message of which nobody can be told, for a reason of its own, keeps none of the others from that. Raises
         QueueError.
         """
-        found = await self._queue.untold(limit)
+        found = await self._queue.claims.untold(limit)
         full = ""
         for one in found:
             try:
@@ -142,12 +142,12 @@ class AttemptManager:
                 raise
             except Exception:
                 log.exception("message %d: nobody can be told of its recipients", one.message)
-                await self._queue.tell_later(one.message, _TELL_LATER)
+                await self._queue.claims.tell_later(one.message, _TELL_LATER)
         return bool(found) and not full, full
 
     async def tell_delays(self, limit: int) -> bool:
         """Tell the senders of up to `limit` messages of their delay; True when there may be more. Raises QueueError."""
-        late = await self._queue.late(limit)
+        late = await self._queue.claims.late(limit)
         told = [await self._notices.of_delay(one, self._clock.now()) for one in late]
         # What was not told has changed meanwhile, and is looked at again at the next check.
         return len(told) == limit and all(told)
@@ -161,7 +161,7 @@ class AttemptManager:
         warning = "; the peer may have taken it" if _is_with_peer(outcomes) else ""
         try:
             settlement = await self._decide(claim, outcomes)
-            await self._queue.settle(settlement)
+            await self._queue.claims.settle(settlement)
             if any(result.tell is not None for result in settlement.results):
                 self.on_untold()
         except (NotRunning, QueueFull, QueueBusy, QueueBroken):
@@ -170,11 +170,13 @@ class AttemptManager:
             if not warning:
                 raise
             log.exception("message %d: its result cannot be recorded", claim.message)
-            await self._queue.set_aside(claim, f"its result cannot be recorded ({clean(str(error), 200)}){warning}")
+            await self._queue.claims.set_aside(
+                claim, f"its result cannot be recorded ({clean(str(error), 200)}){warning}"
+            )
         except Exception as error:
             log.exception("message %d: its result cannot be recorded", claim.message)
             why = f"fault in the relay: its result cannot be recorded ({type(error).__name__})"
-            await self._queue.set_aside(claim, f"{why}{warning}")
+            await self._queue.claims.set_aside(claim, f"{why}{warning}")
         else:
             if claim.sender == dsn.NULL_SENDER:
                 _log_bounces(settlement.events)

@@ -64,12 +64,12 @@ class Choosing:
         left_out = without if may_doubt else without | failing
         proved = [
             Chosen(replace(one, is_in_doubt=True) if one.site in failing else one)
-            for one in await self._queue.due_sites(limit, left_out, with_doubtful=False)
+            for one in await self._queue.claims.due_sites(limit, left_out, with_doubtful=False)
         ]
         doubtful: list[Chosen] = []
         if may_doubt:
             taken = self._capacity.shares(live)
-            due = await self._queue.doubtful_sites(without | {one.due.site for one in proved}, taken)
+            due = await self._queue.claims.doubtful_sites(without | {one.due.site for one in proved}, taken)
             served = [relayer.flow for relayer in live if relayer.flow is not None and relayer.is_doubtful]
             doubtful = [Chosen(one, flow) for one, flow in in_fair_turn(due, served)][:limit]
         first, second = (doubtful, proved) if self._doubtful_first else (proved, doubtful)

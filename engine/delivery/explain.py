@@ -55,21 +55,21 @@ class Explainer:
 
     async def message(self, number: int, entry: int = 0) -> tuple[Explanation, ...]:
         """Explain the open recipients of a message, or one of them. Raises NoSuchMessage; () when that one has left."""
-        found = await self._queue.message(number)
+        found = await self._queue.listing.message(number)
         return await self._entries([one for one in found.entries if entry in (0, one.number)])
 
     async def address(self, recipient: str, destination: str, entries: Sequence[Entry]) -> tuple[Explanation, ...]:
         """Explain what waits for an address (`entries`), or where nothing does, what would happen to mail for it."""
         if entries:
             return await self._entries(entries)
-        rules = await self._queue.rules_on(recipient, destination)
+        rules = await self._queue.standing.rules_on(recipient, destination)
         return (self._explain(_dry_run(recipient, rules), await self._look(destination)),)
 
     async def domain(self, destination: str) -> tuple[Explanation, ...]:
         """Explain a domain by what of its mail is due first; where it has none, what would happen to mail for it."""
         seen = await self._look(destination)
         known = seen.destination
-        subject = _dry_run(destination, await self._queue.rules_on(f"@{destination}", destination))
+        subject = _dry_run(destination, await self._queue.standing.rules_on(f"@{destination}", destination))
         if known.waiting and known.next_due is not None:
             subject = _Subject(name=destination, mail=Mail(due=known.next_due, last=known.reply))
         elif known.relaying:
@@ -86,7 +86,7 @@ class Explainer:
         names = list(dict.fromkeys(one.destination for one in entries))
         looked = await asyncio.gather(*map(self._look, names))
         seen = dict(zip(names, looked, strict=True))
-        rules = {rule.id: rule for rule in await self._queue.rules()}
+        rules = {rule.id: rule for rule in await self._queue.standing.rules()}
         return tuple(self._explain(self._subject(one, rules), seen[one.destination]) for one in entries)
 
     def _subject(self, entry: Entry, rules: dict[int, HoldRule]) -> "_Subject":
@@ -120,7 +120,7 @@ class Explainer:
 
     async def _look(self, destination: str) -> "_Seen":
         """Gather what bears on a destination. Takes 15 s at the most."""
-        known = await self._queue.destination(destination)
+        known = await self._queue.listing.destination(destination)
         way: Way | None = None
         no_way: MXError | None = None
         try:

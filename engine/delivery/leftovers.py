@@ -100,12 +100,12 @@ class Leftovers:
         kept = {(claim.message, entry.number) for claim in claims for entry in claim.entries}
         found = frozenset(
             one
-            for one in await self._queue.relaying()
+            for one in await self._queue.claims.relaying()
             if one.relayer not in live and (one.message, one.entry) not in kept
         )
         orphans, self._suspected = sorted(found & self._suspected), found
         if orphans:
-            count = await self._queue.put_back_orphans(orphans, _ORPHANED)
+            count = await self._queue.claims.put_back_orphans(orphans, _ORPHANED)
             if count:
                 log.error("%d recipients were being relayed by nobody, and are put back", count)
             self._suspected -= frozenset(orphans)
@@ -113,8 +113,8 @@ class Leftovers:
 
     async def _give_up_overdue(self, *, expire: bool) -> str:
         full = ""
-        overdue = await self._queue.overdue(OVERDUE_AT_ONCE, expire=expire)
-        if self._queue.has_more_to_do:
+        overdue = await self._queue.claims.overdue(OVERDUE_AT_ONCE, expire=expire)
+        if self._queue.claims.has_more_to_do:
             self._wake()
         found = len(overdue)
         try:
@@ -143,7 +143,7 @@ class Leftovers:
         if not claims:
             return
         try:
-            await self._queue.put_back(claims, why)
+            await self._queue.claims.put_back(claims, why)
         except BaseException:
             self._stranded += claims
             raise

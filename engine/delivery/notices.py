@@ -81,7 +81,7 @@ class Notices:
         is_bounce = untold.sender == dsn.NULL_SENDER
         if not told or (is_bounce and not self._postmaster):  # who was to be told when it failed is set no more
             log.warning("message %d: nobody is told of %d recipients", untold.message, len(told))
-            return await self._queue.tell(untold, None)
+            return await self._queue.claims.tell(untold, None)
         content = await self._content(untold.message)
         may_go_back = not untold.given_back and (is_bounce or len(content) <= self._content_returned)
         original = dsn.Original(
@@ -98,7 +98,7 @@ class Notices:
         is_long = len(told) > _WRITTEN_AT_ONCE
         notice = await asyncio.to_thread(write, original, told, now) if is_long else write(original, told, now)
         failed = any(each.action == "failed" for each in told)
-        return await self._queue.tell(untold, notice, gives_back=may_go_back and failed)
+        return await self._queue.claims.tell(untold, notice, gives_back=may_go_back and failed)
 
     def _kept_from_postmaster(self, entry: ClaimedEntry) -> str:
         """Why the postmaster is not told of a bounce to this recipient, or ""."""
@@ -160,7 +160,7 @@ class Notices:
             for entry in late.entries
             if notice is not None
         ]
-        return await self._queue.notify(late, notice, *events)
+        return await self._queue.claims.notify(late, notice, *events)
 
     def _to_sender(self, original: dsn.Original, told: Sequence[dsn.Told], now: float) -> NewMessage | None:
         try:
@@ -175,7 +175,7 @@ class Notices:
     async def _content(self, message: int) -> bytes:
         """What a message holds, or b"" where that cannot be read. Raises QueueBroken."""
         try:
-            return await self._queue.content(message)
+            return await self._queue.claims.content(message)
         except QueueBroken:
             raise
         except QueueError as error:

@@ -29,7 +29,7 @@ class Pressure:
         live = tuple(live)  # as they are now: whoever ends while the queue is asked leaves room, and nobody short of it
         is_short = not self._capacity.places(live) or self._capacity.on_doubt(live) is not None
         closed, shares = self._allowance.closed(live), self._capacity.shares(live)
-        self._is_short = is_short and bool(await self._queue.due_sites(1, closed))
+        self._is_short = is_short and bool(await self._queue.claims.due_sites(1, closed))
         self._is_on = self._is_short and await self._do_wait(live, closed, shares)
         now = self._clock.now()
         found: dict[Shares, bool] = {}
@@ -45,9 +45,9 @@ class Pressure:
 
     async def _do_wait(self, live: Collection[ManagedRelayer], closed: Collection[str], shares: Shares) -> bool:
         """Whether anybody waits for one of the `live` to end, given who has all he may have then."""
-        if not self._capacity.places(live) and await self._queue.due_sites(1, closed, with_doubtful=False):
+        if not self._capacity.places(live) and await self._queue.claims.due_sites(1, closed, with_doubtful=False):
             return True
-        return bool(await self._queue.doubtful_sites(closed, shares))
+        return bool(await self._queue.claims.doubtful_sites(closed, shares))
 
     def times(self, live: Collection[ManagedRelayer]) -> list[float]:
         """When it is worth looking again: somebody has kept us waiting for long enough, or a place is kept no more."""

@@ -298,17 +298,17 @@ class ManagedRelayer:
             return None
         site = self._manager.site_of(way)
         if site != self.site:
-            await self._parts.queue.note_destination(destination, way.hosts[:MOST_EXCHANGES], site)
+            await self._parts.queue.standing.note_destination(destination, way.hosts[:MOST_EXCHANGES], site)
         return way
 
     async def _look_up_apart(self, destination: str) -> None:
         """What takes long to look up must keep neither a connection nor the mail of others: it gets its own relayer."""
-        await self._parts.queue.note_destination(destination, None, unknown_site(destination))
+        await self._parts.queue.standing.note_destination(destination, None, unknown_site(destination))
         await self._put_back("its look-up takes long", destination)
 
     async def _left_out(self, destination: str, error: AllMarkedBad) -> None:
         """Operators have marked all hosts bad: that is no attempt."""
-        await self._parts.queue.note_destination(destination, sorted(error.hosts))
+        await self._parts.queue.standing.note_destination(destination, sorted(error.hosts))
         self.result = error.outcome.text
         if error.site and has_hosts_of(error.site, self.site):
             await self._manager.unreachable(self, error.outcome, until=error.until)
@@ -506,7 +506,7 @@ class ManagedRelayer:
     async def _send(self, session: Session, claim: Claim, opening: Opening) -> None:
         self._was_spared, self._blameless = False, ""
         try:
-            mail = mail_of(claim, await self._parts.queue.open_content(claim.message))
+            mail = mail_of(claim, await self._parts.queue.claims.open_content(claim.message))
             self.destination = claim.destination
             self._sending = claim
             self._outcomes = None
@@ -517,7 +517,7 @@ class ManagedRelayer:
             raise
         except QueueError as error:  # before the final dot: the peer has no whole message
             self._sending, self._blameless = None, str(error)
-            await self._parts.queue.set_aside(claim, str(error))
+            await self._parts.queue.claims.set_aside(claim, str(error))
             self._settled(claim)
             return
         self._last = self._outcomes[-1]
@@ -647,7 +647,7 @@ class ManagedRelayer:
             await self._give_back(claims, why)
 
     async def _give_back(self, claims: list[Claim], why: str) -> None:
-        await self._parts.queue.put_back(claims, why)
+        await self._parts.queue.claims.put_back(claims, why)
         self._manager.returned(self, len(claims))
         for claim in claims:
             del self.answers_for[claim.message, claim.destination]

@@ -5,7 +5,6 @@ import ipaddress
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -23,6 +22,7 @@ from engine.dns.mx import (
 )
 from engine.model.destination import Override
 from engine.model.event import ENGINE
+from engine.queue.contract import Standing
 from engine.settings.ourselves import Ourselves, is_localhost, is_number, is_within, leads_nowhere
 from engine.settings.settings import Route
 from engine.settings.values import Network
@@ -83,14 +83,6 @@ class Way(Struct, frozen=True, kw_only=True):
         return bool(set(self.hosts) - {exchange.host for exchange in self.exchanges})
 
 
-class Overrides(Protocol):
-    """Where the destinations are kept that operators send elsewhere: the queue."""
-
-    async def override(self, destination: str) -> Override | None:
-        """The override in force for a destination."""
-        ...
-
-
 class Router:
     """Finds the way. An operator's override comes before all, then the most particular route for the domain, and MX.
 
@@ -108,7 +100,7 @@ class Router:
         ourselves: Ourselves,
         routes: Sequence[Route] = (),
         passwords: dict[str, str] | None = None,
-        overrides: Overrides | None = None,
+        standing: Standing | None = None,
         refused: Sequence[Network] = (),
     ) -> None:
         self._ourselves = ourselves
@@ -118,12 +110,12 @@ class Router:
         self._port = port
         self._routes = {route.domain: route for route in routes}
         self._passwords = passwords or {}
-        self._overrides = overrides
+        self._standing = standing
 
     async def way(self, destination: str) -> Way:
         """Give the hosts for a destination. Raises MXError, whose outcome the mail has; QueueError."""
         route = self.route(destination)
-        override = await self._overrides.override(destination) if self._overrides is not None else None
+        override = await self._standing.override(destination) if self._standing is not None else None
         if override is not None:
             site = _site(f"{override.host}:{override.port or self._port}", "by override")
             return self._upstream(destination, override.host, site, route, override)

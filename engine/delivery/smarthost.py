@@ -140,7 +140,7 @@ class SmartHost:
             ends: Sequence[float] = ()
             try:
                 ends = (await self.check_state()).ends
-                due = await self._queue.next_due(now)
+                due = await self._queue.claims.next_due(now)
             except QueueError as error:
                 self.trouble = str(error)
                 log.error("check failed: %s", error)
@@ -284,8 +284,8 @@ class SmartHost:
         closed = [*self._allowance.closed(self._live), relayer.site]
         if not is_full:  # what has proved itself has places left: it waits for nobody
             shares = self.capacity.shares([one for one in self._live if one is not relayer])
-            return bool(await self._queue.doubtful_sites(closed, shares))
-        return bool(await self._queue.due_sites(1, closed, with_doubtful=may_doubt or relayer.is_in_doubt))
+            return bool(await self._queue.claims.doubtful_sites(closed, shares))
+        return bool(await self._queue.claims.due_sites(1, closed, with_doubtful=may_doubt or relayer.is_in_doubt))
 
     def site_of(self, way: Way) -> str:
         """The name of the site a way leads to; a destination with a limit of its own has connections of its own."""
@@ -345,9 +345,11 @@ class SmartHost:
         if was_coming_back or relayer.is_in_doubt:
             relayer.is_in_doubt = False
             self._sites.unblock(site)
-            await self._queue.unblock_site(site.name)
+            await self._queue.standing.unblock_site(site.name)
             # Those of which nothing waits any more are not among them.
-            await self._queue.unblock([relayer.destination, *(one.destination for one in relayer.answers_for.values())])
+            await self._queue.standing.unblock(
+                [relayer.destination, *(one.destination for one in relayer.answers_for.values())]
+            )
 
     def returned(self, relayer: ManagedRelayer, count: int) -> None:
         """So many messages of a relayer were not sent: they count for no limit."""
@@ -379,8 +381,8 @@ class SmartHost:
         else:
             until = self._next_try(site, relayer.destination)
         self._sites.block(site, until, outcome.line, failed=failed)
-        await self._queue.block_site(site.name, until, outcome.line, failed=failed)
-        await self._queue.block(relayer.destination, until, outcome.line, failed=failed)
+        await self._queue.standing.block_site(site.name, until, outcome.line, failed=failed)
+        await self._queue.standing.block(relayer.destination, until, outcome.line, failed=failed)
         await self._tell_unreachable(relayer.destination, outcome)
 
     async def faulted(self, relayer: ManagedRelayer, outcome: Outcome) -> None:
@@ -425,7 +427,7 @@ class SmartHost:
         failed = until is None
         until = self._next_try(site, destination) if until is None else min(until, now + LONGEST_BLOCK)
         self._sites.block(site, until, outcome.line, failed=failed)
-        await self._queue.block(destination, until, outcome.line, failed=failed)
+        await self._queue.standing.block(destination, until, outcome.line, failed=failed)
         await self._tell_unreachable(destination, outcome)
 
     # -- what can be asked ----------------------------------------------------------------------------------------
@@ -559,7 +561,7 @@ class SmartHost:
         for bucket in buckets:
             bucket.take(limit)
         claims: list[Claim] = []
-        claiming = asyncio.ensure_future(self._queue.claim_site(site.name, limit, number))
+        claiming = asyncio.ensure_future(self._queue.claims.claim_site(site.name, limit, number))
         try:
             claims = await asyncio.shield(claiming)
         except asyncio.CancelledError:
@@ -610,7 +612,7 @@ class SmartHost:
         """Leave alone for a moment what a relayer is for, in the store; nothing of it has failed."""
         until = self._clock.now() + PAUSE
         for destination in {relayer.destination, *(claim.destination for claim in relayer.answers_for.values())}:
-            await self._queue.block(destination, until, why, failed=False)
+            await self._queue.standing.block(destination, until, why, failed=False)
 
     def _abandon(self, host: str) -> None:
         """End the connections to a host, each after the message that is being sent."""
@@ -632,6 +634,6 @@ class SmartHost:
 
     async def _tell_unreachable(self, destination: str, outcome: Outcome) -> None:
         now = self._clock.now()
-        await self._queue.record(
+        await self._queue.arrivals.record(
             Event(at=now, kind="unreachable", destination=destination, host=outcome.host, outcome=outcome)
         )

@@ -65,7 +65,7 @@ class Stepping:
         self._ahead += max(0.0, step)
         self._back += max(0.0, -step)
         if self._is_first:
-            back = await self._queue.newest_event_at() - self._clock.now()
+            back = await self._queue.standing.newest_event_at() - self._clock.now()
             self._back += back if back > TOLERANCE else 0.0
             self._is_first = False
         if self._back:
@@ -82,7 +82,7 @@ class Stepping:
         return True
 
     async def _put_right(self, text: str) -> None:
-        count = await self._queue.clock_was_set(text, self._retries.longest_wait, self._longest_block)
+        count = await self._queue.standing.clock_was_set(text, self._retries.longest_wait, self._longest_block)
         log.warning("%s; the times of %d recipients were put right", text, count)
 
 

@@ -11,7 +11,7 @@ import ipaddress
 import random
 from collections.abc import Collection, Iterator, Sequence
 from itertools import chain, zip_longest
-from typing import Protocol, TypeVar, cast
+from typing import TypeVar, cast
 
 import dns.asyncresolver
 import dns.rdatatype
@@ -36,7 +36,7 @@ from engine.model.destination import Mark
 from engine.model.event import ENGINE
 from engine.model.order import Touched
 from engine.model.outcome import Outcome
-from engine.queue.contract import QueueError
+from engine.queue.contract import Marks, QueueError
 from engine.settings.ourselves import Ourselves, is_number
 
 __all__ = [
@@ -48,7 +48,6 @@ __all__ = [
     "LookupFailed",
     "MXCalculator",
     "MXError",
-    "MarkStore",
     "NoExchange",
     "NullMX",
     "OwnName",
@@ -112,26 +111,6 @@ class Exchange(Struct, frozen=True, kw_only=True):
     mark: Mark | None = None
 
 
-class MarkStore(Protocol):
-    """Where marks outlive a restart: the queue."""
-
-    async def marks(self) -> tuple[Mark, ...]:
-        """All marks kept, those too that ended not long ago."""
-        ...
-
-    async def save_mark(self, mark: Mark) -> None:
-        """Keep a mark, in place of any the host had."""
-        ...
-
-    async def remove_mark(self, host: str, by: str, touched: Touched | None = None) -> int:
-        """Forget a host's mark; give the number of entries made due, and write which they are into `touched`."""
-        ...
-
-    async def forget_marks(self, hosts: Sequence[str]) -> None:
-        """Let go of marks, which changes nothing else: of too many, those that end first."""
-        ...
-
-
 class MXCalculator:
     """Names the hosts that take mail for a domain, in the order to try them, and remembers which are bad.
 
@@ -146,7 +125,7 @@ class MXCalculator:
         resolver: dns.asyncresolver.Resolver,
         *,
         clock: Clock,
-        marks: MarkStore,
+        marks: Marks,
         own_names: Collection[str] = (),
         bad_mx_timeout: float = 3600.0,
         bad_mx_timeout_max: float = 28_800.0,
@@ -242,7 +221,7 @@ class MXCalculator:
 
     async def load(self) -> None:
         """Take over the marks the store has kept."""
-        for mark in await self._store.marks():
+        for mark in await self._store.all():
             self._marks[mark.host] = mark
             if mark.by == ENGINE:
                 _keep(self._repeated, mark.host, (mark.times, self._clock.now()))
@@ -283,7 +262,7 @@ class MXCalculator:
             with self._unless_refused(host):
                 self._marks[host] = mark
                 self._ended.pop(host, None)
-                await self._store.save_mark(mark)
+                await self._store.save(mark)
             if by == ENGINE:
                 before_times, since = self._repeated.get(host, (0, now))
                 _keep(self._repeated, host, (times, now if times > before_times else since))
@@ -311,7 +290,7 @@ class MXCalculator:
                 self._ended.pop(host, None)
                 _keep(self._returning, host, None)
                 _keep(self._good_at, host, self._clock.now())
-                return await self._store.remove_mark(host, by, touched)
+                return await self._store.remove(host, by, touched)
 
     def delivered(self, host: str) -> None:
         """A host has taken mail: what it did before counts no more."""
@@ -388,7 +367,7 @@ class MXCalculator:
             del self._marks[host]
         if hosts:
             with contextlib.suppress(QueueError):  # it has them a while longer: until they end, or the next start
-                await self._store.forget_marks(hosts)
+                await self._store.forget(hosts)
 
     def _times(self, host: str, now: float) -> int:
         """The how-manieth mark in a row this is: one more for each that lasted its time and did not help."""

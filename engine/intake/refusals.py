@@ -6,9 +6,8 @@ from collections import OrderedDict
 
 from engine.base.clock import Clock
 from engine.base.text import clean
-from engine.intake.taker import Taker
 from engine.model.event import Event
-from engine.queue.contract import QueueError
+from engine.queue.contract import Arrivals, QueueError
 
 _LOG = logging.getLogger(__name__)
 
@@ -22,8 +21,8 @@ class Refusals:
     What was left out is counted and told with the next one.
     """
 
-    def __init__(self, queue: Taker, clock: Clock) -> None:
-        self._queue = queue
+    def __init__(self, arrivals: Arrivals, clock: Clock) -> None:
+        self._arrivals = arrivals
         self._clock = clock
         self._told: OrderedDict[tuple[str, str], float] = OrderedDict()
         self._left_out = 0
@@ -59,7 +58,7 @@ class Refusals:
 
     async def _record(self, event: Event) -> None:
         try:
-            await self._queue.record(event)
+            await self._arrivals.record(event)
         except QueueError as error:
             _LOG.warning("a refusal could not be recorded: %s", clean(str(error)))
         except Exception:  # noqa: BLE001 - nobody waits for this task: what it raises would be lost

@@ -69,86 +69,8 @@ class KnownLogin(Struct, frozen=True, kw_only=True):
     at: float
 
 
-class Steering(ABC):
-    """The part of a queue that keeps rules and overrides. Changes are on disk, with their event, when these return."""
-
-    @abstractmethod
-    async def add_rule(self, filter: Filter, until: float, by: str, reason: str) -> HoldRule:
-        """Hold what the filter names: what comes in until `until`, in the transaction that takes it in, and what waits.
-
-        A rule in force with the same filter is replaced and keeps its number.
-        """
-
-    @abstractmethod
-    async def end_rule(self, id: int, by: str) -> int | None:
-        """End a rule and let go what it held; give how many recipients those were, None where there is no such rule."""
-
-    @abstractmethod
-    async def rules(self) -> tuple[HoldRule, ...]:
-        """The rules in force, the oldest first."""
-
-    @abstractmethod
-    async def rules_on(self, recipient: str, destination: str) -> tuple[HoldRule, ...]:
-        """The rules that would hold mail to this recipient whoever sent it."""
-
-    @abstractmethod
-    async def set_override(self, override: Override) -> int:
-        """Send a destination's mail elsewhere, in place of any override it had.
-
-        Unblocks it and makes what waits due now; gives how many recipients that were.
-        """
-
-    @abstractmethod
-    async def end_override(self, destination: str, by: str) -> Override | None:
-        """End an override, unblock its destination and make what waits due; None where there was none."""
-
-    @abstractmethod
-    async def override(self, destination: str) -> Override | None:
-        """The override in force for a destination."""
-
-    @abstractmethod
-    async def overrides(self) -> tuple[Override, ...]:
-        """Those in force, by destination."""
-
-
-class Queue(Steering):
-    """The durable queue. `on_events` is called with the events of each commit, on the loop that opened the queue."""
-
-    on_events: Callable[[Sequence[Event]], None]
-
-    # -- life -----------------------------------------------------------------------------------------------------
-
-    @abstractmethod
-    async def open(self) -> int:
-        """Open the store and put interrupted entries back to waiting; give how many there were.
-
-        Raises QueueError when the store cannot be opened or is of a newer version.
-        """
-
-    @abstractmethod
-    async def close(self) -> None:
-        """Finish what was asked for and close. Nothing may be asked afterwards.
-
-        Bounded in time: what takes long is cut short between two steps of it. What was to be carried out in any case
-        goes on at the next start; of an order that was not whole yet that start tells how far it came.
-        """
-
-    @property
-    @abstractmethod
-    def broken(self) -> str:
-        """Why the store takes nothing more, or ""."""
-
-    @property
-    @abstractmethod
-    def trouble(self) -> str:
-        """What is not well with a store that goes on all the same, or "": a page of it is damaged, say."""
-
-    @property
-    @abstractmethod
-    def spare(self) -> int:
-        """Bytes the store has that nothing is in: room for new mail, whatever is free in the file system."""
-
-    # -- in -------------------------------------------------------------------------------------------------------
+class Arrivals(ABC):
+    """What comes in: messages, events that come with no change of the queue, and who has logged in to bring mail."""
 
     @abstractmethod
     async def enqueue(self, message: NewMessage) -> int:
@@ -161,7 +83,21 @@ class Queue(Steering):
     async def forget_key(self, key: str) -> None:
         """The source of this key is gone: it need not be remembered any more."""
 
-    # -- choose and claim -----------------------------------------------------------------------------------------
+    @abstractmethod
+    async def record(self, *events: Event) -> None:
+        """Keep events that come with no change of the queue."""
+
+    @abstractmethod
+    async def remember_login(self, login: str, address: str) -> None:
+        """A login came in rightly from an address. Of very many, those not seen for longest are let go."""
+
+    @abstractmethod
+    async def known_logins(self) -> Sequence[KnownLogin]:
+        """Whence logins came in rightly, the latest last."""
+
+
+class Claims(ABC):
+    """What is to be sent: whose turn it is, who answers for it, what came of it, and what is to be told of that."""
 
     @abstractmethod
     async def due_destinations(self, limit: int, without: Collection[str] = ()) -> list[str]:
@@ -272,34 +208,6 @@ class Queue(Steering):
         """
 
     @abstractmethod
-    async def note_destination(
-        self, destination: str, exchanges: Sequence[str] | None, site: str | None = None
-    ) -> None:
-        """Remember which hosts the last MX answer named, best first, and the site they make (None: as before).
-
-        What its new site has proved it has proved too.
-        """
-
-    @abstractmethod
-    async def block(self, destination: str, until: float, why: str, *, failed: bool = True) -> None:
-        """Open no connection to a destination before `until`: none could be had (`failed`), or a limit forbids it.
-
-        What failed is in doubt until it takes mail again.
-        """
-
-    @abstractmethod
-    async def block_site(self, site: str, until: float, why: str, *, failed: bool = True) -> None:
-        """As `block`, for all destinations of a site for which something waits."""
-
-    @abstractmethod
-    async def unblock_site(self, site: str) -> None:
-        """Connections to all destinations of a site may be opened again at once."""
-
-    @abstractmethod
-    async def unblock(self, destinations: Sequence[str]) -> None:
-        """Connections to these may be opened again at once."""
-
-    @abstractmethod
     async def overdue(self, limit: int, *, expire: bool = True) -> list[Claim]:
         """Claim up to `limit` messages whose entries are to be bounced by order, or have expired and are given up.
 
@@ -328,7 +236,49 @@ class Queue(Steering):
         Does nothing and gives False unless all of them still wait for it. None: there is no notice, and none to come.
         """
 
-    # -- the clock ------------------------------------------------------------------------------------------------
+
+class Standing(ABC):
+    """What stands until its time is over, by operators or by what was met; and the times themselves.
+
+    That is suspensions, hold rules and overrides; the exchanges of destinations, what keeps connections from them, and
+    their MTA-STS policies.
+    """
+
+    @abstractmethod
+    async def note_destination(
+        self, destination: str, exchanges: Sequence[str] | None, site: str | None = None
+    ) -> None:
+        """Remember which hosts the last MX answer named, best first, and the site they make (None: as before).
+
+        What its new site has proved it has proved too.
+        """
+
+    @abstractmethod
+    async def block(self, destination: str, until: float, why: str, *, failed: bool = True) -> None:
+        """Open no connection to a destination before `until`: none could be had (`failed`), or a limit forbids it.
+
+        What failed is in doubt until it takes mail again.
+        """
+
+    @abstractmethod
+    async def block_site(self, site: str, until: float, why: str, *, failed: bool = True) -> None:
+        """As `block`, for all destinations of a site for which something waits."""
+
+    @abstractmethod
+    async def unblock_site(self, site: str) -> None:
+        """Connections to all destinations of a site may be opened again at once."""
+
+    @abstractmethod
+    async def unblock(self, destinations: Sequence[str]) -> None:
+        """Connections to these may be opened again at once."""
+
+    @abstractmethod
+    async def sts_policy(self, domain: str) -> KeptPolicy | None:
+        """The policy kept for a domain, unless its time is over."""
+
+    @abstractmethod
+    async def save_sts_policy(self, policy: KeptPolicy) -> None:
+        """Keep a policy, in place of any the domain had. Of very many, those that end first are let go."""
 
     @abstractmethod
     async def newest_event_at(self) -> float:
@@ -344,52 +294,59 @@ class Queue(Steering):
         cut short begins anew at the next call.
         """
 
-    # -- see ------------------------------------------------------------------------------------------------------
+    @abstractmethod
+    async def suspend(self, suspension: Suspension) -> None:
+        """Open no new connection to the destination, or at all for RELAY, until the suspension ends."""
 
     @abstractmethod
-    async def totals(self, room: Room = ROOM) -> Totals:
-        """Counts over the whole queue. What is `ready` may be sent where there is `room`."""
+    async def resume(self, destination: str, by: str) -> bool:
+        """End a suspension; False when there is none."""
 
     @abstractmethod
-    async def window(self, filter: Filter, sort: str, offset: int, limit: int) -> Window:
-        """Rows of the listing. `sort` is a name of SORTS, with "-" before it for descending."""
+    async def suspensions(self) -> tuple[Suspension, ...]:
+        """Those in force, the relay's own first."""
 
     @abstractmethod
-    async def message(self, number: int) -> Message:
-        """One message, without its content. Raises NoSuchMessage."""
+    async def add_rule(self, filter: Filter, until: float, by: str, reason: str) -> HoldRule:
+        """Hold what the filter names: what comes in until `until`, in the transaction that takes it in, and what waits.
 
-    @abstractmethod
-    async def destinations(self, match: str, sort: str, offset: int, limit: int) -> tuple[int, tuple[Destination, ...]]:
-        """How many destinations have `match` in their name, and a window of them.
-
-        `sort` is a name of DESTINATION_SORTS, with "-" before it for descending.
+        A rule in force with the same filter is replaced and keeps its number.
         """
 
     @abstractmethod
-    async def destination(self, name: str) -> Destination:
-        """One destination; all zero when nothing is known of it."""
+    async def end_rule(self, id: int, by: str) -> int | None:
+        """End a rule and let go what it held; give how many recipients those were, None where there is no such rule."""
 
     @abstractmethod
-    async def select(self, filter: Filter, newest: int | None = None) -> Selection:
-        """What an action with this filter would touch, up to message `newest`."""
+    async def rules(self) -> tuple[HoldRule, ...]:
+        """The rules in force, the oldest first."""
 
     @abstractmethod
-    async def lets_go(self, ending: Ending, name: str) -> Selection:
-        """What would go if this ended: a host's mark, a destination's (or RELAY's) suspension or override, or the
-        hold rule of this number.
+    async def rules_on(self, recipient: str, destination: str) -> tuple[HoldRule, ...]:
+        """The rules that would hold mail to this recipient whoever sent it."""
 
-        A mark lets go what waits in destinations with no other host that is not bad; a suspension what no other
-        suspension keeps; a rule what it holds and no other rule names. Nothing is changed.
+    @abstractmethod
+    async def set_override(self, override: Override) -> int:
+        """Send a destination's mail elsewhere, in place of any override it had.
+
+        Unblocks it and makes what waits due now; gives how many recipients that were.
         """
 
     @abstractmethod
-    async def reasons(self, limit: int) -> tuple[Reason, ...]:
-        """Why mail waits: the `limit` reasons with most entries. An answer that took long is given again for a while.
+    async def end_override(self, destination: str, by: str) -> Override | None:
+        """End an override, unblock its destination and make what waits due; None where there was none."""
 
-        `why="..."` is the filter that names the entries of one.
-        """
+    @abstractmethod
+    async def override(self, destination: str) -> Override | None:
+        """The override in force for a destination."""
 
-    # -- the operator's orders ------------------------------------------------------------------------------------
+    @abstractmethod
+    async def overrides(self) -> tuple[Override, ...]:
+        """Those in force, by destination."""
+
+
+class Orders(ABC):
+    """Operators' orders on mail that waits: on all that a filter names, up to message `newest`."""
 
     @abstractmethod
     async def retry(
@@ -441,84 +398,52 @@ class Queue(Steering):
     async def fates(self, since: int, entries: Sequence[TouchedEntry]) -> tuple[Fate, ...]:
         """What has become of some entries that an order touched, by the events after `since`: in their order."""
 
-    @abstractmethod
-    async def suspend(self, suspension: Suspension) -> None:
-        """Open no new connection to the destination, or at all for RELAY, until the suspension ends."""
+
+class Listing(ABC):
+    """What operators look at: rows by the window, never all at once, and counts."""
 
     @abstractmethod
-    async def resume(self, destination: str, by: str) -> bool:
-        """End a suspension; False when there is none."""
+    async def totals(self, room: Room = ROOM) -> Totals:
+        """Counts over the whole queue. What is `ready` may be sent where there is `room`."""
 
     @abstractmethod
-    async def suspensions(self) -> tuple[Suspension, ...]:
-        """Those in force, the relay's own first."""
-
-    # -- bad MX hosts ---------------------------------------------------------------------------------------------
+    async def window(self, filter: Filter, sort: str, offset: int, limit: int) -> Window:
+        """Rows of the listing. `sort` is a name of SORTS, with "-" before it for descending."""
 
     @abstractmethod
-    async def marks(self) -> tuple[Mark, ...]:
-        """All marks kept, those too that ended not long ago."""
+    async def message(self, number: int) -> Message:
+        """One message, without its content. Raises NoSuchMessage."""
 
     @abstractmethod
-    async def save_mark(self, mark: Mark) -> None:
-        """Keep a mark, in place of any the host had.
+    async def destinations(self, match: str, sort: str, offset: int, limit: int) -> tuple[int, tuple[Destination, ...]]:
+        """How many destinations have `match` in their name, and a window of them.
 
-        If it ends earlier than that, the destinations blocked for longer that have the host among their exchanges
-        are unblocked.
+        `sort` is a name of DESTINATION_SORTS, with "-" before it for descending.
         """
 
     @abstractmethod
-    async def remove_mark(self, host: str, by: str, touched: Touched | None = None) -> int:
-        """Forget a host's mark, and unblock its destinations.
+    async def destination(self, name: str) -> Destination:
+        """One destination; all zero when nothing is known of it."""
 
-        Where `by` is an operator, what waits in those that have no other host that is not bad is made due now; gives
-        the number of these entries. Which they were is written into `touched`.
+    @abstractmethod
+    async def select(self, filter: Filter, newest: int | None = None) -> Selection:
+        """What an action with this filter would touch, up to message `newest`."""
+
+    @abstractmethod
+    async def lets_go(self, ending: Ending, name: str) -> Selection:
+        """What would go if this ended: a host's mark, a destination's (or RELAY's) suspension or override, or the
+        hold rule of this number.
+
+        A mark lets go what waits in destinations with no other host that is not bad; a suspension what no other
+        suspension keeps; a rule what it holds and no other rule names. Nothing is changed.
         """
 
     @abstractmethod
-    async def forget_marks(self, hosts: Sequence[str]) -> None:
-        """Let go of marks, which changes nothing else and is no event."""
+    async def reasons(self, limit: int) -> tuple[Reason, ...]:
+        """Why mail waits: the `limit` reasons with most entries. An answer that took long is given again for a while.
 
-    @abstractmethod
-    async def held_back(self, hosts: Sequence[str]) -> tuple[HeldBack, ...]:
-        """What waits because of each of these hosts, given that they are bad, and all others that have a mark.
-
-        Of the destinations those with most waiting are named, 100 at the most, and 20 alternates.
-        An answer that took long is given again for a while.
+        `why="..."` is the filter that names the entries of one.
         """
-
-    @abstractmethod
-    async def held_back_counts(self) -> dict[str, int]:
-        """How many recipients wait because of each host with a mark, as `held_back` counts them; none is left out.
-
-        An answer that took long is given again for a while.
-        """
-
-    # -- MTA-STS policies -----------------------------------------------------------------------------------------
-
-    @abstractmethod
-    async def sts_policy(self, domain: str) -> KeptPolicy | None:
-        """The policy kept for a domain, unless its time is over."""
-
-    @abstractmethod
-    async def save_sts_policy(self, policy: KeptPolicy) -> None:
-        """Keep a policy, in place of any the domain had. Of very many, those that end first are let go."""
-
-    # -- logins ---------------------------------------------------------------------------------------------------
-
-    @abstractmethod
-    async def remember_login(self, login: str, address: str) -> None:
-        """A login came in rightly from an address. Of very many, those not seen for longest are let go."""
-
-    @abstractmethod
-    async def known_logins(self) -> Sequence[KnownLogin]:
-        """Whence logins came in rightly, the latest last."""
-
-    # -- events ---------------------------------------------------------------------------------------------------
-
-    @abstractmethod
-    async def record(self, *events: Event) -> None:
-        """Keep events that come with no change of the queue."""
 
     @abstractmethod
     async def events(
@@ -535,6 +460,91 @@ class Queue(Steering):
         `match` is words (see engine.base.words) looked for in kind, recipient, sender, destination, host, by, text and
         what was replied.
         """
+
+    @abstractmethod
+    async def held_back(self, hosts: Sequence[str]) -> tuple[HeldBack, ...]:
+        """What waits because of each of these hosts, given that they are bad, and all others that have a mark.
+
+        Of the destinations those with most waiting are named, 100 at the most, and 20 alternates.
+        An answer that took long is given again for a while.
+        """
+
+    @abstractmethod
+    async def held_back_counts(self) -> dict[str, int]:
+        """How many recipients wait because of each host with a mark, as `held_back` counts them; none is left out.
+
+        An answer that took long is given again for a while.
+        """
+
+
+class Marks(ABC):
+    """The marks of bad MX hosts."""
+
+    @abstractmethod
+    async def all(self) -> tuple[Mark, ...]:
+        """All marks kept, those too that ended not long ago."""
+
+    @abstractmethod
+    async def save(self, mark: Mark) -> None:
+        """Keep a mark, in place of any the host had.
+
+        If it ends earlier than that, the destinations blocked for longer that have the host among their exchanges
+        are unblocked.
+        """
+
+    @abstractmethod
+    async def remove(self, host: str, by: str, touched: Touched | None = None) -> int:
+        """Forget a host's mark, and unblock its destinations.
+
+        Where `by` is an operator, what waits in those that have no other host that is not bad is made due now; gives
+        the number of these entries. Which they were is written into `touched`.
+        """
+
+    @abstractmethod
+    async def forget(self, hosts: Sequence[str]) -> None:
+        """Let go of marks, which changes nothing else and is no event."""
+
+
+class Queue(ABC):
+    """The durable queue: its life, and its roles. `on_events` is called with the events of each commit, on its loop."""
+
+    on_events: Callable[[Sequence[Event]], None]
+    arrivals: Arrivals
+    claims: Claims
+    standing: Standing
+    orders: Orders
+    listing: Listing
+    marks: Marks
+
+    @abstractmethod
+    async def open(self) -> int:
+        """Open the store and put interrupted entries back to waiting; give how many there were.
+
+        Raises QueueError when the store cannot be opened or is of a newer version.
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Finish what was asked for and close. Nothing may be asked afterwards.
+
+        Bounded in time: what takes long is cut short between two steps of it. What was to be carried out in any case
+        goes on at the next start; of an order that was not whole yet that start tells how far it came.
+        """
+
+    @property
+    @abstractmethod
+    def broken(self) -> str:
+        """Why the store takes nothing more, or ""."""
+
+    @property
+    @abstractmethod
+    def trouble(self) -> str:
+        """What is not well with a store that goes on all the same, or "": a page of it is damaged, say."""
+
+    @property
+    @abstractmethod
+    def spare(self) -> int:
+        """Bytes the store has that nothing is in: room for new mail, whatever is free in the file system."""
 
 
 SORTS = ("id", "due", "arrived", "attempts", "size", "destination", "recipient", "sender", "state")

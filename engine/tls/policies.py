@@ -10,7 +10,7 @@ import msgspec
 
 from engine.base.clock import Clock
 from engine.dns.lookups import DomainNotFound, Lookups, MXError, name_of
-from engine.queue.contract import KeptPolicy, QueueBroken, QueueError
+from engine.queue.contract import KeptPolicy, QueueBroken, QueueError, Standing
 from engine.tls.mta_sts import Policy, PolicyError, announced_id, parse_policy
 
 log = logging.getLogger(__name__)
@@ -19,18 +19,6 @@ _RENEW_AFTER = 86_400.0  # seconds at most; RFC 8461 3.3 suggests to renew once 
 _PAUSE = 300.0  # seconds until a policy that could not be had is asked for again (RFC 8461 5.1)
 _FAILURES_KEPT = 10_000  # domains
 _MOST_FETCHES = 20  # at a time
-
-
-class PolicyStore(Protocol):
-    """Where policies outlive a restart: the queue."""
-
-    async def sts_policy(self, domain: str) -> KeptPolicy | None:
-        """The policy kept for a domain, unless its time is over."""
-        ...
-
-    async def save_sts_policy(self, policy: KeptPolicy) -> None:
-        """Keep a policy, in place of any the domain had."""
-        ...
 
 
 class Fetch(Protocol):
@@ -47,9 +35,9 @@ class PolicyBook:
     A policy is fetched by one task for all who want it; whoever gives up waiting does not end it.
     """
 
-    def __init__(self, lookups: Lookups, store: PolicyStore, fetch: Fetch, clock: Clock) -> None:
+    def __init__(self, lookups: Lookups, standing: Standing, fetch: Fetch, clock: Clock) -> None:
         self._lookups = lookups
-        self._store = store
+        self._standing = standing
         self._fetch = fetch
         self._clock = clock
         self._failed: OrderedDict[str, float] = OrderedDict()  # domain to when it may be asked again
@@ -82,7 +70,7 @@ class PolicyBook:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _kept(self, domain: str) -> Policy | None:
-        kept = await self._store.sts_policy(domain)
+        kept = await self._standing.sts_policy(domain)
         if kept is None:
             return None
         try:
@@ -127,7 +115,7 @@ class PolicyBook:
         )
         text = msgspec.json.encode(policy).decode()
         try:
-            await self._store.save_sts_policy(KeptPolicy(domain=domain, expires=policy.expires, policy=text))
+            await self._standing.save_sts_policy(KeptPolicy(domain=domain, expires=policy.expires, policy=text))
         except QueueBroken:
             pass  # whatever comes next meets it too, and says so
         except QueueError as error:

@@ -9,12 +9,13 @@ from msgspec.structs import replace
 from engine.base.clock import Clock
 from engine.base.text import clean
 from engine.dns.lookups import Lookups
+from engine.queue.contract import Standing
 from engine.settings.settings import Route, Settings, TlsRules
 from engine.tls.dane import Dane
 from engine.tls.demand import LEVELS, HostNotAllowed, TlsDemand
 from engine.tls.fetching import HTTPS, HttpsFetch
 from engine.tls.mta_sts import Policy
-from engine.tls.policies import PolicyBook, PolicyStore
+from engine.tls.policies import PolicyBook
 from engine.tls.tlsa import TlsaLookup
 
 BROKEN_SECONDS = 3600.0  # a host whose opportunistic TLS broke is tried without for as long
@@ -22,7 +23,7 @@ _BROKEN_KEPT = 10_000  # hosts
 
 
 def tls_policy(
-    settings: Settings, lookups: Lookups, store: PolicyStore, clock: Clock, *, https_port: int = HTTPS
+    settings: Settings, lookups: Lookups, standing: Standing, clock: Clock, *, https_port: int = HTTPS
 ) -> "TlsPolicy":
     """The policy that the settings ask for. Without a resolver that validates there is no DANE (RFC 7672 1.3)."""
     rules = settings.tls
@@ -31,7 +32,7 @@ def tls_policy(
     return TlsPolicy(
         rules,
         clock,
-        policies=PolicyBook(lookups, store, fetch, clock) if rules.mta_sts else None,
+        policies=PolicyBook(lookups, standing, fetch, clock) if rules.mta_sts else None,
         tlsa=TlsaLookup(lookups) if rules.dane is not False and settings.dns.validating else None,
     )
 

@@ -21,6 +21,7 @@ from engine.dns.lookups import DomainNotFound, Lookups, MXError, resolver_for
 from engine.dns.mx import Exchange, MXCalculator
 from engine.model.destination import Mark
 from engine.model.order import Touched
+from engine.queue.contract import Marks
 from engine.sandbox.names import NameServer
 from tests.clock import FakeClock
 from tests.fuzz.fuzzing import Fault, Fuzzer
@@ -161,19 +162,19 @@ class _Server(NameServer):
         self.has_said_nxdomain = self.has_said_nxdomain or read.rcode() == dns.rcode.NXDOMAIN
 
 
-class _NoMarks:
+class _NoMarks(Marks):
     """No host is marked."""
 
-    async def marks(self) -> tuple[Mark, ...]:
+    async def all(self) -> tuple[Mark, ...]:
         return ()
 
-    async def save_mark(self, mark: Mark) -> None:
+    async def save(self, mark: Mark) -> None:
         raise AssertionError(mark)
 
-    async def remove_mark(self, host: str, by: str, touched: Touched | None = None) -> int:
+    async def remove(self, host: str, by: str, touched: Touched | None = None) -> int:
         raise AssertionError(host)
 
-    async def forget_marks(self, hosts: Sequence[str]) -> None:
+    async def forget(self, hosts: Sequence[str]) -> None:
         raise AssertionError(hosts)
 
 

@@ -18,7 +18,7 @@ from engine.model.message import NewMessage
 from engine.settings.settings import Intake, Settings, Smtp
 from tests.clock import FakeClock
 from tests.fuzz.fuzzing import Fault, Fuzzer
-from tests.unit.fake_queue import FakeQueue
+from tests.unit.fake_arrivals import FakeArrivals
 
 PATIENCE = 20.0  # seconds until every file must have left the folder
 LARGEST = 64 * 1024  # bytes of a message
@@ -101,7 +101,7 @@ class DropFiles(Fuzzer[tuple[File, ...]]):
         self._beside = Path(self._open.enter_context(tempfile.TemporaryDirectory(prefix="sh-")))
         self._folder = self._beside / "drop"
         self._others: list[Path] = []
-        self._queue = FakeQueue()
+        self._queue = FakeArrivals()
         self._clock = FakeClock()
         settings = Settings(hostname="relay.example.net", intake=Intake(smtp=Smtp(max_message_size=LARGEST)))
         self._drop = DropIntake(self._queue, self._folder, settings, self._clock)

@@ -51,7 +51,7 @@ class Filters(Fuzzer[str]):
         folder = self._open.enter_context(tempfile.TemporaryDirectory(prefix="sh-"))
         self._spool = await self._open.enter_async_context(opened(Path(folder)))
         await _fill(self._spool)
-        self._all = (await self._spool.queue.window(Filter.all(), "id", 0, 1)).total
+        self._all = (await self._spool.queue.listing.window(Filter.all(), "id", 0, 1)).total
 
     async def close(self) -> None:
         await self._open.aclose()
@@ -70,7 +70,7 @@ class Filters(Fuzzer[str]):
         with contextlib.suppress(FilterError):
             rule_filter(case)
         total = await self._count(found)
-        if (selected := await self._spool.queue.select(found)).recipients > total:
+        if (selected := await self._spool.queue.listing.select(found)).recipients > total:
             raise Fault(f"lists {total} entries, and would act on {selected.recipients}")
         for term in found.terms:
             alone = await self._count(Filter(terms=(term,)))
@@ -81,7 +81,7 @@ class Filters(Fuzzer[str]):
                 raise Fault(f"{total} match all terms, and {alone} the one {term}")
 
     async def _count(self, filter: Filter) -> int:
-        return (await self._spool.queue.window(filter, "id", 0, 5)).total
+        return (await self._spool.queue.listing.window(filter, "id", 0, 5)).total
 
 
 def _is_plain(error: FilterError) -> None:
@@ -110,5 +110,5 @@ async def _fill(spool: Spool) -> None:
     for domain in ("example.org", "xn--bcher-kva.example"):
         for number, claim in enumerate(await spool.claim(domain)):
             await spool.settle(claim, said[number % len(said)], after=300)
-    await spool.queue.hold(Filter.parse("id=1,2"), "ann", "looking")
-    await spool.queue.claim("sub.example.org", 1, 7)
+    await spool.queue.orders.hold(Filter.parse("id=1,2"), "ann", "looking")
+    await spool.queue.claims.claim("sub.example.org", 1, 7)

@@ -15,7 +15,7 @@ from engine.settings.settings import Intake, Limits, Listen, Settings, Smtp
 from engine.settings.values import Network, network
 from tests.fuzz.fuzzing import Fault, Fuzzer
 from tests.scenarios.submitting import Keys
-from tests.unit.fake_queue import FakeQueue
+from tests.unit.fake_arrivals import FakeArrivals
 
 KNOWN, STRANGER = "127.0.0.1", "127.0.9.9"
 PATIENCE = 20.0  # seconds until the server must have ended a session whose client has hung up
@@ -121,7 +121,7 @@ class SmtpServer(Fuzzer[Talk]):
                 limits=Limits(exempt_networks=everybody, guesses_before_delay=10**6, guesses_per_login=10**6),
             ),
         )
-        self._queue = FakeQueue()
+        self._queue = FakeArrivals()
         self._tried = 0
         self._intake = SmtpIntake(self._queue, settings, SystemClock())
         await self._intake.start()
@@ -233,7 +233,7 @@ class _Good:
         """Ask something small."""
         await self._say(b"NOOP", b"250")
 
-    async def sends(self, queue: FakeQueue) -> None:
+    async def sends(self, queue: FakeArrivals) -> None:
         """Send a whole message."""
         before = len(queue.messages)
         for line, first in (

@@ -14,8 +14,9 @@ from typing import Any, NoReturn
 
 from engine.delivery.attempt import AttemptManager
 from engine.engine import run_daemon
-from engine.queue.sqlite import arrivals, settlements, telling
-from engine.queue.sqlite.store import SqliteQueue
+from engine.queue.sqlite import mail, settlements, telling
+from engine.queue.sqlite.arrivals import Arrivals
+from engine.queue.sqlite.claims import Claims
 from engine.settings.file import load
 
 GO_ON = "answered"  # a file in the folder of the settings: the sender has seen its 250
@@ -63,26 +64,27 @@ def once_answered(folder: Path) -> Callable[..., Awaitable[Any]]:
 
 def arm(step: str, folder: Path) -> None:
     """Have this process die at a step."""
-    queue: Any = SqliteQueue
+    arrivals: Any = Arrivals
+    claims: Any = Claims
     match step:
         case "body written":
-            arrivals.enqueue = within(arrivals.enqueue)
+            mail.enqueue = within(mail.enqueue)
         case "commit":
-            queue.enqueue = after(queue.enqueue)
+            arrivals.enqueue = after(arrivals.enqueue)
         case "250":
-            queue.claim_site = once_answered(folder)
+            claims.claim_site = once_answered(folder)
         case "claim":
-            queue.claim_site = after(queue.claim_site)
+            claims.claim_site = after(claims.claim_site)
         case "peer's 250":
             AttemptManager.report = before(AttemptManager.report)  # type: ignore[assignment, method-assign]
         case "settle" | "bounce":
             settlements.settle = within(settlements.settle)
         case "settle commit" | "bounce commit":
-            queue.settle = after(queue.settle)
+            claims.settle = after(claims.settle)
         case "telling":
             telling.tell = within(telling.tell)
         case "telling commit":
-            queue.tell = after(queue.tell)
+            claims.tell = after(claims.tell)
         case _:
             raise ValueError(step)
 

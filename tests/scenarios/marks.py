@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from engine.model.destination import Mark
 from engine.model.order import Touched
-from engine.queue.contract import QueueError
+from engine.queue.contract import Marks, QueueError
 
 
-class MarksInMemory:
+class MarksInMemory(Marks):
     """Keeps marks as the queue does, and counts what is written. `fails` is raised instead while set."""
 
     def __init__(self, *marks: Mark) -> None:
@@ -15,22 +15,22 @@ class MarksInMemory:
         self.writes: list[str] = []
         self.fails: QueueError | None = None
 
-    async def marks(self) -> tuple[Mark, ...]:
+    async def all(self) -> tuple[Mark, ...]:
         return tuple(self.kept.values())
 
-    async def save_mark(self, mark: Mark) -> None:
+    async def save(self, mark: Mark) -> None:
         if self.fails is not None:
             raise self.fails
         self.kept[mark.host] = mark
         self.writes.append(f"save {mark.host} by {mark.by}")
 
-    async def remove_mark(self, host: str, by: str, touched: Touched | None = None) -> int:
+    async def remove(self, host: str, by: str, touched: Touched | None = None) -> int:
         if self.fails is not None:
             raise self.fails
         self.writes.append(f"remove {host} by {by}")
         return 7 if self.kept.pop(host, None) else 0
 
-    async def forget_marks(self, hosts: Sequence[str]) -> None:
+    async def forget(self, hosts: Sequence[str]) -> None:
         if self.fails is not None:
             raise self.fails
         for host in hosts:

@@ -96,10 +96,10 @@ class Relay:
         return [note for note in (await self.client.health()).notes if not note.startswith("dsn.postmaster: not set")]
 
     async def entries(self, filter: str = "") -> Sequence[Entry]:
-        return (await self.engine.queue.window(Filter.parse(filter), "id", 0, 1000)).rows
+        return (await self.engine.queue.listing.window(Filter.parse(filter), "id", 0, 1000)).rows
 
     async def events(self, *kinds: str) -> list[Event]:
-        every = await self.engine.queue.events(limit=1000)
+        every = await self.engine.queue.listing.events(limit=1000)
         return [event for event in every if not kinds or event.kind in kinds]
 
 

@@ -32,7 +32,7 @@ async def main(nameserver: str, port: int, spool: Path) -> None:
     )
     await engine.start()
     most = 0
-    while (totals := await engine.queue.totals()).waiting or totals.relaying:
+    while (totals := await engine.queue.listing.totals()).waiting or totals.relaying:
         most = max(most, len(engine.smarthost.managed))
         await asyncio.sleep(0.05)
     status = Path("/proc/self/status").read_text().split()

@@ -16,7 +16,7 @@ from engine.intake.smtp.listener import SmtpIntake
 from engine.intake.smtp.users import UsersFile
 from engine.settings.settings import Intake, Limits, Listen, Settings, Smtp, Submission
 from tests.clock import FakeClock
-from tests.unit.fake_queue import FakeQueue
+from tests.unit.fake_arrivals import FakeArrivals
 
 ANYWHERE = (Listen("127.0.0.1", 0),)
 PATIENCE = 60.0
@@ -55,7 +55,7 @@ def made_keys() -> Iterator[Keys]:
 @asynccontextmanager
 async def submission(
     keys: Keys,
-    queue: FakeQueue,
+    queue: FakeArrivals,
     *,
     clock: FakeClock | None = None,
     floor: DiskFloor | None = None,

@@ -87,7 +87,7 @@ async def test_what_cannot_be_reached_is_left_alone_for_a_while(internet: Intern
     await internet.add("dead.example", mx=[(10, "mx.dead.example", Dead())])
     await backlog(relay, "dead.example", 3)
     await relay.settled()
-    destination = await relay.engine.queue.destination("dead.example")
+    destination = await relay.engine.queue.listing.destination("dead.example")
     assert destination.blocked_until is not None
     assert destination.blocked_until > relay.clock.now()
     assert "refused" in destination.blocked_why
@@ -143,7 +143,7 @@ async def test_hosts_that_keep_us_waiting_leave_half_of_the_connections_to_the_o
         await relay.send("a@good.example")
         await relay.settled()
         assert good.messages == 1
-        assert all([(await queue.destination(domain)).is_in_doubt for domain in domains])
+        assert all([(await queue.listing.destination(domain)).is_in_doubt for domain in domains])
 
         await clock.advance(2000)  # all of them are due again
         await smarthost.check_state()
@@ -169,9 +169,9 @@ async def test_a_destination_that_takes_mail_again_is_not_in_doubt_any_more_even
         await relay.send("a@back.example", times=2)
         await relay.settled()
     async with relaying(internet, clock=clock, spool=tmp_path / "spool") as relay:
-        assert (await relay.engine.queue.destination("back.example")).is_in_doubt
+        assert (await relay.engine.queue.listing.destination("back.example")).is_in_doubt
         await exchange.become(Healthy())
         await relay.later(2000)
         assert exchange.messages == 2
         await relay.send("b@back.example")
-        assert not (await relay.engine.queue.destination("back.example")).is_in_doubt
+        assert not (await relay.engine.queue.listing.destination("back.example")).is_in_doubt

@@ -42,7 +42,7 @@ async def test_a_fault_of_ours_is_an_attempt_with_a_pause_and_not_a_loop(
     waiting = await relay.entries()
     assert len(waiting) == 2
     assert sorted(entry.attempts for entry in waiting) == [0, 1]
-    assert "fault" in (await relay.engine.queue.destination("example.org")).blocked_why
+    assert "fault" in (await relay.engine.queue.listing.destination("example.org")).blocked_why
     monkeypatch.undo()
     await relay.later(2000)
     assert exchange.messages == 2
@@ -152,7 +152,7 @@ async def test_what_could_not_be_put_back_is_put_back_later(
     async def full(*_: object) -> None:
         raise QueueFull("no room")
 
-    monkeypatch.setattr(type(relay.engine.queue), "put_back", full)
+    monkeypatch.setattr(type(relay.engine.queue.claims), "put_back", full)
     await relay.send("a@example.org")
     check = await relay.engine.smarthost.check_state()
     await check.completed()
@@ -219,7 +219,7 @@ async def test_a_broken_store_is_told_and_takes_nothing_more(
     async def broken(*_: object, **__: object) -> None:
         raise QueueBroken("disk I/O error")
 
-    monkeypatch.setattr(type(relay.engine.queue), "due_sites", broken)
+    monkeypatch.setattr(type(relay.engine.queue.claims), "due_sites", broken)
     with pytest.raises(Exception, match="I/O"):
         await relay.engine.smarthost.check_state()
     relay.engine.smarthost.wake()
@@ -283,7 +283,7 @@ def no_room_for_bounces(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
     async def full(*_: object, **__: object) -> bool:
         raise QueueFull("no room")
 
-    monkeypatch.setattr(type(relay.engine.queue), "tell", full)
+    monkeypatch.setattr(type(relay.engine.queue.claims), "tell", full)
 
 
 async def tried_and_suspended(internet: Internet, relay: Relay, times: int = 1, bounces: int = 0) -> None:
@@ -348,7 +348,7 @@ async def test_a_connection_is_closed_when_it_cannot_be_noted_that_its_host_is_g
     async def full(*_: object) -> None:
         raise QueueFull("no room")
 
-    monkeypatch.setattr(type(relay.engine.queue), "remove_mark", full)
+    monkeypatch.setattr(type(relay.engine.queue.marks), "remove", full)
     await relay.later(4000)
     assert exchange.sessions == 1
     async with asyncio.timeout(10):
@@ -392,7 +392,7 @@ async def test_a_store_that_is_busy_for_a_moment_is_no_damaged_message(
     async def busy(*_: object) -> None:
         raise QueueBusy("another program holds the queue")
 
-    monkeypatch.setattr(type(relay.engine.queue), "open_content", busy)
+    monkeypatch.setattr(type(relay.engine.queue.claims), "open_content", busy)
     await relay.send("a@busy.example")
     await relay.settled()
     monkeypatch.undo()
@@ -405,7 +405,7 @@ async def test_a_message_that_cannot_be_read_does_not_excuse_what_the_peer_does_
 ) -> None:
     script = Script({"MAIL": "421 4.7.28 unusual rate"})
     (exchange,) = await internet.add("busy.example", mx=[(10, "mx.busy.example", script)])
-    right = relay.engine.queue.open_content
+    right = relay.engine.queue.claims.open_content
     opened: list[int] = []
 
     async def unreadable_at_first(message: int) -> object:
@@ -414,7 +414,7 @@ async def test_a_message_that_cannot_be_read_does_not_excuse_what_the_peer_does_
             raise QueueError("its content cannot be read")
         return await right(message)
 
-    monkeypatch.setattr(relay.engine.queue, "open_content", unreadable_at_first)
+    monkeypatch.setattr(relay.engine.queue.claims, "open_content", unreadable_at_first)
     await relay.client.suspend(Suspend(destination="*", seconds=600, reason="so that all are due at once"))
     await relay.send("a@busy.example", times=3)
     await relay.client.resume("*")

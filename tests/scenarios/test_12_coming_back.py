@@ -45,7 +45,7 @@ def assert_ramp(counting: Counting) -> None:
 
 async def fill(relay: Relay, domain: str, count: int) -> None:
     """Put so many messages into the store at once, as if they had come in long ago."""
-    template = await relay.engine.queue.enqueue(_message(f"seed@{domain}"))
+    template = await relay.engine.queue.arrivals.enqueue(_message(f"seed@{domain}"))
 
     def copy(tx: Transaction) -> None:
         numbers = [(template + number,) for number in range(1, count)]
@@ -64,7 +64,7 @@ async def fill(relay: Relay, domain: str, count: int) -> None:
             numbers,
         )
 
-    await relay.engine.queue._writer.do(copy)
+    await relay.engine.queue._database.writer.do(copy)
 
 
 def _message(recipient: str) -> NewMessage:
@@ -225,7 +225,7 @@ async def test_a_store_that_is_full_as_a_site_comes_back_sends_nothing_twice(
     async def full(*_: object) -> None:
         raise QueueFull("no room")
 
-    monkeypatch.setattr(type(relay.engine.queue), "unblock_site", full)
+    monkeypatch.setattr(type(relay.engine.queue.standing), "unblock_site", full)
     await relay.later(1000)
     monkeypatch.undo()
     await relay.later(2000)
@@ -240,8 +240,8 @@ async def test_a_destination_whose_last_mail_has_gone_is_not_in_doubt_any_more(
     internet.dns.behave("quiet.example", Fault.SERVFAIL)
     await relay.send("a@quiet.example")
     await relay.settled()
-    assert (await relay.engine.queue.destination("quiet.example")).is_in_doubt
+    assert (await relay.engine.queue.listing.destination("quiet.example")).is_in_doubt
     internet.dns.behave("quiet.example", None)
     await relay.later(2000)
     assert await relay.entries() == ()
-    assert not (await relay.engine.queue.destination("quiet.example")).is_in_doubt
+    assert not (await relay.engine.queue.listing.destination("quiet.example")).is_in_doubt

@@ -216,7 +216,7 @@ async def proved(internet: Internet, relay: Relay, *, then: Temper) -> Exchange:
 
 async def is_charged_with_nothing(relay: Relay) -> None:
     """What the relay knows of that domain is as good as before, and it is left alone for a moment only."""
-    known = await relay.engine.queue.destination("proved.example")
+    known = await relay.engine.queue.listing.destination("proved.example")
     site = relay.engine.smarthost.site_at("proved.example", known.site)
     assert not known.is_in_doubt
     assert not site.is_failing
@@ -231,7 +231,7 @@ async def test_a_store_that_is_busy_when_a_result_comes_is_no_failure_of_the_hos
     internet: Internet, relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exchange = await proved(internet, relay, then=Script({"RCPT": "450 later"}))
-    monkeypatch.setattr(type(relay.engine.queue), "settle", _busy)
+    monkeypatch.setattr(type(relay.engine.queue.claims), "settle", _busy)
     await relay.send("b@proved.example")
     await relay.settled()
     assert exchange.sessions == 2
@@ -297,7 +297,7 @@ async def test_a_fault_of_ours_ends_one_of_several_connections_and_the_others_go
     assert exchange.messages == 39  # and none of them waited
     (entry,) = await relay.entries()
     assert (entry.recipient, entry.attempts) == ("x7@many.example", 1)
-    assert not (await relay.engine.queue.destination("many.example")).is_in_doubt
+    assert not (await relay.engine.queue.listing.destination("many.example")).is_in_doubt
 
 
 async def _not_to_be_asked(*_: object) -> None:

@@ -29,7 +29,7 @@ async def test_a_large_message_arrives_as_it_was_written_in_clear_text_and_under
     content = letter(3 * BLOCK + 1000)
     await internet.add("plain.example", mx=[(10, "mx.plain.example", Healthy())])
     await internet.add("secure.example", mx=[(10, "mx.secure.example", Encrypted())])
-    await relay.engine.queue.enqueue(
+    await relay.engine.queue.arrivals.enqueue(
         NewMessage(
             sender="a@example.com", recipients=("b@plain.example", "b@secure.example"), content=content, origin="test"
         )
@@ -43,7 +43,7 @@ async def test_a_message_that_turns_out_to_be_damaged_on_its_way_is_held_and_nev
     internet: Internet, relay: Relay
 ) -> None:
     (exchange,) = await internet.add("example.org", mx=[(10, "mx.example.org", Healthy())])
-    await relay.engine.queue.enqueue(
+    await relay.engine.queue.arrivals.enqueue(
         NewMessage(sender="a@example.com", recipients=("b@example.org",), content=letter(2 * MIB), origin="test")
     )
     with sqlite3.connect(relay.spool / FILE) as other:
@@ -76,7 +76,7 @@ async def test_many_large_messages_at_a_time_take_the_memory_of_their_blocks(
     content = letter(size)
     for number in range(COUNT):
         recipient = f"b@d{number}.example"
-        await queue.enqueue(NewMessage(sender="", recipients=(recipient,), content=content, origin="test"))
+        await queue.arrivals.enqueue(NewMessage(sender="", recipients=(recipient,), content=content, origin="test"))
     await queue.close()
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.scenarios.sending_out", internet.nameserver, str(internet.port), str(spool),

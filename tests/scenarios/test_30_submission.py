@@ -17,7 +17,7 @@ from engine.settings.file import SettingsError, load
 from engine.settings.settings import Settings
 from tests.clock import FakeClock
 from tests.scenarios.submitting import ANYWHERE, Keys, made_keys, plain, secured, submission, talk
-from tests.unit.fake_queue import FakeQueue
+from tests.unit.fake_arrivals import FakeArrivals
 
 NOBODY = (ip_network("192.0.2.0/24"),)
 
@@ -30,7 +30,7 @@ def keys() -> Iterator[Keys]:
 
 @pytest.mark.parametrize("implicit", [False, True])
 async def test_who_has_logged_in_may_send_to_anyone_and_the_trace_says_how(keys: Keys, implicit: bool) -> None:
-    queue = FakeQueue()
+    queue = FakeArrivals()
     async with submission(keys, queue, relay_networks=NOBODY) as server:
         door = (server.submission_tls_addresses if implicit else server.submission_addresses)[0]
         client = aiosmtplib.SMTP(
@@ -48,7 +48,7 @@ async def test_who_has_logged_in_may_send_to_anyone_and_the_trace_says_how(keys:
 
 
 async def test_login_works_with_and_without_an_initial_response(keys: Keys) -> None:
-    async with submission(keys, FakeQueue()) as server:
+    async with submission(keys, FakeArrivals()) as server:
         door = server.submission_tls_addresses[0]
         for first in ("AUTH LOGIN", "auth login YW5u"):
             async with talk(door, tls=keys.client) as client:
@@ -64,7 +64,7 @@ async def test_login_works_with_and_without_an_initial_response(keys: Keys) -> N
 
 
 async def test_no_password_goes_in_the_clear(keys: Keys) -> None:
-    queue = FakeQueue()
+    queue = FakeArrivals()
     async with submission(keys, queue) as server, talk(server.submission_addresses[0]) as client:
         await client.reply()
         offers = await client.ehlo()
@@ -76,13 +76,13 @@ async def test_no_password_goes_in_the_clear(keys: Keys) -> None:
 
 
 async def test_who_may_relay_by_address_must_log_in_here_all_the_same(keys: Keys) -> None:
-    async with submission(keys, FakeQueue()) as server, secured(server.submission_addresses[0], keys) as client:
+    async with submission(keys, FakeArrivals()) as server, secured(server.submission_addresses[0], keys) as client:
         assert (await client.say("MAIL FROM:<ann@example.com>")).startswith("530 5.7.0")
         assert (await client.say("RCPT TO:<bob@example.net>")).startswith("503")
 
 
 async def test_what_was_sent_before_tls_is_thrown_away(keys: Keys) -> None:
-    queue = FakeQueue()
+    queue = FakeArrivals()
     async with submission(keys, queue) as server, talk(server.submission_addresses[0]) as client:
         await client.reply()
         await client.ehlo()
@@ -102,7 +102,7 @@ async def test_what_was_sent_before_tls_is_thrown_away(keys: Keys) -> None:
 
 
 async def test_a_handshake_that_fails_ends_its_session_and_no_other(keys: Keys) -> None:
-    async with submission(keys, FakeQueue()) as server:
+    async with submission(keys, FakeArrivals()) as server:
         for door, first in (
             (server.submission_addresses[0], b"STARTTLS\r\n"),
             (server.submission_tls_addresses[0], b""),
@@ -139,7 +139,7 @@ async def test_a_handshake_that_fails_ends_its_session_and_no_other(keys: Keys) 
     ],
 )
 async def test_what_is_no_right_login_is_refused(keys: Keys, line: str, reply: str) -> None:
-    async with submission(keys, FakeQueue()) as server, secured(server.submission_addresses[0], keys) as client:
+    async with submission(keys, FakeArrivals()) as server, secured(server.submission_addresses[0], keys) as client:
         answer = await client.say(line)
         if "\r\n" in line:
             assert answer == "334 "
@@ -240,7 +240,7 @@ async def test_a_certificate_that_is_of_no_use_keeps_intake_from_starting(
         Settings(), intake=Intake(smtp=Smtp(listen=ANYWHERE), submission=keys.submission(certificate=certificate))
     )
     with pytest.raises(IntakeError, match=r"intake\.submission\.certificate: .*cert\.pem"):
-        await SmtpIntake(FakeQueue(), settings, FakeClock()).start()
+        await SmtpIntake(FakeArrivals(), settings, FakeClock()).start()
 
 
 async def _end(reader: asyncio.StreamReader) -> bool:

@@ -13,7 +13,7 @@ from engine.intake.smtp.limits import Meter, Rates, address_key
 from engine.settings.settings import Limits
 from tests.clock import FakeClock
 from tests.scenarios.submitting import LETTER, Keys, made_keys, secured, submission, talk
-from tests.unit.fake_queue import FakeQueue
+from tests.unit.fake_arrivals import FakeArrivals
 
 GOOD, ATTACKER = "127.0.0.1", "127.0.0.66"
 GOOD_ONLY = (ip_network("127.0.0.1/32"),)
@@ -98,7 +98,7 @@ def test_guessing_at_a_login_from_many_addresses_does_not_keep_its_owner_out() -
 
 
 async def test_a_guesser_is_slowed_and_refused_and_others_log_in_meanwhile(keys: Keys) -> None:
-    queue, clock = FakeQueue(), FakeClock()
+    queue, clock = FakeArrivals(), FakeClock()
     limits = Limits(exempt_networks=(), guesses_per_address=4, guesses_per_login=100)
     async with submission(keys, queue, clock=clock, limits=limits) as server:
         door = server.submission_addresses[0]
@@ -127,7 +127,7 @@ async def test_a_guesser_is_slowed_and_refused_and_others_log_in_meanwhile(keys:
 async def test_a_session_ends_after_five_failed_logins(keys: Keys) -> None:
     limits = Limits(guesses_before_delay=100, guesses_per_login=100)
     async with (
-        submission(keys, FakeQueue(), limits=limits) as server,
+        submission(keys, FakeArrivals(), limits=limits) as server,
         secured(server.submission_addresses[0], keys) as client,
     ):
         replies = [(await client.log_in("ann", "wrong"))[:3] for _ in range(5)]
@@ -135,7 +135,7 @@ async def test_a_session_ends_after_five_failed_logins(keys: Keys) -> None:
 
 
 async def test_a_login_has_one_count_of_guesses_however_it_is_spelt(keys: Keys) -> None:
-    queue = FakeQueue()
+    queue = FakeArrivals()
     limits = Limits(exempt_networks=(), guesses_before_delay=100, guesses_per_address=100, guesses_per_login=2)
     async with submission(keys, queue, limits=limits) as server:
         for composed in ("J\u00fcrgen", "Ju\u0308rgen"):
@@ -149,7 +149,7 @@ async def test_too_much_mail_is_put_off(keys: Keys) -> None:
     clock = FakeClock()
     limits = Limits(messages_per_minute_per_login=2)
     async with (
-        submission(keys, FakeQueue(), clock=clock, limits=limits) as server,
+        submission(keys, FakeArrivals(), clock=clock, limits=limits) as server,
         secured(server.submission_addresses[0], keys) as client,
     ):
         await client.log_in()
@@ -159,7 +159,7 @@ async def test_too_much_mail_is_put_off(keys: Keys) -> None:
 
 
 async def test_so_many_recipients_are_taken_and_the_others_put_off(keys: Keys) -> None:
-    clock, queue = FakeClock(), FakeQueue()
+    clock, queue = FakeClock(), FakeArrivals()
     limits = Limits(recipients_per_minute_per_login=3)
     async with (
         submission(keys, queue, clock=clock, limits=limits) as server,
@@ -198,7 +198,7 @@ def test_recipients_are_counted_by_the_minute_and_by_the_hour_and_by_address_and
 
 async def test_an_address_and_a_login_have_only_so_many_sessions(keys: Keys) -> None:
     limits = Limits(exempt_networks=(), connections_per_address=3, connections_per_login=2)
-    async with submission(keys, FakeQueue(), limits=limits) as server, AsyncExitStack() as open_:
+    async with submission(keys, FakeArrivals(), limits=limits) as server, AsyncExitStack() as open_:
         door = server.submission_addresses[0]
         held = [await open_.enter_async_context(secured(door, keys, source=ATTACKER)) for _ in range(3)]
         async with talk(door, source=ATTACKER) as fourth:
@@ -211,7 +211,7 @@ async def test_an_address_and_a_login_have_only_so_many_sessions(keys: Keys) -> 
 
 
 async def test_hundreds_of_idle_and_dripping_sessions_keep_no_good_client_out(keys: Keys) -> None:
-    queue = FakeQueue()
+    queue = FakeArrivals()
     limits = Limits(exempt_networks=(), connections_per_address=40)
     async with submission(keys, queue, limits=limits, max_sessions=60, relay_networks=GOOD_ONLY) as server:
         relaying, submitting, wrapped = (

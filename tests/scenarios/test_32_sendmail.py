@@ -257,7 +257,7 @@ async def test_who_may_not_write_into_the_folder_hands_over_by_smtp(relay: Relay
     assert {entry.recipient for entry in entries} == {
         "bob@example.org", "root@relay.example.net", "cy@example.net", "di@example.net", "bob@nowhere.example"
     }  # fmt: skip
-    content = await relay.engine.queue.content(entries[0].message)
+    content = await relay.engine.queue.claims.content(entries[0].message)
     assert b"\r\n.\r\n.\r\n..end\r\n" in content
     assert b"Bcc" not in content
 

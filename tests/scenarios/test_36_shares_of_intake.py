@@ -22,7 +22,7 @@ from engine.settings.settings import Intake, Limits, Settings, Smtp
 from tests.clock import FakeClock
 from tests.scenarios.relaying import Relay
 from tests.scenarios.submitting import ANYWHERE, PATIENCE, Keys, Talk, made_keys, submission, talk
-from tests.unit.fake_queue import FakeQueue
+from tests.unit.fake_arrivals import FakeArrivals
 
 MIB = 2**20
 LARGEST = Smtp().max_message_size
@@ -37,7 +37,7 @@ def keys() -> Iterator[Keys]:
 
 @asynccontextmanager
 async def intake(
-    queue: FakeQueue,
+    queue: FakeArrivals,
     *,
     folder: Path | None = None,
     floor: DiskFloor | None = None,
@@ -85,7 +85,7 @@ async def send(client: Talk, content: bytes) -> str:
 
 
 async def test_eight_half_sent_messages_of_one_client_keep_nobody_else_out(keys: Keys) -> None:
-    queue = FakeQueue()
+    queue = FakeArrivals()
     async with submission(keys, queue) as server, AsyncExitStack() as held:
         door = server.addresses[0]
         for _ in range(8):
@@ -99,7 +99,7 @@ async def test_eight_half_sent_messages_of_one_client_keep_nobody_else_out(keys:
 
 
 async def test_a_large_message_lies_in_a_file_without_a_name_and_goes_on_whole(tmp_path: Path) -> None:
-    queue = FakeQueue()
+    queue = FakeArrivals()
     body = b"".join(b"%d\r\n..%d.\r\n.\r\n" % (number, number) for number in range(300_000))
     wire = b"Subject: x\r\n\r\n" + body.replace(b"\r\n.", b"\r\n..")
     async with intake(queue, folder=tmp_path) as server:
@@ -125,7 +125,7 @@ async def test_a_large_message_lies_in_a_file_without_a_name_and_goes_on_whole(t
 async def test_what_a_kill_left_is_swept_at_the_start_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "incoming.abc").write_bytes(b"half")
     (tmp_path / "queue.db").write_bytes(b"")
-    async with intake(FakeQueue(), folder=tmp_path):
+    async with intake(FakeArrivals(), folder=tmp_path):
         assert [path.name for path in tmp_path.iterdir()] == ["queue.db"]
 
 
@@ -136,7 +136,7 @@ async def test_a_disk_that_is_full_or_fails_refuses_the_message_and_the_session_
     def broken() -> None:
         raise OSError(error, "odd")
 
-    queue = FakeQueue()
+    queue = FakeArrivals()
     async with intake(queue) as server, talk(server.addresses[0]) as client:
         monkeypatch.setattr(server._reception.storeroom, "open_file", broken)
         assert (await send(client, (b"z" * 98 + b"\r\n") * 10_000)).startswith(reply)
@@ -149,7 +149,7 @@ async def test_messages_that_come_in_count_against_the_floor_and_health_says_so(
     floor = DiskFloor(Path("/"), 100 * MIB)
     floor.free = lambda folder: 120 * MIB
     clock = FakeClock()
-    async with intake(FakeQueue(), floor=floor, clock=clock) as server, talk(server.addresses[0]) as client:
+    async with intake(FakeArrivals(), floor=floor, clock=clock) as server, talk(server.addresses[0]) as client:
         assert (await send(client, (b"z" * 98 + b"\r\n") * 250_000)).startswith("452 4.3.1")
         assert server.notes == ("452 to some messages: intake stops: 120 MiB free in /, intake.min_free is 100 MiB",)
         await clock.advance(301)
@@ -160,7 +160,7 @@ async def test_messages_that_come_in_count_against_the_floor_and_health_says_so(
 async def test_of_the_disk_one_client_has_a_share_and_the_others_have_theirs() -> None:
     floor = DiskFloor(Path("/"), 100 * MIB)
     floor.free = lambda folder: 130 * MIB  # a share is a quarter of what is there
-    async with intake(FakeQueue(), floor=floor, max_message_size=8 * MIB) as server, AsyncExitStack() as held:
+    async with intake(FakeArrivals(), floor=floor, max_message_size=8 * MIB) as server, AsyncExitStack() as held:
         door = server.addresses[0]
         first = await held.enter_async_context(talk(door, source=HOG))
         await half_sent(first, 7 * MIB)
@@ -174,7 +174,7 @@ async def test_of_the_disk_one_client_has_a_share_and_the_others_have_theirs() -
 
 async def test_a_client_that_drips_is_sent_away_and_one_that_sends_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     limits = Limits(least_data_rate=100_000)
-    queue = FakeQueue()
+    queue = FakeArrivals()
     async with intake(queue, limits=limits) as server:
         monkeypatch.setattr("engine.intake.smtp.reading.GRACE", 0.5)
         async with talk(server.addresses[0]) as slow, talk(server.addresses[0]) as fast:
@@ -195,7 +195,7 @@ async def test_a_client_that_drips_is_sent_away_and_one_that_sends_is_not(monkey
 
 
 async def test_large_messages_are_in_memory_two_at_a_time_until_they_are_committed() -> None:
-    class Counting(FakeQueue):
+    class Counting(FakeArrivals):
         now = most = 0
 
         async def enqueue(self, message: NewMessage) -> int:
@@ -223,7 +223,7 @@ async def test_large_messages_are_in_memory_two_at_a_time_until_they_are_committ
 
 
 async def test_of_the_memory_one_client_has_a_share_and_the_others_have_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with intake(FakeQueue()) as server, AsyncExitStack() as held:
+    async with intake(FakeArrivals()) as server, AsyncExitStack() as held:
         monkeypatch.setattr(server._reception.storeroom, "may_hold", 2 * MIB)  # a share is two small messages
         door = server.addresses[0]
         for _ in range(2):
@@ -244,7 +244,7 @@ async def test_a_login_counts_as_one_client_wherever_it_comes_from(keys: Keys) -
 
 async def test_bounds_that_are_reached_are_named() -> None:
     limits = Limits(exempt_networks=(), connections_per_address=1, messages_per_minute_per_address=1)
-    async with intake(FakeQueue(), limits=limits) as server, talk(server.addresses[0]) as client:
+    async with intake(FakeArrivals(), limits=limits) as server, talk(server.addresses[0]) as client:
         await client.reply()
         await client.ehlo()
         assert (await client.mail()).startswith("250")
@@ -284,7 +284,7 @@ async def test_a_stop_waits_for_who_still_reads_a_large_message_whose_client_has
     open_file = Storeroom.open_file
     monkeypatch.setattr(Storeroom, "open_file", opened)
     monkeypatch.setattr(Submitted, "message", held_up)
-    async with intake(FakeQueue()) as server:
+    async with intake(FakeArrivals()) as server:
         async with talk(server.addresses[0]) as client:
             await at_data(client)
             client.send((b"z" * 98 + b"\r\n") * 5000 + b".\r\n")

@@ -10,7 +10,7 @@ from engine.intake.smtp.crowd import FULL_HOUSE, KEPT, TURNED_OUT, Crowd
 from engine.settings.settings import Limits
 from tests.clock import FakeClock
 from tests.scenarios.submitting import Keys, Talk, made_keys, secured, submission, talk
-from tests.unit.fake_queue import FakeQueue
+from tests.unit.fake_arrivals import FakeArrivals
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ async def good(client: Talk) -> str:
 
 
 async def test_two_hundred_idle_connections_of_this_machine_shut_neither_door(keys: Keys) -> None:
-    queue = FakeQueue()
+    queue = FakeArrivals()
     async with submission(keys, queue) as server, AsyncExitStack() as held:
         relaying, submitting, wrapped = (
             server.addresses[0], server.submission_addresses[0], server.submission_tls_addresses[0],
@@ -57,7 +57,7 @@ async def test_two_hundred_idle_connections_of_this_machine_shut_neither_door(ke
 
 
 async def test_who_sends_a_message_is_not_turned_out(keys: Keys) -> None:
-    queue = FakeQueue()
+    queue = FakeArrivals()
     async with submission(keys, queue, max_sessions=4) as server, AsyncExitStack() as held:
         door = server.addresses[0]  # three sessions are for relaying here
         async with talk(door) as sender:
@@ -76,7 +76,7 @@ async def test_who_sends_a_message_is_not_turned_out(keys: Keys) -> None:
 
 
 async def test_where_all_are_at_work_others_are_told_to_come_again(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with submission(keys, FakeQueue(), max_sessions=4) as server, AsyncExitStack() as held:
+    async with submission(keys, FakeArrivals(), max_sessions=4) as server, AsyncExitStack() as held:
         door = server.addresses[0]
         for _ in range(3):
             client = await held.enter_async_context(talk(door))
@@ -95,7 +95,7 @@ async def test_where_all_are_at_work_others_are_told_to_come_again(keys: Keys, m
 
 async def test_a_hundred_strangers_who_say_mail_and_no_more_keep_no_known_client_out(keys: Keys) -> None:
     """Who may not relay can begin a transaction as well, and is at no work of ours in it."""
-    queue = FakeQueue()
+    queue = FakeArrivals()
     networks = (ip_network("127.0.0.1/32"),)
     async with submission(keys, queue, relay_networks=networks) as server, AsyncExitStack() as held:
         door = server.addresses[0]

@@ -9,13 +9,13 @@ import pytest
 from engine.intake.smtp.guesses import ANYWHERE, LONGEST_DELAY, NETWORK, WELCOME, Guesses
 from engine.intake.smtp.limits import REMEMBERED, network_key
 from engine.intake.smtp.listener import SmtpIntake
-from engine.queue.sqlite import logins
+from engine.queue.sqlite import arrivals
 from engine.queue.sqlite.store import SqliteQueue
 from engine.settings.settings import Intake, Limits, Settings, Smtp
 from tests.clock import FakeClock
 from tests.scenarios.submitting import ANYWHERE as ANY_PORT
 from tests.scenarios.submitting import Keys, made_keys, secured, submission
-from tests.unit.fake_queue import FakeQueue
+from tests.unit.fake_arrivals import FakeArrivals
 from tests.unit.queue_support import opened
 from tests.unit.test_queue_faults import BACK_TO_3
 
@@ -51,7 +51,7 @@ async def log_in(server: SmtpIntake, keys: Keys, source: str, password: str = "o
 @pytest.mark.parametrize("owner", ["127.0.9.9", "127.0.0.67"])
 async def test_ten_wrong_guesses_from_anywhere_keep_the_right_password_out_nowhere_else(keys: Keys, owner: str) -> None:
     clock = Waited()
-    async with submission(keys, FakeQueue(), clock=clock, limits=LIMITS) as server:
+    async with submission(keys, FakeArrivals(), clock=clock, limits=LIMITS) as server:
         for number in range(10):
             assert (await log_in(server, keys, ATTACKER, f"guess{number}")).startswith("535")
         assert clock.last == LONGEST_DELAY
@@ -71,7 +71,7 @@ async def test_whence_a_login_came_in_rightly_is_known_after_a_restart(keys: Key
     for start in range(2):
         queue = SqliteQueue(tmp_path, clock)
         await queue.open()
-        server = SmtpIntake(queue, settings, clock)
+        server = SmtpIntake(queue.arrivals, settings, clock)
         await server.start()
         if start:
             for number in range(12):
@@ -80,7 +80,9 @@ async def test_whence_a_login_came_in_rightly_is_known_after_a_restart(keys: Key
         assert (await log_in(server, keys, "127.0.0.77")).startswith("235")
         assert clock.last == 0.0
         await server.stop(1)
-        assert [(known.login, known.address) for known in await queue.known_logins()] == [("bob", "127.0.0.77")]
+        assert [(known.login, known.address) for known in await queue.arrivals.known_logins()] == [
+            ("bob", "127.0.0.77")
+        ]
         await queue.close()
 
 
@@ -166,12 +168,16 @@ def test_a_network_is_a_24_or_a_64() -> None:
 async def test_of_very_many_logins_those_not_seen_for_longest_are_let_go(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logins, "KEPT", 3)
+    monkeypatch.setattr(arrivals, "LOGINS_KEPT", 3)
     async with opened(tmp_path) as spool:
         for host in (1, 2, 3, 1, 4):
-            await spool.queue.remember_login("bob\udce9", f"192.0.2.{host}")
+            await spool.queue.arrivals.remember_login("bob\udce9", f"192.0.2.{host}")
             await spool.clock.advance(1)
-        assert [known.address for known in await spool.queue.known_logins()] == ["192.0.2.3", "192.0.2.1", "192.0.2.4"]
+        assert [known.address for known in await spool.queue.arrivals.known_logins()] == [
+            "192.0.2.3",
+            "192.0.2.1",
+            "192.0.2.4",
+        ]
 
 
 async def test_a_queue_of_the_third_version_is_brought_to_this_one(tmp_path: Path) -> None:
@@ -181,5 +187,5 @@ async def test_a_queue_of_the_third_version_is_brought_to_this_one(tmp_path: Pat
             spool.sql(statement)
     async with opened(tmp_path) as spool:
         assert len(await spool.entries()) == 1
-        await spool.queue.remember_login("bob", "192.0.2.1")
-        assert len(await spool.queue.known_logins()) == 1
+        await spool.queue.arrivals.remember_login("bob", "192.0.2.1")
+        assert len(await spool.queue.arrivals.known_logins()) == 1

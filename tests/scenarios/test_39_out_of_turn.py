@@ -9,7 +9,7 @@ import pytest
 from engine.intake.smtp.listener import SmtpIntake
 from engine.settings.settings import Listen
 from tests.scenarios.submitting import LETTER, Keys, Talk, made_keys, submission, talk
-from tests.unit.fake_queue import FakeQueue
+from tests.unit.fake_arrivals import FakeArrivals
 
 ENVELOPE = b"MAIL FROM:<ann@example.com>\r\nRCPT TO:<bob@example.net>\r\nRCPT TO:<eve@example.net>\r\nDATA\r\n"
 OUT_OF_TURN = "554 5.5.0 relay.example You spoke out of turn, {} (RFC 2920)"
@@ -35,7 +35,7 @@ async def rest(client: Talk) -> list[str]:
 
 
 async def test_what_comes_with_data_is_no_message_and_ends_the_session(keys: Keys) -> None:
-    queue = FakeQueue()
+    queue = FakeArrivals()
     async with submission(keys, queue) as server:
         for early in (LETTER + b".\r\nQUIT\r\n", b".\r\n", b"x"):
             async with greeted(server) as client:
@@ -54,7 +54,7 @@ async def test_what_comes_with_data_is_no_message_and_ends_the_session(keys: Key
 
 @pytest.mark.parametrize("hello", [b"EHLO c\r\n", b"HELO c\r\n"])
 async def test_a_conversation_written_blindly_ends_at_its_first_line(keys: Keys, hello: bytes) -> None:
-    queue = FakeQueue()
+    queue = FakeArrivals()
     async with submission(keys, queue) as server:
         for wait in (False, True):
             async with talk(server.addresses[0]) as client:
@@ -77,13 +77,13 @@ async def test_who_has_spoken_before_the_greeting_gets_none(keys: Keys, monkeypa
         return await came_early(self)
 
     monkeypatch.setattr(Stream, "came_early", later)
-    async with submission(keys, FakeQueue()) as server, talk(server.addresses[0]) as client:
+    async with submission(keys, FakeArrivals()) as server, talk(server.addresses[0]) as client:
         client.send(b"EHLO c\r\n")
         assert await rest(client) == [OUT_OF_TURN.format("before the greeting")]
 
 
 async def test_the_same_holds_under_tls(keys: Keys) -> None:
-    queue = FakeQueue()
+    queue = FakeArrivals()
     async with (
         submission(keys, queue) as server,
         talk(server.submission_tls_addresses[0], tls=keys.client) as client,
@@ -97,7 +97,7 @@ async def test_the_same_holds_under_tls(keys: Keys) -> None:
 
 
 async def test_a_client_that_keeps_its_turn_is_never_refused_however_its_bytes_come(keys: Keys) -> None:
-    queue = FakeQueue()
+    queue = FakeArrivals()
     async with submission(keys, queue) as server, greeted(server) as client:
         sent = 0
         for split in range(0, len(ENVELOPE) + 1, 3):
@@ -115,7 +115,7 @@ async def test_a_client_that_keeps_its_turn_is_never_refused_however_its_bytes_c
 
 
 async def test_many_clients_that_keep_their_turn_at_a_time_are_never_refused(keys: Keys) -> None:
-    queue = FakeQueue()
+    queue = FakeArrivals()
 
     async def one(door: Listen) -> None:
         async with talk(door) as client:
@@ -139,7 +139,7 @@ async def test_many_clients_that_keep_their_turn_at_a_time_are_never_refused(key
      b"Content-Type: text/plain"],
 )  # fmt: skip
 async def test_http_ends_the_session_with_one_reply_and_an_event(keys: Keys, first: bytes) -> None:
-    queue = FakeQueue()
+    queue = FakeArrivals()
     blind = first + b"\r\nHost: x\r\nContent-Length: 99\r\n\r\nEHLO c\r\n" + ENVELOPE + LETTER + b".\r\n"
     async with submission(keys, queue) as server, talk(server.addresses[0]) as client:
         await client.reply()
@@ -152,6 +152,6 @@ async def test_http_ends_the_session_with_one_reply_and_an_event(keys: Keys, fir
 
 @pytest.mark.parametrize("command", ["GETX", "HOSTS", "XCLIENT A=b", "TURN", "MAIL FROM: <a@example.org>"])
 async def test_what_is_only_not_known_ends_nothing(keys: Keys, command: str) -> None:
-    async with submission(keys, FakeQueue()) as server, greeted(server) as client:
+    async with submission(keys, FakeArrivals()) as server, greeted(server) as client:
         assert (await client.say(command))[0] in "25"
         assert (await client.say("NOOP")).startswith("250")

@@ -163,7 +163,7 @@ async def test_letting_go_and_looking_through_what_waits_that_were_cut_short_go_
     await relay.send("a@good.example", times=7)
     await relay.settled()
     monkeypatch.setattr("engine.queue.sqlite.rules.CHUNK", 2)
-    writer = relay.engine.queue._writer
+    writer = relay.engine.queue._database.writer
     draw, do = random.Random(1), writer.do
 
     async def sometimes(operation: Callable[[Transaction], Any], weight: int = 0) -> Any:
@@ -176,14 +176,14 @@ async def test_letting_go_and_looking_through_what_waits_that_were_cut_short_go_
         await relay.client.hold_rule(HoldRule(filter="domain=good.example", seconds=60, reason=""))
     for _ in range(20):
         with suppress(QueueError):
-            await relay.engine.queue.overdue(10)
+            await relay.engine.queue.claims.overdue(10)
     assert len(await relay.entries("state=held")) == 7
     await relay.clock.advance(61)
     for _ in range(20):
         with suppress(QueueError):
-            await relay.engine.queue.overdue(10)
+            await relay.engine.queue.claims.overdue(10)
     assert await relay.entries("state=held") == ()
-    assert await relay.engine.queue.rules() == ()
+    assert await relay.engine.queue.standing.rules() == ()
 
 
 @pytest.mark.parametrize("filter", ["", "state=held", "!domain=good.example", "age>2h", "from="])
@@ -198,7 +198,7 @@ async def test_a_rule_of_an_older_version_that_cannot_be_read_keeps_no_mail_from
 ) -> None:
     await relay.client.hold_rule(HoldRule(filter="domain=other.example", seconds=HOUR, reason=""))
     await relay.client.hold_rule(HoldRule(filter="domain=good.example", seconds=HOUR, reason=""))
-    await relay.engine.queue._writer.do(
+    await relay.engine.queue._database.writer.do(
         lambda tx: tx.execute(
             "UPDATE hold_rule SET filter = 'domain=*bücher.example', swept = 0, newest = 9 WHERE id = 2"
         )

@@ -263,7 +263,7 @@ async def test_closing_while_more_is_claimed_strands_nothing(
     internet: Internet, relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await internet.add("good.example", mx=[(10, "mx.good.example", Healthy())])
-    queue, claim = relay.engine.queue, relay.engine.queue.claim_site
+    queue, claim = relay.engine.queue, relay.engine.queue.claims.claim_site
     claiming, go_on = asyncio.Event(), asyncio.Event()
     calls = 0
 
@@ -276,7 +276,7 @@ async def test_closing_while_more_is_claimed_strands_nothing(
             await go_on.wait()
         return found
 
-    monkeypatch.setattr(queue, "claim_site", slowly)
+    monkeypatch.setattr(queue.claims, "claim_site", slowly)
     await relay.send("a@good.example")
     async with asyncio.timeout(5):
         await claiming.wait()
@@ -323,7 +323,7 @@ async def test_a_relayer_that_still_looks_for_its_way_does_not_take_the_place_of
     relay = alone
     queue, smarthost = relay.engine.queue, relay.engine.smarthost
     router, admission = smarthost._parts.router, smarthost._admission
-    claim_site, way, admit = queue.claim_site, router.way, admission.admit
+    claim_site, way, admit = queue.claims.claim_site, router.way, admission.admit
     coming, chosen, connected, closed = (asyncio.Event() for _ in range(4))
 
     async def claim(site: str, limit: int, relayer: int, recipients: int = 50) -> object:
@@ -343,7 +343,7 @@ async def test_a_relayer_that_still_looks_for_its_way_does_not_take_the_place_of
             await chosen.wait()
         return await admit(relayer, *more)
 
-    monkeypatch.setattr(queue, "claim_site", claim)
+    monkeypatch.setattr(queue.claims, "claim_site", claim)
     monkeypatch.setattr(router, "way", find)
     monkeypatch.setattr(admission, "admit", let_in)
     temper = Waiting("RCPT")

@@ -17,13 +17,13 @@ from engine.intake.drop.watch import CannotWatch
 from engine.settings.settings import Settings
 from tests.clock import FakeClock
 from tests.scenarios.test_intake_drop import MAIL, PATIENCE, before, eventually, in_time, moved, watching
-from tests.unit.fake_queue import FakeQueue
+from tests.unit.fake_arrivals import FakeArrivals
 
 ODD = os.fsdecode(b"caf\xe9\xff.eml")
 
 
 async def test_a_name_that_is_no_utf8_ends_no_watch_and_its_file_is_taken(tmp_path: Path) -> None:
-    queue = FakeQueue()
+    queue = FakeArrivals()
     async with watching(queue, tmp_path) as intake:  # whose clock stands still: only the watch can find what comes
         await asyncio.sleep(0.2)
         for number, name in enumerate((ODD, "plain.eml", os.fsdecode(b"\xc3.eml"), "last.eml"), 1):
@@ -41,7 +41,7 @@ async def test_a_name_that_is_no_utf8_ends_no_watch_and_its_file_is_taken(tmp_pa
 async def test_a_watch_that_ends_is_trouble_and_begins_anew_and_the_folder_is_read_meanwhile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    queue, clock = FakeQueue(), FakeClock()
+    queue, clock = FakeArrivals(), FakeClock()
     tried: list[float] = []
 
     async def broken(*_: object) -> None:
@@ -77,7 +77,7 @@ async def test_a_system_that_watches_no_folders_is_noted_and_the_folder_is_read_
     def missing(*_: object, **__: object) -> None:
         raise AttributeError("inotify_init1")
 
-    queue, clock = FakeQueue(), FakeClock()
+    queue, clock = FakeArrivals(), FakeClock()
     monkeypatch.setattr("engine.intake.drop.watch.INotify", missing)
     async with watching(queue, tmp_path, clock) as intake:
         await eventually(lambda: bool(intake.notes))
@@ -90,7 +90,7 @@ async def test_a_system_that_watches_no_folders_is_noted_and_the_folder_is_read_
 
 
 async def test_folders_that_were_cleared_away_are_made_anew_and_watched(tmp_path: Path) -> None:
-    queue, clock = FakeQueue(), FakeClock()
+    queue, clock = FakeArrivals(), FakeClock()
     async with watching(queue, tmp_path, clock) as intake:
         await asyncio.sleep(0.2)
         shutil.rmtree(tmp_path / "drop")
@@ -102,7 +102,7 @@ async def test_folders_that_were_cleared_away_are_made_anew_and_watched(tmp_path
 
 
 async def test_what_cannot_be_taken_is_set_aside_though_the_folder_for_it_is_lost(tmp_path: Path) -> None:
-    queue = FakeQueue()
+    queue = FakeArrivals()
     async with watching(queue, tmp_path):
         await asyncio.sleep(0.2)
         (tmp_path / "drop" / "failed").rmdir()
@@ -114,7 +114,7 @@ async def test_what_cannot_be_taken_is_set_aside_though_the_folder_for_it_is_los
 async def test_files_that_can_only_be_left_hide_no_other_and_are_not_tried_again_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    queue, clock = FakeQueue(), FakeClock()
+    queue, clock = FakeArrivals(), FakeClock()
     tried: list[Path] = []  # by several threads at a time
 
     def refused(path: Path, *_: object) -> None:
@@ -146,13 +146,13 @@ async def test_very_many_files_that_can_only_be_left_are_noted(tmp_path: Path, m
     monkeypatch.setattr(drop, "set_aside", lambda *_: (_ for _ in ()).throw(PermissionError(1, "no")))
     for number in range(8):
         before(tmp_path, f"{number}.eml", b"no header")
-    async with watching(FakeQueue(), tmp_path) as intake:
+    async with watching(FakeArrivals(), tmp_path) as intake:
         await eventually(lambda: bool(intake.notes))
         assert intake.notes == ("8 files lie in the drop folder that cannot be taken, nor set aside",)
 
 
 async def test_a_file_that_is_put_right_is_taken_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    queue = FakeQueue()
+    queue = FakeArrivals()
     monkeypatch.setattr(drop, "set_aside", lambda *_: (_ for _ in ()).throw(PermissionError(1, "no")))
     before(tmp_path, "a.eml", b"no header")
     async with watching(queue, tmp_path) as intake:
@@ -163,7 +163,7 @@ async def test_a_file_that_is_put_right_is_taken_at_once(tmp_path: Path, monkeyp
 
 
 async def test_nobody_wakes_up_while_nothing_comes(tmp_path: Path) -> None:
-    queue = FakeQueue()
+    queue = FakeArrivals()
     async with watching(queue, tmp_path, SystemClock()):
         await asyncio.sleep(0.5)
         before_ = resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw
@@ -189,7 +189,7 @@ async def test_a_file_that_is_only_touched_has_nobody_look_without_end(
     monkeypatch.setattr(DropIntake, "_look", counted)
     monkeypatch.setattr(drop, "set_aside", lambda *_: (_ for _ in ()).throw(PermissionError(1, "no")))
     path = before(tmp_path, "a.eml", b"no header")
-    async with watching(FakeQueue(), tmp_path):
+    async with watching(FakeArrivals(), tmp_path):
         await asyncio.sleep(0.2)
         looks = 0
         for _ in range(500):
@@ -202,7 +202,7 @@ async def test_very_many_files_that_are_still_written_are_not_all_remembered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(drop, "SETTLING", 10)
-    queue, clock = FakeQueue(), FakeClock()
+    queue, clock = FakeArrivals(), FakeClock()
     for number in range(50):
         os.utime(before(tmp_path, f"{number}.eml"), (clock.now(), clock.now()))
     async with watching(queue, tmp_path, clock) as intake:
@@ -215,7 +215,7 @@ async def test_very_many_files_that_are_still_written_are_not_all_remembered(
 
 async def test_stopping_ends_the_watch_at_once(tmp_path: Path) -> None:
     for _ in range(20):
-        async with watching(FakeQueue(), tmp_path):
+        async with watching(FakeArrivals(), tmp_path):
             pass
-        async with watching(FakeQueue(), tmp_path):
+        async with watching(FakeArrivals(), tmp_path):
             await asyncio.sleep(0.01)

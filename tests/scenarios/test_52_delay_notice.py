@@ -10,7 +10,7 @@ import pytest
 from engine.control.views import Action, Suspend
 from engine.delivery.notices import Notices
 from engine.queue.contract import QueueFull
-from engine.queue.sqlite.store import SqliteQueue
+from engine.queue.sqlite.claims import Claims
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Healthy, Script
 from engine.settings.settings import Dsn
@@ -120,7 +120,7 @@ async def test_a_full_disk_delays_the_notice_and_nothing_else(
     async def full(*_: object) -> None:
         raise QueueFull("no room")
 
-    monkeypatch.setattr(SqliteQueue, "notify", full)
+    monkeypatch.setattr(Claims, "notify", full)
     await relay.later(5 * HOUR)
     await relay.send("c@example.com")
     await internet.wait_for(1)

@@ -118,18 +118,18 @@ async def test_the_notice_is_queued_in_the_transaction_that_removes_the_bounce(
     relay: Relay, ours: Exchange, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[tuple[int, NewMessage]] = []
-    tell = relay.engine.queue.tell
+    tell = relay.engine.queue.claims.tell
 
     async def watched(untold: Untold, notice: NewMessage | None, *, gives_back: bool = False) -> bool:
         assert notice is not None
-        assert await relay.engine.queue.content(untold.message)  # it has no entry any more, and is still there
+        assert await relay.engine.queue.claims.content(untold.message)  # it has no entry any more, and is still there
         assert await tell(untold, notice, gives_back=gives_back)
         with pytest.raises(NoSuchMessage):
-            await relay.engine.queue.content(untold.message)
+            await relay.engine.queue.claims.content(untold.message)
         told.append((untold.message, notice))
         return True
 
-    monkeypatch.setattr(relay.engine.queue, "tell", watched)
+    monkeypatch.setattr(relay.engine.queue.claims, "tell", watched)
     await relay.send("bob@fort.example")
     await at_rest(relay)
     assert [(message, notice.recipients) for message, notice in told] == [

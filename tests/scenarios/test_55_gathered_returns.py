@@ -61,7 +61,7 @@ async def test_a_message_that_fails_at_200_destinations_is_told_of_once_with_its
     assert sum(LARGE in report.content for report in reports) == 1
     assert len(reports) == 1
     assert sorted(name for report in reports for name in recipients_of(report)) == sorted(nowhere(200))
-    events = await relay.engine.queue.events(match="returned", limit=1000)
+    events = await relay.engine.queue.listing.events(match="returned", limit=1000)
     assert sorted(event.recipient for event in events if event.kind == "returned") == sorted(nowhere(200))
     assert await relay.entries() == ()
 
@@ -106,8 +106,8 @@ async def test_each_further_notification_of_a_message_gathers_for_longer(home: I
                 break
             await relay.later(60)
         at = (await relay.events("returned"))[-1].at
-        due = (await relay.engine.queue.next_due(relay.clock.now() - 1)) or 0.0
-        tell_at = relay.engine.queue._writer._connection.execute("SELECT tell_at FROM message").fetchone()[0]
+        due = (await relay.engine.queue.claims.next_due(relay.clock.now() - 1)) or 0.0
+        tell_at = relay.engine.queue._database.writer._connection.execute("SELECT tell_at FROM message").fetchone()[0]
         assert due <= tell_at
         waits.append(tell_at - at)
         await relay.later(tell_at - relay.clock.now() + 0.001)
@@ -198,7 +198,7 @@ async def test_a_message_whose_sender_is_yet_to_be_told_is_shown_as_one_that_has
     async def nothing(*_: object) -> list[object]:
         return []
 
-    monkeypatch.setattr(type(relay.engine.queue), "untold", nothing)
+    monkeypatch.setattr(type(relay.engine.queue.claims), "untold", nothing)
     await relay.send("a@fort.example")
     await relay.settled()
     view = await relay.client.message(1)
@@ -209,14 +209,14 @@ async def test_a_message_whose_sender_is_yet_to_be_told_is_shown_as_one_that_has
 async def test_what_cannot_be_told_of_one_message_keeps_nothing_of_others_from_it(
     home: Internet, relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tell = type(relay.engine.queue).tell
+    tell = type(relay.engine.queue.claims).tell
 
     async def faulty(queue: object, untold: object, *rest: object, **more: object) -> bool:
         if getattr(untold, "message", 0) == 1:
             raise KeyError("a bug")
         return await tell(queue, untold, *rest, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(type(relay.engine.queue), "tell", faulty)
+    monkeypatch.setattr(type(relay.engine.queue.claims), "tell", faulty)
     await relay.send("a@fort.example")
     await relay.send("b@fort.example")
     await relay.settled()

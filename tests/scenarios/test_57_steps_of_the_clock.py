@@ -80,14 +80,14 @@ async def test_nothing_expires_in_the_check_that_notices_the_step(
     """What is due by the new clock has its try first."""
     queue = relay.engine.queue
     asked: list[bool] = []
-    overdue = queue.overdue
+    overdue = queue.claims.overdue
 
     async def asking(limit: int, *, expire: bool = True) -> Sequence[Claim]:
         asked.append(expire)
         return await overdue(limit, expire=expire)
 
     await relay.settled()
-    monkeypatch.setattr(queue, "overdue", asking)
+    monkeypatch.setattr(queue.claims, "overdue", asking)
     await clock.set_by(6 * DAY)
     await relay.settled()
     await relay.engine.smarthost.check_state()

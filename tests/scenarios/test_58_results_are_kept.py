@@ -14,7 +14,11 @@ from engine.control.views import MarkBad, Suspend
 from engine.delivery.choosing import Chosen
 from engine.delivery.relayer import ManagedRelayer
 from engine.queue.contract import QueueBusy, QueueError, QueueFull
-from engine.queue.sqlite.store import SqliteQueue
+from engine.queue.sqlite.arrivals import Arrivals
+from engine.queue.sqlite.claims import Claims
+from engine.queue.sqlite.database import Role
+from engine.queue.sqlite.marks import Marks
+from engine.queue.sqlite.standing import Standing
 from engine.queue.sqlite.writer import Writer
 from engine.sandbox.exchanges import Exchange
 from engine.sandbox.internet import Internet
@@ -46,7 +50,7 @@ async def test_a_result_that_the_store_refuses_is_held_with_its_warning_and_not_
     async def refused(*_: object) -> None:
         raise QueueError("the queue could not be written: CHECK constraint failed")
 
-    monkeypatch.setattr(SqliteQueue, "settle", refused)
+    monkeypatch.setattr(Claims, "settle", refused)
     await relay.send("bob@good.example")
     await relay.settled()
     await at_rest(relay)
@@ -67,7 +71,7 @@ async def test_a_result_that_can_be_neither_recorded_nor_held_is_kept_and_record
         raise QueueError("no")
 
     for name in ("settle", "set_aside"):
-        monkeypatch.setattr(SqliteQueue, name, refused)
+        monkeypatch.setattr(Claims, name, refused)
     await relay.send("bob@good.example")
     await relay.settled()
     await at_rest(relay)
@@ -88,7 +92,7 @@ async def test_what_was_not_recorded_when_its_connection_was_closed_is_recorded_
     async def busy(*_: object) -> None:
         raise QueueBusy("another program holds the queue")
 
-    monkeypatch.setattr(SqliteQueue, "settle", busy)
+    monkeypatch.setattr(Claims, "settle", busy)
     await relay.send("bob@good.example")
     await until(lambda: exchange.messages == 1)
     (relayer,) = relay.engine.smarthost.managed
@@ -132,7 +136,7 @@ async def test_a_store_locked_by_another_program_leaves_nothing_relaying(
     exchange: Exchange, relay: Relay, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As by a shell that is open on the file, while an operator closes what seems to hang."""
-    relay.engine.queue._writer._connection.execute("PRAGMA busy_timeout = 20")
+    relay.engine.queue._database.writer._connection.execute("PRAGMA busy_timeout = 20")
     await relay.client.suspend(Suspend(destination="good.example", seconds=600, reason="so that all are due at once"))
     await relay.send("bob@good.example", times=60)
     with contextlib.closing(sqlite3.connect(relay.spool / "queue.db", isolation_level=None)) as shell:
@@ -199,19 +203,28 @@ async def test_a_store_locked_at_any_moment_leaves_nothing_relaying_and_sends_no
 
 @pytest.mark.parametrize("error", [QueueError, QueueFull, QueueBusy, KeyError])
 @pytest.mark.parametrize(
-    "method",
-    ["settle", "put_back", "set_aside", "unblock_site", "unblock", "block", "block_site", "record", "remove_mark",
-     "note_destination", "due_sites", "overdue", "untold", "relaying"],
-)  # fmt: skip
+    ("role", "method"),
+    [
+        *((Claims, name) for name in ("settle", "put_back", "set_aside", "due_sites", "overdue", "untold", "relaying")),
+        *((Standing, name) for name in ("unblock_site", "unblock", "block", "block_site", "note_destination")),
+        (Arrivals, "record"),
+        (Marks, "remove"),
+    ],
+)
 async def test_a_fault_at_any_record_costs_no_copy_and_strands_nothing(
-    internet: Internet, relay: Relay, monkeypatch: pytest.MonkeyPatch, method: str, error: type[Exception]
+    internet: Internet,
+    relay: Relay,
+    monkeypatch: pytest.MonkeyPatch,
+    role: type[Role],
+    method: str,
+    error: type[Exception],
 ) -> None:
     (exchange,) = await internet.add("back.example", mx=[(10, "mx.back.example", Dead())])
     for number in range(5):
         await relay.send(f"u{number}@back.example")
     await relay.settled()
     await exchange.become(Healthy())
-    right = getattr(SqliteQueue, method)
+    right = getattr(role, method)
     calls = 0
 
     async def faulty(*arguments: object, **named: object) -> object:
@@ -221,7 +234,7 @@ async def test_a_fault_at_any_record_costs_no_copy_and_strands_nothing(
             raise error("injected")
         return await right(*arguments, **named)
 
-    monkeypatch.setattr(SqliteQueue, method, faulty)
+    monkeypatch.setattr(role, method, faulty)
     for _ in range(8):
         await relay.clock.advance(400)
         relay.engine.smarthost.wake()
@@ -247,9 +260,9 @@ async def test_what_is_relayed_by_nobody_is_put_back_and_told_as_interrupted(exc
     await relay.settled()
     await relay.client.suspend(Suspend(destination="good.example", seconds=60, reason="so that it waits"))
     await relay.send("eve@good.example")
-    relay.engine.queue._writer._connection.execute("DELETE FROM suspension")
+    relay.engine.queue._database.writer._connection.execute("DELETE FROM suspension")
     relay.engine.smarthost._woken.clear()
-    (claim,) = await relay.engine.queue.claim("good.example", 10, 999)
+    (claim,) = await relay.engine.queue.claims.claim("good.example", 10, 999)
     assert claim.entries[0].recipient == "eve@good.example"
     for _ in range(4):
         await relay.later(31)

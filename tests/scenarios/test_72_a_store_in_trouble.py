@@ -10,7 +10,7 @@ import pytest
 from engine.control.client import Refused
 from engine.control.views import Action, Suspend
 from engine.model.destination import RELAY
-from engine.queue.sqlite import claims, orders
+from engine.queue.sqlite import bulk, overdue
 from engine.queue.sqlite.writer import Writer
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Dead, Healthy
@@ -90,8 +90,8 @@ async def test_a_stop_ends_with_an_order_on_very_many_under_way(
     """The order is cut short between two of its transactions, and the next start tells how far it came."""
     await homes(internet)
     folder = await waiting_mail(tmp_path, clock)
-    monkeypatch.setattr(orders, "CHUNK", 1)
-    monkeypatch.setattr("engine.queue.sqlite.store.STOP_SECONDS", 0.1)
+    monkeypatch.setattr(bulk, "CHUNK", 1)
+    monkeypatch.setattr("engine.queue.sqlite.database.STOP_SECONDS", 0.1)
     chunks = _slowed(monkeypatch)
     async with relaying(internet, clock=clock, spool=folder) as relay:
         await relay.client.suspend(Suspend(destination=RELAY, seconds=3600, reason=""))
@@ -109,7 +109,7 @@ async def test_a_stop_ends_with_an_order_on_very_many_under_way(
 async def test_a_drop_on_very_many_is_carried_out_between_other_mail_and_goes_on_after_a_stop(
     internet: Internet, clock: FakeClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claims, "DROPS_AT_ONCE", 2)
+    monkeypatch.setattr(overdue, "DROPS_AT_ONCE", 2)
     await homes(internet)
     async with relaying(internet, clock=clock, spool=tmp_path / "spool") as relay:
         await relay.send(*(f"u{number}@dead.example" for number in range(90)))
@@ -152,7 +152,7 @@ def _slowed(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     do = Writer.do
 
     async def slowly(self: Writer, operation: Callable[..., Any], weight: int = 0) -> Any:
-        if isinstance(operation, orders._Chunk):
+        if isinstance(operation, bulk._Chunk):
             chunks.append(operation)
             await asyncio.sleep(0.1)
         return await do(self, operation, weight)

@@ -202,7 +202,7 @@ def ready(engine):
         case "thread":
             asyncio.get_running_loop().run_in_executor(None, time.sleep, 1000)
         case "writer":
-            engine.queue._writer._jobs.put(object())
+            engine.queue._database.writer._jobs.put(object())
 
 def starting(call, seconds):
     def begun(*given, **named):

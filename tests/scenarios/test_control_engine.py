@@ -38,7 +38,7 @@ async def suspended() -> AsyncIterator[tuple[Engine, Client]]:
         async with running(Path(folder)) as (engine, client):
             await client.suspend(views.Suspend(destination="*", seconds=3600, reason="a test"))
             for _ in range(3):
-                await engine.queue.enqueue(
+                await engine.queue.arrivals.enqueue(
                     NewMessage(
                         sender="ann@example.net",
                         recipients=("bob@example.org", "cy@example.com"),
@@ -91,7 +91,7 @@ async def test_mail_that_came_after_the_preview_is_not_touched() -> None:
     async with suspended() as (engine, client):
         seen = await client.preview("drop", views.Action(filter="from=ann@example.net"))
         assert (seen.messages, seen.recipients) == (3, 6)
-        await engine.queue.enqueue(
+        await engine.queue.arrivals.enqueue(
             NewMessage(sender="ann@example.net", recipients=("dan@example.org",), content=CONTENT, origin="a test")
         )
         action = views.Action(filter="from=ann@example.net", newest=seen.newest)

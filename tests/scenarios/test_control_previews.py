@@ -15,7 +15,7 @@ Look = Callable[[Client], Awaitable[Selection]]
 async def test_each_end_is_counted_before_it_is_asked_for() -> None:
     async with suspended() as (engine, client):
         await client.hold_rule(views.HoldRule(filter="domain=example.com", seconds=3600, reason="a test"))
-        await engine.queue.note_destination("example.org", ["mx.example.org"])
+        await engine.queue.standing.note_destination("example.org", ["mx.example.org"])
         await client.mark_bad(views.MarkBad(host="mx.example.org", seconds=600))
         before = await states(client)
         for_the_host = await client.preview_good("MX.example.org")

@@ -17,7 +17,7 @@ from engine.model.message import NewMessage
 from engine.queue.contract import QueueBroken, QueueBusy, QueueDamaged, QueueError, QueueFull
 from engine.settings.settings import Intake, Settings, Smtp
 from tests.clock import FakeClock
-from tests.unit.fake_queue import FakeQueue
+from tests.unit.fake_arrivals import FakeArrivals
 
 MAIL = b"From: a@example.org\nTo: b@example.net\nSubject: hello\n\nbody\n"
 SETTINGS = Settings(hostname="relay.example", intake=Intake(smtp=Smtp(max_message_size=10_240)))
@@ -27,7 +27,7 @@ PATIENCE = 60.0
 
 @asynccontextmanager
 async def watching(
-    queue: FakeQueue, folder: Path, clock: FakeClock | SystemClock | None = None, *, settings: Settings = SETTINGS
+    queue: FakeArrivals, folder: Path, clock: FakeClock | SystemClock | None = None, *, settings: Settings = SETTINGS
 ) -> AsyncIterator[DropIntake]:
     intake = DropIntake(queue, folder / "drop", settings, clock or FakeClock())
     await intake.start()
@@ -72,7 +72,7 @@ def reason(folder: Path, name: str) -> str:
 
 
 async def test_files_that_lie_there_at_the_start_are_sent(tmp_path: Path) -> None:
-    queue = FakeQueue()
+    queue = FakeArrivals()
     paths = [before(tmp_path, f"{number}.eml") for number in range(20)]
     async with watching(queue, tmp_path):
         await eventually(lambda: len(queue.forgotten) == 20)
@@ -86,7 +86,7 @@ async def test_files_that_lie_there_at_the_start_are_sent(tmp_path: Path) -> Non
 
 
 async def test_a_file_that_is_moved_in_is_sent_at_once(tmp_path: Path) -> None:
-    queue = FakeQueue()
+    queue = FakeArrivals()
     async with watching(queue, tmp_path):
         await asyncio.sleep(0.2)  # the watch is on
         path = moved(tmp_path, "new.eml")
@@ -95,7 +95,7 @@ async def test_a_file_that_is_moved_in_is_sent_at_once(tmp_path: Path) -> None:
 
 
 async def test_a_change_the_watch_missed_is_found_by_the_next_look(tmp_path: Path) -> None:
-    queue = FakeQueue()
+    queue = FakeArrivals()
     clock = FakeClock()
     intake = DropIntake(queue, tmp_path / "drop", SETTINGS, clock)
     intake._watch = lambda: asyncio.sleep(0)  # type: ignore[method-assign]
@@ -119,7 +119,7 @@ async def test_a_change_the_watch_missed_is_found_by_the_next_look(tmp_path: Pat
 
 
 async def test_only_names_that_end_in_eml_are_looked_at(tmp_path: Path) -> None:
-    queue = FakeQueue()
+    queue = FakeArrivals()
     others = [before(tmp_path, name) for name in ("a.txt", "b.eml.part", ".c.eml", "eml")]
     before(tmp_path, "z.eml")
     async with watching(queue, tmp_path):
@@ -128,7 +128,7 @@ async def test_only_names_that_end_in_eml_are_looked_at(tmp_path: Path) -> None:
 
 
 async def test_a_file_is_deleted_only_when_it_is_committed(tmp_path: Path) -> None:
-    queue = FakeQueue()
+    queue = FakeArrivals()
     queue.open_gate.clear()
     path = before(tmp_path, "a.eml")
     async with watching(queue, tmp_path):
@@ -140,7 +140,7 @@ async def test_a_file_is_deleted_only_when_it_is_committed(tmp_path: Path) -> No
 
 
 async def test_a_file_committed_before_a_crash_is_not_sent_twice(tmp_path: Path) -> None:
-    queue = FakeQueue()
+    queue = FakeArrivals()
     path = before(tmp_path, "a.eml")
     found = path.stat()
     queue.keys[f"drop:a.eml:{found.st_ino}:{found.st_mtime_ns}:{found.st_size}"] = 1
@@ -151,7 +151,7 @@ async def test_a_file_committed_before_a_crash_is_not_sent_twice(tmp_path: Path)
 
 
 async def test_another_file_under_the_same_name_is_not_deleted_for_the_first(tmp_path: Path) -> None:
-    queue = FakeQueue()
+    queue = FakeArrivals()
     queue.open_gate.clear()
     before(tmp_path, "a.eml")
     async with watching(queue, tmp_path):
@@ -164,7 +164,7 @@ async def test_another_file_under_the_same_name_is_not_deleted_for_the_first(tmp
 
 @pytest.mark.parametrize("error", [QueueFull("disk full"), QueueBroken("fsync")])
 async def test_a_queue_that_takes_nothing_leaves_the_file_where_it_is(tmp_path: Path, error: Exception) -> None:
-    queue = FakeQueue()
+    queue = FakeArrivals()
     queue.fail = error
     path = before(tmp_path, "a.eml")
     clock = FakeClock()
@@ -177,7 +177,7 @@ async def test_a_queue_that_takes_nothing_leaves_the_file_where_it_is(tmp_path: 
         await in_time(clock, lambda: len(queue.forgotten) == 1)
 
 
-class Picky(FakeQueue):
+class Picky(FakeArrivals):
     """Takes nothing for one recipient, for whom it raises this."""
 
     def __init__(self, error: QueueError) -> None:
@@ -228,7 +228,7 @@ async def test_a_file_that_meets_damage_in_the_queue_holds_up_none_behind_it(
 
 
 async def test_a_file_that_is_still_written_is_left_until_it_is_whole(tmp_path: Path) -> None:
-    queue = FakeQueue()
+    queue = FakeArrivals()
     path = before(tmp_path, "a.eml", MAIL[:30])
     async with watching(queue, tmp_path, SystemClock()):
         for end in (40, 50, len(MAIL)):
@@ -241,7 +241,7 @@ async def test_a_file_that_is_still_written_is_left_until_it_is_whole(tmp_path: 
 
 
 async def test_a_file_from_the_future_is_taken_once_it_is_still(tmp_path: Path) -> None:
-    queue = FakeQueue()
+    queue = FakeArrivals()
     clock = FakeClock()
     path = before(tmp_path, "a.eml")
     os.utime(path, (clock.now() + 9999, clock.now() + 9999))
@@ -313,7 +313,7 @@ def anothers(path: Path) -> None:
 async def test_what_cannot_be_taken_is_set_aside_with_the_reason(
     tmp_path: Path, make: Callable[[Path], None], why: str
 ) -> None:
-    queue = FakeQueue()
+    queue = FakeArrivals()
     path = tmp_path / "drop" / "odd.eml"
     path.parent.mkdir()
     make(path)
@@ -328,7 +328,7 @@ async def test_what_cannot_be_taken_is_set_aside_with_the_reason(
 
 
 async def test_a_header_made_to_break_its_reader_stops_nobody(tmp_path: Path) -> None:
-    queue = FakeQueue()
+    queue = FakeArrivals()
     path = before(tmp_path, "a.eml", b"From: " + b"(" * 20_000 + b"\nTo: b@example.net\n\nx")
     before(tmp_path, "b.eml")
     async with watching(queue, tmp_path, settings=ROOMY) as intake:
@@ -353,7 +353,7 @@ async def test_whatever_goes_wrong_with_one_file_sets_that_file_aside(
 
     message: Callable[..., object] = Dropped.message
     monkeypatch.setattr(Dropped, "message", judged)
-    queue = FakeQueue()
+    queue = FakeArrivals()
     path = before(tmp_path, "a.eml", MAIL + b"odd")
     before(tmp_path, "b.eml")
     async with watching(queue, tmp_path) as intake:
@@ -372,7 +372,7 @@ async def test_a_look_that_fails_is_trouble_until_the_next_good_one(
     def broken(self: DropIntake) -> object:
         raise RuntimeError("odd\x1b")
 
-    queue, clock = FakeQueue(), FakeClock()
+    queue, clock = FakeArrivals(), FakeClock()
     before(tmp_path, "a.eml")
     with monkeypatch.context() as patch:
         patch.setattr(DropIntake, "_entries", broken)
@@ -388,7 +388,7 @@ async def test_a_look_that_fails_is_trouble_until_the_next_good_one(
 
 
 async def test_a_folder_that_cannot_be_read_is_trouble_until_it_can(tmp_path: Path) -> None:
-    queue, clock = FakeQueue(), FakeClock()
+    queue, clock = FakeArrivals(), FakeClock()
     async with watching(queue, tmp_path, clock) as intake:
         await asyncio.sleep(0.1)
         (tmp_path / "drop").rename(tmp_path / "away")
@@ -404,7 +404,7 @@ async def test_a_folder_that_cannot_be_read_is_trouble_until_it_can(tmp_path: Pa
 async def test_a_fault_of_the_queue_leaves_the_file_and_is_trouble(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    queue, clock = FakeQueue(), FakeClock()
+    queue, clock = FakeArrivals(), FakeClock()
     queue.fail = RuntimeError("odd")
     paths = [before(tmp_path, f"{number}.eml") for number in range(3)]
     async with watching(queue, tmp_path, clock) as intake:
@@ -422,7 +422,7 @@ async def test_a_full_disk_leaves_no_reasons_without_their_files(
     def full(path: Path, target: Path) -> Path:
         raise OSError(28, "No space left on device")
 
-    queue, clock = FakeQueue(), FakeClock()
+    queue, clock = FakeArrivals(), FakeClock()
     path = before(tmp_path, "a.eml", b"no header")
     monkeypatch.setattr("engine.intake.drop.dropfile.clean", lambda text, limit: full(path, path))
     async with watching(queue, tmp_path, clock):
@@ -432,7 +432,7 @@ async def test_a_full_disk_leaves_no_reasons_without_their_files(
 
 
 async def test_large_files_are_sent_as_well(tmp_path: Path) -> None:
-    queue = FakeQueue()
+    queue = FakeArrivals()
     for number in range(6):
         before(tmp_path, f"{number}.eml", MAIL + b"line\n" * 200_000)
     before(tmp_path, "long.eml", b"a:\n" * 200_000 + MAIL)
@@ -442,7 +442,7 @@ async def test_large_files_are_sent_as_well(tmp_path: Path) -> None:
 
 
 async def test_what_is_set_aside_overwrites_nothing(tmp_path: Path) -> None:
-    queue = FakeQueue()
+    queue = FakeArrivals()
     failed = tmp_path / "drop" / "failed"
     failed.mkdir(parents=True)
     (failed / "a.eml").write_bytes(b"the first")
@@ -457,7 +457,7 @@ async def test_what_is_set_aside_overwrites_nothing(tmp_path: Path) -> None:
 
 
 async def test_a_hostile_name_harms_nobody(tmp_path: Path) -> None:
-    queue = FakeQueue()
+    queue = FakeArrivals()
     bad = os.fsdecode(b"\x1b]0;x\x07\xff" + b"n" * 230 + b".eml")
     good = os.fsdecode(b"\x1b[2J\xff.eml")
     before(tmp_path, bad, b"no header")
@@ -471,7 +471,7 @@ async def test_a_hostile_name_harms_nobody(tmp_path: Path) -> None:
 
 
 async def test_the_folders_are_for_the_owner_alone(tmp_path: Path) -> None:
-    async with watching(FakeQueue(), tmp_path):
+    async with watching(FakeArrivals(), tmp_path):
         for made in (tmp_path / "drop", tmp_path / "drop" / "failed"):
             assert made.stat().st_mode & 0o777 == 0o700
 
@@ -479,12 +479,12 @@ async def test_the_folders_are_for_the_owner_alone(tmp_path: Path) -> None:
 async def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "drop").write_bytes(b"")
     with pytest.raises(IntakeError, match="cannot use the drop folder"):
-        async with watching(FakeQueue(), tmp_path):
+        async with watching(FakeArrivals(), tmp_path):
             pass
 
 
 async def test_stopping_takes_no_longer_than_it_may(tmp_path: Path) -> None:
-    queue = FakeQueue()
+    queue = FakeArrivals()
     queue.open_gate.clear()
     path = before(tmp_path, "a.eml")
     intake = DropIntake(queue, tmp_path / "drop", SETTINGS, FakeClock())

@@ -21,7 +21,7 @@ from engine.queue.contract import QueueBroken, QueueError, QueueFull
 from engine.settings.settings import Intake, Listen, Settings
 from engine.settings.settings import Smtp as SmtpSettings
 from tests.clock import FakeClock
-from tests.unit.fake_queue import FakeQueue
+from tests.unit.fake_arrivals import FakeArrivals
 
 LINE = "Subject: hello\r\n\r\nbody\r\n"
 STRANGERS = (ip_network("192.0.2.0/24"),)
@@ -29,7 +29,7 @@ PATIENCE = 60.0
 
 
 @asynccontextmanager
-async def intake(queue: FakeQueue, *, idle: float = 60.0, **rules: Any) -> AsyncIterator[SmtpIntake]:
+async def intake(queue: FakeArrivals, *, idle: float = 60.0, **rules: Any) -> AsyncIterator[SmtpIntake]:
     rules.setdefault("listen", (Listen("127.0.0.1", 0),))
     settings = Settings(hostname="relay.example", intake=Intake(smtp=SmtpSettings(**rules)))
     server = SmtpIntake(queue, settings, FakeClock(), idle=idle)
@@ -96,7 +96,7 @@ async def eventually(holds: Callable[[], bool]) -> None:
         await asyncio.sleep(0.005)
 
 
-async def one(queue: FakeQueue) -> NewMessage:
+async def one(queue: FakeArrivals) -> NewMessage:
     await eventually(lambda: bool(queue.messages))
     (message,) = queue.messages
     return message
@@ -106,7 +106,7 @@ async def one(queue: FakeQueue) -> NewMessage:
 
 
 async def test_a_message_is_queued_as_it_came_with_its_trace_on_top() -> None:
-    queue = FakeQueue()
+    queue = FakeArrivals()
     async with intake(queue) as server:
         client = aiosmtplib.SMTP(
             hostname="127.0.0.1", port=server.addresses[0].port, start_tls=False, local_hostname="client.example"
@@ -130,7 +130,7 @@ async def test_a_message_is_queued_as_it_came_with_its_trace_on_top() -> None:
 
 
 async def test_250_comes_only_when_the_message_is_on_disk() -> None:
-    queue = FakeQueue()
+    queue = FakeArrivals()
     queue.open_gate.clear()
     async with intake(queue) as server, talk(server) as client:
         await client.begin()
@@ -143,7 +143,7 @@ async def test_250_comes_only_when_the_message_is_on_disk() -> None:
 
 
 async def test_the_null_sender_and_a_bare_postmaster_are_taken() -> None:
-    queue = FakeQueue()
+    queue = FakeArrivals()
     async with intake(queue) as server, talk(server) as client:
         await client.begin("Postmaster", sender="")
         assert (await client.data(b"\r\nx")).startswith("250")
@@ -153,7 +153,7 @@ async def test_the_null_sender_and_a_bare_postmaster_are_taken() -> None:
 
 
 async def test_helo_and_smtputf8_show_in_the_trace() -> None:
-    queue = FakeQueue()
+    queue = FakeArrivals()
     async with intake(queue) as server:
         async with talk(server, "HELO old.example") as client:
             await client.begin()
@@ -169,7 +169,7 @@ async def test_helo_and_smtputf8_show_in_the_trace() -> None:
 
 
 async def test_smtputf8_is_passed_on_only_where_it_is_needed() -> None:
-    queue = FakeQueue()
+    queue = FakeArrivals()
     async with intake(queue) as server, talk(server) as client:
         await client.begin("ann@bücher.example", options=" SMTPUTF8")
         await client.data(b"Subject: plain\r\n\r\n\xc3\xa4")
@@ -178,7 +178,7 @@ async def test_smtputf8_is_passed_on_only_where_it_is_needed() -> None:
 
 
 async def test_content_without_header_cannot_be_folded_into_the_trace() -> None:
-    queue = FakeQueue()
+    queue = FakeArrivals()
     async with intake(queue) as server, talk(server) as client:
         await client.begin()
         await client.data(b" X-Folded: into what stands before it\r\n\r\nbody")
@@ -186,7 +186,7 @@ async def test_content_without_header_cannot_be_folded_into_the_trace() -> None:
 
 
 async def test_an_empty_message_is_one_message() -> None:
-    queue = FakeQueue()
+    queue = FakeArrivals()
     async with intake(queue) as server, talk(server) as client:
         await client.begin()
         assert (await client.say("DATA")).startswith("354")
@@ -197,7 +197,7 @@ async def test_an_empty_message_is_one_message() -> None:
 
 
 async def test_bare_line_ends_become_crlf() -> None:
-    queue = FakeQueue()
+    queue = FakeArrivals()
     async with intake(queue) as server, talk(server) as client:
         await client.begin()
         await client.data(b"Subject: x\r\n\r\none\ntwo\rthree\r\nfour")
@@ -221,7 +221,7 @@ async def test_bare_line_ends_become_crlf() -> None:
     ],
 )
 async def test_a_stranger_may_not_relay_however_it_is_written(recipient: str) -> None:
-    queue = FakeQueue()
+    queue = FakeArrivals()
     async with intake(queue, relay_networks=STRANGERS) as server, talk(server) as client:
         assert (await client.say("MAIL FROM:<a@example.org>")).startswith("250")
         assert await client.say(f"RCPT TO:<{recipient}>") == "550 5.7.1 Relaying denied"
@@ -232,7 +232,7 @@ async def test_a_stranger_may_not_relay_however_it_is_written(recipient: str) ->
 
 
 async def test_a_stranger_who_goes_on_is_sent_away() -> None:
-    queue = FakeQueue()
+    queue = FakeArrivals()
     async with intake(queue, relay_networks=STRANGERS) as server, talk(server) as client:
         client.send(b"MAIL FROM:<a@example.org>\r\n" + b"RCPT TO:<b@example.net>\r\n" * 60)
         replies = await client.replies()
@@ -243,7 +243,7 @@ async def test_a_stranger_who_goes_on_is_sent_away() -> None:
 
 @pytest.mark.parametrize("command", [b"VRFY", b'MAIL FROM:<"', b"DATA x", b"RCPT TO:<b@example.net>"])
 async def test_a_stranger_who_sends_nothing_but_errors_is_sent_away(command: bytes) -> None:
-    queue = FakeQueue()
+    queue = FakeArrivals()
     async with intake(queue, relay_networks=STRANGERS) as server, talk(server) as client:
         client.send((command + b"\r\n") * 60)
         replies = await client.replies()
@@ -285,7 +285,7 @@ async def test_a_stranger_who_sends_nothing_but_errors_is_sent_away(command: byt
     ],
 )  # fmt: skip
 async def test_commands_are_answered_as_the_rfc_asks(command: str, reply: str) -> None:
-    queue = FakeQueue()
+    queue = FakeArrivals()
     async with intake(queue) as server, talk(server) as client:
         answer = await client.say(command)
         assert answer.startswith(reply)
@@ -294,7 +294,7 @@ async def test_commands_are_answered_as_the_rfc_asks(command: str, reply: str) -
 
 
 async def test_a_bad_recipient_does_not_spoil_the_others() -> None:
-    queue = FakeQueue()
+    queue = FakeArrivals()
     async with intake(queue) as server, talk(server) as client:
         await client.begin()
         assert (await client.say("RCPT TO:<a,b@example.net>")).startswith("501 5.1.3")
@@ -307,7 +307,7 @@ async def test_a_bad_recipient_does_not_spoil_the_others() -> None:
 
 
 async def test_a_thousand_recipients_are_taken_and_no_more() -> None:
-    queue = FakeQueue()
+    queue = FakeArrivals()
     async with intake(queue) as server, talk(server) as client:
         assert (await client.say("MAIL FROM:<a@example.org>")).startswith("250")
         client.send(b"".join(b"RCPT TO:<b%d@example.net>\r\n" % number for number in range(1001)))
@@ -320,7 +320,7 @@ async def test_a_thousand_recipients_are_taken_and_no_more() -> None:
 
 @pytest.mark.parametrize("size", [10_240, 10_241, 15_000, 200_000])
 async def test_the_size_limit_counts_the_message_as_it_was_sent(size: int) -> None:
-    queue = FakeQueue()
+    queue = FakeArrivals()
     async with intake(queue, max_message_size=10_240) as server, talk(server) as client:
         assert (await client.say(f"MAIL FROM:<a@example.org> SIZE={size}"))[:3] == ("250" if size <= 10_240 else "552")
         await client.say("RSET")
@@ -338,7 +338,7 @@ async def test_the_size_limit_counts_the_message_as_it_was_sent(size: int) -> No
 
 
 async def test_nul_and_endless_lines_are_refused() -> None:
-    queue = FakeQueue()
+    queue = FakeArrivals()
     async with intake(queue) as server, talk(server) as client:
         for content, reply in (
             (b"a\0b", "554 5.6.0"),
@@ -357,7 +357,7 @@ async def test_nul_and_endless_lines_are_refused() -> None:
 
 @pytest.mark.parametrize("line", [b"a:\r\n", b"\n", b"\r\n..", b"\r\n"])
 async def test_a_hostile_message_of_many_mebibytes_holds_up_nobody(line: bytes) -> None:
-    queue = FakeQueue()
+    queue = FakeArrivals()
     groups = (b"EHLO c\r\n", b"MAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.net>\r\nDATA\r\n")
     content = b"a:\r\n" + line * (24 * 2**20 // len(line)) + b"\r\n.\r\nQUIT\r\n"
 
@@ -391,7 +391,7 @@ async def test_whatever_goes_wrong_in_judging_the_session_goes_on(
     def broken(content: bytes) -> bytes:
         raise error
 
-    queue = FakeQueue()
+    queue = FakeArrivals()
     async with intake(queue) as server, talk(server) as client:
         with monkeypatch.context() as patch:
             patch.setattr("engine.intake.smtp.submitted.canonical", broken)
@@ -410,7 +410,7 @@ async def test_an_error_in_judging_that_looks_like_the_clients_leaving_is_none(
     def broken(content: bytes) -> bytes:
         raise error
 
-    async with intake(FakeQueue()) as server, talk(server) as client:
+    async with intake(FakeArrivals()) as server, talk(server) as client:
         monkeypatch.setattr("engine.intake.smtp.submitted.canonical", broken)
         await client.begin()
         assert (await client.data(LINE.encode())).startswith("451 4.3.0")
@@ -432,7 +432,7 @@ async def test_large_messages_are_judged_two_at_a_time_and_on_to_the_end(monkeyp
         return content
 
     monkeypatch.setattr("engine.intake.smtp.submitted.canonical", slow)
-    queue = FakeQueue()
+    queue = FakeArrivals()
     async with intake(queue) as server, talk(server) as one, talk(server) as two, talk(server) as three:
         for client in (one, two, three):
             await client.begin()
@@ -455,7 +455,7 @@ async def test_large_messages_are_judged_two_at_a_time_and_on_to_the_end(monkeyp
 
 
 async def test_a_message_that_goes_round_is_stopped() -> None:
-    queue = FakeQueue()
+    queue = FakeArrivals()
     async with intake(queue, max_received=5) as server, talk(server) as client:
         for count, reply in ((5, "250"), (6, "554 5.4.6")):
             await client.begin()
@@ -473,7 +473,7 @@ async def test_a_message_that_goes_round_is_stopped() -> None:
     ],
 )
 async def test_what_the_queue_cannot_take_is_not_answered_with_250(error: Exception, reply: str, then: str) -> None:
-    queue = FakeQueue()
+    queue = FakeArrivals()
     queue.fail = error
     async with intake(queue) as server, talk(server) as client:
         await client.begin()
@@ -487,7 +487,7 @@ async def test_what_the_queue_cannot_take_is_not_answered_with_250(error: Except
 
 
 async def test_a_paused_intake_answers_452_until_it_is_resumed() -> None:
-    queue = FakeQueue()
+    queue = FakeArrivals()
     async with intake(queue) as server, talk(server) as client:
         server.pause("the disk is full")
         assert (await client.say("MAIL FROM:<a@example.org>")).startswith("452 4.3.1")
@@ -514,7 +514,7 @@ ENDS = (
 async def test_one_message_never_becomes_two(end: bytes) -> None:
     smuggled = b"MAIL FROM:<x@x.example>\r\nRCPT TO:<y@y.example>\r\nDATA\r\nSubject: smuggled\r\n\r\nx"
     content = b"Subject: one\r\n\r\nfirst" + end + smuggled + b"\r\n.\r\n"
-    queue = FakeQueue()
+    queue = FakeArrivals()
     async with intake(queue) as server, talk(server) as client:
         for split in range(len(b"Subject: one\r\n\r\nfirst") - 1, len(b"Subject: one\r\n\r\nfirst") + len(end) + 2):
             before = len(queue.messages)
@@ -538,7 +538,7 @@ async def test_one_message_never_becomes_two(end: bytes) -> None:
 async def test_the_end_is_found_wherever_the_bytes_are_split(content: bytes) -> None:
     stuffed = b"".join(b"." + line if line.startswith(b".") else line for line in content.splitlines(keepends=True))
     wire = (stuffed + b"\r\n" if not stuffed.endswith(b"\r\n") and stuffed else stuffed) + b".\r\n"
-    queue = FakeQueue()
+    queue = FakeArrivals()
     async with intake(queue) as server, talk(server) as client:
         for split in range(len(wire) + 1):
             await client.begin()
@@ -553,7 +553,7 @@ async def test_the_end_is_found_wherever_the_bytes_are_split(content: bytes) -> 
 
 
 async def test_eight_thousand_commands_in_one_burst_are_answered_in_order() -> None:
-    queue = FakeQueue()
+    queue = FakeArrivals()
     burst = b"".join(b"VRFY a\r\n" if number % 3 else b"NOOP\r\n" for number in range(8000)) + b"QUIT\r\n"
 
     def send_all_and_then_read(port: int) -> bytes:
@@ -572,7 +572,7 @@ async def test_eight_thousand_commands_in_one_burst_are_answered_in_order() -> N
 
 
 async def test_a_message_and_the_next_envelope_may_be_pipelined() -> None:
-    queue = FakeQueue()
+    queue = FakeArrivals()
     envelope = b"MAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.net>\r\nRCPT TO:<c@example.net>\r\nDATA\r\n"
     async with intake(queue) as server, talk(server) as client:
         client.send(envelope)
@@ -600,7 +600,7 @@ async def reset(client: Talk) -> None:
 async def test_a_client_that_leaves_during_the_commit_leaves_a_whole_message(
     leave: Callable[[Talk], Awaitable[None]],
 ) -> None:
-    queue = FakeQueue()
+    queue = FakeArrivals()
     queue.open_gate.clear()
     async with intake(queue) as server, talk(server) as client:
         await client.begin()
@@ -617,7 +617,7 @@ async def test_a_client_that_leaves_during_the_commit_leaves_a_whole_message(
 
 
 async def test_a_client_that_leaves_in_the_middle_of_a_message_leaves_nothing() -> None:
-    queue = FakeQueue()
+    queue = FakeArrivals()
     async with intake(queue) as server, talk(server) as client:
         await client.begin()
         assert (await client.say("DATA")).startswith("354")
@@ -628,14 +628,14 @@ async def test_a_client_that_leaves_in_the_middle_of_a_message_leaves_nothing() 
 
 
 async def test_a_client_that_says_nothing_is_sent_away() -> None:
-    queue = FakeQueue()
+    queue = FakeArrivals()
     async with intake(queue, idle=0.1) as server, talk(server, greet="") as client:
         assert (await client.reply()).startswith("421 4.4.2")
         assert await client.reader.read() == b""
 
 
 async def test_there_are_no_more_sessions_than_allowed() -> None:
-    queue = FakeQueue()
+    queue = FakeArrivals()
     async with intake(queue, max_sessions=2) as server, talk(server) as one, talk(server) as two:
         await one.begin()
         await two.begin()
@@ -650,7 +650,7 @@ async def test_there_are_no_more_sessions_than_allowed() -> None:
 
 async def test_it_listens_on_every_address_and_says_where() -> None:
     listen = (Listen("127.0.0.1", 0), Listen("127.0.0.2", 0))
-    async with intake(FakeQueue(), listen=listen) as server:
+    async with intake(FakeArrivals(), listen=listen) as server:
         assert [address.host for address in server.addresses] == ["127.0.0.1", "127.0.0.2"]
         assert all(address.port for address in server.addresses)
 
@@ -659,12 +659,12 @@ async def test_an_address_that_is_taken_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(IntakeError, match=f"cannot listen on 127.0.0.1:{port}: "):
-            async with intake(FakeQueue(), listen=(Listen("127.0.0.1", 0), Listen("127.0.0.1", port))):
+            async with intake(FakeArrivals(), listen=(Listen("127.0.0.1", 0), Listen("127.0.0.1", port))):
                 pass
 
 
 async def test_stopping_ends_idle_sessions_and_lets_a_message_finish() -> None:
-    queue = FakeQueue()
+    queue = FakeArrivals()
     queue.open_gate.clear()
     async with intake(queue) as server, talk(server) as idle, talk(server) as busy:
         await busy.begin()
@@ -682,7 +682,7 @@ async def test_stopping_ends_idle_sessions_and_lets_a_message_finish() -> None:
 
 
 async def test_noise_is_answered_or_hung_up_on_and_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
-    queue = FakeQueue()
+    queue = FakeArrivals()
     dice = random.Random(16)
     words = [b"EHLO x\r\n", b"MAIL FROM:<a@b.example>\r\n", b"RCPT TO:<c@d.example>\r\n", b"DATA\r\n", b".\r\n",
              b"RSET\r\n", b"\r\n", b"\n", b"\r", b"\0", b"\xff\xfe", b"\x1b[2J", b"<", b'"', b" ", b"HELP\r\n",

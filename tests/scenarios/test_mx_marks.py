@@ -191,7 +191,7 @@ async def test_a_store_that_kept_too_many_is_cut_at_the_start(
     monkeypatch.setattr("engine.dns.mx.ENGINE_MARKS", 3)
     now = clock.now()
     for n in range(5):
-        await store.save_mark(Mark(host=f"mx{n}.example", since=now, until=now + 60 + n, by="engine", reason="refused"))
+        await store.save(Mark(host=f"mx{n}.example", since=now, until=now + 60 + n, by="engine", reason="refused"))
     again = MXCalculator(resolver, clock=clock, marks=store)
     await again.load()
     assert [mark.host for mark in again.marks] == ["mx2.example", "mx3.example", "mx4.example"]
@@ -207,7 +207,7 @@ async def test_a_store_that_cannot_forget_takes_the_new_mark_all_the_same(
     async def busy(_hosts: Sequence[str]) -> None:
         raise QueueBusy("somebody else holds the queue")
 
-    monkeypatch.setattr(store, "forget_marks", busy)
+    monkeypatch.setattr(store, "forget", busy)
     mark = await mx.mark_bad("two.example", seconds=90, reason="refused")
     assert mx.marks == (mark,)
 

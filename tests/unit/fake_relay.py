@@ -65,6 +65,7 @@ class FakeQueue:
 
     def __init__(self, clock: FakeClock) -> None:
         self.clock = clock
+        self.arrivals = self.claims = self.standing = self.orders = self.listing = self.marks = self  # all roles
         self.calls: list[tuple[Any, ...]] = []
         self.entries = [entry(7), entry(7, 2), entry(8, state="held", ordered="hold", by="root", reason="looking")]
         self.changed = Changed(messages=1, recipients=2, skipped=1)

@@ -31,10 +31,10 @@ class Spool:
 
     async def add(self, *recipients: str, **fields: Any) -> int:
         """Queue a message and give its number."""
-        return await self.queue.enqueue(new_message(*recipients, **fields))
+        return await self.queue.arrivals.enqueue(new_message(*recipients, **fields))
 
     async def claim(self, destination: str = "example.org", limit: int = 100) -> list[Claim]:
-        return await self.queue.claim(destination, limit, 1)
+        return await self.queue.claims.claim(destination, limit, 1)
 
     async def settle(self, claim: Claim, outcome: Outcome, after: float | None = None) -> None:
         """Settle all entries of a claim alike; `after` seconds they are due again."""
@@ -42,19 +42,19 @@ class Spool:
         results = tuple(
             EntryResult(number=entry.number, attempt=entry.attempt, outcome=outcome, due=due) for entry in claim.entries
         )
-        await self.queue.settle(Settlement(message=claim.message, results=results))
+        await self.queue.claims.settle(Settlement(message=claim.message, results=results))
 
     async def carry_out(self) -> int:
         """Have all carried out that is due by order, a part at a time; give how many checks that took."""
-        await self.queue.overdue(1)
+        await self.queue.claims.overdue(1)
         checks = 1
-        while self.queue.has_more_to_do:
-            await self.queue.overdue(1)
+        while self.queue.claims.has_more_to_do:
+            await self.queue.claims.overdue(1)
             checks += 1
         return checks
 
     async def entries(self, filter: str = "", sort: str = "id") -> tuple[Entry, ...]:
-        return (await self.queue.window(Filter.parse(filter), sort, 0, 1000)).rows
+        return (await self.queue.listing.window(Filter.parse(filter), sort, 0, 1000)).rows
 
     async def entry(self, message: int, number: int = 1) -> Entry:
         (found,) = await self.entries(f"id={message}.{number}")
@@ -65,7 +65,7 @@ class Spool:
 
     def sql(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         """Ask the store's own connection, between two operations."""
-        rows: list[tuple[Any, ...]] = self.queue._writer._connection.execute(query, values).fetchall()
+        rows: list[tuple[Any, ...]] = self.queue._database.writer._connection.execute(query, values).fetchall()
         return rows
 
 

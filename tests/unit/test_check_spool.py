@@ -57,9 +57,11 @@ async def filled(directory: Path, messages: int = 200) -> dict[tuple[int, int], 
         await spool.settle(claim, LATER, after=600)
     for claim in await spool.claim("d2.example"):
         await spool.settle(claim, DELIVERED)
-    await asyncio.gather(*(spool.queue.note_destination(f"d{n}.example", [f"mx{n}.example"]) for n in range(20)))
-    await spool.queue.hold(Filter.parse("domain=d3.example"), "oncall", "wait")
-    await spool.queue.give_up("drop", Filter.parse("domain=d4.example"), "oncall", "", 3600)
+    await asyncio.gather(
+        *(spool.queue.standing.note_destination(f"d{n}.example", [f"mx{n}.example"]) for n in range(20))
+    )
+    await spool.queue.orders.hold(Filter.parse("domain=d3.example"), "oncall", "wait")
+    await spool.queue.orders.give_up("drop", Filter.parse("domain=d4.example"), "oncall", "", 3600)
     await spool.claim("d5.example")
     there = {(entry.message, entry.number): entry.recipient for entry in await spool.entries()}
     await spool.queue.close()
@@ -70,9 +72,9 @@ async def found(directory: Path) -> dict[tuple[int, int], tuple[str, str, str, b
     """What a store holds: recipient, state, why it is held, and the content, or b"" where it cannot be read."""
     async with opened(directory) as spool:
         held: dict[tuple[int, int], tuple[str, str, str, bytes]] = {}
-        for entry in (await spool.queue.window(ALL, "id", 0, 10_000)).rows:
+        for entry in (await spool.queue.listing.window(ALL, "id", 0, 10_000)).rows:
             try:
-                content = await spool.queue.content(entry.message)
+                content = await spool.queue.claims.content(entry.message)
             except QueueError:
                 content = b""
             held[entry.message, entry.number] = (entry.recipient, entry.state, entry.reason, content)
@@ -147,7 +149,7 @@ async def test_a_repair_keeps_all_that_can_be_read_and_names_the_rest(tmp_path: 
         assert spool.queue.trouble == ""
         assert went
         assert await spool.add() == 201  # no number is given twice
-        assert tree == "taken_key" or await spool.queue.enqueue(new_message(key="key 7")) == 7
+        assert tree == "taken_key" or await spool.queue.arrivals.enqueue(new_message(key="key 7")) == 7
 
 
 async def test_what_no_event_tells_of_is_named_by_its_number_and_destination(tmp_path: Path) -> None:
@@ -223,8 +225,8 @@ async def owing(directory: Path, messages: int = 60) -> set[tuple[int, int]]:
                     )
                     for one in claim.entries
                 )
-                await spool.queue.settle(Settlement(message=claim.message, results=told))
-        await spool.queue.remember_login("ann", "192.0.2.7")
+                await spool.queue.claims.settle(Settlement(message=claim.message, results=told))
+        await spool.queue.arrivals.remember_login("ann", "192.0.2.7")
         return {(message, number) for message, number in spool.sql("SELECT message, number FROM untold")}
 
 
@@ -238,11 +240,11 @@ async def test_a_repair_keeps_what_senders_are_still_to_be_told(tmp_path: Path) 
     clock = FakeClock()
     async with opened(tmp_path, clock) as spool:
         assert set(spool.sql("SELECT message, number FROM untold")) == owed
-        assert [one.login for one in await spool.queue.known_logins()] == ["ann"]
+        assert [one.login for one in await spool.queue.arrivals.known_logins()] == ["ann"]
         await clock.advance(61)
-        found = await spool.queue.untold(100)
+        found = await spool.queue.claims.untold(100)
         assert {(one.message, entry.number) for one in found for entry in one.entries} == owed
-        assert await spool.queue.content(2) == content_of(2)
+        assert await spool.queue.claims.content(2) == content_of(2)
     assert run(tmp_path).exit_code == 0
 
 
@@ -259,7 +261,7 @@ async def test_what_cannot_be_told_any_more_is_named_and_the_rest_is_told(tmp_pa
         for message in {message for message, _ in owed} - {message for message, _ in left}:
             assert f"lost: message {message}: what its sender was to be told" in result.stdout
         await clock.advance(61)
-        found = await spool.queue.untold(100)
+        found = await spool.queue.claims.untold(100)
         assert {(one.message, entry.number) for one in found for entry in one.entries} == left
         assert {one.sender for one in found} == {"ann@example.net"}
         assert all(one.entries for one in found)
@@ -318,7 +320,7 @@ async def test_killed_at_any_line_the_queue_is_the_old_one_or_the_new_one(tmp_pa
         async with opened(tmp_path) as spool:  # as the engine does at its next start
             assert {row[0] for row in spool.sql("SELECT number FROM message")} == readable
             for number in readable:
-                assert (await spool.queue.content(number)).endswith(b"\r\n")
+                assert (await spool.queue.claims.content(number)).endswith(b"\r\n")
         for path in tmp_path.iterdir():  # from the beginning again
             path.unlink()
         (tmp_path / FILE).write_bytes(begun)

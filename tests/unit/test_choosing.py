@@ -21,6 +21,7 @@ class Store:
     """What is due, as the queue tells it."""
 
     def __init__(self) -> None:
+        self.claims = self
         self.taken = NONE_TAKEN
 
     async def due_sites(

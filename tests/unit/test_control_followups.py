@@ -123,7 +123,7 @@ async def test_a_store_that_cannot_be_read_loses_nothing_of_what_is_known(
         raise QueueError("busy")
 
     with monkeypatch.context() as patched:
-        patched.setattr(followed.queue, "fates", busy)
+        patched.setattr(followed.queue.orders, "fates", busy)
         with pytest.raises(QueueError):
             await followed.followups.view(1)
     followed.queue.came_to = [Fate("delivered")]

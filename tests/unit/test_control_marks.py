@@ -105,15 +105,15 @@ async def test_what_every_bad_host_holds_back_is_counted_in_one_go(tmp_path: Pat
             ("d.example", 5, ("mx2.example", "over.example")),
         ):
             await spool.add(*(f"x{n}@{name}" for n in range(recipients)))
-            await spool.queue.note_destination(name, hosts)
+            await spool.queue.standing.note_destination(name, hosts)
         for host, seconds in (("mx1.example", 60), ("mx2.example", 60), ("over.example", -1)):
-            await spool.queue.save_mark(Mark(host=host, since=now, until=now + seconds, by=ENGINE, reason=""))
-        counts = await spool.queue.held_back_counts()
+            await spool.queue.marks.save(Mark(host=host, since=now, until=now + seconds, by=ENGINE, reason=""))
+        counts = await spool.queue.listing.held_back_counts()
         assert counts == {"mx1.example": 5, "mx2.example": 2}
-        held = await spool.queue.held_back(["mx1.example"])
+        held = await spool.queue.listing.held_back(["mx1.example"])
         assert {one.host: one.waiting for one in held} == {"mx1.example": 5}, "others that are marked are bad, too"
-        await spool.queue.forget_marks(["mx2.example"])
-        assert await spool.queue.held_back_counts() == {"mx1.example": 3}
+        await spool.queue.marks.forget(["mx2.example"])
+        assert await spool.queue.listing.held_back_counts() == {"mx1.example": 3}
         assert "marked good" not in spool.kinds()
 
 

@@ -79,7 +79,7 @@ async def test_viewers_keep_no_operator_waiting(engine: FakeEngine, monkeypatch:
     monkeypatch.setattr("engine.control.following._FOLLOWERS", 2)
     under_way = most = 0
     gate = asyncio.Event()
-    window = engine.queue.window
+    window = engine.queue.listing.window
 
     async def counted(*asked: Any) -> Any:
         nonlocal under_way, most
@@ -89,7 +89,7 @@ async def test_viewers_keep_no_operator_waiting(engine: FakeEngine, monkeypatch:
         under_way -= 1
         return await window(*asked)
 
-    monkeypatch.setattr(engine.queue, "window", counted)
+    monkeypatch.setattr(engine.queue.listing, "window", counted)
     async with engine.serving() as operator, Client(view_socket(engine.socket)) as viewer:
         streams = [viewer.follow() for _ in range(2)]
         following = [asyncio.create_task(anext(stream)) for stream in streams]

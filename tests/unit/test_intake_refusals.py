@@ -7,23 +7,17 @@ import pytest
 
 from engine.intake.refusals import MOST, Refusals
 from engine.model.event import Event
-from engine.model.message import NewMessage
 from tests.clock import FakeClock
+from tests.unit.fake_arrivals import FakeArrivals
 
 
-class Stuck:
-    """A queue that records nothing until it is let, and fails then if it was told to."""
+class Stuck(FakeArrivals):
+    """Arrivals that record nothing until it is let, and fails then if it was told to."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.gate = asyncio.Event()
-        self.fail: Exception | None = None
         self.events: list[Event] = []
-
-    async def enqueue(self, message: NewMessage) -> int:
-        raise AssertionError(message)
-
-    async def forget_key(self, key: str) -> None:
-        raise AssertionError(key)
 
     async def record(self, *events: Event) -> None:
         await self.gate.wait()

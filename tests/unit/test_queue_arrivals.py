@@ -15,7 +15,7 @@ from tests.unit.queue_support import ALL, CONTENT, DELIVERED, new_message, opene
 async def test_a_message_waits_due_at_once_with_an_entry_for_each_recipient(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
         number = await spool.add("bob@Example.ORG", "eve@example.com", subject="hi", message_id="<1@x>")
-        message = await spool.queue.message(number)
+        message = await spool.queue.listing.message(number)
         now = spool.clock.now()
         assert [(e.number, e.recipient, e.destination, e.state, e.due) for e in message.entries] == [
             (1, "bob@Example.ORG", "example.org", "waiting", now),
@@ -23,13 +23,13 @@ async def test_a_message_waits_due_at_once_with_an_entry_for_each_recipient(tmp_
         ]
         assert (message.subject, message.message_id, message.origin) == ("hi", "<1@x>", "test")
         assert message.expires == now + 5 * 86400
-        assert await spool.queue.content(number) == CONTENT
+        assert await spool.queue.claims.content(number) == CONTENT
 
 
 async def test_the_null_sender_and_eight_bit_content_are_kept(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
         number = await spool.add("x@example.org", sender="", content=b"\xff\r\n", smtputf8=True)
-        message = await spool.queue.message(number)
+        message = await spool.queue.listing.message(number)
         assert (message.sender, message.eight_bit, message.smtputf8) == ("", True, True)
 
 
@@ -40,7 +40,7 @@ async def test_each_recipient_accepted_is_an_event(tmp_path: Path) -> None:
             ("accepted", number, 1, "bob@example.org", "example.org", "ann@example.net"),
             ("accepted", number, 2, "eve@example.com", "example.com", "ann@example.net"),
         ]
-        assert await spool.queue.events() == tuple(spool.events)
+        assert await spool.queue.listing.events() == tuple(spool.events)
 
 
 async def test_a_key_that_is_taken_gives_the_number_it_had(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ async def test_a_key_that_is_taken_gives_the_number_it_had(tmp_path: Path) -> No
         (claim,) = await spool.claim()
         await spool.settle(claim, DELIVERED)
         assert await spool.add(key="drop/a.eml") == first  # even when the message has left
-        await spool.queue.forget_key("drop/a.eml")
+        await spool.queue.arrivals.forget_key("drop/a.eml")
         assert await spool.add(key="drop/a.eml") > first
 
 
@@ -65,27 +65,27 @@ async def test_a_number_is_never_given_twice(tmp_path: Path) -> None:
 async def test_a_message_without_recipients_or_with_a_broken_address_is_refused_whole(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
         with pytest.raises(QueueError, match="without recipients"):
-            await spool.queue.enqueue(new_message(recipients=()))
+            await spool.queue.arrivals.enqueue(new_message(recipients=()))
         with pytest.raises(QueueError, match="not valid Unicode"):
             await spool.add("bob@example.org", "b\udc80b@example.org")
-        assert (await spool.queue.totals()).waiting == 0
+        assert (await spool.queue.listing.totals()).waiting == 0
 
 
 async def test_many_messages_at_once_share_a_commit(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
-        before = spool.queue._writer.groups
+        before = spool.queue._database.writer.groups
         numbers = await asyncio.gather(*(spool.add(f"u{i}@example.org") for i in range(200)))
         assert len(set(numbers)) == 200
-        assert spool.queue._writer.groups - before < 20
+        assert spool.queue._database.writer.groups - before < 20
 
 
 async def test_one_that_fails_in_a_group_undoes_nothing_of_the_others(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
         results = await asyncio.gather(
-            spool.add(), spool.queue.enqueue(new_message(recipients=())), spool.add(), return_exceptions=True
+            spool.add(), spool.queue.arrivals.enqueue(new_message(recipients=())), spool.add(), return_exceptions=True
         )
         assert [type(result) for result in results] == [int, QueueError, int]
-        assert (await spool.queue.totals()).waiting == 2
+        assert (await spool.queue.listing.totals()).waiting == 2
 
 
 async def test_a_caller_gone_during_the_commit_leaves_a_whole_message_or_none(tmp_path: Path) -> None:
@@ -96,10 +96,10 @@ async def test_a_caller_gone_during_the_commit_leaves_a_whole_message_or_none(tm
                 await asyncio.sleep(0)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-        await spool.queue.record()  # what was asked for before is done when this is
+        await spool.queue.arrivals.record()  # what was asked for before is done when this is
         for number in {entry.message for entry in await spool.entries()}:
-            assert len((await spool.queue.message(number)).entries) == 2
-            assert await spool.queue.content(number) == CONTENT
+            assert len((await spool.queue.listing.message(number)).entries) == 2
+            assert await spool.queue.claims.content(number) == CONTENT
         keys = {row[0] for row in spool.sql("SELECT message FROM taken_key")}
         assert keys == {entry.message for entry in await spool.entries()}
 
@@ -143,7 +143,7 @@ async def test_what_was_queued_is_there_after_closing(tmp_path: Path) -> None:
         number = await spool.add()
     assert [path.name for path in tmp_path.iterdir()] == ["queue.db"]  # the log was copied into it
     async with opened(tmp_path, clock) as spool:
-        assert await spool.queue.content(number) == CONTENT
+        assert await spool.queue.claims.content(number) == CONTENT
 
 
 async def test_nothing_may_be_asked_of_a_closed_queue(tmp_path: Path) -> None:
@@ -153,4 +153,4 @@ async def test_nothing_may_be_asked_of_a_closed_queue(tmp_path: Path) -> None:
     with pytest.raises(QueueError, match="not open"):
         await spool.add()
     with pytest.raises(QueueError, match="not open"):
-        await spool.queue.window(ALL, "id", 0, 1)
+        await spool.queue.listing.window(ALL, "id", 0, 1)

@@ -32,7 +32,7 @@ async def test_while_a_shell_holds_the_store_it_is_busy_and_afterwards_all_goes_
         told = len(spool.events)
         with shell_inside_begin(tmp_path):
             results = await asyncio.gather(
-                spool.add(), spool.settle(claim, DELIVERED), spool.queue.overdue(9), return_exceptions=True
+                spool.add(), spool.settle(claim, DELIVERED), spool.queue.claims.overdue(9), return_exceptions=True
             )
             assert [type(result) for result in results] == [QueueBusy] * 3
             assert "locked" in str(results[0])
@@ -58,13 +58,13 @@ async def test_a_group_that_finds_the_store_held_is_undone_whole(tmp_path: Path,
     async with opened(tmp_path) as spool:
         await spool.add("kept@example.org")
         (claim,) = await spool.claim()
-        whole = spool.queue._writer._connection
+        whole = spool.queue._database.writer._connection
         fail_at(spool, statement, said)
         results = await asyncio.gather(
-            spool.settle(claim, LATER, after=60), spool.add(), spool.queue.record(), return_exceptions=True
+            spool.settle(claim, LATER, after=60), spool.add(), spool.queue.arrivals.record(), return_exceptions=True
         )
         assert [type(result) for result in results] == [QueueBusy] * 3
-        spool.queue._writer._connection = whole
+        spool.queue._database.writer._connection = whole
         (entry,) = await spool.entries()
         assert (entry.recipient, entry.state, entry.attempts) == ("kept@example.org", "relaying", 0)
         await spool.settle(claim, LATER, after=60)
@@ -79,7 +79,7 @@ async def test_a_reader_that_finds_the_store_held_says_so_too(tmp_path: Path) ->
             raise sqlite3.OperationalError("database is locked")
 
         with pytest.raises(QueueBusy, match="locked"):
-            await spool.queue._readers.ask(held)
+            await spool.queue._database.readers.ask(held)
 
 
 async def test_an_attempt_that_runs_no_more_is_told_from_a_store_that_failed(tmp_path: Path) -> None:
@@ -95,13 +95,13 @@ async def test_an_attempt_that_runs_no_more_is_told_from_a_store_that_failed(tmp
 
 async def test_the_hourly_tidying_that_found_the_store_held_is_made_up_for(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
-        await spool.queue.note_destination("idle.example", ["mx.example"])
+        await spool.queue.standing.note_destination("idle.example", ["mx.example"])
         await spool.clock.advance(2 * 86400)
-        assert (await spool.queue.destinations("", "name", 0, 9))[0] == 1
-        whole = spool.queue._writer._connection
+        assert (await spool.queue.listing.destinations("", "name", 0, 9))[0] == 1
+        whole = spool.queue._database.writer._connection
         fail_at(spool, "DELETE FROM mark", "database is locked")
         with pytest.raises(QueueBusy):
-            await spool.queue.overdue(1)
-        spool.queue._writer._connection = whole
-        await spool.queue.overdue(1)
-        assert (await spool.queue.destinations("", "name", 0, 9))[0] == 0
+            await spool.queue.claims.overdue(1)
+        spool.queue._database.writer._connection = whole
+        await spool.queue.claims.overdue(1)
+        assert (await spool.queue.listing.destinations("", "name", 0, 9))[0] == 0

@@ -12,7 +12,7 @@ from engine.model.event import Event
 from engine.model.filter import Filter
 from engine.model.outcome import Outcome
 from engine.queue.contract import NoSuchMessage, QueueError
-from engine.queue.sqlite import expiry, standing
+from engine.queue.sqlite import expiry, idle
 from engine.queue.sqlite.expiry import PASS_EVERY
 from tests.clock import FakeClock
 from tests.unit.queue_support import ALL, CONTENT, DELIVERED, LATER, Spool, new_message, opened
@@ -23,7 +23,7 @@ async def test_a_claim_is_recorded_before_anything_is_dialled(tmp_path: Path) ->
         number = await spool.add("a@example.org", "b@example.org", "c@example.com")
         (claim,) = await spool.claim()
         assert [entry.recipient for entry in claim.entries] == ["a@example.org", "b@example.org"]
-        message = await spool.queue.message(number)
+        message = await spool.queue.listing.message(number)
         assert [entry.state for entry in message.entries] == ["relaying", "relaying", "waiting"]
         assert [(attempt.entry, attempt.relayer, attempt.ended) for attempt in message.attempts] == [
             (1, 1, None),
@@ -40,9 +40,9 @@ async def test_a_claim_takes_the_oldest_due_first_within_its_limits(tmp_path: Pa
         await spool.clock.advance(10)
         numbers = [await spool.add(*(f"u{n}@example.org" for n in range(5))) for _ in range(3)]
         await spool.clock.advance(100)
-        claims = await spool.queue.claim("example.org", 2, 1, recipients=3)
+        claims = await spool.queue.claims.claim("example.org", 2, 1, recipients=3)
         assert [(one.message, len(one.entries)) for one in claims] == [(numbers[0], 3), (numbers[1], 3)]
-        rest = await spool.queue.claim("example.org", 10, 1, recipients=3)
+        rest = await spool.queue.claims.claim("example.org", 10, 1, recipients=3)
         assert [(one.message, len(one.entries)) for one in rest] == [
             (numbers[0], 2),
             (numbers[1], 2),
@@ -57,10 +57,10 @@ async def test_what_is_not_due_is_not_claimed(tmp_path: Path) -> None:
         (claim,) = await spool.claim()
         await spool.settle(claim, LATER, after=300)
         assert await spool.claim() == []
-        assert await spool.queue.due_destinations(10) == []
-        assert await spool.queue.next_due() == spool.clock.now() + 300
+        assert await spool.queue.claims.due_destinations(10) == []
+        assert await spool.queue.claims.next_due() == spool.clock.now() + 300
         await spool.clock.advance(300)
-        assert await spool.queue.due_destinations(10) == ["example.org"]
+        assert await spool.queue.claims.due_destinations(10) == ["example.org"]
         (again,) = await spool.claim()
         assert (again.entries[0].attempts, again.entries[0].last) == (1, LATER)
 
@@ -72,39 +72,43 @@ async def test_destinations_take_turns_the_one_served_longest_ago_first(tmp_path
                 await spool.add(f"x@{name}.example")
         served = []
         for _ in range(6):
-            (next_one,) = await spool.queue.due_destinations(1)
+            (next_one,) = await spool.queue.claims.due_destinations(1)
             served.append(next_one)
             await spool.claim(next_one, limit=1)
         assert served == ["a.example", "b.example", "c.example"] * 2
         await spool.add("x@new.example")
-        assert await spool.queue.due_destinations(9) == ["a.example", "b.example", "new.example", "c.example"]
-        assert await spool.queue.due_destinations(9, without=["b.example"]) == ["a.example", "new.example", "c.example"]
+        assert await spool.queue.claims.due_destinations(9) == ["a.example", "b.example", "new.example", "c.example"]
+        assert await spool.queue.claims.due_destinations(9, without=["b.example"]) == [
+            "a.example",
+            "new.example",
+            "c.example",
+        ]
 
 
 async def test_a_suspended_or_blocked_destination_is_not_served(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
         await spool.add("x@a.example", "x@b.example")
         now = spool.clock.now()
-        await spool.queue.suspend(suspension("a.example", now, 60))
-        await spool.queue.block("b.example", now + 30, "connect: refused")
-        assert await spool.queue.due_destinations(9) == []
+        await spool.queue.standing.suspend(suspension("a.example", now, 60))
+        await spool.queue.standing.block("b.example", now + 30, "connect: refused")
+        assert await spool.queue.claims.due_destinations(9) == []
         assert await spool.claim("a.example") == await spool.claim("b.example") == []
-        assert await spool.queue.next_due() == now + 30
+        assert await spool.queue.claims.next_due() == now + 30
         await spool.clock.advance(30)
-        assert await spool.queue.due_destinations(9) == ["b.example"]
+        assert await spool.queue.claims.due_destinations(9) == ["b.example"]
         await spool.clock.advance(30)
-        assert await spool.queue.due_destinations(9) == ["a.example", "b.example"]
+        assert await spool.queue.claims.due_destinations(9) == ["a.example", "b.example"]
 
 
 async def test_while_the_relay_is_suspended_nothing_is_served(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
         await spool.add()
         now = spool.clock.now()
-        await spool.queue.suspend(suspension("*", now, 60))
-        assert await spool.queue.due_destinations(9) == []
+        await spool.queue.standing.suspend(suspension("*", now, 60))
+        assert await spool.queue.claims.due_destinations(9) == []
         assert await spool.claim() == []
-        assert await spool.queue.next_due() == now + 60
-        await spool.queue.resume("*", "oncall")
+        assert await spool.queue.claims.next_due() == now + 60
+        await spool.queue.standing.resume("*", "oncall")
         assert len(await spool.claim()) == 1
 
 
@@ -114,9 +118,9 @@ async def test_a_delivered_message_leaves_with_its_body_and_attempts(tmp_path: P
         (claim,) = await spool.claim()
         await spool.settle(claim, DELIVERED)
         with pytest.raises(NoSuchMessage):
-            await spool.queue.message(number)
+            await spool.queue.listing.message(number)
         with pytest.raises(NoSuchMessage):
-            await spool.queue.content(number)
+            await spool.queue.claims.content(number)
         assert spool.sql("SELECT (SELECT count(*) FROM body), (SELECT count(*) FROM attempt)") == [(0, 0)]
 
 
@@ -127,7 +131,7 @@ async def test_each_recipient_is_settled_by_itself_and_the_rest_of_the_message_s
         first, second = claim.entries
         due = spool.clock.now() + 300
         told = Event(at=spool.clock.now(), kind="delivered", message=number, entry=1, outcome=DELIVERED)
-        await spool.queue.settle(
+        await spool.queue.claims.settle(
             Settlement(
                 message=number,
                 results=(
@@ -137,10 +141,13 @@ async def test_each_recipient_is_settled_by_itself_and_the_rest_of_the_message_s
                 events=(told,),
             )
         )
-        (entry,) = (await spool.queue.message(number)).entries
+        (entry,) = (await spool.queue.listing.message(number)).entries
         assert (entry.number, entry.state, entry.due, entry.attempts, entry.last) == (2, "waiting", due, 1, LATER)
-        assert [attempt.outcome for attempt in (await spool.queue.message(number)).attempts] == [DELIVERED, LATER]
-        destination = await spool.queue.destination("example.org")
+        assert [attempt.outcome for attempt in (await spool.queue.listing.message(number)).attempts] == [
+            DELIVERED,
+            LATER,
+        ]
+        destination = await spool.queue.listing.destination("example.org")
         assert (destination.last, destination.last_at) == (LATER, spool.clock.now())
         assert (spool.events[-1].kind, spool.events[-1].outcome) == ("delivered", DELIVERED)
 
@@ -151,18 +158,18 @@ async def test_the_bounce_is_queued_in_the_transaction_that_removes_the_message(
         (claim,) = await spool.claim()
         no = Outcome.of_reply(550, "5.1.1 no such user")
         result = EntryResult(number=1, attempt=claim.entries[0].attempt, outcome=no, tell="failed")
-        await spool.queue.settle(Settlement(message=number, results=(result,)))
+        await spool.queue.claims.settle(Settlement(message=number, results=(result,)))
         assert await spool.entries() == ()
-        assert await spool.queue.content(number) == CONTENT
-        (untold,) = await spool.queue.untold(9)
-        before = spool.queue._writer.groups
+        assert await spool.queue.claims.content(number) == CONTENT
+        (untold,) = await spool.queue.claims.untold(9)
+        before = spool.queue._database.writer.groups
         bounce = new_message("ann@example.net", sender="", origin=f"bounce of {number}")
-        assert await spool.queue.tell(untold, bounce)
-        assert spool.queue._writer.groups == before + 1
+        assert await spool.queue.claims.tell(untold, bounce)
+        assert spool.queue._database.writer.groups == before + 1
         (entry,) = await spool.entries()
         assert (entry.sender, entry.recipient) == ("", "ann@example.net")
         with pytest.raises(NoSuchMessage):
-            await spool.queue.content(number)
+            await spool.queue.claims.content(number)
 
 
 async def test_an_attempt_is_settled_once(tmp_path: Path) -> None:
@@ -176,16 +183,16 @@ async def test_an_attempt_is_settled_once(tmp_path: Path) -> None:
         with pytest.raises(QueueError, match="is not running"):
             await spool.settle(claim, DELIVERED)
         await spool.settle(again, DELIVERED)
-        assert (await spool.queue.totals()).destinations == 0
+        assert (await spool.queue.listing.totals()).destinations == 0
 
 
 async def test_what_is_put_back_is_as_it_was_before(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
         number = await spool.add()
         before = await spool.entry(number)
-        await spool.queue.put_back(await spool.claim(), "the connection was closed")
+        await spool.queue.claims.put_back(await spool.claim(), "the connection was closed")
         assert await spool.entry(number) == before
-        assert (await spool.queue.message(number)).attempts == ()
+        assert (await spool.queue.listing.message(number)).attempts == ()
         assert len(await spool.claim()) == 1
 
 
@@ -195,7 +202,7 @@ async def test_a_claim_put_back_late_does_not_disturb_the_next_one(tmp_path: Pat
         (claim,) = await spool.claim()
         await spool.settle(claim, LATER, after=0)
         await spool.claim()
-        await spool.queue.put_back([claim], "late")
+        await spool.queue.claims.put_back([claim], "late")
         assert (await spool.entry(number)).state == "relaying"
 
 
@@ -206,8 +213,8 @@ async def test_what_cannot_be_read_is_set_aside_and_shown(tmp_path: Path) -> Non
         spool.sql("UPDATE body SET content = x'00' WHERE message = ?", number)
         damaged, fine = await spool.claim()
         with pytest.raises(QueueError, match="damaged"):
-            await spool.queue.content(damaged.message)
-        await spool.queue.set_aside(damaged, "the body is damaged")
+            await spool.queue.claims.content(damaged.message)
+        await spool.queue.claims.set_aside(damaged, "the body is damaged")
         await spool.settle(fine, DELIVERED)
         entry = await spool.entry(number)
         assert (entry.state, entry.ordered, entry.by, entry.reason) == (
@@ -225,9 +232,9 @@ async def test_a_missing_body_is_told_from_a_missing_message(tmp_path: Path) -> 
         number = await spool.add()
         spool.sql("DELETE FROM body")
         with pytest.raises(QueueError, match="missing"):
-            await spool.queue.content(number)
+            await spool.queue.claims.content(number)
         with pytest.raises(NoSuchMessage):
-            await spool.queue.content(number + 1)
+            await spool.queue.claims.content(number + 1)
 
 
 async def test_what_expired_while_waiting_is_claimed_to_be_given_up(tmp_path: Path) -> None:
@@ -236,18 +243,18 @@ async def test_what_expired_while_waiting_is_claimed_to_be_given_up(tmp_path: Pa
         for destination in ("example.org", "example.com"):
             (claim,) = await spool.claim(destination)
             await spool.settle(claim, LATER, after=5000)
-        assert await spool.queue.overdue(9) == []
+        assert await spool.queue.claims.overdue(9) == []
         await spool.clock.advance(999)
-        assert await spool.queue.next_due() == spool.clock.now() + 1
+        assert await spool.queue.claims.next_due() == spool.clock.now() + 1
         await spool.clock.advance(1)
-        first, second = await spool.queue.overdue(9)
+        first, second = await spool.queue.claims.overdue(9)
         assert {first.destination, second.destination} == {"example.org", "example.com"}
         (entry,) = first.entries if first.destination == "example.org" else second.entries
         assert (entry.attempt, entry.attempts, entry.given_up, entry.last) == (0, 1, "", LATER)
-        assert await spool.queue.overdue(9) == []
+        assert await spool.queue.claims.overdue(9) == []
         for one in (first, second):
             await spool.settle(one, Outcome.permanent("expired", enhanced="5.4.7"))
-        assert (await spool.queue.totals()).destinations == 0
+        assert (await spool.queue.listing.totals()).destinations == 0
 
 
 async def tried(spool: Spool) -> None:
@@ -262,7 +269,7 @@ async def test_overdue_claims_no_more_than_asked(tmp_path: Path) -> None:
             await spool.add()
         await tried(spool)
         await spool.clock.advance(10)
-        assert [len(await spool.queue.overdue(2)) for _ in range(3)] == [2, 1, 0]
+        assert [len(await spool.queue.claims.overdue(2)) for _ in range(3)] == [2, 1, 0]
 
 
 async def test_what_has_expired_and_stays_keeps_nothing_from_going_back_and_is_looked_at_in_bounded_steps(
@@ -276,14 +283,14 @@ async def test_what_has_expired_and_stays_keeps_nothing_from_going_back_and_is_l
         await tried(spool)
         await spool.clock.advance(11)
         looks = []
-        while not (claims := await spool.queue.overdue(9)):
+        while not (claims := await spool.queue.claims.overdue(9)):
             looks.append(1)
         assert [claim.entries[0].recipient for claim in claims] == ["bob@example.org"]
         assert len(looks) == 3
-        await spool.queue.put_back(claims, "no room")
-        assert await spool.queue.overdue(9) == []  # a pass over many rests before the next
+        await spool.queue.claims.put_back(claims, "no room")
+        assert await spool.queue.claims.overdue(9) == []  # a pass over many rests before the next
         await spool.clock.advance(PASS_EVERY)
-        assert [len(await spool.queue.overdue(9)) for _ in range(4)] == [0, 0, 0, 1]
+        assert [len(await spool.queue.claims.overdue(9)) for _ in range(4)] == [0, 0, 0, 1]
 
 
 async def test_what_expired_without_an_attempt_says_how_its_destination_fared(tmp_path: Path) -> None:
@@ -294,11 +301,11 @@ async def test_what_expired_without_an_attempt_says_how_its_destination_fared(tm
         (claim,) = await spool.claim(limit=1)
         await spool.settle(claim, dead, after=5000)
         await spool.clock.advance(1000)
-        await spool.queue.block("example.org", spool.clock.now() + 900, "connect: refused", failed=True)
-        claims = await spool.queue.overdue(9)
+        await spool.queue.standing.block("example.org", spool.clock.now() + 900, "connect: refused", failed=True)
+        claims = await spool.queue.claims.overdue(9)
         assert [(one.entries[0].attempts, one.entries[0].last) for one in claims] == [(1, dead), (0, dead), (0, dead)]
         for one in claims:  # an entry's own record tells of its own attempts alone
-            await spool.queue.put_back([one], "no room")
+            await spool.queue.claims.put_back([one], "no room")
         assert [entry.last for entry in await spool.entries()] == [dead, None, None]
 
 
@@ -314,8 +321,8 @@ async def test_what_expired_without_an_attempt_says_why_its_destination_was_bloc
             await spool.settle(claim, said)
         await spool.add()
         await spool.clock.advance(1000)
-        await spool.queue.block("example.org", spool.clock.now() + 60, "4.4.1 refused", failed=True)
-        (claim,) = await spool.queue.overdue(9)
+        await spool.queue.standing.block("example.org", spool.clock.now() + 60, "4.4.1 refused", failed=True)
+        (claim,) = await spool.queue.claims.overdue(9)
         assert claim.entries[0].last == Outcome.transient("4.4.1 refused")
 
 
@@ -323,8 +330,8 @@ async def test_what_expired_without_any_known_reason_has_no_last_outcome(tmp_pat
     async with opened(tmp_path, give_up_after=1000) as spool:
         await spool.add()
         await spool.clock.advance(1000)
-        await spool.queue.block("example.org", spool.clock.now() + 60, "", failed=True)
-        (claim,) = await spool.queue.overdue(9)
+        await spool.queue.standing.block("example.org", spool.clock.now() + 60, "", failed=True)
+        (claim,) = await spool.queue.claims.overdue(9)
         assert claim.entries[0].last is None
 
 
@@ -335,12 +342,12 @@ async def test_claims_to_give_up_that_are_put_back_are_exactly_as_they_were(tmp_
             (claim,) = await spool.claim(destination)
             await spool.settle(claim, LATER, after=5000)
         bounced = await spool.add("c@example.org", "d@example.org")
-        await spool.queue.hold(Filter.of_ids([bounced]), "day", "to be looked at")
+        await spool.queue.orders.hold(Filter.of_ids([bounced]), "day", "to be looked at")
         await spool.clock.advance(1000)
-        changed = await spool.queue.give_up("bounce", Filter.of_ids([bounced]), "oncall", "wrong list", 0)
+        changed = await spool.queue.orders.give_up("bounce", Filter.of_ids([bounced]), "oncall", "wrong list", 0)
         before = spool.sql("SELECT * FROM entry"), spool.sql("SELECT * FROM destination"), len(spool.events)
         for _ in range(3):
-            claims = await spool.queue.overdue(9)
+            claims = await spool.queue.claims.overdue(9)
             told = [(one.message, entry.number, entry.given_up) for one in claims for entry in one.entries]
             assert sorted(told) == [  # each of them once
                 (1, 1, ""),
@@ -348,14 +355,14 @@ async def test_claims_to_give_up_that_are_put_back_are_exactly_as_they_were(tmp_
                 (bounced, 1, "bounced by oncall: wrong list"),
                 (bounced, 2, "bounced by oncall: wrong list"),
             ]
-            assert await spool.queue.overdue(9) == []
-            await spool.queue.put_back(claims, "no room for the bounce")
+            assert await spool.queue.claims.overdue(9) == []
+            await spool.queue.claims.put_back(claims, "no room for the bounce")
             assert before == (
                 spool.sql("SELECT * FROM entry"),
                 spool.sql("SELECT * FROM destination"),
                 len(spool.events),
             )
-        await spool.queue.undo(changed.operation, "oncall")
+        await spool.queue.orders.undo(changed.operation, "oncall")
         assert [(e.state, e.by, e.reason) for e in await spool.entries(f"id={bounced}")] == [
             ("held", "day", "to be looked at")
         ] * 2
@@ -366,23 +373,23 @@ async def test_a_claim_to_give_up_that_is_put_back_is_overdue_again(tmp_path: Pa
         await spool.add()
         await tried(spool)
         await spool.clock.advance(10)
-        await spool.queue.put_back(await spool.queue.overdue(9), "no room for the bounce")
-        assert len(await spool.queue.overdue(9)) == 1
+        await spool.queue.claims.put_back(await spool.queue.claims.overdue(9), "no room for the bounce")
+        assert len(await spool.queue.claims.overdue(9)) == 1
 
 
 async def test_a_bounce_that_cannot_be_made_is_not_tried_for_ever(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
         number = await spool.add()
-        await spool.queue.give_up("bounce", ALL, "oncall", "", 0)
-        (claim,) = await spool.queue.overdue(9)
-        await spool.queue.set_aside(claim, "the body is damaged")
-        assert await spool.queue.overdue(9) == []
+        await spool.queue.orders.give_up("bounce", ALL, "oncall", "", 0)
+        (claim,) = await spool.queue.claims.overdue(9)
+        await spool.queue.claims.set_aside(claim, "the body is damaged")
+        assert await spool.queue.claims.overdue(9) == []
         assert (await spool.entry(number)).ordered == "hold"
 
 
 async def killed(spool: Spool, to: Path) -> Path:
     """Copy the files as a killed engine would leave them."""
-    await spool.queue.record()
+    await spool.queue.arrivals.record()
     to.mkdir()
     for path in spool.directory.iterdir():
         shutil.copy(path, to)
@@ -397,7 +404,7 @@ async def test_a_killed_engine_finds_its_claims_waiting_and_their_attempts_inter
         two = await killed(spool, tmp_path / "two")
     again = Spool(two, clock)
     assert await again.queue.open() == 2
-    message = await again.queue.message(number)
+    message = await again.queue.listing.message(number)
     assert [entry.state for entry in message.entries] == ["waiting"] * 3
     assert [entry.attempts for entry in message.entries] == [0] * 3
     assert [(attempt.interrupted, attempt.ended) for attempt in message.attempts] == [(True, None)] * 2
@@ -412,27 +419,27 @@ async def test_an_order_given_while_relaying_outlives_a_killed_engine(tmp_path: 
     async with opened(tmp_path / "one", clock) as spool:
         held, bounced = await spool.add(), await spool.add()
         await spool.claim()
-        await spool.queue.hold(Filter.of_ids([held]), "oncall", "")
-        await spool.queue.give_up("bounce", Filter.of_ids([bounced]), "oncall", "", 0)
+        await spool.queue.orders.hold(Filter.of_ids([held]), "oncall", "")
+        await spool.queue.orders.give_up("bounce", Filter.of_ids([bounced]), "oncall", "", 0)
         two = await killed(spool, tmp_path / "two")
     async with opened(two, clock) as again:
         assert [(e.state, e.ordered) for e in await again.entries()] == [("held", "hold"), ("held", "bounce")]
-        assert [one.message for one in await again.queue.overdue(9)] == [bounced]
+        assert [one.message for one in await again.queue.claims.overdue(9)] == [bounced]
 
 
 async def test_giving_up_that_was_cut_short_is_overdue_again(tmp_path: Path) -> None:
     clock = FakeClock()
     async with opened(tmp_path / "one", clock, give_up_after=100) as spool:
         bounced = await spool.add()
-        await spool.queue.give_up("bounce", ALL, "oncall", "wrong list", 0)
+        await spool.queue.orders.give_up("bounce", ALL, "oncall", "wrong list", 0)
         await spool.add()
         await tried(spool)
         await clock.advance(100)
-        assert len(await spool.queue.overdue(9)) == 2
+        assert len(await spool.queue.claims.overdue(9)) == 2
         two = await killed(spool, tmp_path / "two")
     again = Spool(two, clock)
     assert await again.queue.open() == 2
-    claims = {one.message: one.entries[0].given_up for one in await again.queue.overdue(9)}
+    claims = {one.message: one.entries[0].given_up for one in await again.queue.claims.overdue(9)}
     assert claims == {bounced: "bounced by oncall: wrong list", bounced + 1: ""}
     await again.queue.close()
 
@@ -494,10 +501,10 @@ async def test_what_has_expired_is_claimed_though_the_first_claim_of_it_was_undo
             await spool.add()
         spool.sql("UPDATE entry SET attempts = 1, due = due + 864000")
         await spool.clock.advance(6 * 86400)
-        forget_idle = standing.forget_idle
-        monkeypatch.setattr(standing, "forget_idle", lambda tx: 1 / 0)  # in the same transaction
+        forget_idle = idle.forget_idle
+        monkeypatch.setattr(idle, "forget_idle", lambda tx: 1 / 0)  # in the same transaction
         with pytest.raises(ZeroDivisionError):
-            await spool.queue.overdue(10)
-        monkeypatch.setattr(standing, "forget_idle", forget_idle)
-        assert [claim.message for claim in await spool.queue.overdue(10)] == [1, 2]
-        assert [claim.message for claim in await spool.queue.overdue(10)] == [3, 4]
+            await spool.queue.claims.overdue(10)
+        monkeypatch.setattr(idle, "forget_idle", forget_idle)
+        assert [claim.message for claim in await spool.queue.claims.overdue(10)] == [1, 2]
+        assert [claim.message for claim in await spool.queue.claims.overdue(10)] == [3, 4]

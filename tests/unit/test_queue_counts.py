@@ -31,7 +31,7 @@ class Random:
         await self.spool.add(*names)
 
     async def claim(self) -> None:
-        self.claims += await self.spool.queue.claim(self.random.choice(DOMAINS), 2, 1, recipients=2)
+        self.claims += await self.spool.queue.claims.claim(self.random.choice(DOMAINS), 2, 1, recipients=2)
 
     async def settle(self) -> None:
         if self.claims:
@@ -46,9 +46,9 @@ class Random:
         if self.claims:
             claim = self.claims.pop()
             if self.random.random() < 0.2:
-                await self.spool.queue.set_aside(claim, "damaged")
+                await self.spool.queue.claims.set_aside(claim, "damaged")
             else:
-                await self.spool.queue.put_back([claim], "closed")
+                await self.spool.queue.claims.put_back([claim], "closed")
 
     def filter(self) -> Filter:
         return self.random.choice([ALL, Filter.parse(f"domain={self.random.choice(DOMAINS)}"), Filter.parse("to=u1@*")])
@@ -57,26 +57,26 @@ class Random:
         queue = self.spool.queue
         match self.random.randrange(3):
             case 0:
-                await queue.retry(self.filter(), "oncall")
+                await queue.orders.retry(self.filter(), "oncall")
             case 1:
-                await queue.hold(self.filter(), "oncall", "")
+                await queue.orders.hold(self.filter(), "oncall", "")
             case _:
-                await queue.release(self.filter(), "oncall")
+                await queue.orders.release(self.filter(), "oncall")
 
     async def give_up(self) -> None:
         wait = self.random.choice([0, 30])
         if self.random.random() < 0.5:
-            changed = await self.spool.queue.give_up("bounce", self.filter(), "oncall", "", wait)
+            changed = await self.spool.queue.orders.give_up("bounce", self.filter(), "oncall", "", wait)
         else:
-            changed = await self.spool.queue.give_up("drop", self.filter(), "oncall", "", wait)
+            changed = await self.spool.queue.orders.give_up("drop", self.filter(), "oncall", "", wait)
         self.operations.append(changed.operation)
 
     async def undo(self) -> None:
         if self.operations:
-            await self.spool.queue.undo(self.operations.pop(), "oncall")
+            await self.spool.queue.orders.undo(self.operations.pop(), "oncall")
 
     async def overdue(self) -> None:
-        self.claims += await self.spool.queue.overdue(2)
+        self.claims += await self.spool.queue.claims.overdue(2)
 
     async def wait(self) -> None:
         await self.spool.clock.advance(self.random.choice([1, 20, 100]))
@@ -95,8 +95,8 @@ async def assert_consistent(spool: Spool) -> None:
     assert spool.sql("SELECT count(*) FROM entry WHERE (state = 'held') > (ordered IS NOT NULL)") == [(0,)]
     assert spool.sql("SELECT count(*) FROM entry WHERE (state = 'waiting') AND ordered IS NOT NULL") == [(0,)]
     assert spool.sql("PRAGMA foreign_key_check") == []
-    totals = await spool.queue.totals()
-    window = await spool.queue.window(ALL, "id", 0, 10_000)
+    totals = await spool.queue.listing.totals()
+    window = await spool.queue.listing.window(ALL, "id", 0, 10_000)
     assert window.total == len(window.rows) == totals.waiting + totals.held + totals.relaying
     due = sum(entry.state == "waiting" and entry.due <= spool.clock.now() for entry in window.rows)
     assert totals.due == due
@@ -112,7 +112,7 @@ async def test_the_counts_are_those_of_the_rows_whatever_is_done(tmp_path: Path,
             await assert_consistent(spool)
         assert {len(claim.entries) > 0 for claim in relay.claims} <= {True}
         left = sum(len(claim.entries) for claim in relay.claims)
-        assert (await spool.queue.totals()).relaying == left
+        assert (await spool.queue.listing.totals()).relaying == left
     async with opened(tmp_path, spool.clock) as again:
         await assert_consistent(again)
-        assert (await again.queue.totals()).relaying == 0
+        assert (await again.queue.listing.totals()).relaying == 0

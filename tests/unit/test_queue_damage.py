@@ -32,7 +32,7 @@ async def filled(directory: Path, destinations: int = 40) -> None:
     )
     for claim in await spool.claim("d1.example"):
         await spool.settle(claim, LATER, after=0)
-    await asyncio.gather(*(spool.queue.claim(f"d{name}.example", 2, 7) for name in range(40)))
+    await asyncio.gather(*(spool.queue.claims.claim(f"d{name}.example", 2, 7) for name in range(40)))
     await spool.queue.close()
 
 
@@ -41,8 +41,8 @@ async def relay_all(spool: Spool) -> set[tuple[int, str]]:
     went: set[tuple[int, str]] = set()
     for _ in range(200):
         claims: list[Claim] = []
-        due = await spool.queue.due_sites(1000)
-        for found in await asyncio.gather(*(spool.queue.claim_site(one.site, 10, 1) for one in due)):
+        due = await spool.queue.claims.due_sites(1000)
+        for found in await asyncio.gather(*(spool.queue.claims.claim_site(one.site, 10, 1) for one in due)):
             claims += found
         if not claims:
             return went
@@ -54,9 +54,9 @@ async def relay_all(spool: Spool) -> set[tuple[int, str]]:
 
 async def carry(spool: Spool, claim: Claim) -> set[tuple[int, str]]:
     try:
-        await spool.queue.content(claim.message)
+        await spool.queue.claims.content(claim.message)
     except QueueError as error:
-        await spool.queue.set_aside(claim, str(error))
+        await spool.queue.claims.set_aside(claim, str(error))
         return set()
     await spool.settle(claim, DELIVERED)
     return {(claim.message, claim.destination)}
@@ -98,7 +98,7 @@ async def test_the_index_of_what_is_to_be_told_is_made_anew(tmp_path: Path) -> N
     await filled(tmp_path)
     damage(tmp_path, "message_tell_at")
     async with opened(tmp_path) as spool:
-        assert await spool.queue.untold(10) == []
+        assert await spool.queue.claims.untold(10) == []
         assert spool.queue.trouble == ""
 
 
@@ -118,7 +118,7 @@ async def test_without_the_record_of_attempts_mail_goes(tmp_path: Path, which: f
 async def last_attempt(directory: Path) -> int:
     async with opened(directory) as spool:
         (row,) = spool.sql("SELECT seq FROM sqlite_sequence WHERE name = 'attempt'")
-        await asyncio.gather(*(spool.queue.claim(f"d{name}.example", 2, 7) for name in range(40)))
+        await asyncio.gather(*(spool.queue.claims.claim(f"d{name}.example", 2, 7) for name in range(40)))
         return int(row[0])
 
 
@@ -130,8 +130,8 @@ async def test_without_the_record_of_events_mail_goes(tmp_path: Path, which: flo
         assert len(await relay_all(spool)) == MESSAGES
         await spool.add()
         for _ in range(3):
-            await spool.queue.record()
-        numbers = [event.seq for event in await spool.queue.events(limit=10)]
+            await spool.queue.arrivals.record()
+        numbers = [event.seq for event in await spool.queue.listing.events(limit=10)]
         assert numbers == sorted(numbers)
         assert numbers[0] > MESSAGES  # they go on from where they were
         assert spool.queue.trouble == ""
@@ -148,7 +148,7 @@ async def test_what_has_expired_is_given_up_but_for_what_cannot_be_read(tmp_path
     async with opened(tmp_path) as spool:
         await spool.clock.advance(6 * 86400)
         gone: set[int] = set()
-        while claims := await spool.queue.overdue(50):
+        while claims := await spool.queue.claims.overdue(50):
             assert not gone & {claim.message for claim in claims}
             gone |= {claim.message for claim in claims}
         assert MESSAGES - 3 * of_a_page < len(gone) < MESSAGES
@@ -166,13 +166,13 @@ async def test_what_is_due_is_found_beside_a_damaged_page(tmp_path: Path, tree: 
             await spool.add(f"more@{name}")
     damage(tmp_path, tree, which=which)
     async with opened(tmp_path) as spool:
-        proved = await spool.queue.due_sites(1000, with_doubtful=False)
-        doubtful = await spool.queue.doubtful_sites()
+        proved = await spool.queue.claims.due_sites(1000, with_doubtful=False)
+        doubtful = await spool.queue.claims.doubtful_sites()
         assert 0 < len(proved) <= 3
         assert 200 < len(doubtful) <= 397
         taken = Shares(messages=frozenset(one.message for one in doubtful[:5]))
-        assert len(await spool.queue.doubtful_sites(taken=taken)) == len(doubtful) - 5
-        await spool.queue.next_due(spool.clock.now())
+        assert len(await spool.queue.claims.doubtful_sites(taken=taken)) == len(doubtful) - 5
+        await spool.queue.claims.next_due(spool.clock.now())
 
 
 @pytest.mark.parametrize("hours", [-2, 2])
@@ -184,10 +184,10 @@ async def test_a_step_of_the_clock_is_put_right_beside_a_damaged_page(tmp_path: 
     damage(tmp_path, tree, which=0.5)
     async with opened(tmp_path) as spool:
         await spool.clock.set_by(hours * 3600)
-        changed = await spool.queue.clock_was_set("set", lambda _: 600.0, 600.0)
+        changed = await spool.queue.standing.clock_was_set("set", lambda _: 600.0, 600.0)
         if hours < 0:
             assert changed > MESSAGES / 2
-            assert await spool.queue.next_due(spool.clock.now()) is not None
+            assert await spool.queue.claims.next_due(spool.clock.now()) is not None
         assert [event.text for event in spool.events if event.kind == "clock set"]
 
 
@@ -196,9 +196,9 @@ async def test_what_nobody_relays_is_put_back_beside_a_damaged_page(tmp_path: Pa
     async with opened(tmp_path) as spool:
         claims = [claim for number in range(40) for claim in await spool.claim(f"d{number}.example")]
         damage(tmp_path, "entry", which=0.5)
-        relaying = await spool.queue.relaying()
+        relaying = await spool.queue.claims.relaying()
         assert len(relaying) == sum(len(claim.entries) for claim in claims)
-        count = await spool.queue.put_back_orphans(relaying, "nobody answers for it")
+        count = await spool.queue.claims.put_back_orphans(relaying, "nobody answers for it")
         assert MESSAGES / 2 < count < len(relaying)
         assert "is damaged" in spool.queue.trouble
 
@@ -208,8 +208,8 @@ async def test_claims_are_given_back_though_one_is_on_a_damaged_page(tmp_path: P
     async with opened(tmp_path) as spool:
         claims = [claim for number in range(40) for claim in await spool.claim(f"d{number}.example")]
         damage(tmp_path, "entry", which=0.5)
-        await spool.queue.put_back(claims, "the engine stops")
-        left = await spool.queue.relaying()
+        await spool.queue.claims.put_back(claims, "the engine stops")
+        left = await spool.queue.claims.relaying()
         assert 0 < len(left) < MESSAGES / 2
 
 
@@ -226,16 +226,16 @@ async def test_beside_a_damaged_page_a_check_looks_at_so_many_and_a_pass_begins_
         def count(statement: str) -> None:
             looked[-1] += "e.expires <= " in statement
 
-        spool.queue._writer._connection.set_trace_callback(count)
+        spool.queue._database.writer._connection.set_trace_callback(count)
         for _ in range(MESSAGES // 50 + 8):
             looked.append(0)
-            assert await spool.queue.overdue(100) == []
+            assert await spool.queue.claims.overdue(100) == []
         assert max(looked) <= 2 * 50 + 2  # a check that finds one that cannot be read begins again, knowing it
         assert sum(looked[1:]) > MESSAGES / 2
         assert looked[-3:] == [0, 0, 0]  # it is through, and does not begin again before its time
         await spool.clock.advance(10)
         looked.append(0)
-        await spool.queue.overdue(100)
+        await spool.queue.claims.overdue(100)
         assert 40 < looked[-1] <= 2 * 50 + 2
 
 
@@ -245,17 +245,17 @@ async def test_orders_are_carried_out_but_for_what_cannot_be_read(tmp_path: Path
     await filled(tmp_path)
     clock = FakeClock()
     async with opened(tmp_path, clock) as spool:
-        await spool.queue.hold(ALL, "oncall", "")
+        await spool.queue.orders.hold(ALL, "oncall", "")
         for number in range(40):
             which = Filter.parse(f"domain=d{number}.example")
-            await spool.queue.give_up("drop" if verb == "drop" else "bounce", which, "oncall", "", 60)
+            await spool.queue.orders.give_up("drop" if verb == "drop" else "bounce", which, "oncall", "", 60)
     of_a_page = MESSAGES // leaves(tmp_path, tree) + 2
     damage(tmp_path, tree, which=0.5)  # after the orders were given
     async with opened(tmp_path, clock) as spool:
         await clock.advance(61)
         gone: set[int] = set()
         for _ in range(30):
-            claims = await spool.queue.overdue(50)
+            claims = await spool.queue.claims.overdue(50)
             assert not gone & {claim.message for claim in claims}
             gone |= {claim.message for claim in claims}
         if verb == "drop":
@@ -268,13 +268,13 @@ async def test_what_expires_goes_beside_a_bounce_that_cannot_be_read(tmp_path: P
     await filled(tmp_path)
     clock = FakeClock()
     async with opened(tmp_path, clock) as spool:
-        await spool.queue.give_up("bounce", Filter.parse("domain=d7.example"), "oncall", "", 60)
+        await spool.queue.orders.give_up("bounce", Filter.parse("domain=d7.example"), "oncall", "", 60)
         spool.sql("UPDATE entry SET attempts = 1, due = due + 7 * 86400 WHERE state = 'waiting'")
     damage(tmp_path, "entry", which=0.5)
     async with opened(tmp_path, clock) as spool:
         await clock.advance(6 * 86400)
         found = 0
-        while claims := await spool.queue.overdue(50):
+        while claims := await spool.queue.claims.overdue(50):
             found += len(claims)
         assert found > MESSAGES / 2
 
@@ -284,8 +284,8 @@ async def test_damage_that_only_a_question_meets_is_told(tmp_path: Path) -> None
     damage(tmp_path, "entry", which=0.5)
     async with opened(tmp_path) as spool:
         with pytest.raises(QueueError, match="could not be read"):
-            await spool.queue.window(ALL, "size", 0, 1000)
-        await spool.queue.record()
+            await spool.queue.listing.window(ALL, "size", 0, 1000)
+        await spool.queue.arrivals.record()
         assert "is damaged" in spool.queue.trouble
 
 
@@ -304,11 +304,11 @@ async def test_what_is_known_of_damage_is_forgotten_in_the_thread_that_reads_it(
     damage(tmp_path, "entry", which=0.5)
     async with opened(tmp_path) as spool:
         await relay_all(spool)
-        assert spool.queue._writer.damage.known
-        await spool.queue.overdue(100)
-        await spool.queue.overdue(100)
+        assert spool.queue._database.writer.damage.known
+        await spool.queue.claims.overdue(100)
+        await spool.queue.claims.overdue(100)
         assert threads == ["queue-writer"]
-        await spool.queue.overdue(100)
+        await spool.queue.claims.overdue(100)
         assert threads == ["queue-writer"]
 
 
@@ -319,7 +319,7 @@ async def test_an_operation_that_meets_damage_undoes_nothing_of_the_others(tmp_p
             raise sqlite3.DatabaseError("database disk image is malformed")
 
         first, hurt, second = await asyncio.gather(
-            spool.add(), spool.queue._writer.do(meets), spool.add(), return_exceptions=True
+            spool.add(), spool.queue._database.writer.do(meets), spool.add(), return_exceptions=True
         )
         assert (first, second) == (1, 2)
         assert type(hurt) is QueueDamaged
@@ -334,9 +334,9 @@ async def test_damage_that_was_mended_while_a_question_met_it_is_not_told_again(
         def meets(connection: object) -> int:
             asked.append(connection)
             if len(asked) == 1:
-                spool.queue._writer.damage.mended += 1
+                spool.queue._database.writer.damage.mended += 1
                 raise sqlite3.DatabaseError("database disk image is malformed")
             return 7
 
-        assert await spool.queue._readers.ask(meets) == 7
+        assert await spool.queue._database.readers.ask(meets) == 7
         assert spool.queue.trouble == ""

@@ -35,15 +35,15 @@ async def filled_with_all(directory: Path) -> dict[str, set[tuple[Any, ...]]]:
         soon = now + HOUR
         for n in range(ROWS):
             name = f"other{n:03}.example"
-            await queue.add_rule(Filter.parse(f"domain={name}"), soon, "oncall", WHY)
+            await queue.standing.add_rule(Filter.parse(f"domain={name}"), soon, "oncall", WHY)
             await asyncio.gather(
-                queue.suspend(Suspension(destination=name, since=now, until=soon, by="oncall", reason=WHY)),
-                queue.set_override(
+                queue.standing.suspend(Suspension(destination=name, since=now, until=soon, by="oncall", reason=WHY)),
+                queue.standing.set_override(
                     Override(destination=name, host="mx", port=0, since=now, until=soon, by="oncall", reason=WHY)
                 ),
-                queue.save_mark(Mark(host=f"mx{n:03}.example", since=now, until=soon, by="engine", reason=WHY)),
-                queue.save_sts_policy(KeptPolicy(domain=name, expires=soon, policy=WHY)),
-                queue.remember_login(f"ann{n:03}" + "n" * 200, "192.0.2.7"),
+                queue.marks.save(Mark(host=f"mx{n:03}.example", since=now, until=soon, by="engine", reason=WHY)),
+                queue.standing.save_sts_policy(KeptPolicy(domain=name, expires=soon, policy=WHY)),
+                queue.arrivals.remember_login(f"ann{n:03}" + "n" * 200, "192.0.2.7"),
             )
         return rows(spool)
 
@@ -58,18 +58,20 @@ def all_of(table: str, connection: sqlite3.Connection) -> list[Any]:
 
 async def looked_through(spool: Spool) -> None:
     """Ask all that the engine asks when it starts and at its checks. Nothing of it may be refused."""
-    await spool.queue.marks()
+    await spool.queue.marks.all()
     for table in ("sts_policy", "known_login"):  # of these the engine asks row by row
-        await spool.queue._readers.ask(partial(all_of, table))
-    await spool.queue.known_logins()
-    await spool.queue.overrides()
-    await spool.queue.suspensions()
-    await spool.queue.rules()
-    await spool.queue.sts_policy("other050.example")
-    await spool.queue.save_sts_policy(KeptPolicy(domain="x.example", expires=spool.clock.now() + HOUR, policy="{}"))
-    await spool.queue.remember_login("bob", "192.0.2.8")
-    assert await spool.queue.overdue(100) == []
-    await spool.queue.late(10)
+        await spool.queue._database.readers.ask(partial(all_of, table))
+    await spool.queue.arrivals.known_logins()
+    await spool.queue.standing.overrides()
+    await spool.queue.standing.suspensions()
+    await spool.queue.standing.rules()
+    await spool.queue.standing.sts_policy("other050.example")
+    await spool.queue.standing.save_sts_policy(
+        KeptPolicy(domain="x.example", expires=spool.clock.now() + HOUR, policy="{}")
+    )
+    await spool.queue.arrivals.remember_login("bob", "192.0.2.8")
+    assert await spool.queue.claims.overdue(100) == []
+    await spool.queue.claims.late(10)
     assert await spool.add("new@new.example") > MESSAGES
     assert len(await relay_all(spool)) == MESSAGES + 1
 
@@ -102,7 +104,7 @@ async def test_the_rows_that_can_be_read_are_kept_and_mail_goes_on(tmp_path: Pat
 
 async def looked_at_again(spool: Spool, table: str, kept: set[tuple[Any, ...]]) -> None:
     assert kept <= rows(spool)[table]
-    assert await spool.queue.overdue(100) == []
+    assert await spool.queue.claims.overdue(100) == []
     assert spool.queue.trouble == ""
     assert [event for event in spool.events if event.kind == "damaged"] == []
 
@@ -114,7 +116,9 @@ async def test_of_a_table_of_one_page_nothing_is_left_and_mail_goes_on(tmp_path:
     async with opened(tmp_path) as spool:
         await looked_through(spool)
         assert [event.kind for event in spool.events].count("damaged") == 1
-        rule = await spool.queue.add_rule(Filter.parse("domain=a.example"), spool.clock.now() + HOUR, "oncall", "")
+        rule = await spool.queue.standing.add_rule(
+            Filter.parse("domain=a.example"), spool.clock.now() + HOUR, "oncall", ""
+        )
         assert rule.id > 0
 
 
@@ -122,11 +126,13 @@ async def test_no_number_of_a_hold_rule_is_given_twice(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
         for n in range(3):
             named = Filter.parse(f"domain=d{n}.example")
-            before = await spool.queue.add_rule(named, spool.clock.now() + HOUR, "oncall", "")
+            before = await spool.queue.standing.add_rule(named, spool.clock.now() + HOUR, "oncall", "")
     damage(tmp_path, "hold_rule")
     async with opened(tmp_path) as spool:
-        await spool.queue.overdue(1)
-        rule = await spool.queue.add_rule(Filter.parse("domain=a.example"), spool.clock.now() + HOUR, "oncall", "")
+        await spool.queue.claims.overdue(1)
+        rule = await spool.queue.standing.add_rule(
+            Filter.parse("domain=a.example"), spool.clock.now() + HOUR, "oncall", ""
+        )
         assert rule.id > before.id
 
 
@@ -139,13 +145,13 @@ async def test_beside_damage_in_the_mail_itself_a_small_table_is_made_anew_too(
     damage(tmp_path, "entry", which=0.5)
     damage(tmp_path, "mark")
     async with opened(tmp_path) as spool:
-        assert len(await spool.queue.marks()) > ROWS * 0.4
+        assert len(await spool.queue.marks.all()) > ROWS * 0.4
         went = await relay_all(spool)
         assert MESSAGES - 3 * of_a_page <= len(went) < MESSAGES
         assert "is damaged" in spool.queue.trouble
         damage(tmp_path, "suspension")  # another page goes bad after that has been looked at
         spool.sql("PRAGMA shrink_memory")
-        assert await spool.queue.overdue(1) == []
+        assert await spool.queue.claims.overdue(1) == []
         assert "suspensions were lost" in spool.queue.trouble
         assert "is damaged" in spool.queue.trouble  # that of the mail is not forgotten over it
 

@@ -29,7 +29,7 @@ HAPPENED = (
 
 
 async def found(spool: Spool, match: str) -> list[int]:
-    return [one.seq for one in await spool.queue.events(match=match)]
+    return [one.seq for one in await spool.queue.listing.events(match=match)]
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ async def found(spool: Spool, match: str) -> list[int]:
 )
 async def test_events_are_found_by_all_their_words(tmp_path: Path, match: str, seqs: list[int]) -> None:
     async with opened(tmp_path) as spool:
-        await spool.queue.record(*HAPPENED)
+        await spool.queue.arrivals.record(*HAPPENED)
         assert await found(spool, match) == seqs
         assert [one.seq for one in spool.events if _concerns(one, None, match)] == seqs, (
             "`events --follow` looks for the same"
@@ -69,7 +69,7 @@ async def test_events_are_found_by_all_their_words(tmp_path: Path, match: str, s
 
 async def test_a_damaged_outcome_hides_no_event(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
-        await spool.queue.record(*HAPPENED)
+        await spool.queue.arrivals.record(*HAPPENED)
         spool.sql("UPDATE event SET outcome = '{' WHERE seq = 2")
         assert await found(spool, "returned") == [2, 3]
 
@@ -78,9 +78,11 @@ async def test_looking_through_all_events_kept_takes_a_moment(tmp_path: Path) ->
     """100,000 are kept: a match that is nothing but words looks through all of them. Bounded loosely."""
     async with opened(tmp_path, events_kept=200_000) as spool:
         for _ in range(20):
-            await spool.queue.record(*HAPPENED * 1000)
+            await spool.queue.arrivals.record(*HAPPENED * 1000)
         started = time.process_time()
-        assert await spool.queue.events(match="example " + " ".join(f"!{n:x}z" for n in range(40)) + " zz") == ()
+        assert (
+            await spool.queue.listing.events(match="example " + " ".join(f"!{n:x}z" for n in range(40)) + " zz") == ()
+        )
         assert time.process_time() - started < 3
 
 

@@ -22,7 +22,7 @@ from tests.unit.queue_support import ALL, DELIVERED, LATER, Spool, new_message, 
 
 async def limit_pages(spool: Spool, more: int) -> None:
     """Let the file grow by so many pages and no further."""
-    await spool.queue._writer.do(
+    await spool.queue._database.writer.do(
         lambda tx: tx.execute(
             f"PRAGMA max_page_count = {tx.execute('PRAGMA page_count').fetchone()[0] + more}"
         ).fetchone()
@@ -35,11 +35,11 @@ async def test_a_full_disk_refuses_and_works_again_once_freed(tmp_path: Path) ->
         await limit_pages(spool, 4)
         big = new_message(content=b"x" * 100_000)
         with pytest.raises(QueueFull, match="no room"):
-            await spool.queue.enqueue(big)
+            await spool.queue.arrivals.enqueue(big)
         assert [entry.message for entry in await spool.entries()] == [first]
         assert spool.queue.broken == ""
         await limit_pages(spool, 1000)
-        assert await spool.queue.enqueue(big) > first
+        assert await spool.queue.arrivals.enqueue(big) > first
 
 
 @pytest.mark.parametrize("room", range(0, 12, 2))
@@ -91,7 +91,7 @@ class Failing:
 
 
 def fail_at(spool: Spool, statement: str, message: str = "disk I/O error") -> Failing:
-    writer = spool.queue._writer
+    writer = spool.queue._database.writer
     failing = Failing(writer._connection, statement, message)
     writer._connection = writer._upkeep._connection = cast(sqlite3.Connection, failing)
     return failing
@@ -106,18 +106,18 @@ async def test_after_a_failed_write_nothing_more_is_written(tmp_path: Path, stat
         assert [type(result) for result in results] == [QueueBroken, QueueBroken]
         assert "disk I/O error" in spool.queue.broken
         with pytest.raises(QueueBroken, match="start the engine anew"):
-            await spool.queue.record()
+            await spool.queue.arrivals.record()
         assert failing.tried == 1
-        assert await spool.queue.content(number)  # what is there can still be read
+        assert await spool.queue.claims.content(number)  # what is there can still be read
 
 
 async def test_a_commit_that_finds_the_disk_full_is_undone_and_later_ones_go_on(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
-        whole = spool.queue._writer._connection
+        whole = spool.queue._database.writer._connection
         fail_at(spool, "COMMIT", "database or disk is full")
         results = await asyncio.gather(spool.add(), spool.add(), return_exceptions=True)
         assert [type(result) for result in results] == [QueueFull, QueueFull]
-        spool.queue._writer._connection = whole
+        spool.queue._database.writer._connection = whole
         assert await spool.add()
         assert len(await spool.entries()) == 1
 
@@ -159,21 +159,21 @@ async def test_a_surrogate_in_any_text_fails_no_settlement(tmp_path: Path) -> No
         outcome = Outcome(kind="transient", code=451, text=bad, host=bad, enhanced=bad, phase=bad)
         results = (EntryResult(number=1, attempt=claim.entries[0].attempt, outcome=outcome, due=spool.clock.now()),)
         told = Event(at=0, kind="deferred", text=bad, host=bad, recipient=bad, by=bad, outcome=outcome)
-        await spool.queue.settle(Settlement(message=number, results=results, events=(told,)))
+        await spool.queue.claims.settle(Settlement(message=number, results=results, events=(told,)))
         entry = await spool.entry(number)
         assert entry.subject == "caf\\xe9"
         assert entry.last is not None
         assert entry.last.text == "caf\\xe9"
         assert spool.events[-1].text == "caf\\xe9"
-        await spool.queue.block("example.org", 0, bad)
-        await spool.queue.note_destination("example.org", [bad])
-        await spool.queue.suspend(Suspension(destination=bad, since=0, until=9e9, by=bad, reason=bad))
-        await spool.queue.hold(ALL, bad, bad)
-        await spool.queue.give_up("bounce", ALL, bad, bad, 0)
-        assert await spool.queue.events(match=bad)
-        assert await spool.queue.destinations(bad, "name", 0, 9) == (0, ())
-        assert (await spool.queue.destination(bad)).waiting == 0
-        await spool.queue.forget_key(bad)
+        await spool.queue.standing.block("example.org", 0, bad)
+        await spool.queue.standing.note_destination("example.org", [bad])
+        await spool.queue.standing.suspend(Suspension(destination=bad, since=0, until=9e9, by=bad, reason=bad))
+        await spool.queue.orders.hold(ALL, bad, bad)
+        await spool.queue.orders.give_up("bounce", ALL, bad, bad, 0)
+        assert await spool.queue.listing.events(match=bad)
+        assert await spool.queue.listing.destinations(bad, "name", 0, 9) == (0, ())
+        assert (await spool.queue.listing.destination(bad)).waiting == 0
+        await spool.queue.arrivals.forget_key(bad)
 
 
 async def test_a_damaged_row_hides_no_other(tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ async def test_a_queue_of_the_third_version_knows_who_took_mail_last(tmp_path: P
     async with opened(tmp_path) as spool:
         assert spool.sql("PRAGMA user_version") == [(VERSION,)]
         proved = {
-            name: not (await spool.queue.destination(name)).is_in_doubt
+            name: not (await spool.queue.listing.destination(name)).is_in_doubt
             for name in ("took.example", "late.example", "new.example")
         }
         assert proved == {"took.example": True, "late.example": False, "new.example": False}
@@ -256,17 +256,17 @@ async def test_a_queue_of_the_second_version_is_brought_to_this_one(tmp_path: Pa
     """An order that was carried out before is told of no more; one under way is counted from here on."""
     async with opened(tmp_path) as spool:
         await spool.add("a@example.org", "b@example.org", "c@example.org")
-        await spool.queue.give_up("drop", Filter.parse("to=a@*"), "oncall", "", 0)
-        await spool.queue.overdue(9)
-        after = await spool.queue.give_up("drop", Filter.parse("domain=example.org"), "oncall", "", 10)
-        await spool.queue.release(Filter.parse("to=b@*"), "oncall")
+        await spool.queue.orders.give_up("drop", Filter.parse("to=a@*"), "oncall", "", 0)
+        await spool.queue.claims.overdue(9)
+        after = await spool.queue.orders.give_up("drop", Filter.parse("domain=example.org"), "oncall", "", 10)
+        await spool.queue.orders.release(Filter.parse("to=b@*"), "oncall")
         spool.sql("UPDATE operation SET due = at WHERE id = 1")  # as version 2 left it
         for statement in _BACK_TO_2:
             spool.sql(statement)
     async with opened(tmp_path) as spool:
         assert spool.sql("PRAGMA user_version") == [(VERSION,)]
         await spool.clock.advance(10)
-        await spool.queue.overdue(9)
+        await spool.queue.claims.overdue(9)
         told = [event.text for event in spool.events if event.kind == "carried out"]
         assert told == [f"drop: 1 message dropped; operation {after.operation}: domain=example.org"]
         fresh = Spool(tmp_path / "new", spool.clock)
@@ -280,7 +280,7 @@ async def test_a_queue_of_the_second_version_is_brought_to_this_one(tmp_path: Pa
 async def test_a_queue_of_the_first_version_is_brought_to_this_one(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
         await spool.add("a@example.org", "b@example.org")
-        changed = await spool.queue.give_up("drop", Filter.parse("to=a@*"), "oncall", "", 10)
+        changed = await spool.queue.orders.give_up("drop", Filter.parse("to=a@*"), "oncall", "", 10)
         for statement in (
             *_BACK_TO_2,
             "DROP INDEX operation_due",
@@ -297,7 +297,7 @@ async def test_a_queue_of_the_first_version_is_brought_to_this_one(tmp_path: Pat
         assert (dropped.ordered, dropped.order_at) == ("drop", changed.due)
         assert (other.ordered, other.order_at) == (None, None)
         await spool.clock.advance(10)
-        await spool.queue.overdue(9)
+        await spool.queue.claims.overdue(9)
         assert [entry.recipient for entry in await spool.entries()] == ["b@example.org"]
 
 
@@ -363,7 +363,7 @@ def _as_it_was_first(spool: Spool) -> None:
 async def test_an_early_first_version_is_refused_unchanged_and_its_mail_can_be_brought_over(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
         first = await spool.add("a@example.org", "b@example.com", content=b"Subject: old\r\n\r\nhello\r\n")
-        await spool.queue.hold(Filter.parse("to=b@*"), "oncall", "why")
+        await spool.queue.orders.hold(Filter.parse("to=b@*"), "oncall", "why")
         spool.sql("PRAGMA wal_checkpoint(TRUNCATE)")
         _as_it_was_first(spool)
     before = (tmp_path / "queue.db").read_bytes()
@@ -377,7 +377,7 @@ async def test_an_early_first_version_is_refused_unchanged_and_its_mail_can_be_b
             ("a@example.org", "waiting", ""),
             ("b@example.com", "held", "why"),
         ]
-        assert b"hello" in await spool.queue.content(first)
+        assert b"hello" in await spool.queue.claims.content(first)
         assert await spool.claim("example.org")
 
 

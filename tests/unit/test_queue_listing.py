@@ -25,7 +25,7 @@ async def fill(spool: Spool) -> None:
     await spool.claim("example.net")
     await spool.clock.advance(3600)
     await spool.add("frank@example.org", sender="list@other.example")
-    await spool.queue.hold(Filter.parse("to=frank@*"), "oncall", "asleep")
+    await spool.queue.orders.hold(Filter.parse("to=frank@*"), "oncall", "asleep")
 
 
 @pytest.mark.parametrize(
@@ -77,10 +77,10 @@ async def fill(spool: Spool) -> None:
 async def test_a_filter_selects(tmp_path: Path, filter: str, ids: list[str]) -> None:
     async with opened(tmp_path) as spool:
         await fill(spool)
-        window = await spool.queue.window(Filter.parse(filter), "id", 0, 100)
+        window = await spool.queue.listing.window(Filter.parse(filter), "id", 0, 100)
         assert [f"{entry.message}.{entry.number}" for entry in window.rows] == ids
         assert window.total == len(ids)
-        selection = await spool.queue.select(Filter.parse(filter))
+        selection = await spool.queue.listing.select(Filter.parse(filter))
         assert selection.recipients == len(ids)
         assert selection.messages == len({one.split(".")[0] for one in ids})
         assert selection.examples == window.rows[:3]
@@ -99,7 +99,7 @@ async def test_windows_put_together_are_the_whole_list_in_order_both_ways(tmp_pa
             whole = await spool.entries(sort=direction + sort)
             assert [key(entry) for entry in whole] == sorted(map(key, whole), reverse=bool(direction))
             for limit in (1, 2, 3, 5, 7):
-                parts = [await spool.queue.window(ALL, direction + sort, n, limit) for n in range(0, 8, limit)]
+                parts = [await spool.queue.listing.window(ALL, direction + sort, n, limit) for n in range(0, 8, limit)]
                 assert tuple(entry for part in parts for entry in part.rows) == whole
                 assert {part.total for part in parts} == {5}
 
@@ -107,30 +107,30 @@ async def test_windows_put_together_are_the_whole_list_in_order_both_ways(tmp_pa
 async def test_an_unknown_sort_is_refused(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
         with pytest.raises(QueueError, match="only by id, due"):
-            await spool.queue.window(ALL, "colour; DROP TABLE entry", 0, 1)
+            await spool.queue.listing.window(ALL, "colour; DROP TABLE entry", 0, 1)
         with pytest.raises(QueueError, match="only by name, waiting"):
-            await spool.queue.destinations("", "colour", 0, 1)
+            await spool.queue.listing.destinations("", "colour", 0, 1)
 
 
 async def test_totals_count_by_state(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
-        assert await spool.queue.totals() == Totals(waiting=0, due=0, held=0, relaying=0, destinations=0)
+        assert await spool.queue.listing.totals() == Totals(waiting=0, due=0, held=0, relaying=0, destinations=0)
         start = spool.clock.now()
         await fill(spool)
         expected = Totals(waiting=3, due=3, held=1, relaying=1, destinations=4, oldest=start, ready=3, known=4)
-        assert await spool.queue.totals() == expected
+        assert await spool.queue.listing.totals() == expected
 
 
 async def test_a_destination_tells_how_it_fares(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
         start = spool.clock.now()
         await fill(spool)
-        destination = await spool.queue.destination("Example.com")
+        destination = await spool.queue.listing.destination("Example.com")
         assert (destination.waiting, destination.due, destination.held, destination.relaying) == (1, 1, 0, 0)
         assert (destination.oldest, destination.next_due) == (start + 3600, start + 3600 + 1200)
         assert destination.last is not None
         assert (destination.last.code, destination.last_at) == (550, start + 3600)
-        nothing = await spool.queue.destination("nobody.example")
+        nothing = await spool.queue.listing.destination("nobody.example")
         assert (nothing.name, nothing.waiting, nothing.oldest) == ("nobody.example", 0, None)
 
 
@@ -142,12 +142,12 @@ async def test_destinations_are_listed_by_window_sort_and_name(tmp_path: Path, s
             await spool.add("x@example.com")
         await spool.clock.advance(1)
         for direction in ("", "-"):
-            total, rows = await spool.queue.destinations("", direction + sort, 0, 9)
+            total, rows = await spool.queue.listing.destinations("", direction + sort, 0, 9)
             values = [getattr(row, sort) for row in rows]
             assert values == sorted(values, reverse=bool(direction))
             assert total == len(rows) == 4
-            assert (await spool.queue.destinations("", direction + sort, 1, 2))[1] == rows[1:3]
-        total, rows = await spool.queue.destinations("EXAMPLE.O", "name", 0, 9)
+            assert (await spool.queue.listing.destinations("", direction + sort, 1, 2))[1] == rows[1:3]
+        total, rows = await spool.queue.listing.destinations("EXAMPLE.O", "name", 0, 9)
         assert [row.name for row in rows] == ["example.org", "sub.example.org"]
 
 
@@ -158,7 +158,7 @@ async def test_a_message_shows_its_open_entries_and_every_attempt(tmp_path: Path
             (claim,) = await spool.claim()
             await spool.clock.advance(5)
             await spool.settle(claim, outcome, after=after)
-        message = await spool.queue.message(number)
+        message = await spool.queue.listing.message(number)
         assert [entry.number for entry in message.entries] == [2]
         assert [attempt.outcome for attempt in message.attempts] == [LATER, DELIVERED]
         assert [attempt.ended - attempt.started for attempt in message.attempts if attempt.ended] == [5, 5]

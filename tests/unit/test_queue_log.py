@@ -103,14 +103,14 @@ async def test_shrinking_waits_for_nobody(tmp_path: Path, monkeypatch: pytest.Mo
     asked: list[str] = []
     async with opened(tmp_path) as spool:
         await grow(spool, 2)
-        spool.queue._writer._connection.set_trace_callback(asked.append)
+        spool.queue._database.writer._connection.set_trace_callback(asked.append)
         with read_by_us(tmp_path):
             begin = time.monotonic()
             for _ in range(20):
                 await spool.add()
                 await asyncio.sleep(0.01)
             assert time.monotonic() - begin < 5.0  # a single wait for the reader would be as long as that
-        spool.queue._writer._connection.set_trace_callback(None)
+        spool.queue._database.writer._connection.set_trace_callback(None)
         await until_shrunk(spool)
     waits = [one for one in asked if "busy_timeout" in one or "TRUNCATE" in one]
     truncations = [place for place, one in enumerate(waits) if "TRUNCATE" in one]
@@ -149,8 +149,8 @@ async def test_room_in_the_file_counts_for_nothing_while_only_the_log_can_grow(
     async with opened(tmp_path) as spool:
         await grow(spool, 4)
         for claim in await spool.claim():
-            await spool.queue.put_back([claim], "")
-        await spool.queue.give_up("drop", ALL, "me", "", 0)
+            await spool.queue.claims.put_back([claim], "")
+        await spool.queue.orders.give_up("drop", ALL, "me", "", 0)
         await spool.carry_out()
         assert spool.queue.spare > 3 * MIB
         floor = DiskFloor(tmp_path, 12 * MIB, lambda: spool.queue.spare)

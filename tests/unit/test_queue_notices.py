@@ -27,10 +27,10 @@ async def test_it_is_due_after_its_time_and_wakes_the_engine(tmp_path: Path) -> 
         await spool.add()
         (claim,) = await spool.claim()
         await spool.settle(claim, LATER, after=9 * FOUR_HOURS)
-        assert await spool.queue.next_due() == now + FOUR_HOURS
-        assert await spool.queue.late(10) == []
+        assert await spool.queue.claims.next_due() == now + FOUR_HOURS
+        assert await spool.queue.claims.late(10) == []
         await spool.clock.advance(FOUR_HOURS)
-        (late,) = await spool.queue.late(10)
+        (late,) = await spool.queue.claims.late(10)
         assert (late.sender, late.entries[0].recipient, late.entries[0].last) == (
             "ann@example.net",
             "bob@example.org",
@@ -41,22 +41,22 @@ async def test_it_is_due_after_its_time_and_wakes_the_engine(tmp_path: Path) -> 
 async def test_it_is_told_once(tmp_path: Path) -> None:
     async with opened(tmp_path, delay_notice=FOUR_HOURS) as spool:
         number = await waiting(spool, "a@example.org", "b@example.com")
-        (late,) = await spool.queue.late(10)
-        assert await spool.queue.notify(late, NOTICE)
-        assert not await spool.queue.notify(late, NOTICE)
-        assert await spool.queue.late(10) == []
+        (late,) = await spool.queue.claims.late(10)
+        assert await spool.queue.claims.notify(late, NOTICE)
+        assert not await spool.queue.claims.notify(late, NOTICE)
+        assert await spool.queue.claims.late(10) == []
         assert [entry.message for entry in await spool.entries()] == [number, number, number + 1]
 
 
 async def test_what_is_being_relayed_or_has_left_is_not_told_of(tmp_path: Path) -> None:
     async with opened(tmp_path, delay_notice=FOUR_HOURS) as spool:
         await waiting(spool)
-        (late,) = await spool.queue.late(10)
+        (late,) = await spool.queue.claims.late(10)
         (claim,) = await spool.claim()
-        assert not await spool.queue.notify(late, NOTICE)
-        assert await spool.queue.late(10) == []
+        assert not await spool.queue.claims.notify(late, NOTICE)
+        assert await spool.queue.claims.late(10) == []
         await spool.settle(claim, DELIVERED)
-        assert not await spool.queue.notify(late, NOTICE)
+        assert not await spool.queue.claims.notify(late, NOTICE)
         assert await spool.entries() == ()
 
 
@@ -65,23 +65,23 @@ async def test_what_comes_back_from_its_attempt_is_told_of_then(tmp_path: Path) 
         await waiting(spool)
         (claim,) = await spool.claim()
         await spool.settle(claim, LATER, after=60)
-        (late,) = await spool.queue.late(10)
-        assert await spool.queue.notify(late, NOTICE)
+        (late,) = await spool.queue.claims.late(10)
+        assert await spool.queue.claims.notify(late, NOTICE)
 
 
 async def test_the_mark_and_the_notice_are_one_transaction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with opened(tmp_path, delay_notice=FOUR_HOURS) as spool:
         await waiting(spool)
-        (late,) = await spool.queue.late(10)
+        (late,) = await spool.queue.claims.late(10)
 
         def cut(*_: object) -> int:
             raise QueueError("cut short")
 
         monkeypatch.setattr(notices, "enqueue", cut)
         with pytest.raises(QueueError, match="cut short"):
-            await spool.queue.notify(late, NOTICE)
+            await spool.queue.claims.notify(late, NOTICE)
         monkeypatch.undo()
-        assert await spool.queue.late(10) == [late]
+        assert await spool.queue.claims.late(10) == [late]
 
 
 async def test_it_outlives_the_engine(tmp_path: Path) -> None:
@@ -89,10 +89,10 @@ async def test_it_outlives_the_engine(tmp_path: Path) -> None:
     async with opened(tmp_path, clock, delay_notice=FOUR_HOURS) as spool:
         await waiting(spool)
     async with opened(tmp_path, clock, delay_notice=0.0) as spool:
-        (late,) = await spool.queue.late(10)
-        assert await spool.queue.notify(late, NOTICE)
+        (late,) = await spool.queue.claims.late(10)
+        assert await spool.queue.claims.notify(late, NOTICE)
     async with opened(tmp_path, clock) as spool:
-        assert await spool.queue.late(10) == []
+        assert await spool.queue.claims.late(10) == []
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ async def test_it_outlives_the_engine(tmp_path: Path) -> None:
 async def test_it_comes_to_who_has_not_said_otherwise(tmp_path: Path, sender: str, notify: str, count: int) -> None:
     async with opened(tmp_path, delay_notice=FOUR_HOURS) as spool:
         await waiting(spool, sender=sender, wishes=(Wishes(notify=notify),))
-        assert len(await spool.queue.late(10)) == count
+        assert len(await spool.queue.claims.late(10)) == count
 
 
 async def test_a_message_with_more_recipients_than_one_notice_names_is_told_of_in_parts(
@@ -120,10 +120,10 @@ async def test_a_message_with_more_recipients_than_one_notice_names_is_told_of_i
     async with opened(tmp_path, delay_notice=FOUR_HOURS) as spool:
         await waiting(spool, *(f"{name}@example.org" for name in "abcde"))
         told = []
-        while found := await spool.queue.late(10):
+        while found := await spool.queue.claims.late(10):
             (late,) = found
             told.append(len(late.entries))
-            await spool.queue.notify(late, None)
+            await spool.queue.claims.notify(late, None)
         assert told == [3, 2]
 
 
@@ -133,8 +133,8 @@ async def test_what_has_expired_is_no_delay_any_more(tmp_path: Path) -> None:
         (claim,) = await spool.claim()
         await spool.settle(claim, LATER, after=2 * FOUR_HOURS)
         await spool.clock.advance(FOUR_HOURS)
-        assert await spool.queue.late(10) == []
-        assert len(await spool.queue.overdue(10)) == 1
+        assert await spool.queue.claims.late(10) == []
+        assert len(await spool.queue.claims.overdue(10)) == 1
 
 
 async def test_the_wishes_of_each_recipient_are_kept(tmp_path: Path) -> None:
@@ -152,4 +152,4 @@ async def test_wishes_that_are_not_one_for_each_recipient_are_refused(tmp_path: 
             sender="a@b.example", recipients=("c@d.example",), content=b"x\r\n", origin="", wishes=(Wishes(), Wishes())
         )
         with pytest.raises(QueueError, match="as many wishes"):
-            await spool.queue.enqueue(odd)
+            await spool.queue.arrivals.enqueue(odd)

@@ -13,8 +13,7 @@ from engine.model.filter import Filter
 from engine.model.order import Changed
 from engine.model.outcome import Outcome
 from engine.queue.contract import QueueBusy
-from engine.queue.sqlite import claims as claiming
-from engine.queue.sqlite import orders
+from engine.queue.sqlite import bulk, overdue
 from engine.queue.sqlite.where import Where
 from engine.queue.sqlite.writer import Transaction
 from tests.unit.queue_support import ALL, DELIVERED, LATER, Spool, opened
@@ -26,7 +25,7 @@ async def three(spool: Spool) -> tuple[int, int, int]:
     (claim,) = await spool.claim("example.com")
     await spool.settle(claim, LATER, after=600)
     held = await spool.add("h@example.org")
-    await spool.queue.hold(Filter.of_ids([held]), "night", "asleep")
+    await spool.queue.orders.hold(Filter.of_ids([held]), "night", "asleep")
     relaying = await spool.add("r@example.net")
     await spool.claim("example.net")
     spool.events.clear()
@@ -36,9 +35,9 @@ async def three(spool: Spool) -> tuple[int, int, int]:
 async def test_retry_makes_due_what_waits_and_unblocks_its_destination(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
         await three(spool)
-        await spool.queue.block("example.com", spool.clock.now() + 99, "connect: refused")
-        assert await spool.queue.retry(ALL, "oncall") == Changed(messages=1, recipients=2, skipped=2)
-        assert await spool.queue.due_destinations(9) == ["example.com"]
+        await spool.queue.standing.block("example.com", spool.clock.now() + 99, "connect: refused")
+        assert await spool.queue.orders.retry(ALL, "oncall") == Changed(messages=1, recipients=2, skipped=2)
+        assert await spool.queue.claims.due_destinations(9) == ["example.com"]
         assert [(event.kind, event.by, event.text) for event in spool.events] == [
             ("retried", "oncall", "retry 2 recipients in 1 message: everything")
         ]
@@ -47,7 +46,7 @@ async def test_retry_makes_due_what_waits_and_unblocks_its_destination(tmp_path:
 async def test_hold_keeps_from_being_sent_and_skips_what_is_held(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
         _, _, relaying = await three(spool)
-        assert await spool.queue.hold(ALL, "oncall", "why") == Changed(messages=2, recipients=3, skipped=1)
+        assert await spool.queue.orders.hold(ALL, "oncall", "why") == Changed(messages=2, recipients=3, skipped=1)
         assert [entry.by for entry in await spool.entries("state=held")] == ["oncall", "oncall", "night"]
         assert (await spool.entry(relaying)).state == "relaying"
         assert [event.kind for event in spool.events] == ["held"]
@@ -57,13 +56,13 @@ async def test_what_is_relayed_is_held_once_its_attempt_has_ended(tmp_path: Path
     async with opened(tmp_path) as spool:
         number = await spool.add("a@example.org", "b@example.org")
         (claim,) = await spool.claim()
-        await spool.queue.hold(ALL, "oncall", "wait")
+        await spool.queue.orders.hold(ALL, "oncall", "wait")
         first, second = claim.entries
         results = (
             EntryResult(number=1, attempt=first.attempt, outcome=DELIVERED),
             EntryResult(number=2, attempt=second.attempt, outcome=LATER, due=spool.clock.now() + 60),
         )
-        await spool.queue.settle(Settlement(message=number, results=results))
+        await spool.queue.claims.settle(Settlement(message=number, results=results))
         (entry,) = await spool.entries()
         assert (entry.state, entry.ordered, entry.reason, entry.attempts) == ("held", "hold", "wait", 1)
 
@@ -72,8 +71,8 @@ async def test_a_claim_put_back_is_held_where_that_was_ordered_meanwhile(tmp_pat
     async with opened(tmp_path) as spool:
         number = await spool.add()
         claims = await spool.claim()
-        await spool.queue.hold(ALL, "oncall", "")
-        await spool.queue.put_back(claims, "closed")
+        await spool.queue.orders.hold(ALL, "oncall", "")
+        await spool.queue.claims.put_back(claims, "closed")
         assert (await spool.entry(number)).state == "held"
 
 
@@ -81,46 +80,46 @@ async def test_release_lets_wait_again_until_the_time_it_had(tmp_path: Path) -> 
     async with opened(tmp_path) as spool:
         waiting, _, _ = await three(spool)
         due = (await spool.entry(waiting)).due
-        await spool.queue.hold(ALL, "oncall", "")
-        assert await spool.queue.release(ALL, "oncall") == Changed(messages=3, recipients=4)
+        await spool.queue.orders.hold(ALL, "oncall", "")
+        assert await spool.queue.orders.release(ALL, "oncall") == Changed(messages=3, recipients=4)
         entry = await spool.entry(waiting)
         assert (entry.state, entry.due, entry.ordered, entry.by) == ("waiting", due, None, "")
-        assert await spool.queue.release(ALL, "oncall") == Changed(messages=0, recipients=0, skipped=4)
+        assert await spool.queue.orders.release(ALL, "oncall") == Changed(messages=0, recipients=0, skipped=4)
 
 
 async def test_release_ends_a_bounce_that_is_not_done(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
         await spool.add()
-        await spool.queue.give_up("bounce", ALL, "oncall", "", 10)
-        await spool.queue.release(ALL, "oncall")
+        await spool.queue.orders.give_up("bounce", ALL, "oncall", "", 10)
+        await spool.queue.orders.release(ALL, "oncall")
         await spool.clock.advance(20)
-        assert await spool.queue.overdue(9) == []
-        assert (await spool.queue.totals()).waiting == 1
+        assert await spool.queue.claims.overdue(9) == []
+        assert (await spool.queue.listing.totals()).waiting == 1
 
 
 async def test_a_bounce_is_only_held_until_its_time_and_then_claimed(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
         number = await spool.add()
         at = spool.clock.now() + 10
-        changed = await spool.queue.give_up("bounce", ALL, "oncall", "wrong list", 10)
+        changed = await spool.queue.orders.give_up("bounce", ALL, "oncall", "wrong list", 10)
         assert (changed.messages, changed.recipients, changed.skipped, changed.due) == (1, 1, 0, at)
         assert changed.operation
         entry = await spool.entry(number)
         assert (entry.state, entry.ordered, entry.order_at, entry.by) == ("held", "bounce", at, "oncall")
-        assert await spool.queue.next_due() == at
-        assert await spool.queue.overdue(9) == []
+        assert await spool.queue.claims.next_due() == at
+        assert await spool.queue.claims.overdue(9) == []
         await spool.clock.advance(10)
-        (claim,) = await spool.queue.overdue(9)
+        (claim,) = await spool.queue.claims.overdue(9)
         assert (claim.entries[0].attempt, claim.entries[0].given_up) == (0, "bounced by oncall: wrong list")
 
 
 async def test_a_drop_is_carried_out_at_its_time_and_told_of_each_entry(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
         number = await spool.add("a@example.org", "b@example.com")
-        await spool.queue.give_up("drop", ALL, "oncall", "runaway", 10)
+        await spool.queue.orders.give_up("drop", ALL, "oncall", "runaway", 10)
         await spool.clock.advance(10)
         spool.events.clear()
-        assert await spool.queue.overdue(9) == []
+        assert await spool.queue.claims.overdue(9) == []
         assert await spool.entries() == ()
         *each, _ = spool.events  # the last one tells of the whole order
         assert [(e.kind, e.by, e.message, e.entry, e.recipient, e.text) for e in each] == [
@@ -133,9 +132,9 @@ async def test_many_drops_are_all_carried_out(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
         for _ in range(3):
             await spool.add(*(f"u{n}@example.org" for n in range(400)))
-        await spool.queue.give_up("drop", ALL, "oncall", "", 0)
+        await spool.queue.orders.give_up("drop", ALL, "oncall", "", 0)
         await spool.carry_out()
-        assert (await spool.queue.totals()).held == 0
+        assert (await spool.queue.listing.totals()).held == 0
 
 
 @pytest.mark.parametrize("order", ["bounce", "drop"])
@@ -143,22 +142,22 @@ async def test_undo_restores_each_entry_to_what_it_was(tmp_path: Path, order: Li
     async with opened(tmp_path) as spool:
         await three(spool)
         before = await spool.entries()
-        changed = await spool.queue.give_up(order, ALL, "oncall", "oops", 10)
+        changed = await spool.queue.orders.give_up(order, ALL, "oncall", "oops", 10)
         assert changed.recipients == 4
-        assert await spool.queue.undo(changed.operation, "oncall") == Changed(messages=3, recipients=4)
+        assert await spool.queue.orders.undo(changed.operation, "oncall") == Changed(messages=3, recipients=4)
         assert await spool.entries() == before
         assert spool.kinds() == ["ordered", "undone"]
-        assert await spool.queue.undo(changed.operation, "oncall") == Changed(messages=0, recipients=0)
+        assert await spool.queue.orders.undo(changed.operation, "oncall") == Changed(messages=0, recipients=0)
 
 
 async def test_undo_after_the_attempt_ended_lets_it_wait_for_its_new_time(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
         number = await spool.add()
         (claim,) = await spool.claim()
-        changed = await spool.queue.give_up("drop", ALL, "oncall", "", 10)
+        changed = await spool.queue.orders.give_up("drop", ALL, "oncall", "", 10)
         await spool.settle(claim, LATER, after=300)
         assert (await spool.entry(number)).state == "held"
-        await spool.queue.undo(changed.operation, "oncall")
+        await spool.queue.orders.undo(changed.operation, "oncall")
         entry = await spool.entry(number)
         assert (entry.state, entry.due, entry.ordered) == ("waiting", spool.clock.now() + 300, None)
 
@@ -166,10 +165,10 @@ async def test_undo_after_the_attempt_ended_lets_it_wait_for_its_new_time(tmp_pa
 async def test_undo_does_not_reach_what_is_being_carried_out(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
         await spool.add()
-        changed = await spool.queue.give_up("bounce", ALL, "oncall", "", 0)
-        (claim,) = await spool.queue.overdue(9)
-        assert (await spool.queue.undo(changed.operation, "oncall")).recipients == 0
-        assert (await spool.queue.release(ALL, "oncall")).recipients == 0
+        changed = await spool.queue.orders.give_up("bounce", ALL, "oncall", "", 0)
+        (claim,) = await spool.queue.claims.overdue(9)
+        assert (await spool.queue.orders.undo(changed.operation, "oncall")).recipients == 0
+        assert (await spool.queue.orders.release(ALL, "oncall")).recipients == 0
         await spool.settle(claim, Outcome.permanent("given up", enhanced="5.0.0"))
         assert await spool.entries() == ()
 
@@ -177,14 +176,14 @@ async def test_undo_does_not_reach_what_is_being_carried_out(tmp_path: Path) -> 
 async def test_hold_keeps_what_was_to_be_dropped(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
         number = await spool.add()
-        drop = await spool.queue.give_up("drop", ALL, "day", "runaway", 10)
-        assert (await spool.queue.hold(ALL, "oncall", "to be looked at")).recipients == 1
+        drop = await spool.queue.orders.give_up("drop", ALL, "day", "runaway", 10)
+        assert (await spool.queue.orders.hold(ALL, "oncall", "to be looked at")).recipients == 1
         await spool.clock.advance(20)
-        await spool.queue.overdue(9)
+        await spool.queue.claims.overdue(9)
         entry = await spool.entry(number)
         assert (entry.state, entry.ordered, entry.by, entry.reason) == ("held", "hold", "oncall", "to be looked at")
-        assert (await spool.queue.undo(drop.operation, "oncall")).recipients == 0
-        await spool.queue.release(ALL, "oncall")
+        assert (await spool.queue.orders.undo(drop.operation, "oncall")).recipients == 0
+        await spool.queue.orders.release(ALL, "oncall")
         assert (await spool.entry(number)).state == "waiting"
 
 
@@ -192,122 +191,122 @@ async def test_the_later_of_two_orders_counts_and_undo_goes_back_before_both(tmp
     async with opened(tmp_path) as spool:
         number = await spool.add()
         before = await spool.entry(number)
-        bounce = await spool.queue.give_up("bounce", ALL, "oncall", "", 10)
-        assert (await spool.queue.give_up("bounce", ALL, "oncall", "", 10)).skipped == 1
-        drop = await spool.queue.give_up("drop", ALL, "oncall", "", 10)
-        assert (await spool.queue.undo(bounce.operation, "oncall")).recipients == 0
-        await spool.queue.undo(drop.operation, "oncall")
+        bounce = await spool.queue.orders.give_up("bounce", ALL, "oncall", "", 10)
+        assert (await spool.queue.orders.give_up("bounce", ALL, "oncall", "", 10)).skipped == 1
+        drop = await spool.queue.orders.give_up("drop", ALL, "oncall", "", 10)
+        assert (await spool.queue.orders.undo(bounce.operation, "oncall")).recipients == 0
+        await spool.queue.orders.undo(drop.operation, "oncall")
         assert await spool.entry(number) == before
 
 
 async def test_mail_that_came_after_it_was_confirmed_is_not_touched(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
         await spool.add()
-        selection = await spool.queue.select(ALL)
+        selection = await spool.queue.listing.select(ALL)
         later = await spool.add()
-        await spool.queue.hold(ALL, "oncall", "", newest=selection.newest)
+        await spool.queue.orders.hold(ALL, "oncall", "", newest=selection.newest)
         assert [entry.message for entry in await spool.entries("state=waiting")] == [later]
 
 
 async def test_an_order_on_many_goes_in_chunks_and_is_told_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(orders, "CHUNK", 7)
+    monkeypatch.setattr(bulk, "CHUNK", 7)
     async with opened(tmp_path) as spool:
         for _ in range(7):
             await spool.add("a@example.org", "b@example.com", "c@example.org")
         spool.events.clear()
-        before = spool.queue._writer.groups
-        assert await spool.queue.hold(ALL, "oncall", "many") == Changed(messages=7, recipients=21)
-        assert spool.queue._writer.groups - before == 4
+        before = spool.queue._database.writer.groups
+        assert await spool.queue.orders.hold(ALL, "oncall", "many") == Changed(messages=7, recipients=21)
+        assert spool.queue._database.writer.groups - before == 4
         assert [(e.kind, e.text) for e in spool.events] == [
             ("held", "hold 21 recipients in 7 messages: everything (many)")
         ]
-        changed = await spool.queue.give_up("drop", Filter.parse("domain=example.org"), "oncall", "", 0)
+        changed = await spool.queue.orders.give_up("drop", Filter.parse("domain=example.org"), "oncall", "", 0)
         assert (changed.messages, changed.recipients) == (7, 14)
-        assert await spool.queue.undo(changed.operation, "oncall") == Changed(messages=7, recipients=14)
+        assert await spool.queue.orders.undo(changed.operation, "oncall") == Changed(messages=7, recipients=14)
 
 
 async def test_an_order_is_carried_out_to_its_end_though_who_gave_it_is_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(orders, "CHUNK", 5)
+    monkeypatch.setattr(bulk, "CHUNK", 5)
     async with opened(tmp_path) as spool:
         await spool.add(*(f"u{n}@example.org" for n in range(40)))
-        task = asyncio.create_task(spool.queue.hold(ALL, "oncall", ""))
+        task = asyncio.create_task(spool.queue.orders.hold(ALL, "oncall", ""))
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
     async with opened(tmp_path) as spool:
-        assert (await spool.queue.totals()).held == 40
+        assert (await spool.queue.listing.totals()).held == 40
 
 
 async def test_the_time_to_undo_begins_when_all_is_ordered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(orders, "CHUNK", 5)
+    monkeypatch.setattr(bulk, "CHUNK", 5)
     async with opened(tmp_path) as spool:
-        find = orders.Orders._find
+        find = bulk.Bulk._find
 
-        async def slowly(self: orders.Orders, *sought: Any) -> list[tuple[int, int]]:
+        async def slowly(self: bulk.Bulk, *sought: Any) -> list[tuple[int, int]]:
             await spool.clock.advance(20)
-            assert await spool.queue.overdue(9) == []
+            assert await spool.queue.claims.overdue(9) == []
             return await find(self, *sought)
 
         await spool.add(*(f"u{n}@example.org" for n in range(40)))
-        monkeypatch.setattr(orders.Orders, "_find", slowly)
-        changed = await spool.queue.give_up("drop", ALL, "oncall", "runaway", 10)
-        assert changed.due == await spool.queue.next_due() == spool.clock.now() + 10
-        await spool.queue.overdue(9)
-        assert (await spool.queue.totals()).held == 40
+        monkeypatch.setattr(bulk.Bulk, "_find", slowly)
+        changed = await spool.queue.orders.give_up("drop", ALL, "oncall", "runaway", 10)
+        assert changed.due == await spool.queue.claims.next_due() == spool.clock.now() + 10
+        await spool.queue.claims.overdue(9)
+        assert (await spool.queue.listing.totals()).held == 40
         await spool.clock.advance(10)
-        await spool.queue.overdue(9)
-        assert (await spool.queue.totals()).held == 0
+        await spool.queue.claims.overdue(9)
+        assert (await spool.queue.listing.totals()).held == 0
 
 
 async def test_while_an_order_is_undone_no_more_of_it_is_carried_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(orders, "CHUNK", 5)
+    monkeypatch.setattr(bulk, "CHUNK", 5)
     async with opened(tmp_path) as spool:
-        find = orders.Orders._find
+        find = bulk.Bulk._find
 
-        async def slowly(self: orders.Orders, *sought: Any) -> list[tuple[int, int]]:
+        async def slowly(self: bulk.Bulk, *sought: Any) -> list[tuple[int, int]]:
             await spool.clock.advance(20)
-            await spool.queue.overdue(9)
+            await spool.queue.claims.overdue(9)
             return await find(self, *sought)
 
         await spool.add(*(f"u{n}@example.org" for n in range(40)))
-        changed = await spool.queue.give_up("drop", ALL, "oncall", "runaway", 10)
-        monkeypatch.setattr(orders.Orders, "_find", slowly)
-        assert (await spool.queue.undo(changed.operation, "oncall")).recipients == 40
+        changed = await spool.queue.orders.give_up("drop", ALL, "oncall", "runaway", 10)
+        monkeypatch.setattr(bulk.Bulk, "_find", slowly)
+        assert (await spool.queue.orders.undo(changed.operation, "oncall")).recipients == 40
 
 
 async def test_what_was_being_returned_when_it_was_undone_is_returned_later_where_that_failed(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
         await spool.add()
-        changed = await spool.queue.give_up("bounce", ALL, "oncall", "", 0)
-        claims = await spool.queue.overdue(9)
-        assert (await spool.queue.undo(changed.operation, "oncall")).skipped == 1
-        await spool.queue.put_back(claims, "no room for the bounce")
-        assert len(await spool.queue.overdue(9)) == 1
+        changed = await spool.queue.orders.give_up("bounce", ALL, "oncall", "", 0)
+        claims = await spool.queue.claims.overdue(9)
+        assert (await spool.queue.orders.undo(changed.operation, "oncall")).skipped == 1
+        await spool.queue.claims.put_back(claims, "no room for the bounce")
+        assert len(await spool.queue.claims.overdue(9)) == 1
     async with opened(tmp_path) as spool:  # the engine ended meanwhile
-        assert len(await spool.queue.overdue(9)) == 1
+        assert len(await spool.queue.claims.overdue(9)) == 1
 
 
 async def test_a_bounce_that_is_due_is_not_looked_through_for_drops(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
         for _ in range(4):
             await spool.add(*(f"u{n}@example.org" for n in range(500)))
-        await spool.queue.give_up("bounce", ALL, "oncall", "", 0)
+        await spool.queue.orders.give_up("bounce", ALL, "oncall", "", 0)
         steps = 0
 
         def count() -> None:
             nonlocal steps
             steps += 1
 
-        connection = spool.queue._writer._connection
+        connection = spool.queue._database.writer._connection
         connection.set_progress_handler(count, 1)
-        assert claiming.carry_out_drops(Transaction(connection, spool.clock.now())) == 0
+        assert overdue.carry_out_drops(Transaction(connection, spool.clock.now())) == 0
         connection.set_progress_handler(None, 0)
         assert steps < 500
 
@@ -316,11 +315,11 @@ async def test_a_bounce_that_is_due_is_not_looked_through_for_drops(tmp_path: Pa
 async def test_of_an_order_that_fails_half_way_nothing_is_carried_out_and_it_can_be_undone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: Literal["bounce", "drop"]
 ) -> None:
-    monkeypatch.setattr(orders, "CHUNK", 5)
+    monkeypatch.setattr(bulk, "CHUNK", 5)
     async with opened(tmp_path) as spool:
-        find = orders.Orders._find
+        find = bulk.Bulk._find
 
-        async def busy(self: orders.Orders, selected: Where, after: tuple[int, int]) -> list[tuple[int, int]]:
+        async def busy(self: bulk.Bulk, selected: Where, after: tuple[int, int]) -> list[tuple[int, int]]:
             if after[1] >= 10:
                 raise QueueBusy("another program holds the queue")
             return await find(self, selected, after)
@@ -329,40 +328,40 @@ async def test_of_an_order_that_fails_half_way_nothing_is_carried_out_and_it_can
         before = await spool.entries()
         spool.events.clear()
         with monkeypatch.context() as patched:
-            patched.setattr(orders.Orders, "_find", busy)
+            patched.setattr(bulk.Bulk, "_find", busy)
             with pytest.raises(QueueBusy, match=r"10 recipients so far held, .*: undo operation 1, or order again"):
-                await spool.queue.give_up(order, ALL, "oncall", "runaway", 10)
+                await spool.queue.orders.give_up(order, ALL, "oncall", "runaway", 10)
         (told,) = spool.events
         assert told.text == (
             f"{order} 10 recipients in 1 message: everything (runaway) (cut short: another program holds the queue)"
             "; operation 1"
         )
         await spool.clock.advance(1000)
-        assert await spool.queue.overdue(9) == []
-        assert (await spool.queue.totals()).held == 10
-        assert (await spool.queue.undo(1, "oncall")).recipients == 10
+        assert await spool.queue.claims.overdue(9) == []
+        assert (await spool.queue.listing.totals()).held == 10
+        assert (await spool.queue.orders.undo(1, "oncall")).recipients == 10
         assert await spool.entries() == before
-        assert (await spool.queue.give_up(order, ALL, "oncall", "runaway", 10)).recipients == 40
+        assert (await spool.queue.orders.give_up(order, ALL, "oncall", "runaway", 10)).recipients == 40
 
 
 async def test_an_order_that_was_cut_short_by_the_end_is_not_carried_out_after_it(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
         number = await spool.add()
-        changed = await spool.queue.give_up("drop", ALL, "oncall", "", 10)
+        changed = await spool.queue.orders.give_up("drop", ALL, "oncall", "", 10)
         spool.sql("UPDATE operation SET finished = 0, due = NULL")
     async with opened(tmp_path) as spool:
         await spool.clock.advance(1000)
-        await spool.queue.overdue(9)
+        await spool.queue.claims.overdue(9)
         entry = await spool.entry(number)
         assert (entry.state, entry.ordered, entry.order_at) == ("held", "drop", None)
-        await spool.queue.undo(changed.operation, "oncall")
+        await spool.queue.orders.undo(changed.operation, "oncall")
         assert (await spool.entry(number)).state == "waiting"
 
 
 async def test_an_order_cut_short_is_told_of_at_the_next_start(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
         await spool.add("a@example.org", "b@example.org")
-        await spool.queue.hold(Filter.parse("to=a@*"), "oncall", "")
+        await spool.queue.orders.hold(Filter.parse("to=a@*"), "oncall", "")
         spool.sql("UPDATE operation SET finished = 0")
     async with opened(tmp_path) as spool:
         text = "hold 1 recipient in 1 message: to=a@* (cut short: the engine ended)"
@@ -372,8 +371,10 @@ async def test_an_order_cut_short_is_told_of_at_the_next_start(tmp_path: Path) -
 async def test_an_order_that_touches_nothing_leaves_no_trace(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
         await spool.add()
-        assert await spool.queue.hold(Filter.parse("to=nobody@*"), "oncall", "") == Changed(messages=0, recipients=0)
-        assert await spool.queue.release(ALL, "oncall") == Changed(messages=0, recipients=0, skipped=1)
+        assert await spool.queue.orders.hold(Filter.parse("to=nobody@*"), "oncall", "") == Changed(
+            messages=0, recipients=0
+        )
+        assert await spool.queue.orders.release(ALL, "oncall") == Changed(messages=0, recipients=0, skipped=1)
         assert spool.kinds() == ["accepted"]
         assert spool.sql("SELECT count(*) FROM operation") == [(0,)]
 
@@ -388,14 +389,14 @@ async def test_an_order_waits_for_nobody_who_looks(tmp_path: Path) -> None:
 
     async with opened(tmp_path) as spool:
         number = await spool.add("a@example.org")
-        seeing = asyncio.ensure_future(spool.queue._readers.ask(long, console=True))
+        seeing = asyncio.ensure_future(spool.queue._database.readers.ask(long, console=True))
         try:
             await asyncio.to_thread(looking.wait, 10)
             async with asyncio.timeout(5):
-                assert (await spool.queue.hold(ALL, "night", "asleep")).recipients == 1
-                assert (await spool.queue.release(Filter.of_ids([number]), "night")).recipients == 1
-                dropped = await spool.queue.give_up("drop", ALL, "night", "", 60.0)
-                assert (await spool.queue.undo(dropped.operation, "night")).recipients == 1
+                assert (await spool.queue.orders.hold(ALL, "night", "asleep")).recipients == 1
+                assert (await spool.queue.orders.release(Filter.of_ids([number]), "night")).recipients == 1
+                dropped = await spool.queue.orders.give_up("drop", ALL, "night", "", 60.0)
+                assert (await spool.queue.orders.undo(dropped.operation, "night")).recipients == 1
             assert not seeing.done()
         finally:
             is_seen.set()

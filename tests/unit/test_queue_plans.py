@@ -2,17 +2,17 @@
 
 import json
 import sqlite3
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from engine.model.claim import EntryResult, Late, LateEntry, Relaying, Settlement, Shares
 from engine.model.filter import Filter, Term
 from engine.model.outcome import Outcome
-from engine.queue.sqlite import claims, destinations, listing, notices, reasons, schedule, standing, telling
-from engine.queue.sqlite.arrivals import Terms
+from engine.queue.sqlite import reasons, schedule
 from engine.queue.sqlite.expiry import EXPIRED
 from engine.queue.sqlite.untried import NOT_TRIED
 from engine.queue.sqlite.where import where
-from engine.queue.sqlite.writer import Transaction
 from tests.unit.queue_support import ALL, DELIVERED, LATER, Spool, opened
 
 NOW = 1_800_000_000.0
@@ -28,12 +28,10 @@ LATE = Late(
 )
 
 
-async def statements(spool: Spool, *, writing: bool) -> list[str]:
+async def statements(spool: Spool) -> list[str]:
     """The statements, with their values written out, of a round of what a relay does all the time."""
-    seen: list[str] = []
-    connection = spool.queue._writer._connection
-    connection.set_trace_callback(seen.append)
-    if writing:
+    async with traced(spool) as seen:
+        queue = spool.queue
         await spool.add()
         (claim,) = await spool.claim(limit=1)
         await spool.settle(claim, LATER, after=60)
@@ -43,46 +41,55 @@ async def statements(spool: Spool, *, writing: bool) -> list[str]:
         (claim,) = await spool.claim(limit=1)
         attempt = claim.entries[0].attempt
         failed = EntryResult(number=1, attempt=attempt, outcome=Outcome.of_reply(550, "no"), tell="failed")
-        await spool.queue.settle(Settlement(message=claim.message, results=(failed,)))
-        (untold,) = telling.untold(connection, 10, now=spool.clock.now())
-        await spool.queue.tell_later(untold.message, 0)
-        await spool.queue.tell(untold, None)
+        await queue.claims.settle(Settlement(message=claim.message, results=(failed,)))
+        (untold,) = await queue.claims.untold(10)
+        await queue.claims.tell_later(untold.message, 0)
+        await queue.claims.tell(untold, None)
         await spool.add()
-        orphans = claims.relaying(connection)
-        await spool.queue.put_back_orphans(orphans or [Relaying(1, 1)], "nobody")
-        await spool.queue.note_destination("example.org", ["mx.example.org"], "mx.example.org")
-        await spool.queue.claim_site("mx.example.org", 1, 1)
-        await spool.queue.block_site("mx.example.org", NOW + 60, "refused")
-        await spool.queue.unblock_site("mx.example.org")
-        await spool.queue.overdue(10)
-        notices.notify(Transaction(connection, NOW), LATE, None, (), Terms(lambda _: 1.0))
-    else:
-        counts = destinations.DueCounts()
-        schedule.due_destinations(connection, 10, (), now=NOW)
-        schedule.due_sites(connection, 10, ["mx.example.com"], now=NOW)
-        schedule.due_sites(connection, 10, ["mx.example.com"], False, now=NOW)
-        schedule.doubtful_sites(connection, ["mx.example.com"], Shares(senders=frozenset({"a@b.example"})), now=NOW)
-        schedule.next_due(connection, NOW, now=NOW)
-        destinations.destination(connection, "example.org", counts, now=NOW)
-        listing.window(connection, ALL, "-id", 0, 50, now=NOW)
-        listing.window(connection, Filter.parse("domain=example.org"), "id", 0, 50, now=NOW)
-        listing.candidates(connection, where(Filter.parse("to=bob@example.org"), NOW, 99), (1, 1), 10)
-        listing.candidates(connection, where(Filter.parse('why="450 later"'), NOW, 99), (1, 1), 10)
-        notices.late(connection, 10, now=NOW)
-        listing.message(connection, 1, now=NOW)
-        listing.content(connection, 1)
-        claims._is_closed(Transaction(connection, NOW), "example.org")
-    connection.set_trace_callback(None)
+        orphans = await queue.claims.relaying()
+        await queue.claims.put_back_orphans(orphans or [Relaying(1, 1)], "nobody")
+        await queue.standing.note_destination("example.org", ["mx.example.org"], "mx.example.org")
+        await queue.claims.claim_site("mx.example.org", 1, 1)
+        await queue.standing.block_site("mx.example.org", NOW + 60, "refused")
+        await queue.standing.unblock_site("mx.example.org")
+        await queue.claims.overdue(10)
+        await queue.claims.notify(LATE, None)
+        await queue.claims.due_destinations(10)
+        await queue.claims.due_sites(10, ["mx.example.com"])
+        await queue.claims.due_sites(10, ["mx.example.com"], with_doubtful=False)
+        await queue.claims.doubtful_sites(["mx.example.com"], Shares(senders=frozenset({"a@b.example"})))
+        await queue.claims.next_due(NOW)
+        await queue.claims.late(10)
+        await queue.claims.content(1)
+        await queue.listing.destination("example.org")
+        await queue.listing.window(ALL, "-id", 0, 50)
+        await queue.listing.window(Filter.parse("domain=example.org"), "id", 0, 50)
+        await queue.listing.message(1)
+        await queue.orders.retry(Filter.parse("to=bob@example.org"), "oncall", newest=99)
+        await queue.orders.retry(Filter.parse('why="450 later"'), "oncall", newest=99)
     return [one for one in seen if one.startswith(("SELECT", "UPDATE", "DELETE"))]
+
+
+@asynccontextmanager
+async def traced(spool: Spool) -> AsyncIterator[list[str]]:
+    """What every connection of the store is asked meanwhile."""
+    seen: list[str] = []
+    readers = spool.queue._database.readers
+
+    async def trace(listener: Callable[[str], None] | None) -> None:
+        spool.queue._database.writer._connection.set_trace_callback(listener)
+        for console, order in ((False, False), (True, False), (False, True)):
+            await readers.ask(lambda connection: connection.set_trace_callback(listener), console=console, order=order)
+
+    await trace(seen.append)
+    yield seen
+    await trace(None)
 
 
 async def test_what_bad_hosts_hold_back_is_found_by_index(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
-        seen: list[str] = []
-        connection = spool.queue._writer._connection
-        connection.set_trace_callback(seen.append)
-        standing.held_back(connection, ["mx1.example", "mx2.example"], now=NOW)
-        connection.set_trace_callback(None)
+        async with traced(spool) as seen:
+            await spool.queue.listing.held_back(["mx1.example", "mx2.example"])
         plans = {one: [row[-1] for row in spool.sql(f"EXPLAIN QUERY PLAN {one}")] for one in seen}
         assert plans
         scans = {detail for plan in plans.values() for detail in plan if detail.startswith("SCAN ")}
@@ -93,7 +100,7 @@ async def test_nothing_that_moves_mail_reads_or_sorts_a_whole_table(tmp_path: Pa
     async with opened(tmp_path) as spool:
         await spool.add("a@example.org", "b@example.com")
         await spool.add()
-        seen = await statements(spool, writing=True) + await statements(spool, writing=False)
+        seen = await statements(spool)
         assert len(set(seen)) > 20
         costly = set()
         for statement in seen:
@@ -136,7 +143,7 @@ async def test_what_waits_for_later_is_not_walked_through_to_find_what_is_due(tm
     """Counted in steps of the store's own machine, so that it is the same however busy this one is."""
     async with opened(tmp_path) as spool:
         await spool.add(*(f"a@due{number}.example" for number in range(20)))
-        connection = spool.queue._writer._connection
+        connection = spool.queue._database.writer._connection
         few = steps(connection)
         connection.execute("BEGIN")
         template = "SELECT 1, 1000 + value, 'x', 'later' || value || '.example', 'waiting', ?, ? FROM json_each(?)"
@@ -176,6 +183,8 @@ async def test_a_pass_over_what_has_expired_goes_on_by_index_where_it_stood(tmp_
     """However many have the same time: as the recipients of one message have."""
     async with opened(tmp_path) as spool:
         values = {"now": NOW, "expires": NOW, "message": 7, "number": 1, "limit": 500}
-        plan = [row[-1] for row in spool.queue._writer._connection.execute(f"EXPLAIN QUERY PLAN {EXPIRED}", values)]
+        plan = [
+            row[-1] for row in spool.queue._database.writer._connection.execute(f"EXPLAIN QUERY PLAN {EXPIRED}", values)
+        ]
         assert any("((expires,message,number)>(?,?,?) AND expires<?)" in detail for detail in plan)
         assert not any("TEMP B-TREE" in detail for detail in plan)

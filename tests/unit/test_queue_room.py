@@ -42,7 +42,7 @@ async def test_more_room_than_is_needed_soon_goes_back_to_the_file_system(
         async with asyncio.timeout(60):
             while spool.queue.spare > MIB or (tmp_path / FILE).stat().st_size > 3 * MIB:
                 await asyncio.sleep(0.01)
-        assert await spool.queue.content(kept) == b"x" * 300_000
+        assert await spool.queue.claims.content(kept) == b"x" * 300_000
         assert spool.sql("PRAGMA integrity_check") == [("ok",)]
 
 

@@ -17,27 +17,27 @@ FARM = "mx1.farm.example mx2.farm.example"
 async def on_the_farm(spool: Spool, *names: str) -> None:
     for name in names:
         await spool.add(f"x@{name}")
-        await spool.queue.note_destination(name, ["mx1.farm.example", "mx2.farm.example"], FARM)
+        await spool.queue.standing.note_destination(name, ["mx1.farm.example", "mx2.farm.example"], FARM)
 
 
 async def test_a_new_destination_is_its_own_site_until_its_exchanges_are_known(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
         await spool.add("x@a.example")
         unknown = DueSite(site=unknown_site("a.example"), destination="a.example", is_in_doubt=True)
-        assert await spool.queue.due_sites(9) == [unknown]
-        await spool.queue.note_destination("a.example", ["mx1.farm.example"], FARM)
-        assert await spool.queue.due_sites(9) == [DueSite(site=FARM, destination="a.example", is_in_doubt=True)]
-        await spool.queue.note_destination("a.example", ["mx1.farm.example"])
-        assert (await spool.queue.destination("a.example")).site == FARM
+        assert await spool.queue.claims.due_sites(9) == [unknown]
+        await spool.queue.standing.note_destination("a.example", ["mx1.farm.example"], FARM)
+        assert await spool.queue.claims.due_sites(9) == [DueSite(site=FARM, destination="a.example", is_in_doubt=True)]
+        await spool.queue.standing.note_destination("a.example", ["mx1.farm.example"])
+        assert (await spool.queue.listing.destination("a.example")).site == FARM
 
 
 async def test_a_site_is_named_once_and_not_where_it_is_left_out(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
         await on_the_farm(spool, "a.example", "b.example")
         await spool.add("x@own.example")
-        assert [one.destination for one in await spool.queue.due_sites(9)] == ["a.example", "own.example"]
-        assert [one.destination for one in await spool.queue.due_sites(9, without=[FARM])] == ["own.example"]
-        assert [one.destination for one in await spool.queue.due_sites(1)] == ["a.example"]
+        assert [one.destination for one in await spool.queue.claims.due_sites(9)] == ["a.example", "own.example"]
+        assert [one.destination for one in await spool.queue.claims.due_sites(9, without=[FARM])] == ["own.example"]
+        assert [one.destination for one in await spool.queue.claims.due_sites(1)] == ["a.example"]
 
 
 async def test_a_claim_takes_from_all_destinations_of_a_site_in_turn(tmp_path: Path) -> None:
@@ -45,29 +45,31 @@ async def test_a_claim_takes_from_all_destinations_of_a_site_in_turn(tmp_path: P
         for _ in range(3):
             await on_the_farm(spool, "a.example", "b.example", "c.example")
         await spool.add("x@own.example")
-        first = await spool.queue.claim_site(FARM, 4, 1)
+        first = await spool.queue.claims.claim_site(FARM, 4, 1)
         assert [claim.destination for claim in first] == ["a.example"] * 3 + ["b.example"]
-        second = await spool.queue.claim_site(FARM, 9, 2)
+        second = await spool.queue.claims.claim_site(FARM, 9, 2)
         assert [claim.destination for claim in second] == ["c.example"] * 3 + ["b.example"] * 2
-        assert await spool.queue.claim_site(FARM, 9, 3) == []
-        await spool.queue.put_back([*first, *second], "test")
-        assert len(await spool.queue.claim_site(FARM, 99, 4)) == 9
+        assert await spool.queue.claims.claim_site(FARM, 9, 3) == []
+        await spool.queue.claims.put_back([*first, *second], "test")
+        assert len(await spool.queue.claims.claim_site(FARM, 99, 4)) == 9
 
 
 async def test_suspended_and_blocked_destinations_of_a_site_are_passed_over(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
         await on_the_farm(spool, "a.example", "b.example", "c.example")
         now = spool.clock.now()
-        await spool.queue.suspend(
+        await spool.queue.standing.suspend(
             Suspension(destination="a.example", since=now, until=now + 60, by="oncall", reason="test")
         )
-        await spool.queue.block("b.example", now + 60, "no way")
-        (claim,) = await spool.queue.claim_site(FARM, 1, 1)
+        await spool.queue.standing.block("b.example", now + 60, "no way")
+        (claim,) = await spool.queue.claims.claim_site(FARM, 1, 1)
         assert claim.destination == "c.example"
-        await spool.queue.suspend(Suspension(destination="*", since=now, until=now + 60, by="oncall", reason="test"))
+        await spool.queue.standing.suspend(
+            Suspension(destination="*", since=now, until=now + 60, by="oncall", reason="test")
+        )
         await spool.settle(claim, LATER, after=0)
-        assert await spool.queue.claim_site(FARM, 9, 1) == []
-        assert await spool.queue.due_sites(9) == []
+        assert await spool.queue.claims.claim_site(FARM, 9, 1) == []
+        assert await spool.queue.claims.due_sites(9) == []
 
 
 async def test_a_site_is_blocked_and_unblocked_whole(tmp_path: Path) -> None:
@@ -75,23 +77,23 @@ async def test_a_site_is_blocked_and_unblocked_whole(tmp_path: Path) -> None:
         await on_the_farm(spool, "a.example", "b.example")
         await spool.add("x@own.example")
         now = spool.clock.now()
-        await spool.queue.block_site(FARM, now + 600, "connect: refused")
-        assert [one.destination for one in await spool.queue.due_sites(9)] == ["own.example"]
+        await spool.queue.standing.block_site(FARM, now + 600, "connect: refused")
+        assert [one.destination for one in await spool.queue.claims.due_sites(9)] == ["own.example"]
         for name in ("a.example", "b.example"):
-            assert (await spool.queue.destination(name)).blocked_why == "connect: refused"
-        await spool.queue.unblock_site(FARM)
-        assert [one.destination for one in await spool.queue.due_sites(9)] == ["a.example", "own.example"]
+            assert (await spool.queue.listing.destination(name)).blocked_why == "connect: refused"
+        await spool.queue.standing.unblock_site(FARM)
+        assert [one.destination for one in await spool.queue.claims.due_sites(9)] == ["a.example", "own.example"]
 
 
 async def test_a_destination_names_others_of_its_site_that_have_mail(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
         await on_the_farm(spool, "a.example", "b.example", "c.example", "c.example")
         await spool.add("x@own.example")
-        assert (await spool.queue.destination("a.example")).neighbours == ("c.example", "b.example")
-        assert (await spool.queue.destination("own.example")).neighbours == ()
-        for claim in await spool.queue.claim_site(FARM, 9, 1):
+        assert (await spool.queue.listing.destination("a.example")).neighbours == ("c.example", "b.example")
+        assert (await spool.queue.listing.destination("own.example")).neighbours == ()
+        for claim in await spool.queue.claims.claim_site(FARM, 9, 1):
             await spool.settle(claim, DELIVERED)
-        assert (await spool.queue.destination("a.example")).neighbours == ()
+        assert (await spool.queue.listing.destination("a.example")).neighbours == ()
 
 
 async def taken_by(spool: Spool, *names: str) -> None:
@@ -103,7 +105,7 @@ async def taken_by(spool: Spool, *names: str) -> None:
 
 
 async def proved(spool: Spool, *names: str) -> list[bool]:
-    return [not (await spool.queue.destination(name)).is_in_doubt for name in names]
+    return [not (await spool.queue.listing.destination(name)).is_in_doubt for name in names]
 
 
 async def test_a_site_is_in_doubt_from_a_block_until_it_has_taken_mail(tmp_path: Path) -> None:
@@ -112,15 +114,15 @@ async def test_a_site_is_in_doubt_from_a_block_until_it_has_taken_mail(tmp_path:
         await on_the_farm(spool, "a.example", "b.example")
         await spool.add("x@own.example")
         now = spool.clock.now()
-        await spool.queue.block_site(FARM, now + 60, "refused")
+        await spool.queue.standing.block_site(FARM, now + 60, "refused")
         await spool.clock.advance(61)
         farm = DueSite(site=FARM, destination="a.example", is_in_doubt=True)
         own = DueSite(site=unknown_site("own.example"), destination="own.example")
-        assert await spool.queue.due_sites(9) == [farm, own]
-        assert await spool.queue.due_sites(9, with_doubtful=False) == [own]
-        await spool.queue.unblock_site(FARM)
-        assert await spool.queue.due_sites(9, with_doubtful=False) == [own]
-        (claim, _) = await spool.queue.claim_site(FARM, 9, 1)
+        assert await spool.queue.claims.due_sites(9) == [farm, own]
+        assert await spool.queue.claims.due_sites(9, with_doubtful=False) == [own]
+        await spool.queue.standing.unblock_site(FARM)
+        assert await spool.queue.claims.due_sites(9, with_doubtful=False) == [own]
+        (claim, _) = await spool.queue.claims.claim_site(FARM, 9, 1)
         await spool.settle(claim, DELIVERED)
         assert await proved(spool, "a.example", "b.example") == [True, False]
 
@@ -137,10 +139,10 @@ async def test_what_has_taken_no_mail_is_in_doubt_and_what_has_is_not_for_a_week
         clock = spool.clock
     await clock.advance(7 * 86400)
     async with opened(tmp_path, clock) as spool:
-        await spool.queue.overdue(9)
+        await spool.queue.claims.overdue(9)
         assert await proved(spool, "new.example", "old.example") == [False, True]
         await clock.advance(2 * 86400)
-        await spool.queue.overdue(9)
+        await spool.queue.claims.overdue(9)
         assert await proved(spool, "old.example") == [False]
 
 
@@ -148,24 +150,24 @@ async def test_a_block_for_a_limit_puts_nothing_in_doubt(tmp_path: Path) -> None
     async with opened(tmp_path) as spool:
         await taken_by(spool, "a.example", "b.example")
         now = spool.clock.now()
-        await spool.queue.block("a.example", now + 60, "no more than 1 a minute", failed=False)
-        await spool.queue.block("b.example", now + 60, "connection refused")
+        await spool.queue.standing.block("a.example", now + 60, "no more than 1 a minute", failed=False)
+        await spool.queue.standing.block("b.example", now + 60, "connection refused")
         assert await proved(spool, "a.example", "b.example") == [True, False]
 
 
 async def test_what_turns_out_to_be_of_a_site_that_took_mail_has_proved_itself_with_it(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
         await on_the_farm(spool, "a.example")
-        assert not await spool.queue.proves(FARM)
+        assert not await spool.queue.claims.proves(FARM)
         for claim in await spool.claim("a.example"):
             await spool.settle(claim, DELIVERED)
-        assert await spool.queue.proves(FARM)
+        assert await spool.queue.claims.proves(FARM)
         await spool.add("x@b.example")
         assert await proved(spool, "b.example") == [False]
-        await spool.queue.note_destination("b.example", ["mx1.farm.example"], FARM)
+        await spool.queue.standing.note_destination("b.example", ["mx1.farm.example"], FARM)
         assert await proved(spool, "b.example") == [True]
-        await spool.queue.note_destination("b.example", None, unknown_site("b.example"))
-        assert (await spool.queue.destination("b.example")).exchanges == ("mx1.farm.example",)
+        await spool.queue.standing.note_destination("b.example", None, unknown_site("b.example"))
+        assert (await spool.queue.listing.destination("b.example")).exchanges == ("mx1.farm.example",)
 
 
 async def test_sites_in_doubt_say_whose_mail_they_have_and_whether_they_have_failed(tmp_path: Path) -> None:
@@ -175,14 +177,14 @@ async def test_sites_in_doubt_say_whose_mail_they_have_and_whether_they_have_fai
         first = await spool.add("x@new.example", sender="web@example.net")
         await spool.add("x@new.example", sender="ann@example.net")
         second = await spool.add("x@dead.example", sender="")
-        await spool.queue.block("dead.example", spool.clock.now() + 60, "refused")
+        await spool.queue.standing.block("dead.example", spool.clock.now() + 60, "refused")
         await spool.clock.advance(61)
-        due = await spool.queue.doubtful_sites()
+        due = await spool.queue.claims.doubtful_sites()
         assert [(one.destination, one.message, one.sender, one.has_failed) for one in due] == [
             ("new.example", first, "web@example.net", False),
             ("dead.example", second, "", True),
         ]
-        assert [one.destination for one in await spool.queue.doubtful_sites([due[0].site])] == ["dead.example"]
+        assert [one.destination for one in await spool.queue.claims.doubtful_sites([due[0].site])] == ["dead.example"]
 
 
 @pytest.mark.parametrize("few", [1, 1000])
@@ -194,14 +196,14 @@ async def test_turns_are_the_same_whether_few_are_due_or_many(
         await taken_by(spool, "c.example", "a.example")
         for name in ("a.example", "b.example", "c.example", "d.example"):
             await spool.add(f"x@{name}")
-        names = [one.destination for one in await spool.queue.due_sites(9)]
+        names = [one.destination for one in await spool.queue.claims.due_sites(9)]
         assert names == ["c.example", "b.example", "d.example", "a.example"]
-        assert [one.destination for one in await spool.queue.due_sites(9, with_doubtful=False)] == [
+        assert [one.destination for one in await spool.queue.claims.due_sites(9, with_doubtful=False)] == [
             "c.example",
             "a.example",
         ]
-        assert [one.destination for one in await spool.queue.due_sites(1)] == ["c.example"]
-        assert [one.destination for one in await spool.queue.doubtful_sites()] == ["b.example", "d.example"]
+        assert [one.destination for one in await spool.queue.claims.due_sites(1)] == ["c.example"]
+        assert [one.destination for one in await spool.queue.claims.doubtful_sites()] == ["b.example", "d.example"]
 
 
 async def test_behind_a_message_to_ten_thousand_destinations_that_has_its_share_other_mail_is_seen(
@@ -210,10 +212,10 @@ async def test_behind_a_message_to_ten_thousand_destinations_that_has_its_share_
     async with opened(tmp_path) as spool:
         many = await spool.add(*(f"u@d{number}.example" for number in range(10_000)))
         await spool.add("a@new.example", sender="bob@example.net")
-        assert len(await spool.queue.doubtful_sites()) == schedule.DOUBTFUL_AT_ONCE
-        (due,) = await spool.queue.doubtful_sites(taken=Shares(messages=frozenset({many})))
+        assert len(await spool.queue.claims.doubtful_sites()) == schedule.DOUBTFUL_AT_ONCE
+        (due,) = await spool.queue.claims.doubtful_sites(taken=Shares(messages=frozenset({many})))
         assert due.destination == "new.example"
-        (due,) = await spool.queue.doubtful_sites(taken=Shares(senders=frozenset({"ann@example.net"})))
+        (due,) = await spool.queue.claims.doubtful_sites(taken=Shares(senders=frozenset({"ann@example.net"})))
         assert due.destination == "new.example"
 
 
@@ -227,16 +229,18 @@ async def test_sites_in_doubt_that_took_long_to_find_are_given_again_until_they_
         many = await spool.add("u@one.example", "u@two.example")
         await spool.add("b@other.example", sender="bob@example.net")
         now = spool.clock.now()
-        assert await spool.queue.next_due(now) == now + 432_000  # when it expires
-        names = [one.destination for one in await spool.queue.doubtful_sites()]
+        assert await spool.queue.claims.next_due(now) == now + 432_000  # when it expires
+        names = [one.destination for one in await spool.queue.claims.doubtful_sites()]
         assert names == ["one.example", "other.example", "two.example"]
         await spool.add("a@new.example")
         has_all = Shares(messages=frozenset({many}))
-        assert [one.destination for one in await spool.queue.doubtful_sites(taken=has_all)] == ["other.example"]
-        assert [one.destination for one in await spool.queue.doubtful_sites(["@one.example"])] == names[1:]
-        assert [one.destination for one in await spool.queue.doubtful_sites()] == names[1:]  # that one was served
+        assert [one.destination for one in await spool.queue.claims.doubtful_sites(taken=has_all)] == ["other.example"]
+        assert [one.destination for one in await spool.queue.claims.doubtful_sites(["@one.example"])] == names[1:]
+        assert [one.destination for one in await spool.queue.claims.doubtful_sites()] == names[
+            1:
+        ]  # that one was served
         shares = Shares(senders=frozenset({"bob@example.net"}), domains=frozenset({"two.example"}))
-        assert await spool.queue.doubtful_sites(taken=shares) == []
+        assert await spool.queue.claims.doubtful_sites(taken=shares) == []
 
 
 async def test_they_are_looked_for_again_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,13 +251,13 @@ async def test_they_are_looked_for_again_after_a_while(tmp_path: Path, monkeypat
     monkeypatch.setattr(schedule, "RESTS", 10.0)
     async with opened(tmp_path) as spool:
         has_all = Shares(messages=frozenset({await spool.add("u@one.example")}))
-        assert await spool.queue.doubtful_sites(taken=has_all) == []
-        assert await spool.queue.next_due(spool.clock.now()) == spool.clock.now() + 10.0
+        assert await spool.queue.claims.doubtful_sites(taken=has_all) == []
+        assert await spool.queue.claims.next_due(spool.clock.now()) == spool.clock.now() + 10.0
         await spool.add("a@new.example")
         seconds += 9.0
-        assert await spool.queue.doubtful_sites(taken=has_all) == []
+        assert await spool.queue.claims.doubtful_sites(taken=has_all) == []
         seconds += 1.0
-        assert [one.destination for one in await spool.queue.doubtful_sites(taken=has_all)] == ["new.example"]
+        assert [one.destination for one in await spool.queue.claims.doubtful_sites(taken=has_all)] == ["new.example"]
 
 
 async def test_behind_more_than_are_looked_at_together_who_may_go_is_found(
@@ -266,10 +270,13 @@ async def test_behind_more_than_are_looked_at_together_who_may_go_is_found(
         many = await spool.add(*(f"u@d{number}.example" for number in range(10)))
         await spool.add("a@new.example", sender="bob@example.net")
         await spool.add("b@dead.example", sender="bob@example.net")
-        await spool.queue.block("dead.example", spool.clock.now() + 60, "refused")
+        await spool.queue.standing.block("dead.example", spool.clock.now() + 60, "refused")
         await spool.clock.advance(61)
         has_all = Shares(messages=frozenset({many}))
-        assert [one.destination for one in await spool.queue.doubtful_sites(taken=has_all)] == ["dead.example"]
-        found = await spool.queue.doubtful_sites([unknown_site("dead.example")], taken=has_all)
+        assert [one.destination for one in await spool.queue.claims.doubtful_sites(taken=has_all)] == ["dead.example"]
+        found = await spool.queue.claims.doubtful_sites([unknown_site("dead.example")], taken=has_all)
         assert [one.destination for one in found] == ["new.example"]
-        assert await spool.queue.doubtful_sites([one.site for one in found] + ["@dead.example"], taken=has_all) == []
+        assert (
+            await spool.queue.claims.doubtful_sites([one.site for one in found] + ["@dead.example"], taken=has_all)
+            == []
+        )

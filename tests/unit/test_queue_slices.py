@@ -12,7 +12,7 @@ from engine.delivery.leftovers import Leftovers
 from engine.delivery.retry import RetryPlan
 from engine.model.filter import Filter
 from engine.queue.contract import QueueError
-from engine.queue.sqlite import claims, orders, rules
+from engine.queue.sqlite import bulk, overdue, rules
 from engine.queue.sqlite.writer import Writer
 from engine.settings.settings import Retry
 from tests.unit.queue_support import ALL, DELIVERED, opened
@@ -20,9 +20,9 @@ from tests.unit.queue_support import ALL, DELIVERED, opened
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claims, "DROPS_AT_ONCE", 5)
+    monkeypatch.setattr(overdue, "DROPS_AT_ONCE", 5)
     monkeypatch.setattr(rules, "CHUNK", 5)
-    monkeypatch.setattr(orders, "CHUNK", 5)
+    monkeypatch.setattr(bulk, "CHUNK", 5)
 
 
 def counting(monkeypatch: pytest.MonkeyPatch, counted: Callable[[Any], bool]) -> list[object]:
@@ -42,20 +42,20 @@ def counting(monkeypatch: pytest.MonkeyPatch, counted: Callable[[Any], bool]) ->
 async def test_a_check_carries_out_a_bounded_part_of_a_drop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with opened(tmp_path) as spool:
         await spool.add(*(f"u{n}@example.org" for n in range(43)))
-        ordered = await spool.queue.give_up("drop", ALL, "oncall", "", 0)
-        await spool.queue.retry(ALL, "oncall")
-        steps = counting(monkeypatch, lambda operation: operation is claims.carry_out_drops)
+        ordered = await spool.queue.orders.give_up("drop", ALL, "oncall", "", 0)
+        await spool.queue.orders.retry(ALL, "oncall")
+        steps = counting(monkeypatch, lambda operation: operation is overdue.carry_out_drops)
         woken: list[bool] = []
         attempts = AttemptManager(spool.queue, RetryPlan(Retry(), None), spool.clock, hostname="relay.example")
         leftovers = Leftovers(spool.queue, attempts, spool.clock, lambda: woken.append(True))
         for check in range(1, 9):
             assert await leftovers.tidy(()) == ""
             assert len(steps) == len(woken) == check  # one part, and then the next check at once
-            operation = await spool.queue.operation(ordered.operation)
+            operation = await spool.queue.orders.operation(ordered.operation)
             assert operation is not None
             assert (operation.gone_recipients, operation.left) == (5 * check, 43 - 5 * check)  # how far it has come
         assert await leftovers.tidy(()) == ""
-        assert (await spool.queue.totals()).held == 0
+        assert (await spool.queue.listing.totals()).held == 0
         assert len(woken) == 8
         assert [event.text for event in spool.events if event.kind == "carried out"] == [
             f"drop: 1 message (43 recipients) dropped; operation {ordered.operation}: everything"
@@ -67,14 +67,14 @@ async def test_a_check_lets_go_a_bounded_part_of_what_a_rule_held(
 ) -> None:
     async with opened(tmp_path) as spool:
         await spool.add(*(f"u{n}@example.org" for n in range(23)))
-        await spool.queue.add_rule(Filter.parse("domain=example.org"), spool.clock.now() + 60, "oncall", "")
+        await spool.queue.standing.add_rule(Filter.parse("domain=example.org"), spool.clock.now() + 60, "oncall", "")
         await spool.clock.advance(61)
         steps = counting(monkeypatch, lambda operation: operation is rules.step)
         held = []
         while True:
-            await spool.queue.overdue(9)
-            held.append((await spool.queue.totals()).held)
-            if not spool.queue.has_more_to_do:
+            await spool.queue.claims.overdue(9)
+            held.append((await spool.queue.listing.totals()).held)
+            if not spool.queue.claims.has_more_to_do:
                 break
         assert held[:5] == [18, 13, 8, 3, 0]
         assert len(steps) == len(held)
@@ -86,24 +86,24 @@ async def test_a_check_lets_go_a_bounded_part_of_what_a_rule_held(
 async def test_mail_goes_between_the_parts_of_a_drop(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
         await spool.add(*(f"u{n}@example.org" for n in range(20)))
-        await spool.queue.give_up("drop", ALL, "oncall", "", 0)
+        await spool.queue.orders.give_up("drop", ALL, "oncall", "", 0)
         await spool.add("healthy@example.com")
-        await spool.queue.overdue(9)
+        await spool.queue.claims.overdue(9)
         (claim,) = await spool.claim("example.com")
         await spool.settle(claim, DELIVERED)
-        assert (await spool.queue.totals()).held == 15
+        assert (await spool.queue.listing.totals()).held == 15
 
 
 async def test_a_drop_cut_short_by_a_stop_is_finished_after_the_next_start(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
         await spool.add(*(f"u{n}@example.org" for n in range(20)))
-        ordered = await spool.queue.give_up("drop", ALL, "oncall", "", 0)
-        await spool.queue.overdue(9)
+        ordered = await spool.queue.orders.give_up("drop", ALL, "oncall", "", 0)
+        await spool.queue.claims.overdue(9)
     async with opened(tmp_path, spool.clock) as spool:
-        assert (await spool.queue.totals()).held == 15
+        assert (await spool.queue.listing.totals()).held == 15
         await spool.carry_out()
-        assert (await spool.queue.totals()).held == 0
-        operation = await spool.queue.operation(ordered.operation)
+        assert (await spool.queue.listing.totals()).held == 0
+        operation = await spool.queue.orders.operation(ordered.operation)
         assert operation is not None
         assert (operation.gone_recipients, operation.left) == (20, 0)
 
@@ -111,12 +111,12 @@ async def test_a_drop_cut_short_by_a_stop_is_finished_after_the_next_start(tmp_p
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """Each transaction of an operator's order lets the store be closed before the next; those that were done."""
-    monkeypatch.setattr("engine.queue.sqlite.store.STOP_SECONDS", 0.05)
+    monkeypatch.setattr("engine.queue.sqlite.database.STOP_SECONDS", 0.05)
     steps: list[object] = []
     do = Writer.do
 
     async def slowly(self: Writer, operation: Any, weight: int = 0) -> Any:
-        if operation is rules.let_go or operation is rules.step or isinstance(operation, orders._Chunk):
+        if operation is rules.let_go or operation is rules.step or isinstance(operation, bulk._Chunk):
             steps.append(operation)
             await asyncio.sleep(0.02)
         return await do(self, operation, weight)
@@ -142,10 +142,10 @@ async def test_an_order_on_very_many_is_cut_short_by_a_stop_and_told(
         if verb == "retry":
             spool.sql("UPDATE entry SET due = due + 9999")
         orders_of = {
-            "hold": lambda: spool.queue.hold(ALL, "oncall", ""),
-            "release": lambda: spool.queue.release(ALL, "oncall"),
-            "retry": lambda: spool.queue.retry(ALL, "oncall"),
-            "drop": lambda: spool.queue.give_up("drop", ALL, "oncall", "", 0),
+            "hold": lambda: spool.queue.orders.hold(ALL, "oncall", ""),
+            "release": lambda: spool.queue.orders.release(ALL, "oncall"),
+            "retry": lambda: spool.queue.orders.retry(ALL, "oncall"),
+            "drop": lambda: spool.queue.orders.give_up("drop", ALL, "oncall", "", 0),
         }
         asked = asyncio.ensure_future(orders_of[verb]())
         await begun(slow, 3)
@@ -156,9 +156,9 @@ async def test_an_order_on_very_many_is_cut_short_by_a_stop_and_told(
         assert len(slow) < 100  # of 400
     async with opened(tmp_path, spool.clock) as spool:
         await spool.carry_out()
-        totals = await spool.queue.totals()
+        totals = await spool.queue.listing.totals()
         assert totals.waiting + totals.held == 2000  # of a drop that is not whole nothing is carried out
-        (told,) = [one.text for one in await spool.queue.events(limit=9999) if "cut short" in one.text]
+        (told,) = [one.text for one in await spool.queue.listing.events(limit=9999) if "cut short" in one.text]
         assert told.startswith(f"{verb} ")
 
 
@@ -168,27 +168,27 @@ async def test_the_end_of_a_rule_that_held_very_much_is_cut_short_by_a_stop_and_
     async with opened(tmp_path) as spool:
         await spool.add(*(f"u{n}@example.org" for n in range(900)))
         (made,) = await asyncio.gather(
-            spool.queue.add_rule(Filter.parse("domain=example.org"), spool.clock.now() + 60, "oncall", "")
+            spool.queue.standing.add_rule(Filter.parse("domain=example.org"), spool.clock.now() + 60, "oncall", "")
         )
         slow.clear()
-        asked = asyncio.ensure_future(spool.queue.end_rule(made.id, "oncall"))
+        asked = asyncio.ensure_future(spool.queue.standing.end_rule(made.id, "oncall"))
         await begun(slow, 3)
         async with asyncio.timeout(10):
             await spool.queue.close()
         with pytest.raises(QueueError, match="the engine stops"):
             await asked
     async with opened(tmp_path, spool.clock) as spool:
-        assert (await spool.queue.totals()).held > 0
+        assert (await spool.queue.listing.totals()).held > 0
         await spool.carry_out()
-        assert (await spool.queue.totals()).held == 0
-        (told,) = [one for one in await spool.queue.events(limit=9999) if one.kind == "released"]
+        assert (await spool.queue.listing.totals()).held == 0
+        (told,) = [one for one in await spool.queue.listing.events(limit=9999) if one.kind == "released"]
         assert (told.by, told.text) == ("oncall", "hold rule 1 (domain=example.org) has ended; 900 recipients let go")
 
 
 async def test_a_short_order_is_finished_before_the_store_is_closed(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
         await spool.add(*(f"u{n}@example.org" for n in range(100)))
-        asked = asyncio.ensure_future(spool.queue.hold(ALL, "oncall", ""))
+        asked = asyncio.ensure_future(spool.queue.orders.hold(ALL, "oncall", ""))
         await asyncio.sleep(0)
         await spool.queue.close()
         assert (await asked).recipients == 100

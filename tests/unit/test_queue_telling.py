@@ -32,7 +32,7 @@ async def fails(spool: Spool, claim: Claim, numbers: Sequence[int] = ()) -> None
         else EntryResult(number=entry.number, attempt=entry.attempt, outcome=LATER, due=spool.clock.now() + 1e4)
         for entry in claim.entries
     ]
-    await spool.queue.settle(Settlement(message=claim.message, results=tuple(results)))
+    await spool.queue.claims.settle(Settlement(message=claim.message, results=tuple(results)))
 
 
 async def test_it_is_gathered_for_a_time_which_wakes_the_engine(tmp_path: Path) -> None:
@@ -41,10 +41,10 @@ async def test_it_is_gathered_for_a_time_which_wakes_the_engine(tmp_path: Path) 
         await spool.add("a@example.org", "b@example.org", "c@example.com")
         (claim,) = await spool.claim()
         await fails(spool, claim, [1])
-        assert await spool.queue.untold(9) == []
-        assert await spool.queue.next_due(now) == now + GATHER
+        assert await spool.queue.claims.untold(9) == []
+        assert await spool.queue.claims.next_due(now) == now + GATHER
         await spool.clock.advance(GATHER)
-        (untold,) = await spool.queue.untold(9)
+        (untold,) = await spool.queue.claims.untold(9)
         assert [(entry.recipient, entry.outcome, entry.action) for entry in untold.entries] == [
             ("a@example.org", NO, "failed")
         ]
@@ -55,13 +55,13 @@ async def test_with_the_last_recipient_it_is_told_at_once_however_that_leaves(tm
         number = await spool.add("a@example.org", "c@example.com")
         (claim,) = await spool.claim()
         await fails(spool, claim)
-        assert await spool.queue.untold(9) == []
-        await spool.queue.give_up("drop", Filter.parse("to=c@*"), "ann", "", 0)
-        await spool.queue.overdue(9)
-        (untold,) = await spool.queue.untold(9)
-        assert await spool.queue.tell(untold, NOTICE)
+        assert await spool.queue.claims.untold(9) == []
+        await spool.queue.orders.give_up("drop", Filter.parse("to=c@*"), "ann", "", 0)
+        await spool.queue.claims.overdue(9)
+        (untold,) = await spool.queue.claims.untold(9)
+        assert await spool.queue.claims.tell(untold, NOTICE)
         with pytest.raises(NoSuchMessage):
-            await spool.queue.content(number)
+            await spool.queue.claims.content(number)
 
 
 async def test_it_is_told_once_whoever_asks(tmp_path: Path) -> None:
@@ -69,9 +69,9 @@ async def test_it_is_told_once_whoever_asks(tmp_path: Path) -> None:
         await spool.add()
         (claim,) = await spool.claim()
         await fails(spool, claim)
-        (untold,) = await spool.queue.untold(9)
-        assert await spool.queue.tell(untold, NOTICE)
-        assert not await spool.queue.tell(untold, NOTICE)
+        (untold,) = await spool.queue.claims.untold(9)
+        assert await spool.queue.claims.tell(untold, NOTICE)
+        assert not await spool.queue.claims.tell(untold, NOTICE)
         assert [entry.sender for entry in await spool.entries()] == [""]
 
 
@@ -81,12 +81,12 @@ async def test_a_kill_between_the_settlement_and_the_notification_loses_nothing(
         await spool.add()
         (claim,) = await spool.claim()
         await fails(spool, claim)
-        await spool.queue.record()
+        await spool.queue.arrivals.record()
         (tmp_path / "two").mkdir()
         for path in spool.directory.iterdir():
             shutil.copy(path, tmp_path / "two")
     async with opened(tmp_path / "two", clock, gather=GATHER) as spool:
-        (untold,) = await spool.queue.untold(9)
+        (untold,) = await spool.queue.claims.untold(9)
         assert [entry.recipient for entry in untold.entries] == ["bob@example.org"]
 
 
@@ -97,16 +97,16 @@ async def test_the_notification_and_the_forgetting_are_one_transaction(
         await spool.add()
         (claim,) = await spool.claim()
         await fails(spool, claim)
-        (untold,) = await spool.queue.untold(9)
+        (untold,) = await spool.queue.claims.untold(9)
 
         def cut(*_: object) -> int:
             raise QueueError("cut short")
 
         monkeypatch.setattr(telling, "enqueue", cut)
         with pytest.raises(QueueError, match="cut short"):
-            await spool.queue.tell(untold, NOTICE)
+            await spool.queue.claims.tell(untold, NOTICE)
         monkeypatch.undo()
-        assert await spool.queue.untold(9) == [untold]
+        assert await spool.queue.claims.untold(9) == [untold]
 
 
 async def test_more_recipients_than_one_notification_names_are_told_of_in_several(
@@ -118,10 +118,10 @@ async def test_more_recipients_than_one_notification_names_are_told_of_in_severa
         (claim,) = await spool.claim()
         await fails(spool, claim)
         told = []
-        while found := await spool.queue.untold(9):
+        while found := await spool.queue.claims.untold(9):
             (untold,) = found
             told.append(len(untold.entries))
-            await spool.queue.tell(untold, None)
+            await spool.queue.claims.tell(untold, None)
         assert told == [3, 3, 2]
         assert spool.sql("SELECT count(*) FROM message") == [(0,)]
 
@@ -133,7 +133,7 @@ async def test_what_is_read_at_a_time_is_bounded(tmp_path: Path, monkeypatch: py
             await spool.add("a@example.org", "b@example.org")
         for claim in await spool.claim():
             await fails(spool, claim)
-        assert [len(one.entries) for one in await spool.queue.untold(9)] == [2, 2]
+        assert [len(one.entries) for one in await spool.queue.claims.untold(9)] == [2, 2]
 
 
 async def test_what_cannot_be_told_is_looked_at_again_later(tmp_path: Path) -> None:
@@ -141,10 +141,10 @@ async def test_what_cannot_be_told_is_looked_at_again_later(tmp_path: Path) -> N
         number = await spool.add()
         (claim,) = await spool.claim()
         await fails(spool, claim)
-        await spool.queue.tell_later(number, 600)
-        assert await spool.queue.untold(9) == []
+        await spool.queue.claims.tell_later(number, 600)
+        assert await spool.queue.claims.untold(9) == []
         await spool.clock.advance(600)
-        assert len(await spool.queue.untold(9)) == 1
+        assert len(await spool.queue.claims.untold(9)) == 1
 
 
 async def test_a_thousand_are_named_to_programs_and_a_hundred_to_people_in_bounded_time_and_size(
@@ -161,7 +161,7 @@ async def test_a_thousand_are_named_to_programs_and_a_hundred_to_people_in_bound
         assert await attempts.tell_settled(9) == (True, "")
         assert perf_counter() - begin < 10
         (entry,) = await spool.entries()
-        content = await spool.queue.content(entry.message)
+        content = await spool.queue.claims.content(entry.message)
         assert content.count(b"Final-Recipient:") == 1000
         assert content.count(b"  <user") == dsn.NAMED
         assert b"and 900 more" in content

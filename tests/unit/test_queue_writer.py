@@ -126,10 +126,10 @@ async def test_a_thread_that_hangs_does_not_keep_the_store_open(
     spool = Spool(tmp_path, FakeClock())
     await spool.queue.open()
     await spool.add()
-    waiting = asyncio.ensure_future(spool.queue._writer.do(lambda _: hangs.wait(20)))
+    waiting = asyncio.ensure_future(spool.queue._database.writer.do(lambda _: hangs.wait(20)))
     behind = asyncio.ensure_future(spool.add())
     await asyncio.sleep(0.05)
-    thread = spool.queue._writer._thread
+    thread = spool.queue._database.writer._thread
     async with asyncio.timeout(10):
         await spool.queue.close()
         assert [type(one) for one in await asyncio.gather(waiting, behind, return_exceptions=True)] == [QueueBroken] * 2
@@ -153,7 +153,7 @@ async def test_a_statement_without_end_is_cut_short_when_the_store_is_closed(
         begun.set()
         tx.execute(endless).fetchone()
 
-    writing_long = asyncio.ensure_future(spool.queue._writer.do(long))
+    writing_long = asyncio.ensure_future(spool.queue._database.writer.do(long))
     await asyncio.to_thread(begun.wait, 10)
     async with asyncio.timeout(10):
         await spool.queue.close()
@@ -168,8 +168,10 @@ async def test_a_question_without_end_is_cut_short_when_the_store_is_closed(
     endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
     spool = Spool(tmp_path, FakeClock())
     await spool.queue.open()
-    asked = asyncio.ensure_future(spool.queue._readers.ask(lambda c: c.execute(endless).fetchone(), console=True))
-    behind = asyncio.ensure_future(spool.queue.window(ALL, "id", 0, 9))
+    asked = asyncio.ensure_future(
+        spool.queue._database.readers.ask(lambda c: c.execute(endless).fetchone(), console=True)
+    )
+    behind = asyncio.ensure_future(spool.queue.listing.window(ALL, "id", 0, 9))
     await asyncio.sleep(0.05)
     async with asyncio.timeout(10):
         await spool.queue.close()

@@ -18,7 +18,7 @@ from engine.model.event import Event
 from engine.model.filter import Filter
 from engine.settings.settings import Limit, Retry
 from tests.clock import FakeClock
-from tests.unit.fake_queue import FakeQueue
+from tests.unit.fake_arrivals import FakeArrivals
 from tests.unit.queue_support import LATER, Spool, opened
 
 HOUR, DAY = 3600.0, 86_400.0
@@ -27,7 +27,7 @@ RETRIES = RetryPlan(Retry(), random.Random(1))
 
 
 def stepping(spool: Spool, sites: Sites | None = None) -> Stepping:
-    mx = MXCalculator(dns.asyncresolver.Resolver(configure=False), clock=spool.clock, marks=spool.queue)
+    mx = MXCalculator(dns.asyncresolver.Resolver(configure=False), clock=spool.clock, marks=spool.queue.marks)
     sites = Sites(Limits((), spool.clock), spool.clock, initial=2) if sites is None else sites
     return Stepping(spool.queue, sites, mx, RETRIES, spool.clock, BLOCK)
 
@@ -59,13 +59,15 @@ async def test_after_a_step_back_nothing_is_further_off_than_it_may_be(tmp_path:
         await spool.settle(claim, LATER, after=300)
         await spool.add("fresh@example.com")
         await spool.add("held@example.net")
-        await queue.hold(Filter.parse("to=held@*"), "ann", "")
-        await queue.block("example.org", begin + 300, "refused", failed=True)
-        await queue.suspend(Suspension(destination="x.example", since=begin, until=begin + HOUR, by="ann", reason=""))
+        await queue.orders.hold(Filter.parse("to=held@*"), "ann", "")
+        await queue.standing.block("example.org", begin + 300, "refused", failed=True)
+        await queue.standing.suspend(
+            Suspension(destination="x.example", since=begin, until=begin + HOUR, by="ann", reason="")
+        )
         one = Override(destination="y.example", host="h", port=25, since=begin, until=begin + HOUR, by="ann", reason="")
-        await queue.set_override(one)
-        await queue.add_rule(Filter.parse("domain=z.example"), begin + HOUR, "ann", "")
-        await queue.give_up("drop", Filter.parse("to=held@*"), "ann", "", 10)
+        await queue.standing.set_override(one)
+        await queue.standing.add_rule(Filter.parse("domain=z.example"), begin + HOUR, "ann", "")
+        await queue.orders.give_up("drop", Filter.parse("to=held@*"), "ann", "", 10)
         await clock.set_by(-back)
         now = clock.now()
         assert not await step.look()
@@ -75,11 +77,11 @@ async def test_after_a_step_back_nothing_is_further_off_than_it_may_be(tmp_path:
         assert tried.last_at == now
         assert held.order_at == now + 10
         assert {row[0] for row in spool.sql("SELECT notice_at FROM entry")} == {now + 4 * HOUR}
-        known = await queue.destination("example.org")
+        known = await queue.listing.destination("example.org")
         assert now < (known.blocked_until or 0) <= now + BLOCK
-        assert [(one.since, one.until) for one in await queue.suspensions()] == [(now, now + HOUR)]
-        assert [(one.since, one.until) for one in await queue.overrides()] == [(now, now + HOUR)]
-        assert [(one.since, one.until) for one in await queue.rules()] == [(now, now + HOUR)]
+        assert [(one.since, one.until) for one in await queue.standing.suspensions()] == [(now, now + HOUR)]
+        assert [(one.since, one.until) for one in await queue.standing.overrides()] == [(now, now + HOUR)]
+        assert [(one.since, one.until) for one in await queue.standing.rules()] == [(now, now + HOUR)]
         (told,) = [event.text for event in spool.events if event.kind == "clock set"]
         days = "1d" if back == DAY else "3650d"
         assert told == f"the clock was set back by {days}; the times of 3 recipients were put right"
@@ -87,7 +89,7 @@ async def test_after_a_step_back_nothing_is_further_off_than_it_may_be(tmp_path:
 
 async def test_a_mark_lasts_as_long_as_it_was_to(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
-        mx = MXCalculator(dns.asyncresolver.Resolver(configure=False), clock=spool.clock, marks=spool.queue)
+        mx = MXCalculator(dns.asyncresolver.Resolver(configure=False), clock=spool.clock, marks=spool.queue.marks)
         sites = Sites(Limits((), spool.clock), spool.clock, initial=2)
         step = Stepping(spool.queue, sites, mx, RETRIES, spool.clock, BLOCK)
         await step.look()
@@ -133,7 +135,7 @@ async def test_a_step_back_while_the_engine_was_down_is_known_by_its_events(tmp_
         await spool.add()
         (claim,) = await spool.claim()
         await spool.settle(claim, LATER, after=300)
-        await spool.queue.record(Event(at=clock.now(), kind="stopped"))
+        await spool.queue.arrivals.record(Event(at=clock.now(), kind="stopped"))
     await clock.set_by(-DAY)
     for looks in (1, 0):  # it is found once, though events of the time to come stay
         async with opened(tmp_path, clock) as spool:
@@ -200,7 +202,7 @@ async def test_a_machine_that_knows_the_time_only_after_its_start_costs_no_mail_
 
 
 async def test_what_is_remembered_for_a_while_is_not_remembered_for_the_time_of_the_step() -> None:
-    clock, queue = FakeClock(), FakeQueue()
+    clock, queue = FakeClock(), FakeArrivals()
     stumbles, refusals = Stumbles(clock), Refusals(queue, clock)
     stumbles.note("mx.example")
     refusals.note("smtp 192.0.2.1", "relaying denied")

@@ -63,22 +63,22 @@ async def read(content: Content) -> list[bytes]:
 @pytest.mark.parametrize("size", [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK, 3 * BLOCK + 17])
 async def test_what_is_read_in_blocks_is_what_was_written(queue: SqliteQueue, size: int) -> None:
     written = bytes(number % 251 for number in range(1000)) * (size // 1000 + 1)
-    number = await queue.enqueue(of(written[:size]))
-    content = await queue.open_content(number)
+    number = await queue.arrivals.enqueue(of(written[:size]))
+    content = await queue.claims.open_content(number)
     blocks = await read(content)
     assert content.size == size
-    assert b"".join(blocks) == written[:size] == await queue.content(number)
+    assert b"".join(blocks) == written[:size] == await queue.claims.content(number)
     assert max(map(len, blocks)) <= BLOCK
     assert all(blocks[:-1])
 
 
 async def test_no_snapshot_is_kept_while_a_slow_peer_reads(queue: SqliteQueue, tmp_path: Path) -> None:
-    number = await queue.enqueue(of(b"x" * (3 * BLOCK)))
-    blocks = (await queue.open_content(number)).blocks()
+    number = await queue.arrivals.enqueue(of(b"x" * (3 * BLOCK)))
+    blocks = (await queue.claims.open_content(number)).blocks()
     await anext(blocks)
     await anext(blocks)
     for _ in range(5):
-        await queue.enqueue(of(b"y" * 100_000))
+        await queue.arrivals.enqueue(of(b"y" * 100_000))
     with sqlite3.connect(tmp_path / FILE) as other:
         busy, logged, copied = other.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
     other.close()
@@ -87,9 +87,12 @@ async def test_no_snapshot_is_kept_while_a_slow_peer_reads(queue: SqliteQueue, t
 
 
 async def test_a_damaged_content_is_found_out_before_its_end(queue: SqliteQueue, tmp_path: Path) -> None:
-    small, large = await queue.enqueue(of(b"x" * 100)), await queue.enqueue(of(b"x" * (2 * BLOCK + 5)))
-    gone, short = await queue.enqueue(of(b"x" * (2 * BLOCK))), await queue.enqueue(of(b"x" * 100))
-    kept = await queue.open_content(gone)
+    small, large = (
+        await queue.arrivals.enqueue(of(b"x" * 100)),
+        await queue.arrivals.enqueue(of(b"x" * (2 * BLOCK + 5))),
+    )
+    gone, short = await queue.arrivals.enqueue(of(b"x" * (2 * BLOCK))), await queue.arrivals.enqueue(of(b"x" * 100))
+    kept = await queue.claims.open_content(gone)
     with sqlite3.connect(tmp_path / FILE) as other:
         other.execute("UPDATE body SET content = zeroblob(100) WHERE message = ?", (small,))
         other.execute("UPDATE body SET sha256 = ? WHERE message = ?", (hashlib.sha256(b"").digest(), large))
@@ -97,17 +100,17 @@ async def test_a_damaged_content_is_found_out_before_its_end(queue: SqliteQueue,
         other.execute("DELETE FROM body WHERE message = ?", (gone,))
     other.close()
     with pytest.raises(QueueError, match=f"body of message {small} is damaged"):
-        await queue.open_content(small)
+        await queue.claims.open_content(small)
     with pytest.raises(QueueError, match=f"body of message {short} is damaged"):
-        await queue.open_content(short)
-    blocks = (await queue.open_content(large)).blocks()
+        await queue.claims.open_content(short)
+    blocks = (await queue.claims.open_content(large)).blocks()
     assert [len(await anext(blocks)) for _ in range(2)] == [BLOCK, BLOCK]
     with pytest.raises(QueueError, match=f"body of message {large} is damaged"):
         await anext(blocks)  # the last
     with pytest.raises(QueueError, match="missing"):
-        await queue.open_content(gone)
+        await queue.claims.open_content(gone)
     with pytest.raises(QueueError):
         await read(kept)
     with pytest.raises(NoSuchMessage):
-        await queue.open_content(12345)
+        await queue.claims.open_content(12345)
     assert Body(1, BLOCK).size == 0

@@ -39,7 +39,7 @@ class World:
         self.queue = spool.queue
         self.clock = spool.clock
         self.draw = random.Random(seed)
-        self.mx = MXCalculator(dns.asyncresolver.Resolver(configure=False), clock=spool.clock, marks=spool.queue)
+        self.mx = MXCalculator(dns.asyncresolver.Resolver(configure=False), clock=spool.clock, marks=spool.queue.marks)
         self.smarthost = SimpleNamespace(draining=False, limits_on=lambda *_, **__: (), room=lambda: ROOM, managed={})
 
     def later(self, most: float = 7200.0) -> float:
@@ -53,29 +53,29 @@ class World:
             for number in range(draw.randint(0, 4)):
                 await self.spool.add(f"r{number}@{name}", f"s{number}@{draw.choice(DESTINATIONS)}")
             site = " ".join(sorted(hosts)) if draw.random() < 0.7 else None
-            await self.queue.note_destination(name, hosts, site)
+            await self.queue.standing.note_destination(name, hosts, site)
         await self.clock.advance(draw.uniform(0, 100))
         for name in DESTINATIONS:
-            for claim in await self.queue.claim(name, draw.randint(0, 3), 1):
+            for claim in await self.queue.claims.claim(name, draw.randint(0, 3), 1):
                 await self.spool.settle(claim, draw.choice(REPLIES), after=draw.choice([-5, draw.uniform(0, 4000)]))
         for name in draw.sample(DESTINATIONS, 3):  # under way, some of it for the second time
-            await self.queue.claim(name, draw.randint(1, 2), 7)
+            await self.queue.claims.claim(name, draw.randint(1, 2), 7)
 
     async def steer(self) -> None:
         """Blocks, suspensions, marks, orders, rules and overrides."""
         draw, queue = self.draw, self.queue
         for name in DESTINATIONS:
             if draw.random() < 0.3:
-                await queue.block(name, self.later(), draw.choice(REPLIES).line, failed=draw.random() < 0.5)
+                await queue.standing.block(name, self.later(), draw.choice(REPLIES).line, failed=draw.random() < 0.5)
             if draw.random() < 0.2:
-                await queue.suspend(self.suspension(name))
+                await queue.standing.suspend(self.suspension(name))
             if draw.random() < 0.1:
                 now = self.clock.now()
                 host = draw.choice(HOSTS)
                 one = Override(destination=name, host=host, port=25, since=now, until=now + 1e6, by="ann", reason="")
-                await queue.set_override(one)
+                await queue.standing.set_override(one)
         if draw.random() < 0.2:
-            await queue.suspend(self.suspension(RELAY))
+            await queue.standing.suspend(self.suspension(RELAY))
         for host in HOSTS:
             by = draw.choice(["", "engine", "oncall", "oncall"])
             if by:
@@ -84,15 +84,17 @@ class World:
             named = Filter.of_ids([f"{entry.message}.{entry.number}"])
             match draw.randint(0, 12):
                 case 0:
-                    await queue.hold(named, "ann", "look")
+                    await queue.orders.hold(named, "ann", "look")
                 case 1:
-                    await queue.give_up("bounce", named, "ann", "gone", self.later() - self.clock.now())
+                    await queue.orders.give_up("bounce", named, "ann", "gone", self.later() - self.clock.now())
                 case 2:
-                    await queue.give_up("drop", named, "bea", "", self.later() - self.clock.now())
+                    await queue.orders.give_up("drop", named, "bea", "", self.later() - self.clock.now())
                 case 3:
-                    await queue.retry(named, "ann")
+                    await queue.orders.retry(named, "ann")
         if draw.random() < 0.4:
-            await queue.add_rule(Filter.parse(f"domain={draw.choice(DESTINATIONS)}"), self.later(), "cy", "storm")
+            await queue.standing.add_rule(
+                Filter.parse(f"domain={draw.choice(DESTINATIONS)}"), self.later(), "cy", "storm"
+            )
         await self.clock.advance(draw.uniform(0, 30))
 
     def suspension(self, name: str) -> Suspension:
@@ -106,7 +108,7 @@ class World:
 
     async def tidy(self) -> None:
         """What the relay does at each check before it sends."""
-        while claims := await self.queue.overdue(100):
+        while claims := await self.queue.claims.overdue(100):
             for claim in claims:
                 await self.spool.settle(claim, Outcome.permanent("expired", enhanced="5.4.7"))
 
@@ -117,11 +119,11 @@ class World:
     async def sent(self) -> set[str]:
         """The entries that the relay sends now: claimed, and a host may be tried. They are given back."""
         claims = []
-        for due in await self.queue.due_sites(1000):
-            claims += await self.queue.claim_site(due.site, 1000, 1)
+        for due in await self.queue.claims.due_sites(1000):
+            claims += await self.queue.claims.claim_site(due.site, 1000, 1)
         found = set()
         for claim in claims:
-            hosts = (await self.queue.destination(claim.destination)).exchanges
+            hosts = (await self.queue.listing.destination(claim.destination)).exchanges
             exchanges = [Exchange(host=host, preference=0, mark=self.mx.mark(host)) for host in hosts]
             try:
                 if exchanges:
@@ -129,7 +131,7 @@ class World:
             except AllMarkedBad:
                 continue
             found |= {f"{claim.message}.{entry.number}" for entry in claim.entries}
-        await self.queue.put_back(claims, "only a look")
+        await self.queue.claims.put_back(claims, "only a look")
         return found
 
 
@@ -153,7 +155,7 @@ async def test_what_is_ready_is_sent_and_nothing_else(tmp_path: Path, seed: int)
         judged = await world.verdicts()
         ready = {name for name, (_, verdict) in judged.items() if verdict.condition == "ready"}
         assert ready == await world.sent()
-        totals = await spool.queue.totals()
+        totals = await spool.queue.listing.totals()
         assert totals.ready == len(ready)
         assert totals.ready <= totals.due
         for row, verdict in judged.values():
@@ -185,7 +187,7 @@ async def test_destinations_and_bad_hosts_say_when_the_first_of_their_mail_is_tr
     async with opened(tmp_path) as spool:
         world = await made(spool, seed)
         judged = await world.verdicts()
-        _, rows = await spool.queue.destinations("", "name", 0, 100)
+        _, rows = await spool.queue.listing.destinations("", "name", 0, 100)
         judge, first = world.judge(), {}
         for row in rows:
             page = judge.destination(row)
@@ -198,7 +200,7 @@ async def test_destinations_and_bad_hosts_say_when_the_first_of_their_mail_is_tr
             if waiting and page.condition != "relaying":
                 assert page.condition in {one.condition for one in waiting}
         bad = [mark.host for mark in world.mx.marks]
-        for held in await spool.queue.held_back(bad):
+        for held in await spool.queue.listing.held_back(bad):
             stuck = [first[row.name] for row in rows if held.host in row.exchanges and set(row.exchanges) <= set(bad)]
             assert judge.next_try(held) == min((one for one in stuck if one is not None), default=None)
 
@@ -208,18 +210,18 @@ async def test_reasons_count_all_that_waits_each_once_and_their_filters_name_it(
     async with opened(tmp_path) as spool:
         world = await made(spool, seed)
         judged = await world.verdicts()
-        totals = await spool.queue.totals()
-        found = await spool.queue.reasons(1000)
+        totals = await spool.queue.listing.totals()
+        found = await spool.queue.listing.reasons(1000)
         assert sum(one.entries for one in found) == totals.waiting + totals.held
         named: list[str] = []
         for one in found:
             mail = Filter(terms=(Term(field="why", op="=", value=one.why),))
-            window = await spool.queue.window(mail, "id", 0, 1000)
+            window = await spool.queue.listing.window(mail, "id", 0, 1000)
             assert (window.total, len({row.message for row in window.rows})) == (one.entries, one.messages)
             assert len({row.destination for row in window.rows}) == one.destinations
             assert min(row.arrived for row in window.rows) == one.oldest
-            assert (await spool.queue.select(mail)).recipients == one.entries
-            others = await spool.queue.window(Filter.parse(f"!{mail}"), "id", 0, 1000)
+            assert (await spool.queue.listing.select(mail)).recipients == one.entries
+            others = await spool.queue.listing.window(Filter.parse(f"!{mail}"), "id", 0, 1000)
             assert others.total + window.total == len(judged)
             ids = [f"{row.message}.{row.number}" for row in window.rows]
             named += ids
@@ -245,36 +247,38 @@ async def test_a_jam_behind_one_reply_stands_under_it_whole_and_is_acted_on_whol
             await spool.add(f"r{number}@d.example")
         (claim,) = await spool.claim("d.example", limit=1)
         await spool.settle(claim, reply, after=300)
-        await spool.queue.block("d.example", spool.clock.now() + 300, reply.line)
-        (one,) = await spool.queue.reasons(10)
+        await spool.queue.standing.block("d.example", spool.clock.now() + 300, reply.line)
+        (one,) = await spool.queue.listing.reasons(10)
         assert one.why == "421 4.7.0 too busy for <ip>, ticket <id>"
         assert (one.entries, one.messages, one.destinations, one.busiest) == (141, 141, 1, ("d.example",))
         assert one.example == reply
         named = Filter(terms=(Term(field="why", op="=", value=one.why),))
-        assert (await spool.queue.hold(named, "ann", "look")).recipients == 141
-        assert (await spool.queue.totals()).held == 141
-        held = {one.why: one.entries for one in await spool.queue.reasons(10)}
+        assert (await spool.queue.orders.hold(named, "ann", "look")).recipients == 141
+        assert (await spool.queue.listing.totals()).held == 141
+        held = {one.why: one.entries for one in await spool.queue.listing.reasons(10)}
         assert held == {"held by ann": 140, "421 4.7.0 too busy for <ip>, ticket <id>": 1}
 
 
 async def test_a_retry_of_a_jam_counts_all_of_it_though_the_first_of_it_unblocks_its_destination(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.queue.sqlite.orders.CHUNK", 10)
+    monkeypatch.setattr("engine.queue.sqlite.bulk.CHUNK", 10)
     async with opened(tmp_path) as spool:
         for number in range(35):
             await spool.add(f"r{number}@d.example")
-        await spool.queue.block("d.example", spool.clock.now() + 300, "4.4.1 connection refused by [192.0.2.1]:25")
+        await spool.queue.standing.block(
+            "d.example", spool.clock.now() + 300, "4.4.1 connection refused by [192.0.2.1]:25"
+        )
         named = Filter.parse('why="4.4.1 connection refused by [<ip>]:<n>"')
-        assert (await spool.queue.retry(named, "ann")).recipients == 35
-        assert (await spool.queue.totals()).ready == 35
+        assert (await spool.queue.orders.retry(named, "ann")).recipients == 35
+        assert (await spool.queue.listing.totals()).ready == 35
 
 
 async def test_status_and_listing_agree_on_the_number_of_destinations(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
         await made(spool, 3)
-        total, rows = await spool.queue.destinations("", "name", 0, 100)
-        totals = await spool.queue.totals()
+        total, rows = await spool.queue.listing.destinations("", "name", 0, 100)
+        totals = await spool.queue.listing.totals()
         assert totals.known == total == len(rows)
         assert totals.destinations == sum(bool(row.waiting + row.held + row.relaying) for row in rows)
 
@@ -285,14 +289,14 @@ async def test_mail_whose_time_is_over_before_its_next_try_has_none(tmp_path: Pa
         await spool.add("bob@d.example")
         (claim,) = await spool.claim("d.example")
         await spool.settle(claim, REPLIES[2], after=1)
-        await spool.queue.block("d.example", spool.clock.now() + 300, "4.4.1 refused")
+        await spool.queue.standing.block("d.example", spool.clock.now() + 300, "4.4.1 refused")
         ((_, verdict),) = (await world.verdicts()).values()
         assert (verdict.condition, verdict.next_try) == ("blocked", None)
         assert verdict.why == "4.4.1 refused; its time is over before that: it will be returned"
         await spool.clock.advance(100)
         ((_, verdict),) = (await world.verdicts()).values()
         assert verdict.condition == "to be bounced"
-        assert len(await spool.queue.overdue(9)) == 1
+        assert len(await spool.queue.claims.overdue(9)) == 1
 
 
 async def test_mail_that_was_never_tried_has_one_more_try_after_its_time(tmp_path: Path) -> None:
@@ -300,21 +304,21 @@ async def test_mail_that_was_never_tried_has_one_more_try_after_its_time(tmp_pat
         world = World(spool, 1)
         now = spool.clock.now()
         await spool.add("bob@d.example")
-        await spool.queue.block("d.example", now + 300, "4.4.1 refused", failed=True)
+        await spool.queue.standing.block("d.example", now + 300, "4.4.1 refused", failed=True)
         await spool.clock.advance(200)
         ((_, verdict),) = (await world.verdicts()).values()
         assert (verdict.condition, verdict.next_try) == ("blocked", now + 300)
         assert verdict.why == "4.4.1 refused; its time is over: it has one more try"
-        assert await spool.queue.overdue(9) == []
+        assert await spool.queue.claims.overdue(9) == []
         await spool.clock.advance(100)
         ((_, verdict),) = (await world.verdicts()).values()
         assert (verdict.condition, verdict.why) == ("ready", "its time is over: it has one more try")
         assert await world.sent() == {"1.1"}
         # Other mail to it is tried first, in its stead, and no connection can be had.
-        await spool.queue.block("d.example", now + 900, "4.4.1 refused", failed=True)
+        await spool.queue.standing.block("d.example", now + 900, "4.4.1 refused", failed=True)
         ((_, verdict),) = (await world.verdicts()).values()
         assert (verdict.condition, verdict.next_try) == ("to be bounced", None)
-        assert len(await spool.queue.overdue(9)) == 1
+        assert len(await spool.queue.claims.overdue(9)) == 1
 
 
 async def test_nothing_is_tried_by_a_relay_that_is_about_to_stop(tmp_path: Path) -> None:

@@ -23,9 +23,8 @@ from engine.intake.drop.watch import CannotWatch, NoWatch, watch
 from engine.intake.errors import IntakeError, NotYet, Unfit
 from engine.intake.floor import DiskFloor
 from engine.intake.refusals import Refusals
-from engine.intake.taker import Taker
 from engine.model.message import NewMessage
-from engine.queue.contract import QueueBroken, QueueBusy, QueueError, QueueFull
+from engine.queue.contract import Arrivals, QueueBroken, QueueBusy, QueueError, QueueFull
 from engine.settings.settings import Settings
 
 _LOG = logging.getLogger(__name__)
@@ -67,21 +66,21 @@ class DropIntake:
 
     def __init__(
         self,
-        queue: Taker,
+        arrivals: Arrivals,
         folder: Path,
         settings: Settings,
         clock: Clock,
         floor: DiskFloor | None = None,
         supervision: Supervision | None = None,
     ) -> None:
-        self._queue = queue
+        self._arrivals = arrivals
         self._folder = folder
         self._failed = folder / "failed"
         self._hostname = settings.hostname
         self._rules = settings.intake.smtp
         self._clock = clock
         self._floor = floor
-        self._refusals = Refusals(queue, clock)
+        self._refusals = Refusals(arrivals, clock)
         self._stop = asyncio.Event()
         self._wake = asyncio.Event()
         self._settling: dict[str, tuple[Look, float]] = {}
@@ -315,7 +314,7 @@ class DropIntake:
         """Queue a file and delete it. Raises Unfit, NotYet, OSError where the file cannot be read."""
         message = await asyncio.to_thread(self._message, name, look)
         try:
-            await self._queue.enqueue(message)
+            await self._arrivals.enqueue(message)
         except (QueueFull, QueueBusy, QueueBroken) as error:
             _LOG.warning("%s stays in the drop folder for now: %s", clean(name), clean(str(error)))
             return _Result.NO_ROOM
@@ -360,7 +359,7 @@ class DropIntake:
         try:
             await asyncio.to_thread(_sync, self._folder)
             for key in taken:
-                await self._queue.forget_key(key)
+                await self._arrivals.forget_key(key)
         except (OSError, QueueError) as error:
             _LOG.warning("%d files that were queued are remembered longer than need be: %s", len(taken), error)
 

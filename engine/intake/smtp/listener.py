@@ -19,7 +19,7 @@ from engine.intake.smtp.session import IDLE, Session
 from engine.intake.smtp.submission import SubmissionSession
 from engine.intake.smtp.tls import HANDSHAKE, SHUTDOWN, server_context
 from engine.intake.smtp.users import Logins, Unavailable
-from engine.intake.taker import Receiver
+from engine.queue.contract import Arrivals
 from engine.settings.settings import Settings
 from engine.settings.values import Listen
 
@@ -40,7 +40,7 @@ class SmtpIntake:
 
     def __init__(
         self,
-        queue: Receiver,
+        arrivals: Arrivals,
         settings: Settings,
         clock: Clock,
         *,
@@ -48,7 +48,7 @@ class SmtpIntake:
         idle: float = IDLE,
         folder: Path | None = None,
     ) -> None:
-        self._reception = Reception(queue, settings, clock, floor, folder)
+        self._reception = Reception(arrivals, settings, clock, floor, folder)
         self._intake = settings.intake
         self._idle = idle
         self._servers: list[asyncio.Server] = []

@@ -17,9 +17,8 @@ from engine.intake.smtp.guesses import Guesses
 from engine.intake.smtp.incoming import Incoming, Storeroom, client_name
 from engine.intake.smtp.lately import Lately
 from engine.intake.smtp.limits import Rates, lies_in
-from engine.intake.taker import Receiver
 from engine.model.message import NewMessage
-from engine.queue.contract import QueueBroken, QueueError, QueueFull
+from engine.queue.contract import Arrivals, QueueBroken, QueueError, QueueFull
 from engine.settings.settings import Settings
 
 _LOG = logging.getLogger(__name__)
@@ -44,7 +43,7 @@ class Reception:
 
     def __init__(
         self,
-        queue: Receiver,
+        arrivals: Arrivals,
         settings: Settings,
         clock: Clock,
         floor: DiskFloor | None = None,
@@ -53,7 +52,7 @@ class Reception:
         self.hostname = settings.hostname
         self.rules = settings.intake.smtp
         self.clock = clock
-        self.refusals = Refusals(queue, clock)
+        self.refusals = Refusals(arrivals, clock)
         self.paused = ""
         self.closing = False
         self.least_rate = settings.intake.limits.least_data_rate
@@ -76,7 +75,7 @@ class Reception:
         self._lately = Lately(clock)
         self._rates = Rates(settings.intake.limits, clock)
         self._floor = floor
-        self._queue = queue
+        self._arrivals = arrivals
         self._commits: set[asyncio.Task[int]] = set()
         self._remembering: set[asyncio.Task[None]] = set()
         self._desks = Desks(AT_A_TIME)
@@ -152,7 +151,7 @@ class Reception:
         return await self._committed_reply(commit)
 
     def _commit(self, message: NewMessage) -> asyncio.Task[int]:
-        commit = asyncio.get_running_loop().create_task(self._queue.enqueue(message))
+        commit = asyncio.get_running_loop().create_task(self._arrivals.enqueue(message))
         self._commits.add(commit)
         commit.add_done_callback(self._committed)
         return commit
@@ -174,7 +173,7 @@ class Reception:
 
     async def _remember(self, address: str, login: str) -> None:
         try:
-            await self._queue.remember_login(login, address)
+            await self._arrivals.remember_login(login, address)
         except QueueError as error:
             _LOG.warning("whence a login came could not be recorded: %s", clean(str(error)))
         except Exception:  # noqa: BLE001 - nobody waits for this task: what it raises would be lost
@@ -183,7 +182,7 @@ class Reception:
     async def recall(self) -> None:
         """Read from the store whence logins came in rightly; without it strangers' guesses would slow their owners."""
         try:
-            for known in await self._queue.known_logins():
+            for known in await self._arrivals.known_logins():
                 self.guesses.welcome(known.address, known.login, known.at)
         except QueueError as error:
             _LOG.warning("whence logins came could not be read: %s", clean(str(error)))

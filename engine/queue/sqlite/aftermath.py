@@ -30,7 +30,7 @@ _LEFT = (
 def fates(
     connection: sqlite3.Connection, since: int, entries: Sequence[TouchedEntry], *, now: float
 ) -> tuple[Fate, ...]:
-    """The fate of each of these entries, in their order; see Queue.fates."""
+    """The fate of each of these entries, in their order; see Orders.fates."""
     values = {"now": now, "relay": RELAY, "entries": json.dumps(entries)}
     rows = connection.execute(_STANDS, values).fetchall()
     gone = sorted({message for message, _, state, *_ in rows if state is None})

@@ -1,145 +1,45 @@
-"""How a message comes into the store: envelope, content, one entry a recipient, and the key it came with."""
+"""What comes in: messages, events that come with no change of the queue, and who has logged in to bring mail."""
 
-import hashlib
-from collections.abc import Callable
-from typing import NamedTuple
-
-from engine.model.destination import unknown_site
 from engine.model.event import Event
-from engine.model.message import NO_WISHES, NewMessage
-from engine.queue.contract import QueueError
-from engine.queue.sqlite import rules
+from engine.model.message import NewMessage
+from engine.queue import contract
+from engine.queue.contract import KnownLogin
+from engine.queue.sqlite import mail
+from engine.queue.sqlite.database import Role, Snapshot, read, written
 from engine.queue.sqlite.rows import storable
 from engine.queue.sqlite.writer import Transaction
 
-
-class Terms(NamedTuple):
-    """How long mail may wait: seconds until it is given up, by destination, and until its sender is told; 0: never.
-
-    `gather` is how many seconds what is to be told of a message's recipients is gathered for one notification.
-    """
-
-    give_up_after: Callable[[str], float]
-    delay_notice: float = 0.0
-    gather: float = 0.0
+LOGINS_KEPT = 10_000  # pairs of a login and an address; those not seen for longest are let go
 
 
-def enqueue(tx: Transaction, message: NewMessage, terms: Terms) -> int:
-    """Write a message, due now and to be given up as the terms say; give its number.
+class Arrivals(Role, contract.Arrivals):
+    """A message and all that belongs to it is written in one transaction (see engine.queue.sqlite.mail)."""
 
-    What a hold rule names is held from the first moment on. A key that is taken gives the number it had. Raises
-    QueueError for an envelope that cannot be kept.
-    """
-    if message.key is not None:
-        taken = tx.execute("SELECT message FROM taken_key WHERE key = ?", (storable(message.key),)).fetchone()
-        if taken is not None:
-            return int(taken[0])
-    _check_envelope(message)
-    destinations = [destination_of(recipient) for recipient in message.recipients]
-    patience = {name: tx.now + terms.give_up_after(name) for name in destinations}
-    number = _insert(tx, message, max(patience.values()))
-    for destination in patience:
-        know_destination(tx, destination)
-    everyone = message.wishes or [NO_WISHES] * len(destinations)
-    # RFC 3461 6: nobody is told of what has the null sender.
-    told = terms.delay_notice > 0 and message.sender != ""
-    tx.connection.executemany(
-        "INSERT INTO entry (message, number, recipient, destination, state, due, expires, notify, orcpt, notice_at) "
-        "VALUES (?, ?, ?, ?, 'waiting', ?, ?, ?, ?, ?)",
-        [
-            (
-                number,
-                place,
-                recipient,
-                destination,
-                tx.now,
-                patience[destination],
-                wishes.notify,
-                wishes.orcpt,
-                tx.now + terms.delay_notice if told and wishes.include("DELAY") else None,
-            )
-            for place, (recipient, destination, wishes) in enumerate(
-                zip(message.recipients, destinations, everyone, strict=True), 1
-            )
-        ],
-    )
-    for place, (recipient, destination) in enumerate(zip(message.recipients, destinations, strict=True), 1):
-        tx.record(
-            Event(
-                at=tx.now,
-                kind="accepted",
-                message=number,
-                entry=place,
-                sender=message.sender,
-                recipient=recipient,
-                destination=destination,
-                text=message.origin,
-            )
+    async def enqueue(self, message: NewMessage) -> int:
+        database = self.database
+        return await database.do(lambda tx: mail.enqueue(tx, message, database.terms), weight=len(message.content))
+
+    @written
+    def forget_key(self, tx: Transaction, key: str) -> None:
+        tx.execute("DELETE FROM taken_key WHERE key = ?", (storable(key),))
+
+    @written
+    def record(self, tx: Transaction, *events: Event) -> None:
+        tx.record(*events)
+
+    @written
+    def remember_login(self, tx: Transaction, login: str, address: str) -> None:
+        tx.execute(
+            "INSERT OR REPLACE INTO known_login (login, address, at) VALUES (?, ?, ?)",
+            (storable(login), storable(address), tx.now),
         )
-    rules.apply(tx, number)
-    return number
+        tx.execute(
+            "DELETE FROM known_login WHERE (login, address) IN "
+            "(SELECT login, address FROM known_login ORDER BY at DESC LIMIT -1 OFFSET ?)",
+            (LOGINS_KEPT,),
+        )
 
-
-def forget_key(tx: Transaction, key: str) -> None:
-    """Remember a key no longer."""
-    tx.execute("DELETE FROM taken_key WHERE key = ?", (storable(key),))
-
-
-def destination_of(recipient: str) -> str:
-    """The part after the last "@", lower case."""
-    return recipient.rpartition("@")[2].lower()
-
-
-def know_destination(tx: Transaction, name: str) -> None:
-    """See to it that a destination has a row.
-
-    A new one takes its turn just before the one served last: behind all that have waited for theirs, so that a flow
-    of new destinations starves none.
-    """
-    tx.execute(
-        "INSERT INTO destination (name, site, turn, touched) VALUES "
-        "(?, ?, coalesce((SELECT 2 * seq - 1 FROM sqlite_sequence WHERE name = 'attempt'), 0), ?) "
-        "ON CONFLICT (name) DO UPDATE SET touched = excluded.touched",
-        (name, unknown_site(name), tx.now),
-    )
-
-
-def _check_envelope(message: NewMessage) -> None:
-    if not message.recipients:
-        raise QueueError("a message without recipients cannot be queued")
-    if message.wishes and len(message.wishes) != len(message.recipients):
-        raise QueueError("a message has as many wishes as recipients, or none")
-    try:
-        "".join((message.sender, *message.recipients)).encode()
-    except UnicodeEncodeError as error:
-        # To replace a character would make it another address.
-        raise QueueError("an address of this message is not valid Unicode") from error
-
-
-def _insert(tx: Transaction, message: NewMessage, expires: float) -> int:
-    cursor = tx.execute(
-        "INSERT INTO message (sender, size, arrived, expires, origin, subject, message_id, eight_bit, smtputf8, "
-        "ret, envid) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            message.sender,
-            len(message.content),
-            tx.now,
-            expires,
-            storable(message.origin),
-            storable(message.subject),
-            storable(message.message_id),
-            not message.content.isascii(),
-            message.smtputf8,
-            message.ret,
-            storable(message.envid),
-        ),
-    )
-    number = cursor.lastrowid
-    assert number is not None
-    tx.execute(
-        "INSERT INTO body (message, sha256, content) VALUES (?, ?, ?)",
-        (number, hashlib.sha256(message.content).digest(), message.content),
-    )
-    if message.key is not None:
-        tx.execute("INSERT INTO taken_key (key, message) VALUES (?, ?)", (storable(message.key), number))
-    return number
+    @read
+    def known_logins(self, snapshot: Snapshot) -> tuple[KnownLogin, ...]:
+        rows = snapshot.connection.execute("SELECT login, address, at FROM known_login ORDER BY at")
+        return tuple(KnownLogin(login=login, address=address, at=at) for login, address, at in rows)

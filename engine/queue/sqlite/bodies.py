@@ -6,6 +6,22 @@ import sqlite3
 from engine.queue.contract import NoSuchMessage, QueueError
 
 
+def whole(connection: sqlite3.Connection, number: int) -> bytes:
+    """The content as it was queued. Raises NoSuchMessage, and QueueError when it is not what was written."""
+    row = connection.execute(
+        "SELECT m.size, b.sha256, b.content FROM message m LEFT JOIN body b ON b.message = m.number WHERE m.number = ?",
+        (number,),
+    ).fetchone()
+    if row is None:
+        raise NoSuchMessage(f"there is no message {number} in the queue")
+    size, digest, body = row
+    if body is None:
+        raise QueueError(f"the body of message {number} is missing")
+    if len(body) != size or hashlib.sha256(body).digest() != digest:
+        raise QueueError(f"the body of message {number} is damaged")
+    return bytes(body)
+
+
 class Body:
     """One message's content, read by whichever connections `first` and then `next` are called with.
 

@@ -1,469 +1,201 @@
-"""Claims: entries are marked as being relayed before anything is dialled, and given back when nothing was.
+"""What is to be sent: whose turn it is, who answers for it, what came of it, and what is to be told of that."""
 
-Whatever is claimed when the engine starts was interrupted, and goes back to what it was.
-"""
+import asyncio
+import logging
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 
-import random
-import sqlite3
-from collections.abc import Iterator, Sequence
-from itertools import islice
-from typing import Any
-
-from engine.model.claim import Claim, ClaimedEntry, Relaying
-from engine.model.destination import RELAY
-from engine.model.event import ENGINE, Event
-from engine.model.message import NO_WISHES, Wishes
-from engine.model.outcome import Outcome
-from engine.queue.sqlite import operations
-from engine.queue.sqlite.connection import is_damage
-from engine.queue.sqlite.expiry import Expired, Place, Taken
-from engine.queue.sqlite.rows import outcome_of, storable
+from engine.base.text import clean
+from engine.model.claim import NONE_TAKEN, Claim, DueSite, Late, Relaying, Settlement, Shares, Untold
+from engine.model.event import Event
+from engine.model.message import NewMessage
+from engine.queue import contract
+from engine.queue.content import BLOCK, Content
+from engine.queue.contract import QueueDamaged
+from engine.queue.sqlite import (
+    attempts,
+    bodies,
+    idle,
+    notices,
+    overdue,
+    overrides,
+    rules,
+    schedule,
+    settlements,
+    suspensions,
+    telling,
+)
+from engine.queue.sqlite.database import Database, Role, Snapshot, read, written
+from engine.queue.sqlite.expiry import Expired, Place
+from engine.queue.sqlite.rows import storable
 from engine.queue.sqlite.writer import Transaction
 
-DROPS_AT_ONCE = 500  # entries dropped in one transaction
-SKIPPED_AT_MOST = 5000  # entries
+TIDY_EVERY = 3600.0  # seconds between two looks for what is idle
 
-# What is to be bounced or dropped by orders whose time has come; an order that is not whole yet has none.
-_ORDERED_AWAY = (
-    "operation o CROSS JOIN entry e ON e.operation = o.id JOIN message m ON m.number = e.message "
-    "WHERE o.due <= :now AND o.verb = :verb AND e.state = 'held' AND e.ordered = :verb ORDER BY o.due"
-)
-# Their keys, which the index of orders holds without the entries themselves; those too that go another way by now.
-_KEYS_OF_ORDERED = (
-    "SELECT e.operation, e.message, e.number FROM operation o CROSS JOIN entry e INDEXED BY entry_operation "
-    "ON e.operation = o.id WHERE o.due <= :now AND o.verb = :verb ORDER BY o.due"
-)
-
-# Back to what it was before the claim: an order that stands keeps it held.
-_GIVE_BACK = (
-    "UPDATE entry SET state = iif(ordered IS NULL, 'waiting', 'held'), giving_up = 0 "
-    "WHERE message = ? AND number = ? AND state = 'relaying'"
-)
+_log = logging.getLogger(__name__)
 
 
-def claim(tx: Transaction, destination: str, limit: int, relayer: int, recipients: int) -> list[Claim]:
-    """Claim up to `limit` messages of a destination, with up to `recipients` entries of each; see Queue.claim."""
-    if _is_closed(tx, destination):
-        return []
-    taken = _due(tx, destination, limit, recipients)
-    claims = []
-    attempt = 0
-    for message, numbers in taken.items():
-        attempts = {}
-        with tx.touching("mail", message, destination):
-            for number in numbers:
-                attempt = _start_attempt(tx, message, number, relayer)
-                attempts[number] = attempt
-            claims.append(_claim(tx, message, destination, attempts))
-    if claims:
-        # The number of an attempt only grows: it serves as the count of turns.
-        tx.execute("UPDATE destination SET turn = 2 * ?, touched = ? WHERE name = ?", (attempt, tx.now, destination))
-    return claims
+class Claims(Role, contract.Claims):
+    """What mail needs to move is found by index, however big the queue, and beside a damaged page.
 
+    `ruling` is held by who carries out hold rules: one at a time.
+    """
 
-def claim_site(tx: Transaction, site: str, limit: int, relayer: int, recipients: int) -> list[Claim]:
-    """Claim up to `limit` messages of a site's destinations, that served longest ago first."""
-    due = tx.execute(
-        "SELECT name FROM destination WHERE site = ? AND ready IS NOT NULL AND ready <= ? "
-        "AND name NOT IN (SELECT destination FROM suspension WHERE until > ?) ORDER BY turn, name LIMIT ?",
-        (storable(site), tx.now, tx.now, limit),
-    ).fetchall()
-    claims: list[Claim] = []
-    for (destination,) in due:
-        if len(claims) >= limit:
-            break
-        claims += claim(tx, destination, limit - len(claims), relayer, recipients)
-    return claims
+    def __init__(self, database: Database, ruling: asyncio.Lock) -> None:
+        super().__init__(database)
+        self._ruling = ruling
+        self._doubtful = schedule.DoubtfulSites()
+        self._expired = Expired()
+        self._tidied = 0.0
+        self._has_more_to_do = False
+        self._is_damage_old = False  # what is known to be unreadable is to be looked at again
 
+    # -- whose turn it is -----------------------------------------------------------------------------------------
 
-def put_back(tx: Transaction, claims: Sequence[Claim]) -> None:
-    """Give claims back untried, and strike their attempts from the record."""
-    for one in claims:
-        for entry in one.entries:
-            if tx.damage.knows("row", one.message, entry.number):
-                continue  # it stays as it is: it is no more sent than what is held
-            with tx.touching("row", one.message, entry.number):
-                if _is_running(tx, one.message, entry):
-                    tx.execute(_GIVE_BACK, (one.message, entry.number))
-                    tx.execute("DELETE FROM attempt WHERE id = ?", (entry.attempt,))
+    @read
+    def due_destinations(self, snapshot: Snapshot, limit: int, without: Collection[str] = ()) -> list[str]:
+        return schedule.due_destinations(snapshot.connection, limit, tuple(without), now=snapshot.now)
 
-
-def set_aside(tx: Transaction, claim: Claim, why: str) -> None:
-    """Hold what cannot be read. A drop that was ordered stands; a bounce would fail for the same reason again."""
-    for entry in claim.entries:
-        if not _is_running(tx, claim.message, entry):
-            continue
-        tx.execute(
-            "UPDATE entry SET state = 'held', giving_up = 0 WHERE message = ? AND number = ?",
-            (claim.message, entry.number),
-        )
-        tx.execute(
-            "UPDATE entry SET ordered = 'hold', ordered_by = ?, reason = ?, operation = NULL, "
-            "prior = '', prior_by = '', prior_reason = '', rule = NULL "
-            "WHERE message = ? AND number = ? AND ordered IS NOT 'drop'",
-            (ENGINE, storable(why), claim.message, entry.number),
-        )
-        if not tx.damage.knows("attempt", entry.attempt):
-            with tx.touching("attempt", entry.attempt):
-                tx.execute("DELETE FROM attempt WHERE id = ?", (entry.attempt,))
-        tx.record(
-            Event(
-                at=tx.now,
-                kind="damaged",
-                message=claim.message,
-                entry=entry.number,
-                sender=claim.sender,
-                recipient=entry.recipient,
-                destination=claim.destination,
-                text=why,
-            )
+    async def due_sites(
+        self, limit: int, without: Collection[str] = (), *, with_doubtful: bool = True
+    ) -> list[DueSite]:
+        left_out = tuple(without)
+        return await self.database.ask_beside_damage(
+            lambda s: schedule.due_sites(s.connection, limit, left_out, with_doubtful, now=s.now),
+            lambda s: schedule.due_sites(s.connection, limit, left_out, with_doubtful, now=s.now, singly=True),
         )
 
-
-def overdue(tx: Transaction, limit: int, expired: Expired | None) -> tuple[list[Claim], Place | None]:
-    """Claim up to `limit` messages whose bounce is due, or that have expired and are given up (None: none is).
-
-    Entries that were never tried have as their `last` why their destination could not be had. Gives also where the
-    walk over what has expired is to go on, once this is committed.
-    """
-    bounced = _ordered_away(
-        tx,
-        "bounce",
-        "e.message, e.destination, e.number, 'bounced by ' || e.ordered_by || iif(e.reason = '', '', ': ' || e.reason)",
-    )
-    taken: Taken = {}
-    for message, destination, number, why in bounced:
-        if tx.damage.knows("expired", message):
-            continue
-        key = (message, destination)
-        if key not in taken and len(taken) >= limit:
-            break
-        taken.setdefault(key, {})[number] = why
-    place = expired.given_up(tx, taken, limit) if expired is not None else None
-    claims = []
-    fared: dict[str, Outcome | None] = {}
-    for (message, destination), reasons in taken.items():
-        with tx.touching("expired", message):
-            if destination not in fared:
-                fared[destination] = how_it_fared(tx.connection, destination)
-            tx.connection.executemany(
-                "UPDATE entry SET state = 'relaying', giving_up = 1 WHERE message = ? AND number = ?",
-                [(message, number) for number in reasons],
-            )
-            claims.append(_claim(tx, message, destination, dict.fromkeys(reasons, 0), reasons, fared[destination]))
-    return claims, place
-
-
-def carry_out_drops(tx: Transaction) -> int:
-    """Remove entries whose drop is due, DROPS_AT_ONCE at the most; give how many there were.
-
-    With the last of an order it is told what became of the whole; that of a bounce, too, whose last entry went
-    another way.
-    """
-    columns = "e.message, e.number, m.sender, e.recipient, e.destination, e.ordered_by, e.reason, o.id, e.counted"
-    due = list(islice(_ordered_away(tx, "drop", columns), DROPS_AT_ONCE))
-    for message, number, *_ in due:
-        with tx.touching("ordered", "drop"), tx.touching("ordered", message):
-            tx.execute("DELETE FROM entry WHERE message = ? AND number = ?", (message, number))
-    for message in dict.fromkeys(row[0] for row in due):
-        remove_if_finished(tx, message)
-    operations.count(tx, [operations.Gone(row[7], row[0], row[8]) for row in due])
-    for message, number, sender, recipient, destination, by, reason, _, _ in due:
-        tx.record(
-            Event(
-                at=tx.now,
-                kind="dropped",
-                by=by,
-                message=message,
-                entry=number,
-                sender=sender,
-                recipient=recipient,
-                destination=destination,
-                text=reason,
-            )
+    async def doubtful_sites(self, without: Collection[str] = (), taken: Shares = NONE_TAKEN) -> list[DueSite]:
+        left_out = tuple(without)
+        return await self.database.ask_beside_damage(
+            lambda s: self._doubtful.of(s.connection, left_out, taken, now=s.now),
+            lambda s: schedule.doubtful_sites_singly(s.connection, left_out, taken, now=s.now),
         )
-    operations.tell_of_whole_ones(tx)
-    return len(due)
 
-
-def _ordered_away(tx: Transaction, verb: str, columns: str) -> Iterator[tuple[Any, ...]]:
-    """What is to be bounced or dropped now; where a page is damaged, some of what can be read, entry by entry."""
-    values: dict[str, Any] = {"now": tx.now, "verb": verb}
-    if not tx.damage.knows("ordered", verb):
-        with tx.touching("ordered", verb):
-            yield from tx.execute(f"SELECT {columns} FROM {_ORDERED_AWAY}", values)
-        return
-    one = f"SELECT {columns} FROM {_ORDERED_AWAY}".replace(
-        "WHERE", "WHERE o.id = :operation AND e.message = :message AND e.number = :number AND"
-    )
-    found: list[tuple[Any, ...]] = []
-    met: sqlite3.Error | None = None
-    for operation, message, number in tx.execute(_KEYS_OF_ORDERED, values):
-        if tx.damage.knows("ordered", message):
-            continue
-        if len(found) >= DROPS_AT_ONCE:
-            break
-        try:
-            key = {"operation": operation, "message": message, "number": number}
-            found += tx.execute(one, values | key).fetchall()
-        except sqlite3.Error as error:
-            if not is_damage(error):
-                raise
-            tx.damage.note("ordered", message)
-            met = error
-    if met is not None:  # nothing can be committed any more: once anew, with all of them known
-        raise met
-    yield from found
-
-
-def recover(tx: Transaction) -> int:
-    """Put back what was being relayed when the engine ended, and say so of each attempt; give how many there were.
-
-    What cannot be read stays as it is: it is no more sent than what is held.
-    """
-    found = _relaying(tx)
-    for message, number, destination in found:
-        if not tx.damage.knows("mail", message, destination):
-            with tx.touching("mail", message, destination):
-                _recover(tx, message, number)
-    return len(found)
-
-
-def _relaying(tx: Transaction) -> list[tuple[int, int, str]]:
-    """What is marked as being relayed; where a page is damaged, as far as that can be found out entry by entry."""
-    if not tx.damage.knows("relaying"):
-        with tx.touching("relaying"):
-            return tx.execute(
-                "SELECT message, number, destination FROM entry WHERE state = 'relaying' ORDER BY message, number"
-            ).fetchall()
-    found = []
-    met: sqlite3.Error | None = None
-    # The keys of all entries are in this index too.
-    keys = tx.execute("SELECT message, number, destination FROM entry INDEXED BY entry_destination").fetchall()
-    for key in sorted(keys):
-        message, number, destination = key
-        if tx.damage.knows("mail", message, destination):
-            continue
-        try:
-            is_relaying = "SELECT 1 FROM entry WHERE message = ? AND number = ? AND state = 'relaying'"
-            if tx.execute(is_relaying, (message, number)).fetchone():
-                found.append(key)
-        except sqlite3.Error as error:
-            if not is_damage(error):
-                raise
-            tx.damage.note("mail", message, destination)
-            met = error
-    if met is not None:  # nothing can be committed any more: once anew, with all of them known
-        raise met
-    return found
-
-
-def _recover(tx: Transaction, message: int, number: int) -> None:
-    sender, recipient, destination, giving_up = tx.execute(
-        "SELECT m.sender, e.recipient, e.destination, e.giving_up "
-        "FROM entry e JOIN message m ON m.number = e.message WHERE e.message = ? AND e.number = ?",
-        (message, number),
-    ).fetchone()
-    text = "the engine ended " + ("before it was returned" if giving_up else "while it was being relayed")
-    _interrupt(tx, message, number, sender, recipient, destination, text)
-
-
-def relaying(connection: sqlite3.Connection) -> tuple[Relaying, ...]:
-    """All that is being relayed, or returned; by the index of what is, and by message."""
-    rows = sorted(
-        connection.execute("SELECT message, number FROM entry INDEXED BY entry_relaying WHERE state = 'relaying'")
-    )
-    attempts: dict[tuple[int, int], tuple[int, int]] = {}
-    for message in dict.fromkeys(message for message, _ in rows):
-        running = connection.execute(
-            "SELECT entry, id, relayer FROM attempt WHERE message = ? AND ended IS NULL AND NOT interrupted", (message,)
-        )
-        attempts.update({(message, entry): (attempt, relayer) for entry, attempt, relayer in running})
-    return tuple(Relaying(message, number, *attempts.get((message, number), (0, 0))) for message, number in rows)
-
-
-def put_back_orphans(tx: Transaction, orphans: Sequence[Relaying], why: str) -> int:
-    """Put back those of some entries that are still being relayed by the same attempt; give how many there were.
-
-    Nobody knows how far their attempt came: it is told as interrupted, so that the peer may have them.
-    """
-    count = 0
-    for one in orphans:
-        if tx.damage.knows("row", one.message, one.entry):
-            continue
-        with tx.touching("row", one.message, one.entry):
-            row = tx.execute(
-                "SELECT m.sender, e.recipient, e.destination, coalesce((SELECT a.id FROM attempt a WHERE a.message = "
-                "e.message AND a.entry = e.number AND a.ended IS NULL AND NOT a.interrupted), 0) "
-                "FROM entry e JOIN message m ON m.number = e.message "
-                "WHERE e.message = ? AND e.number = ? AND e.state = 'relaying'",
-                (one.message, one.entry),
-            ).fetchone()
-            if row is not None and row[3] == one.attempt:
-                sender, recipient, destination, _ = row
-                _interrupt(tx, one.message, one.entry, sender, recipient, destination, why)
-                count += 1
-    return count
-
-
-def _interrupt(
-    tx: Transaction, message: int, number: int, sender: str, recipient: str, destination: str, text: str
-) -> None:
-    """Give an entry back, and say of its attempt that nobody knows how it ended."""
-    tx.execute(_GIVE_BACK, (message, number))
-    tx.execute(
-        "UPDATE attempt SET interrupted = 1 WHERE message = ? AND entry = ? AND ended IS NULL", (message, number)
-    )
-    tx.record(
-        Event(
-            at=tx.now,
-            kind="interrupted",
-            message=message,
-            entry=number,
-            sender=sender,
-            recipient=recipient,
-            destination=destination,
-            text=text,
-        )
-    )
-
-
-def remove_if_finished(tx: Transaction, message: int) -> None:
-    """Remove a message without entries, with its body and attempts; where something is to be told of it, tell that now.
-
-    It leaves with that (see engine.queue.sqlite.telling): there is nothing more to be gathered. Where a damaged page
-    beside them keeps it from that, it stays: without entries nothing of it is sent.
-    """
-    if tx.damage.knows("rest", message):
-        return
-    with tx.touching("rest", message):
-        gone = tx.execute(
-            "DELETE FROM message WHERE number = ? AND NOT EXISTS (SELECT 1 FROM entry WHERE message = message.number) "
-            "AND NOT EXISTS (SELECT 1 FROM untold WHERE message = message.number)",
-            (message,),
-        ).rowcount
-        if not gone:
-            tx.execute(
-                "UPDATE message SET tell_at = ? WHERE number = ? AND tell_at > ? "
-                "AND NOT EXISTS (SELECT 1 FROM entry WHERE message = message.number)",
-                (tx.now, message, tx.now),
-            )
-
-
-def _is_closed(tx: Transaction, destination: str) -> bool:
-    row = tx.execute(
-        "SELECT EXISTS (SELECT 1 FROM suspension WHERE destination IN (?, ?) AND until > ?) "
-        "OR EXISTS (SELECT 1 FROM destination WHERE name = ? AND blocked_until > ?)",
-        (RELAY, destination, tx.now, destination, tx.now),
-    ).fetchone()
-    return bool(row[0])
-
-
-def _due(tx: Transaction, destination: str, limit: int, recipients: int) -> dict[int, list[int]]:
-    """Due entries by message: half of the messages are for those never tried, so that retries do not keep them waiting.
-
-    The one in the middle, which is all there is in claims of one, goes to either by lot: whatever is counted may grow
-    by two from claim to claim.
-    """
-    middle = limit % 2 * random.getrandbits(1)
-    taken: dict[int, list[int]] = {}
-    _take(tx, taken, "entry INDEXED BY entry_fresh", "AND attempts = 0", destination, limit // 2 + middle, recipients)
-    _take(tx, taken, "entry INDEXED BY entry_due", "", destination, limit, recipients)
-    return taken
-
-
-def _take(
-    tx: Transaction, taken: dict[int, list[int]], table: str, which: str, destination: str, limit: int, recipients: int
-) -> None:
-    """Add due entries until there are `limit` messages, the first due first.
-
-    Passes over SKIPPED_AT_MOST that are too many of their message, to bound the cost.
-    """
-    rows = tx.execute(
-        f"SELECT message, number FROM {table} WHERE destination = ? AND state = 'waiting' AND due <= ? {which} "
-        "ORDER BY due, message, number LIMIT ?",
-        (destination, tx.now, limit * recipients + SKIPPED_AT_MOST),
-    )
-    for message, number in rows:
-        if message not in taken and len(taken) >= limit:
-            break
-        if tx.damage.knows("mail", message, destination):
-            continue
-        numbers = taken.setdefault(message, [])
-        if number not in numbers and len(numbers) < recipients:
-            numbers.append(number)
-
-
-def _start_attempt(tx: Transaction, message: int, number: int, relayer: int) -> int:
-    tx.execute("UPDATE entry SET state = 'relaying' WHERE message = ? AND number = ?", (message, number))
-    cursor = tx.execute(
-        "INSERT INTO attempt (message, entry, relayer, started) VALUES (?, ?, ?, ?)",
-        (message, number, relayer, tx.now),
-    )
-    assert cursor.lastrowid is not None
-    return cursor.lastrowid
-
-
-def _claim(
-    tx: Transaction,
-    message: int,
-    destination: str,
-    attempts: dict[int, int],
-    given_up: dict[int, str] | None = None,
-    fared: Outcome | None = None,
-) -> Claim:
-    sender, size, arrived, eight_bit, smtputf8, ret, envid = tx.execute(
-        "SELECT sender, size, arrived, eight_bit, smtputf8, ret, envid FROM message WHERE number = ?", (message,)
-    ).fetchone()
-    entries = []
-    expires = 0.0
-    for number, attempt in attempts.items():
-        recipient, before, last, notify, orcpt, expires = tx.execute(
-            "SELECT recipient, attempts, last, notify, orcpt, expires FROM entry WHERE message = ? AND number = ?",
-            (message, number),
+    @read
+    def proves(self, snapshot: Snapshot, site: str) -> bool:
+        (found,) = snapshot.connection.execute(
+            "SELECT EXISTS (SELECT 1 FROM destination INDEXED BY destination_took WHERE site = ? AND took_at > 0)",
+            (storable(site),),
         ).fetchone()
-        why = (given_up or {}).get(number, "")
-        entries.append(
-            ClaimedEntry(
-                number=number,
-                recipient=recipient,
-                attempt=attempt,
-                attempts=before,
-                given_up=why,
-                last=outcome_of(last) or fared,
-                wishes=Wishes(notify=notify, orcpt=orcpt) if notify or orcpt else NO_WISHES,
-            )
+        return bool(found)
+
+    async def next_due(self, after: float = 0.0) -> float | None:
+        now = self.database.clock.now()
+        due = await self.database.ask_beside_damage(
+            lambda s: schedule.next_due(s.connection, after, now=s.now),
+            lambda s: schedule.next_due(s.connection, after, now=s.now, singly=True),
         )
-    return Claim(
-        message=message,
-        sender=sender,
-        size=size,
-        arrived=arrived,
-        expires=expires,  # of one destination, entries of one message have all the same
-        eight_bit=bool(eight_bit),
-        smtputf8=bool(smtputf8),
-        destination=destination,
-        entries=tuple(entries),
-        ret=ret,
-        envid=envid,
-    )
+        if not (resting := self._doubtful.resting):
+            return due
+        again = max(now, after) + resting
+        return again if due is None else min(due, again)
+
+    # -- who answers for it ---------------------------------------------------------------------------------------
+
+    @written
+    def claim(self, tx: Transaction, destination: str, limit: int, relayer: int, recipients: int = 50) -> list[Claim]:
+        return attempts.claim(tx, destination, limit, relayer, recipients)
+
+    @written
+    def claim_site(self, tx: Transaction, site: str, limit: int, relayer: int, recipients: int = 50) -> list[Claim]:
+        return attempts.claim_site(tx, site, limit, relayer, recipients)
+
+    @read
+    def content(self, snapshot: Snapshot, message: int) -> bytes:
+        return bodies.whole(snapshot.connection, message)
+
+    async def open_content(self, message: int) -> Content:
+        body, ask = bodies.Body(message, BLOCK), self.database.ask
+        first = await ask(lambda s: body.first(s.connection))
+        return Content(body.size, first, lambda: ask(lambda s: body.next(s.connection)))
+
+    @written
+    def settle(self, tx: Transaction, settlement: Settlement) -> None:
+        settlements.settle(tx, settlement, self.database.terms)
+
+    async def put_back(self, claims: Sequence[Claim], why: str) -> None:
+        _log.debug("%d messages put back: %s", len(claims), clean(why))
+        await self.database.do(lambda tx: attempts.put_back(tx, claims))
+
+    @written
+    def set_aside(self, tx: Transaction, claim: Claim, why: str) -> None:
+        attempts.set_aside(tx, claim, why)
+
+    @read
+    def relaying(self, snapshot: Snapshot) -> tuple[Relaying, ...]:
+        return attempts.relaying(snapshot.connection)
+
+    @written
+    def put_back_orphans(self, tx: Transaction, orphans: Sequence[Relaying], why: str) -> int:
+        return attempts.put_back_orphans(tx, orphans, why)
+
+    # -- what has come due without being sent ---------------------------------------------------------------------
+
+    async def overdue(self, limit: int, *, expire: bool = True) -> list[Claim]:
+        database, expired = self.database, self._expired if expire else None
+        if self._is_damage_old:  # not when that was found: nothing is waited for between a claim and its caller
+            await database.do(lambda tx: tx.damage.forget())
+            self._is_damage_old = False
+        # A part of each, so that no check takes long: the next one goes on.
+        self._has_more_to_do = False
+        with suppress(QueueDamaged):  # which is told; what is overdue is another matter
+            self._has_more_to_do = await database.do(overdue.carry_out_drops) == overdue.DROPS_AT_ONCE
+        if not self._ruling.locked():  # else who holds it does the same
+            async with self._ruling:
+                self._has_more_to_do |= await database.do(rules.step) is not None
+        now = database.clock.now()
+        if self._tidied <= now < self._tidied + TIDY_EVERY:
+            claims, place = await database.do(lambda tx: _overdue(tx, limit, expired))
+        else:
+            (claims, place), all_forgotten = await database.do(
+                lambda tx: (_overdue(tx, limit, expired), idle.forget_idle(tx))
+            )
+            self._is_damage_old = True
+            if all_forgotten:  # else the next call goes on: what is idle cannot grow faster than it is forgotten
+                self._tidied = now
+        if place is not None:
+            self._expired.go_on_from(place)
+        return claims
+
+    @property
+    def has_more_to_do(self) -> bool:
+        return self._has_more_to_do
+
+    # -- what is to be told ---------------------------------------------------------------------------------------
+
+    async def untold(self, limit: int) -> list[Untold]:
+        return await self.database.ask_beside_damage(
+            lambda s: telling.untold(s.connection, limit, now=s.now),
+            lambda s: telling.untold(s.connection, limit, now=s.now, singly=True),
+        )
+
+    async def tell(self, untold: Untold, notice: NewMessage | None, *, gives_back: bool = False) -> bool:
+        database = self.database
+        return await database.do(
+            lambda tx: telling.tell(tx, untold, notice, database.terms, gives_back=gives_back), weight=_weight(notice)
+        )
+
+    @written
+    def tell_later(self, tx: Transaction, message: int, seconds: float) -> None:
+        telling.tell_later(tx, message, seconds)
+
+    @read
+    def late(self, snapshot: Snapshot, limit: int) -> list[Late]:
+        return notices.late(snapshot.connection, limit, now=snapshot.now)
+
+    async def notify(self, late: Late, notice: NewMessage | None, *events: Event) -> bool:
+        database = self.database
+        return await database.do(
+            lambda tx: notices.notify(tx, late, notice, events, database.terms), weight=_weight(notice)
+        )
 
 
-def how_it_fared(connection: sqlite3.Connection, destination: str) -> Outcome | None:
-    """Why mail to a destination could not be tried. What it took or refused for good was other mail: no reason."""
-    last, blocked_why = connection.execute(
-        "SELECT last, blocked_why FROM destination WHERE name = ?", (destination,)
-    ).fetchone()
-    outcome = outcome_of(last)
-    if outcome is not None and outcome.kind == "transient":
-        return outcome
-    return Outcome.transient(blocked_why) if blocked_why else None
+def _overdue(tx: Transaction, limit: int, expired: Expired | None) -> tuple[list[Claim], Place | None]:
+    suspensions.end_suspensions(tx)
+    overrides.end_overrides(tx)
+    return overdue.overdue(tx, limit, expired)
 
 
-def _is_running(tx: Transaction, message: int, entry: ClaimedEntry) -> bool:
-    """Whether this very claim still stands: it may have been settled, and the entry claimed anew."""
-    if entry.attempt:
-        query = "SELECT 1 FROM attempt WHERE id = ? AND ended IS NULL AND NOT interrupted"
-        return tx.execute(query, (entry.attempt,)).fetchone() is not None
-    query = "SELECT 1 FROM entry WHERE message = ? AND number = ? AND giving_up"
-    return tx.execute(query, (message, entry.number)).fetchone() is not None
+def _weight(notice: NewMessage | None) -> int:
+    return len(notice.content) if notice is not None else 0

@@ -6,8 +6,8 @@ from engine.model.destination import RELAY
 from engine.model.message import Selection
 from engine.model.order import Ending
 from engine.queue.sqlite import rules
-from engine.queue.sqlite.listing import chosen
 from engine.queue.sqlite.rows import storable
+from engine.queue.sqlite.selection import chosen
 from engine.queue.sqlite.where import Where
 
 # Destinations that have this host and else only bad ones.
@@ -24,7 +24,7 @@ def waits_for(host: str, now: float) -> Where:
 
 
 def lets_go(connection: sqlite3.Connection, ending: Ending, name: str, *, now: float) -> Selection:
-    """What would go if this ended; see Queue.lets_go."""
+    """What would go if this ended; see Listing.lets_go."""
     if ending == "mark":
         return chosen(connection, waits_for(name, now), now=now)
     if ending == "suspension":

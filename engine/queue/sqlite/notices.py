@@ -7,8 +7,8 @@ from engine.model.claim import Late, LateEntry
 from engine.model.event import Event
 from engine.model.message import NO_WISHES, NewMessage, Wishes
 from engine.model.outcome import Outcome
-from engine.queue.sqlite.arrivals import Terms, enqueue
-from engine.queue.sqlite.claims import how_it_fared
+from engine.queue.sqlite.attempts import how_it_fared
+from engine.queue.sqlite.mail import Terms, enqueue
 from engine.queue.sqlite.rows import outcome_of
 from engine.queue.sqlite.writer import Transaction
 

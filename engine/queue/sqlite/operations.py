@@ -77,7 +77,7 @@ def tell_of_whole_ones(tx: Transaction) -> None:
 
 
 def operation(connection: sqlite3.Connection, id: int) -> Operation | None:
-    """An order to bounce or drop, and how far it has come; see Queue.operation."""
+    """An order to bounce or drop, and how far it has come; see Orders.operation."""
     row = connection.execute(
         f"SELECT {_COLUMNS}, (SELECT count(*) FROM entry e WHERE e.operation = operation.id) FROM operation "
         "WHERE id = ? AND kind = 'ordered'",

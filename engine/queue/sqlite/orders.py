@@ -1,350 +1,58 @@
-"""The operator's orders: retry, hold, release, bounce, drop, undo, on whatever a filter names.
+"""Operators' orders on mail that waits, and what became of it."""
 
-An order on many entries is carried out in chunks, each a transaction of its own, so that mail moves meanwhile: a
-reader looks for the next entries, the writer looks at them again and changes those it may.
-"""
+from collections.abc import Sequence
+from typing import Literal
 
-import json
-from collections.abc import Callable
-from contextlib import suppress
-from functools import partial
-from typing import Literal, NamedTuple
-
-import msgspec
-from msgspec import Struct
-
-from engine.base.clock import Clock
-from engine.base.plural import plural
-from engine.base.text import clean
-from engine.model import event as events
-from engine.model.event import Event
 from engine.model.filter import Filter
-from engine.model.order import Changed, Touched, TouchedEntry
-from engine.queue.contract import QueueError
-from engine.queue.sqlite import operations, rules
-from engine.queue.sqlite.endings import waits_for
-from engine.queue.sqlite.listing import candidates, newest_message
-from engine.queue.sqlite.readers import Readers
-from engine.queue.sqlite.rows import storable
-from engine.queue.sqlite.standing import unblock
-from engine.queue.sqlite.where import Where, looked_up
-from engine.queue.sqlite.writer import Transaction, Writer
-
-CHUNK = 1000  # entries in one transaction
-
-_DONE = {"bounce": "is returned", "drop": "is dropped"}
+from engine.model.order import Changed, Fate, Operation, Touched, TouchedEntry
+from engine.queue import contract
+from engine.queue.sqlite import aftermath, bulk, operations
+from engine.queue.sqlite.database import Role, Snapshot, seen
 
 
-class _Entry(NamedTuple):
-    """What of an entry decides whether an order touches it."""
+class Orders(Role, contract.Orders):
+    """What touches many entries takes several transactions, each bounded, and goes on when who ordered it has gone."""
 
-    message: int
-    number: int
-    destination: str
-    state: str
-    ordered: str | None
-    due: float | None  # of the bounce or drop
-    giving_up: int
-    rule: int | None
-    operation: int | None
-    attempts: int
-
-
-class Order(Struct, frozen=True, kw_only=True):
-    """What is done to each entry: `touches` says to which, `sql` does it with `values` and :message, :number.
-
-    `verb` is how the event says it. `wait`: it is carried out so many seconds after the last entry has been ordered,
-    and can be undone until then; None: it is done at once. `undoes`: the operation that is taken back.
-    `is_told`: with an event; one that belongs to another change is told of only when it is cut short.
-    """
-
-    kind: events.Kind
-    verb: str
-    touches: Callable[[_Entry], bool]
-    sql: str
-    values: dict[str, object]
-    by: str
-    reason: str = ""
-    unblocks: bool = False
-    undoes: int = 0
-    is_told: bool = True
-    wait: float | None = None
-
-
-def retry(by: str, now: float) -> Order:
-    """Due now, and their destinations unblocked."""
-    return Order(
-        kind="retried",
-        verb="retry",
-        by=by,
-        touches=lambda entry: entry.state == "waiting",
-        sql="UPDATE entry SET due = :now WHERE message = :message AND number = :number AND due > :now",
-        values={"now": now},
-        unblocks=True,
-    )
-
-
-def let_go(verb: str, by: str, now: float) -> Order:
-    """As `retry`, but a part of what `verb` does, which unblocks the destinations and tells of all."""
-    return msgspec.structs.replace(retry(by, now), verb=verb, unblocks=False, is_told=False)
-
-
-def hold(by: str, reason: str) -> Order:
-    """Held at once, or once the attempt that runs has ended.
-
-    What a rule holds is held beyond the end of the rule, and what was to be bounced or dropped stays instead.
-    """
-    return Order(
-        kind="held",
-        verb="hold",
-        by=by,
-        reason=reason,
-        touches=lambda entry: not entry.giving_up and (entry.ordered != "hold" or entry.rule is not None),
-        sql="UPDATE entry SET state = iif(state = 'waiting', 'held', state), ordered = 'hold', ordered_by = :by, "
-        "reason = :reason, operation = NULL, prior = '', prior_by = '', prior_reason = '', rule = NULL "
-        "WHERE message = :message AND number = :number",
-        values={"by": storable(by), "reason": storable(reason)},
-    )
-
-
-def release(by: str, now: float) -> Order:
-    """Waiting again, without any order. The time of what has had its time meanwhile is over from now on, and not since.
-
-    So a try of its destination that was made while it was held is none in its stead (see engine.queue.sqlite.expiry).
-    """
-    return Order(
-        kind="released",
-        verb="release",
-        by=by,
-        touches=lambda entry: not entry.giving_up and (entry.state == "held" or entry.ordered is not None),
-        sql="UPDATE entry SET state = iif(state = 'held', 'waiting', state), ordered = NULL, "
-        "ordered_by = '', reason = '', operation = NULL, prior = '', prior_by = '', prior_reason = '', rule = NULL, "
-        "expires = iif(state = 'held', max(expires, :now), expires) WHERE message = :message AND number = :number",
-        values={"now": now},
-    )
-
-
-def give_up(order: Literal["bounce", "drop"], by: str, reason: str, wait: float, now: float) -> Order:
-    """Bounced or dropped after a while, and held until then. What was before the first such order is kept for undo."""
-    return Order(
-        kind="ordered",
-        verb=order,
-        by=by,
-        reason=reason,
-        touches=lambda entry: (
-            not entry.giving_up and not (entry.ordered == order and entry.due is not None and entry.due <= now + wait)
-        ),
-        sql="UPDATE entry SET state = iif(state = 'waiting', 'held', state), "
-        "prior = CASE WHEN prior <> '' THEN prior WHEN ordered = 'hold' THEN 'held' ELSE 'waiting' END, "
-        "prior_by = iif(prior <> '', prior_by, ordered_by), prior_reason = iif(prior <> '', prior_reason, reason), "
-        "ordered = :order, ordered_by = :by, reason = :reason, operation = :operation "
-        "WHERE message = :message AND number = :number",
-        values={"order": order, "by": storable(by), "reason": storable(reason)},
-        wait=wait,
-    )
-
-
-def undo(operation: int, by: str) -> Order:
-    """As they were before they were ordered to be bounced or dropped."""
-    return Order(
-        kind="undone",
-        verb="undo",
-        by=by,
-        touches=lambda entry: not entry.giving_up,
-        sql="UPDATE entry SET state = iif(state = 'held', prior, state), ordered = iif(prior = 'held', 'hold', NULL), "
-        "ordered_by = prior_by, reason = prior_reason, operation = NULL, prior = '', prior_by = '', "
-        "prior_reason = '' WHERE message = :message AND number = :number",
-        values={},
-        undoes=operation,
-    )
-
-
-class Orders:
-    """Carries orders out. `go_on` is called between two chunks, and raises QueueError where there is to be no other."""
-
-    def __init__(
-        self, writer: Writer, readers: Readers, clock: Clock, go_on: Callable[[], None] = lambda: None
-    ) -> None:
-        self._writer = writer
-        self._readers = readers
-        self._clock = clock
-        self._go_on = go_on
-
-    async def carry_out(
-        self, order: Order, filter: Filter, newest: int | None, touched: Touched | None = None
+    async def retry(
+        self, filter: Filter, by: str, newest: int | None = None, touched: Touched | None = None
     ) -> Changed:
-        """Do it to whatever the filter names up to message `newest`, with one event in the end."""
-        bound = await self._readers.ask(newest_message) if newest is None else newest
-        now = self._clock.now()
-        selected = await self._readers.ask(lambda c: looked_up(c, filter, now, bound), order=True)
-        return await self._carry_out(order, selected, str(filter) or "everything", touched)
+        return await self._carry_out(bulk.retry(by, self._now()), filter, newest, touched)
+
+    async def hold(self, filter: Filter, by: str, reason: str, newest: int | None = None) -> Changed:
+        return await self._carry_out(bulk.hold(by, reason), filter, newest)
+
+    async def release(
+        self, filter: Filter, by: str, newest: int | None = None, touched: Touched | None = None
+    ) -> Changed:
+        return await self._carry_out(bulk.release(by, self._now()), filter, newest, touched)
+
+    async def give_up(
+        self,
+        order: Literal["bounce", "drop"],
+        filter: Filter,
+        by: str,
+        reason: str,
+        wait: float,
+        newest: int | None = None,
+    ) -> Changed:
+        return await self._carry_out(bulk.give_up(order, by, reason, wait, self._now()), filter, newest)
 
     async def undo(self, operation: int, by: str) -> Changed:
-        """Take back an order to bounce or drop; from the first moment on no more of it is carried out."""
-        await self._writer.do(lambda tx: tx.execute("UPDATE operation SET due = NULL WHERE id = ?", (operation,)))
-        selected = Where("e.operation = ?", (operation,))
-        changed = await self._carry_out(undo(operation, by), selected, f"operation {operation}")
-        return msgspec.structs.replace(changed, operation=0)
+        return await self.database.to_its_end(bulk.Bulk(self.database).undo(operation, by))
 
-    async def make_due(self, host: str, by: str, touched: Touched | None = None) -> int:
-        """Make due now what waits in destinations that have this host, and else only bad ones; give how many."""
-        now = self._clock.now()
-        done = await self._carry_out(let_go("mark-good", by, now), waits_for(host, now), host, touched)
-        return done.recipients
+    @seen
+    def operation(self, snapshot: Snapshot, id: int) -> Operation | None:
+        return operations.operation(snapshot.connection, id)
 
-    async def make_due_in(self, destination: str, verb: str, by: str) -> int:
-        """Make due now what waits in one destination; give how many."""
-        now = self._clock.now()
-        selected = Where(
-            "e.destination = ? AND e.state = 'waiting' AND e.due > ?", (storable(destination).lower(), now)
-        )
-        return (await self._carry_out(let_go(verb, by, now), selected, destination)).recipients
+    @seen
+    def fates(self, snapshot: Snapshot, since: int, entries: Sequence[TouchedEntry]) -> tuple[Fate, ...]:
+        return aftermath.fates(snapshot.connection, since, entries, now=snapshot.now)
 
-    async def _carry_out(self, order: Order, selected: Where, named: str, touched: Touched | None = None) -> Changed:
-        done = Changed(messages=0, recipients=0)
-        after = (0, 0)
-        try:
-            while True:
-                found = await self._find(selected, after)
-                if not found and not done.operation:
-                    return done
-                chunk = _Chunk(order, selected, named, found, done.operation, last=len(found) < CHUNK)
-                done = await self._writer.do(chunk)
-                if touched is not None:
-                    touched.add(chunk.operation, chunk.since, chunk.touched)
-                if chunk.last:
-                    return done if order.wait is not None else msgspec.structs.replace(done, operation=0)
-                after = found[-1]
-                self._go_on()
-        except QueueError as error:
-            if not done.operation:
-                raise
-            cut_short = partial(_cut_short, operation=done.operation, why=clean(str(error), 300))
-            with suppress(QueueError):  # then the next start says it
-                await self._writer.do(cut_short)
-            raise type(error)(f"{error}; {_so_far(order, done)}") from error
+    def _now(self) -> float:
+        return self.database.clock.now()
 
-    async def _find(self, selected: Where, after: tuple[int, int]) -> list[tuple[int, int]]:
-        return await self._readers.ask(lambda connection: candidates(connection, selected, after, CHUNK), order=True)
-
-
-class _Chunk:
-    """One chunk of an order, as an operation of the writer; the last one writes the event that tells of all."""
-
-    def __init__(
-        self, order: Order, selected: Where, named: str, ids: list[tuple[int, int]], operation: int, *, last: bool
-    ) -> None:
-        self.order = order
-        self.selected = selected
-        self.named = clean(named, 500)
-        self.ids = ids
-        self.operation = operation
-        self.last = last
-        self.since = 0
-        self.touched: list[TouchedEntry] = []
-        self._is_first = not operation
-
-    def __call__(self, tx: Transaction) -> Changed:
-        operation = self._begin(tx) if self._is_first else self.operation
-        (self.since,) = tx.execute("SELECT coalesce(max(seq), 0) FROM event").fetchone()
-        touched, skipped = _apply(tx, self.order, self.selected, self.ids, operation)
-        self.operation = operation
-        self.touched = [TouchedEntry(entry.message, entry.number, entry.attempts) for entry in touched]
-        messages = list(dict.fromkeys(entry.message for entry in touched))
-        (before,) = tx.execute("SELECT last FROM operation WHERE id = ?", (operation,)).fetchone()
-        due = tx.now + self.order.wait if self.last and self.order.wait is not None else None
-        row = tx.execute(
-            "UPDATE operation SET messages = messages + ?, recipients = recipients + ?, skipped = skipped + ?, "
-            "last = ?, finished = ?, due = ? WHERE id = ? RETURNING messages, recipients, skipped",
-            (
-                len(messages) - (before in messages),
-                len(touched),
-                skipped,
-                messages[-1] if messages else before,
-                self.last,
-                due,
-                operation,
-            ),
-        ).fetchone()
-        changed = Changed(messages=row[0], recipients=row[1], skipped=row[2], operation=operation, due=due)
-        if not self.last:
-            return changed
-        if self.order.undoes:  # what was being returned already goes on, should that not succeed
-            operations.go_on(tx, self.order.undoes)
-        if not changed.recipients:
-            tx.execute("DELETE FROM operation WHERE id = ?", (operation,))
-            return msgspec.structs.replace(changed, operation=0, due=None)
-        if not self.order.is_told:
-            tx.execute("DELETE FROM operation WHERE id = ?", (operation,))
-            return changed
-        tx.record(_event(tx.now, operation, tx))
-        return changed
-
-    def _begin(self, tx: Transaction) -> int:
-        order = self.order
-        cursor = tx.execute(
-            'INSERT INTO operation (kind, verb, filter, "by", reason, at) VALUES (?, ?, ?, ?, ?, ?)',
-            (order.kind, order.verb, self.named, storable(order.by), storable(order.reason), tx.now),
-        )
-        assert cursor.lastrowid is not None
-        return cursor.lastrowid
-
-
-def end_unfinished(tx: Transaction) -> None:
-    """Tell of the orders that were cut short by the end of the engine, with what they touched until then."""
-    for (operation,) in tx.execute("SELECT id FROM operation WHERE NOT finished ORDER BY id").fetchall():
-        _cut_short(tx, operation, "the engine ended")
-
-
-def _cut_short(tx: Transaction, operation: int, why: str) -> None:
-    """Tell of an order that is not whole. One to bounce or drop is due at no time: what it holds stays held."""
-    tx.record(_event(tx.now, operation, tx, f" (cut short: {why})"))
-    tx.execute("UPDATE operation SET finished = 1 WHERE id = ?", (operation,))
-
-
-def _so_far(order: Order, done: Changed) -> str:
-    """What an order that failed half-way has done, and the way on."""
-    count = plural(done.recipients, "recipient")
-    if order.wait is None:
-        return f"{order.verb}: done for {count} so far; give the order again for the rest"
-    return f"{count} so far held, and none of them {_DONE[order.verb]}: undo operation {done.operation}, or order again"
-
-
-def _event(now: float, operation: int, tx: Transaction, note: str = "") -> Event:
-    kind, verb, named, by, reason, messages, recipients = tx.execute(
-        'SELECT kind, verb, filter, "by", reason, messages, recipients FROM operation WHERE id = ?', (operation,)
-    ).fetchone()
-    why = f" ({reason})" if reason else ""
-    which = f"; operation {operation}" if kind == "ordered" else ""  # for who did not wait for the answer
-    text = f"{verb} {plural(recipients, 'recipient')} in {plural(messages, 'message')}: {named}{why}{note}{which}"
-    return Event(at=now, kind=kind, by=by, text=clean(text))
-
-
-def _apply(
-    tx: Transaction, order: Order, selected: Where, ids: list[tuple[int, int]], operation: int = 0
-) -> tuple[list[_Entry], int]:
-    """Do it to those of `ids` that still match and may be touched; give these, and how many were skipped."""
-    rows = tx.execute(
-        "SELECT e.message, e.number, e.destination, e.state, e.ordered, "
-        "(SELECT due FROM operation WHERE id = e.operation), e.giving_up, e.rule, e.operation, e.attempts "
-        "FROM json_each(?) j "
-        "CROSS JOIN entry e ON e.message = j.value ->> 0 AND e.number = j.value ->> 1 "
-        f"CROSS JOIN message m ON m.number = e.message WHERE {selected.sql}",
-        (json.dumps(ids), *selected.values),
-    ).fetchall()
-    matching = [_Entry(*row) for row in rows]
-    touched = [entry for entry in matching if order.touches(entry)]
-    tx.connection.executemany(
-        order.sql,
-        [
-            {**order.values, "operation": operation, "message": entry.message, "number": entry.number}
-            for entry in touched
-        ],
-    )
-    if order.kind == "released":
-        operations.note_released(tx, [entry.operation for entry in touched if entry.operation is not None])
-    if order.undoes:
-        rules.hold_what_is_free(tx, [(entry.message, entry.number) for entry in touched])
-    if order.unblocks:
-        unblock(tx, list(dict.fromkeys(entry.destination for entry in touched)))
-    return touched, len(matching) - len(touched)
+    async def _carry_out(
+        self, order: bulk.Order, filter: Filter, newest: int | None, touched: Touched | None = None
+    ) -> Changed:
+        carried_out = bulk.Bulk(self.database).carry_out(order, filter, newest, touched)
+        return await self.database.to_its_end(carried_out)

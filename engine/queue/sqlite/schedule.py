@@ -70,7 +70,7 @@ def due_sites(
     now: float,
     singly: bool = False,
 ) -> list[DueSite]:
-    """Sites that may be served now, in order of the turns of their destinations; see Queue.due_sites."""
+    """Sites that may be served now, in order of the turns of their destinations; see Claims.due_sites."""
     if limit <= 0 or (closed := _suspended(connection, now)) is None:
         return []
     walk = _in_turn_singly if singly else _in_turn
@@ -106,7 +106,7 @@ class DoubtfulSites:
     def of(
         self, connection: sqlite3.Connection, without: Collection[str], taken: Shares = NONE_TAKEN, *, now: float
     ) -> list[DueSite]:
-        """Sites in doubt that may be served now, with whose mail it is; see Queue.doubtful_sites.
+        """Sites in doubt that may be served now, with whose mail it is; see Claims.doubtful_sites.
 
         Of more than DOUBTFUL_SEEN the others are walked through only where of the first none may go.
         """
@@ -169,7 +169,7 @@ def _row(connection: sqlite3.Connection, values: dict[str, str], query: str) -> 
 
 
 def next_due(connection: sqlite3.Connection, after: float, *, now: float, singly: bool = False) -> float | None:
-    """When there is next something to do, later than `after`; see Queue.next_due."""
+    """When there is next something to do, later than `after`; see Claims.next_due."""
     suspended = dict(connection.execute("SELECT destination, until FROM suspension WHERE until > ?", (now,)).fetchall())
     times: list[float | None] = [until for until in suspended.values() if until > after]
 

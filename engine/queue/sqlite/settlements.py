@@ -5,8 +5,7 @@ from engine.model.event import ENGINE
 from engine.model.reason import reason_of
 from engine.queue.contract import NotRunning
 from engine.queue.sqlite import operations, telling
-from engine.queue.sqlite.arrivals import Terms
-from engine.queue.sqlite.claims import remove_if_finished
+from engine.queue.sqlite.mail import Terms, remove_if_finished
 from engine.queue.sqlite.rows import outcome_json, storable
 from engine.queue.sqlite.writer import Transaction
 

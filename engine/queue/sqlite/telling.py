@@ -11,9 +11,8 @@ import sqlite3
 from engine.model.claim import Told, Untold, UntoldEntry
 from engine.model.message import NewMessage
 from engine.model.outcome import Outcome
-from engine.queue.sqlite.arrivals import Terms, enqueue
-from engine.queue.sqlite.claims import remove_if_finished
 from engine.queue.sqlite.connection import of_each
+from engine.queue.sqlite.mail import Terms, enqueue, remove_if_finished
 from engine.queue.sqlite.rows import outcome_json, outcome_of
 from engine.queue.sqlite.writer import Transaction
 

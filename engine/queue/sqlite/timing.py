@@ -7,14 +7,13 @@ Each row is put right for itself: what is cut short is done anew at the next sta
 as it is.
 """
 
-import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from engine.base.plural import plural
 from engine.model.event import Event
 from engine.queue.sqlite import bearing
-from engine.queue.sqlite.arrivals import Terms
+from engine.queue.sqlite.mail import Terms
 from engine.queue.sqlite.telling import LONGEST_GATHER
 from engine.queue.sqlite.writer import Transaction
 
@@ -37,15 +36,6 @@ class Step(NamedTuple):
 
     after: tuple[int, int] | None
     changed: int
-
-
-def newest_event_at(connection: sqlite3.Connection) -> float:
-    """The latest time of an event since the clock was last found to be set; 0.0 without one."""
-    query = (
-        "SELECT coalesce(max(at), 0.0) FROM event "
-        "WHERE seq > (SELECT coalesce(max(seq), 0) FROM event WHERE kind = 'clock set')"
-    )
-    return float(connection.execute(query).fetchone()[0])
 
 
 def put_standing_right(tx: Transaction, longest_block: float) -> None:

@@ -101,10 +101,10 @@ async def left_in(spool: Path, ledger: Ledger) -> list[str]:
     queue = SqliteQueue(spool, SystemClock())
     await queue.open()
     try:
-        while events := await queue.events(after=ledger.seq, limit=1000):
+        while events := await queue.listing.events(after=ledger.seq, limit=1000):
             ledger.happened(events)
         found: list[str] = []
-        while rows := (await queue.window(Filter.all(), "id", len(found), 1000)).rows:
+        while rows := (await queue.listing.window(Filter.all(), "id", len(found), 1000)).rows:
             found += [row.recipient for row in rows]
         return found
     finally:

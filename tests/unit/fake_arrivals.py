@@ -1,13 +1,13 @@
-"""A queue in memory for the tests of intake: it takes messages, and can fail or take its time."""
+"""Arrivals in memory for the tests of intake: they take messages, and can fail or take their time."""
 
 import asyncio
 
 from engine.model.event import Event
 from engine.model.message import NewMessage
-from engine.queue.contract import KnownLogin
+from engine.queue.contract import Arrivals, KnownLogin
 
 
-class FakeQueue:
+class FakeArrivals(Arrivals):
     """Keeps what was enqueued. `fail` is raised instead while set; clear `open_gate` to make commits wait."""
 
     def __init__(self) -> None:

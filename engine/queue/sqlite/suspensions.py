@@ -1,0 +1,33 @@
+"""Suspensions in the store: destinations, or the whole relay, to which no new connection is opened for a while."""
+
+from engine.model.destination import Suspension
+from engine.model.event import ENGINE, Event
+from engine.queue.sqlite.rows import storable
+from engine.queue.sqlite.writer import Transaction
+
+
+def suspend(tx: Transaction, suspension: Suspension) -> None:
+    """Keep a suspension, in place of any there was."""
+    name, by, reason = storable(suspension.destination).lower(), storable(suspension.by), storable(suspension.reason)
+    tx.execute(
+        'INSERT OR REPLACE INTO suspension (destination, since, until, "by", reason) VALUES (?, ?, ?, ?, ?)',
+        (name, suspension.since, suspension.until, by, reason),
+    )
+    tx.record(Event(at=tx.now, kind="suspended", by=by, destination=name, text=reason))
+
+
+def resume(tx: Transaction, destination: str, by: str) -> bool:
+    """End a suspension; False when none was in force."""
+    name = storable(destination).lower()
+    cursor = tx.execute("DELETE FROM suspension WHERE destination = ? AND until > ?", (name, tx.now))
+    if cursor.rowcount:
+        tx.record(Event(at=tx.now, kind="resumed", by=by, destination=name))
+    return bool(cursor.rowcount)
+
+
+def end_suspensions(tx: Transaction) -> None:
+    """Remove the suspensions whose time is over, and say so."""
+    ended = tx.execute("SELECT destination FROM suspension WHERE until <= ? ORDER BY until", (tx.now,)).fetchall()
+    for (name,) in ended:
+        tx.execute("DELETE FROM suspension WHERE destination = ?", (name,))
+        tx.record(Event(at=tx.now, kind="resumed", by=ENGINE, destination=name, text="its time was over"))
