@@ -19,13 +19,13 @@ from engine.queue.sqlite import schedule
 from engine.queue.sqlite.exchanges import know_destination
 from engine.queue.sqlite.writer import Transaction
 from tests.bench.relaying import say
-from tests.unit.queue_support import Spool, opened
+from tests.unit.sqlite.support import SqliteSpool, opened
 
 DUE = 20  # destinations
 DAY = 86400.0  # seconds
 
 
-async def fill(spool: Spool, count: int) -> None:
+async def fill(spool: SqliteSpool, count: int) -> None:
     """A message to so many destinations of which every other has taken mail, due tomorrow, and a few due now."""
     number = await spool.add()
     now = spool.clock.now()
@@ -41,7 +41,7 @@ async def fill(spool: Spool, count: int) -> None:
             )
         tx.execute("UPDATE destination SET took_at = ? WHERE name LIKE '%0.example'", (now,))
 
-    await spool.queue._database.writer.do(waiting)
+    await spool.writer.do(waiting)
     await spool.add(*(f"x@due{place}.example" for place in range(DUE)))
 
 
@@ -51,7 +51,7 @@ async def main(count: int, rounds: int) -> None:
     with tempfile.TemporaryDirectory(prefix="sh-") as folder:
         async with opened(Path(folder)) as spool:
             await fill(spool, count)
-            connection, now = spool.queue._database.writer._connection, spool.clock.now() + 1
+            connection, now = spool.writer._connection, spool.clock.now() + 1
             few = schedule.FEW
             for _ in range(rounds):
                 for name, most in (("by turn", 0), ("by time", few)):

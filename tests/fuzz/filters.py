@@ -12,7 +12,7 @@ from engine.model.filter import STATES, Filter, FilterError
 from engine.model.order import rule_filter
 from engine.model.outcome import Outcome
 from tests.fuzz.fuzzing import Fault, Fuzzer
-from tests.unit.queue_support import Spool, opened
+from tests.unit.sqlite.support import SqliteSpool, opened
 
 _FIELDS = ("domain", "to", "from", "subject", "reason", "why", "text", "state", "id", "tries", "age", "size", "Domain")
 _WORDS = (
@@ -93,7 +93,7 @@ def _is_plain(error: FilterError) -> None:
         raise Fault("refused without a word")
 
 
-async def _fill(spool: Spool) -> None:
+async def _fill(spool: SqliteSpool) -> None:
     """Some messages of every kind: untried, deferred in several words, held, without a subject, of nobody."""
     said = (
         Outcome.of_reply(450, "4.2.1 try later", host="mx.example.org"),

@@ -16,8 +16,8 @@ from tests.clock import FakeClock
 from tests.scenarios.submitting import ANYWHERE as ANY_PORT
 from tests.scenarios.submitting import Keys, made_keys, secured, submission
 from tests.unit.fake_arrivals import FakeArrivals
-from tests.unit.queue_support import opened
-from tests.unit.test_queue_faults import BACK_TO_3
+from tests.unit.sqlite.support import opened
+from tests.unit.sqlite.test_faults import BACK_TO_3
 
 ATTACKER = "127.0.0.66"
 

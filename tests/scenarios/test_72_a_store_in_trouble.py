@@ -16,8 +16,9 @@ from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Dead, Healthy
 from tests.clock import FakeClock
 from tests.scenarios.relaying import relaying, until
-from tests.unit.pages import damage
-from tests.unit.queue_support import CONTENT, Spool
+from tests.unit.queue.support import CONTENT
+from tests.unit.sqlite.pages import damage
+from tests.unit.sqlite.support import SqliteSpool
 
 MESSAGES = 120
 DOMAINS = 6
@@ -25,7 +26,7 @@ DOMAINS = 6
 
 async def waiting_mail(folder: Path, clock: FakeClock) -> Path:
     """A spool in which mail for some domains waits."""
-    spool = Spool(folder / "spool", clock)
+    spool = SqliteSpool(folder / "spool", clock)
     await spool.queue.open()
     await asyncio.gather(
         *(spool.add(f"u{n}@d{n % DOMAINS}.example", content=CONTENT + b"x" * 900 + b"\r\n") for n in range(MESSAGES))

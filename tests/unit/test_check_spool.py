@@ -23,9 +23,10 @@ from engine.queue.sqlite import salvage as salvaging
 from engine.queue.sqlite.migrating import create
 from engine.queue.sqlite.store import FILE
 from tests.clock import FakeClock
-from tests.unit.pages import damage
-from tests.unit.queue_support import ALL, DELIVERED, LATER, Spool, new_message, opened
-from tests.unit.test_queue_damage import relay_all
+from tests.unit.queue.support import ALL, DELIVERED, LATER, new_message
+from tests.unit.sqlite.pages import damage
+from tests.unit.sqlite.support import SqliteSpool, opened
+from tests.unit.sqlite.test_damage import relay_all
 
 # A leaf of a table or an index, and how far through it that is.
 PAGES = [
@@ -45,7 +46,7 @@ def content_of(number: int) -> bytes:
 
 async def filled(directory: Path, messages: int = 200) -> dict[tuple[int, int], str]:
     """A closed store with mail in every state; the recipients in it."""
-    spool = Spool(directory, FakeClock())
+    spool = SqliteSpool(directory, FakeClock())
     await spool.queue.open()
     await asyncio.gather(
         *(

@@ -13,7 +13,7 @@ from engine.dns.bad_hosts import Countdowns
 from engine.model.destination import Mark
 from engine.model.event import ENGINE
 from tests.unit.fake_relay import NOW, FakeEngine, short_folder
-from tests.unit.queue_support import opened
+from tests.unit.sqlite.support import opened
 
 MANY = 100_000
 

@@ -19,14 +19,15 @@ from engine.model.filter import Filter
 from engine.settings.settings import Limit, Retry
 from tests.clock import FakeClock
 from tests.unit.fake_arrivals import FakeArrivals
-from tests.unit.queue_support import LATER, Spool, opened
+from tests.unit.queue.support import LATER
+from tests.unit.sqlite.support import SqliteSpool, opened
 
 HOUR, DAY = 3600.0, 86_400.0
 BLOCK = 900.0
 RETRIES = RetryPlan(Retry(), random.Random(1))
 
 
-def stepping(spool: Spool, sites: Sites | None = None) -> Stepping:
+def stepping(spool: SqliteSpool, sites: Sites | None = None) -> Stepping:
     mx = MXCalculator(dns.asyncresolver.Resolver(configure=False), clock=spool.clock, marks=spool.queue.marks)
     sites = Sites(Limits((), spool.clock), spool.clock, initial=2) if sites is None else sites
     return Stepping(spool.queue, sites, mx, RETRIES, spool.clock, BLOCK)

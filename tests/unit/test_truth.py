@@ -20,7 +20,7 @@ from engine.model.message import Entry
 from engine.model.outcome import Outcome
 from engine.model.reason import reason_of, reason_of_line
 from engine.queue.sqlite.untried import HOSTS_BAD, NOT_TRIED
-from tests.unit.queue_support import Spool, opened
+from tests.unit.sqlite.support import SqliteSpool, opened
 
 HOSTS = [f"mx{number}.example" for number in range(5)]
 DESTINATIONS = [f"d{number}.example" for number in range(9)]
@@ -34,7 +34,7 @@ REPLIES = [
 class World:
     """A queue in which everything that keeps mail from going has been laid upon it at random, and those who judge."""
 
-    def __init__(self, spool: Spool, seed: int) -> None:
+    def __init__(self, spool: SqliteSpool, seed: int) -> None:
         self.spool = spool
         self.queue = spool.queue
         self.clock = spool.clock
@@ -135,7 +135,7 @@ class World:
         return found
 
 
-async def made(spool: Spool, seed: int, later: float = 0.0) -> World:
+async def made(spool: SqliteSpool, seed: int, later: float = 0.0) -> World:
     """A world whose mail is so many seconds old when it is steered."""
     world = World(spool, seed)
     await world.fill()

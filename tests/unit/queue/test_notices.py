@@ -6,11 +6,12 @@ import pytest
 
 from engine.model.message import NewMessage, Wishes
 from engine.queue.contract import QueueError
-from engine.queue.sqlite import notices
 from tests.clock import FakeClock
-from tests.unit.queue_support import DELIVERED, LATER, Spool, new_message, opened
+from tests.unit.queue.support import DELIVERED, LATER, Opened, Spool, new_message
 
 FOUR_HOURS = 14_400.0
+
+
 NOTICE = new_message("ann@example.net", sender="", origin="delay notice of 1")
 
 
@@ -21,7 +22,7 @@ async def waiting(spool: Spool, *recipients: str, **fields: object) -> int:
     return number
 
 
-async def test_it_is_due_after_its_time_and_wakes_the_engine(tmp_path: Path) -> None:
+async def test_it_is_due_after_its_time_and_wakes_the_engine(tmp_path: Path, opened: Opened) -> None:
     async with opened(tmp_path, delay_notice=FOUR_HOURS) as spool:
         now = spool.clock.now()
         await spool.add()
@@ -38,7 +39,7 @@ async def test_it_is_due_after_its_time_and_wakes_the_engine(tmp_path: Path) -> 
         )
 
 
-async def test_it_is_told_once(tmp_path: Path) -> None:
+async def test_it_is_told_once(tmp_path: Path, opened: Opened) -> None:
     async with opened(tmp_path, delay_notice=FOUR_HOURS) as spool:
         number = await waiting(spool, "a@example.org", "b@example.com")
         (late,) = await spool.queue.claims.late(10)
@@ -48,7 +49,7 @@ async def test_it_is_told_once(tmp_path: Path) -> None:
         assert [entry.message for entry in await spool.entries()] == [number, number, number + 1]
 
 
-async def test_what_is_being_relayed_or_has_left_is_not_told_of(tmp_path: Path) -> None:
+async def test_what_is_being_relayed_or_has_left_is_not_told_of(tmp_path: Path, opened: Opened) -> None:
     async with opened(tmp_path, delay_notice=FOUR_HOURS) as spool:
         await waiting(spool)
         (late,) = await spool.queue.claims.late(10)
@@ -60,7 +61,7 @@ async def test_what_is_being_relayed_or_has_left_is_not_told_of(tmp_path: Path) 
         assert await spool.entries() == ()
 
 
-async def test_what_comes_back_from_its_attempt_is_told_of_then(tmp_path: Path) -> None:
+async def test_what_comes_back_from_its_attempt_is_told_of_then(tmp_path: Path, opened: Opened) -> None:
     async with opened(tmp_path, delay_notice=FOUR_HOURS) as spool:
         await waiting(spool)
         (claim,) = await spool.claim()
@@ -69,22 +70,7 @@ async def test_what_comes_back_from_its_attempt_is_told_of_then(tmp_path: Path) 
         assert await spool.queue.claims.notify(late, NOTICE)
 
 
-async def test_the_mark_and_the_notice_are_one_transaction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with opened(tmp_path, delay_notice=FOUR_HOURS) as spool:
-        await waiting(spool)
-        (late,) = await spool.queue.claims.late(10)
-
-        def cut(*_: object) -> int:
-            raise QueueError("cut short")
-
-        monkeypatch.setattr(notices, "enqueue", cut)
-        with pytest.raises(QueueError, match="cut short"):
-            await spool.queue.claims.notify(late, NOTICE)
-        monkeypatch.undo()
-        assert await spool.queue.claims.late(10) == [late]
-
-
-async def test_it_outlives_the_engine(tmp_path: Path) -> None:
+async def test_it_outlives_the_engine(tmp_path: Path, opened: Opened) -> None:
     clock = FakeClock()
     async with opened(tmp_path, clock, delay_notice=FOUR_HOURS) as spool:
         await waiting(spool)
@@ -107,27 +93,15 @@ async def test_it_outlives_the_engine(tmp_path: Path) -> None:
         ("", "DELAY", 0),
     ],
 )
-async def test_it_comes_to_who_has_not_said_otherwise(tmp_path: Path, sender: str, notify: str, count: int) -> None:
+async def test_it_comes_to_who_has_not_said_otherwise(
+    tmp_path: Path, sender: str, notify: str, count: int, opened: Opened
+) -> None:
     async with opened(tmp_path, delay_notice=FOUR_HOURS) as spool:
         await waiting(spool, sender=sender, wishes=(Wishes(notify=notify),))
         assert len(await spool.queue.claims.late(10)) == count
 
 
-async def test_a_message_with_more_recipients_than_one_notice_names_is_told_of_in_parts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(notices, "ENTRIES_AT_ONCE", 3)
-    async with opened(tmp_path, delay_notice=FOUR_HOURS) as spool:
-        await waiting(spool, *(f"{name}@example.org" for name in "abcde"))
-        told = []
-        while found := await spool.queue.claims.late(10):
-            (late,) = found
-            told.append(len(late.entries))
-            await spool.queue.claims.notify(late, None)
-        assert told == [3, 2]
-
-
-async def test_what_has_expired_is_no_delay_any_more(tmp_path: Path) -> None:
+async def test_what_has_expired_is_no_delay_any_more(tmp_path: Path, opened: Opened) -> None:
     async with opened(tmp_path, delay_notice=FOUR_HOURS, give_up_after=FOUR_HOURS) as spool:
         await spool.add()
         (claim,) = await spool.claim()
@@ -137,7 +111,7 @@ async def test_what_has_expired_is_no_delay_any_more(tmp_path: Path) -> None:
         assert len(await spool.queue.claims.overdue(10)) == 1
 
 
-async def test_the_wishes_of_each_recipient_are_kept(tmp_path: Path) -> None:
+async def test_the_wishes_of_each_recipient_are_kept(tmp_path: Path, opened: Opened) -> None:
     async with opened(tmp_path) as spool:
         wishes = (Wishes(notify="NEVER"), Wishes(orcpt="rfc822;x@y.example"))
         await spool.add("a@example.org", "b@example.org", ret="FULL", envid="e+2B1", wishes=wishes)
@@ -146,7 +120,7 @@ async def test_the_wishes_of_each_recipient_are_kept(tmp_path: Path) -> None:
         assert tuple(entry.wishes for entry in claim.entries) == wishes
 
 
-async def test_wishes_that_are_not_one_for_each_recipient_are_refused(tmp_path: Path) -> None:
+async def test_wishes_that_are_not_one_for_each_recipient_are_refused(tmp_path: Path, opened: Opened) -> None:
     async with opened(tmp_path) as spool:
         odd = NewMessage(
             sender="a@b.example", recipients=("c@d.example",), content=b"x\r\n", origin="", wishes=(Wishes(), Wishes())

@@ -9,9 +9,11 @@ from console.commands.looking import _concerns
 from engine.base.words import Word, stand_in, words_of
 from engine.model.event import Event, Kind
 from engine.model.outcome import Outcome
-from tests.unit.queue_support import Spool, opened
+from tests.unit.queue.support import Opened, Spool
 
 FULL = Outcome.of_reply(452, "4.2.2 Mailbox full_100%", host="mx.over.example", phase="RCPT")
+
+
 NO_USER = Outcome.of_reply(550, "5.1.1 no such user", host="mx.two.example")
 
 
@@ -58,7 +60,7 @@ async def found(spool: Spool, match: str) -> list[int]:
         ("", [1, 2, 3, 4, 5]),
     ],
 )
-async def test_events_are_found_by_all_their_words(tmp_path: Path, match: str, seqs: list[int]) -> None:
+async def test_events_are_found_by_all_their_words(tmp_path: Path, match: str, seqs: list[int], opened: Opened) -> None:
     async with opened(tmp_path) as spool:
         await spool.queue.arrivals.record(*HAPPENED)
         assert await found(spool, match) == seqs
@@ -67,14 +69,7 @@ async def test_events_are_found_by_all_their_words(tmp_path: Path, match: str, s
         )
 
 
-async def test_a_damaged_outcome_hides_no_event(tmp_path: Path) -> None:
-    async with opened(tmp_path) as spool:
-        await spool.queue.arrivals.record(*HAPPENED)
-        spool.sql("UPDATE event SET outcome = '{' WHERE seq = 2")
-        assert await found(spool, "returned") == [2, 3]
-
-
-async def test_looking_through_all_events_kept_takes_a_moment(tmp_path: Path) -> None:
+async def test_looking_through_all_events_kept_takes_a_moment(tmp_path: Path, opened: Opened) -> None:
     """100,000 are kept: a match that is nothing but words looks through all of them. Bounded loosely."""
     async with opened(tmp_path, events_kept=200_000) as spool:
         for _ in range(20):

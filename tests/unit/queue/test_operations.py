@@ -2,12 +2,9 @@
 
 from pathlib import Path
 
-import pytest
-
 from engine.model.filter import Filter
 from engine.model.outcome import Outcome
-from engine.queue.sqlite import overdue
-from tests.unit.queue_support import ALL, DELIVERED, LATER, Spool, opened
+from tests.unit.queue.support import ALL, DELIVERED, LATER, Opened, Spool
 
 GIVEN_UP = Outcome.permanent("bounced", enhanced="5.7.0")
 
@@ -21,7 +18,7 @@ async def return_all(spool: Spool) -> None:
         await spool.settle(claim, GIVEN_UP)
 
 
-async def test_a_drop_is_told_of_once_with_what_was_released_meanwhile(tmp_path: Path) -> None:
+async def test_a_drop_is_told_of_once_with_what_was_released_meanwhile(tmp_path: Path, opened: Opened) -> None:
     async with opened(tmp_path) as spool:
         for _ in range(11):
             await spool.add()
@@ -44,22 +41,7 @@ async def test_a_drop_is_told_of_once_with_what_was_released_meanwhile(tmp_path:
         assert f"drop: {operation.result}; operation 1: everything" == text
 
 
-async def test_a_bounce_is_told_of_with_the_return_of_its_last_recipient(tmp_path: Path) -> None:
-    async with opened(tmp_path) as spool:
-        await spool.add("a@example.org", "b@example.com")
-        await spool.add("c@example.org")
-        await spool.queue.orders.give_up("bounce", ALL, "ann", "", 0)
-        claims = await spool.queue.claims.overdue(9)
-        for claim in claims[:-1]:
-            await spool.settle(claim, GIVEN_UP)
-        assert told(spool) == []
-        before = spool.queue._database.writer.groups
-        await spool.settle(claims[-1], GIVEN_UP)
-        assert told(spool) == [("ann", "bounce: 2 messages (3 recipients) bounced; operation 1: everything")]
-        assert spool.queue._database.writer.groups == before + 1
-
-
-async def test_a_message_is_counted_once_in_whatever_order_its_recipients_go(tmp_path: Path) -> None:
+async def test_a_message_is_counted_once_in_whatever_order_its_recipients_go(tmp_path: Path, opened: Opened) -> None:
     async with opened(tmp_path) as spool:
         await spool.add("a@one.example", "b@two.example")
         await spool.add("c@one.example", "d@two.example")
@@ -70,19 +52,9 @@ async def test_a_message_is_counted_once_in_whatever_order_its_recipients_go(tmp
         assert told(spool)[0][1].startswith("bounce: 2 messages (4 recipients) bounced;")
 
 
-async def test_drops_that_take_several_transactions_are_counted_as_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_what_a_killed_engine_had_begun_is_counted_on_by_the_next_and_told_once(
+    tmp_path: Path, opened: Opened
 ) -> None:
-    monkeypatch.setattr(overdue, "DROPS_AT_ONCE", 2)
-    async with opened(tmp_path) as spool:
-        await spool.add("a@one.example", "b@two.example", "c@three.example")
-        await spool.add("d@one.example", "e@two.example")
-        await spool.queue.orders.give_up("drop", ALL, "ann", "", 0)
-        await spool.carry_out()
-        assert told(spool) == [("ann", "drop: 2 messages (5 recipients) dropped; operation 1: everything")]
-
-
-async def test_what_a_killed_engine_had_begun_is_counted_on_by_the_next_and_told_once(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
         await spool.add("a@example.org", "b@example.com")
         await spool.queue.orders.give_up("bounce", ALL, "ann", "", 0)
@@ -97,7 +69,7 @@ async def test_what_a_killed_engine_had_begun_is_counted_on_by_the_next_and_told
         assert told(spool) == []
 
 
-async def test_what_went_another_way_is_told_as_that(tmp_path: Path) -> None:
+async def test_what_went_another_way_is_told_as_that(tmp_path: Path, opened: Opened) -> None:
     """What was on its way when the order came is sent, if it is taken: it was not dropped."""
     async with opened(tmp_path) as spool:
         await spool.add("a@example.org")
@@ -114,7 +86,7 @@ async def test_what_went_another_way_is_told_as_that(tmp_path: Path) -> None:
         assert told(spool) == [("ann", f"drop: {text}; operation 1: everything")]
 
 
-async def test_an_order_undone_whole_is_told_of_by_its_undoing_alone(tmp_path: Path) -> None:
+async def test_an_order_undone_whole_is_told_of_by_its_undoing_alone(tmp_path: Path, opened: Opened) -> None:
     async with opened(tmp_path) as spool:
         await spool.add()
         changed = await spool.queue.orders.give_up("drop", ALL, "ann", "", 10)
@@ -124,7 +96,7 @@ async def test_an_order_undone_whole_is_told_of_by_its_undoing_alone(tmp_path: P
         assert told(spool) == []
 
 
-async def test_an_order_of_which_all_was_released_says_that_nothing_was_done(tmp_path: Path) -> None:
+async def test_an_order_of_which_all_was_released_says_that_nothing_was_done(tmp_path: Path, opened: Opened) -> None:
     async with opened(tmp_path) as spool:
         await spool.add("a@example.org", "b@example.org")
         await spool.queue.orders.give_up("bounce", ALL, "ann", "", 10)
@@ -135,7 +107,7 @@ async def test_an_order_of_which_all_was_released_says_that_nothing_was_done(tmp
         assert told(spool) == [("ann", text)]
 
 
-async def test_only_orders_to_bounce_or_drop_are_told_of(tmp_path: Path) -> None:
+async def test_only_orders_to_bounce_or_drop_are_told_of(tmp_path: Path, opened: Opened) -> None:
     async with opened(tmp_path) as spool:
         await spool.add()
         (claim,) = await spool.claim()

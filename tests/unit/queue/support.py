@@ -1,8 +1,7 @@
-"""What the tests of the store share: a queue in a temporary spool, and short ways to put mail in and through it."""
+"""What the tests of the queue share, whichever store it is: short ways to put mail in and through it."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from engine.model.claim import Claim, EntryResult, Settlement
@@ -10,7 +9,7 @@ from engine.model.event import Event
 from engine.model.filter import Filter
 from engine.model.message import Entry, NewMessage
 from engine.model.outcome import Outcome
-from engine.queue.sqlite.store import SqliteQueue
+from engine.queue.contract import Queue
 from tests.clock import FakeClock
 
 ALL = Filter.all()
@@ -22,10 +21,9 @@ CONTENT = b"Subject: hi\r\n\r\nhello\r\n"
 class Spool:
     """A queue that is open, its clock, and every event it handed on."""
 
-    def __init__(self, directory: Path, clock: FakeClock, **settings: Any) -> None:
-        self.directory = directory
+    def __init__(self, queue: Queue, clock: FakeClock) -> None:
+        self.queue = queue
         self.clock = clock
-        self.queue = SqliteQueue(directory, clock, **settings)
         self.events: list[Event] = []
         self.queue.on_events = self.events.extend
 
@@ -63,21 +61,9 @@ class Spool:
     def kinds(self) -> list[str]:
         return [event.kind for event in self.events]
 
-    def sql(self, query: str, *values: object) -> list[tuple[Any, ...]]:
-        """Ask the store's own connection, between two operations."""
-        rows: list[tuple[Any, ...]] = self.queue._database.writer._connection.execute(query, values).fetchall()
-        return rows
 
-
-@asynccontextmanager
-async def opened(directory: Path, clock: FakeClock | None = None, **settings: Any) -> AsyncIterator[Spool]:
-    """Open a queue in `directory` and close it in the end."""
-    spool = Spool(directory, clock or FakeClock(), **settings)
-    await spool.queue.open()
-    try:
-        yield spool
-    finally:
-        await spool.queue.close()
+# Opens a queue in a folder, with a clock and settings of the store, and closes it in the end.
+Opened = Callable[..., AbstractAsyncContextManager[Spool]]
 
 
 def new_message(*recipients: str, **fields: Any) -> NewMessage:

@@ -12,15 +12,16 @@ from engine.model.filter import Filter
 from engine.queue.contract import QueueDamaged, QueueError
 from engine.queue.sqlite.damage import Damage
 from tests.clock import FakeClock
-from tests.unit.pages import damage, leaves
-from tests.unit.queue_support import ALL, DELIVERED, LATER, Spool, opened
+from tests.unit.queue.support import ALL, DELIVERED, LATER
+from tests.unit.sqlite.pages import damage, leaves
+from tests.unit.sqlite.support import SqliteSpool, opened
 
 MESSAGES = 400
 
 
 async def filled(directory: Path, destinations: int = 40) -> None:
     """A closed store with many messages, some of them tried, and some being relayed when the engine was killed."""
-    spool = Spool(directory, FakeClock())
+    spool = SqliteSpool(directory, FakeClock())
     await spool.queue.open()
     await asyncio.gather(
         *(
@@ -36,7 +37,7 @@ async def filled(directory: Path, destinations: int = 40) -> None:
     await spool.queue.close()
 
 
-async def relay_all(spool: Spool) -> set[tuple[int, str]]:
+async def relay_all(spool: SqliteSpool) -> set[tuple[int, str]]:
     """Carry everything that can be claimed and read, as a relayer does; give the messages that went, and where to."""
     went: set[tuple[int, str]] = set()
     for _ in range(200):
@@ -52,7 +53,7 @@ async def relay_all(spool: Spool) -> set[tuple[int, str]]:
     raise AssertionError("there is no end to it")
 
 
-async def carry(spool: Spool, claim: Claim) -> set[tuple[int, str]]:
+async def carry(spool: SqliteSpool, claim: Claim) -> set[tuple[int, str]]:
     try:
         await spool.queue.claims.content(claim.message)
     except QueueError as error:
@@ -226,7 +227,7 @@ async def test_beside_a_damaged_page_a_check_looks_at_so_many_and_a_pass_begins_
         def count(statement: str) -> None:
             looked[-1] += "e.expires <= " in statement
 
-        spool.queue._database.writer._connection.set_trace_callback(count)
+        spool.writer._connection.set_trace_callback(count)
         for _ in range(MESSAGES // 50 + 8):
             looked.append(0)
             assert await spool.queue.claims.overdue(100) == []
@@ -304,7 +305,7 @@ async def test_what_is_known_of_damage_is_forgotten_in_the_thread_that_reads_it(
     damage(tmp_path, "entry", which=0.5)
     async with opened(tmp_path) as spool:
         await relay_all(spool)
-        assert spool.queue._database.writer.damage.known
+        assert spool.writer.damage.known
         await spool.queue.claims.overdue(100)
         await spool.queue.claims.overdue(100)
         assert threads == ["queue-writer"]
@@ -319,7 +320,7 @@ async def test_an_operation_that_meets_damage_undoes_nothing_of_the_others(tmp_p
             raise sqlite3.DatabaseError("database disk image is malformed")
 
         first, hurt, second = await asyncio.gather(
-            spool.add(), spool.queue._database.writer.do(meets), spool.add(), return_exceptions=True
+            spool.add(), spool.writer.do(meets), spool.add(), return_exceptions=True
         )
         assert (first, second) == (1, 2)
         assert type(hurt) is QueueDamaged
@@ -334,7 +335,7 @@ async def test_damage_that_was_mended_while_a_question_met_it_is_not_told_again(
         def meets(connection: object) -> int:
             asked.append(connection)
             if len(asked) == 1:
-                spool.queue._database.writer.damage.mended += 1
+                spool.writer.damage.mended += 1
                 raise sqlite3.DatabaseError("database disk image is malformed")
             return 7
 

@@ -15,7 +15,8 @@ from engine.queue.contract import QueueError
 from engine.queue.sqlite import bulk, overdue, rules
 from engine.queue.sqlite.writer import Writer
 from engine.settings.settings import Retry
-from tests.unit.queue_support import ALL, DELIVERED, opened
+from tests.unit.queue.support import ALL, DELIVERED
+from tests.unit.sqlite.support import opened
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,8 @@ from engine.queue.sqlite import reasons, schedule
 from engine.queue.sqlite.expiry import EXPIRED
 from engine.queue.sqlite.untried import NOT_TRIED
 from engine.queue.sqlite.where import where
-from tests.unit.queue_support import ALL, DELIVERED, LATER, Spool, opened
+from tests.unit.queue.support import ALL, DELIVERED, LATER
+from tests.unit.sqlite.support import SqliteSpool, opened
 
 NOW = 1_800_000_000.0
 BIG_TABLES = ("e", "entry", "m", "message", "body", "attempt", "event")
@@ -28,7 +29,7 @@ LATE = Late(
 )
 
 
-async def statements(spool: Spool) -> list[str]:
+async def statements(spool: SqliteSpool) -> list[str]:
     """The statements, with their values written out, of a round of what a relay does all the time."""
     async with traced(spool) as seen:
         queue = spool.queue
@@ -71,13 +72,13 @@ async def statements(spool: Spool) -> list[str]:
 
 
 @asynccontextmanager
-async def traced(spool: Spool) -> AsyncIterator[list[str]]:
+async def traced(spool: SqliteSpool) -> AsyncIterator[list[str]]:
     """What every connection of the store is asked meanwhile."""
     seen: list[str] = []
     readers = spool.queue._database.readers
 
     async def trace(listener: Callable[[str], None] | None) -> None:
-        spool.queue._database.writer._connection.set_trace_callback(listener)
+        spool.writer._connection.set_trace_callback(listener)
         for console, order in ((False, False), (True, False), (False, True)):
             await readers.ask(lambda connection: connection.set_trace_callback(listener), console=console, order=order)
 
@@ -143,7 +144,7 @@ async def test_what_waits_for_later_is_not_walked_through_to_find_what_is_due(tm
     """Counted in steps of the store's own machine, so that it is the same however busy this one is."""
     async with opened(tmp_path) as spool:
         await spool.add(*(f"a@due{number}.example" for number in range(20)))
-        connection = spool.queue._database.writer._connection
+        connection = spool.writer._connection
         few = steps(connection)
         connection.execute("BEGIN")
         template = "SELECT 1, 1000 + value, 'x', 'later' || value || '.example', 'waiting', ?, ? FROM json_each(?)"
@@ -183,8 +184,6 @@ async def test_a_pass_over_what_has_expired_goes_on_by_index_where_it_stood(tmp_
     """However many have the same time: as the recipients of one message have."""
     async with opened(tmp_path) as spool:
         values = {"now": NOW, "expires": NOW, "message": 7, "number": 1, "limit": 500}
-        plan = [
-            row[-1] for row in spool.queue._database.writer._connection.execute(f"EXPLAIN QUERY PLAN {EXPIRED}", values)
-        ]
+        plan = [row[-1] for row in spool.writer._connection.execute(f"EXPLAIN QUERY PLAN {EXPIRED}", values)]
         assert any("((expires,message,number)>(?,?,?) AND expires<?)" in detail for detail in plan)
         assert not any("TEMP B-TREE" in detail for detail in plan)

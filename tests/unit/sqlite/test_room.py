@@ -9,12 +9,13 @@ import pytest
 from engine.queue.contract import QueueFull
 from engine.queue.sqlite.store import FILE
 from engine.queue.sqlite.upkeep import LAST_ROOM
-from tests.unit.queue_support import DELIVERED, Spool, opened
+from tests.unit.queue.support import DELIVERED
+from tests.unit.sqlite.support import SqliteSpool, opened
 
 MIB = 2**20
 
 
-async def filled_and_drained(spool: Spool) -> None:
+async def filled_and_drained(spool: SqliteSpool) -> None:
     for _ in range(40):
         await spool.add(content=b"x" * 200_000)
     for claim in await spool.claim():

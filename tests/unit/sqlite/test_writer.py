@@ -13,7 +13,8 @@ from engine.queue.sqlite import writer as writing
 from engine.queue.sqlite.upkeep import Upkeep
 from engine.queue.sqlite.writer import Transaction, Writer
 from tests.clock import FakeClock
-from tests.unit.queue_support import ALL, Spool, opened
+from tests.unit.queue.support import ALL
+from tests.unit.sqlite.support import SqliteSpool, opened
 
 
 def raising(error: BaseException) -> Callable[..., NoReturn]:
@@ -23,7 +24,7 @@ def raising(error: BaseException) -> Callable[..., NoReturn]:
     return fails
 
 
-async def until_trouble(spool: Spool) -> str:
+async def until_trouble(spool: SqliteSpool) -> str:
     async with asyncio.timeout(10):
         while not (told := spool.queue.broken or spool.queue.trouble):
             await asyncio.sleep(0.005)
@@ -74,7 +75,7 @@ async def test_whatever_ends_the_thread_is_told_and_those_who_wait_are_answered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     async with asyncio.timeout(20):
-        spool = Spool(tmp_path, FakeClock())
+        spool = SqliteSpool(tmp_path, FakeClock())
         await spool.queue.open()
         monkeypatch.setattr(Writer, "_commit", raising(error))
         answers = await asyncio.gather(*(spool.add() for _ in range(40)), return_exceptions=True)
@@ -96,7 +97,7 @@ async def test_after_a_commit_of_which_nobody_knows_nothing_is_written_through_t
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Memory may run out after the pages have been written, and before SQLite says so."""
-    from tests.unit.test_queue_faults import Failing, fail_at
+    from tests.unit.sqlite.test_faults import Failing, fail_at
 
     async with opened(tmp_path) as spool:
         failing: Failing = fail_at(spool, "COMMIT")
@@ -123,13 +124,13 @@ async def test_a_thread_that_hangs_does_not_keep_the_store_open(
     monkeypatch.setattr(writing, "END_SECONDS", 0.1)
     monkeypatch.setattr(writing, "GIVE_UP_SECONDS", 0.1)
     hangs = threading.Event()
-    spool = Spool(tmp_path, FakeClock())
+    spool = SqliteSpool(tmp_path, FakeClock())
     await spool.queue.open()
     await spool.add()
-    waiting = asyncio.ensure_future(spool.queue._database.writer.do(lambda _: hangs.wait(20)))
+    waiting = asyncio.ensure_future(spool.writer.do(lambda _: hangs.wait(20)))
     behind = asyncio.ensure_future(spool.add())
     await asyncio.sleep(0.05)
-    thread = spool.queue._database.writer._thread
+    thread = spool.writer._thread
     async with asyncio.timeout(10):
         await spool.queue.close()
         assert [type(one) for one in await asyncio.gather(waiting, behind, return_exceptions=True)] == [QueueBroken] * 2
@@ -145,7 +146,7 @@ async def test_a_statement_without_end_is_cut_short_when_the_store_is_closed(
 ) -> None:
     monkeypatch.setattr(writing, "END_SECONDS", 0.1)
     endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
-    spool = Spool(tmp_path, FakeClock())
+    spool = SqliteSpool(tmp_path, FakeClock())
     await spool.queue.open()
     begun = threading.Event()
 
@@ -153,7 +154,7 @@ async def test_a_statement_without_end_is_cut_short_when_the_store_is_closed(
         begun.set()
         tx.execute(endless).fetchone()
 
-    writing_long = asyncio.ensure_future(spool.queue._database.writer.do(long))
+    writing_long = asyncio.ensure_future(spool.writer.do(long))
     await asyncio.to_thread(begun.wait, 10)
     async with asyncio.timeout(10):
         await spool.queue.close()
@@ -166,7 +167,7 @@ async def test_a_question_without_end_is_cut_short_when_the_store_is_closed(
 ) -> None:
     monkeypatch.setattr("engine.queue.sqlite.readers.END_SECONDS", 0.1)
     endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
-    spool = Spool(tmp_path, FakeClock())
+    spool = SqliteSpool(tmp_path, FakeClock())
     await spool.queue.open()
     asked = asyncio.ensure_future(
         spool.queue._database.readers.ask(lambda c: c.execute(endless).fetchone(), console=True)

@@ -1,15 +1,10 @@
 """Sites in the store: whose turn it is, claims over all their destinations, and blocks of them all."""
 
-from itertools import count
 from pathlib import Path
-from types import SimpleNamespace
 
-import pytest
-
-from engine.model.claim import DueSite, Shares
+from engine.model.claim import DueSite
 from engine.model.destination import Suspension, unknown_site
-from engine.queue.sqlite import schedule
-from tests.unit.queue_support import DELIVERED, LATER, Spool, opened
+from tests.unit.queue.support import DELIVERED, LATER, Opened, Spool
 
 FARM = "mx1.farm.example mx2.farm.example"
 
@@ -20,7 +15,7 @@ async def on_the_farm(spool: Spool, *names: str) -> None:
         await spool.queue.standing.note_destination(name, ["mx1.farm.example", "mx2.farm.example"], FARM)
 
 
-async def test_a_new_destination_is_its_own_site_until_its_exchanges_are_known(tmp_path: Path) -> None:
+async def test_a_new_destination_is_its_own_site_until_its_exchanges_are_known(tmp_path: Path, opened: Opened) -> None:
     async with opened(tmp_path) as spool:
         await spool.add("x@a.example")
         unknown = DueSite(site=unknown_site("a.example"), destination="a.example", is_in_doubt=True)
@@ -31,7 +26,7 @@ async def test_a_new_destination_is_its_own_site_until_its_exchanges_are_known(t
         assert (await spool.queue.listing.destination("a.example")).site == FARM
 
 
-async def test_a_site_is_named_once_and_not_where_it_is_left_out(tmp_path: Path) -> None:
+async def test_a_site_is_named_once_and_not_where_it_is_left_out(tmp_path: Path, opened: Opened) -> None:
     async with opened(tmp_path) as spool:
         await on_the_farm(spool, "a.example", "b.example")
         await spool.add("x@own.example")
@@ -40,7 +35,7 @@ async def test_a_site_is_named_once_and_not_where_it_is_left_out(tmp_path: Path)
         assert [one.destination for one in await spool.queue.claims.due_sites(1)] == ["a.example"]
 
 
-async def test_a_claim_takes_from_all_destinations_of_a_site_in_turn(tmp_path: Path) -> None:
+async def test_a_claim_takes_from_all_destinations_of_a_site_in_turn(tmp_path: Path, opened: Opened) -> None:
     async with opened(tmp_path) as spool:
         for _ in range(3):
             await on_the_farm(spool, "a.example", "b.example", "c.example")
@@ -54,7 +49,7 @@ async def test_a_claim_takes_from_all_destinations_of_a_site_in_turn(tmp_path: P
         assert len(await spool.queue.claims.claim_site(FARM, 99, 4)) == 9
 
 
-async def test_suspended_and_blocked_destinations_of_a_site_are_passed_over(tmp_path: Path) -> None:
+async def test_suspended_and_blocked_destinations_of_a_site_are_passed_over(tmp_path: Path, opened: Opened) -> None:
     async with opened(tmp_path) as spool:
         await on_the_farm(spool, "a.example", "b.example", "c.example")
         now = spool.clock.now()
@@ -72,7 +67,7 @@ async def test_suspended_and_blocked_destinations_of_a_site_are_passed_over(tmp_
         assert await spool.queue.claims.due_sites(9) == []
 
 
-async def test_a_site_is_blocked_and_unblocked_whole(tmp_path: Path) -> None:
+async def test_a_site_is_blocked_and_unblocked_whole(tmp_path: Path, opened: Opened) -> None:
     async with opened(tmp_path) as spool:
         await on_the_farm(spool, "a.example", "b.example")
         await spool.add("x@own.example")
@@ -85,7 +80,7 @@ async def test_a_site_is_blocked_and_unblocked_whole(tmp_path: Path) -> None:
         assert [one.destination for one in await spool.queue.claims.due_sites(9)] == ["a.example", "own.example"]
 
 
-async def test_a_destination_names_others_of_its_site_that_have_mail(tmp_path: Path) -> None:
+async def test_a_destination_names_others_of_its_site_that_have_mail(tmp_path: Path, opened: Opened) -> None:
     async with opened(tmp_path) as spool:
         await on_the_farm(spool, "a.example", "b.example", "c.example", "c.example")
         await spool.add("x@own.example")
@@ -108,7 +103,7 @@ async def proved(spool: Spool, *names: str) -> list[bool]:
     return [not (await spool.queue.listing.destination(name)).is_in_doubt for name in names]
 
 
-async def test_a_site_is_in_doubt_from_a_block_until_it_has_taken_mail(tmp_path: Path) -> None:
+async def test_a_site_is_in_doubt_from_a_block_until_it_has_taken_mail(tmp_path: Path, opened: Opened) -> None:
     async with opened(tmp_path) as spool:
         await taken_by(spool, "a.example", "b.example", "own.example")
         await on_the_farm(spool, "a.example", "b.example")
@@ -128,7 +123,7 @@ async def test_a_site_is_in_doubt_from_a_block_until_it_has_taken_mail(tmp_path:
 
 
 async def test_what_has_taken_no_mail_is_in_doubt_and_what_has_is_not_for_a_week_even_after_a_restart(
-    tmp_path: Path,
+    tmp_path: Path, opened: Opened
 ) -> None:
     async with opened(tmp_path) as spool:
         await taken_by(spool, "old.example")
@@ -146,7 +141,7 @@ async def test_what_has_taken_no_mail_is_in_doubt_and_what_has_is_not_for_a_week
         assert await proved(spool, "old.example") == [False]
 
 
-async def test_a_block_for_a_limit_puts_nothing_in_doubt(tmp_path: Path) -> None:
+async def test_a_block_for_a_limit_puts_nothing_in_doubt(tmp_path: Path, opened: Opened) -> None:
     async with opened(tmp_path) as spool:
         await taken_by(spool, "a.example", "b.example")
         now = spool.clock.now()
@@ -155,7 +150,9 @@ async def test_a_block_for_a_limit_puts_nothing_in_doubt(tmp_path: Path) -> None
         assert await proved(spool, "a.example", "b.example") == [True, False]
 
 
-async def test_what_turns_out_to_be_of_a_site_that_took_mail_has_proved_itself_with_it(tmp_path: Path) -> None:
+async def test_what_turns_out_to_be_of_a_site_that_took_mail_has_proved_itself_with_it(
+    tmp_path: Path, opened: Opened
+) -> None:
     async with opened(tmp_path) as spool:
         await on_the_farm(spool, "a.example")
         assert not await spool.queue.claims.proves(FARM)
@@ -170,7 +167,9 @@ async def test_what_turns_out_to_be_of_a_site_that_took_mail_has_proved_itself_w
         assert (await spool.queue.listing.destination("b.example")).exchanges == ("mx1.farm.example",)
 
 
-async def test_sites_in_doubt_say_whose_mail_they_have_and_whether_they_have_failed(tmp_path: Path) -> None:
+async def test_sites_in_doubt_say_whose_mail_they_have_and_whether_they_have_failed(
+    tmp_path: Path, opened: Opened
+) -> None:
     async with opened(tmp_path) as spool:
         await taken_by(spool, "good.example")
         await spool.add("x@good.example")
@@ -185,98 +184,3 @@ async def test_sites_in_doubt_say_whose_mail_they_have_and_whether_they_have_fai
             ("dead.example", second, "", True),
         ]
         assert [one.destination for one in await spool.queue.claims.doubtful_sites([due[0].site])] == ["dead.example"]
-
-
-@pytest.mark.parametrize("few", [1, 1000])
-async def test_turns_are_the_same_whether_few_are_due_or_many(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few: int
-) -> None:
-    monkeypatch.setattr(schedule, "FEW", few)
-    async with opened(tmp_path) as spool:
-        await taken_by(spool, "c.example", "a.example")
-        for name in ("a.example", "b.example", "c.example", "d.example"):
-            await spool.add(f"x@{name}")
-        names = [one.destination for one in await spool.queue.claims.due_sites(9)]
-        assert names == ["c.example", "b.example", "d.example", "a.example"]
-        assert [one.destination for one in await spool.queue.claims.due_sites(9, with_doubtful=False)] == [
-            "c.example",
-            "a.example",
-        ]
-        assert [one.destination for one in await spool.queue.claims.due_sites(1)] == ["c.example"]
-        assert [one.destination for one in await spool.queue.claims.doubtful_sites()] == ["b.example", "d.example"]
-
-
-async def test_behind_a_message_to_ten_thousand_destinations_that_has_its_share_other_mail_is_seen(
-    tmp_path: Path,
-) -> None:
-    async with opened(tmp_path) as spool:
-        many = await spool.add(*(f"u@d{number}.example" for number in range(10_000)))
-        await spool.add("a@new.example", sender="bob@example.net")
-        assert len(await spool.queue.claims.doubtful_sites()) == schedule.DOUBTFUL_AT_ONCE
-        (due,) = await spool.queue.claims.doubtful_sites(taken=Shares(messages=frozenset({many})))
-        assert due.destination == "new.example"
-        (due,) = await spool.queue.claims.doubtful_sites(taken=Shares(senders=frozenset({"ann@example.net"})))
-        assert due.destination == "new.example"
-
-
-async def test_sites_in_doubt_that_took_long_to_find_are_given_again_until_they_are_served(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A flood of them would else be looked through at each check."""
-    monkeypatch.setattr(schedule, "COSTLY", -1.0)
-    monkeypatch.setattr(schedule, "RESTS", 1e9)
-    async with opened(tmp_path) as spool:
-        many = await spool.add("u@one.example", "u@two.example")
-        await spool.add("b@other.example", sender="bob@example.net")
-        now = spool.clock.now()
-        assert await spool.queue.claims.next_due(now) == now + 432_000  # when it expires
-        names = [one.destination for one in await spool.queue.claims.doubtful_sites()]
-        assert names == ["one.example", "other.example", "two.example"]
-        await spool.add("a@new.example")
-        has_all = Shares(messages=frozenset({many}))
-        assert [one.destination for one in await spool.queue.claims.doubtful_sites(taken=has_all)] == ["other.example"]
-        assert [one.destination for one in await spool.queue.claims.doubtful_sites(["@one.example"])] == names[1:]
-        assert [one.destination for one in await spool.queue.claims.doubtful_sites()] == names[
-            1:
-        ]  # that one was served
-        shares = Shares(senders=frozenset({"bob@example.net"}), domains=frozenset({"two.example"}))
-        assert await spool.queue.claims.doubtful_sites(taken=shares) == []
-
-
-async def test_they_are_looked_for_again_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seconds, of_the_processor = 100.0, count(0.0, 1.0)
-    time = SimpleNamespace(monotonic=lambda: seconds, thread_time=lambda: next(of_the_processor))
-    monkeypatch.setattr(schedule, "time", time)
-    monkeypatch.setattr(schedule, "COSTLY", 0.5)
-    monkeypatch.setattr(schedule, "RESTS", 10.0)
-    async with opened(tmp_path) as spool:
-        has_all = Shares(messages=frozenset({await spool.add("u@one.example")}))
-        assert await spool.queue.claims.doubtful_sites(taken=has_all) == []
-        assert await spool.queue.claims.next_due(spool.clock.now()) == spool.clock.now() + 10.0
-        await spool.add("a@new.example")
-        seconds += 9.0
-        assert await spool.queue.claims.doubtful_sites(taken=has_all) == []
-        seconds += 1.0
-        assert [one.destination for one in await spool.queue.claims.doubtful_sites(taken=has_all)] == ["new.example"]
-
-
-async def test_behind_more_than_are_looked_at_together_who_may_go_is_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Else one sender of some thousand new destinations, with all he may have, would keep the others out for hours."""
-    monkeypatch.setattr(schedule, "DOUBTFUL_SEEN", 3)
-    monkeypatch.setattr(schedule, "FEW", 1)
-    async with opened(tmp_path) as spool:
-        many = await spool.add(*(f"u@d{number}.example" for number in range(10)))
-        await spool.add("a@new.example", sender="bob@example.net")
-        await spool.add("b@dead.example", sender="bob@example.net")
-        await spool.queue.standing.block("dead.example", spool.clock.now() + 60, "refused")
-        await spool.clock.advance(61)
-        has_all = Shares(messages=frozenset({many}))
-        assert [one.destination for one in await spool.queue.claims.doubtful_sites(taken=has_all)] == ["dead.example"]
-        found = await spool.queue.claims.doubtful_sites([unknown_site("dead.example")], taken=has_all)
-        assert [one.destination for one in found] == ["new.example"]
-        assert (
-            await spool.queue.claims.doubtful_sites([one.site for one in found] + ["@dead.example"], taken=has_all)
-            == []
-        )

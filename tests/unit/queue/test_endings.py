@@ -5,7 +5,7 @@ from pathlib import Path
 from engine.model.destination import RELAY, Mark, Override, Suspension
 from engine.model.filter import Filter
 from engine.model.order import Ending
-from tests.unit.queue_support import ALL, LATER, Spool, opened
+from tests.unit.queue.support import ALL, LATER, Opened, Spool
 
 
 async def counted(spool: Spool, ending: Ending, name: str) -> tuple[int, int]:
@@ -27,7 +27,7 @@ def suspension(spool: Spool, name: str) -> Suspension:
     return Suspension(destination=name, since=now, until=now + 3600, by="ann", reason="")
 
 
-async def test_a_mark_lets_go_what_has_no_other_host_that_is_not_bad(tmp_path: Path) -> None:
+async def test_a_mark_lets_go_what_has_no_other_host_that_is_not_bad(tmp_path: Path, opened: Opened) -> None:
     async with opened(tmp_path) as spool:
         await waiting(spool, "a.example", "b.example", "c.example")
         await spool.queue.standing.note_destination("a.example", ["mx1.example"])
@@ -41,7 +41,7 @@ async def test_a_mark_lets_go_what_has_no_other_host_that_is_not_bad(tmp_path: P
         assert [entry.destination for entry in await spool.entries("state=due")] == ["a.example"] * 2
 
 
-async def test_a_suspension_lets_go_what_no_other_suspension_keeps(tmp_path: Path) -> None:
+async def test_a_suspension_lets_go_what_no_other_suspension_keeps(tmp_path: Path, opened: Opened) -> None:
     async with opened(tmp_path) as spool:
         await waiting(spool, "a.example", "b.example")
         await spool.queue.orders.hold(Filter.parse("to=y@b.example"), "ann", "")
@@ -52,7 +52,7 @@ async def test_a_suspension_lets_go_what_no_other_suspension_keeps(tmp_path: Pat
         assert await counted(spool, "suspension", RELAY) == (1, 1)
 
 
-async def test_an_override_makes_due_what_waits_in_its_destination(tmp_path: Path) -> None:
+async def test_an_override_makes_due_what_waits_in_its_destination(tmp_path: Path, opened: Opened) -> None:
     async with opened(tmp_path) as spool:
         now = spool.clock.now()
         await waiting(spool, "a.example", "b.example")
@@ -62,7 +62,7 @@ async def test_an_override_makes_due_what_waits_in_its_destination(tmp_path: Pat
         assert await counted(spool, "override", "a.example") == (1, 2)
 
 
-async def test_a_rule_lets_go_what_it_holds_and_no_other_rule_names(tmp_path: Path) -> None:
+async def test_a_rule_lets_go_what_it_holds_and_no_other_rule_names(tmp_path: Path, opened: Opened) -> None:
     async with opened(tmp_path) as spool:
         await spool.add("x@a.example", "y@a.example")
         await spool.add("x@a.example", sender="runaway@example.net")
@@ -78,7 +78,7 @@ async def test_a_rule_lets_go_what_it_holds_and_no_other_rule_names(tmp_path: Pa
         assert len(before) == len(await spool.entries()) == 4
 
 
-async def test_to_look_changes_nothing(tmp_path: Path) -> None:
+async def test_to_look_changes_nothing(tmp_path: Path, opened: Opened) -> None:
     async with opened(tmp_path) as spool:
         await waiting(spool, "a.example")
         rule = await spool.queue.standing.add_rule(Filter.parse("domain=a.example"), spool.clock.now() + 60, "ann", "")

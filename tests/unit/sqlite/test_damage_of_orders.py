@@ -15,9 +15,9 @@ from engine.queue.contract import KeptPolicy
 from engine.queue.sqlite import mending
 from engine.queue.sqlite.connection import connect_writer
 from engine.queue.sqlite.store import FILE
-from tests.unit.pages import damage, leaves
-from tests.unit.queue_support import Spool, opened
-from tests.unit.test_queue_damage import MESSAGES, filled, relay_all
+from tests.unit.sqlite.pages import damage, leaves
+from tests.unit.sqlite.support import SqliteSpool, opened
+from tests.unit.sqlite.test_damage import MESSAGES, filled, relay_all
 
 ROWS = 100  # in each of the small tables, over several pages
 HOUR = 3600.0
@@ -48,7 +48,7 @@ async def filled_with_all(directory: Path) -> dict[str, set[tuple[Any, ...]]]:
         return rows(spool)
 
 
-def rows(spool: Spool) -> dict[str, set[tuple[Any, ...]]]:
+def rows(spool: SqliteSpool) -> dict[str, set[tuple[Any, ...]]]:
     return {table: set(spool.sql(f"SELECT * FROM {table}")) for table in SMALL}
 
 
@@ -56,7 +56,7 @@ def all_of(table: str, connection: sqlite3.Connection) -> list[Any]:
     return connection.execute(f"SELECT * FROM {table} ORDER BY 1, 2").fetchall()  # by the table itself
 
 
-async def looked_through(spool: Spool) -> None:
+async def looked_through(spool: SqliteSpool) -> None:
     """Ask all that the engine asks when it starts and at its checks. Nothing of it may be refused."""
     await spool.queue.marks.all()
     for table in ("sts_policy", "known_login"):  # of these the engine asks row by row
@@ -102,7 +102,7 @@ async def test_the_rows_that_can_be_read_are_kept_and_mail_goes_on(tmp_path: Pat
         await looked_at_again(spool, table, kept)
 
 
-async def looked_at_again(spool: Spool, table: str, kept: set[tuple[Any, ...]]) -> None:
+async def looked_at_again(spool: SqliteSpool, table: str, kept: set[tuple[Any, ...]]) -> None:
     assert kept <= rows(spool)[table]
     assert await spool.queue.claims.overdue(100) == []
     assert spool.queue.trouble == ""

@@ -10,7 +10,7 @@ from engine.model.filter import Filter
 from engine.model.message import Entry
 from engine.model.outcome import Outcome
 from engine.queue.contract import DESTINATION_SORTS, SORTS, QueueError
-from tests.unit.queue_support import ALL, DELIVERED, LATER, Spool, opened
+from tests.unit.queue.support import ALL, DELIVERED, LATER, Opened, Spool
 
 
 async def fill(spool: Spool) -> None:
@@ -74,7 +74,7 @@ async def fill(spool: Spool) -> None:
         ("size<1KiB domain=example.org", ["1.1", "4.1"]),
     ],
 )
-async def test_a_filter_selects(tmp_path: Path, filter: str, ids: list[str]) -> None:
+async def test_a_filter_selects(tmp_path: Path, filter: str, ids: list[str], opened: Opened) -> None:
     async with opened(tmp_path) as spool:
         await fill(spool)
         window = await spool.queue.listing.window(Filter.parse(filter), "id", 0, 100)
@@ -88,7 +88,9 @@ async def test_a_filter_selects(tmp_path: Path, filter: str, ids: list[str]) -> 
 
 
 @pytest.mark.parametrize("sort", SORTS)
-async def test_windows_put_together_are_the_whole_list_in_order_both_ways(tmp_path: Path, sort: str) -> None:
+async def test_windows_put_together_are_the_whole_list_in_order_both_ways(
+    tmp_path: Path, sort: str, opened: Opened
+) -> None:
     async with opened(tmp_path) as spool:
         await fill(spool)
 
@@ -104,7 +106,7 @@ async def test_windows_put_together_are_the_whole_list_in_order_both_ways(tmp_pa
                 assert {part.total for part in parts} == {5}
 
 
-async def test_an_unknown_sort_is_refused(tmp_path: Path) -> None:
+async def test_an_unknown_sort_is_refused(tmp_path: Path, opened: Opened) -> None:
     async with opened(tmp_path) as spool:
         with pytest.raises(QueueError, match="only by id, due"):
             await spool.queue.listing.window(ALL, "colour; DROP TABLE entry", 0, 1)
@@ -112,7 +114,7 @@ async def test_an_unknown_sort_is_refused(tmp_path: Path) -> None:
             await spool.queue.listing.destinations("", "colour", 0, 1)
 
 
-async def test_totals_count_by_state(tmp_path: Path) -> None:
+async def test_totals_count_by_state(tmp_path: Path, opened: Opened) -> None:
     async with opened(tmp_path) as spool:
         assert await spool.queue.listing.totals() == Totals(waiting=0, due=0, held=0, relaying=0, destinations=0)
         start = spool.clock.now()
@@ -121,7 +123,7 @@ async def test_totals_count_by_state(tmp_path: Path) -> None:
         assert await spool.queue.listing.totals() == expected
 
 
-async def test_a_destination_tells_how_it_fares(tmp_path: Path) -> None:
+async def test_a_destination_tells_how_it_fares(tmp_path: Path, opened: Opened) -> None:
     async with opened(tmp_path) as spool:
         start = spool.clock.now()
         await fill(spool)
@@ -135,7 +137,7 @@ async def test_a_destination_tells_how_it_fares(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("sort", DESTINATION_SORTS)
-async def test_destinations_are_listed_by_window_sort_and_name(tmp_path: Path, sort: str) -> None:
+async def test_destinations_are_listed_by_window_sort_and_name(tmp_path: Path, sort: str, opened: Opened) -> None:
     async with opened(tmp_path) as spool:
         await fill(spool)
         for _ in range(3):
@@ -151,7 +153,7 @@ async def test_destinations_are_listed_by_window_sort_and_name(tmp_path: Path, s
         assert [row.name for row in rows] == ["example.org", "sub.example.org"]
 
 
-async def test_a_message_shows_its_open_entries_and_every_attempt(tmp_path: Path) -> None:
+async def test_a_message_shows_its_open_entries_and_every_attempt(tmp_path: Path, opened: Opened) -> None:
     async with opened(tmp_path) as spool:
         number = await spool.add("a@example.org", "b@example.com")
         for outcome, after in ((LATER, 0.0), (DELIVERED, None)):

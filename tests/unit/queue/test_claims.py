@@ -1,7 +1,6 @@
 """Claim and settle: what a relayer answers for, what becomes of it, and what a killed engine leaves behind."""
 
 import random
-import shutil
 from pathlib import Path
 
 import pytest
@@ -9,16 +8,12 @@ import pytest
 from engine.model.claim import EntryResult, Settlement
 from engine.model.destination import Suspension
 from engine.model.event import Event
-from engine.model.filter import Filter
 from engine.model.outcome import Outcome
-from engine.queue.contract import NoSuchMessage, QueueError
-from engine.queue.sqlite import expiry, idle
-from engine.queue.sqlite.expiry import PASS_EVERY
-from tests.clock import FakeClock
-from tests.unit.queue_support import ALL, CONTENT, DELIVERED, LATER, Spool, new_message, opened
+from engine.queue.contract import QueueError
+from tests.unit.queue.support import ALL, DELIVERED, LATER, Opened, Spool
 
 
-async def test_a_claim_is_recorded_before_anything_is_dialled(tmp_path: Path) -> None:
+async def test_a_claim_is_recorded_before_anything_is_dialled(tmp_path: Path, opened: Opened) -> None:
     async with opened(tmp_path) as spool:
         number = await spool.add("a@example.org", "b@example.org", "c@example.com")
         (claim,) = await spool.claim()
@@ -32,7 +27,7 @@ async def test_a_claim_is_recorded_before_anything_is_dialled(tmp_path: Path) ->
         assert await spool.claim() == []
 
 
-async def test_a_claim_takes_the_oldest_due_first_within_its_limits(tmp_path: Path) -> None:
+async def test_a_claim_takes_the_oldest_due_first_within_its_limits(tmp_path: Path, opened: Opened) -> None:
     async with opened(tmp_path) as spool:
         late = await spool.add()
         (claim,) = await spool.claim()
@@ -51,7 +46,7 @@ async def test_a_claim_takes_the_oldest_due_first_within_its_limits(tmp_path: Pa
         ]
 
 
-async def test_what_is_not_due_is_not_claimed(tmp_path: Path) -> None:
+async def test_what_is_not_due_is_not_claimed(tmp_path: Path, opened: Opened) -> None:
     async with opened(tmp_path) as spool:
         await spool.add()
         (claim,) = await spool.claim()
@@ -65,7 +60,7 @@ async def test_what_is_not_due_is_not_claimed(tmp_path: Path) -> None:
         assert (again.entries[0].attempts, again.entries[0].last) == (1, LATER)
 
 
-async def test_destinations_take_turns_the_one_served_longest_ago_first(tmp_path: Path) -> None:
+async def test_destinations_take_turns_the_one_served_longest_ago_first(tmp_path: Path, opened: Opened) -> None:
     async with opened(tmp_path) as spool:
         for name in ("a", "b", "c"):
             for _ in range(3):
@@ -85,7 +80,7 @@ async def test_destinations_take_turns_the_one_served_longest_ago_first(tmp_path
         ]
 
 
-async def test_a_suspended_or_blocked_destination_is_not_served(tmp_path: Path) -> None:
+async def test_a_suspended_or_blocked_destination_is_not_served(tmp_path: Path, opened: Opened) -> None:
     async with opened(tmp_path) as spool:
         await spool.add("x@a.example", "x@b.example")
         now = spool.clock.now()
@@ -100,7 +95,7 @@ async def test_a_suspended_or_blocked_destination_is_not_served(tmp_path: Path) 
         assert await spool.queue.claims.due_destinations(9) == ["a.example", "b.example"]
 
 
-async def test_while_the_relay_is_suspended_nothing_is_served(tmp_path: Path) -> None:
+async def test_while_the_relay_is_suspended_nothing_is_served(tmp_path: Path, opened: Opened) -> None:
     async with opened(tmp_path) as spool:
         await spool.add()
         now = spool.clock.now()
@@ -112,19 +107,9 @@ async def test_while_the_relay_is_suspended_nothing_is_served(tmp_path: Path) ->
         assert len(await spool.claim()) == 1
 
 
-async def test_a_delivered_message_leaves_with_its_body_and_attempts(tmp_path: Path) -> None:
-    async with opened(tmp_path) as spool:
-        number = await spool.add()
-        (claim,) = await spool.claim()
-        await spool.settle(claim, DELIVERED)
-        with pytest.raises(NoSuchMessage):
-            await spool.queue.listing.message(number)
-        with pytest.raises(NoSuchMessage):
-            await spool.queue.claims.content(number)
-        assert spool.sql("SELECT (SELECT count(*) FROM body), (SELECT count(*) FROM attempt)") == [(0, 0)]
-
-
-async def test_each_recipient_is_settled_by_itself_and_the_rest_of_the_message_stays(tmp_path: Path) -> None:
+async def test_each_recipient_is_settled_by_itself_and_the_rest_of_the_message_stays(
+    tmp_path: Path, opened: Opened
+) -> None:
     async with opened(tmp_path) as spool:
         number = await spool.add("a@example.org", "b@example.org")
         (claim,) = await spool.claim()
@@ -152,27 +137,7 @@ async def test_each_recipient_is_settled_by_itself_and_the_rest_of_the_message_s
         assert (spool.events[-1].kind, spool.events[-1].outcome) == ("delivered", DELIVERED)
 
 
-async def test_the_bounce_is_queued_in_the_transaction_that_removes_the_message(tmp_path: Path) -> None:
-    async with opened(tmp_path, gather=15.0) as spool:
-        number = await spool.add()
-        (claim,) = await spool.claim()
-        no = Outcome.of_reply(550, "5.1.1 no such user")
-        result = EntryResult(number=1, attempt=claim.entries[0].attempt, outcome=no, tell="failed")
-        await spool.queue.claims.settle(Settlement(message=number, results=(result,)))
-        assert await spool.entries() == ()
-        assert await spool.queue.claims.content(number) == CONTENT
-        (untold,) = await spool.queue.claims.untold(9)
-        before = spool.queue._database.writer.groups
-        bounce = new_message("ann@example.net", sender="", origin=f"bounce of {number}")
-        assert await spool.queue.claims.tell(untold, bounce)
-        assert spool.queue._database.writer.groups == before + 1
-        (entry,) = await spool.entries()
-        assert (entry.sender, entry.recipient) == ("", "ann@example.net")
-        with pytest.raises(NoSuchMessage):
-            await spool.queue.claims.content(number)
-
-
-async def test_an_attempt_is_settled_once(tmp_path: Path) -> None:
+async def test_an_attempt_is_settled_once(tmp_path: Path, opened: Opened) -> None:
     async with opened(tmp_path) as spool:
         await spool.add()
         (claim,) = await spool.claim()
@@ -186,7 +151,7 @@ async def test_an_attempt_is_settled_once(tmp_path: Path) -> None:
         assert (await spool.queue.listing.totals()).destinations == 0
 
 
-async def test_what_is_put_back_is_as_it_was_before(tmp_path: Path) -> None:
+async def test_what_is_put_back_is_as_it_was_before(tmp_path: Path, opened: Opened) -> None:
     async with opened(tmp_path) as spool:
         number = await spool.add()
         before = await spool.entry(number)
@@ -196,7 +161,7 @@ async def test_what_is_put_back_is_as_it_was_before(tmp_path: Path) -> None:
         assert len(await spool.claim()) == 1
 
 
-async def test_a_claim_put_back_late_does_not_disturb_the_next_one(tmp_path: Path) -> None:
+async def test_a_claim_put_back_late_does_not_disturb_the_next_one(tmp_path: Path, opened: Opened) -> None:
     async with opened(tmp_path) as spool:
         number = await spool.add()
         (claim,) = await spool.claim()
@@ -206,38 +171,7 @@ async def test_a_claim_put_back_late_does_not_disturb_the_next_one(tmp_path: Pat
         assert (await spool.entry(number)).state == "relaying"
 
 
-async def test_what_cannot_be_read_is_set_aside_and_shown(tmp_path: Path) -> None:
-    async with opened(tmp_path) as spool:
-        number = await spool.add()
-        other = await spool.add()
-        spool.sql("UPDATE body SET content = x'00' WHERE message = ?", number)
-        damaged, fine = await spool.claim()
-        with pytest.raises(QueueError, match="damaged"):
-            await spool.queue.claims.content(damaged.message)
-        await spool.queue.claims.set_aside(damaged, "the body is damaged")
-        await spool.settle(fine, DELIVERED)
-        entry = await spool.entry(number)
-        assert (entry.state, entry.ordered, entry.by, entry.reason) == (
-            "held",
-            "hold",
-            "engine",
-            "the body is damaged",
-        )
-        assert [event.message for event in spool.events if event.kind == "damaged"] == [number]
-        assert other not in {one.message for one in await spool.entries()}
-
-
-async def test_a_missing_body_is_told_from_a_missing_message(tmp_path: Path) -> None:
-    async with opened(tmp_path) as spool:
-        number = await spool.add()
-        spool.sql("DELETE FROM body")
-        with pytest.raises(QueueError, match="missing"):
-            await spool.queue.claims.content(number)
-        with pytest.raises(NoSuchMessage):
-            await spool.queue.claims.content(number + 1)
-
-
-async def test_what_expired_while_waiting_is_claimed_to_be_given_up(tmp_path: Path) -> None:
+async def test_what_expired_while_waiting_is_claimed_to_be_given_up(tmp_path: Path, opened: Opened) -> None:
     async with opened(tmp_path, give_up_after=1000) as spool:
         await spool.add("a@example.org", "b@example.com")
         for destination in ("example.org", "example.com"):
@@ -263,7 +197,7 @@ async def tried(spool: Spool) -> None:
         await spool.settle(claim, LATER, after=1e6)
 
 
-async def test_overdue_claims_no_more_than_asked(tmp_path: Path) -> None:
+async def test_overdue_claims_no_more_than_asked(tmp_path: Path, opened: Opened) -> None:
     async with opened(tmp_path, give_up_after=10) as spool:
         for _ in range(3):
             await spool.add()
@@ -272,28 +206,7 @@ async def test_overdue_claims_no_more_than_asked(tmp_path: Path) -> None:
         assert [len(await spool.queue.claims.overdue(2)) for _ in range(3)] == [2, 1, 0]
 
 
-async def test_what_has_expired_and_stays_keeps_nothing_from_going_back_and_is_looked_at_in_bounded_steps(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("engine.queue.sqlite.expiry.LOOKED_AT", 3)
-    async with opened(tmp_path, give_up_after=10) as spool:
-        for number in range(10):  # never tried, so that it stays
-            await spool.add(f"u{number}@stays.example")
-        await spool.add()
-        await tried(spool)
-        await spool.clock.advance(11)
-        looks = []
-        while not (claims := await spool.queue.claims.overdue(9)):
-            looks.append(1)
-        assert [claim.entries[0].recipient for claim in claims] == ["bob@example.org"]
-        assert len(looks) == 3
-        await spool.queue.claims.put_back(claims, "no room")
-        assert await spool.queue.claims.overdue(9) == []  # a pass over many rests before the next
-        await spool.clock.advance(PASS_EVERY)
-        assert [len(await spool.queue.claims.overdue(9)) for _ in range(4)] == [0, 0, 0, 1]
-
-
-async def test_what_expired_without_an_attempt_says_how_its_destination_fared(tmp_path: Path) -> None:
+async def test_what_expired_without_an_attempt_says_how_its_destination_fared(tmp_path: Path, opened: Opened) -> None:
     dead = Outcome.transient("connect: refused", host="mx1.example.org")
     async with opened(tmp_path, give_up_after=1000) as spool:
         for _ in range(3):
@@ -311,7 +224,7 @@ async def test_what_expired_without_an_attempt_says_how_its_destination_fared(tm
 
 @pytest.mark.parametrize("said", [DELIVERED, Outcome.of_reply(550, "5.1.1 no such user"), None])
 async def test_what_expired_without_an_attempt_says_why_its_destination_was_blocked(
-    tmp_path: Path, said: Outcome | None
+    tmp_path: Path, said: Outcome | None, opened: Opened
 ) -> None:
     """What the destination said to others of their mail is no reason for what was never sent."""
     async with opened(tmp_path, give_up_after=1000) as spool:
@@ -326,7 +239,7 @@ async def test_what_expired_without_an_attempt_says_why_its_destination_was_bloc
         assert claim.entries[0].last == Outcome.transient("4.4.1 refused")
 
 
-async def test_what_expired_without_any_known_reason_has_no_last_outcome(tmp_path: Path) -> None:
+async def test_what_expired_without_any_known_reason_has_no_last_outcome(tmp_path: Path, opened: Opened) -> None:
     async with opened(tmp_path, give_up_after=1000) as spool:
         await spool.add()
         await spool.clock.advance(1000)
@@ -335,40 +248,7 @@ async def test_what_expired_without_any_known_reason_has_no_last_outcome(tmp_pat
         assert claim.entries[0].last is None
 
 
-async def test_claims_to_give_up_that_are_put_back_are_exactly_as_they_were(tmp_path: Path) -> None:
-    async with opened(tmp_path, give_up_after=1000) as spool:
-        await spool.add("a@example.org", "b@example.com")
-        for destination in ("example.org", "example.com"):
-            (claim,) = await spool.claim(destination)
-            await spool.settle(claim, LATER, after=5000)
-        bounced = await spool.add("c@example.org", "d@example.org")
-        await spool.queue.orders.hold(Filter.of_ids([bounced]), "day", "to be looked at")
-        await spool.clock.advance(1000)
-        changed = await spool.queue.orders.give_up("bounce", Filter.of_ids([bounced]), "oncall", "wrong list", 0)
-        before = spool.sql("SELECT * FROM entry"), spool.sql("SELECT * FROM destination"), len(spool.events)
-        for _ in range(3):
-            claims = await spool.queue.claims.overdue(9)
-            told = [(one.message, entry.number, entry.given_up) for one in claims for entry in one.entries]
-            assert sorted(told) == [  # each of them once
-                (1, 1, ""),
-                (1, 2, ""),
-                (bounced, 1, "bounced by oncall: wrong list"),
-                (bounced, 2, "bounced by oncall: wrong list"),
-            ]
-            assert await spool.queue.claims.overdue(9) == []
-            await spool.queue.claims.put_back(claims, "no room for the bounce")
-            assert before == (
-                spool.sql("SELECT * FROM entry"),
-                spool.sql("SELECT * FROM destination"),
-                len(spool.events),
-            )
-        await spool.queue.orders.undo(changed.operation, "oncall")
-        assert [(e.state, e.by, e.reason) for e in await spool.entries(f"id={bounced}")] == [
-            ("held", "day", "to be looked at")
-        ] * 2
-
-
-async def test_a_claim_to_give_up_that_is_put_back_is_overdue_again(tmp_path: Path) -> None:
+async def test_a_claim_to_give_up_that_is_put_back_is_overdue_again(tmp_path: Path, opened: Opened) -> None:
     async with opened(tmp_path, give_up_after=10) as spool:
         await spool.add()
         await tried(spool)
@@ -377,7 +257,7 @@ async def test_a_claim_to_give_up_that_is_put_back_is_overdue_again(tmp_path: Pa
         assert len(await spool.queue.claims.overdue(9)) == 1
 
 
-async def test_a_bounce_that_cannot_be_made_is_not_tried_for_ever(tmp_path: Path) -> None:
+async def test_a_bounce_that_cannot_be_made_is_not_tried_for_ever(tmp_path: Path, opened: Opened) -> None:
     async with opened(tmp_path) as spool:
         number = await spool.add()
         await spool.queue.orders.give_up("bounce", ALL, "oncall", "", 0)
@@ -385,63 +265,6 @@ async def test_a_bounce_that_cannot_be_made_is_not_tried_for_ever(tmp_path: Path
         await spool.queue.claims.set_aside(claim, "the body is damaged")
         assert await spool.queue.claims.overdue(9) == []
         assert (await spool.entry(number)).ordered == "hold"
-
-
-async def killed(spool: Spool, to: Path) -> Path:
-    """Copy the files as a killed engine would leave them."""
-    await spool.queue.arrivals.record()
-    to.mkdir()
-    for path in spool.directory.iterdir():
-        shutil.copy(path, to)
-    return to
-
-
-async def test_a_killed_engine_finds_its_claims_waiting_and_their_attempts_interrupted(tmp_path: Path) -> None:
-    clock = FakeClock()
-    async with opened(tmp_path / "one", clock) as spool:
-        number = await spool.add("a@example.org", "b@example.org", "c@example.com")
-        await spool.claim()
-        two = await killed(spool, tmp_path / "two")
-    again = Spool(two, clock)
-    assert await again.queue.open() == 2
-    message = await again.queue.listing.message(number)
-    assert [entry.state for entry in message.entries] == ["waiting"] * 3
-    assert [entry.attempts for entry in message.entries] == [0] * 3
-    assert [(attempt.interrupted, attempt.ended) for attempt in message.attempts] == [(True, None)] * 2
-    assert [(event.kind, event.entry) for event in again.events] == [("interrupted", 1), ("interrupted", 2)]
-    (claim,) = await again.claim()
-    await again.settle(claim, DELIVERED)
-    await again.queue.close()
-
-
-async def test_an_order_given_while_relaying_outlives_a_killed_engine(tmp_path: Path) -> None:
-    clock = FakeClock()
-    async with opened(tmp_path / "one", clock) as spool:
-        held, bounced = await spool.add(), await spool.add()
-        await spool.claim()
-        await spool.queue.orders.hold(Filter.of_ids([held]), "oncall", "")
-        await spool.queue.orders.give_up("bounce", Filter.of_ids([bounced]), "oncall", "", 0)
-        two = await killed(spool, tmp_path / "two")
-    async with opened(two, clock) as again:
-        assert [(e.state, e.ordered) for e in await again.entries()] == [("held", "hold"), ("held", "bounce")]
-        assert [one.message for one in await again.queue.claims.overdue(9)] == [bounced]
-
-
-async def test_giving_up_that_was_cut_short_is_overdue_again(tmp_path: Path) -> None:
-    clock = FakeClock()
-    async with opened(tmp_path / "one", clock, give_up_after=100) as spool:
-        bounced = await spool.add()
-        await spool.queue.orders.give_up("bounce", ALL, "oncall", "wrong list", 0)
-        await spool.add()
-        await tried(spool)
-        await clock.advance(100)
-        assert len(await spool.queue.claims.overdue(9)) == 2
-        two = await killed(spool, tmp_path / "two")
-    again = Spool(two, clock)
-    assert await again.queue.open() == 2
-    claims = {one.message: one.entries[0].given_up for one in await again.queue.claims.overdue(9)}
-    assert claims == {bounced: "bounced by oncall: wrong list", bounced + 1: ""}
-    await again.queue.close()
 
 
 def suspension(destination: str, now: float, seconds: float) -> Suspension:
@@ -457,7 +280,7 @@ async def retried(spool: Spool, count: int, *recipients: str) -> None:
     await spool.clock.advance(61)
 
 
-async def test_half_of_each_claim_is_for_what_was_never_tried(tmp_path: Path) -> None:
+async def test_half_of_each_claim_is_for_what_was_never_tried(tmp_path: Path, opened: Opened) -> None:
     async with opened(tmp_path) as spool:
         await retried(spool, 30)
         await spool.clock.advance(600)
@@ -468,7 +291,9 @@ async def test_half_of_each_claim_is_for_what_was_never_tried(tmp_path: Path) ->
         assert [message in fresh for message in second] == [True] * 2 + [False] * 8
 
 
-async def test_what_is_left_of_a_claim_is_for_what_was_never_tried_where_nothing_else_is_due(tmp_path: Path) -> None:
+async def test_what_is_left_of_a_claim_is_for_what_was_never_tried_where_nothing_else_is_due(
+    tmp_path: Path, opened: Opened
+) -> None:
     async with opened(tmp_path) as spool:
         await retried(spool, 2)
         for _ in range(9):
@@ -478,7 +303,7 @@ async def test_what_is_left_of_a_claim_is_for_what_was_never_tried_where_nothing
 
 @pytest.mark.parametrize("recipients", [1, 2])
 async def test_claims_of_one_take_what_was_never_tried_and_what_was_however_many_recipients_they_have(
-    tmp_path: Path, recipients: int
+    tmp_path: Path, recipients: int, opened: Opened
 ) -> None:
     """Such are all claims where a host takes one message a session, or a rate allows no more."""
     random.seed(9)
@@ -489,22 +314,3 @@ async def test_claims_of_one_take_what_was_never_tried_and_what_was_however_many
         taken = [(await spool.claim(limit=1))[0].message in fresh for _ in range(40)]
         assert sum(taken) == 10
         assert 0 < sum(taken[:11]) < 10  # neither kind goes before all of the other
-
-
-async def test_what_has_expired_is_claimed_though_the_first_claim_of_it_was_undone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The walk over what has expired goes on only once what it found is claimed for good."""
-    monkeypatch.setattr(expiry, "LOOKED_AT", 2)
-    async with opened(tmp_path) as spool:
-        for _ in range(6):
-            await spool.add()
-        spool.sql("UPDATE entry SET attempts = 1, due = due + 864000")
-        await spool.clock.advance(6 * 86400)
-        forget_idle = idle.forget_idle
-        monkeypatch.setattr(idle, "forget_idle", lambda tx: 1 / 0)  # in the same transaction
-        with pytest.raises(ZeroDivisionError):
-            await spool.queue.claims.overdue(10)
-        monkeypatch.setattr(idle, "forget_idle", forget_idle)
-        assert [claim.message for claim in await spool.queue.claims.overdue(10)] == [1, 2]
-        assert [claim.message for claim in await spool.queue.claims.overdue(10)] == [3, 4]

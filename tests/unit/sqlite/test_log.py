@@ -17,7 +17,8 @@ from engine.queue.contract import QueueFull
 from engine.queue.sqlite import who_reads
 from engine.queue.sqlite.store import FILE
 from engine.queue.sqlite.upkeep import LAST_ROOM
-from tests.unit.queue_support import ALL, Spool, opened
+from tests.unit.queue.support import ALL
+from tests.unit.sqlite.support import SqliteSpool, opened
 
 MIB = 2**20
 
@@ -64,12 +65,12 @@ def log_size(directory: Path) -> int:
     return (directory / f"{FILE}-wal").stat().st_size
 
 
-async def grow(spool: Spool, mib: int) -> None:
+async def grow(spool: SqliteSpool, mib: int) -> None:
     for _ in range(mib):
         await spool.add(content=b"x" * MIB)
 
 
-async def until_shrunk(spool: Spool) -> None:
+async def until_shrunk(spool: SqliteSpool) -> None:
     async with asyncio.timeout(20):
         while log_size(spool.directory) > MIB or spool.queue.trouble:
             await asyncio.sleep(0.01)
@@ -103,14 +104,14 @@ async def test_shrinking_waits_for_nobody(tmp_path: Path, monkeypatch: pytest.Mo
     asked: list[str] = []
     async with opened(tmp_path) as spool:
         await grow(spool, 2)
-        spool.queue._database.writer._connection.set_trace_callback(asked.append)
+        spool.writer._connection.set_trace_callback(asked.append)
         with read_by_us(tmp_path):
             begin = time.monotonic()
             for _ in range(20):
                 await spool.add()
                 await asyncio.sleep(0.01)
             assert time.monotonic() - begin < 5.0  # a single wait for the reader would be as long as that
-        spool.queue._database.writer._connection.set_trace_callback(None)
+        spool.writer._connection.set_trace_callback(None)
         await until_shrunk(spool)
     waits = [one for one in asked if "busy_timeout" in one or "TRUNCATE" in one]
     truncations = [place for place, one in enumerate(waits) if "TRUNCATE" in one]

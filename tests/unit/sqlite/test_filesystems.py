@@ -9,7 +9,7 @@ from engine.queue.contract import QueueError
 from engine.queue.sqlite import filesystems
 from engine.settings.settings import Settings
 from tests.clock import FakeClock
-from tests.unit.queue_support import Spool, opened
+from tests.unit.sqlite.support import SqliteSpool, opened
 
 
 def mounts(folder: Path, *lines: tuple[str, str]) -> Path:
@@ -48,7 +48,7 @@ def test_what_lies_deepest_and_was_mounted_last_counts(tmp_path: Path) -> None:
 
 
 async def test_a_store_over_a_network_is_refused_and_nothing_is_made(tmp_path: Path) -> None:
-    spool = Spool(tmp_path / "spool", FakeClock(), unsafe_on=lambda _: "nfs4")
+    spool = SqliteSpool(tmp_path / "spool", FakeClock(), unsafe_on=lambda _: "nfs4")
     with pytest.raises(
         QueueError, match=r"kind nfs4, on which the queue is not safe: .* spool_on_any_file_system = true takes"
     ):

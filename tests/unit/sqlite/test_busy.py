@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from engine.queue.contract import NotRunning, QueueBusy, QueueError
-from tests.unit.queue_support import DELIVERED, LATER, opened
-from tests.unit.test_queue_faults import fail_at
+from tests.unit.queue.support import DELIVERED, LATER
+from tests.unit.sqlite.support import opened
+from tests.unit.sqlite.test_faults import fail_at
 
 
 @contextmanager
@@ -58,13 +59,13 @@ async def test_a_group_that_finds_the_store_held_is_undone_whole(tmp_path: Path,
     async with opened(tmp_path) as spool:
         await spool.add("kept@example.org")
         (claim,) = await spool.claim()
-        whole = spool.queue._database.writer._connection
+        whole = spool.writer._connection
         fail_at(spool, statement, said)
         results = await asyncio.gather(
             spool.settle(claim, LATER, after=60), spool.add(), spool.queue.arrivals.record(), return_exceptions=True
         )
         assert [type(result) for result in results] == [QueueBusy] * 3
-        spool.queue._database.writer._connection = whole
+        spool.writer._connection = whole
         (entry,) = await spool.entries()
         assert (entry.recipient, entry.state, entry.attempts) == ("kept@example.org", "relaying", 0)
         await spool.settle(claim, LATER, after=60)
@@ -98,10 +99,10 @@ async def test_the_hourly_tidying_that_found_the_store_held_is_made_up_for(tmp_p
         await spool.queue.standing.note_destination("idle.example", ["mx.example"])
         await spool.clock.advance(2 * 86400)
         assert (await spool.queue.listing.destinations("", "name", 0, 9))[0] == 1
-        whole = spool.queue._database.writer._connection
+        whole = spool.writer._connection
         fail_at(spool, "DELETE FROM mark", "database is locked")
         with pytest.raises(QueueBusy):
             await spool.queue.claims.overdue(1)
-        spool.queue._database.writer._connection = whole
+        spool.writer._connection = whole
         await spool.queue.claims.overdue(1)
         assert (await spool.queue.listing.destinations("", "name", 0, 9))[0] == 0

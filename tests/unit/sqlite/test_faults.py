@@ -17,12 +17,13 @@ from engine.queue.contract import QueueBroken, QueueError, QueueFull
 from engine.queue.sqlite import checkspool
 from engine.queue.sqlite.connection import VERSION
 from tests.clock import FakeClock
-from tests.unit.queue_support import ALL, DELIVERED, LATER, Spool, new_message, opened
+from tests.unit.queue.support import ALL, DELIVERED, LATER, new_message
+from tests.unit.sqlite.support import SqliteSpool, opened
 
 
-async def limit_pages(spool: Spool, more: int) -> None:
+async def limit_pages(spool: SqliteSpool, more: int) -> None:
     """Let the file grow by so many pages and no further."""
-    await spool.queue._database.writer.do(
+    await spool.writer.do(
         lambda tx: tx.execute(
             f"PRAGMA max_page_count = {tx.execute('PRAGMA page_count').fetchone()[0] + more}"
         ).fetchone()
@@ -90,8 +91,8 @@ class Failing:
         return self._connection.execute(query, *values)
 
 
-def fail_at(spool: Spool, statement: str, message: str = "disk I/O error") -> Failing:
-    writer = spool.queue._database.writer
+def fail_at(spool: SqliteSpool, statement: str, message: str = "disk I/O error") -> Failing:
+    writer = spool.writer
     failing = Failing(writer._connection, statement, message)
     writer._connection = writer._upkeep._connection = cast(sqlite3.Connection, failing)
     return failing
@@ -113,11 +114,11 @@ async def test_after_a_failed_write_nothing_more_is_written(tmp_path: Path, stat
 
 async def test_a_commit_that_finds_the_disk_full_is_undone_and_later_ones_go_on(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
-        whole = spool.queue._database.writer._connection
+        whole = spool.writer._connection
         fail_at(spool, "COMMIT", "database or disk is full")
         results = await asyncio.gather(spool.add(), spool.add(), return_exceptions=True)
         assert [type(result) for result in results] == [QueueFull, QueueFull]
-        spool.queue._database.writer._connection = whole
+        spool.writer._connection = whole
         assert await spool.add()
         assert len(await spool.entries()) == 1
 
@@ -193,7 +194,7 @@ async def test_a_queue_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
         spool.sql("PRAGMA user_version = 99")
     with pytest.raises(QueueError, match="version 99"):
-        await Spool(tmp_path, spool.clock).queue.open()
+        await SqliteSpool(tmp_path, spool.clock).queue.open()
 
 
 # What version 4 has more than version 3.
@@ -231,7 +232,7 @@ async def test_a_queue_of_the_third_version_knows_who_took_mail_last(tmp_path: P
             for name in ("took.example", "late.example", "new.example")
         }
         assert proved == {"took.example": True, "late.example": False, "new.example": False}
-        fresh = Spool(tmp_path / "new", spool.clock)
+        fresh = SqliteSpool(tmp_path / "new", spool.clock)
         await fresh.queue.open()
         for about in (
             "SELECT s.name, group_concat(i.name) FROM sqlite_schema s, pragma_index_info(s.name) i GROUP BY 1",
@@ -269,7 +270,7 @@ async def test_a_queue_of_the_second_version_is_brought_to_this_one(tmp_path: Pa
         await spool.queue.claims.overdue(9)
         told = [event.text for event in spool.events if event.kind == "carried out"]
         assert told == [f"drop: 1 message dropped; operation {after.operation}: domain=example.org"]
-        fresh = Spool(tmp_path / "new", spool.clock)
+        fresh = SqliteSpool(tmp_path / "new", spool.clock)
         await fresh.queue.open()
         for table in ("entry", "operation", "message", "destination", "untold"):
             columns = f"SELECT name, type, \"notnull\", dflt_value FROM pragma_table_info('{table}') ORDER BY name"
@@ -330,14 +331,14 @@ async def test_without_room_for_the_copy_the_file_is_not_changed(
             spool.sql(statement)
     monkeypatch.setattr("engine.queue.sqlite.migrating._BESIDE", 2**60)
     with pytest.raises(QueueError, match="there is no room to keep a copy of it before it is changed"):
-        await Spool(tmp_path, FakeClock()).queue.open()
+        await SqliteSpool(tmp_path, FakeClock()).queue.open()
     monkeypatch.undo()
     assert list(tmp_path.glob("*version-2*")) == []
     async with opened(tmp_path) as spool:
         assert len(await spool.entries()) == 1
 
 
-def _as_it_was_first(spool: Spool) -> None:
+def _as_it_was_first(spool: SqliteSpool) -> None:
     """Version 1 as the first smarthosts made it, of which none was released: without sites, wishes and rules."""
     for statement in (
         *_BACK_TO_2,
@@ -368,7 +369,7 @@ async def test_an_early_first_version_is_refused_unchanged_and_its_mail_can_be_b
         _as_it_was_first(spool)
     before = (tmp_path / "queue.db").read_bytes()
     with pytest.raises(QueueError, match=r"version 1, but has no .*never released.*check-spool --repair"):
-        await Spool(tmp_path, FakeClock()).queue.open()
+        await SqliteSpool(tmp_path, FakeClock()).queue.open()
     assert (tmp_path / "queue.db").read_bytes() == before
     assert not checkspool.check(tmp_path).is_sound
     assert checkspool.repair(tmp_path).is_sound
@@ -383,7 +384,7 @@ async def test_an_early_first_version_is_refused_unchanged_and_its_mail_can_be_b
 
 async def test_what_is_no_queue_is_refused(tmp_path: Path) -> None:
     (tmp_path / "queue.db").write_bytes(b"this is no database" * 100)
-    spool = Spool(tmp_path, FakeClock())
+    spool = SqliteSpool(tmp_path, FakeClock())
     with pytest.raises(QueueError, match="cannot open the queue"):
         await spool.queue.open()
     assert spool.queue.broken == ""
@@ -392,7 +393,7 @@ async def test_what_is_no_queue_is_refused(tmp_path: Path) -> None:
 async def test_a_symbolic_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "queue.db").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(QueueError, match="cannot open the queue"):
-        await Spool(tmp_path, FakeClock()).queue.open()
+        await SqliteSpool(tmp_path, FakeClock()).queue.open()
     assert not (tmp_path / "elsewhere").exists()
 
 

@@ -1,18 +1,16 @@
 """How mail comes into the store: durable, whole or not at all, once for each key, many to a sync."""
 
 import asyncio
-import os
-import stat
 from pathlib import Path
 
 import pytest
 
 from engine.queue.contract import QueueError
 from tests.clock import FakeClock
-from tests.unit.queue_support import ALL, CONTENT, DELIVERED, new_message, opened
+from tests.unit.queue.support import ALL, CONTENT, DELIVERED, Opened, new_message
 
 
-async def test_a_message_waits_due_at_once_with_an_entry_for_each_recipient(tmp_path: Path) -> None:
+async def test_a_message_waits_due_at_once_with_an_entry_for_each_recipient(tmp_path: Path, opened: Opened) -> None:
     async with opened(tmp_path) as spool:
         number = await spool.add("bob@Example.ORG", "eve@example.com", subject="hi", message_id="<1@x>")
         message = await spool.queue.listing.message(number)
@@ -26,14 +24,14 @@ async def test_a_message_waits_due_at_once_with_an_entry_for_each_recipient(tmp_
         assert await spool.queue.claims.content(number) == CONTENT
 
 
-async def test_the_null_sender_and_eight_bit_content_are_kept(tmp_path: Path) -> None:
+async def test_the_null_sender_and_eight_bit_content_are_kept(tmp_path: Path, opened: Opened) -> None:
     async with opened(tmp_path) as spool:
         number = await spool.add("x@example.org", sender="", content=b"\xff\r\n", smtputf8=True)
         message = await spool.queue.listing.message(number)
         assert (message.sender, message.eight_bit, message.smtputf8) == ("", True, True)
 
 
-async def test_each_recipient_accepted_is_an_event(tmp_path: Path) -> None:
+async def test_each_recipient_accepted_is_an_event(tmp_path: Path, opened: Opened) -> None:
     async with opened(tmp_path) as spool:
         number = await spool.add("bob@example.org", "eve@example.com")
         assert [(e.kind, e.message, e.entry, e.recipient, e.destination, e.sender) for e in spool.events] == [
@@ -43,7 +41,7 @@ async def test_each_recipient_accepted_is_an_event(tmp_path: Path) -> None:
         assert await spool.queue.listing.events() == tuple(spool.events)
 
 
-async def test_a_key_that_is_taken_gives_the_number_it_had(tmp_path: Path) -> None:
+async def test_a_key_that_is_taken_gives_the_number_it_had(tmp_path: Path, opened: Opened) -> None:
     async with opened(tmp_path) as spool:
         first = await spool.add(key="drop/a.eml")
         (claim,) = await spool.claim()
@@ -53,7 +51,7 @@ async def test_a_key_that_is_taken_gives_the_number_it_had(tmp_path: Path) -> No
         assert await spool.add(key="drop/a.eml") > first
 
 
-async def test_a_number_is_never_given_twice(tmp_path: Path) -> None:
+async def test_a_number_is_never_given_twice(tmp_path: Path, opened: Opened) -> None:
     async with opened(tmp_path) as spool:
         first = await spool.add()
         (claim,) = await spool.claim()
@@ -62,7 +60,9 @@ async def test_a_number_is_never_given_twice(tmp_path: Path) -> None:
         assert await spool.add() == first + 1
 
 
-async def test_a_message_without_recipients_or_with_a_broken_address_is_refused_whole(tmp_path: Path) -> None:
+async def test_a_message_without_recipients_or_with_a_broken_address_is_refused_whole(
+    tmp_path: Path, opened: Opened
+) -> None:
     async with opened(tmp_path) as spool:
         with pytest.raises(QueueError, match="without recipients"):
             await spool.queue.arrivals.enqueue(new_message(recipients=()))
@@ -71,15 +71,7 @@ async def test_a_message_without_recipients_or_with_a_broken_address_is_refused_
         assert (await spool.queue.listing.totals()).waiting == 0
 
 
-async def test_many_messages_at_once_share_a_commit(tmp_path: Path) -> None:
-    async with opened(tmp_path) as spool:
-        before = spool.queue._database.writer.groups
-        numbers = await asyncio.gather(*(spool.add(f"u{i}@example.org") for i in range(200)))
-        assert len(set(numbers)) == 200
-        assert spool.queue._database.writer.groups - before < 20
-
-
-async def test_one_that_fails_in_a_group_undoes_nothing_of_the_others(tmp_path: Path) -> None:
+async def test_one_that_fails_in_a_group_undoes_nothing_of_the_others(tmp_path: Path, opened: Opened) -> None:
     async with opened(tmp_path) as spool:
         results = await asyncio.gather(
             spool.add(), spool.queue.arrivals.enqueue(new_message(recipients=())), spool.add(), return_exceptions=True
@@ -88,23 +80,7 @@ async def test_one_that_fails_in_a_group_undoes_nothing_of_the_others(tmp_path: 
         assert (await spool.queue.listing.totals()).waiting == 2
 
 
-async def test_a_caller_gone_during_the_commit_leaves_a_whole_message_or_none(tmp_path: Path) -> None:
-    async with opened(tmp_path) as spool:
-        for turns in range(8):
-            task = asyncio.create_task(spool.add("a@example.org", "b@example.com", key=f"k{turns}"))
-            for _ in range(turns):
-                await asyncio.sleep(0)
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-        await spool.queue.arrivals.record()  # what was asked for before is done when this is
-        for number in {entry.message for entry in await spool.entries()}:
-            assert len((await spool.queue.listing.message(number)).entries) == 2
-            assert await spool.queue.claims.content(number) == CONTENT
-        keys = {row[0] for row in spool.sql("SELECT message FROM taken_key")}
-        assert keys == {entry.message for entry in await spool.entries()}
-
-
-async def test_events_come_in_commit_order_before_the_caller_goes_on(tmp_path: Path) -> None:
+async def test_events_come_in_commit_order_before_the_caller_goes_on(tmp_path: Path, opened: Opened) -> None:
     async with opened(tmp_path) as spool:
         number = await spool.add()
         assert spool.events[-1].message == number
@@ -112,7 +88,7 @@ async def test_events_come_in_commit_order_before_the_caller_goes_on(tmp_path: P
         assert [event.seq for event in spool.events] == list(range(1, 22))
 
 
-async def test_a_follower_that_fails_does_not_fail_the_message(tmp_path: Path) -> None:
+async def test_a_follower_that_fails_does_not_fail_the_message(tmp_path: Path, opened: Opened) -> None:
     async with opened(tmp_path) as spool:
         told: list[dict[str, object]] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
@@ -125,19 +101,7 @@ async def test_a_follower_that_fails_does_not_fail_the_message(tmp_path: Path) -
         assert len(told) == 1
 
 
-async def test_only_the_owner_may_read_the_files(tmp_path: Path) -> None:
-    before = os.umask(0)
-    try:
-        async with opened(tmp_path / "spool") as spool:
-            await spool.add()
-            modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in spool.directory.iterdir()}
-            assert modes == {"queue.db": 0o600, "queue.db-wal": 0o600, "queue.db-shm": 0o600}
-            assert stat.S_IMODE(spool.directory.stat().st_mode) == 0o700
-    finally:
-        os.umask(before)
-
-
-async def test_what_was_queued_is_there_after_closing(tmp_path: Path) -> None:
+async def test_what_was_queued_is_there_after_closing(tmp_path: Path, opened: Opened) -> None:
     clock = FakeClock()
     async with opened(tmp_path, clock) as spool:
         number = await spool.add()
@@ -146,7 +110,7 @@ async def test_what_was_queued_is_there_after_closing(tmp_path: Path) -> None:
         assert await spool.queue.claims.content(number) == CONTENT
 
 
-async def test_nothing_may_be_asked_of_a_closed_queue(tmp_path: Path) -> None:
+async def test_nothing_may_be_asked_of_a_closed_queue(tmp_path: Path, opened: Opened) -> None:
     async with opened(tmp_path) as spool:
         pass
     await spool.queue.close()

@@ -1,6 +1,5 @@
 """What is to be told of settled recipients, in the store: kept with the settlement, told once, in bounded pieces."""
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
@@ -13,14 +12,16 @@ from engine.delivery.retry import RetryPlan
 from engine.model.claim import Claim, EntryResult, Settlement
 from engine.model.filter import Filter
 from engine.model.outcome import Outcome
-from engine.queue.contract import NoSuchMessage, QueueError
-from engine.queue.sqlite import telling
+from engine.queue.contract import NoSuchMessage
 from engine.settings.settings import Retry
-from tests.clock import FakeClock
-from tests.unit.queue_support import LATER, Spool, new_message, opened
+from tests.unit.queue.support import LATER, Opened, Spool, new_message
 
 NO = Outcome.of_reply(550, "5.1.1 no such user")
+
+
 NOTICE = new_message("ann@example.net", sender="", origin="bounce of 1")
+
+
 GATHER = 15.0
 
 
@@ -35,7 +36,7 @@ async def fails(spool: Spool, claim: Claim, numbers: Sequence[int] = ()) -> None
     await spool.queue.claims.settle(Settlement(message=claim.message, results=tuple(results)))
 
 
-async def test_it_is_gathered_for_a_time_which_wakes_the_engine(tmp_path: Path) -> None:
+async def test_it_is_gathered_for_a_time_which_wakes_the_engine(tmp_path: Path, opened: Opened) -> None:
     async with opened(tmp_path, gather=GATHER) as spool:
         now = spool.clock.now()
         await spool.add("a@example.org", "b@example.org", "c@example.com")
@@ -50,7 +51,7 @@ async def test_it_is_gathered_for_a_time_which_wakes_the_engine(tmp_path: Path) 
         ]
 
 
-async def test_with_the_last_recipient_it_is_told_at_once_however_that_leaves(tmp_path: Path) -> None:
+async def test_with_the_last_recipient_it_is_told_at_once_however_that_leaves(tmp_path: Path, opened: Opened) -> None:
     async with opened(tmp_path, gather=GATHER) as spool:
         number = await spool.add("a@example.org", "c@example.com")
         (claim,) = await spool.claim()
@@ -64,7 +65,7 @@ async def test_with_the_last_recipient_it_is_told_at_once_however_that_leaves(tm
             await spool.queue.claims.content(number)
 
 
-async def test_it_is_told_once_whoever_asks(tmp_path: Path) -> None:
+async def test_it_is_told_once_whoever_asks(tmp_path: Path, opened: Opened) -> None:
     async with opened(tmp_path) as spool:
         await spool.add()
         (claim,) = await spool.claim()
@@ -75,68 +76,7 @@ async def test_it_is_told_once_whoever_asks(tmp_path: Path) -> None:
         assert [entry.sender for entry in await spool.entries()] == [""]
 
 
-async def test_a_kill_between_the_settlement_and_the_notification_loses_nothing(tmp_path: Path) -> None:
-    clock = FakeClock()
-    async with opened(tmp_path / "one", clock, gather=GATHER) as spool:
-        await spool.add()
-        (claim,) = await spool.claim()
-        await fails(spool, claim)
-        await spool.queue.arrivals.record()
-        (tmp_path / "two").mkdir()
-        for path in spool.directory.iterdir():
-            shutil.copy(path, tmp_path / "two")
-    async with opened(tmp_path / "two", clock, gather=GATHER) as spool:
-        (untold,) = await spool.queue.claims.untold(9)
-        assert [entry.recipient for entry in untold.entries] == ["bob@example.org"]
-
-
-async def test_the_notification_and_the_forgetting_are_one_transaction(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with opened(tmp_path) as spool:
-        await spool.add()
-        (claim,) = await spool.claim()
-        await fails(spool, claim)
-        (untold,) = await spool.queue.claims.untold(9)
-
-        def cut(*_: object) -> int:
-            raise QueueError("cut short")
-
-        monkeypatch.setattr(telling, "enqueue", cut)
-        with pytest.raises(QueueError, match="cut short"):
-            await spool.queue.claims.tell(untold, NOTICE)
-        monkeypatch.undo()
-        assert await spool.queue.claims.untold(9) == [untold]
-
-
-async def test_more_recipients_than_one_notification_names_are_told_of_in_several(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(telling, "RECIPIENTS_TOLD", 3)
-    async with opened(tmp_path, gather=GATHER) as spool:
-        await spool.add(*(f"{name}@example.org" for name in "abcdefgh"))
-        (claim,) = await spool.claim()
-        await fails(spool, claim)
-        told = []
-        while found := await spool.queue.claims.untold(9):
-            (untold,) = found
-            told.append(len(untold.entries))
-            await spool.queue.claims.tell(untold, None)
-        assert told == [3, 3, 2]
-        assert spool.sql("SELECT count(*) FROM message") == [(0,)]
-
-
-async def test_what_is_read_at_a_time_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(telling, "RECIPIENTS_TOLD", 5)
-    async with opened(tmp_path) as spool:
-        for _ in range(4):
-            await spool.add("a@example.org", "b@example.org")
-        for claim in await spool.claim():
-            await fails(spool, claim)
-        assert [len(one.entries) for one in await spool.queue.claims.untold(9)] == [2, 2]
-
-
-async def test_what_cannot_be_told_is_looked_at_again_later(tmp_path: Path) -> None:
+async def test_what_cannot_be_told_is_looked_at_again_later(tmp_path: Path, opened: Opened) -> None:
     async with opened(tmp_path) as spool:
         number = await spool.add()
         (claim,) = await spool.claim()
@@ -148,7 +88,7 @@ async def test_what_cannot_be_told_is_looked_at_again_later(tmp_path: Path) -> N
 
 
 async def test_a_thousand_are_named_to_programs_and_a_hundred_to_people_in_bounded_time_and_size(
-    tmp_path: Path,
+    tmp_path: Path, opened: Opened
 ) -> None:
     reply = Outcome.of_reply(550, "5.1.1 " + "no such user " * 60, host="mx.example.org")
     async with opened(tmp_path) as spool:

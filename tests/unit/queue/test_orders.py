@@ -1,0 +1,217 @@
+"""The operator's orders: exactly what was named, exactly what is reported, and the way back."""
+
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from engine.model.claim import EntryResult, Settlement
+from engine.model.filter import Filter
+from engine.model.order import Changed
+from engine.model.outcome import Outcome
+from tests.unit.queue.support import ALL, DELIVERED, LATER, Opened, Spool
+
+
+async def three(spool: Spool) -> tuple[int, int, int]:
+    """One message that waits for its time, one held, one being relayed."""
+    waiting = await spool.add("w@example.com", "w2@example.com")
+    (claim,) = await spool.claim("example.com")
+    await spool.settle(claim, LATER, after=600)
+    held = await spool.add("h@example.org")
+    await spool.queue.orders.hold(Filter.of_ids([held]), "night", "asleep")
+    relaying = await spool.add("r@example.net")
+    await spool.claim("example.net")
+    spool.events.clear()
+    return waiting, held, relaying
+
+
+async def test_retry_makes_due_what_waits_and_unblocks_its_destination(tmp_path: Path, opened: Opened) -> None:
+    async with opened(tmp_path) as spool:
+        await three(spool)
+        await spool.queue.standing.block("example.com", spool.clock.now() + 99, "connect: refused")
+        assert await spool.queue.orders.retry(ALL, "oncall") == Changed(messages=1, recipients=2, skipped=2)
+        assert await spool.queue.claims.due_destinations(9) == ["example.com"]
+        assert [(event.kind, event.by, event.text) for event in spool.events] == [
+            ("retried", "oncall", "retry 2 recipients in 1 message: everything")
+        ]
+
+
+async def test_hold_keeps_from_being_sent_and_skips_what_is_held(tmp_path: Path, opened: Opened) -> None:
+    async with opened(tmp_path) as spool:
+        _, _, relaying = await three(spool)
+        assert await spool.queue.orders.hold(ALL, "oncall", "why") == Changed(messages=2, recipients=3, skipped=1)
+        assert [entry.by for entry in await spool.entries("state=held")] == ["oncall", "oncall", "night"]
+        assert (await spool.entry(relaying)).state == "relaying"
+        assert [event.kind for event in spool.events] == ["held"]
+
+
+async def test_what_is_relayed_is_held_once_its_attempt_has_ended(tmp_path: Path, opened: Opened) -> None:
+    async with opened(tmp_path) as spool:
+        number = await spool.add("a@example.org", "b@example.org")
+        (claim,) = await spool.claim()
+        await spool.queue.orders.hold(ALL, "oncall", "wait")
+        first, second = claim.entries
+        results = (
+            EntryResult(number=1, attempt=first.attempt, outcome=DELIVERED),
+            EntryResult(number=2, attempt=second.attempt, outcome=LATER, due=spool.clock.now() + 60),
+        )
+        await spool.queue.claims.settle(Settlement(message=number, results=results))
+        (entry,) = await spool.entries()
+        assert (entry.state, entry.ordered, entry.reason, entry.attempts) == ("held", "hold", "wait", 1)
+
+
+async def test_a_claim_put_back_is_held_where_that_was_ordered_meanwhile(tmp_path: Path, opened: Opened) -> None:
+    async with opened(tmp_path) as spool:
+        number = await spool.add()
+        claims = await spool.claim()
+        await spool.queue.orders.hold(ALL, "oncall", "")
+        await spool.queue.claims.put_back(claims, "closed")
+        assert (await spool.entry(number)).state == "held"
+
+
+async def test_release_lets_wait_again_until_the_time_it_had(tmp_path: Path, opened: Opened) -> None:
+    async with opened(tmp_path) as spool:
+        waiting, _, _ = await three(spool)
+        due = (await spool.entry(waiting)).due
+        await spool.queue.orders.hold(ALL, "oncall", "")
+        assert await spool.queue.orders.release(ALL, "oncall") == Changed(messages=3, recipients=4)
+        entry = await spool.entry(waiting)
+        assert (entry.state, entry.due, entry.ordered, entry.by) == ("waiting", due, None, "")
+        assert await spool.queue.orders.release(ALL, "oncall") == Changed(messages=0, recipients=0, skipped=4)
+
+
+async def test_release_ends_a_bounce_that_is_not_done(tmp_path: Path, opened: Opened) -> None:
+    async with opened(tmp_path) as spool:
+        await spool.add()
+        await spool.queue.orders.give_up("bounce", ALL, "oncall", "", 10)
+        await spool.queue.orders.release(ALL, "oncall")
+        await spool.clock.advance(20)
+        assert await spool.queue.claims.overdue(9) == []
+        assert (await spool.queue.listing.totals()).waiting == 1
+
+
+async def test_a_bounce_is_only_held_until_its_time_and_then_claimed(tmp_path: Path, opened: Opened) -> None:
+    async with opened(tmp_path) as spool:
+        number = await spool.add()
+        at = spool.clock.now() + 10
+        changed = await spool.queue.orders.give_up("bounce", ALL, "oncall", "wrong list", 10)
+        assert (changed.messages, changed.recipients, changed.skipped, changed.due) == (1, 1, 0, at)
+        assert changed.operation
+        entry = await spool.entry(number)
+        assert (entry.state, entry.ordered, entry.order_at, entry.by) == ("held", "bounce", at, "oncall")
+        assert await spool.queue.claims.next_due() == at
+        assert await spool.queue.claims.overdue(9) == []
+        await spool.clock.advance(10)
+        (claim,) = await spool.queue.claims.overdue(9)
+        assert (claim.entries[0].attempt, claim.entries[0].given_up) == (0, "bounced by oncall: wrong list")
+
+
+async def test_a_drop_is_carried_out_at_its_time_and_told_of_each_entry(tmp_path: Path, opened: Opened) -> None:
+    async with opened(tmp_path) as spool:
+        number = await spool.add("a@example.org", "b@example.com")
+        await spool.queue.orders.give_up("drop", ALL, "oncall", "runaway", 10)
+        await spool.clock.advance(10)
+        spool.events.clear()
+        assert await spool.queue.claims.overdue(9) == []
+        assert await spool.entries() == ()
+        *each, _ = spool.events  # the last one tells of the whole order
+        assert [(e.kind, e.by, e.message, e.entry, e.recipient, e.text) for e in each] == [
+            ("dropped", "oncall", number, 1, "a@example.org", "runaway"),
+            ("dropped", "oncall", number, 2, "b@example.com", "runaway"),
+        ]
+
+
+async def test_many_drops_are_all_carried_out(tmp_path: Path, opened: Opened) -> None:
+    async with opened(tmp_path) as spool:
+        for _ in range(3):
+            await spool.add(*(f"u{n}@example.org" for n in range(400)))
+        await spool.queue.orders.give_up("drop", ALL, "oncall", "", 0)
+        await spool.carry_out()
+        assert (await spool.queue.listing.totals()).held == 0
+
+
+@pytest.mark.parametrize("order", ["bounce", "drop"])
+async def test_undo_restores_each_entry_to_what_it_was(
+    tmp_path: Path, order: Literal["bounce", "drop"], opened: Opened
+) -> None:
+    async with opened(tmp_path) as spool:
+        await three(spool)
+        before = await spool.entries()
+        changed = await spool.queue.orders.give_up(order, ALL, "oncall", "oops", 10)
+        assert changed.recipients == 4
+        assert await spool.queue.orders.undo(changed.operation, "oncall") == Changed(messages=3, recipients=4)
+        assert await spool.entries() == before
+        assert spool.kinds() == ["ordered", "undone"]
+        assert await spool.queue.orders.undo(changed.operation, "oncall") == Changed(messages=0, recipients=0)
+
+
+async def test_undo_after_the_attempt_ended_lets_it_wait_for_its_new_time(tmp_path: Path, opened: Opened) -> None:
+    async with opened(tmp_path) as spool:
+        number = await spool.add()
+        (claim,) = await spool.claim()
+        changed = await spool.queue.orders.give_up("drop", ALL, "oncall", "", 10)
+        await spool.settle(claim, LATER, after=300)
+        assert (await spool.entry(number)).state == "held"
+        await spool.queue.orders.undo(changed.operation, "oncall")
+        entry = await spool.entry(number)
+        assert (entry.state, entry.due, entry.ordered) == ("waiting", spool.clock.now() + 300, None)
+
+
+async def test_undo_does_not_reach_what_is_being_carried_out(tmp_path: Path, opened: Opened) -> None:
+    async with opened(tmp_path) as spool:
+        await spool.add()
+        changed = await spool.queue.orders.give_up("bounce", ALL, "oncall", "", 0)
+        (claim,) = await spool.queue.claims.overdue(9)
+        assert (await spool.queue.orders.undo(changed.operation, "oncall")).recipients == 0
+        assert (await spool.queue.orders.release(ALL, "oncall")).recipients == 0
+        await spool.settle(claim, Outcome.permanent("given up", enhanced="5.0.0"))
+        assert await spool.entries() == ()
+
+
+async def test_hold_keeps_what_was_to_be_dropped(tmp_path: Path, opened: Opened) -> None:
+    async with opened(tmp_path) as spool:
+        number = await spool.add()
+        drop = await spool.queue.orders.give_up("drop", ALL, "day", "runaway", 10)
+        assert (await spool.queue.orders.hold(ALL, "oncall", "to be looked at")).recipients == 1
+        await spool.clock.advance(20)
+        await spool.queue.claims.overdue(9)
+        entry = await spool.entry(number)
+        assert (entry.state, entry.ordered, entry.by, entry.reason) == ("held", "hold", "oncall", "to be looked at")
+        assert (await spool.queue.orders.undo(drop.operation, "oncall")).recipients == 0
+        await spool.queue.orders.release(ALL, "oncall")
+        assert (await spool.entry(number)).state == "waiting"
+
+
+async def test_the_later_of_two_orders_counts_and_undo_goes_back_before_both(tmp_path: Path, opened: Opened) -> None:
+    async with opened(tmp_path) as spool:
+        number = await spool.add()
+        before = await spool.entry(number)
+        bounce = await spool.queue.orders.give_up("bounce", ALL, "oncall", "", 10)
+        assert (await spool.queue.orders.give_up("bounce", ALL, "oncall", "", 10)).skipped == 1
+        drop = await spool.queue.orders.give_up("drop", ALL, "oncall", "", 10)
+        assert (await spool.queue.orders.undo(bounce.operation, "oncall")).recipients == 0
+        await spool.queue.orders.undo(drop.operation, "oncall")
+        assert await spool.entry(number) == before
+
+
+async def test_mail_that_came_after_it_was_confirmed_is_not_touched(tmp_path: Path, opened: Opened) -> None:
+    async with opened(tmp_path) as spool:
+        await spool.add()
+        selection = await spool.queue.listing.select(ALL)
+        later = await spool.add()
+        await spool.queue.orders.hold(ALL, "oncall", "", newest=selection.newest)
+        assert [entry.message for entry in await spool.entries("state=waiting")] == [later]
+
+
+async def test_what_was_being_returned_when_it_was_undone_is_returned_later_where_that_failed(
+    tmp_path: Path, opened: Opened
+) -> None:
+    async with opened(tmp_path) as spool:
+        await spool.add()
+        changed = await spool.queue.orders.give_up("bounce", ALL, "oncall", "", 0)
+        claims = await spool.queue.claims.overdue(9)
+        assert (await spool.queue.orders.undo(changed.operation, "oncall")).skipped == 1
+        await spool.queue.claims.put_back(claims, "no room for the bounce")
+        assert len(await spool.queue.claims.overdue(9)) == 1
+    async with opened(tmp_path) as spool:  # the engine ended meanwhile
+        assert len(await spool.queue.claims.overdue(9)) == 1

@@ -1,0 +1,1 @@
+"""What the SQLite store does within: its file, its pages, its transactions."""
