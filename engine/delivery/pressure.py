@@ -23,6 +23,7 @@ class Pressure:
         self._clock = clock
         self._is_short = False  # something is due that finds no room
         self._is_on = False  # and it is not for want of its own share that it waits
+        self._looked_at = clock.now()
 
     async def look(self, live: Collection[ManagedRelayer]) -> None:
         """Find out, and have those end that have kept us waiting for long enough. Raises QueueError."""
@@ -31,10 +32,10 @@ class Pressure:
         closed, shares = self._allowance.closed(live), self._capacity.shares(live)
         self._is_short = is_short and bool(await self._queue.claims.due_sites(1, closed))
         self._is_on = self._is_short and await self._do_wait(live, closed, shares)
-        now = self._clock.now()
+        self._looked_at = self._clock.now()
         found: dict[Shares, bool] = {}
         for relayer in live if self._is_short else ():
-            if not relayer.is_doubtful or relayer.patience_ends > now:
+            if not relayer.is_doubtful or relayer.patience_ends > self._looked_at:
                 continue
             # Who has his share waits for those alone that have it: not for the slow hosts of others.
             shares = self._capacity.shares([one for one in live if one is not relayer])
@@ -50,13 +51,16 @@ class Pressure:
         return bool(await self._queue.claims.doubtful_sites(closed, shares))
 
     def times(self, live: Collection[ManagedRelayer]) -> list[float]:
-        """When it is worth looking again: somebody has kept us waiting for long enough, or a place is kept no more."""
+        """When it is worth looking again: somebody has kept us waiting for long enough, or a place is kept no more.
+
+        A time that has passed since the last look is among them, once: nobody has looked then.
+        """
+        since, self._looked_at = self._looked_at, self._clock.now()
         if not self._is_short:
             return []
-        now = self._clock.now()
         kept = [relayer.started + PLACE_KEPT for relayer in live if not relayer.is_admitted]
         ends = [time for relayer in live for time in (relayer.patience_ends, relayer.stalls_at)]
-        return [time for time in (*kept, *ends) if time > now]
+        return [time for time in (*kept, *ends) if time > since]
 
     def notes(self, live: Collection[ManagedRelayer]) -> tuple[str, ...]:
         """Which bounds are reached, in sentences."""
