@@ -25,7 +25,7 @@ from engine.queue.sqlite.store import FILE
 from tests.clock import FakeClock
 from tests.unit.queue.support import ALL, DELIVERED, LATER, new_message
 from tests.unit.sqlite.pages import damage
-from tests.unit.sqlite.support import SqliteSpool, opened
+from tests.unit.sqlite.support import SqliteSpool, begun_with, opened
 from tests.unit.sqlite.test_damage import relay_all
 
 # A leaf of a table or an index, and how far through it that is.
@@ -46,6 +46,10 @@ def content_of(number: int) -> bytes:
 
 async def filled(directory: Path, messages: int = 200) -> dict[tuple[int, int], str]:
     """A closed store with mail in every state; the recipients in it."""
+    return dict(await begun_with(directory, _fill, messages))
+
+
+async def _fill(directory: Path, messages: int) -> dict[tuple[int, int], str]:
     spool = SqliteSpool(directory, FakeClock())
     await spool.queue.open()
     await asyncio.gather(

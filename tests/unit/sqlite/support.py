@@ -1,14 +1,32 @@
 """A queue in a SQLite store of its own, and a look at its rows."""
 
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
-from engine.queue.sqlite.store import SqliteQueue
+from engine.queue.sqlite.store import FILE, SqliteQueue
 from engine.queue.sqlite.writer import Writer
 from tests.clock import FakeClock
 from tests.unit.queue.support import Spool
+
+T = TypeVar("T")
+
+_made: dict[tuple[object, ...], tuple[bytes, Any]] = {}
+
+
+async def begun_with(directory: Path, make: Callable[..., Awaitable[T]], *how: Any) -> T:
+    """A closed store as `make` leaves it in a folder, and what that gives: made once, and copied for each test."""
+    if (make, *how) not in _made:
+        with tempfile.TemporaryDirectory(prefix="sh-") as folder:
+            given = await make(Path(folder), *how)
+            _made[make, *how] = (Path(folder) / FILE).read_bytes(), given
+    content, given = _made[make, *how]
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / FILE).touch(0o600)
+    (directory / FILE).write_bytes(content)
+    return cast("T", given)
 
 
 class SqliteSpool(Spool):

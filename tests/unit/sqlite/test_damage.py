@@ -14,13 +14,17 @@ from engine.queue.sqlite.damage import Damage
 from tests.clock import FakeClock
 from tests.unit.queue.support import ALL, DELIVERED, LATER
 from tests.unit.sqlite.pages import damage, leaves
-from tests.unit.sqlite.support import SqliteSpool, opened
+from tests.unit.sqlite.support import SqliteSpool, begun_with, opened
 
 MESSAGES = 400
 
 
 async def filled(directory: Path, destinations: int = 40) -> None:
     """A closed store with many messages, some of them tried, and some being relayed when the engine was killed."""
+    await begun_with(directory, _fill, destinations)
+
+
+async def _fill(directory: Path, destinations: int) -> None:
     spool = SqliteSpool(directory, FakeClock())
     await spool.queue.open()
     await asyncio.gather(

@@ -16,7 +16,7 @@ from engine.queue.sqlite import mending
 from engine.queue.sqlite.connection import connect_writer
 from engine.queue.sqlite.store import FILE
 from tests.unit.sqlite.pages import damage, leaves
-from tests.unit.sqlite.support import SqliteSpool, opened
+from tests.unit.sqlite.support import SqliteSpool, begun_with, opened
 from tests.unit.sqlite.test_damage import MESSAGES, filled, relay_all
 
 ROWS = 100  # in each of the small tables, over several pages
@@ -29,6 +29,10 @@ SMALL = (*ORDERS, "mark", "sts_policy", "known_login")
 
 async def filled_with_all(directory: Path) -> dict[str, set[tuple[Any, ...]]]:
     """A closed store with mail, and rows in every small table: none of them is about that mail."""
+    return await begun_with(directory, _fill_with_all)
+
+
+async def _fill_with_all(directory: Path) -> dict[str, set[tuple[Any, ...]]]:
     await filled(directory)
     async with opened(directory) as spool:
         queue, now = spool.queue, spool.clock.now()
