@@ -16,10 +16,10 @@ BOTH_LOOPS = ("test_30_submission.py", "test_31_intake_limits.py")
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Where transports are handled by hand both loops are tested: the engine's own, and the one tests run on."""
+    """The loop that the engine has; where transports are handled by hand, Python's own as well."""
     if item.path.name in BOTH_LOOPS:
         return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
-    return {"asyncio": asyncio.new_event_loop}
+    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture
