@@ -19,7 +19,7 @@ from engine.settings.settings import Route, TlsRules
 from engine.smtpclient import probe as probing
 from engine.smtpclient.probe import read_certificate
 from tests.clock import FakeClock
-from tests.scenarios.relaying import Relay, relaying
+from tests.scenarios.relaying import Relay, relaying, until
 
 
 def only(found: Probed) -> ProbedAddress:
@@ -280,9 +280,9 @@ async def test_closing_while_more_is_claimed_strands_nothing(
     await relay.send("a@good.example")
     async with asyncio.timeout(5):
         await claiming.wait()
-        (number,) = [one.id for one in relay.engine.smarthost.managed]
-        closing = asyncio.create_task(relay.client.close(number))
-        await asyncio.sleep(0.05)
+        (relayer,) = relay.engine.smarthost.managed
+        closing = asyncio.create_task(relay.client.close(relayer.id))
+        await until(lambda: any("closed by" in line.text for line in relayer.transcript.lines()))
         go_on.set()
         await closing
     await relay.send("b@good.example")

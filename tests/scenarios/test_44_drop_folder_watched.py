@@ -165,10 +165,12 @@ async def test_a_file_that_is_put_right_is_taken_at_once(tmp_path: Path, monkeyp
 async def test_nobody_wakes_up_while_nothing_comes(tmp_path: Path) -> None:
     queue = FakeArrivals()
     async with watching(queue, tmp_path, SystemClock()):
-        await asyncio.sleep(0.5)
-        before_ = resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw
-        await asyncio.sleep(2)
-        assert resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw - before_ <= 10  # in all threads; it was over 90
+        woken = []  # in all threads, each half second; on a busy machine one may be, for a page or a lock
+        for _ in range(5):
+            before_ = resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw
+            await asyncio.sleep(0.5)
+            woken.append(resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw - before_)
+        assert min(woken) <= 3, woken  # it was over 20, in each
         moved(tmp_path, "new.eml")
         async with asyncio.timeout(5):
             while not queue.forgotten:
