@@ -1,4 +1,4 @@
-"""A managed relayer: opens a way to one site and carries messages there, one after the other.
+"""A managed relayer: one life, in which it opens a way to one site and carries messages there, one after the other.
 
 It reports to the attempt manager as it goes, and to its manager when it is established and when it has ended. What it
 still answers for when it is stopped is put back untried.
@@ -6,6 +6,7 @@ still answers for when it is stopped is put back untried.
 
 import asyncio
 import logging
+from typing import Literal, NamedTuple
 
 from engine.base.text import clean
 from engine.delivery.finding import LOOKUP, WITH_OTHERS, Found, find
@@ -15,6 +16,7 @@ from engine.delivery.opening import Opening
 from engine.delivery.routes import Way, has_hosts_of
 from engine.delivery.stalling import PATIENCE, patience, usual
 from engine.delivery.turns import Flow
+from engine.delivery.verdict import Rest, Verdict, rest, verdict
 from engine.dns.mx import MOST_EXCHANGES, AllMarkedBad, MXError
 from engine.model.claim import Claim
 from engine.model.destination import unknown_site
@@ -32,6 +34,25 @@ log = logging.getLogger(__name__)
 _DOMAINS_SHOWN = 100
 _LAST_SECONDS = 10.0  # for writing down what a relayer leaves behind
 
+# It finds its way, opens a connection, carries messages over it, waits for more; it writes down what it leaves behind.
+# From there it comes back to an earlier one where some of its mail needs another way.
+State = Literal["lookup", "connecting", "carrying", "idle", "ending", "ended"]
+
+
+class _Sent(NamedTuple):
+    """What sending a message came to; `last` is what was said last, "" of a message that could not be read: `why`."""
+
+    verdict: Verdict
+    last: Outcome
+    why: str = ""
+
+
+class _Fault(NamedTuple):
+    """What broke off a relayer's life, ours or the store's. `may_repeat`: met on the way there, it would come again."""
+
+    outcome: Outcome
+    may_repeat: bool = False
+
 
 class ManagedRelayer:
     """One connection's life, readable from outside while it runs: where it is, since when, and what was said.
@@ -40,7 +61,8 @@ class ManagedRelayer:
     `destination` is whose mail it carries at the moment, `domains` those it has carried any for so far (the first
     hundred), `site` the name of what they share. `is_admitted`: it has found its way, and has a connection.
     `is_in_doubt`: the destination it was opened for has not proved itself, and `flow` says for whom that is. `result`
-    tells in a few words how it ended. Times are the clock's.
+    tells in a few words how it ended. Times are the clock's. `state` is where it is in its life; `phase` is finer, for
+    those who look.
     """
 
     def __init__(
@@ -63,8 +85,8 @@ class ManagedRelayer:
         self.is_in_doubt = is_in_doubt
         self.flow = flow
         self.hurry = Hurry()
+        self.state: State = "lookup"
         self.is_admitted = False
-        self.is_idle = False
         self.host = ""
         self.address = ""
         self.port = 0
@@ -85,22 +107,15 @@ class ManagedRelayer:
         self.form = form
         self._leaving = ""  # why, once it is to
         self._closed_by = ""
-        self._is_ending = False
         self._called = asyncio.Event()
         self._attempt_since: float | None = self.started
         self._ways: set[str] = set()  # destinations that this session is right for
-        self._blameless = ""  # why the session ended, where nobody is to be charged with it
-        self._was_idle = False  # before the message that is being sent
-        self._was_spared = False  # the message before which the peer ended the session
         self._most: int | None = None  # how many messages the host takes in this session, where that is known
         self._unsaid: tuple[Claim, list[Outcome]] | None = None  # what another host may still better
         self._session: Session | None = None
         self._sending: Claim | None = None
         self._outcomes: list[Outcome] | None = None  # of what is being sent, until they are recorded
-        self._last: Outcome | None = None
         self.has_delivered = False
-        self._fault: Outcome | None = None
-        self._may_repeat = False  # that fault, since it is one of our code, met on the way to a destination
         self._take(claims)
 
     @property
@@ -149,6 +164,11 @@ class ManagedRelayer:
         return bool(self.address)
 
     @property
+    def is_idle(self) -> bool:
+        """Whether it waits for more messages, with a connection that is open."""
+        return self.state == "idle"
+
+    @property
     def is_leaving(self) -> bool:
         """Whether it takes no more messages."""
         return bool(self._leaving)
@@ -186,7 +206,7 @@ class ManagedRelayer:
 
     def call(self) -> None:
         """Have an idle relayer ask for more messages."""
-        self.is_idle = False
+        self.state = "carrying"
         self._called.set()
 
     def close(self, by: str) -> bool:
@@ -194,15 +214,16 @@ class ManagedRelayer:
 
         A relayer that writes down what it leaves behind must not be cancelled in the middle of that.
         """
-        if self._is_ending:
+        if self.state in ("ending", "ended"):
             return False
-        self._is_ending = True
+        self.state = "ending"
         self._closed_by = by
         self.transcript.add("=", f"closed by {by}")
         return True
 
     async def run(self) -> None:
         """Carry the messages until there are none left. Raises nothing but cancellation and QueueBroken."""
+        fault: _Fault | None = None
         try:
             await self._relay()
         except QueueBroken as error:
@@ -211,22 +232,20 @@ class ManagedRelayer:
         except QueueError as error:
             # Nothing the peer has taken is concerned (see AttemptManager.report): it goes back untried.
             self._outcomes, self._sending = None, None
-            self._fault = Outcome.transient(f"fault here, not recorded: {error}", enhanced="4.3.1", cause="ours")
-            self.result = self._fault.text
+            why = f"fault here, not recorded: {error}"
+            fault = _Fault(Outcome.transient(why, enhanced="4.3.1", cause="ours"))
         except asyncio.CancelledError:
             self.result = f"closed by {self._closed_by}" if self._closed_by else "stopped"
             raise
         except Exception as error:
             # A fault of ours must neither strand what this relayer answers for nor repeat itself without a pause.
             log.exception("relayer %d to %s", self.id, self.destination)
-            text = f"fault in the relay: {type(error).__name__}"
-            self._fault = Outcome.transient(text, enhanced="4.3.0", cause="ours")
-            self._may_repeat = self._session is None
-            self.result = self._fault.text
+            why = f"fault in the relay: {type(error).__name__}"
+            fault = _Fault(Outcome.transient(why, enhanced="4.3.0", cause="ours"), may_repeat=self._session is None)
         finally:
-            await self._leave_nothing_behind()
+            await self._leave_nothing_behind(fault)
             self.enter("ended")
-            self.ended = self._parts.clock.now()
+            self.state, self.ended = "ended", self._parts.clock.now()
 
     # -- the way there --------------------------------------------------------------------------------------------
 
@@ -256,6 +275,7 @@ class ManagedRelayer:
         """The way of the first destination that has one; what has none, or another than this site, is dealt with."""
         while self.answers_for:
             self.destination = next(iter(self.answers_for.values())).destination
+            self.state = "lookup"
             self.enter("lookup")
             way = await self._way_to(self.destination)
             if way is not None and (not self.is_admitted or await self._leads_here(way)):
@@ -378,7 +398,7 @@ class ManagedRelayer:
 
     async def _open(self, opening: Opening) -> Session | None:
         """The next session of an attempt; None: it has been reported that there is none."""
-        self._attempt_since = self._parts.clock.now()
+        self.state, self._attempt_since = "connecting", self._parts.clock.now()
         found = await opening.session()
         if isinstance(found, Session):
             self._session, self.secured = found, found.secured
@@ -418,12 +438,15 @@ class ManagedRelayer:
 
     async def _carry(self, session: Session, opening: Opening) -> bool:
         """Send what this session may carry, and wait a moment for more; True: go on with the next host."""
+        was_idle = False  # just before the message that is sent
         while self.answers_for:
+            self.state = "carrying"
             for claim in list(self.answers_for.values()):
                 if not self._leaving and await self._is_right_for(session, claim):
-                    await self._send(session, claim, opening)
+                    sent = await self._send(session, claim, opening, was_idle=was_idle)
+                    was_idle = was_idle and bool(sent.why)  # nothing was said to the peer of what cannot be read
                     if not session.usable:
-                        return await self._hung_up(session, opening)
+                        return await self._hung_up(session, opening, sent)
                     self._parts.stints.outlasted(self.host, session.taken)
                     if self._most is not None and session.taken >= self._most:
                         self.leave(f"{self.done} sent, as many as {self.host} takes in a session")
@@ -432,65 +455,61 @@ class ManagedRelayer:
                     return False
             if self.answers_for:
                 return False  # these demand more of a session than this one has
-            self._take(await self._more(session))
+            claims, was_idle = await self._more(session)
+            self._take(claims)
         self.result = f"{self.done} sent" + (f"; {self._leaving}" if self._leaving else "")
         return False
 
-    async def _more(self, session: Session) -> list[Claim]:
-        """More messages, at once or within the time that the connection may be idle.
+    async def _more(self, session: Session) -> tuple[list[Claim], bool]:
+        """More messages, at once or within the time that the connection may be idle; and whether it was.
 
         The peer may close meanwhile: then there is nothing to tell, and the next connection is a new one.
         """
         claims = await self._manager.more(self)
         until = None if claims or self._leaving else self._manager.idle_until(self)
         if until is None:
-            return claims
+            return claims, False
         self._attempt_since = None
         self.enter("idle")
         while not self._leaving and session.usable:
             self._called.clear()
-            self.is_idle = True
+            self.state = "idle"
             try:
                 if not await self._parts.clock.wait(self._called, until):
-                    return []
+                    return [], False
             finally:
-                self.is_idle = False
+                if self.is_idle:  # it may have been closed meanwhile
+                    self.state = "carrying"
             if not self._leaving and session.usable:
                 claims = await self._manager.more(self)
                 self._called.clear()
                 if claims:
-                    self._was_idle = True
-                    return claims
-        return []
+                    return claims, True
+        return [], False
 
-    async def _hung_up(self, session: Session, opening: Opening) -> bool:
-        """The peer ended the session. Where it took mail before, and no message is cut short, the next one may begin.
-
-        Else what is left is not pressed upon it at once, or we would be listed for it. True: another host may be tried
-        for it, since it has only now been seen that this one is of no use.
-        """
+    async def _hung_up(self, session: Session, opening: Opening, sent: _Sent) -> bool:
+        """The peer ended the session: see to those that were to go over it. True: another host is tried for them."""
         if self._unsaid is not None:
             opening.go_on()
             return True
-        outcome = self._last or Outcome.transient("connection lost", host=self.host)
-        if self._blameless:
-            self.result = self._blameless
-            self.leave(self.result)
-            await self._put_back(self.result)
-            return False
-        if session.taken and (self._was_spared or outcome.is_reply_to_mail):
-            # A host that takes so many and then closes is in order. No loop comes of it: each session takes one more.
-            # One that ends it for a message which it refused has not said how many it takes.
-            is_enough = self._was_spared or outcome.kind == "delivered"
-            is_usual = is_enough and self._parts.stints.ended(self.host, session.taken)
-            self._manager.cut_short(self, outcome, is_usual=is_usual)
-            self.result = f"{self.done} sent; then the host ended the session"
-            self.leave(self.result)
-            await self._put_back(self.result)
-            return False
-        self.result = outcome.line
-        # Blocked first: what is put back must not be claimed before the block stands.
-        await self._manager.unreachable(self, outcome.as_transient(), pause=self.has_delivered)
+        match Rest.AT_ONCE if sent.why else rest(sent.verdict, sent.last, session.taken):
+            case Rest.NEXT_HOST:
+                opening.go_on()
+                return True
+            case Rest.AT_ONCE:
+                self.result = sent.why or "the peer closed the idle connection"
+                self.leave(self.result)
+            case Rest.CUT_SHORT:
+                # One that ends it for a message which it refused has not said how many it takes.
+                is_enough = sent.verdict is Verdict.BETWEEN or sent.last.kind == "delivered"
+                is_usual = is_enough and self._parts.stints.ended(self.host, session.taken)
+                self._manager.cut_short(self, sent.last, is_usual=is_usual)
+                self.result = f"{self.done} sent; then the host ended the session"
+                self.leave(self.result)
+            case Rest.LATER:
+                self.result = sent.last.line
+                # Blocked first: what is put back must not be claimed before the block stands.
+                await self._manager.unreachable(self, sent.last.as_transient(), pause=self.has_delivered)
         await self._put_back(self.result)
         return False
 
@@ -503,47 +522,50 @@ class ManagedRelayer:
         await self._manager.unreachable(self, outcomes[-1].as_transient())
         await self._put_back(self.result)
 
-    async def _send(self, session: Session, claim: Claim, opening: Opening) -> None:
-        self._was_spared, self._blameless = False, ""
+    async def _send(self, session: Session, claim: Claim, opening: Opening, *, was_idle: bool) -> _Sent:
+        """Send one message and record what came of it, or leave it for another session."""
         try:
             mail = mail_of(claim, await self._parts.queue.claims.open_content(claim.message))
             self.destination = claim.destination
-            self._sending = claim
-            self._outcomes = None
+            self._sending, self._outcomes = claim, None
             self._attempt_since = self._parts.clock.now()
-            was_idle, self._was_idle = self._was_idle, False
             self._outcomes = await self._within_bounds(session, mail)
         except (QueueBroken, QueueBusy):
             raise
         except QueueError as error:  # before the final dot: the peer has no whole message
-            self._sending, self._blameless = None, str(error)
+            self._sending = None
             await self._parts.queue.claims.set_aside(claim, str(error))
             self._settled(claim)
-            return
-        self._last = self._outcomes[-1]
-        is_for_session = not session.usable and _is_for_the_session_alone(self._outcomes)
-        has_slept_in = is_for_session and was_idle and self._last.phase == "MAIL"
-        if has_slept_in:  # it had closed while nothing was said: that is no deferral
-            self._blameless = "the peer closed the idle connection"
-        if session.stumbled and not has_slept_in:
+            return _Sent(Verdict.STANDS, Outcome.transient(str(error)), str(error))
+        outcomes = self._outcomes
+        found = verdict(
+            outcomes,
+            is_over=not session.usable,
+            was_idle=was_idle,
+            has_delivered=self.has_delivered,
+            is_first=not self.done,
+            may_go_on=opening.may_go_on(),
+        )
+        if session.stumbled and found is not Verdict.SLEPT_IN:
             self._parts.stumbles.note(self.host)
-        is_between = is_for_session and self._last.phase == "MAIL" and self.has_delivered
-        if has_slept_in or (is_between and self._parts.spared.is_spared(claim.message, claim.destination)):
-            # It ended the session between two messages: that is no attempt at the second, but for one that this
-            # happens to again and again, which may itself be the cause and must not go round for ever.
-            self._was_spared = not has_slept_in
-            self._sending = None
-            return
-        if is_for_session and not self.has_delivered and not self.done and opening.may_go_on():
-            self._unsaid, self._sending = (claim, self._outcomes), None
-            return
-        self._unsaid = None
-        has_delivered = any(outcome.kind == "delivered" for outcome in self._outcomes)
+        if found is Verdict.BETWEEN and not self._parts.spared.is_spared(claim.message, claim.destination):
+            found = Verdict.STANDS  # it happens to this one again and again, may itself be the cause, and must end
+        if found is Verdict.STANDS:
+            self._unsaid = None
+            await self._conclude(claim, outcomes)
+        elif found is Verdict.ELSEWHERE:
+            self._unsaid = claim, outcomes
+        self._sending = None
+        return _Sent(found, outcomes[-1])
+
+    async def _conclude(self, claim: Claim, outcomes: list[Outcome]) -> None:
+        """Record what became of a message, and tell whom its delivery concerns."""
+        has_delivered = any(outcome.kind == "delivered" for outcome in outcomes)
         if has_delivered and not self.has_delivered:
             self.has_delivered = True
             self._parts.mx.delivered(self.host)
         # What the peer has taken is recorded before anything else is asked of the store, which may refuse that.
-        await self._report(claim, self._outcomes)
+        await self._report(claim, outcomes)
         self._sending = None
         if has_delivered:
             await self._manager.delivered(self)
@@ -593,16 +615,18 @@ class ManagedRelayer:
 
     # -- the end --------------------------------------------------------------------------------------------------
 
-    async def _leave_nothing_behind(self) -> None:
+    async def _leave_nothing_behind(self, fault: _Fault | None) -> None:
         """Settle or put back what is still ours, and hand to the manager what the store would not take."""
-        self._is_ending = True
+        self.state = "ending"
+        if fault is not None:
+            self.result = fault.outcome.text
         if self._session is not None:
             self._session.close()
         try:
             async with asyncio.timeout(_LAST_SECONDS):
-                await self._settle_what_was_sent()
-                if self._fault is not None:
-                    await self._manager.faulted(self, self._fault)
+                await self._settle_what_was_sent(fault)
+                if fault is not None:
+                    await self._manager.faulted(self, fault.outcome)
                 await self._put_back(self.result or "connection lost")
         except (QueueError, TimeoutError) as error:
             log.warning("relayer %d could not give back %d messages: %s", self.id, len(self.answers_for), error)
@@ -611,24 +635,24 @@ class ManagedRelayer:
             self._manager.stranded(list(self.answers_for.values()))
             raise
 
-    async def _settle_what_was_sent(self) -> None:
+    async def _settle_what_was_sent(self, fault: _Fault | None) -> None:
         """A result in hand is recorded; one that is missing after the final dot may be a duplicate, and says so.
 
         What the store does not take in time is kept with its result, and reported again at each check: putting it
         back would strike from the record that the peer may have it.
         """
         sending, session, outcomes = self._sending, self._session, self._outcomes
-        if self._may_repeat and self._fault is not None:
+        if fault is not None and fault.may_repeat:
             for claim in self._claims_of(self.destination):
-                await self._report(claim, [self._fault] * len(claim.entries))
+                await self._report(claim, [fault.outcome] * len(claim.entries))
         if sending is None or session is None:
             return
         outcomes = outcomes or session.in_hand
         if outcomes is None and session.dotted:
             stopped = f"closed by {self._closed_by}" if self._closed_by else "stopped"
             outcomes = [self._cut_off(session, f"{stopped} while waiting for the reply to the final dot")]
-        elif outcomes is None and self._fault is not None:
-            outcomes = [self._fault]
+        elif outcomes is None and fault is not None:
+            outcomes = [fault.outcome]
         if outcomes is None:
             return  # not a byte of it counts yet: it goes back untried
         outcomes = outcomes if len(outcomes) == len(sending.entries) else outcomes * len(sending.entries)
@@ -652,8 +676,3 @@ class ManagedRelayer:
         for claim in claims:
             del self.answers_for[claim.message, claim.destination]
         self.taken -= len(claims)
-
-
-def _is_for_the_session_alone(outcomes: list[Outcome]) -> bool:
-    """Whether a transaction that ended its session says nothing of the message: it was not taken, nor can it be."""
-    return all(outcome.kind == "transient" and not outcome.may_duplicate for outcome in outcomes)
