@@ -21,7 +21,7 @@ from engine.control.relay import Relay
 from engine.control.server import ControlServer
 from engine.delivery.attempt import AttemptManager
 from engine.delivery.explain import Explainer
-from engine.delivery.manager import Parts
+from engine.delivery.parts import Parts
 from engine.delivery.retry import RetryPlan
 from engine.delivery.routes import Router, read_passwords
 from engine.delivery.smarthost import SmartHost

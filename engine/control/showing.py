@@ -88,7 +88,7 @@ def relayer(one: ManagedRelayer) -> views.RelayerView:
         stalling=one.stalling,
         ended=one.ended,
         result=one.result,
-        site=one.site_host,
+        site=one.site.host,
         domains=tuple(one.domains),
     )
 

@@ -3,7 +3,6 @@
 from collections.abc import Collection
 
 from engine.base.clock import Clock
-from engine.delivery.allowance import Allowance
 from engine.delivery.capacity import Capacity
 from engine.delivery.limits import Limiting
 from engine.delivery.relayer import ManagedRelayer
@@ -23,7 +22,6 @@ class Admission:
         self,
         queue: Queue,
         sites: Sites,
-        allowance: Allowance,
         capacity: Capacity,
         clock: Clock,
         *,
@@ -31,7 +29,6 @@ class Admission:
     ) -> None:
         self._queue = queue
         self._sites = sites
-        self._allowance = allowance
         self._capacity = capacity
         self._clock = clock
         self._check_interval = check_interval
@@ -41,42 +38,37 @@ class Admission:
 
         What it is to give back is left to those the site has, or waits until a limit allows more. Raises QueueError.
         """
-        came_from = self._sites.get(relayer.site)
+        came_from = relayer.site
         known = came_from.rules
         site = self._sites.of_way(way.destination, way.site, way.hosts)
         self._sites.place(way.destination, site.name)
         # What is known only now counts for what was claimed before it was known.
         rates = [rule for rule in site.rules if rule not in known and rule.messages is not None]
-        most = min(
-            [self._allowance.per_connection(site), *(rule.messages.available for rule in rates if rule.messages)]
-        )
+        most = min([site.per_connection, *(rule.messages.available for rule in rates if rule.messages)])
         await relayer.keep(max(most, 1))
         if relayer.is_in_doubt and not site.is_failing and await self._queue.claims.proves(site.name):
             relayer.is_in_doubt = False
         # From here on nothing is waited for: of two that come at once the second finds the first.
         if site is not came_from:
-            came_from.connections.remove(relayer)
-            site.connections.append(relayer)
-            relayer.site = site.name
+            came_from.leave(relayer)
+            site.join(relayer)
+            relayer.site = site
             if came_from.is_coming_back:
                 site.come_back()
             if came_from.name == unknown_site(way.destination):
                 self._sites.forget(came_from.name)
-        relayer.site_host = site.host
-        limiting = site.blocked if site.blocked_until > self._clock.now() else None
+        limiting = site.blocked if site.is_blocked else None
         limiting = limiting or next(filter(None, (rule.on_messages() for rule in rates)), None)
         for rule in rates:
             if rule.messages is not None:
                 rule.messages.take(len(relayer.answers_for))
-        limiting = limiting or self._allowance.on_connections(site, live, but=relayer)
-        if limiting is None and any(one.is_idle for one in site.connections):
+        limiting = limiting or site.on_connections(but=relayer)
+        if limiting is None and site.has_idle:
             limiting = Limiting("idle", None, "a connection of its site is idle")  # which the next check calls
         if limiting is None and (full := self._capacity.on_admission(relayer, live)):
             return f"{full.name}: {full.text}"  # whose connection ends wakes it
         if limiting is None:
-            for rule in site.rules:
-                if rule.connections is not None:
-                    rule.connections.take(1)
+            site.dials()
             return ""
         if limiting.name == "blocked" or all(one is relayer for one in site.connections):
             # Nobody's end will wake it: it waits for its time, or for the next check.

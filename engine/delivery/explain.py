@@ -194,12 +194,11 @@ class Explainer:
     def _figures(self, destination: str) -> Fact:
         smarthost = self._smarthost
         site = smarthost.site_at(destination)
-        most = site.allowed(smarthost.max_connections_per_destination, self._clock.now())
         what = f"its site, that of {site.host}" if site.host else "this destination"
         return Fact(
             "connections",
             f"{smarthost.connections} of {smarthost.max_connections} open (delivery.max_connections); "
-            f"{len(site.connections)} to {what}, which may have {most} now",
+            f"{len(site.connections)} to {what}, which may have {site.allowed} now",
         )
 
 

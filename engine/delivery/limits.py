@@ -4,6 +4,7 @@ Memory is bounded by the settings: all that one limit names draws from the same 
 """
 
 from collections.abc import Collection, Sequence
+from typing import Protocol
 
 from msgspec import Struct
 
@@ -70,11 +71,19 @@ class Bucket:
         return self._clock.now() + missing / self._rate + _SLACK
 
 
+class Limited(Protocol):
+    """What a limit needs to know of a site that it is for."""
+
+    @property
+    def connections(self) -> Collection[object]: ...
+
+
 class Rule:
-    """One limit of the settings, at work."""
+    """One limit of the settings, at work, and the `sites` that it is for."""
 
     def __init__(self, setting: Limit, clock: Clock) -> None:
         self.setting = setting
+        self.sites: set[Limited] = set()
         self.messages = Bucket(setting.messages_per_minute, clock) if setting.messages_per_minute else None
         self.connections = Bucket(setting.connections_per_minute, clock) if setting.connections_per_minute else None
 
@@ -88,6 +97,10 @@ class Rule:
         if named.startswith("*."):
             return any(host.endswith(named[1:]) for host in hosts)
         return named == domain
+
+    def open_but(self, one: object) -> int:
+        """How many connections to its sites there are, or are about to be, if one is not counted."""
+        return sum(other is not one for site in self.sites for other in site.connections)
 
     def on_messages(self) -> Limiting | None:
         """Whether, and until when, it keeps messages from being sent."""

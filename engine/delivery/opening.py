@@ -1,25 +1,24 @@
 """Opening a session along one way: address after address, until one gives us a session or it is enough."""
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.delivery.finding import Found
-from engine.delivery.hurrying import Hurried
-from engine.delivery.manager import Manager, Parts
+from engine.delivery.hurrying import Hurried, Hurry
+from engine.delivery.parts import Parts
 from engine.delivery.routes import Way, loop
+from engine.delivery.site import Connection, Site
 from engine.delivery.trying import Trying
 from engine.dns.mx import Exchange
 from engine.model.outcome import Outcome
 from engine.smtpclient.blame import Blame
-from engine.smtpclient.session import LoopsBack, Session, SessionError, TlsBroken
+from engine.smtpclient.session import Form, LoopsBack, Phase, Session, SessionError, TlsBroken
 from engine.smtpclient.target import Target
+from engine.smtpclient.transcript import Transcript
 from engine.tls.demand import TlsDemand
-
-if TYPE_CHECKING:
-    from engine.delivery.relayer import ManagedRelayer
 
 
 class NoSession(Struct, frozen=True):
@@ -35,20 +34,39 @@ class NoSession(Struct, frozen=True):
     blamed: Blame = "host"
 
 
+class Dialling(Connection, Protocol):
+    """What an opening needs to know of the relayer that it is for, and shows at it."""
+
+    form: Form
+    hurry: Hurry
+    transcript: Transcript
+
+    @property
+    def phase(self) -> Phase: ...
+    @property
+    def site(self) -> Site: ...
+    @property
+    def has_dialled(self) -> bool: ...
+    @property
+    def is_leaving(self) -> bool: ...
+    def enter(self, phase: Phase) -> None: ...
+    def tries(self, target: Target) -> None: ...
+    def leave(self, why: str) -> None: ...
+
+
 class Opening:
     """The sessions of one attempt along one way. What is tried shows at its relayer, which may leave meanwhile."""
 
-    def __init__(self, relayer: "ManagedRelayer", way: Way, found: Found, parts: Parts, manager: Manager) -> None:
+    def __init__(self, relayer: Dialling, way: Way, found: Found, parts: Parts) -> None:
         self._relayer = relayer
         self._way = way
         self._parts = parts
-        self._manager = manager
         self._trying = Trying(
             way,
             found,
             max_addresses=parts.max_addresses,
             max_sessions=parts.max_sessions,
-            put_off=lambda host: manager.is_on_trial(relayer, host),
+            put_off=lambda host: parts.mx.is_returning(host) and relayer.site.is_tried_by_another(host, relayer),
             remark=lambda text: relayer.transcript.add("=", text),
         )
 
@@ -104,12 +122,12 @@ class Opening:
                     if error.blamed == "machine":
                         return NoSession(error.outcome, blamed=error.blamed)
                     continue
-                self._manager.works()
+                self._relayer.site.works()
                 last = error.outcome
                 self._trying.sessions -= not error.unreachable
                 failing = (exchange, last) if error.is_the_hosts(target.demand) else None
             else:
-                self._manager.works()
+                self._relayer.site.works()
                 self._trying.sessions -= 1
                 try:
                     await self._parts.mx.mark_good(exchange.host)
@@ -133,14 +151,14 @@ class Opening:
     def _may_dial(self) -> bool:
         """Whether one more address may be tried; it was admitted for the first."""
         if self._relayer.has_dialled:
-            if not self._manager.may_dial(self._relayer):
+            if not self._relayer.site.may_dial():
                 return False
-            self._manager.dials(self._relayer)
+            self._relayer.site.dials()
         return True
 
     async def _mark_bad(self, exchange: Exchange, outcome: Outcome) -> None:
         """Remember that a host was of no use; not where it serves our other connections, and we are one too many."""
-        if not self._manager.is_served(self._relayer):
+        if not self._relayer.site.is_served_beside(self._relayer):
             reason = outcome.line if outcome.code else outcome.text
             await self._parts.mx.mark_bad(exchange.host, reason=reason, last=outcome)
 
@@ -158,7 +176,7 @@ class Opening:
             if target.demand.is_must:
                 raise
             self._relayer.transcript.add("=", "TLS broke: once more without it")
-            self._manager.dials(self._relayer)  # though no limit may allow it: without, it were for nothing
+            self._relayer.site.dials()  # though no limit may allow it: without, it were for nothing
             session = self._session_with(replace(target, demand=TlsDemand(level="none")))
             await session.open(self._parts.dialler)
             if not broken.by_network:

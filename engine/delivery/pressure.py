@@ -6,9 +6,9 @@ RFC 5321 4.5.3.2 grants a peer minutes for each step. That is for who keeps nobo
 from collections.abc import Collection
 
 from engine.base.clock import Clock
-from engine.delivery.allowance import Allowance
 from engine.delivery.capacity import PLACE_KEPT, Capacity
 from engine.delivery.relayer import ManagedRelayer
+from engine.delivery.sites import Sites
 from engine.model.claim import Shares
 from engine.queue.contract import Queue
 
@@ -16,9 +16,9 @@ from engine.queue.contract import Queue
 class Pressure:
     """Looks, after each check, whether anybody waits for others to end; ends those that only keep us waiting."""
 
-    def __init__(self, queue: Queue, allowance: Allowance, capacity: Capacity, clock: Clock) -> None:
+    def __init__(self, queue: Queue, sites: Sites, capacity: Capacity, clock: Clock) -> None:
         self._queue = queue
-        self._allowance = allowance
+        self._sites = sites
         self._capacity = capacity
         self._clock = clock
         self._is_short = False  # something is due that finds no room
@@ -29,7 +29,7 @@ class Pressure:
         """Find out, and have those end that have kept us waiting for long enough. Raises QueueError."""
         live = tuple(live)  # as they are now: whoever ends while the queue is asked leaves room, and nobody short of it
         is_short = not self._capacity.places(live) or self._capacity.on_doubt(live) is not None
-        closed, shares = self._allowance.closed(live), self._capacity.shares(live)
+        closed, shares = self._sites.closed(live), self._capacity.shares(live)
         self._is_short = is_short and bool(await self._queue.claims.due_sites(1, closed))
         self._is_on = self._is_short and await self._do_wait(live, closed, shares)
         self._looked_at = self._clock.now()

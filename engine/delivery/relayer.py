@@ -6,14 +6,15 @@ still answers for when it is stopped is put back untried.
 
 import asyncio
 import logging
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 from engine.base.text import clean
 from engine.delivery.finding import LOOKUP, WITH_OTHERS, Found, find
 from engine.delivery.hurrying import WHY, Hurried, Hurry
-from engine.delivery.manager import Manager, Parts
 from engine.delivery.opening import Opening
+from engine.delivery.parts import Parts
 from engine.delivery.routes import Way, has_hosts_of
+from engine.delivery.site import Site
 from engine.delivery.stalling import PATIENCE, patience, usual
 from engine.delivery.turns import Flow
 from engine.delivery.verdict import Rest, Verdict, rest, verdict
@@ -54,12 +55,28 @@ class _Fault(NamedTuple):
     may_repeat: bool = False
 
 
+class Manager(Protocol):
+    """What a relayer asks of the smart host that manages it."""
+
+    async def more(self, relayer: "ManagedRelayer") -> list[Claim]:
+        """Further messages for a relayer that has carried all it had; [] ends it."""
+        ...
+
+    async def admit(self, relayer: "ManagedRelayer", way: Way) -> str:
+        """Let a relayer that has found its way connect, as one of its site's; or say why not, or why not now."""
+        ...
+
+    def stranded(self, claims: list[Claim]) -> None:
+        """These could neither be settled nor put back, because the store would not."""
+        ...
+
+
 class ManagedRelayer:
     """One connection's life, readable from outside while it runs: where it is, since when, and what was said.
 
     `done` of `taken` messages are settled; `answers_for` are those that are not, by message and destination.
     `destination` is whose mail it carries at the moment, `domains` those it has carried any for so far (the first
-    hundred), `site` the name of what they share. `is_admitted`: it has found its way, and has a connection.
+    hundred), `site` what they share. `is_admitted`: it has found its way, and has a connection.
     `is_in_doubt`: the destination it was opened for has not proved itself, and `flow` says for whom that is. `result`
     tells in a few words how it ended. Times are the clock's. `state` is where it is in its life; `phase` is finer, for
     those who look.
@@ -68,7 +85,7 @@ class ManagedRelayer:
     def __init__(
         self,
         id: int,
-        site: str,
+        site: Site,
         claims: list[Claim],
         parts: Parts,
         manager: Manager,
@@ -78,7 +95,6 @@ class ManagedRelayer:
     ) -> None:
         self.id = id
         self.site = site
-        self.site_host = ""  # the best host of the site
         self.destination = claims[0].destination
         self.answers_for: dict[tuple[int, str], Claim] = {}
         self.domains: list[str] = []
@@ -257,7 +273,7 @@ class ManagedRelayer:
                 way,
                 most=self._parts.max_addresses,
                 seconds=seconds,
-                put_off=lambda host: self._manager.is_on_trial(self, host),
+                put_off=lambda host: self._is_on_trial(host),
             )
             if self.is_admitted and not found.has_targets:
                 await self._look_up_apart(way.destination)
@@ -270,6 +286,10 @@ class ManagedRelayer:
                 self.is_admitted = True
             await self._go(way, found)
         self.result = self.result or self._leaving
+
+    def _is_on_trial(self, host: str) -> bool:
+        """Whether a host comes back from being bad, and another relayer is the one that finds out how it is."""
+        return self._parts.mx.is_returning(host) and self.site.is_tried_by_another(host, self)
 
     async def _find_way(self) -> Way | None:
         """The way of the first destination that has one; what has none, or another than this site, is dealt with."""
@@ -287,7 +307,7 @@ class ManagedRelayer:
     async def _go(self, way: Way, found: Found) -> None:
         """Carry what may go over sessions opened for this way; what is left then needs one of its own."""
         self._ways = {way.destination}
-        opening = Opening(self, way, found, self._parts, self._manager)
+        opening = Opening(self, way, found, self._parts)
         while (session := await self._open(opening)) is not None:
             try:
                 if not await self._carry(session, opening):
@@ -298,7 +318,7 @@ class ManagedRelayer:
 
     async def _way_to(self, destination: str) -> Way | None:
         """Find the way to a destination and note it; None when there is none, and its messages are dealt with."""
-        is_alone = not self.is_admitted and self.site == unknown_site(destination)
+        is_alone = not self.is_admitted and self.site.name == unknown_site(destination)
         bound = LOOKUP if is_alone else WITH_OTHERS
         try:
             async with asyncio.timeout(bound):
@@ -316,9 +336,9 @@ class ManagedRelayer:
             text = f"no way was found within {bound:.0f} s"
             await self._no_way(destination, Outcome.transient(text, enhanced="4.4.3"))
             return None
-        site = self._manager.site_of(way)
-        if site != self.site:
-            await self._parts.queue.standing.note_destination(destination, way.hosts[:MOST_EXCHANGES], site)
+        if not self.site.is_of(way.destination, way.site):
+            name = self.site.name_of(way.destination, way.site)
+            await self._parts.queue.standing.note_destination(destination, way.hosts[:MOST_EXCHANGES], name)
         return way
 
     async def _look_up_apart(self, destination: str) -> None:
@@ -330,10 +350,10 @@ class ManagedRelayer:
         """Operators have marked all hosts bad: that is no attempt."""
         await self._parts.queue.standing.note_destination(destination, sorted(error.hosts))
         self.result = error.outcome.text
-        if error.site and has_hosts_of(error.site, self.site):
-            await self._manager.unreachable(self, error.outcome, until=error.until)
+        if error.site and has_hosts_of(error.site, self.site.name):
+            await self.site.unreachable(self, error.outcome, until=error.until)
         else:
-            await self._manager.lost(destination, error.outcome, until=error.until)
+            await self.site.lost(destination, error.outcome, until=error.until)
         await self._put_back(self.result, destination)
 
     async def _no_way(self, destination: str, outcome: Outcome) -> None:
@@ -344,18 +364,18 @@ class ManagedRelayer:
             # No name server could be asked, which is no fault of the domain's.
             self.result = f"{wanting} here: {outcome.text}"
             ours = Outcome.transient(self.result, enhanced="4.3.2", cause="ours")
-            self._manager.is_ours(self, "machine", ours)
+            self.site.is_ours("machine", ours)
             self.leave(self.result)
             await self._put_back(self.result)
             return
         for claim in self._claims_of(destination):
             await self._report(claim, [outcome] * len(claim.entries))
         if outcome.kind == "transient":
-            await self._manager.lost(destination, outcome)
+            await self.site.lost(destination, outcome)
 
     async def _leads_here(self, way: Way) -> bool:
         """Whether a way is one of this relayer's site; its messages are given back where it is not."""
-        if self._manager.site_of(way) == self.site:
+        if self.site.is_of(way.destination, way.site):
             return True
         await self._put_back("it has other exchanges now", way.destination)
         return False
@@ -406,7 +426,7 @@ class ManagedRelayer:
             self._most = self._parts.stints.begin(self.host)
             where = f"{clean(self.host)} [{self.address}]:{self.port}"
             log.info("relayer %d: %s, %s", self.id, where, self.secured.line)
-            self._manager.established()
+            self.site.established()
             return found
         if self._unsaid is not None:
             await self._say_after_all()
@@ -418,13 +438,13 @@ class ManagedRelayer:
 
     async def _no_connection(self, outcome: Outcome, blamed: Blame) -> None:
         self.result = outcome.line
-        if blamed != "host" and self._manager.is_ours(self, blamed, outcome):
+        if blamed != "host" and self.site.is_ours(blamed, outcome):
             self.leave(self.result)
             await self._put_back(self.result)
             return
-        if self._manager.is_served(self):
+        if self.site.is_served_beside(self):
             # One connection too many is no attempt at the messages: the others take them.
-            await self._manager.unreachable(self, outcome)
+            await self.site.unreachable(self, outcome)
             await self._put_back(self.result)
             return
         await self._keep_what_leads_here()
@@ -432,7 +452,7 @@ class ManagedRelayer:
         await self._parts.attempts.no_connection(claims, outcome)
         for claim in claims:
             self._settled(claim)
-        await self._manager.unreachable(self, outcome)
+        await self.site.unreachable(self, outcome)
 
     # -- the messages ---------------------------------------------------------------------------------------------
 
@@ -466,7 +486,7 @@ class ManagedRelayer:
         The peer may close meanwhile: then there is nothing to tell, and the next connection is a new one.
         """
         claims = await self._manager.more(self)
-        until = None if claims or self._leaving else self._manager.idle_until(self)
+        until = None if claims or self._leaving else self.site.idle_until(self)
         if until is None:
             return claims, False
         self._attempt_since = None
@@ -503,13 +523,13 @@ class ManagedRelayer:
                 # One that ends it for a message which it refused has not said how many it takes.
                 is_enough = sent.verdict is Verdict.BETWEEN or sent.last.kind == "delivered"
                 is_usual = is_enough and self._parts.stints.ended(self.host, session.taken)
-                self._manager.cut_short(self, sent.last, is_usual=is_usual)
+                self.site.cut_short(self, sent.last, is_usual=is_usual)
                 self.result = f"{self.done} sent; then the host ended the session"
                 self.leave(self.result)
             case Rest.LATER:
                 self.result = sent.last.line
                 # Blocked first: what is put back must not be claimed before the block stands.
-                await self._manager.unreachable(self, sent.last.as_transient(), pause=self.has_delivered)
+                await self.site.unreachable(self, sent.last.as_transient(), pause=self.has_delivered)
         await self._put_back(self.result)
         return False
 
@@ -519,7 +539,7 @@ class ManagedRelayer:
         (claim, outcomes), self._unsaid = self._unsaid, None
         self.result = outcomes[-1].line
         await self._report(claim, outcomes)
-        await self._manager.unreachable(self, outcomes[-1].as_transient())
+        await self.site.unreachable(self, outcomes[-1].as_transient())
         await self._put_back(self.result)
 
     async def _send(self, session: Session, claim: Claim, opening: Opening, *, was_idle: bool) -> _Sent:
@@ -568,7 +588,7 @@ class ManagedRelayer:
         await self._report(claim, outcomes)
         self._sending = None
         if has_delivered:
-            await self._manager.delivered(self)
+            await self.site.delivered(self)
 
     async def _within_bounds(self, session: Session, mail: Mail) -> list[Outcome]:
         """Every phase has its time-out; a peer that drips just within each of them has this one."""
@@ -626,7 +646,7 @@ class ManagedRelayer:
             async with asyncio.timeout(_LAST_SECONDS):
                 await self._settle_what_was_sent(fault)
                 if fault is not None:
-                    await self._manager.faulted(self, fault.outcome)
+                    await self.site.faulted(self, fault.outcome)
                 await self._put_back(self.result or "connection lost")
         except (QueueError, TimeoutError) as error:
             log.warning("relayer %d could not give back %d messages: %s", self.id, len(self.answers_for), error)
@@ -672,7 +692,7 @@ class ManagedRelayer:
 
     async def _give_back(self, claims: list[Claim], why: str) -> None:
         await self._parts.queue.claims.put_back(claims, why)
-        self._manager.returned(self, len(claims))
+        self.site.returned(len(claims))
         for claim in claims:
             del self.answers_for[claim.message, claim.destination]
         self.taken -= len(claims)

@@ -16,38 +16,33 @@ from msgspec.structs import replace
 from engine.base.clock import Clock
 from engine.base.registrable import registrable
 from engine.delivery.admission import Admission
-from engine.delivery.allowance import Allowance
 from engine.delivery.attempt import AttemptManager
 from engine.delivery.capacity import Capacity
 from engine.delivery.check import Check
 from engine.delivery.choosing import Choosing, Chosen
 from engine.delivery.leftovers import Leftovers
 from engine.delivery.limits import Limiting, Limits
-from engine.delivery.manager import Parts
-from engine.delivery.pause import Pause
+from engine.delivery.parts import Parts
 from engine.delivery.pressure import Pressure
 from engine.delivery.relayer import ManagedRelayer
 from engine.delivery.retry import RetryPlan
 from engine.delivery.routes import Way
-from engine.delivery.sites import KEPT, Connection, Site, Sites
+from engine.delivery.site import LONGEST_BLOCK, Common, Site, Terms
+from engine.delivery.sites import KEPT, Sites
 from engine.delivery.stepping import Stepping
 from engine.delivery.turns import flow_of
-from engine.model.claim import Claim, DueSite, Room
-from engine.model.destination import RELAY, unknown_site
+from engine.model.claim import Claim, Room
+from engine.model.destination import RELAY
 from engine.model.event import ENGINE, Event
-from engine.model.outcome import Outcome
 from engine.queue.contract import Queue, QueueBroken, QueueDamaged, QueueError
 from engine.settings.settings import Limit
-from engine.smtpclient.blame import Blame
 from engine.smtpclient.session import Form
 
 log = logging.getLogger(__name__)
 
 BATCH = 10  # messages claimed at a time: few are held back by a slow peer, one sync serves several
 ENDED_KEPT = 100  # relayers whose transcript can still be read
-PAUSE = 30.0  # seconds; for a site that took mail and then hung up, or met a fault of ours
 _CLOSING = 12.0  # seconds; somewhat more than a relayer takes to leave nothing behind
-LONGEST_BLOCK = 900.0  # seconds; a site that cannot be reached is tried again at least this often
 
 
 class SmartHost:
@@ -80,36 +75,30 @@ class SmartHost:
         form: Form = "ESMTP",
     ) -> None:
         self.max_connections = max_connections
-        self.max_connections_per_destination = max_connections_per_destination
         self.max_messages_per_connection = max_messages_per_connection
         self.ended: deque[ManagedRelayer] = deque(maxlen=ENDED_KEPT)
         self.next_check: float | None = None
         self.draining = False
         self.trouble = ""
-        self.pause = Pause(clock)
         self._queue = queue
         self._parts = parts
         self._clock = clock
-        self._retries = retries
-        self._idle = idle
         self._check_interval = check_interval
         self._form = form
-        self._limits = Limits(limits, clock)
-        self._sites = Sites(self._limits, clock, initial=initial_connections)
+        terms = Terms(
+            initial=initial_connections,
+            most=max_connections_per_destination,
+            per_connection=max_messages_per_connection,
+            lifetime=connection_lifetime,
+            idle=idle,
+        )
+        common = Common(queue, clock, retries, Limits(limits, clock), terms, wake=self.wake)
+        self.pause = common.pause
         self.capacity = Capacity(clock, max_connections=max_connections, max_lookups=max_lookups)
+        self._sites = Sites(common, self.capacity)
         self._choosing = Choosing(queue, self._sites, self.capacity)
-        self._allowance = Allowance(
-            self._sites,
-            clock,
-            self.capacity,
-            max_connections_per_destination=max_connections_per_destination,
-            max_messages_per_connection=max_messages_per_connection,
-            connection_lifetime=connection_lifetime,
-        )
-        self._admission = Admission(
-            queue, self._sites, self._allowance, self.capacity, clock, check_interval=check_interval
-        )
-        self._pressure = Pressure(queue, self._allowance, self.capacity, clock)
+        self._admission = Admission(queue, self._sites, self.capacity, clock, check_interval=check_interval)
+        self._pressure = Pressure(queue, self._sites, self.capacity, clock)
         self._resumed: set[str] = set()  # destinations that come back with one connection
         self._live: dict[ManagedRelayer, asyncio.Task[None]] = {}
         self._woken = asyncio.Event()
@@ -151,7 +140,7 @@ class SmartHost:
             times = [
                 now + self._check_interval,
                 *ends,
-                *self._allowance.endings(self._live),
+                *self._sites.endings(),
                 *self._pressure.times(self._live),
             ]
             if paused := self.pause.limiting:
@@ -223,13 +212,8 @@ class SmartHost:
         relayer = next((one for one in self._live if one.id == id), None)
         if relayer is None:
             return None
-        task, site, now = self._live[relayer], self._sites.get(relayer.site), self._clock.now()
-        why = f"a connection was closed by {by}"
-        if others := self._others(site, relayer):
-            site.shrink(len(others), why, now, by_half=False, seconds=PAUSE)
-        elif site.blocked_until < now + PAUSE:
-            await self._rest(relayer, why)
-            self._sites.block(site, now + PAUSE, why, failed=False)
+        task = self._live[relayer]
+        await relayer.site.rest(relayer, f"a connection was closed by {by}")
         if relayer.close(by):
             task.cancel()
         await asyncio.wait({task}, timeout=_CLOSING)
@@ -258,12 +242,12 @@ class SmartHost:
 
     async def more(self, relayer: ManagedRelayer) -> list[Claim]:
         """More messages for a relayer's site, unless another site waits for its connection."""
-        site = self._sites.get(relayer.site)
-        room = self._allowance.messages_left(relayer, site)
-        if self.draining or relayer.is_leaving or room <= 0 or self._allowance.on_messages(site):
+        site = relayer.site
+        room = site.messages_left(relayer)
+        if self.draining or relayer.is_leaving or room <= 0 or site.on_messages():
             return []
         if await self._do_others_wait(relayer):
-            self._choosing.yielded(relayer.site)
+            self._choosing.yielded(site.name)
             relayer.leave("another site waits for the connection")
             return []
         if relayer.room is not None:
@@ -281,15 +265,11 @@ class SmartHost:
         may_doubt = self.capacity.on_doubt(self._live) is None
         if not is_full and may_doubt:
             return False
-        closed = [*self._allowance.closed(self._live), relayer.site]
+        closed = [*self._sites.closed(self._live), relayer.site.name]
         if not is_full:  # what has proved itself has places left: it waits for nobody
             shares = self.capacity.shares([one for one in self._live if one is not relayer])
             return bool(await self._queue.claims.doubtful_sites(closed, shares))
         return bool(await self._queue.claims.due_sites(1, closed, with_doubtful=may_doubt or relayer.is_in_doubt))
-
-    def site_of(self, way: Way) -> str:
-        """The name of the site a way leads to; a destination with a limit of its own has connections of its own."""
-        return self._sites.name_of(way.destination, way.site)
 
     async def admit(self, relayer: ManagedRelayer, way: Way) -> str:
         """Count a relayer among those of its site, now that it is known; or say why it is not to connect now.
@@ -298,137 +278,9 @@ class SmartHost:
         """
         return await self._admission.admit(relayer, way, self._live)
 
-    def may_dial(self, relayer: ManagedRelayer) -> bool:
-        """Whether a relayer may open one more connection than the one it was admitted for."""
-        rules = self._sites.get(relayer.site).rules
-        return all(rule.connections.available for rule in rules if rule.connections is not None)
-
-    def dials(self, relayer: ManagedRelayer) -> None:
-        """Count a connection beyond the one a relayer was admitted for; what was not available is owed."""
-        for rule in self._sites.get(relayer.site).rules:
-            if rule.connections is not None:
-                rule.connections.take(1)
-
-    def idle_until(self, relayer: ManagedRelayer) -> float | None:
-        """How long a relayer that has run dry may keep its connection; None: it is to end at once."""
-        site = self._sites.get(relayer.site)
-        now = self._clock.now()
-        if self.draining or self._idle <= 0 or self._allowance.messages_left(relayer, site) <= 0:
-            return None
-        return min(now + self._idle, self._allowance.end_of(relayer))
-
-    def is_served(self, relayer: ManagedRelayer) -> bool:
-        """Whether other connections to the relayer's site deliver."""
-        site = self._sites.known(relayer.site)
-        return site is not None and any(one.has_delivered for one in self._others(site, relayer))
-
-    def is_on_trial(self, relayer: ManagedRelayer, host: str) -> bool:
-        """Whether a host comes back from being bad, and another relayer is the one that finds out how it is."""
-        if not self._parts.mx.is_returning(host):
-            return False
-        return any(other.host == host for other in self._live if other is not relayer)
-
-    def established(self) -> None:
-        """A site can be reached: it may have further connections now."""
-        self.wake()
-
-    async def delivered(self, relayer: ManagedRelayer) -> None:
-        """The site takes mail: what failed before counts no more, and it may have more connections. Raises QueueError.
-
-        Those of its destinations that were left alone with it come back with it.
-        """
-        site = self._sites.get(relayer.site)
-        was_coming_back = site.is_coming_back
-        self._sites.proved(site)
-        if site.delivered(self.max_connections_per_destination, self._clock.now()):
-            self.wake()
-        if was_coming_back or relayer.is_in_doubt:
-            relayer.is_in_doubt = False
-            self._sites.unblock(site)
-            await self._queue.standing.unblock_site(site.name)
-            # Those of which nothing waits any more are not among them.
-            await self._queue.standing.unblock(
-                [relayer.destination, *(one.destination for one in relayer.answers_for.values())]
-            )
-
-    def returned(self, relayer: ManagedRelayer, count: int) -> None:
-        """So many messages of a relayer were not sent: they count for no limit."""
-        for rule in self._sites.get(relayer.site).rules:
-            if rule.messages is not None:
-                rule.messages.give_back(count)
-
     def stranded(self, claims: list[Claim]) -> None:
         """Keep claims that the store would not take back, and offer them again at each check."""
         self._leftovers.stranded(claims)
-
-    async def unreachable(
-        self, relayer: ManagedRelayer, outcome: Outcome, *, until: float | None = None, pause: bool = False
-    ) -> None:
-        """Leave a site alone for a while: longer with each failure in a row, briefly where it did take mail.
-
-        Where other connections to it go on, it has only one less, or half of them.
-        """
-        site, now = self._sites.get(relayer.site), self._clock.now()
-        if until is None and self.is_served(relayer):
-            site.shrink(len(self._others(site, relayer)), outcome.line, now, by_half=relayer.is_established)
-            return
-        failed = until is None and not pause
-        if until is not None:
-            # Not longer than this, whatever a mark says: it may be ended, and the MX may have changed.
-            until = min(until, now + LONGEST_BLOCK)
-        elif pause:
-            until = now + PAUSE
-        else:
-            until = self._next_try(site, relayer.destination)
-        self._sites.block(site, until, outcome.line, failed=failed)
-        await self._queue.standing.block_site(site.name, until, outcome.line, failed=failed)
-        await self._queue.standing.block(relayer.destination, until, outcome.line, failed=failed)
-        await self._tell_unreachable(relayer.destination, outcome)
-
-    async def faulted(self, relayer: ManagedRelayer, outcome: Outcome) -> None:
-        """Have a site rest for a moment, or make do with its other connections, for what is no fault of its hosts.
-
-        So a fault that comes again and again does not turn in place. Raises QueueError.
-        """
-        site, now = self._sites.get(relayer.site), self._clock.now()
-        log.error("relayer %d to %s: %s", relayer.id, relayer.destination, outcome.text)
-        self.pause.tell(outcome.text)
-        if others := self._others(site, relayer):
-            site.shrink(len(others), outcome.text, now, by_half=False, seconds=PAUSE)
-        elif site.blocked_until < now + PAUSE:
-            self._sites.block(site, now + PAUSE, outcome.text, failed=False)
-            await self._rest(relayer, outcome.text)
-
-    def cut_short(self, relayer: ManagedRelayer, outcome: Outcome, *, is_usual: bool) -> None:
-        """A host has ended a session between two messages: the next may begin at once.
-
-        Where it said 421 while others go on, they may be too many, until it is seen that it always does so.
-        """
-        site = self._sites.get(relayer.site)
-        if is_usual:
-            site.is_cleared()
-        elif outcome.code == 421 and self.is_served(relayer):
-            others = len(self._others(site, relayer))
-            site.shrink(others, outcome.line, self._clock.now(), by_half=True, is_doubted=True)
-
-    def works(self) -> None:
-        """A host was reached, or turned us away: what this machine lacked is there again."""
-        if self.pause.limiting is not None:
-            self.wake()
-        self.pause.works()
-
-    def is_ours(self, relayer: ManagedRelayer, blamed: Blame, outcome: Outcome) -> bool:
-        """Note a fault of this machine. Whether no connection is opened for a moment, and the mail waits untried."""
-        return self.pause.met(blamed, outcome.text, relayer.site)
-
-    async def lost(self, destination: str, outcome: Outcome, *, until: float | None = None) -> None:
-        """Leave one destination alone for a while, to which no way is to be had, whatever its site."""
-        site, now = self._sites.get(unknown_site(destination), destination), self._clock.now()
-        failed = until is None
-        until = self._next_try(site, destination) if until is None else min(until, now + LONGEST_BLOCK)
-        self._sites.block(site, until, outcome.line, failed=failed)
-        await self._queue.standing.block(destination, until, outcome.line, failed=failed)
-        await self._tell_unreachable(destination, outcome)
 
     # -- what can be asked ----------------------------------------------------------------------------------------
 
@@ -453,24 +305,19 @@ class SmartHost:
         of its mail that is due first, if there is any.
         """
         flow = flow_of(message, sender, destination) if message else None
-        at = self.site_at(destination, site)
-        found = self._allowance.on_mail(at, self._live, is_in_doubt=is_in_doubt, flow=flow)
+        at = self._sites.at(destination, site)
+        found = self._sites.on_mail(at, self._live, is_in_doubt=is_in_doubt, flow=flow)
         paused = self.pause.limiting
         return (paused, *found) if paused is not None else found
 
     def room(self) -> Room:
         """To which sites mail may go now."""
-        room = self._allowance.room(self._live)
+        room = self._sites.room(self._live)
         return room if self.pause.limiting is None else replace(room, only=frozenset())
 
     def site_at(self, destination: str, site: str = "") -> Site:
         """The site of a destination; of one not served since the start only the limits that name it are known."""
-        place = site or self._sites.place_of(destination)
-        found = self._sites.known(place)
-        if found is None:
-            found = Site(place, self.max_connections_per_destination)
-            found.rules = self._limits.of(destination, ())
-        return found
+        return self._sites.at(destination, site)
 
     # -- opening --------------------------------------------------------------------------------------------------
 
@@ -484,18 +331,18 @@ class SmartHost:
         if paused := self.pause.limiting:
             ends += [paused.until] if paused.until is not None else []
             return False
-        ends += self._allowance.endings(self._live)  # before it is asked what is closed: what has ended since is not
+        ends += self._sites.endings()  # before it is asked what is closed: what has ended since is not
         idle = [relayer for relayer in self._live if relayer.is_idle]
         limit = max(self.capacity.places(self._live), len(idle))
         if limit <= 0:
             return False
-        closed = self._allowance.closed(self._live) | refused
-        busy = {relayer.site for relayer in self._live if not relayer.is_idle}
+        closed = self._sites.closed(self._live) | refused
+        busy = {relayer.site.name for relayer in self._live if not relayer.is_idle}
         chosen = await self._choosing.next(limit, closed, busy, self._live)
         leaving = sum(relayer.is_leaving for relayer in self._live)
         for one in chosen:
             site, is_in_doubt = one.due.site, one.due.is_in_doubt
-            waiting = next((relayer for relayer in self._live if relayer.is_idle and relayer.site == site), None)
+            waiting = next((relayer for relayer in self._live if relayer.is_idle and relayer.site.name == site), None)
             if waiting is not None:
                 waiting.call()
             elif self.capacity.on_beginning(self._live, is_in_doubt=is_in_doubt, flow=one.flow) is None:
@@ -517,28 +364,28 @@ class SmartHost:
 
     def _dismiss_one(self, site: str) -> None:
         """Have the connection end that has been idle for longest, since another site waits for one."""
-        idle = [relayer for relayer in self._live if relayer.is_idle and relayer.site != site]
+        idle = [relayer for relayer in self._live if relayer.is_idle and relayer.site.name != site]
         if idle:
             min(idle, key=lambda relayer: relayer.phase_since).leave("another site waits for the connection")
 
     async def _open(self, chosen: Chosen, ends: list[float]) -> ManagedRelayer | None:
         due = chosen.due
-        site = self._site_at(due)
+        site = self._sites.of_due(due.site, due.destination)
         if due.destination in self._resumed:
             self._resumed.discard(due.destination)
             site.come_back()
-        if limiting := self._allowance.on_messages(site) or self._allowance.on_connections(site, self._live):
+        if limiting := site.on_messages() or site.on_connections():
             ends += [limiting.until] if limiting.until is not None else []
             return None
         number = self._last_id + 1
-        most = min(BATCH, self._allowance.per_connection(site))
+        most = min(BATCH, site.per_connection)
         claims = await self._claim(site, min(most, self._parts.stints.most(site.host) or most), number)
         if not claims:
             return None
         self._last_id = number
         relayer = ManagedRelayer(
             number,
-            site.name,
+            site,
             claims,
             self._parts,
             self,
@@ -546,7 +393,7 @@ class SmartHost:
             is_in_doubt=due.is_in_doubt,
             flow=chosen.flow or flow_of(claims[0].message, claims[0].sender, due.destination),
         )
-        site.connections.append(relayer)
+        site.join(relayer)
         task = asyncio.create_task(self._run(relayer), name=f"relayer {number} to {due.destination}")
         task.add_done_callback(lambda _: self._never_began(relayer))
         self._live[relayer] = task
@@ -592,27 +439,11 @@ class SmartHost:
 
     def _ended(self, relayer: ManagedRelayer) -> None:
         del self._live[relayer]
-        site = self._sites.get(relayer.site)
-        site.connections.remove(relayer)
-        site.last_used = self._clock.now()
+        relayer.site.leave(relayer)
         self.ended.append(relayer)
         self.wake()
 
-    # -- sites ----------------------------------------------------------------------------------------------------
-
-    def _site_at(self, due: DueSite) -> Site:
-        is_its_own = due.site == unknown_site(due.destination) or self._limits.name(due.destination)
-        return self._sites.get(due.site, due.destination if is_its_own else "")
-
-    def _others(self, site: Site, relayer: ManagedRelayer) -> list[Connection]:
-        """The other connections of a site: what still looks for its way to it has none."""
-        return [one for one in site.connections if one is not relayer and one.is_admitted]
-
-    async def _rest(self, relayer: ManagedRelayer, why: str) -> None:
-        """Leave alone for a moment what a relayer is for, in the store; nothing of it has failed."""
-        until = self._clock.now() + PAUSE
-        for destination in {relayer.destination, *(claim.destination for claim in relayer.answers_for.values())}:
-            await self._queue.standing.block(destination, until, why, failed=False)
+    # -- what an operator says ------------------------------------------------------------------------------------
 
     def _abandon(self, host: str) -> None:
         """End the connections to a host, each after the message that is being sent."""
@@ -623,17 +454,5 @@ class SmartHost:
     def _redirected(self, destination: str) -> None:
         """What was known of the way to a destination counts no more."""
         self._sites.displace(destination)
-        if site := self._sites.known(unknown_site(destination)):
-            self._sites.unblock(site)
         for relayer in self._live:
             relayer.reconsider(destination)
-
-    def _next_try(self, site: Site, destination: str) -> float:
-        site.failures += 1
-        return self._clock.now() + min(self._retries.schedule(destination).interval(site.failures), LONGEST_BLOCK)
-
-    async def _tell_unreachable(self, destination: str, outcome: Outcome) -> None:
-        now = self._clock.now()
-        await self._queue.arrivals.record(
-            Event(at=now, kind="unreachable", destination=destination, host=outcome.host, outcome=outcome)
-        )

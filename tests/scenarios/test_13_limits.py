@@ -10,9 +10,10 @@ import pytest
 from msgspec.structs import replace
 
 from engine.control.views import Suspend
-from engine.delivery.limits import Bucket, Limits
+from engine.delivery.limits import Bucket
 from engine.delivery.relayer import ManagedRelayer
-from engine.delivery.sites import CEILING, KEPT, Sites
+from engine.delivery.site import CEILING
+from engine.delivery.sites import KEPT
 from engine.sandbox.exchanges import Session as Peer
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import BlackHole, Dead, Healthy, Script, Slow
@@ -21,6 +22,7 @@ from tests.clock import FakeClock
 from tests.scenarios.relaying import QUICK, Relay, relaying, until
 from tests.scenarios.test_11_sites import one_each
 from tests.scenarios.test_12_coming_back import fill
+from tests.sites import sites_of
 
 
 class Full(Slow):
@@ -326,9 +328,9 @@ async def test_a_bucket_is_ready_when_it_says() -> None:
 
 
 def test_what_is_remembered_of_sites_is_bounded(clock: FakeClock) -> None:
-    sites = Sites(Limits((), clock), clock, initial=2)
+    sites = sites_of(clock)
     for number in range(KEPT + 500):
-        sites.block(sites.get(f"mx{number}.example"), clock.now() + 900, "test")
+        sites.get(f"mx{number}.example").leave_alone(clock.now() + 900, "test")
     assert len(sites) == KEPT
     assert len(list(sites.blocked())) <= KEPT
 

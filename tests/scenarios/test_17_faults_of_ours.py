@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from engine.control.views import Suspend
-from engine.delivery.smarthost import PAUSE
+from engine.delivery.site import PAUSE
 from engine.dns.lookups import LookupFailed
 from engine.model.outcome import Outcome
 from engine.queue.contract import QueueBusy

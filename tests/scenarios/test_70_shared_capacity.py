@@ -114,7 +114,7 @@ async def test_one_message_to_200_names_at_one_slow_address_keeps_no_mail_of_oth
         await enqueue(relay, *(f"u@{name}" for name in names))
         await until(lambda: relay.engine.smarthost.connections >= 2)
         assert await healthy_p95(relay) < P95
-        assert sum(one.site_host.endswith("evil.example") for one in relay.engine.smarthost.managed) <= 3
+        assert sum(one.site.host.endswith("evil.example") for one in relay.engine.smarthost.managed) <= 3
 
 
 async def test_forty_tarpits_of_as_many_domains_and_senders_keep_no_mail_of_others(internet: Internet) -> None:

@@ -314,6 +314,14 @@ class FakeTranscript:
         ]
 
 
+@dataclass
+class FakeSite:
+    """Where it carries mail to."""
+
+    name: str = "mx.example.org"
+    host: str = "mx.example.org"
+
+
 @dataclass(eq=False)
 class FakeRelayer:
     """A relayer that has sent 12 of 100 messages."""
@@ -334,8 +342,7 @@ class FakeRelayer:
     stalling: bool = False
     ended: float | None = None
     result: str = ""
-    site: str = "mx.example.org"
-    site_host: str = "mx.example.org"
+    site: FakeSite = field(default_factory=FakeSite)
     domains: tuple[str, ...] = ("example.org",)
     transcript: FakeTranscript = field(default_factory=FakeTranscript)
 

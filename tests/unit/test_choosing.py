@@ -5,12 +5,12 @@ from typing import cast
 
 from engine.delivery.capacity import Capacity
 from engine.delivery.choosing import Choosing, Chosen
-from engine.delivery.limits import Limits
 from engine.delivery.relayer import ManagedRelayer
 from engine.delivery.sites import Sites
 from engine.model.claim import NONE_TAKEN, DueSite, Shares
 from engine.queue.contract import Queue
 from tests.clock import FakeClock
+from tests.sites import sites_of
 from tests.unit.test_turns import due, lives
 
 PROVED = [DueSite(site=f"mx{number}.example", destination=f"p{number}.example") for number in range(5)]
@@ -37,8 +37,8 @@ class Store:
 
 def choosing(most: int = 100) -> tuple[Choosing, Sites, Store]:
     clock, store = FakeClock(), Store()
-    sites = Sites(Limits((), clock), clock, initial=2)
     capacity = Capacity(clock, max_connections=most, max_lookups=100)
+    sites = sites_of(clock, capacity=capacity)
     return Choosing(cast(Queue, store), sites, capacity), sites, store
 
 
@@ -65,16 +65,16 @@ async def test_of_single_connections_each_has_every_other_one() -> None:
 
 async def test_where_their_half_is_in_use_those_in_doubt_are_left_out_and_so_is_a_site_that_fails() -> None:
     chooser, sites, _ = choosing(most=4)
-    sites.block(sites.get("mx1.example"), 0.0, "refused")
+    sites.get("mx1.example").leave_alone(0.0, "refused")
     assert "p1.example" in await names(chooser, 9)
     assert await names(chooser, 9, lives(2)) == ["p0.example", "p2.example", "p3.example", "p4.example"]
-    sites.proved(sites.get("mx1.example"))
+    sites.get("mx1.example").proved()
     assert "p1.example" in await names(chooser, 9, lives(2))
 
 
 async def test_a_site_that_fails_counts_as_one_that_has_not_proved_itself() -> None:
     chooser, sites, _ = choosing()
-    sites.block(sites.get("mx1.example"), 0.0, "refused")
+    sites.get("mx1.example").leave_alone(0.0, "refused")
     chosen: list[Chosen] = await chooser.next(20, set(), set(), ())
     in_doubt = {one.due.destination for one in chosen if one.due.is_in_doubt}
     assert in_doubt == {"p1.example", *(one.destination for one in DOUBTFUL)}

@@ -4,11 +4,11 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import cast
 
-from engine.delivery.allowance import Allowance
 from engine.delivery.capacity import Capacity
 from engine.delivery.hurrying import Hurry
 from engine.delivery.pressure import Pressure
 from engine.delivery.relayer import ManagedRelayer
+from engine.delivery.sites import Sites
 from engine.delivery.turns import Flow
 from engine.model.claim import DueSite, Shares
 from engine.queue.contract import Queue
@@ -66,7 +66,7 @@ async def test_patience_that_ended_while_the_queue_was_asked_is_looked_at_at_onc
     slow = Slow(clock.now() + 5)
     live = cast(Collection[ManagedRelayer], [slow])
     capacity = Capacity(clock, max_connections=2, max_lookups=2)
-    pressure = Pressure(cast(Queue, Store()), cast(Allowance, Open()), capacity, clock)
+    pressure = Pressure(cast(Queue, Store()), cast(Sites, Open()), capacity, clock)
     await pressure.look(live)
     assert slow.hurry.count == 0
     await clock.advance(6)  # so long it took until somebody asked when to look again
@@ -82,7 +82,7 @@ async def test_patience_that_is_to_end_is_looked_at_then() -> None:
     slow = Slow(clock.now() + 5)
     live = cast(Collection[ManagedRelayer], [slow])
     capacity = Capacity(clock, max_connections=2, max_lookups=2)
-    pressure = Pressure(cast(Queue, Store()), cast(Allowance, Open()), capacity, clock)
+    pressure = Pressure(cast(Queue, Store()), cast(Sites, Open()), capacity, clock)
     await pressure.look(live)
     assert pressure.times(live) == pressure.times(live) == [slow.patience_ends]
     await clock.advance(5)

@@ -8,10 +8,12 @@ from typing import Any
 import msgspec
 import pytest
 
+from engine.base.clock import SystemClock
 from engine.delivery.relayer import ManagedRelayer
 from engine.engine import Engine
 from engine.model.claim import Claim, ClaimedEntry
 from engine.settings.settings import Settings
+from tests.sites import sites_of
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -118,7 +120,8 @@ def test_the_way_of_one_message_names_what_is_there() -> None:
 @pytest.mark.parametrize("row", HERE)
 def test_what_people_from_twisted_mail_find_is_there(row: str, tmp_path: Path) -> None:
     engine = Engine(Settings(hostname="relay.example.net", spool=tmp_path / "spool"))
-    relayer = ManagedRelayer(1, "a site", [CLAIM], engine.smarthost._parts, engine.smarthost)
+    site = sites_of(SystemClock()).get("a site")
+    relayer = ManagedRelayer(1, site, [CLAIM], engine.smarthost._parts, engine.smarthost)
     parts = [*vars(engine).values(), relayer]
     subject: Any = None
     names = 0

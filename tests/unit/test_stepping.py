@@ -18,6 +18,7 @@ from engine.model.event import Event
 from engine.model.filter import Filter
 from engine.settings.settings import Limit, Retry
 from tests.clock import FakeClock
+from tests.sites import sites_of
 from tests.unit.fake_arrivals import FakeArrivals
 from tests.unit.queue.support import LATER
 from tests.unit.sqlite.support import SqliteSpool, opened
@@ -29,7 +30,7 @@ RETRIES = RetryPlan(Retry(), random.Random(1))
 
 def stepping(spool: SqliteSpool, sites: Sites | None = None) -> Stepping:
     mx = MXCalculator(dns.asyncresolver.Resolver(configure=False), clock=spool.clock, marks=spool.queue.marks)
-    sites = Sites(Limits((), spool.clock), spool.clock, initial=2) if sites is None else sites
+    sites = sites if sites is not None else sites_of(spool.clock)
     return Stepping(spool.queue, sites, mx, RETRIES, spool.clock, BLOCK)
 
 
@@ -91,7 +92,7 @@ async def test_after_a_step_back_nothing_is_further_off_than_it_may_be(tmp_path:
 async def test_a_mark_lasts_as_long_as_it_was_to(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
         mx = MXCalculator(dns.asyncresolver.Resolver(configure=False), clock=spool.clock, marks=spool.queue.marks)
-        sites = Sites(Limits((), spool.clock), spool.clock, initial=2)
+        sites = sites_of(spool.clock)
         step = Stepping(spool.queue, sites, mx, RETRIES, spool.clock, BLOCK)
         await step.look()
         await mx.mark_bad("mx.example", reason="refused")
@@ -118,12 +119,12 @@ async def test_what_was_due_long_before_the_step_keeps_within_the_longest_interv
 
 async def test_a_site_is_not_left_alone_nor_kept_small_for_the_time_of_the_step(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
-        sites = Sites(Limits((), spool.clock), spool.clock, initial=2)
+        sites = sites_of(spool.clock)
         step = stepping(spool, sites)
         await step.look()
         site = sites.get("mx.example")
-        sites.block(site, spool.clock.now() + 300, "refused")
-        site.shrink(1, "too many", spool.clock.now(), by_half=False)
+        site.leave_alone(spool.clock.now() + 300, "refused")
+        site.shrink(1, "too many", by_half=False)
         await spool.clock.set_by(-DAY)
         await step.look()
         assert list(sites.blocked()) == []

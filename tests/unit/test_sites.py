@@ -7,21 +7,20 @@ from typing import cast
 
 import pytest
 
-from engine.delivery.allowance import Allowance
 from engine.delivery.capacity import PLACE_KEPT, Capacity, who_of
-from engine.delivery.limits import Limits
 from engine.delivery.relayer import ManagedRelayer
-from engine.delivery.sites import Sites
+from engine.delivery.site import Site
 from engine.delivery.turns import Flow, flow_of
 from engine.settings.settings import Limit
 from tests.clock import FakeClock
+from tests.sites import sites_of
 
 
 @dataclass(eq=False)
 class Live:
     """A connection, as far as limits go."""
 
-    site: str
+    site: Site
     is_idle: bool
     is_established: bool = True
     has_delivered: bool = True
@@ -45,16 +44,9 @@ def test_there_is_room_for_a_site_exactly_when_nothing_keeps_its_mail(seed: int)
         Limit(destination="*.big.example", connections=2, messages_per_minute=1),
         Limit(destination="d3.example", connections_per_minute=1),
     )
-    sites = Sites(Limits(settings, clock), clock, initial=2)
     most = draw.choice([3, 6, 20])
-    allowance = Allowance(
-        sites,
-        clock,
-        Capacity(clock, max_connections=most, max_lookups=draw.choice([2, 8, 100])),
-        max_connections_per_destination=3,
-        max_messages_per_connection=100,
-        connection_lifetime=300.0,
-    )
+    capacity = Capacity(clock, max_connections=most, max_lookups=draw.choice([2, 8, 100]))
+    sites = sites_of(clock, capacity=capacity, limits=settings, most=3)
     names = [f"site{number}" for number in range(6)]
     live: list[ManagedRelayer] = []
     flows = [flow_of(number % 3, f"{number % 2}@example.net", f"d{number % 4}.example") for number in range(12)]
@@ -65,11 +57,11 @@ def test_there_is_room_for_a_site_exactly_when_nothing_keeps_its_mail(seed: int)
                 if bucket is not None and draw.random() < 0.5:
                     bucket.take(1)
         if draw.random() < 0.2:
-            sites.block(site, clock.now() + draw.choice([-1, 60]), "refused", failed=draw.random() < 0.5)
+            site.leave_alone(clock.now() + draw.choice([-1, 60]), "refused", failed=draw.random() < 0.5)
         for _ in range(draw.randint(0, 3)):
             if len(live) < most:
                 one = Live(
-                    name,
+                    site,
                     draw.random() < 0.2,
                     draw.random() < 0.8,
                     is_in_doubt=draw.random() < 0.3,
@@ -78,13 +70,13 @@ def test_there_is_room_for_a_site_exactly_when_nothing_keeps_its_mail(seed: int)
                     started=clock.now() - draw.choice([0, 2 * PLACE_KEPT]),
                     flow=draw.choice(flows),
                 )
-                site.connections.append(one)
+                site.join(cast("ManagedRelayer", one))
                 live.append(cast("ManagedRelayer", one))
-    room = allowance.room(live)
+    room = sites.room(live)
     for name in [*names, "elsewhere"]:
         for doubtful, flow in itertools.product((False, True), flows):
             site = sites.get(name)
             has_room = name not in room.closed and (room.only is None or name in room.only)
             is_shared = bool(who_of(flow, room.taken))
             has_room = has_room and (not doubtful or (room.with_doubtful and not is_shared))
-            assert has_room == (not allowance.on_mail(site, live, is_in_doubt=doubtful, flow=flow))
+            assert has_room == (not sites.on_mail(site, live, is_in_doubt=doubtful, flow=flow))

@@ -1,0 +1,49 @@
+"""What every relayer of a smart host works with."""
+
+from collections.abc import Callable
+
+from engine.base.clock import Clock
+from engine.delivery.attempt import AttemptManager
+from engine.delivery.routes import Router
+from engine.delivery.spared import Spared
+from engine.delivery.stints import Stints
+from engine.delivery.stumbles import Stumbles
+from engine.dns.mx import MXCalculator
+from engine.queue.contract import Queue
+from engine.settings.settings import Timeouts
+from engine.smtpclient.blame import Blame, of_error
+from engine.smtpclient.dialler import Dialler
+
+
+class Parts:
+    """The queue, the ways, the clock, and what is remembered of hosts; one for all relayers."""
+
+    def __init__(
+        self,
+        *,
+        queue: Queue,
+        mx: MXCalculator,
+        router: Router,
+        attempts: AttemptManager,
+        dialler: Dialler,
+        clock: Clock,
+        hostname: str,
+        timeouts: Timeouts,
+        max_addresses: int = 5,
+        max_sessions: int = 2,
+        blame: Callable[[OSError, str], Blame] = of_error,
+    ) -> None:
+        self.queue = queue
+        self.mx = mx
+        self.router = router
+        self.attempts = attempts
+        self.dialler = dialler
+        self.clock = clock
+        self.hostname = hostname
+        self.timeouts = timeouts
+        self.max_addresses = max_addresses
+        self.max_sessions = max_sessions
+        self.blame = blame
+        self.stumbles = Stumbles(clock)
+        self.stints = Stints(clock)
+        self.spared = Spared()
