@@ -3,6 +3,8 @@
 This is where an outcome turns into a decision: finished, due again at a later time, or returned to the sender. What
 is to be told of a recipient is written down in the very transaction that settles it, and its notification queued in the
 one that forgets that and removes the message: a kill at any line leaves one or the other, never neither, never both.
+
+The way of a message, 7 of 7: here it is settled. From engine.smtpclient.session; on to engine.control, which shows it.
 """
 
 import asyncio

@@ -1,7 +1,9 @@
 """A managed relayer: one life, in which it opens a way to one site and carries messages there, one after the other.
 
-It reports to the attempt manager as it goes, and to its manager when it is established and when it has ended. What it
-still answers for when it is stopped is put back untried.
+It reports to the attempt manager as it goes, and tells its site how it goes. What it still answers for when it is
+stopped is put back untried.
+
+The way of a message, 4 of 7: here it is carried. From engine.delivery.smarthost; on to engine.delivery.routes.
 """
 
 import asyncio

@@ -1,4 +1,7 @@
-"""Which way a destination's mail goes: to its mail exchanges, or to the upstream host a route names."""
+"""Which way a destination's mail goes: to its mail exchanges, or to the upstream host a route names.
+
+The way of a message, 5 of 7: here its hosts are found. From engine.delivery.relayer; on to engine.smtpclient.session.
+"""
 
 import hashlib
 import ipaddress

@@ -3,6 +3,8 @@
 It runs `check_state` when mail arrives, when something falls due, when a connection frees, every `check_interval`, and
 when the operator forces it. Destinations take turns, so that one with 500,000 messages does not starve one with 1;
 those whose mail goes to the same hosts are one site, and share connections and limits.
+
+The way of a message, 3 of 7: here it is chosen. From engine.queue.contract; on to engine.delivery.relayer.
 """
 
 import asyncio

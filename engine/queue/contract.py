@@ -4,6 +4,8 @@ A queue holds messages; every recipient of a message is an *entry*, a row of its
 the time it is due. An entry is named `48213.2`: the second recipient of message 48213. Every method that changes
 something returns only after the change is on disk, with the events that tell of it written in the same transaction.
 Rows are listed by window, never all at once, and memory does not grow with the queue.
+
+The way of a message, 2 of 7: here it waits. From engine.intake.smtp.session; on to engine.delivery.smarthost.
 """
 
 from abc import ABC, abstractmethod

@@ -2,6 +2,8 @@
 
 Exceptions stop here: what a transaction comes to is an Outcome for each recipient, judged by the code of the reply
 alone (RFC 5321 4.2.1, 4.3.2).
+
+The way of a message, 6 of 7: here it is sent. From engine.delivery.routes; on to engine.delivery.attempt.
 """
 
 import asyncio

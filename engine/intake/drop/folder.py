@@ -1,6 +1,8 @@
 """How mail comes in through a folder: whoever moves a file into it whose name ends in `.eml` has sent it.
 
 Nothing is deleted before it is committed, and what cannot be taken is kept in `failed`, with the reason beside it.
+
+The way of a message, 1 of 7: it comes in here, too. On to engine.queue.contract.
 """
 
 import asyncio

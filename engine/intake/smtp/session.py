@@ -2,6 +2,8 @@
 
 The library reads commands and keeps their order. Envelope and message are read here: its own reading rewrites
 addresses, holds a line to 1001 octets, and lets go of a message in mid-commit when the client hangs up.
+
+The way of a message, 1 of 7: it comes in here. On to engine.queue.contract.
 """
 
 import asyncio
