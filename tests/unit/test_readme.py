@@ -1,6 +1,6 @@
 """What README names is there: files, functions, settings and the tests that hold its tables."""
 
-import importlib
+import importlib.util
 import re
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,13 @@ def every_setting(kind: Any) -> set[str]:
 @pytest.mark.parametrize("path", sorted({one for one in in_backticks(README) if one.startswith(_FOLDERS)}))
 def test_each_file_that_is_named_is_there(path: str) -> None:
     assert (ROOT / path).exists()
+
+
+def test_what_contributors_are_told_is_there() -> None:
+    told = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert [one for one in in_backticks(told) if one.startswith(_FOLDERS) and not (ROOT / one).exists()] == []
+    for module in re.findall(r"python -m ([\w.]+)", told):
+        assert importlib.util.find_spec(module), module
 
 
 def test_the_pictures_are_there() -> None:
