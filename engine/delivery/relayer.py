@@ -43,7 +43,7 @@ State = Literal["lookup", "connecting", "carrying", "idle", "ending", "ended"]
 
 
 class _Sent(NamedTuple):
-    """What sending a message came to; `last` is what was said last, "" of a message that could not be read: `why`."""
+    """What sending a message came to, and what was said `last`; `why` it could not be read, where that is so."""
 
     verdict: Verdict
     last: Outcome
