@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import tempfile
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -119,10 +120,15 @@ async def test_a_full_disk_keeps_what_waits_moving() -> None:
                 assert relay.command("retry", "domain=example.org").returncode == 0
                 await internet.wait_for(len(taken), seconds=30)
                 again: list[str] = []
-                async with asyncio.timeout(30):
-                    while len(again) < 20:  # what has left has made room
-                        more, _ = await fill(relay, 20_000, at_most=5)
-                        again += more
+                refusals: Counter[str] = Counter()
+                try:
+                    async with asyncio.timeout(30):
+                        while len(again) < 20:  # what has left has made room
+                            more, refused = await fill(relay, 20_000, at_most=5)
+                            again += more
+                            refusals[refused] += 1
+                except TimeoutError:
+                    pytest.fail(f"{len(again)} of 20 taken; refused: {refusals}")
                 await internet.wait_for(len(taken) + len(again), seconds=30)
 
 
