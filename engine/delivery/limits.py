@@ -4,7 +4,6 @@ Memory is bounded by the settings: all that one limit names draws from the same 
 """
 
 from collections.abc import Collection, Sequence
-from typing import Protocol
 
 from msgspec import Struct
 
@@ -71,19 +70,12 @@ class Bucket:
         return self._clock.now() + missing / self._rate + _SLACK
 
 
-class Limited(Protocol):
-    """What a limit needs to know of a site that it is for."""
-
-    @property
-    def connections(self) -> Collection[object]: ...
-
-
 class Rule:
-    """One limit of the settings, at work, and the `sites` that it is for."""
+    """One limit of the settings, at work; `open` are the connections to all sites that it is for."""
 
     def __init__(self, setting: Limit, clock: Clock) -> None:
         self.setting = setting
-        self.sites: set[Limited] = set()
+        self.open: set[object] = set()
         self.messages = Bucket(setting.messages_per_minute, clock) if setting.messages_per_minute else None
         self.connections = Bucket(setting.connections_per_minute, clock) if setting.connections_per_minute else None
 
@@ -99,8 +91,11 @@ class Rule:
         return named == domain
 
     def open_but(self, one: object) -> int:
-        """How many connections to its sites there are, or are about to be, if one is not counted."""
-        return sum(other is not one for site in self.sites for other in site.connections)
+        """How many connections to its sites there are, or are about to be, if one is not counted.
+
+        It is asked for each of its sites, which may be thousands: it must not look through them.
+        """
+        return len(self.open) - (one in self.open)
 
     def on_messages(self) -> Limiting | None:
         """Whether, and until when, it keeps messages from being sent."""

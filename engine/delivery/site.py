@@ -130,20 +130,24 @@ class Site:
     def learn(self, rules: tuple[Rule, ...]) -> None:
         """These are its limits."""
         for rule in self.rules:
-            rule.sites.discard(self)
+            rule.open.difference_update(self.connections)
         self.rules = rules
         for rule in rules:
-            rule.sites.add(self)
+            rule.open.update(self.connections)
 
     def join(self, one: Connection) -> None:
         """Somebody carries mail to it, or looks for the way."""
         self.connections.append(one)
         self._common.live[one] = None
+        for rule in self.rules:
+            rule.open.add(one)
 
     def leave(self, one: Connection) -> None:
         """He does no more."""
         self.connections.remove(one)
         self._common.live.pop(one, None)
+        for rule in self.rules:
+            rule.open.discard(one)
         self.last_used = self._common.clock.now()
 
     def others(self, one: Connection) -> list[Connection]:

@@ -80,3 +80,35 @@ def test_there_is_room_for_a_site_exactly_when_nothing_keeps_its_mail(seed: int)
             is_shared = bool(who_of(flow, room.taken))
             has_room = has_room and (not doubtful or (room.with_doubtful and not is_shared))
             assert has_room == (not sites.on_mail(site, live, is_in_doubt=doubtful, flow=flow))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_limit_counts_the_connections_to_all_its_sites_whatever_comes_and_goes(seed: int) -> None:
+    draw, clock = random.Random(seed), FakeClock()
+    settings = (
+        Limit(destination="*.big.example", connections=2),
+        Limit(destination="*.mx.big.example", connections=1),
+        Limit(destination="d1.example", connections=1),
+    )
+    sites = sites_of(clock, limits=settings)
+    names = [f"site{number}" for number in range(5)]
+    hosts = [(), ("a.big.example",), ("a.mx.big.example", "b.example"), ("other.example",)]
+    joined: list[tuple[Live, str]] = []
+    for _ in range(200):
+        match draw.randrange(4):
+            case 0:
+                sites.get(draw.choice(names), draw.choice(["", "d1.example"]), draw.choice(hosts))
+            case 1:
+                site = sites.get(draw.choice(names))
+                joined.append((Live(site, is_idle=False), site.name))
+                site.join(cast("ManagedRelayer", joined[-1][0]))
+            case 2 if joined:
+                one, name = joined.pop(draw.randrange(len(joined)))
+                sites.get(name).leave(cast("ManagedRelayer", one))
+            case _:
+                sites.forget(draw.choice(names))
+        known = [site for site in map(sites.known, names) if site is not None]
+        for rule in {rule for site in known for rule in site.rules}:
+            there = [one for site in known if rule in site.rules for one in site.connections]
+            assert rule.open_but(None) == len(there)
+            assert all(rule.open_but(one) == len(there) - 1 for one in there)
