@@ -38,6 +38,7 @@ class Front(Screen[None]):
     is_given_up = False  # keys have waited for that in vain, and do so no more
 
     def compose(self) -> ComposeResult:
+        self._measure()  # as long as nothing is in it, a class costs nothing; later all that is seen is styled anew
         yield HealthLine(id="health")
         yield Trail(id="trail")
         with Vertical(id="body"):
@@ -277,7 +278,13 @@ class Front(Screen[None]):
         width, height = self.app.size
         tiny = width < LEAST[0] or height < LEAST[1]
         self.update_classes(
-            {"tiny": tiny, "wide": self.console.wide, "short": height < SHORT, "text": not self.query(Table)}
+            {
+                "tiny": tiny,
+                "wide": self.console.wide,
+                "short": height < SHORT,
+                "roomy": height >= TALL or self.has_class("roomy"),
+                "text": bool(self.children) and not self.query(Table),
+            }
         )
         if tiny and self.query("#small"):
             said = f"{width}x{height} is too small; {LEAST[0]}x{LEAST[1]} is the least"

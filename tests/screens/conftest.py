@@ -9,6 +9,9 @@ from msgspec.structs import replace
 from syrupy.assertion import SnapshotAssertion
 from textual import _wait
 from textual._styles_cache import StylesCache
+from textual.css.model import RuleSet
+from textual.css.stylesheet import Stylesheet
+from textual.css.types import CSSLocation
 from textual.events import Key
 from textual.keys import _character_to_key
 from textual.pilot import Pilot
@@ -22,6 +25,28 @@ from tests.screens.svg import ScreenshotExtension
 # The pilot waits until the process is at rest, and looks every 20 ms; there are some thousand key presses here.
 _wait.SLEEP_GRANULARITY = 1 / 250
 _wait.SLEEP_IDLE = 1 / 1000
+
+_parse = Stylesheet._parse_rules
+_parsed: dict[tuple[object, ...], list[RuleSet]] = {}
+
+
+def _parsed_once(
+    sheet: Stylesheet,
+    css: str,
+    read_from: CSSLocation,
+    is_default_rules: bool = False,
+    tie_breaker: int = 0,
+    scope: str = "",
+) -> list[RuleSet]:
+    """The rules of a style sheet, which are the same in all consoles; one keeps those it has parsed to itself."""
+    parts = (css, read_from, is_default_rules, tie_breaker, scope)
+    key = (*parts, *sheet._variables.items())
+    if key not in _parsed:
+        _parsed[key] = _parse(sheet, *parts)
+    return _parsed[key]
+
+
+Stylesheet._parse_rules = _parsed_once  # type: ignore[method-assign, assignment]
 
 SIZES = {"80x24": (80, 24), "120x40": (120, 40)}
 
