@@ -12,11 +12,14 @@ import aiosmtplib
 import pytest
 
 from engine.base.clock import SystemClock
+from engine.queue.contract import QueueFull
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Dead, Healthy
 from tests.interop.needs import program
 from tests.serving import Served
 from tests.smtp import smtp_client
+from tests.unit.queue.support import DELIVERED, LATER
+from tests.unit.sqlite.support import opened
 
 
 def mount(*words: str) -> subprocess.CompletedProcess[str]:
@@ -130,6 +133,30 @@ async def test_a_full_disk_keeps_what_waits_moving() -> None:
                 except TimeoutError:
                     pytest.fail(f"{len(again)} of 20 taken; refused: {refusals}")
                 await internet.wait_for(len(taken) + len(again), seconds=30)
+
+
+@pytest.mark.parametrize("tries", range(8, 24, 2))
+async def test_the_log_of_a_full_disk_is_never_left_without_room_in_the_file_to_be_copied_into(tries: int) -> None:
+    with small_disk("8m") as folder:
+        async with opened(folder / "spool") as spool:
+
+            async def fill(size: int) -> int:
+                for number in range(100):
+                    try:
+                        await spool.add(content=b"Subject: hi\r\n\r\n" + b"x" * size + b"\r\n")
+                    except QueueFull:
+                        return number
+                return 100
+
+            taken = sum([await fill(size) for size in (200_000, 20_000, 2_000)])
+            for _ in range(tries):  # which is written in the room that is left
+                (claim,) = await spool.claim(limit=1)
+                await spool.settle(claim, LATER, after=0)
+            for _ in range(taken):
+                (claim,) = await spool.claim(limit=1)
+                await spool.settle(claim, DELIVERED)
+            assert await spool.entries() == ()
+            assert await fill(20_000) > 20
 
 
 async def test_a_spool_that_may_only_be_read_is_named_at_the_start() -> None:

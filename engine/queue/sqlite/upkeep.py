@@ -2,7 +2,8 @@
 
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +19,8 @@ CHECKPOINT_WEIGHT = 8 * 2**20
 CHECKPOINT_CHANGES = 20_000
 LAST_ROOM = 2**20  # bytes of the disk that are for what is queued already: claims, results, orders
 SPARE_KEPT = 64 * 2**20  # bytes the mail has left that are kept for the mail to come
+_PAGES_AT_LEAST = 64  # that a transaction may change: the rows, their indexes, and what heads it all
+_FRAME = 24  # bytes with which the log heads each page
 GIVEN_BACK_AT_ONCE = 512  # pages; whoever comes meanwhile waits for so many
 
 
@@ -62,21 +65,22 @@ class Upkeep:
         """Whether more of the log cannot be copied than is kept of it in any case."""
         return self.uncopied > LOG_KEPT
 
-    def leave_room(self, weight: int) -> None:
-        """See to it, before content of this many bytes is committed, that it leaves room to send what is queued.
+    def leave_room(self, weight: int, changed: int) -> None:
+        """See to it, before so many bytes of content and changed rows are committed, that the log can be copied then.
 
-        For that the log must be copied, and claims and results written: a disk filled to its last byte could not even
-        be emptied. Raises sqlite3.Error, as for a full disk, and QueueError when the disk cannot be looked at.
+        A log that the file has no room to take in cannot be begun anew: nothing could be written any more, nor the disk
+        be emptied. Content leaves room besides to send what is queued, for which claims and results are written. Raises
+        sqlite3.Error, as for a full disk, and QueueError when the disk cannot be looked at.
         """
-        (pages,) = self._connection.execute("PRAGMA page_count").fetchone()
-        try:
-            file_grows = pages * self._page_size - self._path.stat().st_size
-            log_grows = weight - (self._log_size() if self._is_log_empty else 0)
-            disk = os.statvfs(self._path)
-        except OSError as error:
-            raise QueueError(f"the queue cannot be looked at: {clean(str(error))}") from error
-        needed = max(0, file_grows) + max(0, log_grows) + max(0, LAST_ROOM - self._spare_now())
-        if disk.f_bavail * disk.f_frsize < needed:
+        file_grows = self._file_grows()
+        if not weight and not file_grows:
+            return
+        pages = weight // self._page_size + _PAGES_AT_LEAST + changed // 2
+        log_grows = min(pages, self._pages()) * (self._page_size + _FRAME)
+        if self._is_log_empty:
+            log_grows -= self._log_size()
+        needed = file_grows + max(0, log_grows) + (max(0, LAST_ROOM - self._spare_now()) if weight else 0)
+        if self._free() < needed:
             raise sqlite3.OperationalError("the disk is full")
 
     def committed(self, events: int, weight: int) -> None:
@@ -95,6 +99,7 @@ class Upkeep:
             self._groups >= CHECKPOINT_GROUPS
             or self._weight >= CHECKPOINT_WEIGHT
             or self._connection.total_changes - self._changes >= CHECKPOINT_CHANGES
+            or self._is_short()
         ):
             self.checkpoint()
 
@@ -159,6 +164,24 @@ class Upkeep:
         if cursor.rowcount == PRUNE_AT_ONCE:
             self._since_prune = PRUNE_EVERY  # there is more: go on after the next group
 
+    def _is_short(self) -> bool:
+        """Whether little is left of the disk beside what the file needs to take in the log."""
+        return (grows := self._file_grows()) > 0 and self._free() < grows + LAST_ROOM // 2
+
+    def _file_grows(self) -> int:
+        """Bytes by which the file grows once all is copied into it. Raises QueueError."""
+        with _looking():
+            return max(0, self._pages() * self._page_size - self._path.stat().st_size)
+
+    def _pages(self) -> int:
+        return int(self._connection.execute("PRAGMA page_count").fetchone()[0])
+
+    def _free(self) -> int:
+        """Bytes that are free in the file system. Raises QueueError."""
+        with _looking():
+            disk = os.statvfs(self._path)
+        return disk.f_bavail * disk.f_frsize
+
     def _log_size(self) -> int:
         try:
             return self._log.stat().st_size
@@ -171,3 +194,11 @@ class Upkeep:
             return 0
         (pages,) = self._connection.execute("PRAGMA freelist_count").fetchone()
         return int(pages) * self._page_size
+
+
+@contextmanager
+def _looking() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise QueueError(f"the queue cannot be looked at: {clean(str(error))}") from error

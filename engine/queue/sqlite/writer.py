@@ -311,11 +311,12 @@ class Writer:
 
     def _transact(self, group: list[_Job]) -> list[Event]:
         events: list[Event] = []
+        before = self._connection.total_changes
         self._connection.execute("BEGIN IMMEDIATE")
         for job in group:
             events += self._try(job)
-        if weight := sum(job.weight for job in group):
-            self._upkeep.leave_room(weight)
+        weight = sum(job.weight for job in group)
+        self._upkeep.leave_room(weight, self._connection.total_changes - before)
         if self.broken:  # it was cut short meanwhile, and its callers have been told so
             raise QueueBroken(self.broken)
         with sure():

@@ -9,7 +9,7 @@ import pytest
 from engine.queue.contract import QueueFull
 from engine.queue.sqlite.store import FILE
 from engine.queue.sqlite.upkeep import LAST_ROOM
-from tests.unit.queue.support import DELIVERED
+from tests.unit.queue.support import ALL, DELIVERED
 from tests.unit.sqlite.support import SqliteSpool, opened
 
 MIB = 2**20
@@ -61,15 +61,9 @@ async def test_what_the_log_holds_is_copied_once_nothing_more_comes(
 async def test_the_last_room_on_the_disk_is_for_what_is_queued_already(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def nearly_full(path: Path) -> os.statvfs_result:
-        found = list(real(path))
-        found[4] = LAST_ROOM // found[1]  # blocks free to us
-        return os.statvfs_result(found)
-
-    real = os.statvfs
     async with opened(tmp_path) as spool:
         await spool.add()
-        monkeypatch.setattr(os, "statvfs", nearly_full)
+        leave(LAST_ROOM, monkeypatch)
         with pytest.raises(QueueFull, match="no room"):
             await spool.add(content=b"x" * 100_000)
         (claim,) = await spool.claim()
@@ -77,3 +71,26 @@ async def test_the_last_room_on_the_disk_is_for_what_is_queued_already(
         assert await spool.entries() == ()
         monkeypatch.undo()
         await spool.add(content=b"x" * 100_000)
+
+
+async def test_the_log_is_copied_while_the_disk_has_room_for_what_the_file_grows_by(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(tmp_path) as spool:
+        await spool.add(content=b"Subject: needle\r\n\r\n" + b"x" * 1_000_000)
+        assert b"needle" not in (tmp_path / FILE).read_bytes()  # it stands in the log alone
+        leave(MIB + LAST_ROOM // 4, monkeypatch)
+        await spool.queue.orders.hold(ALL, "ann", "look at this")
+        assert b"needle" in (tmp_path / FILE).read_bytes()
+
+
+def leave(octets: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the disk say that so much of it is free."""
+
+    def nearly_full(path: Path) -> os.statvfs_result:
+        found = list(real(path))
+        found[4] = octets // found[1]  # blocks free to us
+        return os.statvfs_result(found)
+
+    real = os.statvfs
+    monkeypatch.setattr(os, "statvfs", nearly_full)
