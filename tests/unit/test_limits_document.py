@@ -29,6 +29,7 @@ NO_BOUNDS = {
     "engine.dns.nameserver._TRUNCATED_AT",
     "engine.queue.sqlite.bearing.WIDTH",
     "engine.queue.sqlite.migrating.VERSION",
+    "engine.queue.sqlite.upkeep._FRAME",
     "engine.tls.contexts._LEGACY_SERVER_CONNECT",
     "engine.tls.dane.END_ENTITY",
     "engine.tls.dane.TRUST_ANCHOR",
