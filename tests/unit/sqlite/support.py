@@ -1,6 +1,8 @@
 """A queue in a SQLite store of its own, and a look at its rows."""
 
+import sqlite3
 import tempfile
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -43,9 +45,17 @@ class SqliteSpool(Spool):
         return self.queue._database.writer
 
     def sql(self, query: str, *values: object) -> list[tuple[Any, ...]]:
-        """Ask the store's own connection, between two operations."""
-        rows: list[tuple[Any, ...]] = self.writer._connection.execute(query, values).fetchall()
-        return rows
+        """Ask the store's own connection, between two operations; what its thread does after one is waited for."""
+        ends = time.monotonic() + 10
+        while True:
+            try:
+                rows: list[tuple[Any, ...]] = self.writer._connection.execute(query, values).fetchall()
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > ends:
+                    raise
+                time.sleep(0.001)
+            else:
+                return rows
 
 
 @asynccontextmanager
