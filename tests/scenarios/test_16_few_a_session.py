@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 
 from engine.delivery.stints import TRIAL_EVERY, Stints
 from engine.model.message import NewMessage
-from engine.sandbox.exchanges import Action
+from engine.sandbox.exchanges import Action, Exchange
 from engine.sandbox.exchanges import Session as Peer
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Healthy, Refusing
@@ -153,10 +154,32 @@ async def test_it_is_we_who_say_quit_once_it_is_known(internet: Internet, relay:
     assert ended.result in ("5 sent, as many as mx.few.example takes in a session", f"{ended.done} sent")
 
 
+class Unhurried(FarewellAtMail):
+    """Waits with its reply to MAIL until so many sessions are `awaited` at once, or for a second."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(most)
+        self.awaited: Exchange | None = None
+
+    async def reply(self, session: Peer, verb: str, argument: str) -> str | bytes | Action | None:
+        if verb == "MAIL" and self.awaited is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(1):
+                    while self.awaited.most_open < 2:
+                        await asyncio.sleep(0.005)
+        return await super().reply(session, verb, argument)
+
+
 async def test_a_host_that_ends_its_sessions_with_421_keeps_its_connections(internet: Internet, relay: Relay) -> None:
     """One 421 may mean that there are too many connections; one after each so many messages does not."""
-    (exchange,) = await internet.add("few.example", mx=[(10, "mx.few.example", FarewellAtMail(3))])
-    await hand_in(relay, "few.example", 200)
+    host = Unhurried(3)
+    (exchange,) = await internet.add("few.example", mx=[(10, "mx.few.example", host)])
+    await hand_in(relay, "few.example", 100)
+    await exchange.wait_for(100)
+    await relay.settled()
+    assert relay.engine.smarthost.limits_on("few.example") == ()
+    exchange.most_open, host.awaited = 0, exchange
+    await hand_in(relay, "few.example", 100)
     await exchange.wait_for(200)
     await relay.settled()
     assert exchange.most_open >= 2
