@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
@@ -59,11 +59,6 @@ UNSEEN = 30.0  # seconds after which health tells of a look at keys, passwords a
 DNS_TIMEOUT = 3.0  # seconds for one question to one name server
 DNS_LIFETIME = 10.0  # seconds for an answer, whoever gives it
 
-# After these something may be due that was not: a check should not wait for its interval.
-_WAKING = frozenset(
-    {"accepted", "retried", "released", "resumed", "undone", "ordered", "marked good", "overridden", "ended"}
-)
-
 
 class CannotStart(Exception):
     """Something the engine needs is not to be had; the text names it and says why."""
@@ -112,7 +107,7 @@ class Engine:
             events_kept=settings.events.kept,
             unsafe_on=(lambda _: "") if settings.spool_on_any_file_system else unsafe,
         )
-        self.queue.on_events = self._publish
+        self.queue.on_events = self.events.publish
         resolver = resolver_for(
             [str(each) for each in settings.dns.nameservers],
             timeout=DNS_TIMEOUT,
@@ -183,8 +178,9 @@ class Engine:
         self.explainer = Explainer(self.queue, self.mx, router, self.smarthost, self._clock)
         self.prober = Prober(router, parts.dialler, self._clock, hostname=settings.hostname)
         self.floor = DiskFloor(spool.path, settings.intake.min_free, lambda: self.queue.spare)
-        self.smtp = SmtpIntake(self.queue.arrivals, settings, self._clock, floor=self.floor, folder=spool.path)
-        self.drop = DropIntake(self.queue.arrivals, spool.drop, settings, self._clock, self.floor, self.supervision)
+        arrivals, queued = self.queue.arrivals, self.smarthost.wake
+        self.smtp = SmtpIntake(arrivals, settings, self._clock, queued=queued, floor=self.floor, folder=spool.path)
+        self.drop = DropIntake(arrivals, spool.drop, settings, self._clock, self.floor, self.supervision, queued=queued)
 
     @property
     def trouble(self) -> str:
@@ -313,12 +309,6 @@ class Engine:
             trouble=lambda: self.trouble,
             notes=lambda: self.notes,
         )
-
-    def _publish(self, events: Sequence[Event]) -> None:
-        self.events.publish(events)
-        self.smarthost.heed(events)
-        if any(event.kind in _WAKING for event in events):
-            self.smarthost.wake()
 
 
 async def _mended(control: ControlServer) -> str:

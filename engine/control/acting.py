@@ -1,5 +1,7 @@
 """What can be asked: the operator's verbs, each with who asked, bounded, and answered with exactly what it did."""
 
+from functools import partial
+
 import msgspec
 
 from engine.base.duration import format_duration
@@ -9,7 +11,7 @@ from engine.control.asking import Missing, Wrong
 from engine.control.followups import FollowUps
 from engine.control.judging import Judge
 from engine.control.previewing import not_bad, not_suspended
-from engine.control.relay import Relay
+from engine.control.relay import Relay, afterwards
 from engine.model.destination import RELAY, Suspension
 from engine.model.event import Event
 from engine.model.message import Selection
@@ -55,28 +57,27 @@ class Acting:
         queue = self._relay.queue
         named, newest = asking.filter_of(ask.filter), asking.counted(ask.newest, "newest")
         touched, follow = Touched(), 0
+        smarthost = self._relay.smarthost
         if verb == "retry":
-            changed = await queue.orders.retry(named, by, newest, touched)
+            changed = await afterwards(queue.orders.retry(named, by, newest, touched), smarthost.let_go)
             follow = self._followups.begin("retry", by, touched)
             did, not_so = "due now", "held, being relayed, or due already"
         elif verb == "hold":
             changed = await queue.orders.hold(named, by, asking.reason(ask.reason), newest)
             did, not_so = "held until released", "held already"
         else:
-            changed = await queue.orders.release(named, by, newest, touched)
+            changed = await afterwards(queue.orders.release(named, by, newest, touched), smarthost.wake)
             follow = self._followups.begin("release", by, touched)
             did, not_so = "released, to be sent when due", "not held"
         _something(changed, ask.filter)
-        self._relay.smarthost.wake()
         return showing.result(verb, changed, _told(changed, did, not_so), follow)
 
     async def undo(self, ask: views.Undo, by: str) -> views.ResultView:
         """Take back a bounce or drop, as far as it was not carried out yet."""
         operation = asking.counted(ask.operation, "operation") or 0
-        changed = await self._relay.queue.orders.undo(operation, by)
+        changed = await afterwards(self._relay.queue.orders.undo(operation, by), self._relay.smarthost.wake)
         if not changed.recipients:
             raise Missing(f"of operation {operation} nothing is left to undo", where="operation")
-        self._relay.smarthost.wake()
         return showing.result("undo", changed, _told(changed, "back as before", "carried out already"))
 
     async def suspend(self, ask: views.Suspend, by: str) -> views.ResultView:
@@ -98,17 +99,17 @@ class Acting:
     async def resume(self, ask: views.Resume, by: str) -> views.ResultView:
         """End a suspension."""
         name = asking.destination(ask.destination)
-        if not await self._relay.queue.standing.resume(name, by):
+        smarthost, resuming = self._relay.smarthost, self._relay.queue.standing.resume(name, by)
+        if not await afterwards(resuming, partial(smarthost.resumed, name)):
             raise not_suspended(name)
-        self._relay.smarthost.wake()
         return views.ResultView(verb="resume", text=f"{_named(name)} is resumed: connections are opened again")
 
     async def mark_bad(self, ask: views.MarkBad, by: str) -> views.ResultView:
         """Leave a host out for a while."""
         name = asking.host(ask.host)
         lasting = None if ask.seconds is None else asking.seconds(ask.seconds)
-        mark = await self._relay.mx.mark_bad(name, seconds=lasting, reason=asking.reason(ask.reason), by=by)
-        self._relay.smarthost.wake()
+        marking = self._relay.mx.mark_bad(name, seconds=lasting, reason=asking.reason(ask.reason), by=by)
+        mark = await afterwards(marking, partial(self._relay.smarthost.abandon, name))
         return views.ResultView(
             verb="mark-bad", text=f"{name} is marked bad for {self._left(mark.until)}: it is left out until then"
         )
@@ -120,9 +121,8 @@ class Acting:
             raise not_bad(name)
         waited = sum(held.waiting for held in await self._relay.queue.listing.held_back([name]))
         touched = Touched()
-        await self._relay.mx.mark_good(name, by=by, touched=touched)
+        await afterwards(self._relay.mx.mark_good(name, by=by, touched=touched), self._relay.smarthost.let_go)
         follow = self._followups.begin("mark-good", by, touched)
-        self._relay.smarthost.wake()
         goes = (
             f"{plural(waited, 'recipient')} that waited for it {agree(waited, 'is', 'are')} due now"
             if waited
@@ -136,9 +136,9 @@ class Acting:
         relay = self._relay
         named, newest = asking.filter_of(ask.filter), asking.counted(ask.newest, "newest")
         wait = 0.0 if ask.now else relay.settings.console.undo
-        changed = await relay.queue.orders.give_up(verb, named, by, asking.reason(ask.reason), wait, newest)
+        ordering = relay.queue.orders.give_up(verb, named, by, asking.reason(ask.reason), wait, newest)
+        changed = await afterwards(ordering, relay.smarthost.wake)
         _something(changed, ask.filter)
-        relay.smarthost.wake()
         done = "returned" if verb == "bounce" else "dropped"
         when = f"in {format_duration(wait)}" if wait else "now"
         did = f"to be returned to the sender {when}" if verb == "bounce" else f"to be dropped {when}, telling nobody"

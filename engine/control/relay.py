@@ -1,7 +1,9 @@
 """What the control server stands before: the parts of a running engine, as far as an operator sees or asks them."""
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from engine.base.clock import Clock
 from engine.control.feed import EventLog
@@ -12,6 +14,8 @@ from engine.dns.mx import MXCalculator
 from engine.queue.contract import Queue
 from engine.settings.settings import Settings
 from engine.smtpclient.probe import Prober
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,3 +38,24 @@ class Relay:
     version: str
     trouble: Callable[[], str]
     notes: Callable[[], Sequence[str]] = tuple
+
+
+async def afterwards(work: Coroutine[Any, Any, T], then: Callable[[], None]) -> T:
+    """Carry something out, and then do what follows from it, also where whoever asked has gone meanwhile.
+
+    Nothing follows where it fails, or gives None or False: there was nothing to do.
+    """
+
+    async def both() -> T:
+        done = await work
+        if done is not None and done is not False:
+            then()
+        return done
+
+    task = asyncio.create_task(both())
+    _under_way.add(task)
+    task.add_done_callback(_under_way.discard)
+    return await asyncio.shield(task)
+
+
+_under_way: set[asyncio.Task[Any]] = set()  # the loop itself keeps no task alive

@@ -5,13 +5,14 @@ All of it is bounded, ends by itself or is over when answered, and is answered w
 
 import asyncio
 from contextlib import suppress
+from functools import partial
 
 from engine.base.duration import format_duration
 from engine.base.plural import agree, plural
 from engine.control import asking, views
 from engine.control.asking import Missing, Wrong
 from engine.control.previewing import no_rule, not_overridden
-from engine.control.relay import Relay
+from engine.control.relay import Relay, afterwards
 from engine.dns.lookups import MXError
 from engine.model.destination import RELAY, Override
 from engine.model.event import Event
@@ -39,7 +40,8 @@ class Steering:
             text = f"there are {MOST_RULES} hold rules already, each looked at for every message that comes in"
             raise Wrong(text, where="filter", allowed="release one first", status=409)
         until = self._relay.clock.now() + lasting
-        rule = await queue.standing.add_rule(named, until, by, asking.reason(ask.reason))
+        adding = queue.standing.add_rule(named, until, by, asking.reason(ask.reason))
+        rule = await afterwards(adding, self._relay.smarthost.wake)  # it may let go what another one held
         held = f"; it holds {plural(rule.holding, 'recipient')} now" if rule.holding else ""
         text = f"hold rule {rule.id}: {rule.filter} is held when it comes in, for {format_duration(lasting)}{held}"
         return views.ResultView(verb="hold-rule", text=text, recipients=rule.holding, operation=0)
@@ -47,10 +49,9 @@ class Steering:
     async def release_rule(self, ask: views.ReleaseRule, by: str) -> views.ResultView:
         """End a hold rule and let go what it held."""
         number = asking.counted(ask.rule, "rule") or 0
-        freed = await self._relay.queue.standing.end_rule(number, by)
+        freed = await afterwards(self._relay.queue.standing.end_rule(number, by), self._relay.smarthost.wake)
         if freed is None:
             raise no_rule(number)
-        self._relay.smarthost.wake()
         text = (
             f"hold rule {number} has ended; {plural(freed, 'recipient')} that it held {agree(freed, 'goes', 'go')} on"
         )
@@ -72,8 +73,8 @@ class Steering:
             reason=asking.reason(ask.reason),
         )
         waiting = (await self._relay.queue.listing.destination(name)).waiting
-        await self._relay.queue.standing.set_override(override)
-        self._relay.smarthost.wake()
+        setting = self._relay.queue.standing.set_override(override)
+        await afterwards(setting, partial(self._relay.smarthost.redirected, name))
         text = f"mail for {name} goes to {override.to} for {format_duration(lasting)}"
         if waiting:
             wait, are = agree(waiting, "waits", "wait"), agree(waiting, "is", "are")
@@ -93,10 +94,10 @@ class Steering:
     async def end_override(self, ask: views.EndOverride, by: str) -> views.ResultView:
         """End an override: the destination's mail goes its own way again."""
         name = _destination(ask.destination)
-        ended = await self._relay.queue.standing.end_override(name, by)
+        ending = self._relay.queue.standing.end_override(name, by)
+        ended = await afterwards(ending, partial(self._relay.smarthost.redirected, name))
         if ended is None:
             raise not_overridden(name)
-        self._relay.smarthost.wake()
         text = f"mail for {name} goes its own way again, no longer to {ended.to}"
         return views.ResultView(verb="end-override", text=text)
 

@@ -7,6 +7,7 @@ from functools import partial
 from engine.base.clock import Clock
 from engine.delivery.attempt import AttemptManager
 from engine.model.claim import Claim, Relaying
+from engine.model.destination import Over
 from engine.queue.contract import Queue, QueueBroken, QueueError, QueueFull
 
 log = logging.getLogger(__name__)
@@ -20,13 +21,22 @@ _ORPHANED = "nobody answered for it any more: the peer may have taken it, and it
 
 
 class Leftovers:
-    """Sees to what is left over, at each check. `wake` has another check run soon."""
+    """Sees to what is left over, at each check. `wake` has another check run soon; `is_over` is told what has ended."""
 
-    def __init__(self, queue: Queue, attempts: AttemptManager, clock: Clock, wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        queue: Queue,
+        attempts: AttemptManager,
+        clock: Clock,
+        *,
+        wake: Callable[[], None],
+        is_over: Callable[[Over], None],
+    ) -> None:
         self._queue = queue
         self._attempts = attempts
         self._clock = clock
         self._wake = wake
+        self._is_over = is_over
         self._stranded: list[Claim] = []
         self._suspected: frozenset[Relaying] = frozenset()
         self._swept = clock.now()
@@ -47,6 +57,7 @@ class Leftovers:
         troubles = [await self._attempts.report_again()]
         for step in (
             self._give_back_stranded,
+            self._end_what_is_over,
             partial(self._sweep, live),
             partial(self._give_up_overdue, expire=expire),
             self._tell_settled,
@@ -88,6 +99,12 @@ class Leftovers:
     async def _give_back_stranded(self) -> str:
         stranded, self._stranded = self._stranded, []
         await self._give_back(stranded, "the store would not take it back before")
+        return ""
+
+    async def _end_what_is_over(self) -> str:
+        over = await self._queue.standing.end_what_is_over()
+        if over.suspended or over.overridden:
+            self._is_over(over)
         return ""
 
     async def _sweep(self, live: Collection[int]) -> str:

@@ -130,7 +130,8 @@ class Opening:
                 self._relayer.site.works()
                 self._trying.sessions -= 1
                 try:
-                    await self._parts.mx.mark_good(exchange.host)
+                    if await self._parts.mx.mark_good(exchange.host) is not None:
+                        self._relayer.site.host_is_back()
                 except BaseException:
                     session.close()  # nobody else has it yet
                     raise

@@ -98,6 +98,11 @@ class Common:
         self.failing: dict[str, Site] = {}
         self.live: dict[Connection, None] = {}
 
+    def unblock_all(self) -> None:
+        """An operator, or a host that answers, has let something go: what is still blocked is so in the store."""
+        for site in list(self.blocked.values()):
+            site.unblock()
+
     def name_of(self, destination: str, site: str) -> str:
         """The name of the site that a destination's mail has; one with a limit of its own has its own connections."""
         return f"{destination}: {site}" if self.limits.name(destination) else site
@@ -339,6 +344,11 @@ class Site:
             self._is_cleared()
         elif outcome.code == 421 and self.is_served_beside(one):
             self.shrink(len(self.others(one)), outcome.line, by_half=True, is_doubted=True)
+
+    def host_is_back(self) -> None:
+        """A host that was marked bad has answered: mail may wait for it at any site, and the store has unblocked it."""
+        self._common.unblock_all()
+        self._common.wake()
 
     def works(self) -> None:
         """A host was reached, or turned us away: what this machine lacked is there again."""

@@ -131,11 +131,6 @@ class Sites:
             else:
                 del self._common.blocked[site.name]
 
-    def unblock_all(self) -> None:
-        """An operator, or a host that answers, has let something go: what is still blocked is so in the store."""
-        for site in list(self._common.blocked.values()):
-            site.unblock()
-
     def all_come_back(self) -> None:
         """The whole relay begins anew: each site with one connection."""
         self._cautious_until = self._clock.now() + CAUTIOUS
@@ -144,7 +139,7 @@ class Sites:
 
     def clock_was_set_back(self) -> None:
         """What lasts until a time would last for longer than it was to: it ends now. The store's blocks stand."""
-        self.unblock_all()
+        self._common.unblock_all()
         self._cautious_until = min(self._cautious_until, self._clock.now() + CAUTIOUS)
         for site in self._sites.values():
             site.clock_was_set_back()

@@ -34,8 +34,7 @@ from engine.delivery.sites import KEPT, Sites
 from engine.delivery.stepping import Stepping
 from engine.delivery.turns import flow_of
 from engine.model.claim import Claim, Room
-from engine.model.destination import RELAY
-from engine.model.event import ENGINE, Event
+from engine.model.destination import RELAY, Over
 from engine.queue.contract import Queue, QueueBroken, QueueDamaged, QueueError
 from engine.settings.settings import Limit
 from engine.smtpclient.session import Form
@@ -94,7 +93,7 @@ class SmartHost:
             lifetime=connection_lifetime,
             idle=idle,
         )
-        common = Common(queue, clock, retries, Limits(limits, clock), terms, wake=self.wake)
+        common = self._common = Common(queue, clock, retries, Limits(limits, clock), terms, wake=self.wake)
         self.pause = common.pause
         self.capacity = Capacity(clock, max_connections=max_connections, max_lookups=max_lookups)
         self._sites = Sites(common, self.capacity)
@@ -106,7 +105,7 @@ class SmartHost:
         self._woken = asyncio.Event()
         self._checking = asyncio.Lock()
         self._checks: set[asyncio.Task[Check]] = set()
-        self._leftovers = Leftovers(queue, attempts, clock, self.wake)
+        self._leftovers = Leftovers(queue, attempts, clock, wake=self.wake, is_over=self._is_over)
         self._stepping = Stepping(queue, self._sites, parts.mx, retries, clock, LONGEST_BLOCK)
         attempts.on_untold = self.wake
         self._last_id = 0
@@ -185,24 +184,34 @@ class SmartHost:
             log.error("the clock was set, and the times of mail could not be put right: %s", error)
             return False, str(error)
 
-    def heed(self, events: Sequence[Event]) -> None:
-        """See to it that what an operator lets go, or a host that answers again, goes, and goes gently.
+    # -- what it is told by who changes something --------------------------------------------------------------------
 
-        And that mail which is sent elsewhere from now on, or from a host that an operator has marked bad, goes there,
-        but for the message that is on its way.
-        """
-        for event in events:
-            if event.kind in ("overridden", "ended"):
-                self._redirected(event.destination)
-            if event.kind == "resumed" and event.destination == RELAY:
-                self._sites.all_come_back()
-            elif event.kind == "resumed" and len(self._resumed) < KEPT:
-                self._resumed.add(event.destination)
-            is_marked_bad = event.kind == "marked bad" and event.by != ENGINE
-            if is_marked_bad:
-                self._abandon(event.host)
-            if is_marked_bad or event.kind in ("resumed", "retried", "marked good"):
-                self._sites.unblock_all()
+    def let_go(self) -> None:
+        """Mail that was kept back may go now, whatever its site: an operator said so."""
+        self._common.unblock_all()
+        self.wake()
+
+    def resumed(self, destination: str) -> None:
+        """The suspension of a destination, or of the RELAY, is over: it begins with one connection, and gently."""
+        if destination == RELAY:
+            self._sites.all_come_back()
+        elif len(self._resumed) < KEPT:
+            self._resumed.add(destination)
+        self.let_go()
+
+    def redirected(self, destination: str) -> None:
+        """A destination's mail goes another way from now on, but for the message that is on its way."""
+        self._sites.displace(destination)
+        for relayer in self._live:
+            relayer.reconsider(destination)
+        self.wake()
+
+    def abandon(self, host: str) -> None:
+        """An operator has marked a host bad: the connections to it end, each after the message that is being sent."""
+        for relayer in self._live:
+            if relayer.host.lower() == host:
+                relayer.leave(f"{host} is marked bad")
+        self.let_go()
 
     async def close(self, id: int, by: str) -> ManagedRelayer | None:
         """End one connection; give its relayer once it has ended, None where none of that number is live.
@@ -439,22 +448,14 @@ class SmartHost:
             self.stranded(list(relayer.answers_for.values()))
             self._ended(relayer)
 
+    def _is_over(self, over: Over) -> None:
+        for destination in over.suspended:
+            self.resumed(destination)
+        for destination in over.overridden:
+            self.redirected(destination)
+
     def _ended(self, relayer: ManagedRelayer) -> None:
         del self._live[relayer]
         relayer.site.leave(relayer)
         self.ended.append(relayer)
         self.wake()
-
-    # -- what an operator says ------------------------------------------------------------------------------------
-
-    def _abandon(self, host: str) -> None:
-        """End the connections to a host, each after the message that is being sent."""
-        for relayer in self._live:
-            if relayer.host.lower() == host:
-                relayer.leave(f"{host} is marked bad")
-
-    def _redirected(self, destination: str) -> None:
-        """What was known of the way to a destination counts no more."""
-        self._sites.displace(destination)
-        for relayer in self._live:
-            relayer.reconsider(destination)

@@ -270,21 +270,21 @@ class MXCalculator:
             self._expire()
             return mark
 
-    async def mark_good(self, host: str, *, by: str = ENGINE, touched: Touched | None = None) -> int:
+    async def mark_good(self, host: str, *, by: str = ENGINE, touched: Touched | None = None) -> int | None:
         """End a host's mark; give the number of entries that this made due, and write them into `touched`.
 
-        Does nothing where there is no mark, and nothing when the engine meets a mark that an operator made.
+        Gives None, and does nothing, where there is no mark, or where the engine meets a mark that an operator made.
         Raises QueueError, and leaves all as it was, when the store cannot do it.
         """
         host = _host(host)
         if host not in self._marks and host not in self._ended:
-            return 0  # the common case, after every good conversation
+            return None  # the common case, after every good conversation
         async with self._marking:
             mark = self.mark(host)
             if mark and by == ENGINE != mark.by:
-                return 0
+                return None
             if mark is None and host not in self._ended:
-                return 0
+                return None
             with self._unless_refused(host):
                 self._marks.pop(host, None)
                 self._ended.pop(host, None)

@@ -23,6 +23,13 @@ class Suspension(Struct, frozen=True, kw_only=True):
     reason: str
 
 
+class Over(Struct, frozen=True, kw_only=True):
+    """The destinations whose suspension, or whose override, is over: its time has come."""
+
+    suspended: tuple[str, ...] = ()
+    overridden: tuple[str, ...] = ()
+
+
 class Override(Struct, frozen=True, kw_only=True):
     """A destination whose mail goes to `host` instead of its exchanges until `until`. `port` 0: the usual one."""
 

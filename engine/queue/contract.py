@@ -15,7 +15,7 @@ from typing import Literal
 from msgspec import Struct
 
 from engine.model.claim import NONE_TAKEN, ROOM, Claim, DueSite, Late, Relaying, Room, Settlement, Shares, Untold
-from engine.model.destination import Destination, HeldBack, Mark, Override, Suspension, Totals
+from engine.model.destination import Destination, HeldBack, Mark, Over, Override, Suspension, Totals
 from engine.model.event import Event
 from engine.model.filter import Filter
 from engine.model.message import Message, NewMessage, Selection, Window
@@ -307,6 +307,10 @@ class Standing(ABC):
     @abstractmethod
     async def suspensions(self) -> tuple[Suspension, ...]:
         """Those in force, the relay's own first."""
+
+    @abstractmethod
+    async def end_what_is_over(self) -> Over:
+        """End the suspensions and overrides whose time is over, and say so; give the destinations."""
 
     @abstractmethod
     async def add_rule(self, filter: Filter, until: float, by: str, reason: str) -> HoldRule:

@@ -14,7 +14,7 @@ from engine.control.client import Client
 from engine.engine import Engine
 from engine.model.event import Event
 from engine.model.filter import Filter
-from engine.model.message import Entry
+from engine.model.message import Entry, NewMessage
 from engine.sandbox.internet import Internet
 from engine.settings.settings import (
     Delivery,
@@ -73,6 +73,12 @@ class Relay:
         async with smtp_client(door.port, door.host) as smtp:
             for _ in range(times):
                 await smtp.sendmail(sender, list(recipients), content, mail_options=mail, rcpt_options=rcpt)
+
+    async def enqueue(self, message: NewMessage) -> int:
+        """Hand mail in as every way in does: it is in the queue, and the smart host is told; give its number."""
+        number = await self.engine.queue.arrivals.enqueue(message)
+        self.engine.smarthost.wake()
+        return number
 
     async def settled(self) -> None:
         """Wait until nothing is due that may go, and no connection is open."""

@@ -31,7 +31,7 @@ async def one_each(relay: Relay, domains: list[str]) -> None:
     """Queue one message for each domain, all at once."""
     await asyncio.gather(
         *(
-            relay.engine.queue.arrivals.enqueue(
+            relay.enqueue(
                 NewMessage(sender="ann@example.com", recipients=(f"x@{domain}",), content=LETTER, origin="test")
             )
             for domain in domains

@@ -45,7 +45,7 @@ def assert_ramp(counting: Counting) -> None:
 
 async def fill(relay: Relay, domain: str, count: int) -> None:
     """Put so many messages into the store at once, as if they had come in long ago."""
-    template = await relay.engine.queue.arrivals.enqueue(_message(f"seed@{domain}"))
+    template = await relay.enqueue(_message(f"seed@{domain}"))
 
     def copy(tx: Transaction) -> None:
         numbers = [(template + number,) for number in range(1, count)]

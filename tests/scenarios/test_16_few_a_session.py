@@ -81,7 +81,7 @@ async def hand_in(relay: Relay, domain: str, count: int) -> None:
     """Queue so many messages, each with a number of its own, all at once."""
     await asyncio.gather(
         *(
-            relay.engine.queue.arrivals.enqueue(
+            relay.enqueue(
                 NewMessage(
                     sender="ann@example.com",
                     recipients=(f"bob@{domain}",),
@@ -210,7 +210,7 @@ async def test_a_host_that_hangs_up_on_what_it_refused_has_not_said_how_many_it_
     names = ["bob"] * 5 + ["nobody"] + ["bob"] * 20
     await asyncio.gather(
         *(
-            relay.engine.queue.arrivals.enqueue(
+            relay.enqueue(
                 NewMessage(
                     sender="", recipients=(f"{name}@proud.example",), content=b"S: x\r\n\r\nx\r\n", origin="test"
                 )

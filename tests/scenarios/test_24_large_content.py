@@ -29,12 +29,11 @@ async def test_a_large_message_arrives_as_it_was_written_in_clear_text_and_under
     content = letter(3 * BLOCK + 1000)
     await internet.add("plain.example", mx=[(10, "mx.plain.example", Healthy())])
     await internet.add("secure.example", mx=[(10, "mx.secure.example", Encrypted())])
-    await relay.engine.queue.arrivals.enqueue(
+    await relay.enqueue(
         NewMessage(
             sender="a@example.com", recipients=("b@plain.example", "b@secure.example"), content=content, origin="test"
         )
     )
-    relay.engine.smarthost.wake()
     await internet.wait_for(2)
     assert [delivery.content for delivery in internet.delivered] == [content, content]
 
@@ -43,7 +42,7 @@ async def test_a_message_that_turns_out_to_be_damaged_on_its_way_is_held_and_nev
     internet: Internet, relay: Relay
 ) -> None:
     (exchange,) = await internet.add("example.org", mx=[(10, "mx.example.org", Healthy())])
-    await relay.engine.queue.arrivals.enqueue(
+    await relay.enqueue(
         NewMessage(sender="a@example.com", recipients=("b@example.org",), content=letter(2 * MIB), origin="test")
     )
     with sqlite3.connect(relay.spool / FILE) as other:

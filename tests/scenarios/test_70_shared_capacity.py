@@ -55,9 +55,7 @@ async def crowded(internet: Internet) -> AsyncIterator[Relay]:
 
 
 async def enqueue(relay: Relay, *recipients: str, sender: str = "ann@example.com") -> None:
-    await relay.engine.queue.arrivals.enqueue(
-        NewMessage(sender=sender, recipients=recipients, content=LETTER, origin="test")
-    )
+    await relay.enqueue(NewMessage(sender=sender, recipients=recipients, content=LETTER, origin="test"))
 
 
 async def healthy_p95(relay: Relay) -> float:

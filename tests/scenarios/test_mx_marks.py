@@ -95,7 +95,7 @@ async def test_the_engine_leaves_the_mark_of_an_operator_as_it_is(
 ) -> None:
     mark = await mx.mark_bad("one.example", seconds=60, reason="maintenance", by="oncall")
     assert await mx.mark_bad("one.example", reason="refused") == mark
-    assert await mx.mark_good("one.example") == 0
+    assert await mx.mark_good("one.example") is None
     assert mx.mark("one.example") == mark
     assert store.writes == ["save one.example by oncall"]
     await clock.advance(60)
@@ -125,8 +125,8 @@ async def test_marking_good_says_how_much_mail_it_made_due(mx: MXCalculator, sto
 
 
 async def test_marking_good_a_host_without_mark_writes_nothing(mx: MXCalculator, store: MarksInMemory) -> None:
-    assert await mx.mark_good("one.example") == 0
-    assert await mx.mark_good("one.example", by="oncall") == 0
+    assert await mx.mark_good("one.example") is None
+    assert await mx.mark_good("one.example", by="oncall") is None
     assert store.writes == []
 
 

@@ -362,7 +362,7 @@ class FakeSmartHost:
         self.next_check: float | None = NOW + 28
         self.draining = False
         self.checks = 0
-        self.wakes = 0
+        self.told: list[str] = []  # what has changed, in the order it was told
 
     async def check_state(self) -> object:
         self.checks += 1
@@ -370,7 +370,19 @@ class FakeSmartHost:
         return object()
 
     def wake(self) -> None:
-        self.wakes += 1
+        self.told.append("wake")
+
+    def let_go(self) -> None:
+        self.told.append("let go")
+
+    def resumed(self, destination: str) -> None:
+        self.told.append(f"resumed {destination}")
+
+    def redirected(self, destination: str) -> None:
+        self.told.append(f"redirected {destination}")
+
+    def abandon(self, host: str) -> None:
+        self.told.append(f"abandon {host}")
 
     @property
     def connections(self) -> int:

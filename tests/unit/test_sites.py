@@ -112,3 +112,16 @@ def test_a_limit_counts_the_connections_to_all_its_sites_whatever_comes_and_goes
             there = [one for site in known if rule in site.rules for one in site.connections]
             assert rule.open_but(None) == len(there)
             assert all(rule.open_but(one) == len(there) - 1 for one in there)
+
+
+def test_a_host_that_is_back_may_have_mail_of_any_site() -> None:
+    clock, woken = FakeClock(), []
+    sites = sites_of(clock, wake=lambda: woken.append(True))
+    first, other = sites.get("mx.example"), sites.get("mx.example mx.other.example")
+    for site in (first, other):
+        site.leave_alone(clock.now() + 600, "no host answers")
+    first.host_is_back()
+    assert list(sites.blocked()) == []
+    assert not first.is_blocked
+    assert not other.is_blocked
+    assert woken == [True]

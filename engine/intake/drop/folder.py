@@ -8,7 +8,7 @@ The way of a message, 1 of 7: it comes in here, too. On to engine.queue.contract
 import asyncio
 import logging
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import nullcontext, suppress
 from enum import Enum, auto
 from itertools import islice
@@ -64,7 +64,10 @@ class _Left(NamedTuple):
 
 
 class DropIntake:
-    """Watches a folder. Files that cannot be taken yet stay where they are until the next look."""
+    """Watches a folder. Files that cannot be taken yet stay where they are until the next look.
+
+    `queued` is called for each that is in the queue.
+    """
 
     def __init__(
         self,
@@ -74,8 +77,11 @@ class DropIntake:
         clock: Clock,
         floor: DiskFloor | None = None,
         supervision: Supervision | None = None,
+        *,
+        queued: Callable[[], None] = lambda: None,
     ) -> None:
         self._arrivals = arrivals
+        self._queued = queued
         self._folder = folder
         self._failed = folder / "failed"
         self._hostname = settings.hostname
@@ -324,6 +330,7 @@ class DropIntake:
             why = clean(str(error), 200)
             self._fault = f"a file in the drop folder cannot be queued for now: {why}"
             return self._leave(name, logging.WARNING, f"cannot be queued for now: {why}")
+        self._queued()
         try:
             await asyncio.to_thread(take_away, self._folder / name, look)
         except OSError as error:

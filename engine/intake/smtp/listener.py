@@ -33,7 +33,7 @@ __all__ = ["IntakeError", "SmtpIntake"]
 
 
 class SmtpIntake:
-    """The SMTP server. It answers 250 to a message only once the queue has it on disk.
+    """The SMTP server. It answers 250 to a message only once the queue has it on disk, and then calls `queued`.
 
     Large messages lie in `folder`, on the queue's file system, while they come in (None: where the system keeps such).
     """
@@ -44,11 +44,12 @@ class SmtpIntake:
         settings: Settings,
         clock: Clock,
         *,
+        queued: Callable[[], None] = lambda: None,
         floor: DiskFloor | None = None,
         idle: float = IDLE,
         folder: Path | None = None,
     ) -> None:
-        self._reception = Reception(arrivals, settings, clock, floor, folder)
+        self._reception = Reception(arrivals, settings, clock, floor, folder, queued=queued)
         self._intake = settings.intake
         self._idle = idle
         self._servers: list[asyncio.Server] = []

@@ -48,6 +48,8 @@ class Reception:
         clock: Clock,
         floor: DiskFloor | None = None,
         folder: Path | None = None,
+        *,
+        queued: Callable[[], None] = lambda: None,
     ) -> None:
         self.hostname = settings.hostname
         self.rules = settings.intake.smtp
@@ -76,6 +78,7 @@ class Reception:
         self._rates = Rates(settings.intake.limits, clock)
         self._floor = floor
         self._arrivals = arrivals
+        self._queued = queued
         self._commits: set[asyncio.Task[int]] = set()
         self._remembering: set[asyncio.Task[None]] = set()
         self._desks = Desks(AT_A_TIME)
@@ -204,8 +207,8 @@ class Reception:
     def _committed(self, commit: asyncio.Task[int]) -> None:
         self._commits.discard(commit)
         error = None if commit.cancelled() else commit.exception()
-        if error is None:
-            return
+        if error is None and not commit.cancelled():
+            self._queued()
         if isinstance(error, QueueBroken):
             self.paused = self.paused or clean(str(error)) or "the queue takes nothing more"
         if isinstance(error, QueueError):

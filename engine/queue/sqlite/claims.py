@@ -18,15 +18,13 @@ from engine.queue.sqlite import (
     idle,
     notices,
     overdue,
-    overrides,
     rules,
     schedule,
     settlements,
-    suspensions,
     telling,
 )
 from engine.queue.sqlite.database import Database, Role, Snapshot, read, written
-from engine.queue.sqlite.expiry import Expired, Place
+from engine.queue.sqlite.expiry import Expired
 from engine.queue.sqlite.rows import storable
 from engine.queue.sqlite.writer import Transaction
 
@@ -146,10 +144,10 @@ class Claims(Role, contract.Claims):
                 self._has_more_to_do |= await database.do(rules.step) is not None
         now = database.clock.now()
         if self._tidied <= now < self._tidied + TIDY_EVERY:
-            claims, place = await database.do(lambda tx: _overdue(tx, limit, expired))
+            claims, place = await database.do(lambda tx: overdue.overdue(tx, limit, expired))
         else:
             (claims, place), all_forgotten = await database.do(
-                lambda tx: (_overdue(tx, limit, expired), idle.forget_idle(tx))
+                lambda tx: (overdue.overdue(tx, limit, expired), idle.forget_idle(tx))
             )
             self._is_damage_old = True
             if all_forgotten:  # else the next call goes on: what is idle cannot grow faster than it is forgotten
@@ -189,12 +187,6 @@ class Claims(Role, contract.Claims):
         return await database.do(
             lambda tx: notices.notify(tx, late, notice, events, database.terms), weight=_weight(notice)
         )
-
-
-def _overdue(tx: Transaction, limit: int, expired: Expired | None) -> tuple[list[Claim], Place | None]:
-    suspensions.end_suspensions(tx)
-    overrides.end_overrides(tx)
-    return overdue.overdue(tx, limit, expired)
 
 
 def _weight(notice: NewMessage | None) -> int:

@@ -35,10 +35,13 @@ def end_override(tx: Transaction, destination: str, by: str) -> Override | None:
     return found
 
 
-def end_overrides(tx: Transaction) -> None:
-    """End the overrides whose time is over, and say so."""
-    for row in tx.execute(f"SELECT {_COLUMNS} FROM override WHERE until <= ?", (tx.now,)).fetchall():
-        _end(tx, _override(row), ENGINE, "its time was over")
+def end_overrides(tx: Transaction) -> tuple[str, ...]:
+    """End the overrides whose time is over, and say so; give the destinations."""
+    rows = tx.execute(f"SELECT {_COLUMNS} FROM override WHERE until <= ?", (tx.now,)).fetchall()
+    ended = [_override(row) for row in rows]
+    for override in ended:
+        _end(tx, override, ENGINE, "its time was over")
+    return tuple(override.destination for override in ended)
 
 
 def override(connection: sqlite3.Connection, destination: str, now: float) -> Override | None:

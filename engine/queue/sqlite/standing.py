@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from engine.model.destination import Override, Suspension
+from engine.model.destination import Over, Override, Suspension
 from engine.model.filter import Filter
 from engine.model.order import HoldRule
 from engine.queue import contract
@@ -119,6 +119,16 @@ class Standing(Role, contract.Standing):
     def overrides(self, snapshot: Snapshot) -> tuple[Override, ...]:
         return overrides.overrides(*snapshot)
 
+    async def end_what_is_over(self) -> Over:
+        if not await self._is_something_over():
+            return Over()
+        return await self.database.do(
+            lambda tx: Over(
+                suspended=suspensions.end_suspensions(tx),
+                overridden=overrides.end_overrides(tx),
+            )
+        )
+
     # -- hold rules -----------------------------------------------------------------------------------------------
 
     async def add_rule(self, filter: Filter, until: float, by: str, reason: str) -> HoldRule:
@@ -182,6 +192,11 @@ class Standing(Role, contract.Standing):
 
     async def _make_due_in(self, destination: str, verb: str, by: str) -> int:
         return await self.database.to_its_end(Bulk(self.database).make_due_in(destination, verb, by))
+
+    @read
+    def _is_something_over(self, snapshot: Snapshot) -> bool:
+        query = "SELECT 1 FROM suspension WHERE until <= :now UNION ALL SELECT 1 FROM override WHERE until <= :now"
+        return snapshot.connection.execute(query, {"now": snapshot.now}).fetchone() is not None
 
     @written
     def _set_override(self, tx: Transaction, override: Override) -> None:

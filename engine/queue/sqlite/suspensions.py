@@ -25,9 +25,10 @@ def resume(tx: Transaction, destination: str, by: str) -> bool:
     return bool(cursor.rowcount)
 
 
-def end_suspensions(tx: Transaction) -> None:
-    """Remove the suspensions whose time is over, and say so."""
+def end_suspensions(tx: Transaction) -> tuple[str, ...]:
+    """Remove the suspensions whose time is over, and say so; give the destinations."""
     ended = tx.execute("SELECT destination FROM suspension WHERE until <= ? ORDER BY until", (tx.now,)).fetchall()
     for (name,) in ended:
         tx.execute("DELETE FROM suspension WHERE destination = ?", (name,))
         tx.record(Event(at=tx.now, kind="resumed", by=ENGINE, destination=name, text="its time was over"))
+    return tuple(name for (name,) in ended)

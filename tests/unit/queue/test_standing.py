@@ -4,7 +4,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from engine.model.destination import HeldBack, Mark, Suspension
+from engine.model.destination import HeldBack, Mark, Over, Override, Suspension
 from engine.model.event import Event
 from engine.model.outcome import Outcome
 from tests.clock import FakeClock
@@ -52,8 +52,24 @@ async def test_a_suspension_ends_by_itself_and_that_is_told(tmp_path: Path, open
         assert await spool.queue.standing.suspensions() == ()
         assert await spool.queue.claims.next_due() is None
         assert not await spool.queue.standing.resume("a.example", "oncall")
-        await spool.queue.claims.overdue(1)
+        assert await spool.queue.standing.end_what_is_over() == Over(suspended=("a.example",))
         assert [(event.kind, event.by) for event in spool.events[1:]] == [("resumed", "engine")]
+        assert await spool.queue.standing.end_what_is_over() == Over()
+
+
+async def test_an_override_ends_by_itself_and_that_is_told_once(tmp_path: Path, opened: Opened) -> None:
+    async with opened(tmp_path) as spool:
+        now = spool.clock.now()
+        for number, name in enumerate(("a.example", "b.example")):
+            until = now + 60 + 60 * number
+            override = Override(destination=name, host="h", port=0, since=now, until=until, by="ann", reason="")
+            await spool.queue.standing.set_override(override)
+        assert await spool.queue.standing.end_what_is_over() == Over()
+        await spool.clock.advance(60)
+        assert await spool.queue.standing.end_what_is_over() == Over(overridden=("a.example",))
+        ended = [(one.kind, one.by, one.destination) for one in spool.events if one.kind == "ended"]
+        assert ended == [("ended", "engine", "a.example")]
+        assert [one.destination for one in await spool.queue.standing.overrides()] == ["b.example"]
 
 
 async def test_a_block_is_shown_until_it_ends(tmp_path: Path, opened: Opened) -> None:

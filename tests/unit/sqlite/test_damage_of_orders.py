@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from engine.model.destination import Mark, Override, Suspension
+from engine.model.destination import Mark, Over, Override, Suspension
 from engine.model.filter import Filter
 from engine.queue.contract import KeptPolicy
 from engine.queue.sqlite import mending
@@ -155,7 +155,7 @@ async def test_beside_damage_in_the_mail_itself_a_small_table_is_made_anew_too(
         assert "is damaged" in spool.queue.trouble
         damage(tmp_path, "suspension")  # another page goes bad after that has been looked at
         spool.sql("PRAGMA shrink_memory")
-        assert await spool.queue.claims.overdue(1) == []
+        assert await spool.queue.standing.end_what_is_over() == Over()
         assert "suspensions were lost" in spool.queue.trouble
         assert "is damaged" in spool.queue.trouble  # that of the mail is not forgotten over it
 

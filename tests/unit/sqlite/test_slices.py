@@ -48,7 +48,9 @@ async def test_a_check_carries_out_a_bounded_part_of_a_drop(tmp_path: Path, monk
         steps = counting(monkeypatch, lambda operation: operation is overdue.carry_out_drops)
         woken: list[bool] = []
         attempts = AttemptManager(spool.queue, RetryPlan(Retry(), None), spool.clock, hostname="relay.example")
-        leftovers = Leftovers(spool.queue, attempts, spool.clock, lambda: woken.append(True))
+        leftovers = Leftovers(
+            spool.queue, attempts, spool.clock, wake=lambda: woken.append(True), is_over=lambda _: None
+        )
         for check in range(1, 9):
             assert await leftovers.tidy(()) == ""
             assert len(steps) == len(woken) == check  # one part, and then the next check at once
