@@ -6,7 +6,7 @@ too many, and all but one when none works. What comes back after that comes back
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
 from msgspec import Struct
@@ -362,16 +362,13 @@ class Site:
 
     # -- left alone -----------------------------------------------------------------------------------------------
 
-    async def block(self, until: float, why: str, destinations: Iterable[str], *, failed: bool = True) -> None:
+    async def block(self, until: float, why: str, destinations: Collection[str], *, failed: bool = True) -> None:
         """Open no connection to it before `until`, for these destinations and all others it has. Raises QueueError.
 
         It comes back with one connection, and in doubt if it `failed`.
         """
         self.leave_alone(until, why, failed=failed)
-        standing = self._common.queue.standing
-        await standing.block_site(self.name, until, why, failed=failed)
-        for destination in destinations:
-            await standing.block(destination, until, why, failed=failed)
+        await self._common.queue.standing.block_site(self.name, until, why, destinations, failed=failed)
 
     async def lost(self, destination: str, outcome: Outcome, *, until: float | None = None) -> None:
         """No way to one destination is to be had, whatever its site: leave it alone for a while. Raises QueueError."""

@@ -263,8 +263,10 @@ class Standing(ABC):
         """
 
     @abstractmethod
-    async def block_site(self, site: str, until: float, why: str, *, failed: bool = True) -> None:
-        """As `block`, for all destinations of a site for which something waits."""
+    async def block_site(
+        self, site: str, until: float, why: str, destinations: Collection[str] = (), *, failed: bool = True
+    ) -> None:
+        """As `block`, for all destinations of a site for which something waits, and these besides: all or none."""
 
     @abstractmethod
     async def unblock_site(self, site: str) -> None:

@@ -1,7 +1,7 @@
 """What stands until its time is over, by operators or by what was met; and the times themselves."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
 from engine.model.destination import Over, Override, Suspension
@@ -44,15 +44,23 @@ class Standing(Role, contract.Standing):
 
     @written
     def block(self, tx: Transaction, destination: str, until: float, why: str, *, failed: bool = True) -> None:
-        name = storable(destination).lower()
-        know_destination(tx, name)
-        values = {"until": until, "why": storable(why), "failed": failed, "now": tx.now, "name": name}
-        tx.execute(f"{_BLOCK} WHERE name = :name", values)
+        _block(tx, destination, until, why, failed=failed)
 
     @written
-    def block_site(self, tx: Transaction, site: str, until: float, why: str, *, failed: bool = True) -> None:
+    def block_site(
+        self,
+        tx: Transaction,
+        site: str,
+        until: float,
+        why: str,
+        destinations: Collection[str] = (),
+        *,
+        failed: bool = True,
+    ) -> None:
         values = {"until": until, "why": storable(why), "failed": failed, "now": tx.now, "site": storable(site)}
         tx.execute(f"{_BLOCK} WHERE site = :site AND ready IS NOT NULL", values)
+        for destination in destinations:
+            _block(tx, destination, until, why, failed=failed)
 
     @written
     def unblock_site(self, tx: Transaction, site: str) -> None:
@@ -205,3 +213,10 @@ class Standing(Role, contract.Standing):
     @written
     def _end_override(self, tx: Transaction, destination: str, by: str) -> Override | None:
         return overrides.end_override(tx, destination, by)
+
+
+def _block(tx: Transaction, destination: str, until: float, why: str, *, failed: bool) -> None:
+    name = storable(destination).lower()
+    know_destination(tx, name)
+    values = {"until": until, "why": storable(why), "failed": failed, "now": tx.now, "name": name}
+    tx.execute(f"{_BLOCK} WHERE name = :name", values)

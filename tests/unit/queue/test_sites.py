@@ -184,3 +184,14 @@ async def test_sites_in_doubt_say_whose_mail_they_have_and_whether_they_have_fai
             ("dead.example", second, "", True),
         ]
         assert [one.destination for one in await spool.queue.claims.doubtful_sites([due[0].site])] == ["dead.example"]
+
+
+async def test_a_block_of_a_site_holds_for_what_is_named_besides(tmp_path: Path, opened: Opened) -> None:
+    async with opened(tmp_path) as spool:
+        for name in ("a.example", "other.example"):
+            await spool.add(f"x@{name}")
+        await spool.queue.standing.note_destination("a.example", ["mx.farm.example"], FARM)
+        until = spool.clock.now() + 60
+        await spool.queue.standing.block_site(FARM, until, "refused", ["new.example", "a.example"])
+        found = [await spool.queue.listing.destination(f"{name}.example") for name in ("a", "new", "other")]
+        assert [(one.blocked_until, one.blocked_why) for one in found] == [(until, "refused")] * 2 + [(None, "")]
