@@ -4,6 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
+from engine.model import verbs
+from engine.model.order import RULE_FIELDS
+from engine.model.verbs import Verb
+
 Group = Literal["Act", "Look", "Go", "Console"]
 GROUPS: tuple[Group, ...] = ("Act", "Go", "Look", "Console")
 
@@ -24,8 +28,8 @@ class Action:
 
     `word` is what is typed after `:`, the same as in the commands and over HTTP, with `usage` behind it; `also` are
     other words for it. `label` stands in the footer, where `on` names the
-    contexts it is offered in and the lowest `rank` is the last to go when room is short. `changes`: it acts on the
-    relay, and is absent from a read-only console.
+    contexts it is offered in and the lowest `rank` is the last to go when room is short. `verb`: what it asks of the
+    relay; a read-only console has none of these.
     """
 
     name: str
@@ -37,13 +41,13 @@ class Action:
     usage: str = ""
     on: frozenset[str] = frozenset()
     rank: int = 50
-    changes: bool = False
+    verb: Verb | None = None
     also: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
-        """The first key, as a person reads it."""
-        return shown_key(self.keys[0])
+        """The first key, as a person reads it; "" where it has none."""
+        return shown_key(self.keys[0]) if self.keys else ""
 
     @property
     def waits(self) -> bool:
@@ -101,44 +105,47 @@ def shown_key(key: str) -> str:
 # Shift and a letter sorts by the column whose title has that letter underlined; again, and the order is turned.
 SORT_LETTERS = ("A", "E", "F", "I", "K", "L", "M", "N", "O", "P", "R", "T", "U", "W", "Z")
 
-# Two words for one action: what each ends is said to the action before its argument.
-_ENDS = {"end-override": "override", "release-rule": "rule"}
+
+def _verb(
+    word: str, *keys: str, on: frozenset[str] = frozenset(), rank: int = 50, also: tuple[str, ...] = ()
+) -> Action:
+    """What the table of verbs says of a verb, and its keys."""
+    verb = verbs.named(word)
+    return Action(word, keys, word, verb.label, verb.help, "Act", _usage(verb), on, rank, verb, also)
+
+
+def _usage(verb: Verb) -> str:
+    """How it is typed: what it acts on, for how long and why; but a filter goes on to the end of the line."""
+    if verb.on == "order":
+        return ""  # it is the last one
+    wanted = [one for one in verbs.parameters(verb.ask) if one.kind is not bool]
+    if verb.on == "mail":
+        wanted = wanted[:1]
+    titles = [one.title for one in wanted]
+    if verb.on == "mail to come":
+        titles[0] = "|".join(f"{name}=…" for name in RULE_FIELDS)
+    return " ".join(f"[{title}]" for title in titles)
+
 
 ACTIONS: tuple[Action, ...] = (
-    Action("check", ("c",), "check", "Check", "Look now for what can be sent (check_state)", "Act",
-           on=EVERYWHERE, rank=23, changes=True),
-    Action("retry", ("r",), "retry", "Retry", "Make messages due now", "Act",
-           usage="[FILTER]", on=MAIL, rank=10, changes=True),
-    Action("hold", ("h",), "hold", "Hold", "Keep messages from being sent until released", "Act",
-           usage="[FILTER]", on=MAIL, rank=14, changes=True),
-    Action("release", ("l",), "release", "Release", "Let held messages go on", "Act",
-           usage="[FILTER]", on=MAIL, rank=16, changes=True),
-    Action("bounce", ("B",), "bounce", "Bounce", "Give up now and tell the sender", "Act",
-           usage="[FILTER]", on=MAIL - {"destinations"}, rank=24, changes=True),
-    Action("drop", ("D",), "drop", "Drop", "Give up now and tell nobody", "Act",
-           usage="[FILTER]", on=MAIL - {"destinations"}, rank=26, changes=True),
-    Action("suspend", ("s",), "suspend", "Suspend", "Open no new connections to a destination for a while", "Act",
-           usage="[DESTINATION|all] [1h] [WHY]", on=frozenset({"destinations", "destination"}), rank=20, changes=True),
-    Action("resume", ("S",), "resume", "Resume", "End a suspension", "Act",
-           usage="[DESTINATION|all]", on=frozenset({"destinations", "destination"}), rank=30, changes=True),
-    Action("bad", ("b",), "mark-bad", "Mark bad", "Leave an MX host out for a while", "Act",
-           usage="[HOST] [1h] [WHY]", on=frozenset({"destinations", "destination", "relayers", "relayer", "hosts",
-                                                  "host"}), rank=19, changes=True, also=("bad",)),
-    Action("good", ("g",), "mark-good", "Mark good", "Use an MX host again and let its backlog go", "Act",
-           usage="[HOST]", on=frozenset({"hosts", "host", "destination", "relayers"}), rank=18, changes=True,
-           also=("good",)),
-    Action("undo", ("u",), "undo", "Undo", "Take back the last bounce or drop, while there is time", "Act",
-           on=frozenset({"queue", "destination", "message"}), rank=36, changes=True),
-    Action("close", ("x",), "close", "Close", "End one connection; what it carries waits again", "Act",
-           usage="[RELAYER]", on=frozenset({"relayers", "relayer"}), rank=17, changes=True),
-    Action("probe", ("i",), "probe", "Probe", "Speak to a host without sending it mail, and tell what came back", "Act",
-           usage="[HOST[:PORT]]", on=frozenset({"hosts", "host", "relayers", "relayer"}), rank=21, changes=True),
-    Action("override", ("v",), "override", "Override", "Send a destination's mail to a host of your choice for a while",
-           "Act", usage="[DESTINATION] [HOST[:PORT]] [1h] [WHY]", on=frozenset({"destination"}), rank=32, changes=True),
-    Action("hold_rule", ("H",), "hold-rule", "Hold rule", "Hold mail that is still to come for a while", "Act",
-           usage="[from=…|to=…|domain=…] [1h] [WHY]", changes=True),
-    Action("end", ("X",), "end-override", "End", "End an override; :release-rule NUMBER ends a hold rule", "Act",
-           usage="[DESTINATION]", changes=True, also=("release-rule", "end")),
+    _verb("check", "c", on=EVERYWHERE, rank=23),
+    _verb("retry", "r", on=MAIL, rank=10),
+    _verb("hold", "h", on=MAIL, rank=14),
+    _verb("release", "l", on=MAIL, rank=16),
+    _verb("bounce", "B", on=MAIL - {"destinations"}, rank=24),
+    _verb("drop", "D", on=MAIL - {"destinations"}, rank=26),
+    _verb("suspend", "s", on=frozenset({"destinations", "destination"}), rank=20),
+    _verb("resume", "S", on=frozenset({"destinations", "destination"}), rank=30),
+    _verb("mark-bad", "b", on=frozenset({"destinations", "destination", "relayers", "relayer", "hosts", "host"}),
+          rank=19, also=("bad",)),
+    _verb("mark-good", "g", on=frozenset({"hosts", "host", "destination", "relayers"}), rank=18, also=("good",)),
+    _verb("undo", "u", on=frozenset({"queue", "destination", "message"}), rank=36),
+    _verb("close", "x", on=frozenset({"relayers", "relayer"}), rank=17),
+    _verb("probe", "i", on=frozenset({"hosts", "host", "relayers", "relayer"}), rank=21),
+    _verb("override", "v", on=frozenset({"destination"}), rank=32),
+    _verb("end-override", "X", also=("end",)),
+    _verb("hold-rule", "H"),
+    _verb("release-rule"),
     Action("explain", ("e",), "explain", "Explain", "Say why mail is not moving, or what would happen to it", "Look",
            usage="[MESSAGE|ADDRESS|DOMAIN]", on=MAIL - {"reasons"} | {"answer"}, rank=12),
     Action("mark", ("space",), "mark", "Mark", "Mark the row, to act on several at once", "Look",
@@ -214,7 +221,7 @@ class Registry:
     def become(self, read_only: bool) -> None:
         """Have all actions, or those alone that change nothing."""
         self.read_only = read_only
-        self._actions = {action.name: action for action in ACTIONS if not (read_only and action.changes)}
+        self._actions = {action.name: action for action in ACTIONS if not (read_only and action.verb)}
         self._words = {word: action for action in self for word in (action.word, *action.also)}
         self._keys = {key: action for action in self for key in action.keys}
 
@@ -231,7 +238,7 @@ class Registry:
     def withheld(self, name: str) -> Action | None:
         """The action of this name, if it is absent because this console may only look."""
         found = next((action for action in ACTIONS if action.name == name), None)
-        return found if found is not None and self.read_only and found.changes else None
+        return found if found is not None and self.read_only and found.verb else None
 
     def keyed(self, key: str) -> Action | None:
         """The action of this key."""
@@ -240,12 +247,11 @@ class Registry:
     def command(self, line: str) -> tuple[Action | None, str]:
         """The action a typed line asks for, and what stands behind its word; an unambiguous beginning is enough."""
         typed, _, rest = line.strip().partition(" ")
-        words = self._meant(typed)
-        if len(set(words.values())) != 1:
-            return None, rest.strip()
-        ends = _ENDS.get(next(iter(words)), "") if len(words) == 1 else ""
         rest = rest.strip()
-        return next(iter(words.values())), f"{ends} {rest}".strip() if rest or ends == "rule" else ""
+        if typed.lower() == "end" and rest.isdecimal():  # what stands is a rule then, and no destination's
+            typed = "release-rule"
+        near = self.near(typed)
+        return (near[0] if len(near) == 1 else None), rest
 
     def words(self, beginning: str) -> list[str]:
         """The words of commands that begin so."""

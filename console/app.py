@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from contextvars import ContextVar
 from datetime import UTC, datetime, tzinfo
+from functools import partial
 from typing import Any, TypeVar
 
 from rich.traceback import Traceback
@@ -14,7 +15,7 @@ from textual import events
 from textual.binding import Binding
 from textual.screen import Screen
 
-from console import asking, faults, leaving, moving, steering, terminal, verbs
+from console import asking, faults, leaving, looking, moving, terminal, verbs
 from console.actions import Registry, Target
 from console.following import Following
 from console.format import Moment, count, safe
@@ -33,7 +34,8 @@ from console.widgets.line import Piece
 from console.widgets.panes import bad_hosts
 from engine.base.plural import plural
 from engine.control.client import Client, EngineUnreachable, Refused
-from engine.control.views import OverviewView, ResultView
+from engine.control.views import OverviewView
+from engine.model.verbs import VERBS, Result
 
 WIDE = (110, 30)  # columns and rows from which the four panes stand side by side
 HEAD = 100  # destinations and events asked for with each snapshot
@@ -85,7 +87,7 @@ class Console(KeyedApp[None], SparingApp[None]):
         self.lost_since: float | None = None
         self.seen_at = 0.0  # when the engine answered last
         self.frozen_at: float | None = None
-        self.undoable: ResultView | None = None
+        self.undoable: Result | None = None
         self.following = Following()
         self._clock = clock
         self._tz = tz or datetime.now(UTC).astimezone().tzinfo or UTC
@@ -314,7 +316,7 @@ class Console(KeyedApp[None], SparingApp[None]):
         self._said, self._said_until = (text, style), self.moment.now + SAID_FOR
         self.freshen()
 
-    def report(self, result: ResultView) -> None:
+    def report(self, result: Result) -> None:
         """Say exactly what an action did, and see what it changed."""
         can_undo = result.operation and result.undo_until is not None
         if can_undo or result.verb == "undo":
@@ -399,23 +401,9 @@ class Console(KeyedApp[None], SparingApp[None]):
 
     def _handled(self) -> dict[str, Handler]:
         return {
-            "check": lambda _, __: verbs.check(self),
-            "retry": lambda text, target: verbs.mail(self, "retry", text, target),
-            "hold": lambda text, target: verbs.mail(self, "hold", text, target),
-            "release": lambda text, target: verbs.mail(self, "release", text, target),
-            "bounce": lambda text, target: verbs.mail(self, "bounce", text, target),
-            "drop": lambda text, target: verbs.mail(self, "drop", text, target),
-            "suspend": lambda text, target: verbs.suspend(self, text, target),
-            "resume": lambda text, target: verbs.resume(self, text, target),
-            "bad": lambda text, target: verbs.mark_bad(self, text, target),
-            "good": lambda text, target: verbs.mark_good(self, text, target),
-            "undo": lambda _, __: verbs.undo(self),
-            "explain": lambda text, target: steering.explain(self, text, target),
-            "probe": lambda text, target: steering.probe(self, text, target),
-            "close": lambda text, target: steering.close(self, text, target),
-            "override": lambda text, target: steering.override(self, text, target),
-            "hold_rule": lambda text, target: steering.hold_rule(self, text, target),
-            "end": lambda text, target: steering.end(self, text, target),
+            **{verb.word: partial(verbs.do, self, verb) for verb in VERBS},
+            "explain": partial(looking.explain, self),
+            "probe": partial(looking.probe, self),
             "mark": lambda _, __: moving.mark(self),
             "all": lambda _, __: moving.mark_all(self),
             "filter": lambda text, _: asking.filter_by(self, text),

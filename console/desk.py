@@ -14,7 +14,8 @@ from console.preferences import Preferences
 from console.widgets.foot import Kind, Prompt
 from console.widgets.line import Piece
 from engine.control.client import Client
-from engine.control.views import OverviewView, ResultView
+from engine.control.views import OverviewView
+from engine.model.verbs import Result
 
 F = TypeVar("F")  # the screens with the health line on top
 
@@ -35,7 +36,7 @@ class Desk(Protocol[F]):
     lost_since: float | None
     seen_at: float
     frozen_at: float | None
-    undoable: ResultView | None
+    undoable: Result | None
 
     # -- what is so -----------------------------------------------------------------------------------------------
 
@@ -97,7 +98,7 @@ class Desk(Protocol[F]):
         """Say something in the status line."""
         ...
 
-    def report(self, result: ResultView) -> None:
+    def report(self, result: Result) -> None:
         """Say exactly what an action did, and see what it changed."""
         ...
 

@@ -5,7 +5,8 @@ import asyncio
 from console.format import safe
 from console.widgets.line import Piece
 from engine.control.client import Client, EngineUnreachable, Refused
-from engine.control.views import FollowUpView, ResultView
+from engine.control.views import FollowUpView
+from engine.model.verbs import Result
 
 READ_FOR = 3.0  # seconds in which the result itself can be read before it makes room for what became of it
 PATIENCE = 5.0  # seconds a look may take; the next one is made with the next snapshot
@@ -22,7 +23,7 @@ class Following:
         self._number = 0
         self._from = 0.0
 
-    def begin(self, result: ResultView, told: str, now: float) -> None:
+    def begin(self, result: Result, told: str, now: float) -> None:
         """Follow what this action did, and no longer what one before it did. `told` is how its result was said.
 
         What can be undone is followed from when it cannot be any more, all else once its result can have been read.

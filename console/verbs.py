@@ -1,6 +1,13 @@
-"""What the verbs do: they ask first where it is called for, then the engine, then say exactly what came of it."""
+"""How a verb is done from the console: to what was typed, marked or pointed at, after the question it calls for.
 
-from collections.abc import Sequence
+All of it is read from the table of verbs: what a verb acts on, what can be given with it, whether it can be asked dry,
+and what follows. In the end it is said exactly what came of it.
+"""
+
+import re
+from typing import Any
+
+from msgspec.structs import replace
 
 from console.actions import Target
 from console.desk import Desk
@@ -11,20 +18,26 @@ from console.widgets.document import Para, para
 from console.widgets.line import crop
 from engine.base.plural import plural
 from engine.control.client import Refused
-from engine.control.views import Action, MarkBad, ResultView, Suspend, Verb
 from engine.model.destination import RELAY
 from engine.model.message import Entry, Selection
+from engine.model.verbs import DryAsk, MailAsk, Parameter, Result, Resume, Subject, Verb, parameters
 
-DEFAULT_SUSPENSION = 3_600.0  # seconds offered when asked how long
-WORDS: dict[Verb, str] = {
-    "retry": "Retry",
-    "hold": "Hold",
-    "release": "Release",
-    "bounce": "Bounce",
-    "drop": "Drop",
+DEFAULT_TIME = 3_600.0  # seconds offered when asked how long
+
+_LABELS = {
+    "filter": "which mail (from=, to=, domain=)",
+    "to": "to which host (and :port)",
+    "seconds": "for how long",
+    "reason": "why (is recorded)",
 }
-FREELY: frozenset[Verb] = frozenset({"retry", "release"})  # no question for a single message
-ASK_WHY: frozenset[Verb] = frozenset({"hold", "bounce", "drop"})
+_MISSING: dict[Subject, str] = {
+    "mail": "point at a message or a destination first, or name a filter",
+    "destination": "point at a destination first, or name one",
+    "relayer": "point at a connection first, or name it by its number",
+    "rule": "name a hold rule by its number; 7 lists them",
+    "order": "there is nothing that could be taken back",
+}
+_TERM = re.compile(r'(?:from|to|domain)[=~](?:"(?:[^"\\]|\\.)*"|\S+)(?:\s+|$)', re.IGNORECASE)
 
 
 class TooLate(Exception):
@@ -38,209 +51,122 @@ class Mistyped(ValueError):
     """A command line cannot be followed; the text says how it is written."""
 
 
-async def mail(console: Desk[Front], verb: Verb, argument: str, target: Target | None) -> None:
-    """Retry, hold, release, bounce or drop: what a filter names, or what is marked or pointed at."""
-    if argument:
-        target = Target(argument, filter=argument)
-    if target is None or not target.filter:
-        first = "a message" if target is not None and target.destination else "a message or a destination"
-        console.tell(f"{WORDS[verb]}: point at {first} first, or name a filter", "warn")
-        return
-    if target.single and verb in FREELY:
+async def do(console: Desk[Front], verb: Verb, argument: str, target: Target | None) -> None:
+    """Do what a verb says, or say what is missing for it."""
+    given = typed(verb, argument)
+    subject = _subject(verb)
+    if subject is not None and subject.name not in given:
+        found = await pointed(console, verb, target)
+        if not found and verb.on != "mail to come":  # which is asked for
+            return
+        given[subject.name] = found
+    ask = verb.ask(**given) if not _asks_more(verb, given) else None
+    if not verb.follows:
         console.go_on()
-        console.report(await console.client.act(verb, Action(filter=target.filter)))
-        return
-    selection = await console.client.preview(verb, Action(filter=target.filter))
-    if not selection.messages:
-        console.tell(f"{WORDS[verb]}: nothing matches {target.filter}", "warn")
-        return
-    reason = ""
-    if selection.messages > 1 or verb not in FREELY:
-        answers = await console.ask(confirmation(console, verb, target, selection))
-        if answers is None:
-            console.tell(f"{WORDS[verb]}: left as it was", "dim")
-            return
-        reason = answers.get("why", "")
-    console.report(await console.client.act(verb, Action(filter=target.filter, reason=reason, newest=selection.newest)))
+    elif isinstance(ask, DryAsk):
+        ask = await _agreed(console, verb, ask, target, named=argument)
+    else:
+        told = f"{given.get(subject.name)}" if subject is not None else ""
+        to = f" to {target.what}" if verb.on == "relayer" and not argument and target is not None else ""
+        if ask is None or verb.on == "relayer":
+            ask = await _filled(console, verb, given, told + to)
+    if ask is not None:
+        console.report(await console.client.ask(ask))
 
 
-def confirmation(console: Desk[Front], verb: Verb, target: Target, selection: Selection) -> Dialog:
-    """Say exactly what would be touched: how many, by what filter, for example which, and what follows."""
-    health = console.overview.health if console.overview else None
-    undo = health.undo_seconds if health else 10
-    follows = {
-        "retry": "They are due now.",
-        "hold": "They stay in the queue, unsent, until they are released.",
-        "release": "They may be sent again when they are due.",
-        "bounce": f"Their senders are told. It can be undone for {undo:.0f} s.",
-        "drop": f"Nobody is told. It can be undone for {undo:.0f} s.",
-    }[verb]
-    scope = target.filter if len(target.filter) <= 200 else f"{target.what} ({target.filter[:60]}…)"
-    return bulk(
-        console,
-        WORDS[verb],
-        ("that match", scope),
-        follows,
-        selection,
-        danger=verb in ("bounce", "drop"),
-        fields=[Blank("why", "why (is recorded)")] if verb in ASK_WHY else (),
-    )
+# -- what it is done to ---------------------------------------------------------------------------------------------
 
 
-def bulk(
-    console: Desk[Front],
-    word: str,
-    named: tuple[str, str],
-    follows: str,
-    selection: Selection,
-    *,
-    danger: bool = False,
-    fields: Sequence[Blank] = (),
-) -> Dialog:
-    """Ask before many messages are touched: which by exact count, `named` how, three of them, and what follows."""
-    over = console.overview.health.confirm_typed_over if console.overview else 1000
-    counted = f"{plural(selection.messages, 'message')}, {plural(selection.recipients, 'recipient')}"
-    body = [
-        Para(),
-        para(("  ", ""), (counted, "bold"), (f"  {named[0]}  ", "dim"), (named[1], "bold"), hang=2),
-        para((f"  {follows}", ""), hang=2),
-        Para(),
-        para(("  for example" if selection.messages > len(selection.examples) else "  namely", "dim")),
-        *(example(entry) for entry in selection.examples),
-        Para(),
-    ]
-    return Dialog(
-        f"{word} {plural(selection.messages, 'message')}?",
-        body,
-        ok=f"{word} {selection.messages:,}",
-        danger=danger,
-        fields=fields,
-        typed=selection.messages if selection.messages > over else None,
-    )
+def typed(verb: Verb, argument: str) -> dict[str, Any]:
+    """What was typed behind a verb, by the names of its parameters: `NAME... [DURATION] [WHY]`. Raises Mistyped."""
+    found: dict[str, Any] = {}
+    wanted = parameters(verb.ask)
+    rest = argument.strip()
+    for one in (one for one in wanted if one.required and one.kind is not float):
+        value, rest = _name(one, verb.on, rest)
+        if value:
+            found[one.name] = value
+    if not any(one.name == "seconds" for one in wanted):
+        return found
+    seconds, reason = _time_and_why(rest)
+    if seconds is not None:
+        found["seconds"] = seconds
+    return found | ({"reason": reason} if reason else {})
 
 
-async def agreed(console: Desk[Front], word: str, named: tuple[str, str], follows: str, selection: Selection) -> bool:
-    """Whether to go on: what lets go more than one message says first how many."""
-    if selection.messages <= 1:
-        return True
-    if await console.ask(bulk(console, word, named, follows, selection)) is not None:
-        return True
-    console.tell(f"{word}: left as it was", "dim")
-    return False
+def _name(one: Parameter, on: Subject, text: str) -> tuple[str | int, str]:
+    """The value of a parameter at the beginning of what was typed ("" where it is none), and the rest."""
+    if on == "mail":
+        return text, ""
+    if on == "mail to come":
+        end = 0
+        while (term := _TERM.match(text, end)) is not None:
+            end = term.end()
+        if text and not end:
+            raise Mistyped("a rule begins with from=, to= or domain=, as in :hold-rule from=ann@example.net 2h runaway")
+        return text[:end].strip(), text[end:].strip()
+    word, _, rest = text.partition(" ")
+    if one.kind is int:
+        return (int(word) if word.isdecimal() else ""), rest.strip()
+    if one.title.endswith("|all") and word.lower() == "all":
+        word = RELAY
+    return word, rest.strip()
 
 
-def example(entry: Entry) -> Para:
-    """One of the messages an action would touch."""
-    return para(
-        (f"  {entry.id:>9}  ", "dim"),
-        (crop(safe(entry.recipient), 28), ""),
-        (f"  from {crop(safe(entry.sender or '<>'), 24)}", "dim"),
-    )
-
-
-async def suspend(console: Desk[Front], argument: str, target: Target | None) -> None:
-    """Suspend a destination or the relay; asks how long and why, unless both were typed."""
-    name, seconds, reason = name_time_why(argument)
-    name = name or (target.destination if target else "")
-    if not name:
-        console.tell("Suspend: point at a destination first, or name one (:suspend all for the whole relay)", "warn")
-        return
-    name = RELAY if name.lower() in ("all", RELAY) else name
-    if not (argument and seconds is not None and reason):
-        answers = await console.ask(
-            how_long_and_why(
-                f"Suspend {'the whole relay' if name == RELAY else name}?",
-                "No new connections are opened until then; open ones finish. It ends by itself.",
-                "Suspend",
-                seconds if seconds is not None else DEFAULT_SUSPENSION,
-                reason,
-            )
-        )
-        if answers is None:
-            console.tell("Suspend: left as it was", "dim")
-            return
-        seconds, reason = parse_duration(answers["for"]), answers["why"]
-    console.report(await console.client.suspend(Suspend(destination=name, seconds=seconds or 0, reason=reason)))
-
-
-async def resume(console: Desk[Front], argument: str, target: Target | None) -> None:
-    """End the suspension of what is pointed at or named; the whole relay's only where it is named."""
-    name = argument or (target.destination if target else "")
-    if not name:
-        console.tell("Resume: point at a destination first, or name one (:resume all for the whole relay)", "warn")
-        return
-    name = RELAY if name.lower() in ("all", RELAY) else name
+def _time_and_why(text: str) -> tuple[float | None, str]:
+    first, _, others = text.partition(" ")
+    if not first:
+        return None, ""
     try:
-        selection = await console.client.preview_resume(name)
-    except Refused as error:
-        health = console.overview.health if console.overview else None
-        if name != RELAY and error.refusal.not_found and health is not None and health.suspended is not None:
-            console.tell(f"✗ {error.refusal.what}, but the whole relay is: :resume all", "warn")
-            return
-        raise
-    where = ("wait in", "the whole relay") if name == RELAY else ("wait for", name)
-    if await agreed(console, "Resume", where, "Connections are opened again, at first one to each site.", selection):
-        console.report(await console.client.resume(name))
+        return parse_duration(first), others.strip()
+    except BadDuration as error:
+        if first[0].isdigit():
+            raise Mistyped(str(error)) from error
+        return None, text
 
 
-async def mark_bad(console: Desk[Front], argument: str, target: Target | None) -> None:
-    """Leave a host out; asks which, how long and why, as far as that was not typed."""
-    host, seconds, reason = name_time_why(argument)
-    if not host:
-        host = await one_of(console, "Mark bad: which of its exchanges?", target, bad=False)
-        if not host:
-            return
-    if not (argument and seconds is not None):
-        default = console.overview.health.bad_mx_seconds if console.overview else 3_600.0
-        answers = await console.ask(
-            how_long_and_why(
-                f"Mark {host} bad?",
-                "It is left out until then, or until it is marked good. Mail goes to other exchanges, if any.",
-                "Mark bad",
-                default,
-                reason,
-            )
-        )
-        if answers is None:
-            console.tell("Mark bad: left as it was", "dim")
-            return
-        seconds, reason = parse_duration(answers["for"]), answers["why"]
-    console.report(await console.client.mark_bad(MarkBad(host=host, seconds=seconds, reason=reason)))
+def _subject(verb: Verb) -> Parameter | None:
+    """The parameter that says what the verb acts on: the first one."""
+    return next(iter(parameters(verb.ask)), None)
 
 
-async def mark_good(console: Desk[Front], argument: str, target: Target | None) -> None:
-    """Use a host again, at once; where much mail waits for it, after a question."""
-    host = argument or await one_of(console, "Mark good: which host?", target, bad=True)
-    if not host:
-        return
-    selection = await console.client.preview_good(host)
-    follows = "They are due now, and go gently: one connection first, then 2, 4, 8."
-    if await agreed(console, "Mark good", ("wait for", host), follows, selection):
-        console.report(await console.client.mark_good(host))
+async def pointed(console: Desk[Front], verb: Verb, target: Target | None) -> Any:
+    """What a verb acts on of what is marked or pointed at; where there is nothing, that is said."""
+    found: Any = ""
+    match verb.on:
+        case "mail":
+            found = target.filter if target is not None else ""
+        case "mail to come":
+            return f"domain={target.destination}" if target is not None and target.destination else ""
+        case "destination":
+            found = target.destination if target is not None else ""
+        case "relayer":
+            found = target.relayer if target is not None else 0
+        case "host" | "bad host":
+            return await _one_host(console, verb, target)
+        case "order":
+            found = console.undoable.operation if console.undoable is not None else 0
+    if not found:
+        missing = _MISSING[verb.on]
+        if verb.on == "mail" and target is not None and target.destination:
+            missing = "point at a message first, or name a filter"  # that of the destination has left
+        or_all = " (:{0} all for the whole relay)" if _may_be_all(verb) else ""
+        console.tell(f"{verb.label}: {missing}{or_all.format(verb.word)}", "warn")
+    return found
 
 
-async def check(console: Desk[Front]) -> None:
-    """Run check_state now."""
-    console.go_on()
-    console.report(await console.client.check())
+def _may_be_all(verb: Verb) -> bool:
+    subject = _subject(verb)
+    return subject is not None and subject.title.endswith("|all")
 
 
-async def undo(console: Desk[Front]) -> None:
-    """Take back the last bounce or drop of this console."""
-    console.go_on()
-    result = console.undoable
-    if result is None:
-        console.tell("Undo: there is nothing that could be taken back", "warn")
-        return
-    console.report(await console.client.undo(result.operation))
-
-
-async def one_of(console: Desk[Front], title: str, target: Target | None, *, bad: bool) -> str:
-    hosts = () if target is None else target.bad if bad else target.hosts
+async def _one_host(console: Desk[Front], verb: Verb, target: Target | None) -> str:
+    is_bad = verb.on == "bad host"
+    hosts = () if target is None else target.bad if is_bad else target.hosts
     if not hosts:
         known = target is not None and bool(target.hosts)
-        why = f"{target.what} has no bad host" if bad and known and target else "point at a host or a destination first"
-        console.tell(f"{title.partition(':')[0]}: {why}", "warn")
+        why = f"{target.what} has no bad host" if is_bad and known and target else _NO_HOST
+        console.tell(f"{verb.label}: {why}", "warn")
         return ""
     if len(hosts) == 1:
         return hosts[0]
@@ -248,7 +174,10 @@ async def one_of(console: Desk[Front], title: str, target: Target | None, *, bad
     options = [
         Option(host, f"bad, back in {console.moment.left(back_at[host])}" if host in back_at else "") for host in hosts
     ]
-    return await console.choose(Choose(title, options)) or ""
+    return await console.choose(Choose(f"{verb.label}: which host?", options)) or ""
+
+
+_NO_HOST = "point at a host or a destination first"
 
 
 def _marked(console: Desk[Front]) -> dict[str, float]:
@@ -260,30 +189,142 @@ def _marked(console: Desk[Front]) -> dict[str, float]:
     return of_destinations | {row.host: row.until for row in seen.hosts}
 
 
-def how_long_and_why(title: str, follows: str, ok: str, seconds: float, reason: str) -> Dialog:
-    body = [Para(), para((f"  {follows}", ""), hang=2), Para()]
-    fields = [
-        Blank("for", "for how long", duration(seconds), check=parse_duration),
-        Blank("why", "why (is recorded)", reason),
-    ]
-    return Dialog(title, body, ok=ok, fields=fields, fill=True)
+# -- what is asked before it ----------------------------------------------------------------------------------------
 
 
-def name_time_why(argument: str) -> tuple[str, float | None, str]:
-    """Read `NAME [DURATION] [WHY]`. Raises Mistyped when what looks like a duration is none that is allowed."""
-    name, _, rest = argument.partition(" ")
-    first, _, others = rest.strip().partition(" ")
-    if not first:
-        return name, None, ""
+def _asks_more(verb: Verb, given: dict[str, Any]) -> bool:
+    """Whether something is to be filled in: what has an end is asked for its time, unless that was typed."""
+    wanted = parameters(verb.ask)
+    lasts = any(one.name == "seconds" for one in wanted)
+    return (lasts and "seconds" not in given) or any(one.required and not given.get(one.name) for one in wanted)
+
+
+async def _filled(console: Desk[Front], verb: Verb, given: dict[str, Any], named: str) -> Any:
+    """Say what follows, and have what is missing filled in; None where it is left."""
+    fields = [_blank(console, verb, one, given) for one in parameters(verb.ask) if _is_filled_in(verb, one)]
+    body = [Para(), para((f"  {verb.follows}", ""), hang=2), Para()]
+    title = verb.question.format("the whole relay" if named == RELAY else named)
+    answers = await console.ask(Dialog(title, body, ok=verb.label, fields=fields, fill=bool(fields)))
+    if answers is None:
+        return _left(console, verb)
+    filled = {name: parse_duration(text) if name == "seconds" else text.strip() for name, text in answers.items()}
+    return verb.ask(**(given | filled))
+
+
+def _is_filled_in(verb: Verb, one: Parameter) -> bool:
+    """Whether a parameter is asked for in a dialog: all but what the verb acts on, unless that is still to come."""
+    return one.kind is not bool and (one is not _subject(verb) or verb.on == "mail to come")
+
+
+def _blank(console: Desk[Front], verb: Verb, one: Parameter, given: dict[str, Any]) -> Blank:
+    value = given.get(one.name, "")
+    if one.name == "seconds":
+        usual = console.overview.health.bad_mx_seconds if verb.on == "host" and console.overview else DEFAULT_TIME
+        return Blank(one.name, _LABELS[one.name], duration(value or usual), check=parse_duration)
+    return Blank(one.name, _LABELS[one.name], value, check=_must_be_named if one.required else None)
+
+
+def _must_be_named(text: str) -> str:
+    if not text.strip():
+        raise ValueError("it must be named")
+    return text
+
+
+async def _agreed(console: Desk[Front], verb: Verb, ask: DryAsk, target: Target | None, *, named: str) -> Any:
+    """Look what would be touched, and ask where that is more than one message; None where it is left.
+
+    What mail is touched by is asked for its reason, and then for one message too.
+    """
+    fields = [one for one in parameters(verb.ask) if one.name == "reason"]
+    is_single = target is not None and target.single and not named
+    if isinstance(ask, MailAsk) and is_single and not fields:
+        console.go_on()
+        return ask
+    selection = await _would(console, ask)
+    if selection is None:
+        return None
+    if isinstance(ask, MailAsk):
+        if not selection.messages:
+            console.tell(f"{verb.label}: nothing matches {ask.filter}", "warn")
+            return None
+        ask = replace(ask, newest=selection.newest)
+    if selection.messages <= 1 and not fields:
+        return ask
+    what = target.what if target is not None and not named else ""
+    answers = await console.ask(confirmation(console, verb, ask, selection, what))
+    if answers is None:
+        return _left(console, verb)
+    return replace(ask, reason=answers["reason"]) if fields else ask
+
+
+async def _would(console: Desk[Front], ask: DryAsk) -> Selection | None:
     try:
-        return name, parse_duration(first), others.strip()
-    except BadDuration as error:
-        if first[0].isdigit():
-            raise Mistyped(str(error)) from error
-        return name, None, rest.strip()
+        return await console.client.would(ask)
+    except Refused as error:
+        health = console.overview.health if console.overview else None
+        is_of_one = isinstance(ask, Resume) and ask.destination != RELAY
+        if is_of_one and error.refusal.not_found and health is not None and health.suspended is not None:
+            console.tell(f"✗ {error.refusal.what}, but the whole relay is: :resume all", "warn")
+            return None
+        raise
 
 
-def coming(result: ResultView) -> str:
+def confirmation(console: Desk[Front], verb: Verb, ask: DryAsk, selection: Selection, what: str = "") -> Dialog:
+    """Say exactly what would be touched: how many, named how (`what` in words), for example which, and what follows."""
+    health = console.overview.health if console.overview else None
+    over = health.confirm_typed_over if health else 1000
+    counted = f"{plural(selection.messages, 'message')}, {plural(selection.recipients, 'recipient')}"
+    which, name = _which(verb, ask, what)
+    undo = f" It can be undone for {health.undo_seconds if health else 10:.0f} s." if verb.gives_up else ""
+    body = [
+        Para(),
+        para(("  ", ""), (counted, "bold"), (f"  {which}  ", "dim"), (name, "bold"), hang=2),
+        para((f"  {verb.follows}{undo}", ""), hang=2),
+        Para(),
+        para(("  for example" if selection.messages > len(selection.examples) else "  namely", "dim")),
+        *(_example(entry) for entry in selection.examples),
+        Para(),
+    ]
+    is_of_mail = isinstance(ask, MailAsk)
+    fields = [Blank("reason", _LABELS["reason"])] if hasattr(ask, "reason") else []
+    return Dialog(
+        f"{verb.label} {plural(selection.messages, 'message')}?" if is_of_mail else verb.question.format(name),
+        body,
+        ok=f"{verb.label} {selection.messages:,}" if is_of_mail else verb.label,
+        danger=verb.gives_up,
+        fields=fields,
+        typed=selection.messages if selection.messages > over else None,
+    )
+
+
+def _which(verb: Verb, ask: DryAsk, what: str) -> tuple[str, str]:
+    """By what the messages are named that an ask would touch, in two parts."""
+    if isinstance(ask, MailAsk):
+        return "that match", ask.filter if len(ask.filter) <= 200 else f"{what} ({ask.filter[:60]}…)"
+    subject = _subject(verb)
+    name = str(getattr(ask, subject.name)) if subject is not None else ""
+    if verb.ending == "rule":
+        return "are held by hold rule", name
+    return ("wait in", "the whole relay") if name == RELAY else ("wait for", name)
+
+
+def _example(entry: Entry) -> Para:
+    """One of the messages an action would touch."""
+    return para(
+        (f"  {entry.id:>9}  ", "dim"),
+        (crop(safe(entry.recipient), 28), ""),
+        (f"  from {crop(safe(entry.sender or '<>'), 24)}", "dim"),
+    )
+
+
+def _left(console: Desk[Front], verb: Verb) -> None:
+    console.tell(f"{verb.label}: left as it was", "dim")
+
+
+# -- what is said of it ---------------------------------------------------------------------------------------------
+
+
+def coming(result: Result) -> str:
     """What an action will do when its time has come, exactly."""
     what = plural(result.messages, "message")
     if result.recipients != result.messages:
@@ -291,7 +332,7 @@ def coming(result: ResultView) -> str:
     return f"{what} will be {'bounced' if result.verb == 'bounce' else 'dropped'}"
 
 
-def summary(result: ResultView) -> str:
+def summary(result: Result) -> str:
     """What an action did, in one sentence: the engine's own, or made from its counts."""
     return result.text or f"{result.verb}: {plural(result.messages, 'message')}"
 

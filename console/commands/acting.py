@@ -1,242 +1,181 @@
-"""The commands that act: check, retry, hold, release, bounce, drop, undo, suspend, resume, mark-bad, mark-good."""
+"""The commands that act: one for each row of the table of verbs, with what that takes as arguments and options.
+
+What lets several messages go, or gives any up, is asked for first: by exact count, with examples, and what follows.
+"""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Annotated
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any
 
 import typer
+from msgspec.structs import replace
 
 from console.commands import wording
 from console.commands.door import Door, complain, door_of, on_terminal, refuse, say, say_json
 from console.commands.looking import FILTERS, Json
 from console.format import BadDuration, parse_duration
 from engine.base.plural import plural
-from engine.control import views
 from engine.control.client import Client
+from engine.control.views import HealthView
+from engine.model import verbs
 from engine.model.destination import RELAY
 from engine.model.message import Selection
+from engine.model.verbs import DryAsk, MailAsk, Parameter, Result, Subject, Verb, parameters
 
 LOOK_EVERY = 1.0  # seconds between two looks at what becomes of an action
-_CHOOSE = "say which messages, or --all for every one"
 
-Words = Annotated[list[str] | None, typer.Argument(metavar="FILTER", help="Which messages; see below.")]
-All = Annotated[bool, typer.Option("--all", help="Every message in the queue.")]
-Why = Annotated[str, typer.Option("--reason", help="Why: kept and shown with it.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask first.")]
-Follow = Annotated[bool, typer.Option("--follow", "-f", help="Tell what becomes of it, until that is known.")]
-Now = Annotated[bool, typer.Option("--now", help="At once: it cannot be undone.")]
-Lasting = Annotated[str, typer.Option("--for", metavar="DURATION", help="How long, such as 30m, 1h30m or 2d.")]
-Destination = Annotated[str | None, typer.Argument(metavar="DESTINATION", help="A domain.")]
-WholeRelay = Annotated[bool, typer.Option("--all", help="The whole relay.")]
-Host = Annotated[str, typer.Argument(metavar="HOST", help="The host's name, as the MX names it.")]
+_EPILOGS: dict[Subject, str] = {
+    "mail": FILTERS,
+    "mail to come": "A rule names mail by from=ann@example.net, to=*@example.org or domain=example.org; several of "
+    "them must all hold.",
+}
+_EVERY = {"mail": "Every message in the queue.", "destination": "The whole relay."}
+_Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask first.")]
+_Follow = Annotated[bool, typer.Option("--follow", "-f", help="Tell what becomes of it, until that is known.")]
 
 
 def add_to(app: typer.Typer) -> None:
-    """Add these commands to the command line."""
-    app.command()(check)
-    for on_mail in (retry, hold, release, bounce, drop):
-        app.command(epilog=FILTERS)(on_mail)
-    for command in (undo, suspend, resume, mark_bad, mark_good):
-        app.command()(command)
+    """Add these commands to the command line. What a host says when it is probed has a command of its own."""
+    for verb in verbs.VERBS:
+        if verb.word != "probe":
+            app.command(verb.word, epilog=_EPILOGS.get(verb.on))(command_of(verb))
 
 
-def check(context: typer.Context, json: Json = False) -> None:
-    """Look now for what can be sent."""
-    report(door_of(context).ask(lambda client: client.check()), json)
+def command_of(verb: Verb) -> Callable[..., None]:
+    """The command of a verb, with the signature that its parameters make."""
+
+    def command(context: typer.Context, **given: Any) -> None:
+        _do(door_of(context), verb, given)
+
+    signed = [inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)]
+    signed += [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=default)
+        for name, kind, default in _options(verb)
+    ]
+    command.__signature__ = inspect.Signature(signed)  # type: ignore[attr-defined]
+    command.__annotations__ = {one.name: one.annotation for one in signed}
+    command.__name__ = verb.word.replace("-", "_")
+    first = "Asks first." if verb.gives_up else "Asks first on a terminal, where several messages are touched."
+    more = " ".join(filter(None, (verb.more, first if verb.is_previewed else "")))
+    command.__doc__ = f"{verb.help}.\n\n{more}" if more else f"{verb.help}."
+    return command
 
 
-def retry(
-    context: typer.Context,
-    words: Words = None,
-    all: All = False,
-    yes: Yes = False,
-    follow: Follow = False,
-    json: Json = False,
-) -> None:
-    """Make messages due now. Asks first on a terminal, where they are several."""
-    _act(context, "retry", views.Action(filter=_named(words, all)), yes, json, follow)
+def _options(verb: Verb) -> Iterator[tuple[str, Any, Any]]:
+    """Name, type and default of all that a command takes."""
+    for one in parameters(verb.ask):
+        yield one.name, *_option(verb, one)
+        if _takes_all(verb, one):
+            yield "all", Annotated[bool, typer.Option("--all", help=_EVERY[verb.on])], False
+    if verb.is_previewed:
+        yield "yes", _Yes, False
+    if verb.followed:
+        yield "follow", _Follow, False
+    yield "json", Json, False
 
 
-def hold(
-    context: typer.Context,
-    words: Words = None,
-    all: All = False,
-    reason: Why = "",
-    yes: Yes = False,
-    json: Json = False,
-) -> None:
-    """Keep messages from being sent until released. Asks first on a terminal, where they are several."""
-    _act(context, "hold", views.Action(filter=_named(words, all), reason=reason), yes, json)
+def _option(verb: Verb, one: Parameter) -> tuple[Any, Any]:
+    if one.name == "seconds":
+        text = one.help if one.required else "How long, such as 30m; else as the settings have it."
+        lasting = typer.Option("--for", metavar="DURATION", help=text)
+        return Annotated[str | None, lasting], "1h" if one.required else None
+    if not one.required:
+        return Annotated[one.kind, typer.Option(f"--{one.name}", help=one.help)], one.kind()
+    if one.kind is int:
+        return Annotated[int, typer.Argument(metavar=one.title, min=1, help=one.help)], inspect.Parameter.empty
+    if one.name == "filter":
+        words = typer.Argument(metavar=one.title, help=one.help)
+        return Annotated[list[str] | None, words], None if verb.on == "mail" else inspect.Parameter.empty
+    metavar, bar, _ = one.title.partition("|")
+    named = typer.Argument(metavar=metavar, help=one.help)
+    return Annotated[str | None, named], None if bar else inspect.Parameter.empty
 
 
-def release(
-    context: typer.Context,
-    words: Words = None,
-    all: All = False,
-    yes: Yes = False,
-    follow: Follow = False,
-    json: Json = False,
-) -> None:
-    """Let held messages go on. Asks first on a terminal, where they are several.
-
-    Ends a bounce or drop that was not yet carried out, too.
-    """
-    _act(context, "release", views.Action(filter=_named(words, all)), yes, json, follow)
+def _takes_all(verb: Verb, one: Parameter) -> bool:
+    """Whether --all stands for the name."""
+    return (verb.on == "mail" and one.name == "filter") or one.title.endswith("|all")
 
 
-def bounce(
-    context: typer.Context,
-    words: Words = None,
-    all: All = False,
-    reason: Why = "",
-    yes: Yes = False,
-    now: Now = False,
-    json: Json = False,
-) -> None:
-    """Give messages up and tell their senders. Asks first."""
-    _give_up(context, "bounce", views.Action(filter=_named(words, all), reason=reason, now=now), yes, json)
+# -- what is done ---------------------------------------------------------------------------------------------------
 
 
-def drop(
-    context: typer.Context,
-    words: Words = None,
-    all: All = False,
-    reason: Why = "",
-    yes: Yes = False,
-    now: Now = False,
-    json: Json = False,
-) -> None:
-    """Give messages up and tell nobody. Asks first."""
-    _give_up(context, "drop", views.Action(filter=_named(words, all), reason=reason, now=now), yes, json)
+def _do(door: Door, verb: Verb, given: dict[str, Any]) -> None:
+    yes, follow, json = given.pop("yes", False), given.pop("follow", False), given.pop("json")
+    ask = verb.ask(**_read(verb, given))
+    if isinstance(ask, DryAsk) and not yes:
+        if on_terminal():
+            ask = _agreed(door, verb, ask)
+        elif verb.gives_up:  # the others go on unasked: nothing is lost by them
+            text = f"{verb.word} asks first, and there is no terminal to ask on; --yes goes on without asking"
+            refuse(f"nothing done: {text}")
+    result = door.ask(lambda client: client.ask(ask))
+    _report(verb, result, json)
+    if follow and result.follow:
+        _watch(door, result.follow, json)
 
 
-def undo(
-    context: typer.Context,
-    operation: Annotated[int, typer.Argument(min=1, help="The number that the bounce or drop was given.")],
-    json: Json = False,
-) -> None:
-    """Take back a bounce or drop, while there is time."""
-    report(door_of(context).ask(lambda client: client.undo(operation)), json)
+def _read(verb: Verb, given: dict[str, Any]) -> dict[str, Any]:
+    """What was given, as the ask has it."""
+    every = given.pop("all", False)
+    for one in parameters(verb.ask):
+        value = given[one.name]
+        if one.name == "filter":
+            given["filter"] = " ".join(value or ()).strip()
+        elif one.name == "seconds" and value is not None:
+            given["seconds"] = _seconds(value)
+        if not _takes_all(verb, one):
+            continue
+        if verb.on == "mail":
+            if given["filter"] and every:
+                raise typer.BadParameter("a filter and --all do not go together", param_hint="FILTER")
+            if not given["filter"] and not every:
+                refuse("nothing done: say which messages, or --all for every one")
+        elif (value is None) == (not every):
+            raise typer.BadParameter("give a domain, or --all for the whole relay", param_hint="DESTINATION")
+        elif every:
+            given[one.name] = RELAY
+    return given
 
 
-def suspend(
-    context: typer.Context,
-    destination: Destination = None,
-    all: WholeRelay = False,
-    lasting: Lasting = "1h",
-    reason: Why = "",
-    json: Json = False,
-) -> None:
-    """Open no new connections for a while.
-
-    To one destination, or with --all to none at all. It ends by itself.
-    """
-    ask = views.Suspend(destination=_where(destination, all), seconds=seconds(lasting), reason=reason)
-    report(door_of(context).ask(lambda client: client.suspend(ask)), json)
+def _seconds(text: str) -> float:
+    try:
+        return parse_duration(text)
+    except BadDuration as error:
+        raise typer.BadParameter(str(error), param_hint="--for") from error
 
 
-def resume(
-    context: typer.Context,
-    destination: Destination = None,
-    all: WholeRelay = False,
-    yes: Yes = False,
-    json: Json = False,
-) -> None:
-    """End a suspension. Asks first on a terminal, where several messages wait for that."""
-    name = _where(destination, all)
-    agree_to_end(
-        door_of(context), f"resume {'the relay' if all else name}", lambda client: client.preview_resume(name), yes
-    )
-    report(door_of(context).ask(lambda client: client.resume(name)), json)
-
-
-def mark_bad(
-    context: typer.Context,
-    host: Host,
-    lasting: Annotated[
-        str | None,
-        typer.Option("--for", metavar="DURATION", help="How long, such as 30m; else as the settings have it."),
-    ] = None,
-    reason: Why = "",
-    json: Json = False,
-) -> None:
-    """Leave an MX host out for a while."""
-    ask = views.MarkBad(host=host, seconds=None if lasting is None else seconds(lasting), reason=reason)
-    report(door_of(context).ask(lambda client: client.mark_bad(ask)), json)
-
-
-def mark_good(context: typer.Context, host: Host, yes: Yes = False, follow: Follow = False, json: Json = False) -> None:
-    """Use an MX host again; its backlog goes. Asks first on a terminal, where that is several messages."""
-    door = door_of(context)
-    agree_to_end(door, f"mark-good {host}", lambda client: client.preview_good(host), yes)
-    _report_on(door, door.ask(lambda client: client.mark_good(host)), json, follow)
-
-
-# -- helpers --------------------------------------------------------------------------------------------------------
-
-
-def _act(
-    context: typer.Context, verb: views.Verb, action: views.Action, yes: bool, json: bool, follow: bool = False
-) -> None:
-    """Retry, hold or release. Without a terminal it goes on unasked: nothing is lost by it."""
-    door = door_of(context)
-    if not yes and on_terminal():
-        action = _agreed(door, verb, action)
-    _report_on(door, door.ask(lambda client: client.act(verb, action)), json, follow)
-
-
-def agree_to_end(door: Door, what: str, look: Callable[[Client], Awaitable[Selection]], yes: bool) -> None:
-    """Ask before something is ended that lets several messages go; leave where that is not meant."""
-    if yes or not on_terminal():
-        return
-
-    async def look_at_both(client: Client) -> tuple[Selection, views.HealthView]:
-        return await look(client), await client.health()
-
-    chosen, health = door.ask(look_at_both)
-    if chosen.messages > 1:
-        _ask(f"{what} lets go {_scope(chosen)}:", chosen, health)
-
-
-def _give_up(context: typer.Context, verb: views.GivingUp, action: views.Action, yes: bool, json: bool) -> None:
-    door = door_of(context)
-    if not yes:
-        if not on_terminal():
-            refuse(f"nothing done: {verb} asks first, and there is no terminal to ask on; --yes goes on without asking")
-        action = _agreed(door, verb, action)
-    report(door.ask(lambda client: client.act(verb, action)), json)
-
-
-def _agreed(door: Door, verb: views.Verb, action: views.Action) -> views.Action:
-    """Ask whether exactly this is meant; give the action, bound to what was seen. Leaves when it is not.
+def _agreed(door: Door, verb: Verb, ask: DryAsk) -> DryAsk:
+    """Ask whether exactly this is meant; give the ask, bound to what was seen. Leaves when it is not meant.
 
     What can be taken back needs no question for a single message.
     """
 
-    async def look(client: Client) -> tuple[Selection, views.HealthView]:
-        return await client.preview(verb, action), await client.health()
+    async def look(client: Client) -> tuple[Selection, HealthView]:
+        return await client.would(ask), await client.health()
 
     chosen, health = door.ask(look)
-    if not chosen.recipients:
+    if isinstance(ask, MailAsk) and not chosen.recipients:
         refuse("nothing matches: no message in the queue is named by this filter")
-    undo = "at once, not to be undone" if action.now else f"to be undone within {health.undo_seconds:g} s"
-    follows = {
-        "retry": ", to be due now",
-        "hold": ", to stay until released",
-        "release": ", to be sent when due",
-        "bounce": f" and tell their senders, {undo}",
-        "drop": f" and tell nobody, {undo}",
-    }[verb]
-    if chosen.messages > 1 or verb in ("bounce", "drop"):
-        _ask(f"{verb} {_scope(chosen)}{follows}:", chosen, health)
-    return views.Action(filter=action.filter, reason=action.reason, newest=chosen.newest, now=action.now)
+    if chosen.messages > 1 or verb.gives_up:
+        _ask(_question(verb, ask, chosen, health), chosen, health)
+    return replace(ask, newest=chosen.newest) if isinstance(ask, MailAsk) else ask
 
 
-def _scope(chosen: Selection) -> str:
-    return f"{plural(chosen.recipients, 'recipient')} of {plural(chosen.messages, 'message')}"
+def _question(verb: Verb, ask: DryAsk, chosen: Selection, health: HealthView) -> str:
+    scope = f"{plural(chosen.recipients, 'recipient')} of {plural(chosen.messages, 'message')}"
+    if not isinstance(ask, MailAsk):
+        named = str(getattr(ask, parameters(verb.ask)[0].name))
+        title = verb.question.format("the relay" if named == RELAY else named)
+        return f"{title} It lets go {scope}. {verb.follows}"
+    undo = ""
+    if verb.gives_up:
+        is_now = getattr(ask, "now", False)
+        undo = " It cannot be undone." if is_now else f" It can be undone for {health.undo_seconds:g} s."
+    return f"{verb.label} {scope}? {verb.follows}{undo}"
 
 
-def _ask(question: str, chosen: Selection, health: views.HealthView) -> None:
+def _ask(question: str, chosen: Selection, health: HealthView) -> None:
     """Say what would be touched, for example which; leave unless it is meant."""
     complain(question)
     for row in chosen.examples:
@@ -254,16 +193,25 @@ def _says_yes(messages: int, typed_over: int) -> bool:
     return typed.strip().replace(",", "") == str(messages)
 
 
-def _report_on(door: Door, result: views.ResultView, json: bool, follow: bool) -> None:
-    """Say what an action did, and with `follow` what becomes of it, line by line, until that is over."""
-    report(result, json)
-    if not (follow and result.follow):
+def _report(verb: Verb, result: Result, json: bool) -> None:
+    """Say what was done; what changed nothing of the mail it is for leaves with that status."""
+    if verb.on in ("mail", "order") and not result.recipients:
+        refuse(result.text)
+    if json:
+        say_json(result)
         return
+    say(result.text)
+    if result.undo_until is not None and result.operation:
+        say(f"until {wording.here_and_now().clock(result.undo_until)}: smarthost undo {result.operation}")
+
+
+def _watch(door: Door, operation: int, json: bool) -> None:
+    """Say what becomes of an action, line by line, until that is over."""
 
     async def watch(client: Client) -> None:
         told = ""
         while True:
-            seen = await client.operation(result.follow)
+            seen = await client.operation(operation)
             if json and seen.over:
                 say_json(seen)
             elif not json and seen.text != told:
@@ -277,39 +225,3 @@ def _report_on(door: Door, result: views.ResultView, json: bool, follow: bool) -
         door.ask(watch)
     except KeyboardInterrupt as error:
         raise typer.Exit(130) from error
-
-
-def report(result: views.ResultView, json: bool) -> None:
-    """Say what an action did; one on mail that changed nothing leaves with that status."""
-    acted_on_mail = result.verb in ("retry", "hold", "release", "bounce", "drop", "undo")
-    if acted_on_mail and not result.recipients:
-        refuse(result.text)
-    if json:
-        say_json(result)
-        return
-    say(result.text)
-    if result.undo_until is not None and result.operation:
-        say(f"until {wording.here_and_now().clock(result.undo_until)}: smarthost undo {result.operation}")
-
-
-def _named(words: list[str] | None, all: bool) -> str:
-    text = " ".join(words or ()).strip()
-    if text and all:
-        raise typer.BadParameter("a filter and --all do not go together", param_hint="FILTER")
-    if not text and not all:
-        refuse(f"nothing done: {_CHOOSE}")
-    return text
-
-
-def _where(destination: str | None, all: bool) -> str:
-    if (destination is None) == (not all):
-        raise typer.BadParameter("give a domain, or --all for the whole relay", param_hint="DESTINATION")
-    return RELAY if destination is None else destination
-
-
-def seconds(text: str) -> float:
-    """The seconds of a written duration."""
-    try:
-        return parse_duration(text)
-    except BadDuration as error:
-        raise typer.BadParameter(str(error), param_hint="--for") from error

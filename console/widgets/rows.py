@@ -8,9 +8,11 @@ from engine.model.destination import BadHost, Destination
 from engine.model.event import Event
 from engine.model.message import Entry
 from engine.model.reason import Reason
+from engine.model.verbs import VERBS
 
 # A glyph and a word before it is a colour.
 EVENTS: dict[str, tuple[str, str]] = {
+    **{verb.told: (verb.glyph, verb.tone) for verb in VERBS},
     "started": ("●", "good"),
     "stopped": ("■", "warn"),
     "sick": ("✗", "bad"),
@@ -25,22 +27,8 @@ EVENTS: dict[str, tuple[str, str]] = {
     "dropped": ("✗", "bad"),
     "interrupted": ("!", "warn"),
     "damaged": ("!", "bad"),
-    "checked": ("✎", ""),
-    "retried": ("✎", ""),
-    "held": ("✎", ""),
-    "released": ("✎", ""),
-    "ordered": ("✎", "warn"),
-    "undone": ("✎", ""),
     "carried out": ("✎", ""),
-    "suspended": ("‖", "warn"),
-    "resumed": ("✎", ""),
-    "marked bad": ("▼", "bad"),
-    "marked good": ("▲", "good"),
     "unreachable": ("✗", "bad"),
-    "overridden": ("✎", "warn"),
-    "ended": ("✎", ""),
-    "probed": ("✎", ""),
-    "closed": ("■", "warn"),
 }
 
 _BEFORE_TLS = ("lookup", "connecting", "greeting", "hello", "TLS")

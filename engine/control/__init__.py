@@ -1,1 +1,1 @@
-"""The operator's door: what can be seen and asked (views.py), the server and the client of control.sock."""
+"""The operator's door: what can be seen (views.py), what is done (verbs.py), server and client of control.sock."""

@@ -17,8 +17,9 @@ from engine.control import views
 from engine.model.destination import RELAY
 from engine.model.filter import Filter, FilterError
 from engine.model.order import rule_filter
+from engine.model.verbs import Ask
 
-T = TypeVar("T", bound=views.Ask)
+T = TypeVar("T", bound=Ask)
 
 BODY_LIMIT = 64 * 1024  # bytes
 BODY_SECONDS = 10.0  # in which all of a body must have come
@@ -180,6 +181,11 @@ def host(text: str) -> str:
         allowed = "letters, digits, hyphens and dots, as in mx1.example.org"
         raise Wrong(f"{clean(text, 80)!r} is no host name", where="host", allowed=allowed)
     return name
+
+
+def not_bad(host: str) -> Missing:
+    """There is no mark of this host."""
+    return Missing(f"{host} is not marked bad", where="host")
 
 
 def host_and_port(text: str, where: str = "host") -> tuple[str, int]:

@@ -22,6 +22,7 @@ from aiohttp.client_proto import ResponseHandler
 from engine.base.permission import refusal
 from engine.control import views
 from engine.control.peer import name_of, uid_behind, view_socket
+from engine.model import verbs
 from engine.model.destination import BadHost, Destination, Suspension
 from engine.model.event import Event
 from engine.model.message import Message, Selection, Window
@@ -196,78 +197,17 @@ class Client:
 
     # -- ask ------------------------------------------------------------------------------------------------------
 
-    async def check(self) -> views.ResultView:
-        """Run check_state now."""
-        return await self._post(views.ResultView, "check")
+    async def ask(self, ask: verbs.Ask) -> verbs.Result:
+        """Have a verb carried out (see engine.model.verbs). Refused with `not_found` where nothing matches."""
+        return await self._post(verbs.Result, ask)
 
-    async def preview(self, verb: views.Verb, action: views.Action) -> Selection:
-        """What an action would touch; it touches nothing."""
-        return await self._post(Selection, verb, msgspec.structs.replace(action, dry_run=True))
-
-    async def act(self, verb: views.Verb, action: views.Action) -> views.ResultView:
-        """Do it. Refused with `not_found` when nothing matches."""
-        return await self._post(views.ResultView, verb, msgspec.structs.replace(action, dry_run=False))
-
-    async def undo(self, operation: int) -> views.ResultView:
-        """Take back a bounce or drop that has not been carried out yet."""
-        return await self._post(views.ResultView, "undo", views.Undo(operation=operation))
-
-    async def suspend(self, ask: views.Suspend) -> views.ResultView:
-        """Suspend a destination or the relay."""
-        return await self._post(views.ResultView, "suspend", ask)
-
-    async def resume(self, destination: str) -> views.ResultView:
-        """End a suspension."""
-        return await self._post(views.ResultView, "resume", views.Resume(destination=destination))
-
-    async def mark_bad(self, ask: views.MarkBad) -> views.ResultView:
-        """Leave a host out."""
-        return await self._post(views.ResultView, "mark-bad", ask)
-
-    async def mark_good(self, host: str) -> views.ResultView:
-        """Use a host again."""
-        return await self._post(views.ResultView, "mark-good", views.MarkGood(host=host))
-
-    async def hold_rule(self, ask: views.HoldRule) -> views.ResultView:
-        """Hold mail to come, and what waits of it."""
-        return await self._post(views.ResultView, "hold-rule", ask)
-
-    async def release_rule(self, rule: int) -> views.ResultView:
-        """End a hold rule."""
-        return await self._post(views.ResultView, "release-rule", views.ReleaseRule(rule=rule))
-
-    async def override(self, ask: views.Override) -> views.ResultView:
-        """Send a destination's mail to another host."""
-        return await self._post(views.ResultView, "override", ask)
-
-    async def end_override(self, destination: str) -> views.ResultView:
-        """End an override."""
-        return await self._post(views.ResultView, "end-override", views.EndOverride(destination=destination))
-
-    async def close(self, relayer: int) -> views.ResultView:
-        """End one connection."""
-        return await self._post(views.ResultView, "close", views.Close(relayer=relayer))
+    async def would(self, ask: verbs.DryAsk) -> Selection:
+        """What an ask would touch; it touches nothing. Refused with `not_found` where there is nothing to end."""
+        return await self._post(Selection, verbs.dry(ask))
 
     async def probe(self, host: str) -> Probed:
         """Speak to a host ("HOST" or "HOST:PORT") without sending it mail."""
-        return await self._post(Probed, "probe", views.Probe(host=host))
-
-    async def preview_good(self, host: str) -> Selection:
-        """What marking a host good would let go; refused with `not_found` when it is not marked bad."""
-        return await self._post(Selection, "mark-good", views.MarkGood(host=host, dry_run=True))
-
-    async def preview_resume(self, destination: str) -> Selection:
-        """What ending a suspension would let go; refused with `not_found` when there is none."""
-        return await self._post(Selection, "resume", views.Resume(destination=destination, dry_run=True))
-
-    async def preview_end(self, destination: str) -> Selection:
-        """What ending an override would make due; refused with `not_found` when there is none."""
-        ask = views.EndOverride(destination=destination, dry_run=True)
-        return await self._post(Selection, "end-override", ask)
-
-    async def preview_release_rule(self, rule: int) -> Selection:
-        """What ending a hold rule would let go; refused with `not_found` when there is none of this number."""
-        return await self._post(Selection, "release-rule", views.ReleaseRule(rule=rule, dry_run=True))
+        return await self._post(Probed, verbs.Probe(host=host))
 
     # -- the wire -------------------------------------------------------------------------------------------------
 
@@ -281,9 +221,9 @@ class Client:
         params = {name: str(value) for name, value in query.items() if value is not None}
         return await self._call(kind, "GET", path, params=params)
 
-    async def _post(self, kind: type[T], path: str, body: views.View | None = None) -> T:
-        data = b"{}" if body is None else msgspec.json.encode(body)
-        return await self._call(kind, "POST", path, data=data, headers={"Content-Type": "application/json"})
+    async def _post(self, kind: type[T], ask: verbs.Ask) -> T:
+        headers = {"Content-Type": "application/json"}
+        return await self._call(kind, "POST", verbs.verb_of(ask).word, data=msgspec.json.encode(ask), headers=headers)
 
     async def _call(self, kind: type[T], method: str, path: str, **request: Any) -> T:
         try:

@@ -13,6 +13,7 @@ from engine.base.clock import Clock
 from engine.base.text import clean
 from engine.control import views
 from engine.control.asking import Missing
+from engine.model import verbs
 from engine.model.order import Fate, Operation, Touched, TouchedEntry
 from engine.queue.contract import Queue
 
@@ -27,7 +28,6 @@ _SETTLED = frozenset({"delivered", "deferred", "returned", "dropped", "gone"})
 _MOVING = frozenset({"relaying", "waiting"})  # something may soon become of these
 _FAILED = ("deferred", "blocked")
 
-_VERBS: dict[views.Followed, str] = {"retry": "retried", "release": "released", "mark-good": "let go"}
 _WORDS = {
     "delivered": "delivered",
     "returned": "returned",
@@ -44,8 +44,8 @@ _WORDS = {
 class _Order:
     """An order that is followed: what is known of its entries, and those of which it is not yet settled."""
 
-    def __init__(self, verb: views.Followed, by: str, touched: Touched, at: float) -> None:
-        self.verb: views.Followed = verb
+    def __init__(self, verb: str, by: str, touched: Touched, at: float) -> None:
+        self.verb = verb
         self.by = by
         self.at = at
         self.recipients = touched.recipients
@@ -81,8 +81,8 @@ class FollowUps:
         self._clock = clock
         self._orders: OrderedDict[int, _Order] = OrderedDict()
 
-    def begin(self, verb: views.Followed, by: str, touched: Touched) -> int:
-        """Follow an order that has been carried out; give the number to ask by, 0 where it touched nothing."""
+    def begin(self, verb: str, by: str, touched: Touched) -> int:
+        """Follow what a verb, named by its word, has let go; give the number to ask by, 0 where it touched nothing."""
         if not touched.recipients:
             return 0
         now = self._clock.now()
@@ -155,7 +155,7 @@ def _text(order: _Order, counts: dict[str, int], why: str, most: int) -> str:
     if order.is_over and any(counts[what] for what in _MOVING):
         told[-1] += "; it is followed no further"
     first = f"; of the first {order.followed:,}" if order.followed < order.recipients else ""
-    return f"{order.recipients:,} {_VERBS[order.verb]}{first}: {', '.join(told)}"
+    return f"{order.recipients:,} {verbs.named(order.verb).followed}{first}: {', '.join(told)}"
 
 
 def _of_operation(found: Operation) -> views.FollowUpView:
@@ -165,7 +165,7 @@ def _of_operation(found: Operation) -> views.FollowUpView:
         text = f"{text}; it is not carried out: undo it, or order again"
     return views.FollowUpView(
         operation=found.id,
-        verb="bounce" if found.verb == "bounce" else "drop",
+        verb=found.verb,
         by=clean(found.by),
         at=found.at,
         text=text,

@@ -7,10 +7,9 @@ from msgspec.structs import replace
 
 from engine.base.words import stand_in, words_of
 from engine.control import showing, views
-from engine.control.asking import Missing
+from engine.control.asking import Missing, not_bad
 from engine.control.judging import Judge
 from engine.control.metrics import Figures
-from engine.control.previewing import not_bad
 from engine.control.relay import Relay
 from engine.model.destination import RELAY, BadHost, Destination, HeldBack, Mark, Suspension, Totals
 from engine.model.event import Event

@@ -11,36 +11,29 @@ from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 import msgspec.structs
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
-from msgspec import Struct
 
 from engine.base.text import clean
 from engine.control import asking, metrics, showing, views
-from engine.control.acting import Acting
 from engine.control.asking import Wrong
 from engine.control.door import Door
 from engine.control.explaining import Explaining
 from engine.control.following import Following
 from engine.control.followups import FollowUps
 from engine.control.peer import actor, view_socket
-from engine.control.previewing import Previewing
 from engine.control.relay import Relay
 from engine.control.seeing import DESTINATION_SORTS, HOST_SORTS, Seeing
-from engine.control.steering import Steering
-from engine.model.message import Selection
+from engine.control.verbs import Verbs
+from engine.model.verbs import VERBS, Verb, parameters
 from engine.queue.contract import SORTS, NoSuchMessage, QueueError
 
 _log = logging.getLogger(__name__)
 
-_Ask = TypeVar("_Ask", bound=views.Ask)
-_Ending = TypeVar("_Ending", views.MarkGood, views.Resume, views.EndOverride, views.ReleaseRule)
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-_VERBS: tuple[views.Verb, ...] = ("retry", "hold", "release", "bounce", "drop")
 _FOLLOW = "/v1/events/follow"
 VIEWERS_AT_ONCE = 4  # requests by the door for looking that are answered at a time; others wait for their turn
 _READ_ONLY: web.AppKey[bool] = web.AppKey("read_only", bool)
@@ -67,9 +60,7 @@ class ControlServer:
         self._answer_within = answer_within
         self._seeing = Seeing(relay)
         self._followups = FollowUps(relay.queue, relay.clock)
-        self._acting = Acting(relay, self._followups)
-        self._previewing = Previewing(relay)
-        self._steering = Steering(relay)
+        self._verbs = Verbs(relay, self._followups)
         self._explaining = Explaining(relay)
         # Each door has streams of its own, and only so many viewers are answered at a time. An operator's orders wait
         # for none of them, for they have a thread of their own in the store; what only looks waits for its turn there,
@@ -146,27 +137,7 @@ class ControlServer:
     @property
     def acting(self) -> list[web.RouteDef]:
         """What does something, or looks what it would do."""
-        return [
-            web.post("/v1/check", self._check),
-            *(web.post(f"/v1/{verb}", self._verb(verb)) for verb in _VERBS),
-            web.post("/v1/undo", self._undo),
-            web.post("/v1/suspend", self._suspend),
-            web.post("/v1/resume", self._previewed(views.Resume, self._previewing.resume, self._acting.resume)),
-            web.post("/v1/mark-bad", self._mark_bad),
-            web.post("/v1/mark-good", self._previewed(views.MarkGood, self._previewing.good, self._acting.mark_good)),
-            web.post("/v1/hold-rule", self._asked(views.HoldRule, self._steering.hold_rule)),
-            web.post(
-                "/v1/release-rule",
-                self._previewed(views.ReleaseRule, self._previewing.release_rule, self._steering.release_rule),
-            ),
-            web.post("/v1/override", self._asked(views.Override, self._steering.override)),
-            web.post(
-                "/v1/end-override",
-                self._previewed(views.EndOverride, self._previewing.end, self._steering.end_override),
-            ),
-            web.post("/v1/close", self._asked(views.Close, self._steering.close)),
-            web.post("/v1/probe", self._asked(views.Probe, self._steering.probe)),
-        ]
+        return [web.post(f"/v1/{verb.word}", self._verb(verb)) for verb in VERBS]
 
     async def _guard(self, door: Door, request: web.Request, handler: _Handler) -> web.StreamResponse:
         """Let a request be answered, and have it known who is being answered."""
@@ -297,47 +268,14 @@ class ControlServer:
 
     # -- ask ------------------------------------------------------------------------------------------------------
 
-    async def _check(self, request: web.Request) -> web.Response:
-        await asking.body(request, views.Check, may_be_empty=True)
-        return _answer(await self._acting.check(await actor(request)))
+    def _verb(self, verb: Verb) -> _Handler:
+        takes_nothing = not parameters(verb.ask)
 
-    def _verb(self, verb: views.Verb) -> Callable[[web.Request], Awaitable[web.Response]]:
-        async def act(request: web.Request) -> web.Response:
-            ask = await asking.body(request, views.Action)
-            if ask.dry_run:
-                return _answer(await self._acting.select(ask))
-            return _answer(await self._acting.act(verb, ask, await actor(request)))
+        async def asked(request: web.Request) -> web.Response:
+            ask = await asking.body(request, verb.ask, may_be_empty=takes_nothing)
+            return _answer(await self._verbs.do(ask, await actor(request)))
 
-        return act
-
-    def _asked(
-        self, kind: type[_Ask], do: Callable[[_Ask, str], Awaitable[Struct]]
-    ) -> Callable[[web.Request], Awaitable[web.Response]]:
-        async def act(request: web.Request) -> web.Response:
-            return _answer(await do(await asking.body(request, kind), await actor(request)))
-
-        return act
-
-    def _previewed(
-        self,
-        kind: type[_Ending],
-        look: Callable[[_Ending], Awaitable[Selection]],
-        do: Callable[[_Ending, str], Awaitable[views.ResultView]],
-    ) -> Callable[[web.Request], Awaitable[web.Response]]:
-        async def act(request: web.Request) -> web.Response:
-            ask = await asking.body(request, kind)
-            return _answer(await look(ask) if ask.dry_run else await do(ask, await actor(request)))
-
-        return act
-
-    async def _undo(self, request: web.Request) -> web.Response:
-        return _answer(await self._acting.undo(await asking.body(request, views.Undo), await actor(request)))
-
-    async def _suspend(self, request: web.Request) -> web.Response:
-        return _answer(await self._acting.suspend(await asking.body(request, views.Suspend), await actor(request)))
-
-    async def _mark_bad(self, request: web.Request) -> web.Response:
-        return _answer(await self._acting.mark_bad(await asking.body(request, views.MarkBad), await actor(request)))
+        return asked
 
 
 def _window(request: web.Request) -> tuple[int, int]:

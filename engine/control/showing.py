@@ -18,7 +18,7 @@ from engine.delivery.relayer import ManagedRelayer
 from engine.model.destination import Mark, Override, Suspension
 from engine.model.event import Event
 from engine.model.message import Message
-from engine.model.order import Changed, HoldRule
+from engine.model.order import HoldRule
 
 HEADER_BYTES = 16 * 1024  # of a header block, more is not shown
 HEADER_LINES = 200
@@ -53,20 +53,6 @@ def cleaned(shown: Any) -> Any:
         items = [cleaned(value) for value in shown]
         return shown if all(map(is_, items, shown)) else tuple(items)
     raise TypeError(f"{kind.__name__} is not shown")  # what is not known here might not be clean
-
-
-def result(verb: str, changed: Changed, text: str, follow: int = 0) -> views.ResultView:
-    """What an action did, and the number of the operation that tells what becomes of it."""
-    return views.ResultView(
-        verb=verb,
-        text=text,
-        messages=changed.messages,
-        recipients=changed.recipients,
-        skipped=changed.skipped,
-        operation=changed.operation,
-        undo_until=changed.due if changed.operation else None,
-        follow=follow,
-    )
 
 
 def relayer(one: ManagedRelayer) -> views.RelayerView:

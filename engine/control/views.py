@@ -1,4 +1,6 @@
-"""What can be seen and asked through the control socket: the wire's types, and nothing of how they come about.
+"""What can be seen through the control socket: the wire's types, and nothing of how they come about.
+
+What can be asked, and what is answered to that, is in engine.model.verbs.
 
 Times are seconds since 1970 (UTC), sizes are bytes, texts are cleaned for a terminal by the engine.
 """
@@ -154,133 +156,7 @@ class OverviewView(View, frozen=True, kw_only=True):
     events: tuple[Event, ...] = ()
 
 
-# -- what is asked --------------------------------------------------------------------------------------------------
-
-GivingUp = Literal["bounce", "drop"]
-Verb = Literal["retry", "hold", "release", "bounce", "drop"]
-
-
-class Ask(View, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of all asks: an unknown field is refused. It may be a known one misspelt, such as `dry-run`."""
-
-
-class Check(Ask, frozen=True, kw_only=True):
-    """Run check_state now."""
-
-
-class Action(Ask, frozen=True, kw_only=True):
-    """An action on the messages a filter names. With `dry_run` it only says what it would touch.
-
-    `newest`: mail that arrived after this message number is not touched (given by the dry run), so that what was
-    confirmed is what is done.
-    """
-
-    filter: str
-    reason: str = ""
-    newest: int | None = None
-    dry_run: bool = False
-    now: bool = False  # bounce and drop: at once, not to be undone
-
-
-class Suspend(Ask, frozen=True, kw_only=True):
-    """Suspend a destination, or the relay ("*"), for `seconds` (60 to 30 days)."""
-
-    destination: str
-    seconds: float
-    reason: str
-
-
-class Resume(Ask, frozen=True, kw_only=True):
-    """End the suspension of a destination, or of the relay ("*"). With `dry_run` it only says what would go."""
-
-    destination: str
-    dry_run: bool = False
-
-
-class MarkBad(Ask, frozen=True, kw_only=True):
-    """Leave a host out for `seconds` (None: the setting delivery.bad_mx_timeout)."""
-
-    host: str
-    seconds: float | None = None
-    reason: str = ""
-
-
-class MarkGood(Ask, frozen=True, kw_only=True):
-    """Use a host again. With `dry_run` it only says what would go."""
-
-    host: str
-    dry_run: bool = False
-
-
-class HoldRule(Ask, frozen=True, kw_only=True):
-    """Hold what `filter` names (from=, to=, domain=; all must hold), waiting or still to come, for `seconds`."""
-
-    filter: str
-    seconds: float
-    reason: str
-
-
-class ReleaseRule(Ask, frozen=True, kw_only=True):
-    """End a hold rule and let go what it held. With `dry_run` it only says what would go."""
-
-    rule: int
-    dry_run: bool = False
-
-
-class Override(Ask, frozen=True, kw_only=True):
-    """Send a destination's mail to `to` ("HOST" or "HOST:PORT") instead of its exchanges, for `seconds`."""
-
-    destination: str
-    to: str
-    seconds: float
-    reason: str
-
-
-class EndOverride(Ask, frozen=True, kw_only=True):
-    """End the override of a destination. With `dry_run` it only says what would go."""
-
-    destination: str
-    dry_run: bool = False
-
-
-class Close(Ask, frozen=True, kw_only=True):
-    """End one connection."""
-
-    relayer: int
-
-
-class Probe(Ask, frozen=True, kw_only=True):
-    """Speak to a host ("HOST" or "HOST:PORT") without sending it mail."""
-
-    host: str
-
-
-class Undo(Ask, frozen=True, kw_only=True):
-    """Take back a bounce or drop by the operation number its result gave."""
-
-    operation: int
-
-
 # -- what is answered -----------------------------------------------------------------------------------------------
-
-
-class ResultView(View, frozen=True, kw_only=True):
-    """What an action did, exactly; `verb` is its word. `operation` with `undo_until`: it can be undone until then.
-
-    `follow`: the operation whose follow-up tells what becomes of it; 0: there is nothing to tell.
-    """
-
-    verb: str
-    text: str
-    messages: int = 0
-    recipients: int = 0
-    skipped: int = 0
-    operation: int = 0
-    undo_until: float | None = None
-    follow: int = 0
-
-
-Followed = Literal["retry", "release", "mark-good", "bounce", "drop"]
 
 
 class FollowUpView(View, frozen=True, kw_only=True):
@@ -293,7 +169,7 @@ class FollowUpView(View, frozen=True, kw_only=True):
     """
 
     operation: int
-    verb: Followed
+    verb: str
     by: str
     at: float
     text: str

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from engine.base.text import clean
 from engine.control import views
+from engine.model.verbs import VERBS, Ask
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Script
 from engine.smtpclient.dialler import TcpDialler
@@ -24,12 +25,7 @@ from tests.scenarios.relaying import relaying
 PATIENCE = 25.0  # seconds an answer may take: the server bounds each request by 20
 FOLLOW = "/v1/events/follow"
 
-ASKS: dict[str, type[views.View] | None] = {
-    "check": None, "undo": views.Undo, "suspend": views.Suspend, "resume": views.Resume, "mark-bad": views.MarkBad,
-    "mark-good": views.MarkGood, "hold-rule": views.HoldRule, "release-rule": views.ReleaseRule,
-    "override": views.Override, "end-override": views.EndOverride, "close": views.Close, "probe": views.Probe,
-    **dict.fromkeys(("retry", "hold", "release", "bounce", "drop"), views.Action),
-}  # fmt: skip
+ASKS: dict[str, type[Ask]] = {verb.word: verb.ask for verb in VERBS}
 _SEEN = (
     "/metrics", "/v1/health", "/v1/overview", "/v1/queue", "/v1/messages/{}", "/v1/destinations", "/v1/destinations/{}",
     "/v1/relayers", "/v1/relayers/{}", "/v1/hosts", "/v1/reasons", "/v1/suspensions", "/v1/overrides", "/v1/explain/{}",
@@ -71,9 +67,9 @@ _value: st.SearchStrategy[object] = st.one_of(
 )  # fmt: skip
 
 
-def _body_of(kind: type[views.View] | None) -> st.SearchStrategy[bytes]:
+def _body_of(kind: type[Ask]) -> st.SearchStrategy[bytes]:
     """A body of the fields that an ask has, more or less, with values that fit, more or less."""
-    names = msgspec.structs.fields(kind) if kind is not None else ()
+    names = msgspec.structs.fields(kind)
     usual = {one.name: _plausible(one.name) for one in names}
     objects = st.one_of(
         st.fixed_dictionaries({}, optional=usual),

@@ -38,6 +38,7 @@ from console.widgets.table import Table
 from console.widgets.trail import Trail
 from engine.control.client import Client, control_socket
 from engine.engine import EngineThread
+from engine.model.verbs import Ask, verb_of
 from engine.sandbox.demo import demo
 from tests.terminals import on_a_terminal
 
@@ -69,8 +70,9 @@ ASKS = {
     "b": "mark-bad", "g": "mark-good", "x": "close", "i": "probe", "v": "override", "H": "hold-rule",
     "X": "end-override", "e": "explain",
 }  # fmt: skip
-LOOKED_AT = frozenset({*ASKS, ":", "ctrl+p"})  # keys for which it matters what is pointed at
+JUDGED = frozenset({*ASKS.values(), "release-rule"})
 WORDS = {"bad": "mark-bad", "good": "mark-good", "end": "end-override"}
+LOOKED_AT = frozenset({*ASKS, ":", "ctrl+p"})  # keys for which it matters what is pointed at
 ON_HOSTS = frozenset({"mark-bad", "mark-good", "probe"})
 UNASKED = frozenset({"retry", "release", "mark-good", "resume", "end-override", "explain", "probe"})  # where it is one
 ON_MAIL = frozenset({"retry", "hold", "release", "bounce", "drop"})
@@ -151,9 +153,9 @@ class _Asking(Client):
         super().__init__(socket)
         self._notes = log
 
-    async def _post(self, kind: Any, path: str, body: Any = None) -> Any:
-        self._notes.write("asked", what=path, body=msgspec.to_builtins(body) if body is not None else {})
-        return await super()._post(kind, path, body)
+    async def _post(self, kind: Any, ask: Ask) -> Any:
+        self._notes.write("asked", what=verb_of(ask).word, body=msgspec.to_builtins(ask))
+        return await super()._post(kind, ask)
 
     async def explain(self, subject: str) -> Any:
         self._notes.write("asked", what="explain", body={"subject": subject})
@@ -240,12 +242,12 @@ class Judge:
                 self.done += record["keys"]
             case "stumbled":
                 self.wrong.append(record["trace"])
-            case "asked" if record["what"] in (*ASKS.values(), "release-rule"):
+            case "asked" if record["what"] in JUDGED:
                 self._asked(record["what"], record["body"])
 
     def _key(self, record: dict[str, Any]) -> None:
         expected = self.sent[self.done] if self.done < len(self.sent) else "nothing"
-        got = record["character"] if record["character"].isprintable() and record["character"] else record["key"]
+        got = record["character"] if _is_typed(record) else record["key"]
         if got.replace(" ", "space") != expected:
             self.wrong.append(f"key {self.done} was {expected} and was done as {got}")
         self.done += 1
@@ -268,11 +270,11 @@ class Judge:
         if record["key"] == "enter":
             found = Registry().found(self._words)
             word = found[min(max(self._choice, 0), len(found) - 1)].word if found else ""
-            if word in ASKS.values():
+            if word in JUDGED:
                 self._intend(Intent.at(word, self._before))
         elif record["key"] in ("up", "down"):
             self._choice = max(0, self._choice + (1 if record["key"] == "down" else -1))
-        elif record["key"] in ("backspace", "ctrl+u") or record["character"].isprintable():
+        elif record["key"] in ("backspace", "ctrl+u") or _is_typed(record):
             typed = {"backspace": self._words[:-1], "ctrl+u": ""}
             self._words, self._choice = typed.get(record["key"], self._words + record["character"]), 0
 
@@ -285,12 +287,12 @@ class Judge:
             self._line = None
         elif key == "enter":
             verb, rest = _command(self._line)
-            if verb in ASKS.values():
+            if verb in JUDGED:
                 self._intend(Intent.at(verb, {**self._before, "row": record["row"]}, rest))
             self._line = None
         elif key == "tab":
             self._line += "\t"
-        elif character.isprintable():
+        elif _is_typed(record):
             self._line += character
 
     def _intend(self, intent: Intent) -> None:
@@ -300,10 +302,9 @@ class Judge:
         self._intents = [*lasting, intent][-40:]
 
     def _asked(self, what: str, body: dict[str, Any]) -> None:
-        verb = "end-override" if what == "release-rule" else what
-        fitting = [one for one in self._intents if one.verb == verb and self._fits(one, body)]
+        fitting = [one for one in self._intents if one.verb == what and self._fits(one, body)]
         if not fitting:
-            near = [one for one in self._intents if one.verb == verb][-2:]
+            near = [one for one in self._intents if one.verb == what][-2:]
             lately = [(one["key"], one["screen"], one["way"][-30:]) for one in self._lately]
             self.wrong.append(f"{what} {body} was asked, and was not meant; keys before: {lately}; meant was {near}")
 
@@ -349,7 +350,14 @@ def _command(line: str) -> tuple[str, str]:
     if completed:
         return next((verb for verb in ASKS.values() if verb.startswith(begun)), begun), rest.strip()
     word, _, rest = line.strip().partition(" ")
+    if word == "end" and rest.strip().isdecimal():
+        return "release-rule", rest.strip()  # a number names a rule
     return WORDS.get(word, word), rest.strip()
+
+
+def _is_typed(record: dict[str, Any]) -> bool:
+    """Whether a key writes a character: "" is printable, and that of a key which has none."""
+    return bool(record["character"]) and record["character"].isprintable()
 
 
 def _unquoted(value: str) -> str:

@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from console.actions import Registry
 from tests.interop.keyfuzz import Judge, fuzz
 
 KEYS = 500
@@ -28,3 +29,16 @@ def test_the_judge_knows_what_a_typed_command_is_for(line: str, asked: str, is_w
         judge.read({**drawn, "key": key, "character": char, "typing": key != ":"})
     judge.read({"kind": "asked", "what": "suspend", "body": {"destination": asked, "seconds": 60.0, "reason": "x"}})
     assert bool(judge.wrong) is is_wrong, judge.wrong
+
+
+def test_the_judge_takes_no_key_without_a_character_for_what_is_typed_into_the_palette() -> None:
+    """pagedown moves nothing in the palette; taken for a letter, it would begin the choice anew at its first row."""
+    keys = [("ctrl+p", "\x10", "Overview"), ("r", "r", "Palette"), ("down", "", "Palette"), ("pagedown", "", "Palette")]
+    keys.append(("enter", "\r", "Palette"))
+    second = Registry().found("r")[1].word
+    judge = Judge([key for key, _, _ in keys])
+    for key, character, screen in keys:
+        drawn = {"row": "48213.2", "way": "", "where": "", "tab": "2", "layer": screen == "Palette", "typing": False}
+        judge.read({**drawn, "kind": "key", "screen": screen, "key": key, "character": character})
+    judge.read({"kind": "asked", "what": second, "body": {"filter": "id=48213.2"}})
+    assert judge.wrong == []

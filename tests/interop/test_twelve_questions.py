@@ -18,7 +18,7 @@ from console.format import Moment, rate
 from engine.base.clock import SystemClock
 from engine.base.threads import LoopThread
 from engine.control.client import Client, Refused
-from engine.control.views import Action, Suspend
+from engine.model.verbs import MarkGood, Retry, Suspend
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Dead, Healthy, Script, Tarpit
 from tests.serving import Served, serving
@@ -83,7 +83,7 @@ async def _night() -> AsyncIterator[Night]:
         internet.dns.add("nomail.example", "MX", "0 .")
         async with serving(internet.nameserver, internet.port, SETTINGS) as relay:
             async with relay.client() as client:
-                await client.suspend(Suspend(destination="paused.example", seconds=3600, reason="their disk is full"))
+                await client.ask(Suspend(destination="paused.example", seconds=3600, reason="their disk is full"))
             await _send(relay, [f"r{number}@full.example" for number in range(4)], subject="invoice")
             await _send(relay, [f"r{number}@dead.example" for number in range(9)])
             await _send(relay, [f"r{number}@mended.example" for number in range(7)])
@@ -281,7 +281,7 @@ async def test_7_which_connections_are_open_and_is_one_hanging(operator: Operato
         return bool(hanging) and hanging[0].phase in line and ("▲" in line) == hanging[0].stalling and bool(line)
 
     if not any(one.host == "mx.tarpit.example" for one in await operator.engine.relayers()):
-        await operator.engine.act("retry", Action(filter="domain=tarpit.example"))
+        await operator.engine.ask(Retry(filter="domain=tarpit.example"))
     await operator.until(agreed, "the connection that hangs")
     assert operator.keys == 1
 
@@ -293,9 +293,9 @@ async def test_8_what_is_that_server_saying_line_by_line(operator: Operator, nig
         """Its connection lasts as long as its greeting may take: where that is over, there is another."""
         if "mx.tarpit.example" not in operator.screen:
             with suppress(Refused):  # it is not marked bad
-                await operator.engine.mark_good("mx.tarpit.example")
+                await operator.engine.ask(MarkGood(host="mx.tarpit.example"))
             with suppress(Refused):  # nothing waits
-                await operator.engine.act("retry", Action(filter="domain=tarpit.example"))
+                await operator.engine.ask(Retry(filter="domain=tarpit.example"))
         return "mx.tarpit.example" in operator.screen
 
     await operator.until(is_open, "mx.tarpit.example")
@@ -367,7 +367,7 @@ async def test_12_the_far_side_is_fixed_let_the_backlog_go_gently(operator: Oper
     await operator.press("4", "slash")
     await operator.type("mended")
     await operator.press("enter", "g")
-    await operator.shows("Mark good 7 messages?", "one connection first")
+    await operator.shows("Mark mx.mended.example good?", "7 messages, 7 recipients", "one connection first")
     await operator.press("right", "enter")
 
     async def gone() -> bool:

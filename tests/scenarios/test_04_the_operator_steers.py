@@ -5,7 +5,7 @@ import getpass
 import pytest
 
 from engine.control.client import Refused
-from engine.control.views import Action, MarkBad, Suspend
+from engine.model.verbs import Bounce, Check, Drop, Hold, MarkBad, MarkGood, Release, Resume, Retry, Suspend, Undo
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Dead, Healthy, Script
 from tests.scenarios.relaying import Relay
@@ -37,7 +37,7 @@ async def test_the_overview_shows_a_stuck_domain_and_what_was_said_last(stuck: I
 
 async def test_retry_sends_at_once_what_is_not_due_yet(stuck: Internet, relay: Relay) -> None:
     await stuck.exchange("mx.stuck.example").become(Healthy())
-    result = await relay.client.act("retry", Action(filter="domain=stuck.example"))
+    result = await relay.client.ask(Retry(filter="domain=stuck.example"))
     assert (result.messages, result.recipients) == (3, 3)
     await stuck.wait_for(3)
 
@@ -47,7 +47,7 @@ async def test_retry_reaches_a_destination_that_could_not_be_reached(internet: I
     await relay.send("a@dead.example")
     await relay.settled()
     await exchange.become(Healthy())
-    await relay.client.act("retry", Action(filter="domain=dead.example"))
+    await relay.client.ask(Retry(filter="domain=dead.example"))
     await internet.wait_for(1)
     await relay.settled()
     assert exchange.messages == 1
@@ -55,25 +55,25 @@ async def test_retry_reaches_a_destination_that_could_not_be_reached(internet: I
 
 
 async def test_held_mail_stays_until_it_is_released(stuck: Internet, relay: Relay) -> None:
-    result = await relay.client.act("hold", Action(filter="to=a@stuck.example", reason="look at it"))
+    result = await relay.client.ask(Hold(filter="to=a@stuck.example", reason="look at it"))
     assert result.recipients == 1
     await stuck.exchange("mx.stuck.example").become(Healthy())
     await relay.later(20 * MINUTE)
     assert stuck.messages == 2
     (held,) = await relay.entries("state=held")
     assert (held.recipient, held.by, held.reason) == ("a@stuck.example", getpass.getuser(), "look at it")
-    await relay.client.act("release", Action(filter="to=a@stuck.example"))
+    await relay.client.ask(Release(filter="to=a@stuck.example"))
     await stuck.wait_for(3)
 
 
 async def test_a_bounce_can_be_undone_until_it_is_carried_out(stuck: Internet, relay: Relay) -> None:
-    result = await relay.client.act("bounce", Action(filter="to=a@stuck.example", reason="gone"))
+    result = await relay.client.ask(Bounce(filter="to=a@stuck.example", reason="gone"))
     assert result.undo_until is not None
     (held,) = await relay.entries("state=held")
     assert held.ordered == "bounce"
-    await relay.client.undo(result.operation)
+    await relay.client.ask(Undo(operation=result.operation))
     assert await relay.entries("state=held") == ()
-    await relay.client.act("bounce", Action(filter="to=a@stuck.example", reason="gone"))
+    await relay.client.ask(Bounce(filter="to=a@stuck.example", reason="gone"))
     await relay.later(11)
     await stuck.wait_for(1)
     (bounce,) = stuck.exchange("mx.example.com").delivered
@@ -83,7 +83,7 @@ async def test_a_bounce_can_be_undone_until_it_is_carried_out(stuck: Internet, r
 
 
 async def test_dropped_mail_goes_and_nobody_is_told(stuck: Internet, relay: Relay) -> None:
-    result = await relay.client.act("drop", Action(filter="domain=stuck.example", reason="runaway"))
+    result = await relay.client.ask(Drop(filter="domain=stuck.example", reason="runaway"))
     assert result.messages == 3
     await relay.later(11)
     assert await relay.entries() == ()
@@ -94,11 +94,11 @@ async def test_dropped_mail_goes_and_nobody_is_told(stuck: Internet, relay: Rela
 
 
 async def test_what_arrived_after_the_preview_is_not_touched(stuck: Internet, relay: Relay) -> None:
-    seen = await relay.client.preview("drop", Action(filter="domain=stuck.example"))
+    seen = await relay.client.would(Drop(filter="domain=stuck.example"))
     assert seen.messages == 3
     await relay.send("late@stuck.example")
     await relay.settled()
-    result = await relay.client.act("drop", Action(filter="domain=stuck.example", newest=seen.newest, now=True))
+    result = await relay.client.ask(Drop(filter="domain=stuck.example", newest=seen.newest, now=True))
     assert result.messages == 3
     await relay.later(1)
     assert [entry.recipient for entry in await relay.entries()] == ["late@stuck.example"]
@@ -109,7 +109,7 @@ async def test_a_suspended_destination_gets_no_connection_until_it_ends_by_itsel
 ) -> None:
     await stuck.exchange("mx.stuck.example").become(Healthy())
     sessions = stuck.exchange("mx.stuck.example").sessions
-    await relay.client.suspend(Suspend(destination="stuck.example", seconds=3600, reason="maintenance"))
+    await relay.client.ask(Suspend(destination="stuck.example", seconds=3600, reason="maintenance"))
     await relay.later(30 * MINUTE)
     assert stuck.exchange("mx.stuck.example").sessions == sessions
     (suspension,) = await relay.client.suspensions()
@@ -119,12 +119,12 @@ async def test_a_suspended_destination_gets_no_connection_until_it_ends_by_itsel
 
 
 async def test_the_whole_relay_can_be_suspended_and_resumed(stuck: Internet, relay: Relay) -> None:
-    await relay.client.suspend(Suspend(destination="*", seconds=3600, reason="storm"))
+    await relay.client.ask(Suspend(destination="*", seconds=3600, reason="storm"))
     await relay.send("x@example.com")
     await relay.settled()
     assert (await relay.client.health()).state == "suspended"
     assert stuck.messages == 0
-    await relay.client.resume("*")
+    await relay.client.ask(Resume(destination="*"))
     await stuck.wait_for(1)
 
 
@@ -132,8 +132,8 @@ async def test_a_host_marked_bad_is_left_out_and_its_mail_waits(stuck: Internet,
     exchange = stuck.exchange("mx.stuck.example")
     await exchange.become(Healthy())
     sessions = exchange.sessions
-    await relay.client.mark_bad(MarkBad(host="mx.stuck.example", seconds=600, reason="maintenance"))
-    await relay.client.act("retry", Action(filter="domain=stuck.example"))
+    await relay.client.ask(MarkBad(host="mx.stuck.example", seconds=600, reason="maintenance"))
+    await relay.client.ask(Retry(filter="domain=stuck.example"))
     await relay.settled()
     assert exchange.sessions == sessions
     (host,) = (await relay.client.hosts()).rows
@@ -145,10 +145,10 @@ async def test_a_host_marked_bad_is_left_out_and_its_mail_waits(stuck: Internet,
 
 async def test_mark_good_lets_the_backlog_go(stuck: Internet, relay: Relay) -> None:
     await stuck.exchange("mx.stuck.example").become(Healthy())
-    await relay.client.mark_bad(MarkBad(host="mx.stuck.example", seconds=600, reason="maintenance"))
-    await relay.client.act("retry", Action(filter="domain=stuck.example"))
+    await relay.client.ask(MarkBad(host="mx.stuck.example", seconds=600, reason="maintenance"))
+    await relay.client.ask(Retry(filter="domain=stuck.example"))
     await relay.settled()
-    result = await relay.client.mark_good("mx.stuck.example")
+    result = await relay.client.ask(MarkGood(host="mx.stuck.example"))
     assert "3" in result.text
     await stuck.wait_for(3)
     assert (await relay.client.hosts()).rows == ()
@@ -156,15 +156,15 @@ async def test_mark_good_lets_the_backlog_go(stuck: Internet, relay: Relay) -> N
 
 async def test_when_a_mark_ends_the_mail_goes_by_itself(stuck: Internet, relay: Relay) -> None:
     await stuck.exchange("mx.stuck.example").become(Healthy())
-    await relay.client.mark_bad(MarkBad(host="mx.stuck.example", seconds=600, reason="maintenance"))
-    await relay.client.act("retry", Action(filter="domain=stuck.example"))
+    await relay.client.ask(MarkBad(host="mx.stuck.example", seconds=600, reason="maintenance"))
+    await relay.client.ask(Retry(filter="domain=stuck.example"))
     await relay.later(601)
     assert stuck.messages == 3
 
 
 async def test_the_engine_does_not_end_an_operators_mark(internet: Internet, relay: Relay) -> None:
     await internet.add("two.example", mx=[(10, "mx1.two.example", Healthy()), (20, "mx2.two.example", Healthy())])
-    await relay.client.mark_bad(MarkBad(host="mx1.two.example", seconds=600, reason="maintenance"))
+    await relay.client.ask(MarkBad(host="mx1.two.example", seconds=600, reason="maintenance"))
     await relay.send("x@two.example")
     await internet.wait_for(1)
     assert internet.delivered[0].host == "mx2.two.example"
@@ -173,20 +173,20 @@ async def test_the_engine_does_not_end_an_operators_mark(internet: Internet, rel
 
 async def test_nothing_matched_is_said(relay: Relay) -> None:
     with pytest.raises(Refused) as refused:
-        await relay.client.act("retry", Action(filter="domain=nobody.example"))
+        await relay.client.ask(Retry(filter="domain=nobody.example"))
     assert refused.value.refusal.not_found
 
 
 async def test_a_wrong_filter_is_refused_with_what_is_allowed(relay: Relay) -> None:
     with pytest.raises(Refused) as refused:
-        await relay.client.act("drop", Action(filter="colour=red"))
+        await relay.client.ask(Drop(filter="colour=red"))
     assert "colour" in refused.value.refusal.what + refused.value.refusal.where
     assert "domain" in refused.value.refusal.allowed + refused.value.refusal.what
 
 
 async def test_who_did_what_is_in_the_events(stuck: Internet, relay: Relay) -> None:
-    await relay.client.check()
-    await relay.client.act("hold", Action(filter="domain=stuck.example", reason="wait for them"))
+    await relay.client.ask(Check())
+    await relay.client.ask(Hold(filter="domain=stuck.example", reason="wait for them"))
     (held,) = await relay.events("held")
     assert held.by == getpass.getuser()
     assert "3" in held.text
@@ -204,7 +204,7 @@ async def test_a_message_tells_its_whole_story_while_it_waits_and_after(stuck: I
     assert attempt.outcome is not None
     assert attempt.outcome.line == "450 4.2.1 over quota"
     await stuck.exchange("mx.stuck.example").become(Healthy())
-    await relay.client.act("retry", Action(filter=f"id={entry.message}"))
+    await relay.client.ask(Retry(filter=f"id={entry.message}"))
     await stuck.wait_for(1)
     await relay.settled()
     after = await relay.client.message(entry.message)

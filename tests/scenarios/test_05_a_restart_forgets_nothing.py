@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.control.views import Action, MarkBad, Suspend
+from engine.model.verbs import Hold, MarkBad, Suspend
 from engine.queue.spool import Spool, SpoolOwned
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import BlackHole, Dead, Healthy
@@ -35,9 +35,9 @@ async def test_holds_suspensions_and_marks_outlive_a_restart(internet: Internet,
     async with relaying(internet, clock=clock, spool=spool) as relay:
         await relay.send("bob@example.org")
         await relay.settled()
-        await relay.client.act("hold", Action(filter="", reason="look"))
-        await relay.client.suspend(Suspend(destination="example.org", seconds=3600, reason="storm"))
-        await relay.client.mark_bad(MarkBad(host="mx.example.org", seconds=600, reason="broken"))
+        await relay.client.ask(Hold(filter="", reason="look"))
+        await relay.client.ask(Suspend(destination="example.org", seconds=3600, reason="storm"))
+        await relay.client.ask(MarkBad(host="mx.example.org", seconds=600, reason="broken"))
     async with relaying(internet, clock=clock, spool=spool) as relay:
         assert [entry.state for entry in await relay.entries()] == ["held"]
         assert [each.reason for each in await relay.client.suspensions()] == ["storm"]

@@ -6,9 +6,9 @@ import pytest
 from msgspec.structs import replace
 
 import engine.delivery.dsn
-from engine.control.views import MarkBad, Suspend
 from engine.delivery.attempt import AttemptManager
 from engine.model.claim import Claim
+from engine.model.verbs import MarkBad, MarkGood, Resume, Suspend
 from engine.queue.contract import QueueBroken, QueueBusy, QueueError, QueueFull
 from engine.sandbox.exchanges import Session as Peer
 from engine.sandbox.exchanges import Temper
@@ -147,7 +147,7 @@ async def test_what_could_not_be_put_back_is_put_back_later(
     internet: Internet, relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (exchange,) = await internet.add("example.org", mx=[(10, "mx.example.org", Healthy())])
-    await relay.client.mark_bad(MarkBad(host="mx.example.org", seconds=600, reason="test"))
+    await relay.client.ask(MarkBad(host="mx.example.org", seconds=600, reason="test"))
 
     async def full(*_: object) -> None:
         raise QueueFull("no room")
@@ -157,7 +157,7 @@ async def test_what_could_not_be_put_back_is_put_back_later(
     check = await relay.engine.smarthost.check_state()
     await check.completed()
     monkeypatch.undo()
-    await relay.client.mark_good("mx.example.org")
+    await relay.client.ask(MarkGood(host="mx.example.org"))
     await relay.later(2000)
     assert exchange.messages == 1
 
@@ -198,11 +198,11 @@ async def test_a_route_marked_bad_goes_on_when_it_is_marked_good(internet: Inter
     upstream = await internet.host("upstream.example", Healthy())
     route = Route(domain="*", host="upstream.example", port=upstream.port)
     async with relaying(internet, clock=clock, route=(route,)) as relay:
-        await relay.client.mark_bad(MarkBad(host="upstream.example", seconds=30 * DAY, reason="test"))
+        await relay.client.ask(MarkBad(host="upstream.example", seconds=30 * DAY, reason="test"))
         await relay.send("a@anywhere.example")
         await relay.settled()
         assert upstream.messages == 0
-        await relay.client.mark_good("upstream.example")
+        await relay.client.ask(MarkGood(host="upstream.example"))
         await internet.wait_for(1)
 
 
@@ -270,11 +270,11 @@ async def test_mail_is_not_returned_because_the_only_host_with_an_address_is_mar
     await home(internet)
     (exchange,) = await internet.add("stale.example", mx=[(10, "mx.stale.example", Healthy())])
     internet.dns.replace("stale.example", "MX", "10 mx.stale.example.", "20 gone.stale.example.")
-    await relay.client.mark_bad(MarkBad(host="mx.stale.example", seconds=600, reason="maintenance"))
+    await relay.client.ask(MarkBad(host="mx.stale.example", seconds=600, reason="maintenance"))
     await relay.send("a@stale.example")
     await relay.settled()
     assert await relay.events("returned") == []
-    await relay.client.mark_good("mx.stale.example")
+    await relay.client.ask(MarkGood(host="mx.stale.example"))
     await relay.later(2000)
     assert exchange.messages == 1
 
@@ -292,7 +292,7 @@ async def tried_and_suspended(internet: Internet, relay: Relay, times: int = 1, 
     await relay.send("b@x.example", times=times)
     await relay.send("b@x.example", times=bounces, sender="")
     await relay.settled()
-    await relay.client.suspend(Suspend(destination="x.example", seconds=20 * DAY, reason="test"))
+    await relay.client.ask(Suspend(destination="x.example", seconds=20 * DAY, reason="test"))
 
 
 async def test_what_is_overdue_and_finds_no_room_is_not_tried_in_a_loop(
@@ -371,11 +371,11 @@ async def test_a_fault_in_writing_one_result_strands_none_of_the_others(
             raise KeyError("a bug")
         return await decide(claim, outcomes)  # type: ignore[arg-type]
 
-    await relay.client.suspend(Suspend(destination="*", seconds=600, reason="so that all are due at once"))
+    await relay.client.ask(Suspend(destination="*", seconds=600, reason="so that all are due at once"))
     for number in range(10):
         await relay.send(f"x{number}@ten.example")
     monkeypatch.setattr(attempts, "_decide", faulty)
-    await relay.client.resume("*")
+    await relay.client.ask(Resume(destination="*"))
     await relay.settled()
     await relay.later(2000)
     assert exchange.messages == 10
@@ -415,9 +415,9 @@ async def test_a_message_that_cannot_be_read_does_not_excuse_what_the_peer_does_
         return await right(message)
 
     monkeypatch.setattr(relay.engine.queue.claims, "open_content", unreadable_at_first)
-    await relay.client.suspend(Suspend(destination="*", seconds=600, reason="so that all are due at once"))
+    await relay.client.ask(Suspend(destination="*", seconds=600, reason="so that all are due at once"))
     await relay.send("a@busy.example", times=3)
-    await relay.client.resume("*")
+    await relay.client.ask(Resume(destination="*"))
     await relay.settled()
     assert exchange.sessions == 1
     assert [event.destination for event in await relay.events("unreachable")] == ["busy.example"]

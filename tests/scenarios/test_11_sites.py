@@ -4,8 +4,8 @@ import asyncio
 
 from msgspec.structs import replace
 
-from engine.control.views import MarkBad, Suspend
 from engine.model.message import NewMessage
+from engine.model.verbs import MarkBad, MarkGood, Suspend
 from engine.sandbox.exchanges import Session as Peer
 from engine.sandbox.internet import Internet
 from engine.sandbox.names import Fault
@@ -62,7 +62,7 @@ async def test_the_next_mail_for_known_domains_goes_over_one_connection(internet
     await internet.wait_for(30)
     await relay.settled()
     for domain in domains:
-        await relay.client.suspend(Suspend(destination=domain, seconds=600, reason="test"))
+        await relay.client.ask(Suspend(destination=domain, seconds=600, reason="test"))
     await one_each(relay, domains)
     sessions = internet.exchange("mx1.farm.example").sessions
     await relay.later(601)
@@ -143,12 +143,12 @@ async def test_a_provider_marked_bad_by_an_operator_costs_no_attempt_and_comes_b
 ) -> None:
     domains = await farm(internet, 40, Healthy())
     for host in ("mx1.farm.example", "mx2.farm.example"):
-        await relay.client.mark_bad(MarkBad(host=host, seconds=600, reason="maintenance"))
+        await relay.client.ask(MarkBad(host=host, seconds=600, reason="maintenance"))
     await one_each(relay, domains)
     await relay.settled()
     assert internet.messages == 0
     assert not any(entry.attempts for entry in await relay.entries())
-    await relay.client.mark_good("mx2.farm.example")
+    await relay.client.ask(MarkGood(host="mx2.farm.example"))
     await internet.wait_for(40)
     assert {delivery.host for delivery in internet.delivered} == {"mx2.farm.example"}
 

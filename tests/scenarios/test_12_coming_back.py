@@ -5,8 +5,8 @@ from functools import partial
 
 import pytest
 
-from engine.control.views import Action, MarkBad, Suspend
 from engine.model.message import NewMessage
+from engine.model.verbs import MarkBad, MarkGood, Resume, Retry, Suspend
 from engine.queue.contract import QueueFull
 from engine.queue.sqlite.writer import Transaction
 from engine.sandbox.exchanges import Session as Peer
@@ -77,13 +77,13 @@ async def test_ten_thousand_messages_do_not_fall_upon_a_host_that_is_marked_good
     async with many(internet, clock=clock) as relay:
         counting = Counting()
         (exchange,) = await internet.add("big.example", mx=[(10, "mx.big.example", counting)])
-        await relay.client.mark_bad(MarkBad(host="mx.big.example", seconds=3600, reason="maintenance"))
-        await relay.client.suspend(Suspend(destination="*", seconds=3600, reason="filling"))
+        await relay.client.ask(MarkBad(host="mx.big.example", seconds=3600, reason="maintenance"))
+        await relay.client.ask(Suspend(destination="*", seconds=3600, reason="filling"))
         await fill(relay, "big.example", 10_000)
-        await relay.client.resume("*")
+        await relay.client.ask(Resume(destination="*"))
         await relay.settled()
         assert exchange.sessions == 0
-        await relay.client.mark_good("mx.big.example")
+        await relay.client.ask(MarkGood(host="mx.big.example"))
         await internet.wait_for(200)
         assert_ramp(counting)
         assert exchange.most_open <= 16
@@ -94,7 +94,7 @@ async def test_so_it_is_when_a_mark_ends_by_itself(internet: Internet, clock: Fa
     async with many(internet, clock=clock) as relay:
         counting = Counting()
         await internet.add("big.example", mx=[(10, "mx.big.example", counting)])
-        await relay.client.mark_bad(MarkBad(host="mx.big.example", seconds=600, reason="maintenance"))
+        await relay.client.ask(MarkBad(host="mx.big.example", seconds=600, reason="maintenance"))
         await fill(relay, "big.example", 400)
         await relay.settled()
         await clock.advance(601)
@@ -121,7 +121,7 @@ async def test_so_it_is_after_retry(internet: Internet, clock: FakeClock) -> Non
         await relay.settled()
         counting = Counting()
         await exchange.become(counting)
-        await relay.client.act("retry", Action(filter="domain=big.example"))
+        await relay.client.ask(Retry(filter="domain=big.example"))
         await internet.wait_for(200)
         assert_ramp(counting)
 
@@ -130,10 +130,10 @@ async def test_so_it_is_when_a_destination_is_resumed(internet: Internet, clock:
     async with many(internet, clock=clock, initial_connections=10) as relay:
         counting = Counting()
         await internet.add("big.example", mx=[(10, "mx.big.example", counting)])
-        await relay.client.suspend(Suspend(destination="big.example", seconds=3600, reason="storm"))
+        await relay.client.ask(Suspend(destination="big.example", seconds=3600, reason="storm"))
         await fill(relay, "big.example", 400)
         await relay.settled()
-        await relay.client.resume("big.example")
+        await relay.client.ask(Resume(destination="big.example"))
         await internet.wait_for(200)
         assert_ramp(counting)
 
@@ -142,10 +142,10 @@ async def test_so_it_is_when_the_whole_relay_is_resumed(internet: Internet, cloc
     async with many(internet, clock=clock, initial_connections=10) as relay:
         counting = Counting()
         await internet.add("big.example", mx=[(10, "mx.big.example", counting)])
-        await relay.client.suspend(Suspend(destination="*", seconds=3600, reason="storm"))
+        await relay.client.ask(Suspend(destination="*", seconds=3600, reason="storm"))
         await fill(relay, "big.example", 400)
         await relay.settled()
-        await relay.client.resume("*")
+        await relay.client.ask(Resume(destination="*"))
         await internet.wait_for(200)
         assert_ramp(counting)
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from engine.control.views import Suspend
 from engine.delivery.limits import Bucket
 from engine.delivery.relayer import ManagedRelayer
 from engine.delivery.site import CEILING
 from engine.delivery.sites import KEPT
+from engine.model.verbs import Suspend
 from engine.sandbox.exchanges import Session as Peer
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import BlackHole, Dead, Healthy, Script, Slow
@@ -354,7 +354,7 @@ async def test_a_rate_for_hosts_holds_from_the_first_message_after_a_restart(
     async with relaying(internet, clock=clock, limit=limit, spool=spool) as relay:
         await relay.send("a@c.example")
         await relay.settled()
-        await relay.client.suspend(Suspend(destination="c.example", seconds=600, reason="test"))
+        await relay.client.ask(Suspend(destination="c.example", seconds=600, reason="test"))
         await fill(relay, "c.example", 30)
     await clock.advance(601)
     async with relaying(internet, clock=clock, limit=limit, spool=spool) as relay:

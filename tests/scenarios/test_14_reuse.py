@@ -5,8 +5,8 @@ from functools import partial
 
 import pytest
 
-from engine.control.views import MarkBad, Suspend
 from engine.delivery.check import Check
+from engine.model.verbs import MarkBad, Resume, Suspend
 from engine.sandbox.exchanges import Action
 from engine.sandbox.exchanges import Session as Peer
 from engine.sandbox.internet import Internet
@@ -214,13 +214,13 @@ async def test_a_suspended_destination_gets_nothing_over_an_idle_connection(
         await internet.add("example.org", mx=[(10, "mx.example.org", Healthy())])
         await relay.send("a@example.org")
         await idles(relay)
-        await relay.client.suspend(Suspend(destination="example.org", seconds=600, reason="storm"))
+        await relay.client.ask(Suspend(destination="example.org", seconds=600, reason="storm"))
         await relay.send("b@example.org")
         await relay.engine.smarthost.check_state()
         await clock.advance(3)
         await until(lambda: not relay.engine.smarthost.managed)
         assert internet.messages == 1
-        await relay.client.resume("example.org")
+        await relay.client.ask(Resume(destination="example.org"))
         await internet.wait_for(2)
 
 
@@ -231,7 +231,7 @@ async def test_a_host_marked_bad_by_an_operator_gets_nothing_over_an_idle_connec
         await internet.add("example.org", mx=[(10, "mx1.example.org", Healthy()), (20, "mx2.example.org", Healthy())])
         await relay.send("a@example.org")
         await idles(relay)
-        await relay.client.mark_bad(MarkBad(host="mx1.example.org", seconds=600, reason="maintenance"))
+        await relay.client.ask(MarkBad(host="mx1.example.org", seconds=600, reason="maintenance"))
         await relay.send("b@example.org")
         await internet.wait_for(2)
         assert [each.host for each in internet.delivered] == ["mx1.example.org", "mx2.example.org"]
@@ -276,10 +276,10 @@ async def test_a_message_that_ends_every_session_is_charged_with_it_though_other
             await internet.add(domain, mx=[(10, "mx.farm.example")])
             await relay.send(f"x@{domain}")
             await relay.settled()
-        await relay.client.suspend(Suspend(destination="*", seconds=60, reason="so that all are due at once"))
+        await relay.client.ask(Suspend(destination="*", seconds=60, reason="so that all are due at once"))
         await relay.send("p@b.example", sender="bad@example.com")
         await relay.send("y@a.example", times=3)
-        await relay.client.resume("*")
+        await relay.client.ask(Resume(destination="*"))
         await relay.settled()
         for _ in range(8):
             await relay.send("y@a.example", times=3)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from engine.control.views import Suspend
 from engine.delivery.site import PAUSE
 from engine.dns.lookups import LookupFailed
 from engine.model.outcome import Outcome
+from engine.model.verbs import Resume, Suspend
 from engine.queue.contract import QueueBusy
 from engine.sandbox.exchanges import Exchange, Temper
 from engine.sandbox.internet import Internet
@@ -289,10 +289,10 @@ async def test_a_fault_of_ours_ends_one_of_several_connections_and_the_others_go
 
     (exchange,) = await internet.add("many.example", mx=[(10, "mx.many.example", Slow(0.005))])
     monkeypatch.setattr(Session, "_transact", faulty_once)
-    await relay.client.suspend(Suspend(destination="*", seconds=600, reason="so that all are due at once"))
+    await relay.client.ask(Suspend(destination="*", seconds=600, reason="so that all are due at once"))
     for number in range(40):
         await relay.send(f"x{number}@many.example")
-    await relay.client.resume("*")
+    await relay.client.ask(Resume(destination="*"))
     await relay.settled()
     assert exchange.messages == 39  # and none of them waited
     (entry,) = await relay.entries()

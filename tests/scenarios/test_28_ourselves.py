@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from engine.control.client import Refused
-from engine.control.views import Override
 from engine.delivery.routes import NetworkRefused, untried
 from engine.dns.mx import LookupFailed, NoExchange, OwnName
 from engine.model.message import Entry
 from engine.model.probe import Probed
+from engine.model.verbs import Override
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Dead, Healthy, Script
 from engine.settings.ourselves import Interfaces, Ourselves, address_in, is_localhost, is_number, leads_nowhere
@@ -211,19 +211,19 @@ async def test_an_override_to_ourselves_is_refused(internet: Internet, clock: Fa
         for to in (f"127.0.0.1:{port}", f"us.example:{port}", f"localhost:{port}", f"[IPv6:::ffff:127.0.0.1]:{port}",
                    "0.0.0.0", "2130706433", "relay.example.net", "Relay.Example.NET:2526"):  # fmt: skip
             with pytest.raises(Refused, match="this relay itself") as refused:
-                await relay.client.override(Override(destination="x.example", to=to, seconds=HOUR, reason=""))
+                await relay.client.ask(Override(destination="x.example", to=to, seconds=HOUR, reason=""))
             assert refused.value.refusal.where == "to"
             assert "another takes mail" in refused.value.refusal.allowed
         await internet.host("spare.example", Healthy())
         for to in (f"127.0.0.1:{port - 1}", "spare.example", f"us.example:{internet.port}", "nowhere.example"):
-            await relay.client.override(Override(destination="x.example", to=to, seconds=HOUR, reason=""))
+            await relay.client.ask(Override(destination="x.example", to=to, seconds=HOUR, reason=""))
 
 
 async def test_an_override_that_leads_here_only_later_keeps_the_mail(internet: Internet, clock: FakeClock) -> None:
     async with relaying(internet, clock=clock) as relay:
         port = relay.engine.smtp.addresses[0].port
         ask = Override(destination="x.example", to=f"later.example:{port}", seconds=HOUR, reason="")
-        await relay.client.override(ask)
+        await relay.client.ask(ask)
         internet.dns.add("later.example", "A", "127.0.0.1")
         relay.engine.mx._lookups._cache.flush()
         await relay.send("bob@x.example")
@@ -272,7 +272,7 @@ async def test_to_a_network_that_is_refused_nobody_sends_by_the_dns_or_a_literal
         await internet.wait_for(1)
         assert other.messages == 1
         ask = Override(destination="inside.example", to="db.inside.example", seconds=HOUR, reason="")
-        await relay.client.override(ask)  # an operator knows what he names
+        await relay.client.ask(ask)  # an operator knows what he names
         await relay.send("a@inside.example", sender="")
         await internet.wait_for(2)
         assert exchange.messages == 1

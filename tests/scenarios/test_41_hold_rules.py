@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from engine.control.client import Refused
-from engine.control.views import Action, HoldRule, Suspend
+from engine.model.verbs import Bounce, Drop, Hold, HoldRule, Release, ReleaseRule, Suspend, Undo
 from engine.queue.contract import QueueError
 from engine.queue.sqlite.writer import Transaction
 from engine.sandbox.internet import Internet
@@ -31,7 +31,7 @@ async def healthy(internet: Internet, relay: Relay) -> Internet:
 async def test_what_comes_is_held_from_the_first_moment_and_goes_when_the_rule_ends_by_itself(
     healthy: Internet, relay: Relay
 ) -> None:
-    await relay.client.hold_rule(HoldRule(filter="from=runaway@*", seconds=2 * HOUR, reason="runaway script"))
+    await relay.client.ask(HoldRule(filter="from=runaway@*", seconds=2 * HOUR, reason="runaway script"))
     await relay.send("a@good.example", sender="Runaway@example.com")
     await relay.send("b@good.example", sender="ann@example.com")
     await relay.settled()
@@ -51,19 +51,19 @@ async def test_what_waits_already_is_held_too(internet: Internet, relay: Relay) 
     (exchange,) = await internet.add("stuck.example", mx=[(10, "mx.stuck.example", Dead())])
     await relay.send("a@stuck.example", times=3)
     await relay.settled()
-    result = await relay.client.hold_rule(HoldRule(filter="domain=stuck.example", seconds=HOUR, reason="look first"))
+    result = await relay.client.ask(HoldRule(filter="domain=stuck.example", seconds=HOUR, reason="look first"))
     assert result.recipients == 3
     await exchange.become(Healthy())
     await relay.later(HOUR / 2)
     assert internet.messages == 0
-    result = await relay.client.release_rule(1)
+    result = await relay.client.ask(ReleaseRule(rule=1))
     assert result.recipients == 3
     await relay.later(HOUR / 2)
     assert internet.messages == 3
 
 
 async def test_a_rule_for_a_recipient_holds_that_recipient_alone(healthy: Internet, relay: Relay) -> None:
-    await relay.client.hold_rule(HoldRule(filter="to=*@other.example", seconds=HOUR, reason=""))
+    await relay.client.ask(HoldRule(filter="to=*@other.example", seconds=HOUR, reason=""))
     await relay.send("a@good.example", "b@other.example")
     await relay.settled()
     assert [one.recipients for one in healthy.delivered] == [("a@good.example",)]
@@ -73,12 +73,12 @@ async def test_a_rule_for_a_recipient_holds_that_recipient_alone(healthy: Intern
 async def test_what_was_released_by_hand_stays_released_and_what_was_held_by_hand_stays_held(
     healthy: Internet, relay: Relay
 ) -> None:
-    await relay.client.hold_rule(HoldRule(filter="domain=good.example", seconds=HOUR, reason=""))
+    await relay.client.ask(HoldRule(filter="domain=good.example", seconds=HOUR, reason=""))
     await relay.send("a@good.example")
     await relay.send("b@good.example")
     await relay.send("c@good.example")
-    await relay.client.act("release", Action(filter="to=a@good.example"))
-    await relay.client.act("hold", Action(filter="to=b@good.example", reason="mine"))
+    await relay.client.ask(Release(filter="to=a@good.example"))
+    await relay.client.ask(Hold(filter="to=b@good.example", reason="mine"))
     await healthy.wait_for(1)
     await relay.later(HOUR + 1)
     assert healthy.messages == 2
@@ -87,8 +87,8 @@ async def test_what_was_released_by_hand_stays_released_and_what_was_held_by_han
 
 
 async def test_what_two_rules_name_is_held_until_both_have_ended(healthy: Internet, relay: Relay) -> None:
-    await relay.client.hold_rule(HoldRule(filter="domain=good.example", seconds=HOUR, reason="first"))
-    await relay.client.hold_rule(HoldRule(filter="from=ann@example.com", seconds=3 * HOUR, reason="second"))
+    await relay.client.ask(HoldRule(filter="domain=good.example", seconds=HOUR, reason="first"))
+    await relay.client.ask(HoldRule(filter="from=ann@example.com", seconds=3 * HOUR, reason="second"))
     await relay.send("a@good.example")
     await relay.later(2 * HOUR)
     (held,) = await relay.entries()
@@ -100,24 +100,24 @@ async def test_what_two_rules_name_is_held_until_both_have_ended(healthy: Intern
 async def test_mail_ordered_to_be_bounced_that_is_taken_back_after_the_rules_end_goes_on(
     healthy: Internet, relay: Relay
 ) -> None:
-    await relay.client.hold_rule(HoldRule(filter="domain=good.example", seconds=60, reason=""))
+    await relay.client.ask(HoldRule(filter="domain=good.example", seconds=60, reason=""))
     await relay.send("a@good.example")
     await relay.clock.advance(55)
-    bounced = await relay.client.act("bounce", Action(filter="to=a@good.example"))
+    bounced = await relay.client.ask(Bounce(filter="to=a@good.example"))
     await relay.later(6)
     assert (await relay.entries())[0].ordered == "bounce"
-    await relay.client.undo(bounced.operation)
+    await relay.client.ask(Undo(operation=bounced.operation))
     await healthy.wait_for(1)
 
 
 async def test_mail_that_is_not_to_be_dropped_after_all_is_held_by_a_rule_made_meanwhile(
     healthy: Internet, relay: Relay
 ) -> None:
-    await relay.client.suspend(Suspend(destination="*", seconds=60, reason="so that it waits"))
+    await relay.client.ask(Suspend(destination="*", seconds=60, reason="so that it waits"))
     await relay.send("a@good.example")
-    drop = await relay.client.act("drop", Action(filter="domain=good.example"))
-    await relay.client.hold_rule(HoldRule(filter="domain=good.example", seconds=HOUR, reason="look first"))
-    await relay.client.undo(drop.operation)
+    drop = await relay.client.ask(Drop(filter="domain=good.example"))
+    await relay.client.ask(HoldRule(filter="domain=good.example", seconds=HOUR, reason="look first"))
+    await relay.client.ask(Undo(operation=drop.operation))
     await relay.later(61)
     assert healthy.messages == 0
     (held,) = await relay.entries()
@@ -127,13 +127,13 @@ async def test_mail_that_is_not_to_be_dropped_after_all_is_held_by_a_rule_made_m
 async def test_mail_that_is_not_to_be_dropped_after_all_is_held_by_another_rule_that_names_it(
     healthy: Internet, relay: Relay
 ) -> None:
-    await relay.client.hold_rule(HoldRule(filter="domain=good.example", seconds=HOUR, reason="first"))
-    await relay.client.hold_rule(HoldRule(filter="from=ann@example.com", seconds=2 * HOUR, reason="second"))
+    await relay.client.ask(HoldRule(filter="domain=good.example", seconds=HOUR, reason="first"))
+    await relay.client.ask(HoldRule(filter="from=ann@example.com", seconds=2 * HOUR, reason="second"))
     await relay.send("a@good.example")
     (held,) = await relay.entries()
-    drop = await relay.client.act("drop", Action(filter="domain=good.example"))
-    await relay.client.release_rule(held.rule or 0)
-    await relay.client.undo(drop.operation)
+    drop = await relay.client.ask(Drop(filter="domain=good.example"))
+    await relay.client.ask(ReleaseRule(rule=held.rule or 0))
+    await relay.client.ask(Undo(operation=drop.operation))
     await relay.settled()
     assert healthy.messages == 0
     (still,) = await relay.entries()
@@ -143,7 +143,7 @@ async def test_mail_that_is_not_to_be_dropped_after_all_is_held_by_another_rule_
 async def test_a_rule_outlives_a_restart(internet: Internet, clock: FakeClock, tmp_path: Path) -> None:
     await internet.add("good.example", mx=[(10, "mx.good.example", Healthy())])
     async with relaying(internet, clock=clock, spool=tmp_path / "spool") as relay:
-        await relay.client.hold_rule(HoldRule(filter="domain=good.example", seconds=HOUR, reason="later"))
+        await relay.client.ask(HoldRule(filter="domain=good.example", seconds=HOUR, reason="later"))
     async with relaying(internet, clock=clock, spool=tmp_path / "spool") as relay:
         await relay.send("a@good.example")
         await relay.settled()
@@ -173,7 +173,7 @@ async def test_letting_go_and_looking_through_what_waits_that_were_cut_short_go_
 
     monkeypatch.setattr(writer, "do", sometimes)
     with pytest.raises(Refused, match="cut short"):
-        await relay.client.hold_rule(HoldRule(filter="domain=good.example", seconds=60, reason=""))
+        await relay.client.ask(HoldRule(filter="domain=good.example", seconds=60, reason=""))
     for _ in range(20):
         with suppress(QueueError):
             await relay.engine.queue.claims.overdue(10)
@@ -189,15 +189,15 @@ async def test_letting_go_and_looking_through_what_waits_that_were_cut_short_go_
 @pytest.mark.parametrize("filter", ["", "state=held", "!domain=good.example", "age>2h", "from="])
 async def test_a_rule_that_cannot_be_one_is_refused_with_what_is_allowed(relay: Relay, filter: str) -> None:
     with pytest.raises(Refused) as refused:
-        await relay.client.hold_rule(HoldRule(filter=filter, seconds=HOUR, reason=""))
+        await relay.client.ask(HoldRule(filter=filter, seconds=HOUR, reason=""))
     assert "from=" in refused.value.refusal.allowed
 
 
 async def test_a_rule_of_an_older_version_that_cannot_be_read_keeps_no_mail_from_moving(
     healthy: Internet, relay: Relay
 ) -> None:
-    await relay.client.hold_rule(HoldRule(filter="domain=other.example", seconds=HOUR, reason=""))
-    await relay.client.hold_rule(HoldRule(filter="domain=good.example", seconds=HOUR, reason=""))
+    await relay.client.ask(HoldRule(filter="domain=other.example", seconds=HOUR, reason=""))
+    await relay.client.ask(HoldRule(filter="domain=good.example", seconds=HOUR, reason=""))
     await relay.engine.queue._database.writer.do(
         lambda tx: tx.execute(
             "UPDATE hold_rule SET filter = 'domain=*bücher.example', swept = 0, newest = 9 WHERE id = 2"
@@ -207,19 +207,19 @@ async def test_a_rule_of_an_older_version_that_cannot_be_read_keeps_no_mail_from
     await relay.settled()
     assert [one.recipients for one in healthy.delivered] == [("a@good.example",)]
     assert [one.rule for one in await relay.entries()] == [1]
-    assert (await relay.client.release_rule(2)).recipients == 0
+    assert (await relay.client.ask(ReleaseRule(rule=2))).recipients == 0
 
 
 async def test_no_more_rules_than_intake_can_bear(relay: Relay) -> None:
     for number in range(100):
-        await relay.client.hold_rule(HoldRule(filter=f"domain=a{number}.example", seconds=HOUR, reason=""))
+        await relay.client.ask(HoldRule(filter=f"domain=a{number}.example", seconds=HOUR, reason=""))
     with pytest.raises(Refused, match="100 hold rules"):
-        await relay.client.hold_rule(HoldRule(filter="domain=b.example", seconds=HOUR, reason=""))
-    await relay.client.hold_rule(HoldRule(filter="domain=a7.example", seconds=2 * HOUR, reason="longer"))
+        await relay.client.ask(HoldRule(filter="domain=b.example", seconds=HOUR, reason=""))
+    await relay.client.ask(HoldRule(filter="domain=a7.example", seconds=2 * HOUR, reason="longer"))
     assert len(await relay.client.overrides()) == 100
 
 
 async def test_a_rule_that_is_not_there_is_not_released(relay: Relay) -> None:
     with pytest.raises(Refused) as refused:
-        await relay.client.release_rule(7)
+        await relay.client.ask(ReleaseRule(rule=7))
     assert refused.value.refusal.not_found

@@ -12,6 +12,7 @@ import pytest
 from engine.control.client import Refused
 from engine.delivery.relayer import ManagedRelayer
 from engine.model.probe import Probed, ProbedAddress
+from engine.model.verbs import Close
 from engine.sandbox.internet import Internet
 from engine.sandbox.names import Fault
 from engine.sandbox.tempers import BlackHole, Busy, Dead, Encrypted, Healthy, HelloOnly, Hostile, Script
@@ -218,7 +219,7 @@ async def test_what_a_closed_connection_carried_waits_again_untried(internet: In
     await internet.add("slow.example", mx=[(10, "mx.slow.example", temper)])
     await relay.send("a@slow.example", times=3)
     number = await in_phase(relay, {"connect": "greeting"}.get(at, at))
-    result = await relay.client.close(number)
+    result = await relay.client.ask(Close(relayer=number))
     assert f"relayer {number} to mx.slow.example is closed" in result.text
     assert relay.engine.smarthost.managed == {}
     entries = await relay.entries("state=waiting")
@@ -235,7 +236,7 @@ async def test_a_closed_connection_is_not_reopened_at_once_but_soon(internet: In
     temper = Waiting("RCPT")
     await internet.add("slow.example", mx=[(10, "mx.slow.example", temper)])
     await relay.send("a@slow.example")
-    await relay.client.close(await in_phase(relay, "RCPT"))
+    await relay.client.ask(Close(relayer=await in_phase(relay, "RCPT")))
     temper.go_on.set()
     await relay.later(20)
     assert internet.messages == 0
@@ -250,7 +251,7 @@ async def test_after_the_final_dot_it_may_be_a_duplicate_and_that_is_on_record(
     temper = Waiting("content")
     await internet.add("slow.example", mx=[(10, "mx.slow.example", temper)])
     await relay.send("a@slow.example")
-    await relay.client.close(await in_phase(relay, "reply"))
+    await relay.client.ask(Close(relayer=await in_phase(relay, "reply")))
     (entry,) = await relay.entries("state=waiting")
     assert entry.attempts == 1
     assert entry.last is not None
@@ -281,7 +282,7 @@ async def test_closing_while_more_is_claimed_strands_nothing(
     async with asyncio.timeout(5):
         await claiming.wait()
         (relayer,) = relay.engine.smarthost.managed
-        closing = asyncio.create_task(relay.client.close(relayer.id))
+        closing = asyncio.create_task(relay.client.ask(Close(relayer=relayer.id)))
         await until(lambda: any("closed by" in line.text for line in relayer.transcript.lines()))
         go_on.set()
         await closing
@@ -293,13 +294,13 @@ async def test_closing_while_more_is_claimed_strands_nothing(
 
 async def test_a_relayer_that_is_not_there_or_has_ended_is_not_closed(internet: Internet, relay: Relay) -> None:
     with pytest.raises(Refused, match="there is no relayer 77"):
-        await relay.client.close(77)
+        await relay.client.ask(Close(relayer=77))
     await internet.add("good.example", mx=[(10, "mx.good.example", Healthy())])
     await relay.send("a@good.example")
     await internet.wait_for(1)
     await relay.settled()
     with pytest.raises(Refused, match="has ended already"):
-        await relay.client.close(1)
+        await relay.client.ask(Close(relayer=1))
 
 
 async def test_closing_twice_is_harmless(internet: Internet, alone: Relay) -> None:
@@ -308,7 +309,8 @@ async def test_closing_twice_is_harmless(internet: Internet, alone: Relay) -> No
     await internet.add("slow.example", mx=[(10, "mx.slow.example", temper)])
     await relay.send("a@slow.example", times=5)
     number = await in_phase(relay, "RCPT")
-    await asyncio.gather(relay.client.close(number), relay.client.close(number), return_exceptions=True)
+    closing = [relay.client.ask(Close(relayer=number)) for _ in range(2)]
+    await asyncio.gather(*closing, return_exceptions=True)
     await relay.settled()
     assert len(await relay.entries("state=waiting")) == 5
     temper.go_on.set()
@@ -355,7 +357,7 @@ async def test_a_relayer_that_still_looks_for_its_way_does_not_take_the_place_of
     assert await in_phase(relay, "RCPT") == 1
     connected.set()
     assert await in_phase(relay, "lookup") == 2
-    await relay.client.close(1)
+    await relay.client.ask(Close(relayer=1))
     closed.set()
     temper.go_on.set()
     await relay.settled()

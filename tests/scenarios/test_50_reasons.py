@@ -5,7 +5,7 @@ import json
 import pytest
 
 from engine.control.client import Refused
-from engine.control.views import Action
+from engine.model.verbs import Hold, Retry
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Dead, Healthy, Script
 from tests.scenarios.relaying import Relay
@@ -50,9 +50,9 @@ async def test_the_reasons_are_bounded_and_those_with_most_mail_come_first(inter
 async def test_an_order_on_a_reason_acts_on_its_mail_and_nothing_else(internet: Internet, relay: Relay) -> None:
     await stuck(internet, relay)
     named = f"why={json.dumps(WHY)}"
-    seen = await relay.client.preview("hold", Action(filter=named))
+    seen = await relay.client.would(Hold(filter=named))
     assert (seen.messages, seen.recipients) == (3, 3)
-    await relay.client.act("hold", Action(filter=named, reason="looking into it"))
+    await relay.client.ask(Hold(filter=named, reason="looking into it"))
     held = await relay.entries("state=held")
     assert {entry.why for entry in held} == {WHY}
     assert [entry.recipient for entry in await relay.entries("!state=held")] == ["b@dead.example"]
@@ -64,7 +64,7 @@ async def test_a_retry_of_a_reason_sends_what_is_taken_now(internet: Internet, r
     for exchange in list(internet.exchanges.values()):
         if exchange.host != "mx.dead.example":
             await exchange.become(Healthy())
-    await relay.client.act("retry", Action(filter=f"why={json.dumps(WHY)}"))
+    await relay.client.ask(Retry(filter=f"why={json.dumps(WHY)}"))
     await internet.wait_for(3)
     await relay.settled()
     assert [one.why for one in await relay.client.reasons()] == ["4.4.1 connection refused by [<ip>]:<n>"]

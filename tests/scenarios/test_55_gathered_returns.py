@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.control.views import Action, Suspend
+from engine.model.verbs import Bounce, Resume, Suspend
 from engine.sandbox.exchanges import Delivery
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Healthy, Refusing, Script
@@ -131,14 +131,14 @@ async def test_content_over_the_bound_goes_back_as_its_headers(internet: Interne
 
 async def test_an_operators_bounce_of_a_message_to_a_thousand_is_told_of_once(home: Internet, relay: Relay) -> None:
     names = [f"u{number}@d{number % 250}.later.example" for number in range(1000)]
-    await relay.client.suspend(Suspend(destination="*", seconds=3600, reason="to have it wait"))
+    await relay.client.ask(Suspend(destination="*", seconds=3600, reason="to have it wait"))
     await relay.send(*names)
-    await relay.client.act("bounce", Action(filter="id=1", reason="wrong list"))
+    await relay.client.ask(Bounce(filter="id=1", reason="wrong list"))
     await relay.later(60)
     async with asyncio.timeout(30):
         while await relay.entries("id=1"):  # some of it goes back in each check
             await asyncio.sleep(0.01)
-    await relay.client.resume("*")
+    await relay.client.ask(Resume(destination="*"))
     await home.wait_for(1)
     await relay.settled()
     (report,) = told(home)

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from engine.control.views import Action, HoldRule, Suspend
 from engine.model.message import Entry
+from engine.model.verbs import Hold, HoldRule, Release, Suspend
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Dead, Healthy, Script
 from tests.clock import FakeClock
@@ -24,14 +24,14 @@ async def shown(relay: Relay) -> Entry:
 
 async def test_what_was_held_beyond_its_time_is_tried_once_it_is_released(internet: Internet, relay: Relay) -> None:
     (exchange,) = await internet.add("good.example", mx=[(10, "mx.good.example", Healthy())])
-    await relay.client.suspend(Suspend(destination="good.example", seconds=60, reason="to have it wait"))
+    await relay.client.ask(Suspend(destination="good.example", seconds=60, reason="to have it wait"))
     await relay.send("bob@good.example")
-    await relay.client.act("hold", Action(filter="id=1"))
+    await relay.client.ask(Hold(filter="id=1"))
     await relay.later(6 * DAY)
     (one,) = (await relay.client.explain("1")).explanations
     said = {fact.name: fact.text for fact in one.facts}
     assert said["tries"] == f"0; {ONE_MORE} once it is released"
-    await relay.client.act("release", Action(filter="id=1"))
+    await relay.client.ask(Release(filter="id=1"))
     await relay.settled()
     assert await relay.events("returned") == []
     assert exchange.messages == 1
@@ -45,9 +45,9 @@ async def test_what_was_tried_and_then_held_beyond_its_time_is_tried_once_more(
     )
     await relay.send("bob@once.example")
     await relay.settled()
-    await relay.client.act("hold", Action(filter="id=1"))
+    await relay.client.ask(Hold(filter="id=1"))
     await relay.later(6 * DAY)
-    await relay.client.act("release", Action(filter="id=1"))
+    await relay.client.ask(Release(filter="id=1"))
     await relay.settled()
     assert (exchange.messages, await relay.events("returned")) == (1, [])
 
@@ -56,7 +56,7 @@ async def test_what_a_hold_rule_held_beyond_its_time_is_tried_when_the_rule_ends
     internet: Internet, relay: Relay
 ) -> None:
     (exchange,) = await internet.add("good.example", mx=[(10, "mx.good.example", Healthy())])
-    await relay.client.hold_rule(HoldRule(filter="domain=good.example", seconds=6 * DAY, reason="storm"))
+    await relay.client.ask(HoldRule(filter="domain=good.example", seconds=6 * DAY, reason="storm"))
     await relay.send("bob@good.example")
     await relay.later(6 * DAY + 1)
     assert (exchange.messages, await relay.events("returned")) == (1, [])
@@ -67,9 +67,9 @@ async def test_a_try_after_its_time_that_fails_is_the_last(internet: Internet, r
     await internet.add("later.example", mx=[(10, "mx.later.example", Script({"RCPT": "450 4.2.1 locked"}))])
     await relay.send("bob@later.example")
     await relay.settled()
-    await relay.client.act("hold", Action(filter="id=1"))
+    await relay.client.ask(Hold(filter="id=1"))
     await relay.later(6 * DAY)
-    await relay.client.act("release", Action(filter="id=1"))
+    await relay.client.ask(Release(filter="id=1"))
     await relay.settled()
     (returned,) = await relay.events("returned")
     assert returned.outcome is not None
@@ -86,7 +86,7 @@ async def test_what_waited_while_the_engine_was_down_is_tried_first(
     )
     (never,) = await internet.add("never.example", mx=[(10, "mx.never.example", Healthy())])
     async with relaying(internet, clock=clock, spool=tmp_path / "spool") as relay:
-        await relay.client.suspend(Suspend(destination="never.example", seconds=60, reason="to have it wait"))
+        await relay.client.ask(Suspend(destination="never.example", seconds=60, reason="to have it wait"))
         await relay.send("bob@once.example")
         await relay.send("bob@never.example")
         await relay.settled()
@@ -101,7 +101,7 @@ async def test_what_a_suspension_kept_from_being_tried_is_tried_when_it_ends_and
     internet: Internet, relay: Relay
 ) -> None:
     (exchange,) = await internet.add("good.example", mx=[(10, "mx.good.example", Healthy())])
-    await relay.client.suspend(Suspend(destination="good.example", seconds=7 * DAY, reason="storm"))
+    await relay.client.ask(Suspend(destination="good.example", seconds=7 * DAY, reason="storm"))
     until = relay.clock.now() + 7 * DAY
     await relay.send("bob@good.example")
     assert (await shown(relay)).next_try == until
@@ -119,7 +119,7 @@ async def test_of_the_mail_for_a_dead_host_that_came_back_late_one_batch_is_trie
     """A host is not asked for each of a hundred messages before they go back."""
     await internet.add("dead.example", mx=[(10, "mx.dead.example", Dead())])
     async with relaying(internet, clock=clock, spool=tmp_path / "spool") as relay:
-        await relay.client.suspend(Suspend(destination="dead.example", seconds=60, reason="to have it wait"))
+        await relay.client.ask(Suspend(destination="dead.example", seconds=60, reason="to have it wait"))
         await relay.send("bob@dead.example", sender="", times=100)
     await clock.advance(6 * DAY)
     async with relaying(internet, clock=clock, spool=tmp_path / "spool") as relay:

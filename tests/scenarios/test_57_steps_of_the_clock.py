@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from engine.control.views import Suspend
 from engine.intake.smtp.limits import Meter, Rates
 from engine.model.claim import Claim
+from engine.model.verbs import Resume, Suspend
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Dead, Healthy, Script
 from engine.settings.settings import Limits
@@ -57,7 +57,7 @@ async def test_mail_is_not_returned_untried_when_the_clock_is_set_ahead_by_days(
         "once.example", mx=[(10, "mx.once.example", Script({"RCPT": ["450 4.2.1 locked", None]}))]
     )
     (never,) = await internet.add("never.example", mx=[(10, "mx.never.example", Healthy())])
-    await relay.client.suspend(Suspend(destination="never.example", seconds=20 * DAY, reason="storm"))
+    await relay.client.ask(Suspend(destination="never.example", seconds=20 * DAY, reason="storm"))
     await relay.send("bob@never.example")
     await relay.send("bob@once.example")
     await relay.settled()
@@ -67,7 +67,7 @@ async def test_mail_is_not_returned_untried_when_the_clock_is_set_ahead_by_days(
     assert await relay.events("returned") == []
     await relay.later(60)
     assert await relay.events("returned") == []  # nor later: it was never tried
-    await relay.client.resume("never.example")
+    await relay.client.ask(Resume(destination="never.example"))
     await relay.settled()
     assert never.messages == 1
     (told,) = await relay.events("clock set")

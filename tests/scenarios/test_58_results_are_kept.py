@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from engine.control.views import MarkBad, Suspend
 from engine.delivery.choosing import Chosen
 from engine.delivery.relayer import ManagedRelayer
+from engine.model.verbs import MarkBad, MarkGood, Resume, Suspend
 from engine.queue.contract import QueueBusy, QueueError, QueueFull
 from engine.queue.sqlite.arrivals import Arrivals
 from engine.queue.sqlite.claims import Claims
@@ -137,10 +137,10 @@ async def test_a_store_locked_by_another_program_leaves_nothing_relaying(
 ) -> None:
     """As by a shell that is open on the file, while an operator closes what seems to hang."""
     relay.engine.queue._database.writer._connection.execute("PRAGMA busy_timeout = 20")
-    await relay.client.suspend(Suspend(destination="good.example", seconds=600, reason="so that all are due at once"))
+    await relay.client.ask(Suspend(destination="good.example", seconds=600, reason="so that all are due at once"))
     await relay.send("bob@good.example", times=60)
     with contextlib.closing(sqlite3.connect(relay.spool / "queue.db", isolation_level=None)) as shell:
-        await relay.client.resume("good.example")
+        await relay.client.ask(Resume(destination="good.example"))
         await until(lambda: exchange.messages > 2)
         shell.execute("BEGIN IMMEDIATE")
         await until(lambda: "its result waits to be recorded: another program holds the queue" in caplog.text)
@@ -166,7 +166,7 @@ async def test_a_store_locked_at_any_moment_leaves_nothing_relaying_and_sends_no
         (await internet.add(f"d{number}.example", mx=[(10, f"mx.d{number}.example", Healthy())]))[0]
         for number in range(4)
     ]
-    await relay.client.suspend(Suspend(destination="*", seconds=600, reason="so that all are due at once"))
+    await relay.client.ask(Suspend(destination="*", seconds=600, reason="so that all are due at once"))
     for number in range(40):
         await relay.send(f"u{number}@d{number % 4}.example")
     do = Writer.do
@@ -179,7 +179,7 @@ async def test_a_store_locked_at_any_moment_leaves_nothing_relaying_and_sends_no
         return await do(writer, operation, weight)
 
     monkeypatch.setattr(Writer, "do", moody)
-    await relay.client.resume("*")
+    await relay.client.ask(Resume(destination="*"))
     for _ in range(25):
         locked = draw.random() < 0.6
         await asyncio.sleep(draw.uniform(0, 0.03))
@@ -253,12 +253,12 @@ async def test_a_fault_at_any_record_costs_no_copy_and_strands_nothing(
 
 async def test_what_is_relayed_by_nobody_is_put_back_and_told_as_interrupted(exchange: Exchange, relay: Relay) -> None:
     """Whatever the fault that made it so."""
-    await relay.client.mark_bad(MarkBad(host="mx.good.example", seconds=20 * 60, reason="so that it waits"))
+    await relay.client.ask(MarkBad(host="mx.good.example", seconds=20 * 60, reason="so that it waits"))
     await relay.send("bob@good.example")
     await relay.settled()
-    await relay.client.mark_good("mx.good.example")
+    await relay.client.ask(MarkGood(host="mx.good.example"))
     await relay.settled()
-    await relay.client.suspend(Suspend(destination="good.example", seconds=60, reason="so that it waits"))
+    await relay.client.ask(Suspend(destination="good.example", seconds=60, reason="so that it waits"))
     await relay.send("eve@good.example")
     relay.engine.queue._database.writer._connection.execute("DELETE FROM suspension")
     relay.engine.smarthost._woken.clear()

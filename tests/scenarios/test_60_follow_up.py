@@ -5,7 +5,7 @@ import getpass
 import pytest
 
 from engine.control.client import Refused
-from engine.control.views import Action, MarkBad
+from engine.model.verbs import Check, Drop, MarkBad, MarkGood, Release, Retry
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Dead, Healthy, Script
 from tests.scenarios.relaying import Relay
@@ -26,7 +26,7 @@ async def stuck(internet: Internet, relay: Relay) -> Internet:
 
 
 async def test_a_retry_that_fails_again_says_so_and_why(stuck: Internet, relay: Relay) -> None:
-    result = await relay.client.act("retry", Action(filter="domain=dead.example"))
+    result = await relay.client.ask(Retry(filter="domain=dead.example"))
     assert result.follow
     await relay.settled()
     seen = await relay.client.operation(result.follow)
@@ -38,7 +38,7 @@ async def test_a_retry_that_fails_again_says_so_and_why(stuck: Internet, relay: 
 
 async def test_a_retry_that_succeeds_in_part_says_how_many(stuck: Internet, relay: Relay) -> None:
     await stuck.exchange("mx.full.example").become(Healthy())
-    result = await relay.client.act("retry", Action(filter=""))
+    result = await relay.client.ask(Retry(filter=""))
     await stuck.wait_for(2)
     await relay.settled()
     seen = await relay.client.operation(result.follow)
@@ -47,18 +47,18 @@ async def test_a_retry_that_succeeds_in_part_says_how_many(stuck: Internet, rela
 
 
 async def test_a_reply_is_told_as_the_reason(stuck: Internet, relay: Relay) -> None:
-    result = await relay.client.act("retry", Action(filter="domain=full.example"))
+    result = await relay.client.ask(Retry(filter="domain=full.example"))
     await relay.settled()
     seen = await relay.client.operation(result.follow)
     assert seen.text == "2 retried: 2 refused again: 450 4.2.1 over quota"
 
 
 async def test_what_is_followed_stays_as_it_was_when_it_was_over(stuck: Internet, relay: Relay) -> None:
-    result = await relay.client.act("retry", Action(filter="domain=full.example"))
+    result = await relay.client.ask(Retry(filter="domain=full.example"))
     await relay.settled()
     before = await relay.client.operation(result.follow)
     await stuck.exchange("mx.full.example").become(Healthy())
-    await relay.client.act("retry", Action(filter="domain=full.example"))
+    await relay.client.ask(Retry(filter="domain=full.example"))
     await stuck.wait_for(2)
     assert await relay.client.operation(result.follow) == before
 
@@ -66,9 +66,9 @@ async def test_what_is_followed_stays_as_it_was_when_it_was_over(stuck: Internet
 async def test_a_host_marked_good_is_followed_and_its_event_says_how_many_were_made_due(
     stuck: Internet, relay: Relay
 ) -> None:
-    await relay.client.mark_bad(MarkBad(host="mx.dead.example", seconds=600))
+    await relay.client.ask(MarkBad(host="mx.dead.example", seconds=600))
     await stuck.exchange("mx.dead.example").become(Healthy())
-    result = await relay.client.mark_good("mx.dead.example")
+    result = await relay.client.ask(MarkGood(host="mx.dead.example"))
     await stuck.wait_for(3)
     await relay.settled()
     seen = await relay.client.operation(result.follow)
@@ -78,8 +78,8 @@ async def test_a_host_marked_good_is_followed_and_its_event_says_how_many_were_m
 
 
 async def test_a_drop_tells_its_exact_result_once_it_is_carried_out(stuck: Internet, relay: Relay) -> None:
-    result = await relay.client.act("drop", Action(filter="domain=dead.example", reason="runaway"))
-    await relay.client.act("release", Action(filter="to=c@dead.example"))
+    result = await relay.client.ask(Drop(filter="domain=dead.example", reason="runaway"))
+    await relay.client.ask(Release(filter="to=c@dead.example"))
     before = await relay.client.operation(result.follow)
     assert (before.over, before.held) == (False, 2)
     await relay.later(11)
@@ -92,7 +92,7 @@ async def test_a_drop_tells_its_exact_result_once_it_is_carried_out(stuck: Inter
 
 
 async def test_a_check_says_in_its_event_what_it_opened(stuck: Internet, relay: Relay) -> None:
-    result = await relay.client.check()
+    result = await relay.client.ask(Check())
     (event,) = await relay.events("checked")
     assert (event.by, f"checked: {event.text}") == (getpass.getuser(), result.text)
     assert "new connection" in event.text

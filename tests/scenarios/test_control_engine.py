@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from engine.control import views
 from engine.control.client import Client, Refused, control_socket
 from engine.engine import Engine
+from engine.model import verbs
 from engine.model.message import NewMessage
+from engine.model.verbs import Check, Hold, MarkBad, MarkGood, Release, Retry, Suspend, Undo
 from engine.settings.settings import Dns, Drop, Intake, Nameserver, Settings, Smtp
 from tests.unit.fake_relay import short_folder
 
@@ -36,7 +37,7 @@ async def suspended() -> AsyncIterator[tuple[Engine, Client]]:
     """A running engine that sends nothing, with three messages to two recipients each."""
     with short_folder() as folder:
         async with running(Path(folder)) as (engine, client):
-            await client.suspend(views.Suspend(destination="*", seconds=3600, reason="a test"))
+            await client.ask(Suspend(destination="*", seconds=3600, reason="a test"))
             for _ in range(3):
                 await engine.queue.arrivals.enqueue(
                     NewMessage(
@@ -56,30 +57,30 @@ async def states(client: Client, filter: str = "") -> list[tuple[str, str]]:
 
 async def test_what_is_held_stays_until_released() -> None:
     async with suspended() as (_, client):
-        result = await client.act("hold", views.Action(filter="domain=example.org", reason="looking"))
+        result = await client.ask(Hold(filter="domain=example.org", reason="looking"))
         assert (result.messages, result.recipients) == (3, 3)
         assert await states(client, "state=held") == [("1.1", "held"), ("2.1", "held"), ("3.1", "held")]
         held = (await client.queue("id=1.1")).rows[0]
         assert (held.ordered, held.reason) == ("hold", "looking")
-        result = await client.act("release", views.Action(filter="id=1"))
+        result = await client.ask(Release(filter="id=1"))
         assert (result.recipients, result.skipped) == (1, 1)
         assert await states(client, "state=held") == [("2.1", "held"), ("3.1", "held")]
 
 
 async def test_a_drop_is_undone_while_there_is_time() -> None:
     async with suspended() as (_, client):
-        result = await client.act("drop", views.Action(filter="id=2", reason="runaway"))
+        result = await client.ask(verbs.Drop(filter="id=2", reason="runaway"))
         assert result.undo_until is not None
         assert {row.ordered for row in (await client.queue("id=2")).rows} == {"drop"}
-        assert (await client.undo(result.operation)).recipients == 2
+        assert (await client.ask(Undo(operation=result.operation))).recipients == 2
         assert await states(client, "id=2") == [("2.1", "waiting"), ("2.2", "waiting")]
         with pytest.raises(Refused):
-            await client.undo(result.operation)
+            await client.ask(Undo(operation=result.operation))
 
 
 async def test_a_drop_at_once_leaves_only_its_events() -> None:
     async with suspended() as (_, client):
-        await client.act("drop", views.Action(filter="id=3", now=True))
+        await client.ask(verbs.Drop(filter="id=3", now=True))
         async with asyncio.timeout(10):
             while not (message := await client.message(3)).finished:
                 await asyncio.sleep(0.01)
@@ -89,13 +90,12 @@ async def test_a_drop_at_once_leaves_only_its_events() -> None:
 
 async def test_mail_that_came_after_the_preview_is_not_touched() -> None:
     async with suspended() as (engine, client):
-        seen = await client.preview("drop", views.Action(filter="from=ann@example.net"))
+        seen = await client.would(verbs.Drop(filter="from=ann@example.net"))
         assert (seen.messages, seen.recipients) == (3, 6)
         await engine.queue.arrivals.enqueue(
             NewMessage(sender="ann@example.net", recipients=("dan@example.org",), content=CONTENT, origin="a test")
         )
-        action = views.Action(filter="from=ann@example.net", newest=seen.newest)
-        result = await client.act("hold", action)
+        result = await client.ask(Hold(filter="from=ann@example.net", newest=seen.newest))
         assert (result.messages, result.recipients) == (3, 6)
         assert await states(client, "state=waiting") == [("4.1", "waiting")]
 
@@ -110,14 +110,14 @@ async def test_a_message_is_seen_with_its_headers() -> None:
 async def test_marks_and_suspensions_outlive_a_restart() -> None:
     with short_folder() as folder:
         async with running(Path(folder)) as (_, client):
-            await client.mark_bad(views.MarkBad(host="mx1.example.org", seconds=600, reason="slow"))
-            await client.suspend(views.Suspend(destination="example.com", seconds=600, reason="they asked"))
+            await client.ask(MarkBad(host="mx1.example.org", seconds=600, reason="slow"))
+            await client.ask(Suspend(destination="example.com", seconds=600, reason="they asked"))
         async with running(Path(folder)) as (_, client):
             hosts = (await client.hosts()).rows
             assert [(one.host, one.reason) for one in hosts] == [("mx1.example.org", "slow")]
             assert hosts[0].by != "engine"
             assert [one.destination for one in await client.suspensions()] == ["example.com"]
-            await client.mark_good("mx1.example.org")
+            await client.ask(MarkGood(host="mx1.example.org"))
             assert (await client.hosts()).rows == ()
 
 
@@ -134,8 +134,8 @@ async def test_who_did_what_is_told_live_and_later() -> None:
             async with asyncio.timeout(10):
                 while not engine.events._followers:
                     await asyncio.sleep(0.005)
-                await client.act("retry", views.Action(filter="id=1"))
-                await client.check()
+                await client.ask(Retry(filter="id=1"))
+                await client.ask(Check())
                 while "checked" not in seen.values():
                     await asyncio.sleep(0.005)
         finally:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
@@ -17,6 +17,9 @@ from engine.model.outcome import Outcome
 from engine.model.probe import Certificate, Probed, ProbedAddress
 from engine.model.reason import Reason
 from engine.model.transcript import Line
+from engine.model.verbs import Ask, Bounce, Drop, DryAsk, MailAsk, Result, verb_of
+
+A = TypeVar("A", bound=Ask)
 
 NOW = 1_800_007_331.0  # 2027-01-15 10:02:11 UTC
 
@@ -356,6 +359,21 @@ STANDING = (
 SUSPENDED = replace(OVERVIEW, health=replace(HEALTH, state="suspended", suspended=WHOLE, rate_out=0.0, connections=0))
 
 
+_SAID = {
+    "check": "checked: 3 connections opened",
+    "undo": "12 messages wait again",
+    "suspend": "{0.destination} is suspended",
+    "resume": "{0.destination} goes on",
+    "mark-bad": "{0.host} is marked bad",
+    "mark-good": "{0.host} is used again; 2,204 messages are due now",
+    "hold-rule": "hold rule 4: {0.filter} is held when it comes in",
+    "release-rule": "hold rule {0.rule} has ended",
+    "override": "mail for {0.destination} goes to {0.to}",
+    "end-override": "mail for {0.destination} goes its own way again",
+    "close": "relayer {0.relayer} is closed",
+}
+
+
 class CannedClient(Client):
     """Answers from what it was given. `asked` holds every question that is not a look at the overview."""
 
@@ -383,6 +401,14 @@ class CannedClient(Client):
             raise self.broken
         if self.refusal is not None and asked:
             raise Refused(self.refusal)
+
+    def did(self, *kinds: type[A]) -> list[A]:
+        """What it was asked to do, of these kinds."""
+        return [ask for _, ask in self.asks("ask") if isinstance(ask, kinds)]
+
+    def previewed(self, *kinds: type[A]) -> list[A]:
+        """What it was asked dry, of these kinds."""
+        return [ask for _, ask in self.asks("would") if isinstance(ask, kinds)]
 
     def asks(self, name: str) -> list[tuple[Any, ...]]:
         """The questions of one name."""
@@ -470,63 +496,25 @@ class CannedClient(Client):
             raise Refused(views.Refusal(what=f"nothing is known of operation {number} (any more)", not_found=True))
         return self.followed
 
-    async def check(self) -> views.ResultView:
-        self._reach("check")
-        return views.ResultView(verb="check", text="checked: 3 connections opened")
-
-    async def preview(self, verb: views.Verb, action: views.Action) -> Selection:
-        self._reach("preview", verb, action)
-        return self.selection
-
-    async def preview_good(self, host: str) -> Selection:
-        self._reach("preview_good", host)
-        return self.selection
-
-    async def preview_resume(self, destination: str) -> Selection:
-        self._reach("preview_resume", destination)
-        return self.selection
-
-    async def preview_end(self, destination: str) -> Selection:
-        self._reach("preview_end", destination)
-        return self.selection
-
-    async def preview_release_rule(self, rule: int) -> Selection:
-        self._reach("preview_release_rule", rule)
-        return self.selection
-
-    async def act(self, verb: views.Verb, action: views.Action) -> views.ResultView:
-        self._reach("act", verb, action)
-        done = self.selection
-        if verb in ("bounce", "drop"):
-            return views.ResultView(
-                verb=verb, text=f"{done.messages} messages will be {verb}{'d' if verb == 'bounce' else 'ped'}",
+    async def ask(self, ask: Ask) -> Result:
+        self._reach("ask", ask)
+        word = verb_of(ask).word
+        if isinstance(ask, Bounce | Drop):
+            done = self.selection
+            return Result(
+                verb=word, text=f"{done.messages} messages will be {'bounced' if word == 'bounce' else 'dropped'}",
                 messages=done.messages, recipients=done.recipients, operation=77, undo_until=NOW + 10,
                 follow=77,
             )  # fmt: skip
-        follow = 78 if self.followed is not None else 0
-        return views.ResultView(
-            verb=verb, text=f"{verb}: {done.messages} messages", messages=done.messages, follow=follow
-        )
+        if isinstance(ask, MailAsk):
+            follow = 78 if self.followed is not None else 0
+            messages = self.selection.messages
+            return Result(verb=word, text=f"{word}: {messages} messages", messages=messages, follow=follow)
+        return Result(verb=word, text=_SAID[word].format(ask), messages=12 if word == "undo" else 0)
 
-    async def undo(self, operation: int) -> views.ResultView:
-        self._reach("undo", operation)
-        return views.ResultView(verb="undo", text="12 messages wait again", messages=12)
-
-    async def suspend(self, ask: views.Suspend) -> views.ResultView:
-        self._reach("suspend", ask)
-        return views.ResultView(verb="suspend", text=f"{ask.destination} is suspended")
-
-    async def resume(self, destination: str) -> views.ResultView:
-        self._reach("resume", destination)
-        return views.ResultView(verb="resume", text=f"{destination} goes on")
-
-    async def mark_bad(self, ask: views.MarkBad) -> views.ResultView:
-        self._reach("mark_bad", ask)
-        return views.ResultView(verb="mark-bad", text=f"{ask.host} is marked bad")
-
-    async def mark_good(self, host: str) -> views.ResultView:
-        self._reach("mark_good", host)
-        return views.ResultView(verb="mark-good", text=f"{host} is used again; 2,204 messages are due now")
+    async def would(self, ask: DryAsk) -> Selection:
+        self._reach("would", ask)
+        return self.selection
 
     async def explain(self, subject: str) -> views.ExplainView:
         self._reach("explain", subject)
@@ -539,23 +527,3 @@ class CannedClient(Client):
     async def overrides(self, offset: int = 0, limit: int = 1000) -> tuple[views.StandingView, ...]:
         self._reach("overrides")
         return STANDING
-
-    async def hold_rule(self, ask: views.HoldRule) -> views.ResultView:
-        self._reach("hold_rule", ask)
-        return views.ResultView(verb="hold-rule", text=f"hold rule 4: {ask.filter} is held when it comes in")
-
-    async def release_rule(self, rule: int) -> views.ResultView:
-        self._reach("release_rule", rule)
-        return views.ResultView(verb="release-rule", text=f"hold rule {rule} has ended")
-
-    async def override(self, ask: views.Override) -> views.ResultView:
-        self._reach("override", ask)
-        return views.ResultView(verb="override", text=f"mail for {ask.destination} goes to {ask.to}")
-
-    async def end_override(self, destination: str) -> views.ResultView:
-        self._reach("end_override", destination)
-        return views.ResultView(verb="end-override", text=f"mail for {destination} goes its own way again")
-
-    async def close(self, relayer: int) -> views.ResultView:
-        self._reach("close", relayer)
-        return views.ResultView(verb="close", text=f"relayer {relayer} is closed")

@@ -9,6 +9,7 @@ from console.screens.dialogs import Dialog, Press
 from console.widgets.note import Note
 from engine.control import views
 from engine.model.message import Selection
+from engine.model.verbs import Check, Drop, Hold, MailAsk, MarkBad, MarkGood, Resume, Retry, Suspend, Undo
 from tests.screens import canned
 from tests.screens.canned import NOW, CannedClient
 from tests.screens.conftest import Console_, Hand
@@ -22,24 +23,24 @@ def _dialog(hand: Hand) -> Dialog:
 async def test_check_asks_the_engine_at_once_and_says_what_came_of_it(at_the_console: Console_) -> None:
     async with at_the_console() as hand:
         await hand.press("c")
-        assert hand.client.asks("check")
+        assert hand.client.did(Check)
         assert "checked: 3 connections opened" in hand.status
 
 
 async def test_a_single_message_is_retried_without_a_question(at_the_console: Console_) -> None:
     async with at_the_console() as hand:
         await hand.press("2", "down", "r")
-        [(_, verb, action)] = hand.client.asks("act")
-        assert (verb, action.filter) == ("retry", "id=48202.1")
-        assert not hand.client.asks("preview")
+        [action] = hand.client.did(MailAsk)
+        assert (type(action), action.filter) == (Retry, "id=48202.1")
+        assert not hand.client.previewed(MailAsk)
 
 
 async def test_a_destination_is_retried_only_after_a_question(at_the_console: Console_) -> None:
     async with at_the_console() as hand:
         await hand.press("r")
-        [(_, verb, action)] = hand.client.asks("preview")
-        assert (verb, action.filter) == ("retry", "domain=gmail.example")
-        assert not hand.client.asks("act")
+        [action] = hand.client.previewed(MailAsk)
+        assert (type(action), action.filter) == (Retry, "domain=gmail.example")
+        assert not hand.client.did(MailAsk)
 
 
 async def test_cancel_has_the_focus_so_that_enter_does_nothing(at_the_console: Console_) -> None:
@@ -49,7 +50,7 @@ async def test_cancel_has_the_focus_so_that_enter_does_nothing(at_the_console: C
         assert isinstance(focused, Press)
         assert focused.id == "cancel"
         await hand.press("enter")
-        assert not hand.client.asks("act")
+        assert not hand.client.did(MailAsk)
         assert "left as it was" in hand.status
 
 
@@ -58,8 +59,8 @@ async def test_what_was_confirmed_is_what_is_done_up_to_the_newest_message_of_th
 ) -> None:
     async with at_the_console() as hand:
         await hand.press("2", "D", "right", "enter")
-        [(_, verb, action)] = hand.client.asks("act")
-        assert (verb, action.filter, action.newest) == ("drop", "id=48201.1", 48_311)
+        [action] = hand.client.did(MailAsk)
+        assert (type(action), action.filter, action.newest) == (Drop, "id=48201.1", 48_311)
 
 
 async def test_the_reason_typed_goes_with_the_action(at_the_console: Console_) -> None:
@@ -67,8 +68,8 @@ async def test_the_reason_typed_goes_with_the_action(at_the_console: Console_) -
         await hand.press("2", "h", "left")
         await hand.type("loops")
         await hand.press("tab", "tab", "enter")
-        [(_, verb, action)] = hand.client.asks("act")
-        assert (verb, action.reason) == ("hold", "loops")
+        [action] = hand.client.did(Hold)
+        assert action.reason == "loops"
 
 
 async def test_over_the_limit_the_number_must_be_typed(at_the_console: Console_) -> None:
@@ -76,16 +77,16 @@ async def test_over_the_limit_the_number_must_be_typed(at_the_console: Console_)
     client.selection = Selection(messages=2_204, recipients=2_310, newest=9, examples=canned.ENTRIES[:3])
     async with at_the_console(client) as hand:
         await hand.press("down", "D", "right", "enter")
-        assert not client.asks("act"), "not without the number"
+        assert not client.did(MailAsk), "not without the number"
         await hand.type("2203")
         await hand.press("enter", "enter")
-        assert not client.asks("act"), "not with another number"
+        assert not client.did(MailAsk), "not with another number"
         for _ in range(4):
             await hand.press("backspace")
         await hand.type("2,204")
         await hand.press("enter", "enter")
-        [(_, verb, action)] = client.asks("act")
-        assert (verb, action.filter, action.newest) == ("drop", "domain=dead.example", 9)
+        [action] = client.did(MailAsk)
+        assert (type(action), action.filter, action.newest) == (Drop, "domain=dead.example", 9)
 
 
 async def test_what_is_typed_at_once_with_the_colon_is_the_command_and_no_keys(at_the_console: Console_) -> None:
@@ -93,7 +94,7 @@ async def test_what_is_typed_at_once_with_the_colon_is_the_command_and_no_keys(a
     async with at_the_console() as hand:
         await hand.press("4")
         await hand.burst(*":good mx9.example.org", "enter", "right", "enter")
-        assert hand.client.asks("mark_good") == [("mark_good", "mx9.example.org")]
+        assert hand.client.did(MarkGood) == [MarkGood(host="mx9.example.org")]
         assert hand.app.frozen_at is None
         await hand.press("2")
         await hand.burst(*"/to~bob", "enter")
@@ -132,7 +133,7 @@ async def test_answers_asked_for_and_closed_in_one_burst_end_nothing(at_the_cons
 async def test_marks_are_acted_on_before_the_row_pointed_at(at_the_console: Console_) -> None:
     async with at_the_console() as hand:
         await hand.press("2", "space", "down", "space", "B")
-        [(_, _, action)] = hand.client.asks("preview")
+        [action] = hand.client.previewed(MailAsk)
         assert action.filter == "id=48201.1,48203.1"
 
 
@@ -141,7 +142,7 @@ async def test_all_that_match_are_named_by_the_filter_and_not_by_the_rows_one_se
         await hand.press("2", "slash")
         await hand.type("state=held")
         await hand.press("enter", "a", "B")
-        [(_, _, action)] = hand.client.asks("preview")
+        [action] = hand.client.previewed(MailAsk)
         assert action.filter == "state=held"
 
 
@@ -151,7 +152,7 @@ async def test_nothing_is_asked_when_nothing_matches(at_the_console: Console_) -
     async with at_the_console(client) as hand:
         await hand.press("2", "B")
         assert "nothing matches id=48201.1" in hand.status
-        assert not client.asks("act")
+        assert not client.did(MailAsk)
 
 
 async def test_a_bounce_can_be_undone_while_there_is_time(at_the_console: Console_) -> None:
@@ -161,7 +162,7 @@ async def test_a_bounce_can_be_undone_while_there_is_time(at_the_console: Consol
         await hand.after(4)
         assert "in 6 s, u undoes" in hand.status
         await hand.press("u")
-        assert hand.client.asks("undo") == [("undo", 77)]
+        assert hand.client.did(Undo) == [Undo(operation=77)]
         assert "12 messages wait again" in hand.status
 
 
@@ -170,7 +171,7 @@ async def test_after_its_time_nothing_can_be_undone(at_the_console: Console_) ->
         await hand.press("2", "B", "right", "enter")
         await hand.after(11)
         await hand.press("u")
-        assert not hand.client.asks("undo")
+        assert not hand.client.did(Undo)
         assert "nothing that could be taken back" in hand.status
 
 
@@ -192,8 +193,8 @@ async def test_suspend_asks_how_long_and_why(at_the_console: Console_) -> None:
         await hand.press("enter")
         await hand.type("loops")
         await hand.press("enter")
-        [(_, ask)] = hand.client.asks("suspend")
-        assert ask == views.Suspend(destination="gmail.example", seconds=90, reason="loops")
+        [ask] = hand.client.did(Suspend)
+        assert ask == Suspend(destination="gmail.example", seconds=90, reason="loops")
 
 
 async def test_what_is_no_duration_is_refused_in_the_question(at_the_console: Console_) -> None:
@@ -202,7 +203,7 @@ async def test_what_is_no_duration_is_refused_in_the_question(at_the_console: Co
         await hand.type("soon")
         await hand.press("enter", "enter")
         assert "write it like 10m, 1h30m or 2d" in _dialog(hand).query_one("#wrong").said  # type: ignore[attr-defined]
-        assert not hand.client.asks("suspend")
+        assert not hand.client.did(Suspend)
 
 
 async def test_mark_bad_offers_the_exchanges_of_a_destination_best_first(at_the_console: Console_) -> None:
@@ -212,37 +213,36 @@ async def test_mark_bad_offers_the_exchanges_of_a_destination_best_first(at_the_
         await hand.press("enter")
         await hand.type("slow")
         await hand.press("enter")
-        [(_, ask)] = hand.client.asks("mark_bad")
-        assert ask == views.MarkBad(host="mx2.gmail.example", seconds=600, reason="slow")
+        [ask] = hand.client.did(MarkBad)
+        assert ask == MarkBad(host="mx2.gmail.example", seconds=600, reason="slow")
 
 
 async def test_mark_good_says_what_it_let_go(at_the_console: Console_) -> None:
     async with at_the_console() as hand:
         await hand.press("4", "g", "right", "enter")
-        assert hand.client.asks("mark_good") == [("mark_good", "mx1.dead.example")]
+        assert hand.client.did(MarkGood) == [MarkGood(host="mx1.dead.example")]
         assert "2,204 messages are due now" in hand.status
 
 
 async def test_resume_ends_the_suspension_of_the_destination_pointed_at(at_the_console: Console_) -> None:
     async with at_the_console() as hand:
         await hand.press("down", "down", "down", "S", "right", "enter")
-        assert hand.client.asks("resume") == [("resume", "lists.example.net")]
+        assert hand.client.did(Resume) == [Resume(destination="lists.example.net")]
 
 
 @pytest.mark.parametrize(
     ("line", "asked"),
     [
-        ("check", ("check",)),
+        ("check", ("ask", Check())),
         ("suspend example.org 1h maintenance",
-         ("suspend", views.Suspend(destination="example.org", seconds=3_600, reason="maintenance"))),
-        ("suspend all 10m racks", ("suspend", views.Suspend(destination="*", seconds=600, reason="racks"))),
-        ("resume all", ("preview_resume", "*")),
+         ("ask", Suspend(destination="example.org", seconds=3_600, reason="maintenance"))),
+        ("suspend all 10m racks", ("ask", Suspend(destination="*", seconds=600, reason="racks"))),
+        ("resume all", ("would", Resume(destination="*"))),
         ("bad mx1.example.org 30m maintenance at night",
-         ("mark_bad", views.MarkBad(host="mx1.example.org", seconds=1_800, reason="maintenance at night"))),
-        ("good mx1.example.org", ("preview_good", "mx1.example.org")),
-        ("mark-good mx1.example.org", ("preview_good", "mx1.example.org")),
-        ("retry domain=example.org state=held",
-         ("preview", "retry", views.Action(filter="domain=example.org state=held"))),
+         ("ask", MarkBad(host="mx1.example.org", seconds=1_800, reason="maintenance at night"))),
+        ("good mx1.example.org", ("would", MarkGood(host="mx1.example.org"))),
+        ("mark-good mx1.example.org", ("would", MarkGood(host="mx1.example.org"))),
+        ("retry domain=example.org state=held", ("would", Retry(filter="domain=example.org state=held"))),
         ("open 48213.2", ("message", 48_213)),
     ],
 )  # fmt: skip

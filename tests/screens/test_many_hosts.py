@@ -4,6 +4,7 @@ import pytest
 from msgspec.structs import replace
 
 from engine.model.destination import BadHost
+from engine.model.verbs import Check, MailAsk, MarkGood
 from tests.screens import canned
 from tests.screens.canned import NOW, CannedClient
 from tests.screens.conftest import Console_, Hand
@@ -62,7 +63,7 @@ async def test_who_goes_down_sees_what_the_snapshot_has_not(at_the_console: Cons
         assert shown(hand)[-1] == "mx4999.example"
         assert hand.client.asks("hosts")
         await hand.press("g")
-        assert hand.client.asks("preview_good")[-1] == ("preview_good", "mx4999.example")
+        assert hand.client.previewed(MarkGood)[-1] == MarkGood(host="mx4999.example")
 
 
 async def test_the_engine_sorts_and_filters(at_the_console: Console_) -> None:
@@ -139,7 +140,7 @@ async def test_a_command_that_acts_is_refused_with_a_word_where_one_may_only_loo
         await hand.type("drop id=7")
         await hand.press("enter")
         assert "this console may only look" in frame(hand)
-        assert not hand.client.asks("preview")
+        assert not hand.client.previewed(MailAsk)
 
 
 async def test_a_console_that_may_act_again_has_its_keys_back(at_the_console: Console_) -> None:
@@ -148,4 +149,4 @@ async def test_a_console_that_may_act_again_has_its_keys_back(at_the_console: Co
         hand.client.seen = replace(seen, health=replace(seen.health, read_only=False))
         await hand.rest()
         await hand.press("c")
-        assert hand.client.asks("check")
+        assert hand.client.did(Check)

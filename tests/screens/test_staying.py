@@ -7,6 +7,7 @@ from engine.control import views
 from engine.model.destination import Destination
 from engine.model.event import Event
 from engine.model.message import Entry, Window
+from engine.model.verbs import MailAsk
 from tests.screens import canned
 from tests.screens.canned import ENTRIES, NOW, OVERVIEW, CannedClient, entry
 from tests.screens.conftest import Console_, Hand
@@ -54,10 +55,10 @@ async def test_nothing_is_pointed_at_when_the_row_has_left_until_another_is_chos
         hand.client.entries = ENTRIES[:2] + ENTRIES[3:]
         await hand.rest()
         await hand.press("r")
-        assert not hand.client.asks("act"), "the row that took its place was not chosen"
+        assert not hand.client.did(MailAsk), "the row that took its place was not chosen"
         assert "point at a message" in hand.status
         await hand.press("down", "r")
-        [(_, _, action)] = hand.client.asks("act")
+        [action] = hand.client.did(MailAsk)
         assert action.filter == "id=48205.1"
 
 
@@ -68,7 +69,7 @@ async def test_a_destination_stays_pointed_at_when_the_order_changes(at_the_cons
         hand.client.seen = replace(OVERVIEW, destinations=turned)
         await hand.rest()
         await hand.press("r")
-        assert hand.client.asks("preview")[0][2].filter == "domain=dead.example"
+        assert hand.client.previewed(MailAsk)[0].filter == "domain=dead.example"
 
 
 async def test_the_worst_destination_stays_first_until_the_cursor_is_moved(at_the_console: Console_) -> None:

@@ -5,8 +5,8 @@ from msgspec.structs import replace
 
 from console.screens.answers import ExplainScreen, OverridesScreen, ProbeScreen
 from console.screens.dialogs import Dialog
-from engine.control import views
 from engine.model.message import Selection
+from engine.model.verbs import Close, EndOverride, HoldRule, Override, ReleaseRule
 from tests.screens import canned
 from tests.screens.conftest import Console_, Hand
 
@@ -59,12 +59,11 @@ async def test_a_connection_is_closed_after_a_question(at_the_console: Console_)
         await hand.press("3", "x")
         assert isinstance(hand.app.screen, Dialog)
         await hand.press("enter")  # Cancel has the focus
-        assert not hand.client.asks("close")
+        assert not hand.client.did(Close)
         await hand.press("x", "right", "enter")
-        [(_, number)] = hand.client.asks("close")
-        assert isinstance(number, int)
+        [asked] = hand.client.did(Close)
         await hand.press("enter", "x", "right", "enter")
-        assert hand.client.asks("close")[-1] == ("close", number)
+        assert hand.client.did(Close) == [asked, asked]
 
 
 async def test_a_destination_is_overridden_with_all_that_was_asked(at_the_console: Console_) -> None:
@@ -74,44 +73,44 @@ async def test_a_destination_is_overridden_with_all_that_was_asked(at_the_consol
         await hand.press("tab", "tab")
         await hand.type("their MX is wrong")
         await hand.press("tab", "tab", "enter")
-        ask = views.Override(
-            destination="gmail.example", to="gw.example:2525", seconds=3600, reason="their MX is wrong"
-        )
-        assert hand.client.asks("override") == [("override", ask)]
+        ask = Override(destination="gmail.example", to="gw.example:2525", seconds=3600, reason="their MX is wrong")
+        assert hand.client.did(Override) == [ask]
 
 
 async def test_what_is_typed_whole_asks_no_more(at_the_console: Console_) -> None:
     async with at_the_console() as hand:
         await typed(hand, "override example.org gw.example 30m their MX is wrong")
-        ask = views.Override(destination="example.org", to="gw.example", seconds=1800, reason="their MX is wrong")
-        assert hand.client.asks("override") == [("override", ask)]
+        ask = Override(destination="example.org", to="gw.example", seconds=1800, reason="their MX is wrong")
+        assert hand.client.did(Override) == [ask]
         await typed(hand, "hold-rule from=a@b.example domain=c.example 2h runaway script")
-        rule = views.HoldRule(filter="from=a@b.example domain=c.example", seconds=7200, reason="runaway script")
-        assert hand.client.asks("hold_rule") == [("hold_rule", rule)]
+        rule = HoldRule(filter="from=a@b.example domain=c.example", seconds=7200, reason="runaway script")
+        assert hand.client.did(HoldRule) == [rule]
         hand.client.selection = Selection(messages=1, recipients=1, newest=1)
         await typed(hand, "end 3")
-        assert hand.client.asks("release_rule") == [("release_rule", 3)]
+        assert hand.client.did(ReleaseRule) == [ReleaseRule(rule=3)]
         await typed(hand, "end example.org")
-        assert hand.client.asks("end_override") == [("end_override", "example.org")]
+        assert hand.client.did(EndOverride) == [EndOverride(destination="example.org")]
         await typed(hand, "close 5")
         await hand.press("right", "enter")
-        assert hand.client.asks("close") == [("close", 5)]
+        assert hand.client.did(Close) == [Close(relayer=5)]
 
 
 async def test_what_ends_a_rule_ends_no_override_and_the_other_way_round(at_the_console: Console_) -> None:
     async with at_the_console() as hand:
         hand.client.selection = Selection(messages=1, recipients=1, newest=1)
         await typed(hand, "release-rule 3")
-        assert hand.client.asks("release_rule") == [("release_rule", 3)]
+        assert hand.client.did(ReleaseRule) == [ReleaseRule(rule=3)]
         await typed(hand, "end-override example.org")
-        assert hand.client.asks("end_override") == [("end_override", "example.org")]
+        assert hand.client.did(EndOverride) == [EndOverride(destination="example.org")]
         await typed(hand, "release-rule example.org")
         assert "name a hold rule by its number" in hand.status
         await typed(hand, "release-rule")
         assert "name a hold rule by its number" in hand.status
         await typed(hand, "end-override 3")
-        assert hand.client.asks("end_override")[1:] == [("end_override", "3")], "the engine says that it is no domain"
-        assert len(hand.client.asks("release_rule")) == 1
+        assert hand.client.did(EndOverride)[1:] == [EndOverride(destination="3")], (
+            "the engine says that it is no domain"
+        )
+        assert len(hand.client.did(ReleaseRule)) == 1
 
 
 async def test_while_a_word_is_typed_the_hint_names_what_enter_will_do(at_the_console: Console_) -> None:
@@ -128,13 +127,13 @@ async def test_a_rule_that_begins_with_no_term_says_how_it_is_written(at_the_con
     async with at_the_console() as hand:
         await typed(hand, "hold-rule everything 2h")
         assert "begins with from=" in hand.status
-        assert not hand.client.asks("hold_rule")
+        assert not hand.client.did(HoldRule)
 
 
 async def test_the_rule_offered_is_of_the_destination_pointed_at(at_the_console: Console_) -> None:
     async with at_the_console() as hand:
         await hand.press("H", "tab", "tab", "tab", "tab", "enter")
-        [(_, ask)] = hand.client.asks("hold_rule")
+        [ask] = hand.client.did(HoldRule)
         assert (ask.filter, ask.seconds) == ("domain=gmail.example", 3600)
 
 

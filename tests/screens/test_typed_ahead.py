@@ -12,9 +12,11 @@ from console import keyboard
 from console.screens.answers import ExplainScreen, ProbeScreen
 from console.screens.dialogs import Choose, Dialog
 from console.screens.queue import DestinationScreen, QueueScreen
+from console.widgets.note import Note
 from engine.control import views
 from engine.model.message import Selection, Window
 from engine.model.probe import Probed
+from engine.model.verbs import Ask, Bounce, Check, DryAsk, MailAsk, MarkBad, MarkGood, Resume, Retry, Suspend
 from tests.screens import canned
 from tests.screens.canned import CannedClient
 from tests.screens.conftest import Console_, Hand
@@ -35,9 +37,9 @@ class Slow(CannedClient):
         if name in self.waits:
             await self.waits[name].wait()
 
-    async def preview(self, verb: views.Verb, action: views.Action) -> Selection:
+    async def would(self, ask: DryAsk) -> Selection:
         await self._answer("preview")
-        return await super().preview(verb, action)
+        return await super().would(ask)
 
     async def queue(self, filter: str = "", sort: str = "id", offset: int = 0, limit: int = 100) -> Window:
         await self._answer("queue")
@@ -85,7 +87,7 @@ async def test_a_verb_acts_on_the_row_its_key_was_pressed_on_though_the_cursor_m
     async with at_the_console() as hand:
         await hand.press("2", "down")
         await hand.burst("r", "down", "r", "down", "down")
-        assert [action.filter for _, _, action in hand.client.asks("act")] == ["id=48202.1", "id=48203.1"]
+        assert [action.filter for action in hand.client.did(MailAsk)] == ["id=48202.1", "id=48203.1"]
 
 
 async def test_mark_good_is_for_the_host_its_key_was_pressed_on(at_the_console: Console_) -> None:
@@ -93,14 +95,14 @@ async def test_mark_good_is_for_the_host_its_key_was_pressed_on(at_the_console: 
         hand.client.selection = Selection(messages=1, recipients=1, newest=1)
         await hand.press("4")
         await hand.burst("g", "down")
-        assert hand.client.asks("mark_good") == [("mark_good", "mx1.dead.example")]
+        assert hand.client.did(MarkGood) == [MarkGood(host="mx1.dead.example")]
 
 
 async def test_a_verb_before_enter_is_not_for_the_screen_that_enter_opens(at_the_console: Console_) -> None:
     async with at_the_console() as hand:
         await hand.burst("r", "right", "enter")
-        [(_, verb, action)] = hand.client.asks("act")
-        assert (verb, action.filter) == ("retry", "domain=gmail.example")
+        [action] = hand.client.did(MailAsk)
+        assert (type(action), action.filter) == (Retry, "domain=gmail.example")
         assert not isinstance(hand.app.front, DestinationScreen), "right and enter were for the question"
 
 
@@ -108,7 +110,7 @@ async def test_a_typed_command_acts_on_what_was_pointed_at_when_it_was_entered(a
     async with at_the_console() as hand:
         await hand.press("2")
         await hand.burst(*":retry", "enter", "down", "down")
-        assert [action.filter for _, _, action in hand.client.asks("act")] == ["id=48201.1"]
+        assert [action.filter for action in hand.client.did(MailAsk)] == ["id=48201.1"]
 
 
 # -- fields -----------------------------------------------------------------------------------------------------------
@@ -134,8 +136,8 @@ async def test_keys_that_edit_keep_their_order_with_what_is_typed(at_the_console
 async def test_a_question_typed_in_one_go_is_answered_as_typed(at_the_console: Console_) -> None:
     async with at_the_console() as hand:
         await hand.burst("s", *["backspace"] * 4, *"90m", "enter", *"their list loops", "enter", "down")
-        ask = views.Suspend(destination="gmail.example", seconds=5_400, reason="their list loops")
-        assert hand.client.asks("suspend") == [("suspend", ask)]
+        ask = Suspend(destination="gmail.example", seconds=5_400, reason="their list loops")
+        assert hand.client.did(Suspend) == [ask]
 
 
 async def test_the_palette_takes_what_is_typed_with_the_key_that_opens_it(at_the_console: Console_) -> None:
@@ -143,7 +145,7 @@ async def test_the_palette_takes_what_is_typed_with_the_key_that_opens_it(at_the
         await hand.burst("ctrl+p", *"events", "enter")
         assert hand.app.front is not None
         assert hand.app.front.tab == "6"
-        assert not hand.client.asks("act")
+        assert not hand.client.did(MailAsk)
         assert not hand.client.asks("explain")
 
 
@@ -161,7 +163,7 @@ async def test_keys_behind_an_answer_are_for_the_question_that_follows_it(at_the
         assert isinstance(hand.app.screen, Choose)
         await hand.press("down", "up")
         await hand.burst("enter", *["backspace"] * 4, *"30m", "enter", *"slow", "enter", "down")
-        [(_, ask)] = hand.client.asks("mark_bad")
+        [ask] = hand.client.did(MarkBad)
         assert (ask.host, ask.seconds, ask.reason) == ("mx1.gmail.example", 1_800, "slow")
 
 
@@ -176,7 +178,7 @@ async def test_the_arrows_lead_through_the_palette_and_out_of_a_field(at_the_con
         await hand.press("1", "s", "down")
         await hand.type("storm")
         await hand.press("down", "down", "enter")
-        [(_, ask)] = hand.client.asks("suspend")
+        [ask] = hand.client.did(Suspend)
         assert ask.reason == "storm"
 
 
@@ -193,7 +195,7 @@ async def test_what_is_pasted_keeps_its_place_among_the_keys_and_enters_nothing_
         await hand.press("escape")
         hand.app.post_message(Paste("D\nrr"))
         await hand.rest()
-        assert not hand.client.asks("preview"), "what is pasted into a list is no key"
+        assert not hand.client.previewed(MailAsk), "what is pasted into a list is no key"
 
 
 # -- the filter closes at once ----------------------------------------------------------------------------------------
@@ -207,12 +209,12 @@ async def test_a_filter_closes_at_once_and_what_is_pressed_meanwhile_is_for_its_
         send(hand, *"/to~bob", "enter", "down", "r")
         await hand.pilot.pause()
         assert not asked(hand)
-        assert not client.asks("act"), "the rows are not there yet"
+        assert not client.did(MailAsk), "the rows are not there yet"
         client.waits.clear()
         answer.set()
         await hand.rest()
         await hand.rest()
-        assert [action.filter for _, _, action in client.asks("act")] == ["id=48202.1"]
+        assert [action.filter for action in client.did(MailAsk)] == ["id=48202.1"]
 
 
 # -- tab completes ----------------------------------------------------------------------------------------------------
@@ -259,7 +261,7 @@ async def test_a_late_answer_does_not_cover_a_line_that_is_typed(at_the_console:
         await hand.burst(*"illing@example.org")
         assert isinstance(hand.app.screen, QueueScreen)
         assert value(hand) == "from=billing@example.org"
-        assert not client.asks("mark_good")
+        assert not client.did(MarkGood)
         await hand.press("escape")
         assert "Probe of mx1.dead.example is done: o shows it" in hand.status
         await hand.press("o")
@@ -304,7 +306,7 @@ async def test_o_without_an_answer_says_so(at_the_console: Console_) -> None:
 async def test_keys_wait_for_the_first_rows_of_the_screen_they_open(at_the_console: Console_) -> None:
     async with at_the_console() as hand:
         await hand.burst("2", "down", "down", "r")
-        assert [action.filter for _, _, action in hand.client.asks("act")] == ["id=48203.1"]
+        assert [action.filter for action in hand.client.did(MailAsk)] == ["id=48203.1"]
         await hand.press("1")
         await hand.burst("enter", "down", "down", "enter")
         assert hand.app.front is not None
@@ -317,13 +319,13 @@ async def test_keys_wait_for_rows_that_the_engine_is_slow_to_give(at_the_console
         answer = client.hold("queue")
         send(hand, "enter", "B")
         await hand.pilot.pause()
-        assert not client.asks("preview")
+        assert not client.previewed(MailAsk)
         client.waits.clear()
         answer.set()
         await hand.rest()
         await hand.rest()
-        [(_, verb, action)] = client.asks("preview")
-        assert (verb, action.filter) == ("bounce", "id=48201.1")
+        [action] = client.previewed(MailAsk)
+        assert (type(action), action.filter) == (Bounce, "id=48201.1")
 
 
 @pytest.mark.parametrize("line", ["events returned", "hosts dead", "queue state=held", "reasons quota"])
@@ -343,7 +345,7 @@ async def test_a_page_knows_its_subject_before_anything_is_loaded(at_the_console
         await hand.press("escape", "escape")
         await hand.press("colon")
         await hand.burst(*"open 48213.2", "enter", "B")
-        assert hand.client.asks("preview")[-1][2].filter == "id=48213"
+        assert hand.client.previewed(MailAsk)[-1].filter == "id=48213"
 
 
 @pytest.fixture
@@ -366,10 +368,10 @@ async def test_keys_are_held_no_longer_than_is_said_and_then_not_taken_for_somet
         answer.set()
         await hand.rest()
         assert not isinstance(hand.app.screen, Dialog), "a question that comes too late is not put"
-        assert not client.asks("act")
+        assert not client.did(MailAsk)
         assert "came too late" in hand.status
         await hand.press("down", "r")
-        assert [action.filter for _, _, action in client.asks("act")] == ["id=48202.1"]
+        assert [action.filter for action in client.did(MailAsk)] == ["id=48202.1"]
 
 
 async def test_one_may_leave_a_screen_whose_rows_do_not_come(at_the_console: Console_) -> None:
@@ -380,7 +382,7 @@ async def test_one_may_leave_a_screen_whose_rows_do_not_come(at_the_console: Con
         async with asyncio.timeout(30):
             while hand.app.front is None or hand.app.front.tab != "4":
                 await hand.pilot.pause()
-        assert client.asks("check")
+        assert client.did(Check)
 
 
 async def test_a_fault_in_what_is_ready_does_not_make_the_keyboard_deaf(
@@ -411,7 +413,7 @@ async def test_s_does_not_resume_the_relay_where_a_destination_is_pointed_at(at_
     async with at_the_console(client) as hand:
         client.refusal = views.Refusal(what="gmail.example is not suspended", not_found=True)
         await hand.press("S")
-        assert ("resume", "*") not in client.asked
+        assert not client.did(Resume)
         assert "gmail.example is not suspended" in hand.status
         assert ":resume all" in hand.status
 
@@ -424,9 +426,9 @@ async def test_the_whole_relay_is_resumed_after_a_question_that_says_how_much_it
     async with at_the_console(client) as hand:
         await hand.burst(*":resume all", "enter")
         assert isinstance(hand.app.screen, Dialog)
-        assert not client.asks("resume")
+        assert not client.did(Resume)
         await hand.press("right", "enter")
-        assert client.asks("resume") == [("resume", "*")]
+        assert client.did(Resume) == [Resume(destination="*")]
 
 
 async def test_d_offers_nothing_where_the_message_pointed_at_has_left(at_the_console: Console_) -> None:
@@ -435,36 +437,39 @@ async def test_d_offers_nothing_where_the_message_pointed_at_has_left(at_the_con
         hand.client.entries = canned.ENTRIES[:2] + canned.ENTRIES[3:]
         await hand.rest()
         await hand.press("D")
-        assert not hand.client.asks("preview")
+        assert not hand.client.previewed(MailAsk)
         assert "point at a message first" in hand.status
         await hand.press("s")
         assert isinstance(hand.app.screen, Dialog), "the destination is what the page is about"
 
 
 @pytest.mark.parametrize(
-    ("keys", "ask"),
-    [(("4", "g"), "mark_good"), (("down", "down", "down", "S"), "resume"), (("7", "X"), "end_override")],
+    ("keys", "title"),
+    [
+        (("4", "g"), "Mark mx1.dead.example good?"),
+        (("down", "down", "down", "S"), "Resume lists.example.net?"),
+        (("X",), "End the override of gmail.example?"),
+        ((*":release-rule", "space", "3", "enter"), "Release rule 3?"),
+    ],
 )
 async def test_what_lets_go_many_messages_says_how_many_first(
-    at_the_console: Console_, keys: tuple[str, ...], ask: str
+    at_the_console: Console_, keys: tuple[str, ...], title: str
 ) -> None:
     async with at_the_console() as hand:
-        if ask == "end_override":
-            await hand.burst(*":end gmail.example", "enter")
-        else:
-            await hand.press(*keys)
+        await hand.press(*keys)
         assert isinstance(hand.app.screen, Dialog)
-        assert "12 messages" in hand.app.screen.query_one("#title").said  # type: ignore[attr-defined]
-        assert not hand.client.asks(ask)
+        assert title in hand.app.screen.query_one("#title").said  # type: ignore[attr-defined]
+        assert "12 messages, 14 recipients" in hand.app.screen.query_one(Note).text
+        assert not hand.client.did(Ask)
         await hand.press("enter")
-        assert not hand.client.asks(ask), "Cancel has the focus"
+        assert not hand.client.did(Ask), "Cancel has the focus"
 
 
 async def test_what_lets_go_one_message_asks_nothing(at_the_console: Console_) -> None:
     async with at_the_console() as hand:
         hand.client.selection = Selection(messages=1, recipients=1, newest=1)
         await hand.press("4", "g")
-        assert hand.client.asks("mark_good") == [("mark_good", "mx1.dead.example")]
+        assert hand.client.did(MarkGood) == [MarkGood(host="mx1.dead.example")]
 
 
 # -- rows of another filter -------------------------------------------------------------------------------------------

@@ -102,7 +102,7 @@ def test_giving_up_asks_with_exact_counts_and_touches_only_what_was_seen(line: F
     result = line.run("drop", "from=ann@example.net", input="y\n")
     assert result.exit_code == 0
     assert result.stderr.splitlines()[:3] == [
-        "drop 3 recipients of 2 messages and tell nobody, to be undone within 10 s:",
+        "Drop 3 recipients of 2 messages? Nobody is told. It can be undone for 10 s.",
         "  7.1  ann@example.net to bob1@example.org  hello",
         "  and 2 others",
     ]
@@ -139,13 +139,18 @@ def test_nothing_to_give_up_is_not_asked_about(line: FakeLine) -> None:
 
 @pytest.mark.usefixtures("terminal")
 @pytest.mark.parametrize(
-    ("verb", "follows"), [("retry", "be due now"), ("hold", "stay until released"), ("release", "be sent when due")]
+    ("verb", "follows"),
+    [
+        ("retry", "They are due now."),
+        ("hold", "They stay in the queue, unsent, until they are released."),
+        ("release", "They may be sent again when they are due."),
+    ],
 )
 def test_what_touches_several_messages_asks_where_somebody_sits(line: FakeLine, verb: str, follows: str) -> None:
     result = line.run(verb, "--all", input="y\n")
     assert result.exit_code == 0
     assert result.stderr.splitlines()[:3] == [
-        f"{verb} 3 recipients of 2 messages, to {follows}:",
+        f"{verb.capitalize()} 3 recipients of 2 messages? {follows}",
         "  7.1  ann@example.net to bob1@example.org  hello",
         "  and 2 others",
     ]
@@ -180,17 +185,21 @@ def test_yes_asks_nothing(line: FakeLine, verb: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "lets_go"),
+    ("words", "lets_go", "question"),
     [
-        (("mark-good", "mx1.dead.example"), ("mark", "mx1.dead.example")),
-        (("resume", "example.org"), ("suspension", "example.org")),
-        (("resume", "--all"), ("suspension", "*")),
-        (("release-rule", "1"), ("rule", "1")),
-        (("end-override", "example.org"), ("override", "example.org")),
+        (("mark-good", "mx1.dead.example"), ("mark", "mx1.dead.example"), "Mark mx1.dead.example good?"),
+        (("resume", "example.org"), ("suspension", "example.org"), "Resume example.org?"),
+        (("resume", "--all"), ("suspension", "*"), "Resume the relay?"),
+        (("release-rule", "1"), ("rule", "1"), "Release rule 1?"),
+        (("end-override", "example.org"), ("override", "example.org"), "End the override of example.org?"),
     ],
 )
 def test_what_lets_several_messages_go_asks_where_somebody_sits(
-    line: FakeLine, words: tuple[str, ...], lets_go: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+    line: FakeLine,
+    words: tuple[str, ...],
+    lets_go: tuple[str, str],
+    question: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for before in (
         ("suspend", "example.org"),
@@ -204,7 +213,7 @@ def test_what_lets_several_messages_go_asks_where_somebody_sits(
     refused = line.run(*words, input="n\n")
     assert refused.exit_code == 1
     assert refused.stderr.endswith("nothing done\n")
-    assert "lets go 3 recipients of 2 messages:" in refused.stderr
+    assert refused.stderr.startswith(f"{question} It lets go 3 recipients of 2 messages. ")
     assert line.engine.queue.calls == [("lets_go", *lets_go)]
     assert line.run(*words, input="y\n").exit_code == 0
     assert line.run(*words).exit_code == 1, "it has ended"

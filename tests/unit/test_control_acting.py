@@ -11,6 +11,7 @@ from engine.control import views
 from engine.control.client import Client, Refused
 from engine.model.destination import RELAY, Suspension
 from engine.model.order import Changed
+from engine.model.verbs import Check, Drop, Hold, MarkBad, MarkGood, Resume, Suspend, Undo, named
 from tests.unit.fake_relay import NOW, FakeEngine, short_folder
 
 ME = pwd.getpwuid(os.getuid()).pw_name
@@ -24,7 +25,7 @@ def engine() -> Iterator[FakeEngine]:
 
 async def test_a_preview_says_what_would_be_touched_and_touches_nothing(engine: FakeEngine) -> None:
     async with engine.serving() as client:
-        selection = await client.preview("drop", views.Action(filter="from=ann@example.net"))
+        selection = await client.would(Drop(filter="from=ann@example.net"))
     assert (selection.messages, selection.recipients, selection.newest) == (2, 3, 8)
     assert [row.id for row in selection.examples] == ["7.1"]
     assert engine.queue.calls == [("select", "from=ann@example.net", None)]
@@ -55,11 +56,11 @@ async def test_a_preview_says_what_would_be_touched_and_touches_nothing(engine: 
     ],
 )
 async def test_a_verb_acts_in_the_name_of_who_asks(
-    engine: FakeEngine, verb: views.Verb, told: list[str], call: tuple[object, ...], text: str
+    engine: FakeEngine, verb: str, told: list[str], call: tuple[object, ...], text: str
 ) -> None:
-    action = views.Action(filter="domain=example.org", reason=" looking\ninto it ", newest=8)
+    reason = {"reason": " looking\ninto it "} if verb == "hold" else {}
     async with engine.serving() as client:
-        result = await client.act(verb, action)
+        result = await client.ask(named(verb).ask(filter="domain=example.org", newest=8, **reason))
     assert engine.queue.calls == [call]
     assert (result.verb, result.text) == (verb, text)
     assert (result.messages, result.recipients, result.skipped) == (1, 2, 1)
@@ -71,11 +72,11 @@ async def test_a_verb_acts_in_the_name_of_who_asks(
     ("verb", "did"), [("bounce", "returned to the sender in 10s"), ("drop", "dropped in 10s, telling nobody")]
 )
 async def test_giving_up_only_holds_for_the_time_in_which_it_can_be_undone(
-    engine: FakeEngine, verb: views.Verb, did: str
+    engine: FakeEngine, verb: str, did: str
 ) -> None:
     engine.queue.changed = Changed(messages=1, recipients=2, operation=41, due=NOW + 10)
     async with engine.serving() as client:
-        result = await client.act(verb, views.Action(filter="id=7", reason="runaway"))
+        result = await client.ask(named(verb).ask(filter="id=7", reason="runaway"))
     assert engine.queue.calls == [(verb, "id=7", ME, "runaway", 10.0, None)]
     assert result.text == f"2 recipients of 1 message are to be {did}, unless undone (operation 41)"
     assert (result.operation, result.undo_until) == (41, NOW + 10)
@@ -84,7 +85,7 @@ async def test_giving_up_only_holds_for_the_time_in_which_it_can_be_undone(
 async def test_giving_up_at_once_cannot_be_undone(engine: FakeEngine) -> None:
     engine.queue.changed = Changed(messages=1, recipients=1, operation=41)
     async with engine.serving() as client:
-        result = await client.act("drop", views.Action(filter="id=7", now=True))
+        result = await client.ask(Drop(filter="id=7", now=True))
     assert engine.queue.calls == [("drop", "id=7", ME, "", 0.0, None)]
     assert result.text == "1 recipient of 1 message is to be dropped now, telling nobody"
     assert (result.operation, result.undo_until) == (0, None)
@@ -93,16 +94,16 @@ async def test_giving_up_at_once_cannot_be_undone(engine: FakeEngine) -> None:
 async def test_where_all_that_match_are_left_as_they_were_it_says_so(engine: FakeEngine) -> None:
     engine.queue.changed = Changed(messages=0, recipients=0, skipped=3)
     async with engine.serving() as client:
-        result = await client.act("hold", views.Action(filter="id=7"))
+        result = await client.ask(Hold(filter="id=7"))
     assert result.text == "nothing changed; 3 recipients left as they were: held already"
 
 
 @pytest.mark.parametrize("verb", ["retry", "hold", "release", "bounce", "drop"])
-async def test_an_action_on_nothing_is_refused(engine: FakeEngine, verb: views.Verb) -> None:
+async def test_an_action_on_nothing_is_refused(engine: FakeEngine, verb: str) -> None:
     engine.queue.changed = Changed(messages=0, recipients=0)
     async with engine.serving() as client:
         with pytest.raises(Refused) as refused:
-            await client.act(verb, views.Action(filter="to=nobody"))
+            await client.ask(named(verb).ask(filter="to=nobody"))
     assert refused.value.refusal == views.Refusal(
         what="no message in the queue matches", where="to=nobody", not_found=True
     )
@@ -110,7 +111,7 @@ async def test_an_action_on_nothing_is_refused(engine: FakeEngine, verb: views.V
 
 async def test_an_operation_is_undone_by_its_number(engine: FakeEngine) -> None:
     async with engine.serving() as client:
-        result = await client.undo(41)
+        result = await client.ask(Undo(operation=41))
         assert engine.queue.calls == [("undo", 41, ME)]
         assert (
             result.text
@@ -118,17 +119,17 @@ async def test_an_operation_is_undone_by_its_number(engine: FakeEngine) -> None:
         )
         engine.queue.changed = Changed(messages=0, recipients=0)
         with pytest.raises(Refused) as refused:
-            await client.undo(41)
+            await client.ask(Undo(operation=41))
     assert refused.value.refusal.not_found
     assert engine.smarthost.told == ["wake", "wake"]  # the second one found nothing, and tells all the same
 
 
 async def test_a_check_is_run_at_once_and_recorded(engine: FakeEngine) -> None:
     async with engine.serving() as client:
-        result = await client.check()
+        result = await client.ask(Check())
         assert result.text == "checked: 1 new connection, 3 open in all"
         engine.queue.suspended = [Suspension(destination=RELAY, since=NOW, until=NOW + 600, by="ann", reason="")]
-        assert "the relay is suspended for another 10m, by ann" in (await client.check()).text
+        assert "the relay is suspended for another 10m, by ann" in (await client.ask(Check())).text
     assert engine.smarthost.checks == 2
     assert engine.queue.calls[0] == ("record", "checked", ME)
 
@@ -137,40 +138,42 @@ async def test_a_draining_relay_is_not_checked(engine: FakeEngine) -> None:
     engine.smarthost.draining = True
     async with engine.serving() as client:
         with pytest.raises(Refused, match="draining"):
-            await client.check()
+            await client.ask(Check())
     assert engine.smarthost.checks == 0
 
 
 async def test_a_destination_is_suspended_for_a_while_and_resumed(engine: FakeEngine) -> None:
     async with engine.serving() as client:
-        result = await client.suspend(views.Suspend(destination="Example.ORG", seconds=3600, reason="they asked"))
+        result = await client.ask(Suspend(destination="Example.ORG", seconds=3600, reason="they asked"))
         assert engine.queue.suspended == [
             Suspension(destination="example.org", since=NOW, until=NOW + 3600, by=ME, reason="they asked")
         ]
         assert result.text == (
             "example.org is suspended for 1h: no new connection is opened; 1 open connection will end by itself"
         )
-        assert (await client.resume("example.org")).text == "example.org is resumed: connections are opened again"
+        assert (
+            await client.ask(Resume(destination="example.org"))
+        ).text == "example.org is resumed: connections are opened again"
         with pytest.raises(Refused, match=r"example\.org is not suspended") as refused:
-            await client.resume("example.org")
+            await client.ask(Resume(destination="example.org"))
     assert refused.value.refusal.not_found
     assert engine.smarthost.told == ["wake", "resumed example.org"]
 
 
 async def test_a_star_suspends_the_relay(engine: FakeEngine) -> None:
     async with engine.serving() as client:
-        result = await client.suspend(views.Suspend(destination="*", seconds=60, reason=""))
+        result = await client.ask(Suspend(destination="*", seconds=60, reason=""))
         assert result.text == (
             "the relay is suspended for 1m: no new connection is opened; 2 open connections will end by themselves"
         )
         assert engine.queue.suspended[0].destination == RELAY
-        assert (await client.resume("*")).text.startswith("the relay is resumed")
+        assert (await client.ask(Resume(destination="*"))).text.startswith("the relay is resumed")
 
 
 async def test_a_host_is_marked_bad_for_a_while(engine: FakeEngine) -> None:
     async with engine.serving() as client:
-        result = await client.mark_bad(views.MarkBad(host="MX1.Example.org.", seconds=1800, reason="slow"))
-        await client.mark_bad(views.MarkBad(host="mx2.example.org"))
+        result = await client.ask(MarkBad(host="MX1.Example.org.", seconds=1800, reason="slow"))
+        await client.ask(MarkBad(host="mx2.example.org"))
     assert engine.mx.calls == [
         ("mark_bad", "mx1.example.org", 1800.0, "slow", ME),
         ("mark_bad", "mx2.example.org", None, "", ME),
@@ -181,11 +184,11 @@ async def test_a_host_is_marked_bad_for_a_while(engine: FakeEngine) -> None:
 
 async def test_a_host_is_marked_good_and_its_mail_let_go(engine: FakeEngine) -> None:
     async with engine.serving() as client:
-        result = await client.mark_good("mx1.dead.example")
+        result = await client.ask(MarkGood(host="mx1.dead.example"))
         assert result.text == "mx1.dead.example is used again; 2,204 recipients that waited for it are due now"
         assert result.recipients == 2204
         with pytest.raises(Refused, match="not marked bad") as refused:
-            await client.mark_good("mx9.example.org")
+            await client.ask(MarkGood(host="mx9.example.org"))
     assert refused.value.refusal.not_found
     assert engine.mx.calls == [("mark_good", "mx1.dead.example", ME)]
 
@@ -203,13 +206,13 @@ async def test_a_host_is_marked_good_and_its_mail_let_go(engine: FakeEngine) -> 
 )
 async def test_hosts_are_marked_by_the_names_they_are_known_by(engine: FakeEngine, given: str, marked: str) -> None:
     async with engine.serving() as client:
-        await client.mark_bad(views.MarkBad(host=given))
+        await client.ask(MarkBad(host=given))
     assert engine.mx.calls[0][1] == marked
 
 
 async def test_reasons_are_cleaned_and_bounded(engine: FakeEngine) -> None:
     async with engine.serving() as client:
-        await client.act("hold", views.Action(filter="id=7", reason="\x1b[2J" + "x" * 500))
+        await client.ask(Hold(filter="id=7", reason="\x1b[2J" + "x" * 500))
         reason = engine.queue.calls[0][3]
         assert reason.startswith("\\x1b[2Jxxx")
         assert len(reason) == 200
@@ -218,4 +221,4 @@ async def test_reasons_are_cleaned_and_bounded(engine: FakeEngine) -> None:
 
 
 async def _suspend(client: Client, reason: str) -> None:
-    await client.suspend(views.Suspend(destination="example.org", seconds=60, reason=reason))
+    await client.ask(Suspend(destination="example.org", seconds=60, reason=reason))

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from engine.control import views
+from engine.model.verbs import Check, Retry
 from tests.unit.fake_relay import FakeEngine, short_folder
 
 # A right body for each ask, by the word of its path.
@@ -120,8 +121,8 @@ async def test_an_odd_body_is_refused_and_no_fault_of_ours(
 
 async def test_what_is_written_as_it_should_be_is_done(engine: FakeEngine) -> None:
     async with engine.serving() as client:
-        assert (await client.check()).verb == "check"
-        await client.act("retry", views.Action(filter="", newest=8))
+        assert (await client.ask(Check())).verb == "check"
+        await client.ask(Retry(filter="", newest=8))
     assert ("retry", "", engine.queue.calls[-1][2], 8) == engine.queue.calls[-1]
 
 

@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 from console.cli import app
 from engine.control import client as client_module
-from engine.control import views
 from engine.control.client import Client, Impostor, control_socket
+from engine.model.verbs import Drop
 from tests.plain_user import USER, needs_root, open_folder
 from tests.unit.fake_relay import FakeEngine, short_folder
 
@@ -57,7 +57,7 @@ async def test_a_stranger_on_the_socket_hears_nothing() -> None:
         with impostor(folder) as process:
             async with Client(control_socket(folder)) as client:
                 with pytest.raises(Impostor) as caught:
-                    await client.act("drop", views.Action(filter="from=boss@example.org"))
+                    await client.ask(Drop(filter="from=boss@example.org"))
             said = str(caught.value)
             assert f"control.sock is run by {USER}, and the spool is root's: nothing was asked of it" in said
             assert process.stdout is not None

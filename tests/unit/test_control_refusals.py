@@ -13,6 +13,7 @@ import pytest
 
 from engine.control import views
 from engine.control.client import Client, EngineUnreachable, Refused
+from engine.model.verbs import Suspend
 from engine.queue.contract import QueueError
 from tests.unit.fake_relay import FakeEngine, short_folder
 
@@ -204,7 +205,7 @@ async def test_a_refusal_reaches_the_client_in_one_sentence(engine: FakeEngine) 
         with pytest.raises(
             Refused, match=r"^seconds: 5 seconds is out of range: 60 seconds \(1m\) to 2592000 \(30d\)$"
         ):
-            await client.suspend(views.Suspend(destination="example.org", seconds=5, reason=""))
+            await client.ask(Suspend(destination="example.org", seconds=5, reason=""))
 
 
 async def test_without_an_engine_the_client_says_where_it_looked(engine: FakeEngine) -> None:

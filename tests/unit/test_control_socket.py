@@ -15,6 +15,7 @@ import uvloop
 from engine.control import peer
 from engine.control.client import Client, EngineUnreachable
 from engine.model.event import ENGINE
+from engine.model.verbs import Check
 from tests.unit.fake_relay import FakeEngine, short_folder
 
 
@@ -121,7 +122,7 @@ async def test_who_has_no_name_is_known_by_number(engine: FakeEngine, monkeypatc
     peer._name.cache_clear()
     monkeypatch.setattr("pwd.getpwuid", nobody)
     async with engine.serving() as client:
-        await client.check()
+        await client.ask(Check())
     peer._name.cache_clear()
     assert engine.queue.calls[0] == ("record", "checked", f"uid {os.getuid()}")
 
@@ -139,7 +140,7 @@ def test_nobody_can_pass_for_the_engine(monkeypatch: pytest.MonkeyPatch) -> None
 def test_the_peer_is_known_on_the_loop_the_engine_uses(engine: FakeEngine) -> None:
     async def check() -> None:
         async with engine.serving() as client:
-            await client.check()
+            await client.ask(Check())
 
     uvloop.run(check())
     assert engine.queue.calls[0][2] == peer._name(os.getuid())

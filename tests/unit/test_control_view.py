@@ -17,6 +17,7 @@ import pytest
 from engine.control import views
 from engine.control.client import Barred, Client, Refused, answers, control_socket, view_socket
 from engine.control.server import VIEWERS_AT_ONCE
+from engine.model.verbs import Check
 from tests.unit.fake_relay import FakeEngine, short_folder
 
 
@@ -72,7 +73,7 @@ async def test_the_engine_says_by_which_door_one_came(engine: FakeEngine) -> Non
         assert (await viewer.health()).read_only
         assert (await viewer.overview()).health.read_only
         with pytest.raises(Refused, match="for looking alone"):
-            await viewer.check()
+            await viewer.ask(Check())
 
 
 async def test_viewers_keep_no_operator_waiting(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,7 +45,7 @@ NO_BOUNDS = {
     "console.screens.details.WIDTH",
     "console.screens.front.SHORT",
     "console.screens.front.TALL",
-    "console.verbs.DEFAULT_SUSPENSION",
+    "console.verbs.DEFAULT_TIME",
     "console.widgets.columns.GAP",
     "console.widgets.columns.LOW",
     "console.widgets.columns.NAME",

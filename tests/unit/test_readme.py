@@ -12,6 +12,7 @@ from engine.base.clock import SystemClock
 from engine.delivery.relayer import ManagedRelayer
 from engine.engine import Engine
 from engine.model.claim import Claim, ClaimedEntry
+from engine.model.verbs import VERBS, Verb
 from engine.settings.settings import Settings
 from tests.sites import sites_of
 
@@ -144,3 +145,9 @@ def test_what_people_from_twisted_mail_find_is_there(row: str, tmp_path: Path) -
             assert hasattr(living, one), f"{subject.__name__} has no {one}"
         names += 1
     assert names
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.word)
+def test_every_verb_has_its_line(verb: Verb) -> None:
+    lines = [row.split("|")[1] for row in section("Commands").splitlines() if row.startswith("| `")]
+    assert any(re.search(rf"(?<![\w-]){verb.word}(?![\w-])", line) for line in lines)

@@ -8,8 +8,24 @@ from contextlib import suppress
 
 import aiohttp
 
-from engine.control import views
 from engine.control.client import Client, EngineUnreachable, Refused
+from engine.model.verbs import (
+    Bounce,
+    Check,
+    Close,
+    Drop,
+    Hold,
+    HoldRule,
+    MailAsk,
+    MarkBad,
+    MarkGood,
+    Override,
+    Release,
+    Resume,
+    Retry,
+    Suspend,
+    Undo,
+)
 from tests.bench.soak import world
 from tests.bench.soak.ledger import Ledger
 from tests.bench.soak.world import Relay
@@ -123,7 +139,7 @@ class Operator:
     async def _act(self) -> None:
         acts: list[tuple[Callable[[Client], Awaitable[object]], int]] = [
             (self._on_messages, 10), (self._suspend, 2), (self._mark, 2), (self._override, 1), (self._close, 2),
-            (self._rule, 1), (lambda client: client.check(), 1),
+            (self._rule, 1), (lambda client: client.ask(Check()), 1),
         ]  # fmt: skip
         while True:
             (act,) = self._draw.choices([act for act, _ in acts], [share for _, share in acts])
@@ -139,34 +155,37 @@ class Operator:
         return self._draw.choice((*world.GREY, *world.REFUSING, *world.FAILING, *world.FLAKY, *world.TARRED))
 
     async def _on_messages(self, client: Client) -> None:
-        verbs: list[views.Verb] = ["retry", "retry", "hold", "release", "release", "bounce", "drop"]
-        verb = self._draw.choice(verbs)
         silent = f"domain=d{self._draw.randrange(900)}.{world.SILENT}"
         named = self._draw.choice((f"domain={self._domain()}", silent, f"domain~tar{self._draw.randrange(10)}"))
-        result = await client.act(verb, views.Action(filter=named, reason="soak", now=self._draw.random() < 0.5))
+        is_now = self._draw.random() < 0.5
+        acts: list[MailAsk] = [
+            Retry(filter=named), Retry(filter=named), Hold(filter=named, reason="soak"), Release(filter=named),
+            Release(filter=named), Bounce(filter=named, now=is_now), Drop(filter=named, now=is_now),
+        ]  # fmt: skip
+        result = await client.ask(self._draw.choice(acts))
         if result.undo_until and self._draw.random() < 0.3:
-            await client.undo(result.operation)
+            await client.ask(Undo(operation=result.operation))
 
     async def _suspend(self, client: Client) -> None:
         domain = self._domain()
-        await client.suspend(views.Suspend(destination=domain, seconds=60.0, reason="soak"))
+        await client.ask(Suspend(destination=domain, seconds=60.0, reason="soak"))
         if self._draw.random() < 0.5:
-            await client.resume(domain)
+            await client.ask(Resume(destination=domain))
 
     async def _mark(self, client: Client) -> None:
         host = f"mx.{self._domain()}"
-        await client.mark_bad(views.MarkBad(host=host, seconds=60.0, reason="soak"))
+        await client.ask(MarkBad(host=host, seconds=60.0, reason="soak"))
         if self._draw.random() < 0.5:
-            await client.mark_good(host)
+            await client.ask(MarkGood(host=host))
 
     async def _override(self, client: Client) -> None:
         domain = self._draw.choice(world.TARRED)
         to = f"mx.{self._draw.choice(world.GREY)}"
-        await client.override(views.Override(destination=domain, to=to, seconds=60.0, reason="soak"))
+        await client.ask(Override(destination=domain, to=to, seconds=60.0, reason="soak"))
 
     async def _rule(self, client: Client) -> None:
-        await client.hold_rule(views.HoldRule(filter=f"domain={self._domain()}", seconds=60.0, reason="soak"))
+        await client.ask(HoldRule(filter=f"domain={self._domain()}", seconds=60.0, reason="soak"))
 
     async def _close(self, client: Client) -> None:
         others = [one for one in await client.relayers() if one.destination not in world.HEALTHY]
-        await client.close(self._draw.choice(others).id)
+        await client.ask(Close(relayer=self._draw.choice(others).id))
