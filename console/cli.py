@@ -169,7 +169,7 @@ class Setup(Door):
 
     def send(self, words: list[str]) -> int:
         """Do what sendmail does with these words."""
-        from console.commands.sendmail import main as sendmail
+        from engine.intake.sendmail.command import main as sendmail
 
         return sendmail(words, config=self._config, spool=self._spool)
 

@@ -15,6 +15,6 @@ def main() -> None:
 
 def sendmail() -> None:
     """`smarthost-sendmail`, which may stand in the place of /usr/sbin/sendmail."""
-    from console.commands.sendmail import main as send
+    from engine.intake.sendmail.command import main as send
 
     sys.exit(send(sys.argv[1:]))

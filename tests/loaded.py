@@ -11,9 +11,9 @@ import traceback  # noqa: F401
 import textual.drivers.linux_driver  # noqa: F401
 
 import console.app
-import console.commands.sendmail
 import console.terminal  # noqa: F401
-import engine.engine  # noqa: F401
+import engine.engine
+import engine.intake.sendmail.command  # noqa: F401
 from console.cli import main
 
 

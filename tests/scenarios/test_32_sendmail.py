@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from console.commands import sendmail
 from engine.intake.drop.dropped import Dropped
+from engine.intake.sendmail import command as sendmail
 from engine.model.destination import RELAY
 from engine.model.message import NewMessage
 from engine.model.verbs import Suspend
