@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from msgspec.structs import replace
 
-from console.commands import wording
+from console.commands import listings
 from console.commands.door import Door, complain, door_of, on_terminal, refuse, say, say_json
 from console.commands.looking import FILTERS, Json
 from console.format import BadDuration, parse_duration
@@ -202,7 +202,7 @@ def _report(verb: Verb, result: Result, json: bool) -> None:
         return
     say(result.text)
     if result.undo_until is not None and result.operation:
-        say(f"until {wording.here_and_now().clock(result.undo_until)}: smarthost undo {result.operation}")
+        say(f"until {listings.here_and_now().clock(result.undo_until)}: smarthost undo {result.operation}")
 
 
 def _watch(door: Door, operation: int, json: bool) -> None:

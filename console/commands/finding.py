@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from console.commands import answers, wording
+from console.commands import answers, listings
 from console.commands.columns import aligned, line_width
 from console.commands.door import Status, complain, door_of, say, say_json
 from console.commands.looking import PAGE, Json
@@ -33,7 +33,7 @@ def explain(
     if json:
         say_json(found)
         return
-    for line in answers.explain_lines(found, wording.here_and_now()):
+    for line in answers.explain_lines(found, listings.here_and_now()):
         say(line)
 
 
@@ -50,7 +50,7 @@ def probe(
     if json:
         say_json(found)
     else:
-        for line in answers.probe_lines(found, wording.here_and_now()):
+        for line in answers.probe_lines(found, listings.here_and_now()):
             say(line)
     if not any(not one.trouble for one in found.addresses):
         raise typer.Exit(Status.REFUSED)
@@ -66,7 +66,7 @@ def overrides(context: typer.Context, json: Json = False) -> None:
         for row in rows:
             say_json(row)
     elif rows:
-        moment = wording.here_and_now()
+        moment = listings.here_and_now()
         cells = [answers.standing_row(row, moment) for row in rows]
         for line in aligned(answers.OVERRIDES, cells, line_width()):
             say(line)

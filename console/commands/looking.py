@@ -9,7 +9,8 @@ from typing import Annotated, Protocol, TypeVar
 
 import typer
 
-from console.commands import wording
+from console import words
+from console.commands import listings
 from console.commands.columns import Column, aligned, line_width
 from console.commands.door import Door, Status, complain, door_of, refuse, say, say_json
 from console.format import Moment
@@ -57,12 +58,12 @@ def status(context: typer.Context, json: Json = False) -> None:
         say_json(door_of(context).ask(lambda client: client.health()))
         return
     health, suspensions = door_of(context).ask(look)
-    moment = wording.here_and_now()
-    for line in wording.health_lines(health, moment):
+    moment = listings.here_and_now()
+    for line in listings.health_lines(health, moment):
         say(line)
     for one in suspensions:
         if one.destination != RELAY:
-            say(f"  {one.destination} {wording.suspended(one, moment)}")
+            say(f"  {one.destination} {''.join(words.suspension(one, moment))}")
 
 
 def queue(
@@ -76,14 +77,14 @@ def queue(
     """List the queue, or what a filter names of it."""
     text = " ".join(words or ())
     width = line_width()
-    wide = width is None or width >= wording.WIDE
-    columns = wording.QUEUE_WIDE if wide else wording.QUEUE
+    wide = width is None or width >= listings.WIDE
+    columns = listings.QUEUE_WIDE if wide else listings.QUEUE
 
     async def page(client: Client, offset: int, limit: int) -> Window:
         return await client.queue(text, sort=sort, offset=offset, limit=limit)
 
     def cells(row: Entry, moment: Moment) -> list[str]:
-        return wording.queue_row(row, moment, wide)
+        return listings.queue_row(row, moment, wide)
 
     shown, total = _list(door_of(context), page, columns, cells, offset=offset, limit=limit, json=json)
     _end(shown, total, "recipient in the queue", filtered=bool(text))
@@ -104,7 +105,7 @@ def destinations(
         return await client.destinations(match, sort=sort, offset=offset, limit=limit)
 
     shown, total = _list(
-        door_of(context), page, wording.DESTINATIONS, wording.destination_row, offset=0, limit=limit, json=json
+        door_of(context), page, listings.DESTINATIONS, listings.destination_row, offset=0, limit=limit, json=json
     )
     _end(shown, total, "destination", filtered=bool(match))
 
@@ -126,7 +127,7 @@ def show(
     if json:
         say_json(message)
         return
-    for line in wording.message_lines(message, wording.here_and_now()):
+    for line in listings.message_lines(message, listings.here_and_now()):
         say(line)
 
 
@@ -139,18 +140,18 @@ def relayers(
     json: Json = False,
 ) -> None:
     """List the connections, or show what one said."""
-    door, moment = door_of(context), wording.here_and_now()
+    door, moment = door_of(context), listings.here_and_now()
     if id is not None:
         number = id
         found = door.ask(lambda client: client.transcript(number))
         if json:
             say_json(found)
             return
-        for line in wording.transcript_lines(found, moment):
+        for line in listings.transcript_lines(found, moment):
             say(line)
         return
     rows = door.ask(lambda client: client.relayers(ended))
-    _table(rows, wording.RELAYERS, [wording.relayer_row(row, moment) for row in rows], json=json)
+    _table(rows, listings.RELAYERS, [listings.relayer_row(row, moment) for row in rows], json=json)
     _end(len(rows), len(rows), "open connection", filtered=False)
 
 
@@ -166,14 +167,14 @@ def hosts(
     Until when, by whom and why, and how much waits for them.
     """
     width = line_width()
-    wide = width is None or width >= wording.WIDE
-    columns = wording.HOSTS_WIDE if wide else wording.HOSTS
+    wide = width is None or width >= listings.WIDE
+    columns = listings.HOSTS_WIDE if wide else listings.HOSTS
 
     async def page(client: Client, offset: int, limit: int) -> views.HostsView:
         return await client.hosts(match, sort=sort, offset=offset, limit=limit)
 
     def cells(row: BadHost, moment: Moment) -> list[str]:
-        return wording.host_row(row, moment, wide)
+        return listings.host_row(row, moment, wide)
 
     shown, total = _list(door_of(context), page, columns, cells, offset=0, limit=limit, json=json)
     _end(shown, total, "host marked bad", filtered=bool(match))
@@ -191,10 +192,10 @@ def reasons(
     smarthost retry 'why="450 4.2.1 <address>: mailbox busy"'
     """
     rows = door_of(context).ask(lambda client: client.reasons(limit))
-    width, moment = line_width(), wording.here_and_now()
-    wide = width is None or width >= wording.WIDE
-    columns = wording.REASONS_WIDE if wide else wording.REASONS
-    _table(rows, columns, [wording.reason_row(row, moment, wide) for row in rows], json=json)
+    width, moment = line_width(), listings.here_and_now()
+    wide = width is None or width >= listings.WIDE
+    columns = listings.REASONS_WIDE if wide else listings.REASONS
+    _table(rows, columns, [listings.reason_row(row, moment, wide) for row in rows], json=json)
     _end(len(rows), len(rows), "reason: no mail waits", filtered=False)
 
 
@@ -212,7 +213,7 @@ def events(
         if json:
             say_json(one)
         else:
-            say(wording.event_line(one, wording.here_and_now()))
+            say(listings.event_line(one, listings.here_and_now()))
 
     async def look(client: Client) -> int:
         newest = await _newest(client)
@@ -291,7 +292,7 @@ def _list(
     while True:
         size = min(PAGE, limit - shown) if limit else PAGE
         found = door.ask(partial(_turn, page, offset + shown, size))
-        moment = wording.here_and_now()
+        moment = listings.here_and_now()
         _table(found.rows, columns, [cells(row, moment) for row in found.rows], json=json, titles=not shown)
         shown += len(found.rows)
         if not found.rows or shown == limit or offset + shown >= found.total:

@@ -1,7 +1,7 @@
 """Answers to read: why mail is not moving, what a probed host said, and all that stands until a time."""
 
+from console import words
 from console.actions import Target
-from console.commands.answers import earliest
 from console.format import Moment, span
 from console.screens.details import Detail
 from console.widgets.document import Para, heading, para
@@ -9,7 +9,6 @@ from console.widgets.line import Piece
 from console.widgets.panes import host_target
 from engine.control.client import Client
 from engine.control.views import ExplainView, StandingView
-from engine.model.destination import RELAY
 from engine.model.explanation import Explanation
 from engine.model.probe import Probed, ProbedAddress
 
@@ -23,6 +22,7 @@ _CAUSES = {
     "to be bounced": ("✗ ", "bad"),
     "to be dropped": ("✗ ", "bad"),
 }
+_TONES = {"": "", "good": "✓ ", "warn": "✗ ", "bad": "✗ "}
 
 
 class Answer(Detail):
@@ -142,7 +142,7 @@ def _explanation(one: Explanation, moment: Moment) -> list[Para]:
         Para(),
         para(("  ", ""), *said, hang=4),
         Para(),
-        _named("earliest", (earliest(one, moment), "bold")),
+        _named("earliest", (words.earliest(one, moment), "bold")),
         *(_fact(fact.name, fact.text) for fact in one.facts),
     ]
 
@@ -155,31 +155,13 @@ def _fact(name: str, text: str) -> Para:
 
 def _address(one: ProbedAddress, moment: Moment) -> list[Para]:
     paras = heading(one.address, f"took {span(one.seconds)}")
-    if one.trouble:
-        paras.append(_named("trouble", (f"✗ {one.trouble}", "bad"), (f"  at {one.phase}", "dim")))
-    for name, text in (("greeting", one.greeting), ("offers", ", ".join(one.offered)), ("TLS", one.tls or "none")):
-        if text:
-            paras.append(_named(name, (text, "")))
-    shown = one.certificate
-    if shown is not None and shown.trouble:
-        paras.append(_named("certificate", (f"✗ cannot be read: {shown.trouble}", "bad")))
-    elif shown is not None:
-        verdict: Piece = ("✓ right for this host", "good") if one.verifies else (f"✗ {one.verify_trouble}", "warn")
-        paras.append(_named("certificate", verdict))
-        paras.append(_named("subject", (shown.subject or "(none)", "")))
-        paras.append(_named("names", (", ".join(shown.names) or "(none)", "")))
-        paras.append(_named("issuer", (shown.issuer, "")))
-        if shown.until is not None:
-            over = shown.until <= moment.now
-            paras.append(_named("valid until", (moment.both(shown.until), "bad" if over else "")))
-    if one.offered_secured:
-        paras.append(_named("under TLS", (", ".join(one.offered_secured), "")))
+    for fact in words.probed(one, moment):
+        paras.append(_named(fact.name, (_TONES[fact.tone] + fact.text, fact.tone)))
     return paras
 
 
 def _standing(row: StandingView, moment: Moment) -> list[Para]:
-    name = "the whole relay" if row.kind == "suspension" and row.name == RELAY else row.name
-    kind = f"{row.kind} {row.rule}" if row.rule else row.kind
+    kind, name = words.standing(row)
     return [
         para((f"  {moment.left(row.until):>9}  ", "warn"), (f"{kind:<12} ", "dim"), (name, "bold"),
              (f"  {row.what}", ""), hang=26),

@@ -5,8 +5,8 @@ from dataclasses import replace
 from textual.app import ComposeResult
 from textual.widget import Widget
 
+from console import words
 from console.actions import Target
-from console.fates import fates
 from console.format import Moment, span
 from console.screens.front import Front
 from console.widgets.document import Document, Para, heading, para
@@ -21,8 +21,6 @@ from console.widgets.rows import (
     entry_state,
     event_kind,
     event_says,
-    event_subject,
-    tls_name,
 )
 from engine.base.plural import plural
 from engine.control.client import Client, Refused
@@ -33,6 +31,7 @@ from engine.model.message import Attempt, Entry, Message
 from engine.model.transcript import Line
 
 KINDS = {"delivered": "good", "transient": "warn", "permanent": "bad"}
+_GLYPHS = {"delivered": "✓", "transient": "◷", "permanent": "✗"}
 WIDTH = 13  # of the names before the values
 
 
@@ -220,7 +219,7 @@ def _named(name: str, *pieces: Piece) -> Para:
 def _envelope(view: Message, moment: Moment) -> list[Para]:
     if view.finished:
         done = para(*_fate(view), (": this is what the events tell of it", ""))
-        return [done, *([_named("from", (view.sender or "<>", ""))] if view.sender else [])]
+        return [done, *([_named("from", (words.sender(view.sender), ""))] if view.sender else [])]
     paras = [_named("subject", (view.subject or "(none)", "bold" if view.subject else "dim"))]
     paras.append(_named("from", (view.sender or "<> (the null sender: a bounce)", "")))
     paras.append(_named("came", (moment.both(view.arrived), ""), (f"  by {view.origin}" if view.origin else "", "")))
@@ -234,9 +233,9 @@ def _envelope(view: Message, moment: Moment) -> list[Para]:
 def _fate(view: Message) -> list[Piece]:
     """What became of its recipients, the worst first."""
     pieces: list[Piece] = []
-    for kind, words in fates(view):
+    for kind, said in words.fates(view):
         glyph, style = EVENTS[kind]
-        pieces.append((f"{', ' if pieces else '  '}{glyph} {words}", style))
+        pieces.append((f"{', ' if pieces else '  '}{glyph} {said}", style))
     return pieces or [("  has left the queue", "")]
 
 
@@ -259,23 +258,15 @@ def _recipients(view: Message, moment: Moment) -> list[Para]:
 
 
 def _recipient(entry: Entry, moment: Moment) -> list[Para]:
-    tries = f"   {plural(entry.attempts, 'try', 'tries')}" if entry.attempts else "   not tried yet"
-    state = entry_state(entry, moment)
-    following = entry_next(entry, moment)
-    when: Piece = ("", "")
-    if entry.state == "waiting" and entry.next_try is not None:
-        due = "due now" if entry.next_try <= moment.now else f"next try {moment.near(entry.next_try)}"
-        when = (f"   {due}", following[1])
-    elif entry.order_at is not None:
-        when = (f"   {moment.near(entry.order_at)}", following[1])
-    paras = [Para(((f"  {entry.id}  ", "dim"), (entry.recipient, "bold"), ("   ", ""), state, (tries, ""), when), 4)]
-    if entry.ordered or entry.by or entry.reason:
-        why = f"by {entry.by or 'the engine'}: {entry.reason or 'no reason given'}"
-        paras.append(para((f"    {entry.ordered or 'held'} {why}", "warn"), hang=4))
-    elif entry.condition not in ("ready", "relaying"):
+    state, (_, style) = entry_state(entry, moment), entry_next(entry, moment)
+    following = words.next_step(entry, moment)
+    named = (f"  {entry.id}  ", "dim"), (entry.recipient, "bold"), ("   ", ""), state, (f"   {words.tries(entry)}", "")
+    paras = [Para((*named, (f"   {following}" if following else "", style)), 4)]
+    if ordered := words.order(entry):
+        paras.append(para((f"    {ordered}", "warn"), hang=4))
+    elif waits := words.waits(entry):
         glyph, style = CONDITIONS.get(entry.condition, UNKNOWN)
-        said = f": {entry.condition_why}" if entry.condition_why else ""
-        paras.append(para((f"    {glyph} {entry.condition}{said}", style), hang=4))
+        paras.append(para((f"    {glyph} {waits}", style), hang=4))
     return paras
 
 
@@ -291,31 +282,16 @@ def _attempts(view: Message, moment: Moment) -> list[Para]:
 def _attempt(message: int, attempt: Attempt, moment: Moment) -> list[Para]:
     took = f", took {span(attempt.ended - attempt.started)}" if attempt.ended is not None else ""
     outcome = attempt.outcome
-    ending: Piece = ("▶ under way", "good")
+    said, place = words.attempt(attempt, moment)
+    ending: Piece = (f"! {said}" if attempt.interrupted else "▶ under way", "warn" if attempt.interrupted else "good")
     if outcome is not None:
-        ending = ({"delivered": "✓", "transient": "◷", "permanent": "✗"}[outcome.kind] + f" {outcome.kind}",
-                  KINDS[outcome.kind])  # fmt: skip
-    elif attempt.interrupted:
-        ending = ("! interrupted: the engine ended in the middle of it", "warn")
-    where = "" if outcome is None else "".join((
-        f"  {outcome.host}" if outcome.host else "", f"  at {outcome.phase}" if outcome.phase else "",
-        f"  {outcome.secured}" if outcome.secured else "",
-    ))  # fmt: skip
-    paras = [
-        Para(
-            (
-                (f"  {moment.near(attempt.started)}{took}  ", "dim"),
-                (f"{message}.{attempt.entry}  ", "dim"),
-                ending,
-                (where, ""),
-            ),
-            4,
-        )
-    ]
+        ending = (f"{_GLYPHS[outcome.kind]} {said}", KINDS[outcome.kind])
+    began = (f"  {moment.near(attempt.started)}{took}  ", "dim"), (f"{message}.{attempt.entry}  ", "dim")
+    paras = [Para((*began, ending, (f"  {place}" if place else "", "")), 4)]
     if outcome is not None:
         paras.append(para((f"    {outcome.line}", KINDS[outcome.kind]), hang=4))
         if outcome.may_duplicate:
-            paras.append(para(("    ! the peer may have taken it although its answer was lost", "warn"), hang=4))
+            paras.append(para((f"    ! {words.DUPLICATE}", "warn"), hang=4))
     return paras
 
 
@@ -334,7 +310,7 @@ def _events(view: Message, moment: Moment) -> list[Para]:
 
 def _event(row: Event, moment: Moment) -> Para:
     kind, style = event_kind(row, moment)
-    whom = event_subject(row, moment)[0]
+    whom = words.whom(row)
     return Para(
         ((f"  {moment.clock(row.at):<14}", "dim"), (f"{kind:<13} ", style), (f"{whom}  ", ""), event_says(row, moment)),
         16,
@@ -379,7 +355,7 @@ def _connection(view: TranscriptView, moment: Moment) -> list[Para]:
         phase = (f"■ ended {moment.both(row.ended)}: {row.result}", "warn" if row.result else "")
     elif row.stalling:
         phase = (f"▲ stalling: {phase[0]}", "warn")
-    secured = row.secured or f"TLS {tls_name(row)[0]}"
+    secured = row.secured or f"TLS {words.tls(row)}"
     where: tuple[Piece, ...] = ((row.host, "bold"), (f"  {row.address}:{row.port}", ""))
     if not row.address:
         where = (("not known yet", "dim"),)

@@ -6,16 +6,16 @@ from typing import NamedTuple
 from textual.app import ComposeResult
 from textual.widget import Widget
 
+from console import words
 from console.actions import FILTER_HELP, Target, domain_filter, why_filter
-from console.format import Moment, duration
+from console.format import Moment
 from console.screens.front import Front
 from console.widgets.document import Para, para
 from console.widgets.line import Piece
 from console.widgets.note import Note
 from console.widgets.panes import destination_target
-from console.widgets.rows import CONDITIONS, QUEUE, UNKNOWN, next_left
+from console.widgets.rows import CONDITIONS, QUEUE, UNKNOWN
 from console.widgets.table import Table
-from engine.base.plural import plural
 from engine.control.client import Client
 from engine.model.destination import Destination
 from engine.model.message import Entry
@@ -275,32 +275,8 @@ def about(view: Destination, moment: Moment) -> list[Para]:
 def _status(view: Destination, moment: Moment) -> list[Piece]:
     """What its mail is, until when, and why."""
     glyph, style = CONDITIONS.get(view.condition, UNKNOWN)
-    why = f": {view.condition_why}" if view.condition_why else ""
-    left = next_left(view, moment)
-    match view.condition:
-        case "suspended" if view.suspended is not None:
-            held = view.suspended
-            words = f"{glyph} suspended until {moment.short(held.until)}, {moment.left(held.until)} left"
-            by = f" by {held.by} for {duration(held.until - held.since)}: {held.reason or 'no reason given'}"
-            return [(words, style), (by, "")]
-        case "suspended" | "draining":
-            return [(f"{glyph} {view.condition_why or view.condition}", style)]
-        case "blocked" | "hosts bad":
-            following = f", tried again in {left}" if left else ""
-            return [(f"{glyph} {view.condition}{following}", style), (why, "")]
-        case "not due":
-            following = f", next try in {left}" if left else ""
-            return [(f"{glyph} {'deferred' if why else 'not due'}{following}", style), (why, "")]
-        case "limited":
-            return [(f"{glyph} limited", style), (why, "")]
-        case "ready":
-            return [(f"{glyph} ready: it goes at the next check", style)]
-        case "relaying":
-            open_now = plural(view.connections, "connection")
-            return [(f"{glyph} relaying", style), (f" over {open_now}", "")]
-        case "held":
-            return [(f"{glyph} {view.condition_why}", style)]
-    return [("no mail waits", "dim")]
+    said, why = words.status(view, moment)
+    return [(f"{glyph} {said}", style), (why, "")] if said else [("no mail waits", "dim")]
 
 
 def _some(names: tuple[str, ...]) -> str:

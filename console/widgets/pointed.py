@@ -4,6 +4,7 @@ from typing import Any
 
 from textual.strip import Strip
 
+from console import words
 from console.format import Moment
 from console.widgets.document import Para, wrap
 from console.widgets.line import Ageing, Piece, crop, strip_of
@@ -12,8 +13,6 @@ from console.widgets.rows import (
     destination_status,
     entry_state,
     event_kind,
-    event_says,
-    event_subject,
     relayer_phase,
 )
 from engine.base.plural import plural
@@ -90,8 +89,8 @@ def _destination(row: Destination, moment: Moment) -> list[Piece]:
 def _entry(row: Entry, moment: Moment) -> list[Piece]:
     state, style = entry_state(row, moment)
     pieces: list[Piece] = [(row.recipient, "dim"), _SPACE]
-    if row.by or row.reason:
-        pieces += [(state, style), (f" by {row.by or 'the engine'}: {row.reason or 'no reason given'}", ""), _SPACE]
+    if said := words.order(row):
+        pieces += [(f"{state.partition(' ')[0]} {said}", style), _SPACE]
     return pieces + _said(_WHY.cell(row, moment), _reply(row, moment))
 
 
@@ -116,19 +115,21 @@ def _relayer(row: RelayerView, moment: Moment) -> list[Piece]:
     others = [domain for domain in row.domains if domain != row.destination]
     more = f" and {', '.join(others)}" if others else ""
     result = relayer_phase(row, moment) if row.ended is not None or row.stalling else ("", "")
-    where = f"{row.host} [{row.address}]:{row.port}" if row.address else row.host or "no host yet"
-    return [(where, "dim"), _SPACE, result, ("  " if result[0] else "", ""), (f"for {row.destination}{more}", "")]
+    return [
+        (words.place(row), "dim"),
+        _SPACE,
+        result,
+        ("  " if result[0] else "", ""),
+        (f"for {row.destination}{more}", ""),
+    ]
 
 
 def _host(row: BadHost, _moment: Moment) -> list[Piece]:
-    last = row.last.line if row.last is not None else ""
-    why = row.reason or last or "no reason given"
     times = f" ({row.times} times in a row)" if row.times > 1 else ""
-    said = f": {last}" if last and last not in why and why not in last else ""
     by = f"  by {row.by}" if row.by else ""
     back = f"  keeps mail of {', '.join(row.destinations)}" if row.destinations else ""
     other = f"  used instead: {', '.join(row.alternates)}" if row.alternates else ""
-    return [(row.host, "dim"), _SPACE, (f"{why}{said}", ""), (times, "warn"), (f"{by}{back}{other}", "dim")]
+    return [(row.host, "dim"), _SPACE, (words.why_bad(row), ""), (times, "warn"), (f"{by}{back}{other}", "dim")]
 
 
 def _reason(row: Reason, _moment: Moment) -> list[Piece]:
@@ -139,6 +140,6 @@ def _reason(row: Reason, _moment: Moment) -> list[Piece]:
 
 def _event(row: Event, moment: Moment) -> list[Piece]:
     kind, style = event_kind(row, moment)
-    host = f"  {row.host}" if row.host and row.host != event_subject(row, moment)[0] else ""
-    return [(event_subject(row, moment)[0], "dim"), _SPACE, (kind, style), _SPACE, (event_says(row, moment)[0], ""),
-            (host, "dim")]  # fmt: skip
+    whom = words.whom(row)
+    host = f"  {row.host}" if row.host and row.host != whom else ""
+    return [(whom, "dim"), _SPACE, (kind, style), _SPACE, (words.told(row), ""), (host, "dim")]

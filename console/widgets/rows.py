@@ -1,11 +1,12 @@
 """What stands in the rows: the columns of every list, and the words and glyphs of every state."""
 
+from console import words
 from console.format import Moment, count, rate, size
 from console.widgets.columns import Column
 from console.widgets.line import Piece
 from engine.control.views import RelayerView
 from engine.model.destination import BadHost, Destination
-from engine.model.event import Event
+from engine.model.event import ENGINE, Event
 from engine.model.message import Entry
 from engine.model.reason import Reason
 from engine.model.verbs import VERBS
@@ -31,9 +32,8 @@ EVENTS: dict[str, tuple[str, str]] = {
     "unreachable": ("✗", "bad"),
 }
 
-_BEFORE_TLS = ("lookup", "connecting", "greeting", "hello", "TLS")
-
-STATES: dict[str, tuple[str, str]] = {"waiting": ("◷", ""), "relaying": ("▶", "good"), "held": ("‖", "warn")}
+STATES: dict[str, tuple[str, str]] = {"waiting": ("◷", ""), "relaying": ("▶", "good"), "held": ("‖", "warn"),
+          "bounce": ("✗", "bad"), "drop": ("✗", "bad")}  # fmt: skip
 
 # What a destination, or a recipient's mail, is.
 CONDITIONS: dict[str, tuple[str, str]] = {
@@ -68,28 +68,24 @@ def number(value: int, style: str = "") -> Piece:
 
 def entry_state(row: Entry, _moment: Moment) -> Piece:
     """The state of a recipient: `◷ waiting`, `‖ held`, or what was ordered."""
-    if row.ordered in ("bounce", "drop") and row.order_at is not None:
-        return f"✗ {row.ordered}", "bad"
-    glyph, style = STATES.get(row.state, ("?", ""))
-    return f"{glyph} {row.state}", style
+    said = words.standing_of(row)
+    glyph, style = STATES.get(said, UNKNOWN)
+    return f"{glyph} {said}", style
 
 
 def entry_next(row: Entry, moment: Moment) -> Piece:
-    """When it will be tried again, or what was ordered is done; `-` where no time leads to that."""
+    """When it will be tried again, or what was ordered is done."""
+    said = words.next_try(row, moment)
     if row.ordered in ("bounce", "drop") and row.order_at is not None:
-        return moment.left(row.order_at), "bad"
-    if row.state == "relaying":
-        return "now", "good"
-    if row.next_try is None:
-        return ("due", "warn") if row.condition == "limited" else ("-", "dim")
-    return ("due", "warn") if row.next_try <= moment.now else (moment.left(row.next_try), "")
+        return said, "bad"
+    return said, {"now": "good", "due": "warn", "-": "dim"}.get(said, "")
 
 
 def entry_says(row: Entry, _moment: Moment) -> Piece:
     """The last reply; of what was never tried, why it was not."""
-    if row.last is not None or row.condition in ("ready", "relaying") or not row.condition_why:
-        return outcome_piece(row, "not tried yet")
-    return f"not tried, {row.condition}: {row.condition_why}", CONDITIONS.get(row.condition, UNKNOWN)[1]
+    if row.last is None and (said := words.says(row)):
+        return said, CONDITIONS.get(row.condition, UNKNOWN)[1]
+    return outcome_piece(row, "not tried yet")
 
 
 def destination_status(row: Destination, moment: Moment) -> Piece:
@@ -104,30 +100,11 @@ def destination_status(row: Destination, moment: Moment) -> Piece:
 
 
 def _status(row: Destination, moment: Moment) -> Piece:
-    glyph, style = CONDITIONS.get(row.condition, UNKNOWN)
-    why, left = row.condition_why, next_left(row, moment)
-    match row.condition:
-        case "suspended" if row.suspended is not None:
-            return f"{glyph} suspended {moment.left(row.suspended.until)} {row.suspended.reason}".rstrip(), style
-        case "suspended" | "draining":
-            return f"{glyph} {why or row.condition}", style
-        case "blocked" | "hosts bad":
-            until = left or (moment.left(row.blocked_until) if row.blocked_until else "")
-            return " ".join(filter(None, (glyph, row.condition, until, why))), style
-        case "not due":
-            return " ".join(filter(None, (glyph, "deferred" if why else "not due", left, why))), style
-        case "limited":
-            return f"{glyph} limited {why}", style
-        case "ready":
-            return f"{glyph} ready", style
-        case "held" | "idle" if row.held and not row.waiting:
-            return f"‖ {count(row.held)} held", "warn"
-    return outcome_piece(row)
-
-
-def next_left(row: Destination | BadHost, moment: Moment, none: str = "") -> str:
-    """The time until its mail is tried next."""
-    return none if row.next_try is None else moment.left(row.next_try)
+    found = words.state(row, moment)
+    if not found.name:
+        return outcome_piece(row)
+    glyph, style = CONDITIONS["held" if row.condition == "idle" else row.condition]
+    return " ".join(filter(None, (glyph, *found))), style
 
 
 def relayer_host(row: RelayerView, _moment: Moment) -> Piece:
@@ -137,9 +114,10 @@ def relayer_host(row: RelayerView, _moment: Moment) -> Piece:
 
 def relayer_phase(row: RelayerView, _moment: Moment) -> Piece:
     """Where in the conversation a connection is; a stalling one says so."""
+    said = words.phase(row)
     if row.ended is not None:
-        return f"■ {row.result or 'ended'}", "dim"
-    return (f"▲ {row.phase}", "warn") if row.stalling else (row.phase, "")
+        return f"■ {said}", "dim"
+    return (f"▲ {said}", "warn") if row.stalling else (said, "")
 
 
 def relayer_time(row: RelayerView, moment: Moment) -> Piece:
@@ -153,13 +131,10 @@ def carried_for(row: RelayerView, _moment: Moment) -> Piece:
     return (f"{row.destination} +{more}" if more > 0 else row.destination), ""
 
 
-def tls_name(row: RelayerView) -> Piece:
-    """The version of TLS alone: `1.3`, `1.3?` where the certificate is not trusted, `none`; `-` while that is open."""
-    if not row.tls and row.phase in _BEFORE_TLS:
-        return "-", "dim"
-    number = row.tls.removeprefix("TLSv")
-    number = number if "." in number else f"{number}.0"  # OpenSSL's "TLSv1" is 1.0
-    return (f"{number}{'?' if row.trusted is False else ''}", "") if row.tls else ("none", "dim")
+def tls_version(row: RelayerView) -> Piece:
+    """The version of TLS alone."""
+    said = words.tls(row)
+    return said, "" if row.tls else "dim"
 
 
 def event_kind(row: Event, _moment: Moment) -> Piece:
@@ -168,24 +143,14 @@ def event_kind(row: Event, _moment: Moment) -> Piece:
     return f"{glyph} {row.kind}", style
 
 
-def event_subject(row: Event, _moment: Moment) -> Piece:
-    """Whom or what it happened to."""
-    return row.recipient or row.host or row.destination or row.sender or (f"{row.message}" if row.message else ""), ""
-
-
 def event_says(row: Event, _moment: Moment) -> Piece:
     """What was said or done, and by whom when it was an operator."""
-    by = "" if row.by in ("", "engine") else f"{row.by}: "
-    said = row.text
-    if row.outcome is not None:
-        said = f"{row.outcome.line}{f' ({row.outcome.secured})' if row.outcome.secured else ''}"
-    return by + said, "" if by else "dim"
+    return words.told(row), "dim" if row.by in ("", ENGINE) else ""
 
 
-def event_what(row: Event, moment: Moment) -> Piece:
+def event_what(row: Event, _moment: Moment) -> Piece:
     """Whom it happened to, and what was said."""
-    whom, says = event_subject(row, moment)[0], event_says(row, moment)[0]
-    return "  ".join(part for part in (whom, says) if part), ""
+    return "  ".join(filter(None, (words.whom(row), words.told(row)))), ""
 
 
 DESTINATIONS: tuple[Column[Destination], ...] = (
@@ -197,7 +162,7 @@ DESTINATIONS: tuple[Column[Destination], ...] = (
            right=True, letter="O", sort="oldest"),
     Column("out/s", 5, lambda r, _: (rate(r.rate_out), "" if r.rate_out >= 0.05 else "dim"), rank=5, right=True),
     Column("conns", 5, lambda r, _: number(r.connections), rank=7, right=True),
-    Column("next try", 8, lambda r, m: (next_left(r, m, "-"), ""), rank=8, right=True),
+    Column("next try", 8, lambda r, m: (words.next_left(r, m, "-"), ""), rank=8, right=True),
     Column("status, last reply", 20, destination_status, rank=1, rest=True),
 )  # fmt: skip
 
@@ -206,7 +171,7 @@ RELAYERS: tuple[Column[RelayerView], ...] = (
     Column("phase", 10, relayer_phase, letter="P", sort="phase", order=lambda r: r.phase),
     Column("time", 5, relayer_time, right=True, letter="T", sort="time", order=lambda r: r.phase_since),
     Column("done", 6, lambda r, _: (f"{r.done}/{r.taken}", ""), rank=1, right=True),
-    Column("tls", 4, lambda r, _: tls_name(r), rank=3, right=True),
+    Column("tls", 4, lambda r, _: tls_version(r), rank=3, right=True),
     Column("open for", 8, lambda r, m: (m.since(r.started), ""), rank=5, right=True),
     Column("for", 20, carried_for, rank=4, grow=10),
     Column("address", 20, lambda r, _: (f"{r.address}:{r.port}" if r.address else "-", "dim"), rank=6, rest=True),
@@ -220,7 +185,7 @@ HOSTS: tuple[Column[BadHost], ...] = (
            order=lambda r: r.waiting),
     Column("by", 6, lambda r, _: (r.by, ""), rank=3),
     Column("why", 20, lambda r, _: (r.reason or (r.last.line if r.last else ""), ""), rank=1, grow=20, rest=True),
-    Column("next try", 8, lambda r, m: (next_left(r, m, "-"), ""), rank=6, right=True),
+    Column("next try", 8, lambda r, m: (words.next_left(r, m, "-"), ""), rank=6, right=True),
     Column("holds back", 18, lambda r, _: (_names(r.destinations), ""), rank=5, grow=6),
     Column("used instead", 18, lambda r, _: (_names(r.alternates, "none"), "" if r.alternates else "warn"), rank=4,
            grow=10),
@@ -252,7 +217,7 @@ QUEUE: tuple[Column[Entry], ...] = (
            sort="attempts"),
     Column("age", 6, lambda r, m: (m.since(r.arrived), ""), rank=4, right=True, letter="A", sort="arrived"),
     Column("size", 9, lambda r, _: (size(r.size), ""), rank=6, right=True, letter="Z", sort="size"),
-    Column("from", 18, lambda r, _: (r.sender or "<>", "" if r.sender else "dim"), rank=5, grow=8, letter="F",
+    Column("from", 18, lambda r, _: (words.sender(r.sender), "" if r.sender else "dim"), rank=5, grow=8, letter="F",
            sort="sender"),
     Column("domain", 16, lambda r, _: (r.destination, ""), rank=8, letter="M", sort="destination"),
     Column("subject", 20, lambda r, _: (r.subject, ""), rank=7, grow=20),

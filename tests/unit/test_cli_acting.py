@@ -7,7 +7,7 @@ from datetime import UTC
 
 import pytest
 
-from console.commands import acting, wording
+from console.commands import acting, listings
 from console.format import Moment
 from engine.model.message import Selection
 from engine.model.order import Changed, Fate, TouchedEntry
@@ -19,7 +19,7 @@ ME = pwd.getpwuid(os.getuid()).pw_name
 
 @pytest.fixture
 def line(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeLine]:
-    monkeypatch.setattr(wording, "here_and_now", lambda: Moment(NOW, UTC))
+    monkeypatch.setattr(listings, "here_and_now", lambda: Moment(NOW, UTC))
     with serving_line() as line:
         yield line
 

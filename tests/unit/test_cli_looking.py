@@ -6,7 +6,7 @@ from datetime import UTC
 
 import pytest
 
-from console.commands import wording
+from console.commands import listings
 from console.format import Moment
 from engine.model.destination import Mark, Suspension
 from tests.unit.fake_line import FakeLine, serving_line
@@ -15,7 +15,7 @@ from tests.unit.fake_relay import NOW, entry
 
 @pytest.fixture
 def line(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeLine]:
-    monkeypatch.setattr(wording, "here_and_now", lambda: Moment(NOW, UTC))
+    monkeypatch.setattr(listings, "here_and_now", lambda: Moment(NOW, UTC))
     with serving_line() as line:
         yield line
 
@@ -29,14 +29,14 @@ def test_status_says_how_the_relay_is(line: FakeLine) -> None:
     assert result.exit_code == 0
     assert result.stdout.splitlines()[:4] == [
         "relay.example.net  suspended",
-        "  suspended by ann until 08:10 (in 10m): upgrade",
+        "  suspended until 08:10, 10m left, by ann for 10m: upgrade",
         "  queue        12,480 waiting, 310 due, 288 ready, 1 held, 14 being sent",
         "  oldest       2027-01-15 05:46:00 UTC (2h14m ago)",
     ]
     assert "  destinations 2 with mail, 3 known" in result.stdout
     assert "  connections  2 of 20" in result.stdout
-    assert "  next check   in 28s" in result.stdout
-    assert "  example.com suspended by ann until 08:01 (in 1m)" in result.stdout
+    assert "  next check   0:28" in result.stdout
+    assert "  example.com suspended until 08:01, 1:00 left, by ann for 1m: no reason given" in result.stdout
 
 
 def test_status_says_why_the_relay_is_sick(line: FakeLine) -> None:
@@ -48,10 +48,10 @@ def test_the_queue_is_listed_in_80_columns(line: FakeLine) -> None:
     result = line.run("queue", env={"COLUMNS": "80"})
     assert result.exit_code == 0
     assert result.stdout.splitlines() == [
-        "ID   STATE    NEXT           TRIES  RECIPIENT         LAST REPLY",
-        "7.1  waiting  in 5m              2  bob1@example.org  450 4.2.1 mailbox busy, t…",
-        "7.2  waiting  in 5m              2  bob2@example.org  450 4.2.1 mailbox busy, t…",
-        "8.1  held     when released      2  bob1@example.org  450 4.2.1 mailbox busy, t…",
+        "ID   STATE    NEXT TRY  TRIES  RECIPIENT         LAST REPLY",
+        "7.1  waiting      5:00      2  bob1@example.org  450 4.2.1 mailbox busy, try ag…",
+        "7.2  waiting      5:00      2  bob2@example.org  450 4.2.1 mailbox busy, try ag…",
+        "8.1  held            -      2  bob1@example.org  450 4.2.1 mailbox busy, try ag…",
     ]
 
 
@@ -97,17 +97,17 @@ def test_destinations_say_why_nothing_goes_to_them(line: FakeLine) -> None:
     assert line.engine.queue.calls == [("destinations", "org", "name", 0, 100)]
     assert result.stdout.splitlines() == [
         "DESTINATION  WAITING  DUE  HELD  OLDEST  OUT/S  STATE OR LAST REPLY",
-        "example.org    8,120  210     0   2h14m      0  deferred, next try in 5m: 450 4…",
+        "example.org    8,120  210     0   2h14m      0  deferred, next try in 5:00: 450…",
     ]
 
 
 def test_relayers_are_listed_and_one_shows_what_was_said(line: FakeLine) -> None:
     listed = line.run("relayers", "--ended", "1", env={"COLUMNS": "80"}).stdout.splitlines()
     assert listed == [
-        "ID  HOST            PHASE     TIME    DONE  TLS      DESTINATION",
-        " 5  mx.example.org  DATA      0.2s  12/100  TLSv1.3  example.org",
-        " 6  mx.example.org  DATA      0.2s  12/100  TLSv1.3  example.com",
-        " 4  mx.example.org  ended  30s ago  12/100  TLSv1.3  example.org: sent 3 of 3",
+        "ID  HOST            PHASE     TIME    DONE  TLS  DESTINATION",
+        " 5  mx.example.org  DATA      0.2s  12/100  1.3  example.org",
+        " 6  mx.example.org  DATA      0.2s  12/100  1.3  example.com",
+        " 4  mx.example.org  ended  30s ago  12/100  1.3  example.org: sent 3 of 3",
     ]
     said = line.run("relayers", "5").stdout.splitlines()
     assert said[0] == "relayer 5 to mx.example.org [192.0.2.1]:25 for example.org, 12 of 100 done, in DATA"
@@ -130,9 +130,9 @@ def test_a_message_is_shown_with_all_that_happened_to_it(line: FakeLine) -> None
         "  from        ann@example.net",
         "  arrived     2027-01-15 07:00:00 UTC (1h00m ago)",
         "  subject     hello \\x1b]0;title\\x07",
-        "  7.2  bob2@example.org  waiting, in 5m, 2 tries",
+        "  7.2  bob2@example.org  waiting, 2 tries, next try 08:05:00 (in 5m)",
         "      450 4.2.1 mailbox busy, try again later (mx.example.org)",
-        "  07:54:50  7.1  relayer 4  interrupted: the engine ended while it ran",
+        "  07:54:50  7.1  relayer 4  interrupted: the engine ended in the middle of it",
         "  Subject: hello \\x1b[31mred",
     ):
         assert expected in result.stdout.splitlines()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from console.commands import wording
+from console.commands import listings
 from console.format import Moment
 from engine.control.client import Client, Refused
 from engine.model.destination import Suspension
@@ -19,7 +19,7 @@ ME = getpass.getuser()
 
 @pytest.fixture
 def line(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeLine]:
-    monkeypatch.setattr(wording, "here_and_now", lambda: Moment(NOW, UTC))
+    monkeypatch.setattr(listings, "here_and_now", lambda: Moment(NOW, UTC))
     with serving_line() as line:
         yield line
 

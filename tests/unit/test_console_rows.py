@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from console.commands.wording import host_row, next_step
+from console import words
+from console.commands.listings import host_row
 from console.format import Moment
 from console.widgets.panes import HostsPane
 from console.widgets.rows import destination_status, entry_next, entry_state
@@ -25,7 +26,7 @@ def waiting(**more: Any) -> Entry:
 def test_what_is_due_is_not_tried_before_its_destination_is_blocked_no_more() -> None:
     assert entry_next(waiting(), MOMENT)[0] == "due"
     assert entry_next(waiting(blocked_until=NOW + 90), MOMENT)[0] == "1:30"
-    assert next_step(waiting(blocked_until=NOW + 90), MOMENT) != next_step(waiting(), MOMENT)
+    assert words.next_try(waiting(blocked_until=NOW + 90), MOMENT) != words.next_try(waiting(), MOMENT)
 
 
 def test_what_is_to_be_dropped_says_when_in_the_column_for_what_comes_next() -> None:

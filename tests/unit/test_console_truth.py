@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from console import words
 from console.actions import Registry
-from console.commands import wording
-from console.commands.answers import earliest, explain_lines
+from console.commands import listings
+from console.commands.answers import explain_lines
 from console.format import Moment
 from console.screens.answers import ExplainScreen
 from console.screens.details import MessageScreen
@@ -43,7 +44,7 @@ DEFERRED = destination("not due", next_try=NOW + 270, condition_why=FULL.line)
 def test_there_is_no_green_reply_beside_mail_that_was_deferred() -> None:
     text, style = destination_status(DEFERRED, MOMENT)
     assert (text, style) == (f"◷ deferred 4:30 {FULL.line}", "warn")
-    assert wording.destination_state(DEFERRED, MOMENT) == f"deferred, next try in 4m: {FULL.line}"
+    assert listings.destination_state(DEFERRED, MOMENT) == f"deferred, next try in 4:30: {FULL.line}"
     assert f"◷ deferred, next try in 4:30: {FULL.line}" in said(about(DEFERRED, MOMENT))
 
 
@@ -76,7 +77,7 @@ def test_an_override_stands_in_the_row_on_the_page_and_in_the_command() -> None:
     )
     row = replace(DEFERRED, override=override)
     assert destination_status(row, MOMENT)[0].startswith("✎ to 10.0.0.5:25; ◷ deferred")
-    assert wording.destination_state(row, MOMENT).startswith("to 10.0.0.5:25; deferred")
+    assert listings.destination_state(row, MOMENT).startswith("to 10.0.0.5:25; deferred")
     assert "✎ to 10.0.0.5:25 instead of its own exchanges" in said(about(row, MOMENT))
 
 
@@ -85,14 +86,14 @@ def test_no_time_is_named_where_none_leads_to_a_try() -> None:
     suspended = canned.entry(7, due=NOW - 5, condition="suspended", next_try=NOW + 3600)
     draining = canned.entry(7, due=NOW - 5, condition="draining", next_try=None)
     assert [entry_next(one, MOMENT)[0] for one in (limited, suspended, draining)] == ["due", "1h00m", "-"]
-    assert [wording.next_step(one, MOMENT) for one in (limited, suspended, draining)] == [
-        "now", "in 1h00m", "not by itself",
+    assert [words.next_step(one, MOMENT) for one in (limited, suspended, draining)] == [
+        "", "next try 11:02:11 (in 1h00m)", "",
     ]  # fmt: skip
 
 
 def test_what_was_never_tried_says_why_where_its_last_reply_would_stand() -> None:
     row = canned.entry(8, due=NOW - 5, last=None, condition="blocked", next_try=NOW + 60, condition_why="421 busy")
-    assert entry_says(row, MOMENT)[0] == wording.entry_says(row) == "not tried, blocked: 421 busy"
+    assert entry_says(row, MOMENT)[0] == words.says(row) == "not tried, blocked: 421 busy"
     assert entry_says(replace(row, condition="ready"), MOMENT)[0] == "not tried yet"
 
 
@@ -116,7 +117,7 @@ def test_mail_that_was_returned_is_no_green_tick_and_can_not_be_retried() -> Non
     offered = {action.name for action in Registry().footer(screen.context)}
     assert offered & {"back", "help"}
     assert not offered & {"retry", "hold", "release", "bounce", "drop", "undo", "explain"}
-    assert next(iter(wording.message_lines(screen._view or canned.FINISHED, MOMENT))) == (
+    assert next(iter(listings.message_lines(screen._view or canned.FINISHED, MOMENT))) == (
         "message 7, which has left the queue: returned to its sender"
     )
 
@@ -144,7 +145,7 @@ def explained(cause: Cause, text: str, when: float | None) -> views.ExplainView:
 
 def test_a_null_mx_is_never_sent_to_and_looks_so() -> None:
     view = explained("refused by DNS", "the domain x takes no mail (null MX)", None)
-    assert earliest(view.explanations[0], MOMENT) == "never: it will be returned"
+    assert words.earliest(view.explanations[0], MOMENT) == "never: it will be returned"
     paras = ExplainScreen(view).paras(MOMENT)
     assert ("✗ refused by DNS", "bad") in [piece for one in paras for piece in one.pieces]
     assert "never: it will be returned" in said(paras)

@@ -37,7 +37,7 @@ NO_BOUNDS = {
     "engine.tls.dane._SHA256",
     "engine.tls.dane._SHA512",
     "engine.tls.fetching.HTTPS",
-    "console.commands.wording.WIDE",
+    "console.commands.listings.WIDE",
     "console.format.STEP",
     "console.format.TICKS_WITHIN",
     "console.frame._MOVE",
