@@ -193,15 +193,15 @@ MOVES: tuple[Move, ...] = (
 )
 
 # The terms of a filter, each with the sign it is used with most.
-TERMS = ("domain=", "to~", "from=", "id=", "state=", "reason~", "subject~", "why=", "age>", "tries>", "size>")
+TERMS = ("domain=", "to~", "from=", "id=", "state=", "reply~", "subject~", "group=", "age>", "tries>", "size>")
 STATES = ("waiting", "relaying", "held", "due")
-FILTER_HELP = "domain=example.org  to~bob  from=*@a.example  id=48213  state=held  reason~4.7  age>2h  !inverts"
+FILTER_HELP = "domain=example.org  to~bob  from=*@a.example  id=48213  state=held  reply~4.7  age>2h  !inverts"
 
 
-def why_filter(why: str) -> str:
+def group_filter(why: str) -> str:
     """The filter that names the mail of one reason."""
     escaped = why.replace("\\", "\\\\").replace('"', '\\"')
-    return f'why="{escaped}"'
+    return f'group="{escaped}"'
 
 
 def domain_filter(name: str) -> str:

@@ -113,7 +113,7 @@ REASONS = (
     Column("MESSAGES", right=True),
     Column("DESTINATIONS", right=True),
     Column("OLDEST", right=True),
-    Column("REASON"),  # never cut: it is what one writes after why=
+    Column("REASON"),  # never cut: it is what one writes after group=
 )
 REASONS_WIDE = (*REASONS[:4], Column("MOST OF IT FOR", least=12), REASONS[4])
 

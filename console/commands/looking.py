@@ -35,8 +35,8 @@ _ID = re.compile(r"(\d{1,18})(\.\d{1,9})?", re.ASCII)
 
 FILTERS = (
     "A filter is a list of terms that must all hold: domain=example.org, to=bob@example.org, from=ann@example.net, "
-    "id=48213 or id=48213.2, state=waiting|relaying|held|due, reason~text, subject~text, age>2h, tries>3, size>1MiB, "
-    'why="..." for a reason as `reasons` lists it, or a word; ! before a term inverts it.'
+    "id=48213 or id=48213.2, state=waiting|relaying|held|due, reply~text, subject~text, age>2h, tries>3, size>1MiB, "
+    'group="..." for a reason as `reasons` lists it, or a word; ! before a term inverts it.'
 )
 
 
@@ -189,7 +189,7 @@ def reasons(
 
     By what was said last, or by why it was never tried; what is being sent is in none.
     What stands under REASON names its messages to every command that takes a filter:
-    smarthost retry 'why="450 4.2.1 <address>: mailbox busy"'
+    smarthost retry 'group="450 4.2.1 <address>: mailbox busy"'
     """
     rows = door_of(context).ask(lambda client: client.reasons(limit))
     width, moment = line_width(), listings.here_and_now()

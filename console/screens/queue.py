@@ -7,7 +7,7 @@ from textual.app import ComposeResult
 from textual.widget import Widget
 
 from console import words
-from console.actions import FILTER_HELP, Target, domain_filter, why_filter
+from console.actions import FILTER_HELP, Target, domain_filter, group_filter
 from console.format import Moment
 from console.screens.front import Front
 from console.widgets.document import Para, para
@@ -177,7 +177,7 @@ class ReasonScreen(QueueScreen):
     def __init__(self, why: str) -> None:
         super().__init__()
         self._why = why
-        self.base_filter = why_filter(why)
+        self.base_filter = group_filter(why)
 
     @property
     def none(self) -> str:

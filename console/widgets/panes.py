@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 from textual.app import ComposeResult
 from textual.containers import Vertical
 
-from console.actions import Target, domain_filter, why_filter
+from console.actions import Target, domain_filter, group_filter
 from console.format import Moment, count
 from console.widgets.line import Line, Piece, width_of
 from console.widgets.rows import DESTINATIONS, EVENT_ROWS, HOSTS, REASONS, RELAYERS
@@ -280,7 +280,7 @@ class ReasonsPane(Pane[Reason]):
 
     def target(self, _overview: OverviewView) -> Target | None:
         row = self.table.pointed
-        return None if row is None else Target(f"all for: {row.why}", filter=why_filter(row.why))
+        return None if row is None else Target(f"all for: {row.why}", filter=group_filter(row.why))
 
 
 class EventsPane(Pane[Event]):

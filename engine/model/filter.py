@@ -1,6 +1,6 @@
 """The filter: the one way to name messages, the same in console, commands, API and operators' orders.
 
-    domain=example.org !state=held reason~"over quota" age>2h bob
+    domain=example.org !state=held reply~"over quota" age>2h bob
 
 Terms stand apart by spaces and must all hold. How a store looks for them is the store's own affair.
 """
@@ -15,7 +15,7 @@ from msgspec import Struct
 from engine.base.address import AddressError, sought_domain
 from engine.base.text import clean
 
-Field = Literal["domain", "to", "from", "subject", "reason", "why", "text", "state", "id", "tries", "age", "size"]
+Field = Literal["domain", "to", "from", "subject", "reply", "group", "text", "state", "id", "tries", "age", "size"]
 Op = Literal["=", "~", "<", ">"]
 EntryId = tuple[int, int]  # message, entry; entry 0 stands for all of the message
 
@@ -28,8 +28,8 @@ _FIELDS: dict[Field, tuple[str, str]] = {
     "to": ("=~", "to=bob@example.org, to=*@example.org or to~bob"),
     "from": ("=~", "from=ann@example.net, from~example.net or from=<> for bounces"),
     "subject": ("=~", 'subject~invoice or subject="the whole subject"'),
-    "reason": ("=~", 'reason~"4.7.28" or reason=421*'),
-    "why": ("=", 'why="450 4.2.1 <address>: mailbox busy", a reason as it is listed, whole'),
+    "reply": ("=~", 'reply~"4.7.28" or reply=421*, the last one'),
+    "group": ("=", 'group="450 4.2.1 <address>: mailbox busy", a reason as it is listed, whole'),
     "text": ("~", "a word by itself, or several in double quotes"),
     "state": ("=", "state=" + " or ".join(STATES)),
     "id": ("=", "id=48213, id=48213.2 or id=48213,48214.1"),
@@ -37,6 +37,7 @@ _FIELDS: dict[Field, tuple[str, str]] = {
     "age": ("<>", "age>2h, age<10m or age>1d12h (s, m, h, d, w)"),
     "size": ("<>", "size>1MiB or size<500KiB (B, KiB, MiB, GiB)"),
 }
+_ALIASES: dict[str, Field] = {"reason": "reply", "why": "group"}  # as they were called; known for one more version
 _MAX_TEXT = 1_000_000  # characters; a list of marked ids may be long
 _MAX_VALUE = 500
 _MAX_TERMS = 50
@@ -44,7 +45,7 @@ _MAX_WILDCARDS = 8  # each multiplies what a match may cost
 
 _HEAD = re.compile(r"(?P<marks>!*)(?:(?P<field>[A-Za-z][A-Za-z_-]*)(?P<op>[=~<>]))?")
 # What looks like a term and is none: taken for a text it would match nothing, and inverted everything.
-_ALMOST = re.compile(rf"!*({'|'.join(_FIELDS)})(:|!=|!~|==|=~|~=|~~)", re.IGNORECASE)
+_ALMOST = re.compile(rf"!*({'|'.join((*_FIELDS, *_ALIASES))})(:|!=|!~|==|=~|~=|~~)", re.IGNORECASE)
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
 _ID = re.compile(r"(\d{1,18})(?:\.(\d{1,9}))?", re.ASCII)
 _COUNT = re.compile(r"\d{1,9}", re.ASCII)
@@ -69,9 +70,9 @@ class FilterError(ValueError):
 class Term(Struct, frozen=True, kw_only=True):
     """One condition. `value` is as written; `amount` is its number (tries, seconds, bytes), `ids` its entries.
 
-    With `=` a `*` in the value of domain, to, from, subject and reason stands for any text; `~` looks for the value
+    With `=` a `*` in the value of domain, to, from, subject and reply stands for any text; `~` looks for the value
     anywhere. Neither knows upper from lower case. A domain behind `=` is turned into what domains are kept as, A-labels
-    without a final dot. `why` is exact: it names the entries of one reason.
+    without a final dot. `group` is exact: it names the entries of one reason.
     """
 
     field: Field
@@ -153,7 +154,7 @@ def _read_term(text: str, start: int) -> tuple[Term, int]:
     if len(head["marks"]) > 1:
         raise FilterError("inverted more than once", where, 'one "!" before a term, or quotes around a text with "!"')
     inverted = bool(head["marks"])
-    name = (head["field"] or "text").lower()
+    name = _field(head["field"] or "text")
     if name not in _FIELDS:
         raise FilterError(
             f'there is no field "{clean(name, 40)}"', where, ", ".join(_FIELDS) + "; or put a text in double quotes"
@@ -161,11 +162,14 @@ def _read_term(text: str, start: int) -> tuple[Term, int]:
     if almost := _ALMOST.match(text, start):
         raise FilterError(
             f'"{almost[1].lower()}" does not go with "{almost[2]}"', where,
-            _FIELDS[cast(Field, almost[1].lower())][1] + "; ! before it inverts it; or put a text in double quotes",
+            _FIELDS[_field(almost[1])][1] + "; ! before it inverts it; or put a text in double quotes",
         )  # fmt: skip
-    field = cast(Field, name)
     op = cast(Op, head["op"] or "~")
-    return _term(field, op, value, inverted=inverted, where=where), end
+    return _term(name, op, value, inverted=inverted, where=where), end
+
+
+def _field(name: str) -> Field:
+    return _ALIASES.get(name.lower(), cast(Field, name.lower()))
 
 
 def _read_value(text: str, start: int, position: int) -> tuple[str, int]:
@@ -206,7 +210,7 @@ def _term(field: Field, op: Op, value: str, *, inverted: bool, where: str) -> Te
             raise FilterError(str(error), where, allowed) from error
     if field == "state" and value not in STATES:
         raise FilterError("no such state", where, allowed)
-    if op == "=" and field != "why" and value.count("*") > _MAX_WILDCARDS:
+    if op == "=" and field != "group" and value.count("*") > _MAX_WILDCARDS:
         raise FilterError(f'more than {_MAX_WILDCARDS} "*"', where, allowed)
     if len(value) > _MAX_VALUE:  # as it is kept, which is read again
         raise FilterError(f"a value longer than {_MAX_VALUE} characters in A-labels", where, allowed)

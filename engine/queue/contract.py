@@ -450,7 +450,7 @@ class Listing(ABC):
     async def reasons(self, limit: int) -> tuple[Reason, ...]:
         """Why mail waits: the `limit` reasons with most entries. An answer that took long is given again for a while.
 
-        `why="..."` is the filter that names the entries of one.
+        `group="..."` is the filter that names the entries of one.
         """
 
     @abstractmethod

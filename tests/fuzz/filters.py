@@ -14,7 +14,23 @@ from engine.model.outcome import Outcome
 from tests.fuzz.fuzzing import Fault, Fuzzer
 from tests.unit.sqlite.support import SqliteSpool, opened
 
-_FIELDS = ("domain", "to", "from", "subject", "reason", "why", "text", "state", "id", "tries", "age", "size", "Domain")
+_FIELDS = (
+    "domain",
+    "to",
+    "from",
+    "subject",
+    "reply",
+    "group",
+    "reason",
+    "why",
+    "text",
+    "state",
+    "id",
+    "tries",
+    "age",
+    "size",
+    "Domain",
+)
 _WORDS = (
     "example.org", "*.example.org", "bücher.example", "bob@example.org", "*@*", "<>", "2h", "1d12h", "1MiB", "0", "3",
     "48213", "1.1", "1,2.1", "18446744073709551616", "%", "_", "\\", "*", "'", "''", "held", "due", "ẞ", "\u0131",
@@ -39,7 +55,7 @@ _terms = st.lists(st.builds(str.__add__, _term, st.sampled_from(_SPACES)), min_s
 class Filters(Fuzzer[str]):
     """filters: read, written out, read again the same, and looked up in a small store."""
 
-    FOUND = ("", " ", '"', "!", "from=<>", 'why="450 4.2.1 try later"', "domain=.", "!to~\u0130", "subject=**", "id=1,")
+    FOUND = ("", " ", '"', "!", "from=<>", 'group="450 4.2.1 later"', "domain=.", "!to~\u0130", "subject=**", "id=1,")
     SHORT = 300
 
     @property

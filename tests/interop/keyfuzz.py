@@ -329,7 +329,7 @@ class Judge:
             # Of an event a narrow pane does not draw the message.
             return len(ids) == 1 and (self._is_there(ids[0], intent) or _EVENT.match(intent.row) is not None)
         name, _, value = asked.partition("=")
-        return name in ("domain", "why") and self._is_there(_unquoted(value), intent)
+        return name in ("domain", "group") and self._is_there(_unquoted(value), intent)
 
     @staticmethod
     def _is_there(subject: str, intent: Intent) -> bool:

@@ -121,7 +121,7 @@ async def test_a_probe_tells_what_such_a_host_knows(internet: Internet, clock: F
         assert "nothing as good as TLS 1.2" in found.verify_trouble
 
 
-# -- one wording -------------------------------------------------------------------------------------------------------
+# -- one wording ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ async def test_the_reasons_are_bounded_and_those_with_most_mail_come_first(inter
 
 async def test_an_order_on_a_reason_acts_on_its_mail_and_nothing_else(internet: Internet, relay: Relay) -> None:
     await stuck(internet, relay)
-    named = f"why={json.dumps(WHY)}"
+    named = f"group={json.dumps(WHY)}"
     seen = await relay.client.would(Hold(filter=named))
     assert (seen.messages, seen.recipients) == (3, 3)
     await relay.client.ask(Hold(filter=named, reason="looking into it"))
@@ -64,7 +64,7 @@ async def test_a_retry_of_a_reason_sends_what_is_taken_now(internet: Internet, r
     for exchange in list(internet.exchanges.values()):
         if exchange.host != "mx.dead.example":
             await exchange.become(Healthy())
-    await relay.client.ask(Retry(filter=f"why={json.dumps(WHY)}"))
+    await relay.client.ask(Retry(filter=f"group={json.dumps(WHY)}"))
     await internet.wait_for(3)
     await relay.settled()
     assert [one.why for one in await relay.client.reasons()] == ["4.4.1 connection refused by [<ip>]:<n>"]
@@ -77,7 +77,7 @@ async def test_mail_that_has_not_been_tried_has_no_reason(internet: Internet, re
     await relay.settled()
     (entry,) = await relay.entries()
     assert entry.why
-    assert (await relay.client.queue(f"why={json.dumps(entry.why)}")).rows[0].why == entry.why
+    assert (await relay.client.queue(f"group={json.dumps(entry.why)}")).rows[0].why == entry.why
 
 
 async def test_hostile_words_make_a_reason_that_is_harmless_and_can_be_acted_on(
@@ -90,4 +90,4 @@ async def test_hostile_words_make_a_reason_that_is_harmless_and_can_be_acted_on(
     (one,) = await relay.client.reasons()
     assert one.why.isprintable()
     quoted = one.why.replace("\\", "\\\\").replace('"', '\\"')
-    assert (await relay.client.queue(f'why="{quoted}"')).total == 1
+    assert (await relay.client.queue(f'group="{quoted}"')).total == 1

@@ -5,7 +5,7 @@ from engine.model.verbs import MailAsk, Retry
 from tests.screens.canned import REASONS
 from tests.screens.conftest import Console_
 
-BUSY = 'why="450 4.2.1 <address>: mailbox busy, try again in <n> seconds"'
+BUSY = 'group="450 4.2.1 <address>: mailbox busy, try again in <n> seconds"'
 
 
 async def test_a_verb_acts_on_the_reason_pointed_at_after_a_question(at_the_console: Console_) -> None:

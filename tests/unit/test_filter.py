@@ -188,3 +188,17 @@ def test_an_asterisk_stands_for_any_text_in_every_script(pattern: list[str], val
 
 def test_a_pattern_takes_no_longer_for_a_text_made_against_it() -> None:
     assert not folded_like("*a" * 100 + "*ö", "a" * 100_000)
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [("reason~quota", "reply~quota"), ("!Reason=421*", "!reply=421*"), ('why="450 later"', 'group="450 later"')],
+)
+def test_what_terms_were_called_before_still_does(before: str, now: str) -> None:
+    assert Filter.parse(before) == Filter.parse(now)
+    assert str(Filter.parse(before)) == now
+
+
+def test_a_term_by_its_old_name_is_refused_as_by_its_new_one() -> None:
+    with pytest.raises(FilterError, match=r"reply=421\*"):
+        Filter.parse("reason:421")

@@ -215,7 +215,7 @@ async def test_reasons_count_all_that_waits_each_once_and_their_filters_name_it(
         assert sum(one.entries for one in found) == totals.waiting + totals.held
         named: list[str] = []
         for one in found:
-            mail = Filter(terms=(Term(field="why", op="=", value=one.why),))
+            mail = Filter(terms=(Term(field="group", op="=", value=one.why),))
             window = await spool.queue.listing.window(mail, "id", 0, 1000)
             assert (window.total, len({row.message for row in window.rows})) == (one.entries, one.messages)
             assert len({row.destination for row in window.rows}) == one.destinations
@@ -252,7 +252,7 @@ async def test_a_jam_behind_one_reply_stands_under_it_whole_and_is_acted_on_whol
         assert one.why == "421 4.7.0 too busy for <ip>, ticket <id>"
         assert (one.entries, one.messages, one.destinations, one.busiest) == (141, 141, 1, ("d.example",))
         assert one.example == reply
-        named = Filter(terms=(Term(field="why", op="=", value=one.why),))
+        named = Filter(terms=(Term(field="group", op="=", value=one.why),))
         assert (await spool.queue.orders.hold(named, "ann", "look")).recipients == 141
         assert (await spool.queue.listing.totals()).held == 141
         held = {one.why: one.entries for one in await spool.queue.listing.reasons(10)}
@@ -269,7 +269,7 @@ async def test_a_retry_of_a_jam_counts_all_of_it_though_the_first_of_it_unblocks
         await spool.queue.standing.block(
             "d.example", spool.clock.now() + 300, "4.4.1 connection refused by [192.0.2.1]:25"
         )
-        named = Filter.parse('why="4.4.1 connection refused by [<ip>]:<n>"')
+        named = Filter.parse('group="4.4.1 connection refused by [<ip>]:<n>"')
         assert (await spool.queue.orders.retry(named, "ann")).recipients == 35
         assert (await spool.queue.listing.totals()).ready == 35
 

@@ -1,6 +1,6 @@
 """Reasons: why mail waits, all of it, in groups: by what was said last, or why it was never tried.
 
-What was tried is counted in an index; what was not, by the very condition that `why="..."` names it with.
+What was tried is counted in an index; what was not, by the very condition that `group="..."` names it with.
 """
 
 import sqlite3
@@ -70,7 +70,7 @@ def reasons(connection: sqlite3.Connection, limit: int, *, now: float) -> tuple[
         if row[0] not in relaying and row[0] not in not_tried:
             found[row[0]] = _tried(connection, *row)
     for why in dict.fromkeys((*not_tried, *held, *relaying)):
-        named = Filter(terms=(Term(field="why", op="=", value=why),))
+        named = Filter(terms=(Term(field="group", op="=", value=why),))
         one = _counted(connection, why, where(named, now, untried=not_tried))
         if one is not None:
             found[why] = one

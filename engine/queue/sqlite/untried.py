@@ -1,6 +1,6 @@
 """Mail that was never tried, and why: its destination is suspended, left out or blocked, or somebody holds it.
 
-Each has words that stand for a reason, as a reply does for mail that was tried; `why="..."` names it by them.
+Each has words that stand for a reason, as a reply does for mail that was tried; `group="..."` names it by them.
 """
 
 import sqlite3

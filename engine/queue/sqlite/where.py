@@ -8,7 +8,7 @@ from typing import NamedTuple
 from engine.model.filter import NULL_SENDER, Filter, Term
 from engine.queue.sqlite.untried import HELD, Untried, is_of_held, is_reply, waiting
 
-_COLUMNS = {"to": "e.recipient", "from": "m.sender", "subject": "m.subject", "reason": "e.last_line"}
+_COLUMNS = {"to": "e.recipient", "from": "m.sender", "subject": "m.subject", "reply": "e.last_line"}
 _FREE_TEXT = ("m.sender", "e.recipient", "m.subject", "e.last_line")
 
 
@@ -28,7 +28,7 @@ def where(filter: Filter, now: float, newest: int | None = None, *, untried: Unt
     conditions: list[str] = []
     values: list[object] = []
     for term in filter.terms:
-        sql, bound = _why(term, untried) if term.field == "why" else _condition(term, now)
+        sql, bound = _group(term, untried) if term.field == "group" else _condition(term, now)
         conditions.append(f"NOT ({sql})" if term.inverted else f"({sql})")
         values += bound
         if term.op == "=" and term.field == "to" and not term.inverted:
@@ -42,7 +42,7 @@ def where(filter: Filter, now: float, newest: int | None = None, *, untried: Unt
 
 def looked_up(connection: sqlite3.Connection, filter: Filter, now: float, newest: int | None = None) -> Where:
     """Compile a filter of which some terms speak of how destinations are: as they are now, however long it is used."""
-    asks = any(term.field == "why" for term in filter.terms)
+    asks = any(term.field == "group" for term in filter.terms)
     return where(filter, now, newest, untried=waiting(connection, now) if asks else {})
 
 
@@ -87,7 +87,7 @@ def _condition(term: Term, now: float) -> tuple[str, list[object]]:
             return _matches(_COLUMNS[field], term)
 
 
-def _why(term: Term, untried: Untried) -> tuple[str, list[object]]:
+def _group(term: Term, untried: Untried) -> tuple[str, list[object]]:
     """Mail that was tried by its last reply; other mail by what keeps it. What is under way waits for nothing."""
     why = term.value
     if is_of_held(why):

@@ -37,7 +37,7 @@ EVENTS_AT_ONCE = 1000
 
 VIEWS = (
     "/metrics", "/v1/health", "/v1/overview", "/v1/overview?destinations=1000&events=1000", "/v1/queue",
-    "/v1/queue?filter=state%3Dheld&sort=-size&limit=200", "/v1/queue?filter=reason~4&sort=due&limit=1000",
+    "/v1/queue?filter=state%3Dheld&sort=-size&limit=200", "/v1/queue?filter=reply~4&sort=due&limit=1000",
     "/v1/destinations", "/v1/destinations?match=silent&sort=-oldest&limit=1000", "/v1/destinations/good0.example",
     "/v1/destinations/tar0.example", "/v1/relayers?ended=100", "/v1/hosts", "/v1/reasons", "/v1/suspensions",
     "/v1/overrides", "/v1/explain/tar1.example", "/v1/explain/x@good1.example", "/v1/events?limit=1000",

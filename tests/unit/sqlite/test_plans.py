@@ -67,7 +67,7 @@ async def statements(spool: SqliteSpool) -> list[str]:
         await queue.listing.window(Filter.parse("domain=example.org"), "id", 0, 50)
         await queue.listing.message(1)
         await queue.orders.retry(Filter.parse("to=bob@example.org"), "oncall", newest=99)
-        await queue.orders.retry(Filter.parse('why="450 later"'), "oncall", newest=99)
+        await queue.orders.retry(Filter.parse('group="450 later"'), "oncall", newest=99)
     return [one for one in seen if one.startswith(("SELECT", "UPDATE", "DELETE"))]
 
 
@@ -130,7 +130,7 @@ async def test_reasons_are_counted_in_their_index_alone(tmp_path: Path) -> None:
 async def test_what_was_never_tried_is_named_and_counted_by_index(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
         for why in ("450 later", NOT_TRIED, "held by ann"):
-            named = where(Filter(terms=(Term(field="why", op="=", value=why),)), NOW, untried={why: ["example.org"]})
+            named = where(Filter(terms=(Term(field="group", op="=", value=why),)), NOW, untried={why: ["example.org"]})
             query = f"SELECT count(*), count(DISTINCT e.message) FROM entry e WHERE {named.sql}"
             plan = [row[-1] for row in spool.sql(f"EXPLAIN QUERY PLAN {query}", *named.values)]
             assert any(detail.startswith("SEARCH e USING INDEX") for detail in plan)
