@@ -289,7 +289,7 @@ def _dns_fails(subject: _Subject, seen: _Seen) -> Hindrance | None:
         why = f"it will be returned at the next try: {found.outcome.text}"
         return Hindrance(cause="refused by DNS", why=why, until=until, is_final=True)
     waits = _scheduled(subject, seen) > seen.now
-    if waits and not _of_dns(subject.mail.last) and not _of_dns_line(seen.destination):
+    if waits and not _of_dns(subject.mail.last) and seen.destination.blocked_cause != "dns":
         return None  # it waits for another reason; that DNS fails now stands among the facts
     return Hindrance(cause="DNS", why=found.outcome.text, until=until)
 
@@ -421,10 +421,6 @@ def _rule(rule: HoldRule, now: float) -> str:
 
 def _of_dns(last: Outcome | None) -> bool:
     return last is not None and last.cause == "dns"
-
-
-def _of_dns_line(destination: Destination) -> bool:
-    return destination.blocked_why.startswith(("4.4.3 ", "4.4.4 ", "4.4.6 "))
 
 
 def _left(seconds: float) -> str:

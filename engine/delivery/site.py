@@ -19,7 +19,7 @@ from engine.delivery.retry import RetryPlan
 from engine.model.claim import Claim
 from engine.model.destination import unknown_site
 from engine.model.event import Event
-from engine.model.outcome import Outcome
+from engine.model.outcome import Cause, Outcome
 from engine.queue.contract import Queue
 from engine.smtpclient.blame import Blame
 
@@ -314,7 +314,7 @@ class Site:
             until = min(until, now + LONGEST_BLOCK)
         else:
             until = now + PAUSE if pause else self.next_try(one.destination)
-        await self.block(until, outcome.line, [one.destination], failed=failed)
+        await self.block(until, outcome.line, [one.destination], failed=failed, cause=outcome.cause)
         await self._tell_unreachable(one.destination, outcome)
 
     async def faulted(self, one: Connection, outcome: Outcome) -> None:
@@ -362,20 +362,23 @@ class Site:
 
     # -- left alone -----------------------------------------------------------------------------------------------
 
-    async def block(self, until: float, why: str, destinations: Collection[str], *, failed: bool = True) -> None:
+    async def block(
+        self, until: float, why: str, destinations: Collection[str], *, failed: bool = True, cause: Cause = ""
+    ) -> None:
         """Open no connection to it before `until`, for these destinations and all others it has. Raises QueueError.
 
-        It comes back with one connection, and in doubt if it `failed`.
+        It comes back with one connection, and in doubt if it `failed`. `cause` is what it is about, as of an Outcome.
         """
         self.leave_alone(until, why, failed=failed)
-        await self._common.queue.standing.block_site(self.name, until, why, destinations, failed=failed)
+        standing = self._common.queue.standing
+        await standing.block_site(self.name, until, why, destinations, failed=failed, cause=cause)
 
     async def lost(self, destination: str, outcome: Outcome, *, until: float | None = None) -> None:
         """No way to one destination is to be had, whatever its site: leave it alone for a while. Raises QueueError."""
         site = self._common.get(unknown_site(destination), destination)
         failed = until is None
         until = site.next_try(destination) if until is None else min(until, self._common.clock.now() + LONGEST_BLOCK)
-        await site.block(until, outcome.line, [destination], failed=failed)
+        await site.block(until, outcome.line, [destination], failed=failed, cause=outcome.cause)
         await self._tell_unreachable(destination, outcome)
 
     def leave_alone(self, until: float, why: str, *, failed: bool = True) -> None:

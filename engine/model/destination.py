@@ -3,7 +3,7 @@
 from msgspec import Struct
 
 from engine.model.explanation import Condition
-from engine.model.outcome import Outcome
+from engine.model.outcome import Cause, Outcome
 
 RELAY = "*"  # the destination that stands for the whole relay, in suspensions
 
@@ -69,7 +69,8 @@ class Bearing(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the store knows that bears on when mail of a destination is tried.
 
     `next_due` is None when nothing waits. `relay` is the suspension of the whole relay, `suspended` its own.
-    `blocked_until`: no connection is opened before, because none could be had (`blocked_why`); `is_in_doubt`: it has
+    `blocked_until`: no connection is opened before, because none could be had (`blocked_why`, and
+    `blocked_cause` as of an Outcome); `is_in_doubt`: it has
     not proved itself, since it has taken no mail lately, or failed since it did. `unreached_at`: when none could be had
     last (0: never, or it has taken mail since).
     `first` is the message of its waiting mail that is due first, and `first_sender` whose that is.
@@ -83,6 +84,7 @@ class Bearing(Struct, frozen=True, kw_only=True, omit_defaults=True):
     suspended: Suspension | None = None
     blocked_until: float | None = None
     blocked_why: str = ""
+    blocked_cause: Cause = ""
     is_in_doubt: bool = False
     unreached_at: float = 0.0
     first: int = 0

@@ -20,6 +20,7 @@ from engine.model.event import Event
 from engine.model.filter import Filter
 from engine.model.message import Message, NewMessage, Selection, Window
 from engine.model.order import Changed, Ending, Fate, HoldRule, Operation, Touched, TouchedEntry
+from engine.model.outcome import Cause
 from engine.model.reason import Reason
 from engine.queue.content import Content
 
@@ -256,15 +257,22 @@ class Standing(ABC):
         """
 
     @abstractmethod
-    async def block(self, destination: str, until: float, why: str, *, failed: bool = True) -> None:
+    async def block(self, destination: str, until: float, why: str, *, failed: bool = True, cause: Cause = "") -> None:
         """Open no connection to a destination before `until`: none could be had (`failed`), or a limit forbids it.
 
-        What failed is in doubt until it takes mail again.
+        `cause` is what it is about, where that is known. What failed is in doubt until it takes mail again.
         """
 
     @abstractmethod
     async def block_site(
-        self, site: str, until: float, why: str, destinations: Collection[str] = (), *, failed: bool = True
+        self,
+        site: str,
+        until: float,
+        why: str,
+        destinations: Collection[str] = (),
+        *,
+        failed: bool = True,
+        cause: Cause = "",
     ) -> None:
         """As `block`, for all destinations of a site for which something waits, and these besides: all or none."""
 

@@ -15,11 +15,12 @@ FIRST = (
 FIRST_SENDER = f"(SELECT sender FROM message WHERE number = {FIRST})"
 # Of JOINED, in the order `fields_of` takes them.
 COLUMNS = (
-    f"d.name, d.edge, d.blocked_until, d.blocked_why, d.site, d.took_at, d.unreached_at, {FIRST}, {FIRST_SENDER}, "
+    "d.name, d.edge, d.blocked_until, d.blocked_why, d.blocked_cause, d.site, d.took_at, d.unreached_at, "
+    f"{FIRST}, {FIRST_SENDER}, "
     's.since, s.until, s."by", s.reason, o.host, o.port, o.since, o.until, o."by", o.reason, '
     "(SELECT json_group_object(preference, host) FROM exchange WHERE destination = d.name)"
 )
-WIDTH = 20  # columns
+WIDTH = 21  # columns
 # Its two parameters are both the time.
 JOINED = (
     "destination d LEFT JOIN suspension s ON s.destination = d.name AND s.until > ? "
@@ -90,8 +91,8 @@ def of_unknown(connection: sqlite3.Connection, name: str, now: float) -> Bearing
 
 def fields_of(row: tuple[Any, ...], relay: Suspension | None, now: float) -> dict[str, Any]:
     """The fields of a Bearing from a row that begins with COLUMNS."""
-    name, edge, blocked_until, blocked_why, site, took_at, unreached_at, message, sender, *rest = row[:WIDTH]
-    suspended, overridden, exchanges = rest[:4], rest[4:10], rest[10]
+    name, edge, blocked_until, blocked_why, blocked_cause, site, took_at, unreached_at, *rest = row[:WIDTH]
+    (message, sender), suspended, overridden, exchanges = rest[:2], rest[2:6], rest[6:12], rest[12]
     is_blocked = blocked_until > now
     return {
         "name": name,
@@ -100,6 +101,7 @@ def fields_of(row: tuple[Any, ...], relay: Suspension | None, now: float) -> dic
         "suspended": _suspension(name, *suspended) if suspended[0] is not None else None,
         "blocked_until": blocked_until if is_blocked else None,
         "blocked_why": blocked_why if is_blocked else "",
+        "blocked_cause": blocked_cause if is_blocked else "",
         "is_in_doubt": took_at == 0,
         "unreached_at": unreached_at,
         "first": message or 0,

@@ -46,7 +46,7 @@ def note_destination(tx: Transaction, destination: str, exchanges: Sequence[str]
 def unblock(tx: Transaction, destinations: Sequence[str]) -> None:
     """Connections may be opened again."""
     tx.connection.executemany(
-        "UPDATE destination SET blocked_until = 0, blocked_why = '', unreached_at = 0 "
+        "UPDATE destination SET blocked_until = 0, blocked_why = '', blocked_cause = '', unreached_at = 0 "
         "WHERE name = ? AND blocked_until > 0",
         [(storable(name).lower(),) for name in destinations],
     )

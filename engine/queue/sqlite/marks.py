@@ -73,7 +73,7 @@ class Marks(Role, contract.Marks):
 def _unblock_because_of(tx: Transaction, host: str, until: float) -> None:
     """Unblock the destinations that are blocked beyond `until` and have the host among their exchanges."""
     tx.execute(
-        "UPDATE destination SET blocked_until = 0, blocked_why = '' "
+        "UPDATE destination SET blocked_until = 0, blocked_why = '', blocked_cause = '' "
         "WHERE name IN (SELECT destination FROM exchange WHERE host = ?) AND blocked_until > ?",
         (host, until),
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 from engine.base.text import clean
 from engine.queue.contract import QueueError
 
-VERSION = 4  # of the schema, kept in PRAGMA user_version
+VERSION = 5  # of the schema, kept in PRAGMA user_version
 
 # In version 1 each entry had the time of its bounce or drop; now the order as a whole has it.
 _FROM_1 = """
@@ -75,6 +75,11 @@ CREATE TABLE known_login (
 CREATE INDEX known_login_at ON known_login (at);
 """
 
+# In version 4 nobody kept what a block was about: it had to be read out of its words.
+_FROM_4 = """
+ALTER TABLE destination ADD COLUMN blocked_cause TEXT NOT NULL DEFAULT '';
+"""
+
 # What brings each version to the next, and the columns that come with it.
 _STEPS: Mapping[int, tuple[str, frozenset[tuple[str, str]]]] = {
     1: (_FROM_1, frozenset({("operation", "due")})),
@@ -103,6 +108,7 @@ _STEPS: Mapping[int, tuple[str, frozenset[tuple[str, str]]]] = {
             }
         ),
     ),
+    4: (_FROM_4, frozenset({("destination", "blocked_cause")})),
 }
 
 _log = logging.getLogger(__name__)

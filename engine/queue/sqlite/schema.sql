@@ -47,6 +47,7 @@ CREATE TABLE destination (
     turn          INTEGER NOT NULL,                 -- grows with every claim; the smallest is served next
     blocked_until REAL    NOT NULL DEFAULT 0,       -- 0 again once it has taken mail
     blocked_why   TEXT    NOT NULL DEFAULT '',
+    blocked_cause TEXT    NOT NULL DEFAULT '',      -- of that Outcome; '' for a limit's, or an earlier version's
     last          TEXT,                             -- Outcome as JSON
     last_at       REAL,
     touched       REAL    NOT NULL,                 -- last activity, for pruning

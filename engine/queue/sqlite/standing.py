@@ -7,6 +7,7 @@ from functools import partial
 from engine.model.destination import Over, Override, Suspension
 from engine.model.filter import Filter
 from engine.model.order import HoldRule
+from engine.model.outcome import Cause
 from engine.queue import contract
 from engine.queue.contract import KeptPolicy
 from engine.queue.sqlite import bearing, overrides, rules, suspensions, timing
@@ -19,8 +20,8 @@ from engine.queue.sqlite.writer import Transaction
 POLICIES_KEPT = 10_000  # a domain beyond that has its policy fetched anew when mail goes there
 
 _BLOCK = (
-    "UPDATE destination SET blocked_until = :until, blocked_why = :why, took_at = iif(:failed, 0, took_at), "
-    "unreached_at = iif(:failed, :now, unreached_at)"
+    "UPDATE destination SET blocked_until = :until, blocked_why = :why, blocked_cause = :cause, "
+    "took_at = iif(:failed, 0, took_at), unreached_at = iif(:failed, :now, unreached_at)"
 )
 
 
@@ -43,8 +44,10 @@ class Standing(Role, contract.Standing):
         note_destination(tx, destination, exchanges, site)
 
     @written
-    def block(self, tx: Transaction, destination: str, until: float, why: str, *, failed: bool = True) -> None:
-        _block(tx, destination, until, why, failed=failed)
+    def block(
+        self, tx: Transaction, destination: str, until: float, why: str, *, failed: bool = True, cause: Cause = ""
+    ) -> None:
+        _block(tx, destination, until, why, failed=failed, cause=cause)
 
     @written
     def block_site(
@@ -56,16 +59,17 @@ class Standing(Role, contract.Standing):
         destinations: Collection[str] = (),
         *,
         failed: bool = True,
+        cause: Cause = "",
     ) -> None:
-        values = {"until": until, "why": storable(why), "failed": failed, "now": tx.now, "site": storable(site)}
+        values = {**_blocking(tx, until, why, failed=failed, cause=cause), "site": storable(site)}
         tx.execute(f"{_BLOCK} WHERE site = :site AND ready IS NOT NULL", values)
         for destination in destinations:
-            _block(tx, destination, until, why, failed=failed)
+            _block(tx, destination, until, why, failed=failed, cause=cause)
 
     @written
     def unblock_site(self, tx: Transaction, site: str) -> None:
         tx.execute(
-            "UPDATE destination SET blocked_until = 0, blocked_why = '', unreached_at = 0 "
+            "UPDATE destination SET blocked_until = 0, blocked_why = '', blocked_cause = '', unreached_at = 0 "
             "WHERE site = ? AND ready IS NOT NULL AND blocked_until > 0",
             (storable(site),),
         )
@@ -215,8 +219,12 @@ class Standing(Role, contract.Standing):
         return overrides.end_override(tx, destination, by)
 
 
-def _block(tx: Transaction, destination: str, until: float, why: str, *, failed: bool) -> None:
+def _block(tx: Transaction, destination: str, until: float, why: str, *, failed: bool, cause: Cause) -> None:
     name = storable(destination).lower()
     know_destination(tx, name)
-    values = {"until": until, "why": storable(why), "failed": failed, "now": tx.now, "name": name}
+    values = {**_blocking(tx, until, why, failed=failed, cause=cause), "name": name}
     tx.execute(f"{_BLOCK} WHERE name = :name", values)
+
+
+def _blocking(tx: Transaction, until: float, why: str, *, failed: bool, cause: Cause) -> dict[str, object]:
+    return {"until": until, "why": storable(why), "failed": failed, "cause": cause, "now": tx.now}

@@ -79,6 +79,7 @@ async def test_a_block_is_shown_until_it_ends(tmp_path: Path, opened: Opened) ->
         await spool.queue.standing.block("a.example", until, "no host answers")
         destination = await spool.queue.listing.destination("a.example")
         assert (destination.blocked_until, destination.blocked_why) == (until, "no host answers")
+        assert destination.blocked_cause == ""
         await spool.queue.standing.unblock(["a.example"])
         assert await spool.queue.claims.due_destinations(1) == ["a.example"]
         await spool.queue.standing.block("a.example", until, "no host answers")
@@ -196,3 +197,14 @@ async def test_events_are_found_by_number_by_message_and_by_text(tmp_path: Path,
         assert await found(match="ZOË") == [2]
         assert await found(match="0% s") == [3]
         assert await found(match="oncall") == [3]
+
+
+async def test_what_a_block_is_about_is_kept_with_it_over_a_restart(tmp_path: Path, opened: Opened) -> None:
+    async with opened(tmp_path) as spool:
+        await spool.add("x@a.example")
+        clock, until = spool.clock, spool.clock.now() + 30
+        await spool.queue.standing.block("a.example", until, "4.4.3 the DNS does not answer", cause="dns")
+    async with opened(tmp_path, clock) as spool:
+        assert (await spool.queue.listing.destination("a.example")).blocked_cause == "dns"
+        await spool.queue.standing.unblock(["a.example"])
+        assert (await spool.queue.listing.destination("a.example")).blocked_cause == ""

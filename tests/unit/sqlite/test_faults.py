@@ -197,8 +197,30 @@ async def test_a_queue_of_a_newer_version_is_refused(tmp_path: Path) -> None:
         await SqliteSpool(tmp_path, spool.clock).queue.open()
 
 
+# What version 5 has more than version 4.
+BACK_TO_4 = (
+    "ALTER TABLE destination DROP COLUMN blocked_cause",
+    "PRAGMA user_version = 4",
+)
+
+
+async def test_a_queue_of_the_fourth_version_keeps_its_blocks(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        await spool.add("a@blocked.example")
+        until = spool.clock.now() + 60
+        await spool.queue.standing.block("blocked.example", until, "4.4.3 the DNS does not answer", cause="dns")
+        for statement in BACK_TO_4:
+            spool.sql(statement)
+    async with opened(tmp_path) as spool:
+        assert spool.sql("PRAGMA user_version") == [(VERSION,)]
+        found = await spool.queue.listing.destination("blocked.example")
+        assert (found.blocked_until, found.blocked_why) == (until, "4.4.3 the DNS does not answer")
+        assert found.blocked_cause == "", "nobody kept it"
+
+
 # What version 4 has more than version 3.
 BACK_TO_3 = (
+    *BACK_TO_4,
     "DROP TABLE known_login",
     "DROP TABLE untold",
     "DROP INDEX message_tell_at",
