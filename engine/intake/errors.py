@@ -1,5 +1,7 @@
 """Why mail cannot come in."""
 
+from engine.intake.reply import Reply
+
 
 class IntakeError(Exception):
     """Mail cannot come in this way; the text names the address or the folder, and why."""
@@ -14,10 +16,13 @@ class NotYet(Exception):
 
 
 class Refused(Exception):
-    """This message is not taken: the reply to its client, and for the events the kind of refusal and its detail."""
+    """What a client wants is not done: the reply, and for the events the kind of refusal and its detail.
 
-    def __init__(self, reply: str, why: str, detail: str = "") -> None:
-        super().__init__(reply)
+    `why` is "" where nobody needs to be told.
+    """
+
+    def __init__(self, reply: Reply, why: str = "", detail: str = "") -> None:
+        super().__init__(reply.text)
         self.reply = reply
         self.why = why
         self.detail = detail

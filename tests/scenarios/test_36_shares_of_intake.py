@@ -13,6 +13,7 @@ import pytest
 
 from engine.intake.errors import Refused
 from engine.intake.floor import DiskFloor
+from engine.intake.reply import Reply
 from engine.intake.smtp.incoming import Storeroom, client_name
 from engine.intake.smtp.listener import SmtpIntake
 from engine.intake.smtp.submitted import Submitted
@@ -275,7 +276,7 @@ async def test_a_stop_waits_for_who_still_reads_a_large_message_whose_client_has
     def held_up(submitted: Submitted, **_: object) -> NewMessage:
         reading.set()
         go_on.wait(PATIENCE)
-        raise Refused("550 5.7.1 No", "no")
+        raise Refused(Reply(550, "5.7.1", "No"), "no")
 
     def opened(room: Storeroom) -> IO[bytes]:
         files.append(open_file(room))

@@ -6,7 +6,8 @@ from ipaddress import ip_network
 
 import pytest
 
-from engine.intake.smtp.crowd import FULL_HOUSE, KEPT, TURNED_OUT, Crowd
+from engine.intake.reply import Reply
+from engine.intake.smtp.crowd import KEPT, Crowd, full_house, turned_out
 from engine.settings.settings import Limits
 from tests.clock import FakeClock
 from tests.scenarios.submitting import Keys, Talk, made_keys, secured, submission, talk
@@ -38,7 +39,7 @@ async def test_two_hundred_idle_connections_of_this_machine_shut_neither_door(ke
             assert (await client.reply()).startswith("220")
             idle.append(client)
         assert server.sessions == 150  # a quarter is kept for submission
-        assert await idle[0].reply() == TURNED_OUT.format("relay.example")
+        assert await idle[0].reply() == said(turned_out("relay.example"))
         for _ in range(3):
             async with talk(relaying) as client:
                 assert (await good(client)).startswith("250")
@@ -84,7 +85,7 @@ async def test_where_all_are_at_work_others_are_told_to_come_again(keys: Keys, m
             await client.ehlo()
             assert (await client.say("MAIL FROM:<ann@example.com>")).startswith("250")
         async with talk(door) as late:
-            assert await late.reply() == FULL_HOUSE.format("relay.example")
+            assert await late.reply() == said(full_house("relay.example"))
         assert server.notes == ("all 3 sessions for relaying are at work: others are told to come again (421)",)
         async with secured(server.submission_addresses[0], keys) as client:
             assert (await client.log_in()).startswith("235")
@@ -121,14 +122,19 @@ async def test_a_hundred_strangers_who_say_mail_and_no_more_keep_no_known_client
     assert len(queue.messages) == 110
 
 
+def said(reply: Reply) -> str:
+    """A reply of one line as a client reads it."""
+    return reply.encoded().decode().rstrip("\r\n")
+
+
 class Guest:
     """A session that only says whether it is at work, and keeps its farewell."""
 
     def __init__(self, *, at_work: bool = False) -> None:
         self.at_work = at_work
-        self.farewell = ""
+        self.farewell: Reply | None = None
 
-    def close(self, farewell: str) -> None:
+    def close(self, farewell: Reply) -> None:
         self.farewell = farewell
 
 
@@ -140,12 +146,12 @@ def test_the_one_that_sent_last_stays_longest() -> None:
     full = crowd(3)
     guests = [Guest() for _ in range(3)]
     for guest in guests:
-        assert full.make_room("127.0.0.1", known=True) == ""
+        assert full.make_room("127.0.0.1", known=True) is None
         full.enter(guest, "127.0.0.1", known=True)
     full.touch(guests[0])
-    for turned_out in (guests[1], guests[2], guests[0]):
-        assert full.make_room("127.0.0.1", known=True) == ""
-        assert turned_out.farewell == TURNED_OUT.format("relay.example")
+    for guest in (guests[1], guests[2], guests[0]):
+        assert full.make_room("127.0.0.1", known=True) is None
+        assert guest.farewell == turned_out("relay.example")
         full.enter(Guest(), "127.0.0.1", known=True)
     assert len(full) == 3
 
@@ -154,7 +160,7 @@ def test_relaying_has_three_quarters_where_there_is_submission_and_all_where_the
     for submits, most in ((True, 8 - 8 // KEPT), (False, 8)):
         full = crowd(8, submits=submits)
         for _ in range(20):
-            assert full.make_room("127.0.0.1", known=True) == ""
+            assert full.make_room("127.0.0.1", known=True) is None
             full.enter(Guest(), "127.0.0.1", known=True)
         assert len(full) == most
 
@@ -163,10 +169,10 @@ def test_submission_may_have_all_and_those_idle_longest_go_whoever_they_are() ->
     full = crowd(4, submits=True)
     guests = [Guest(at_work=number == 0) for number in range(4)]
     for number, guest in enumerate(guests):
-        assert full.make_room(f"192.0.2.{number}", known=False, door="submission") == ""
+        assert full.make_room(f"192.0.2.{number}", known=False, door="submission") is None
         full.enter(guest, f"192.0.2.{number}", known=False, door="submission")
-        assert full.log_in(guest, f"login{number}") == ""
-    assert full.make_room("127.0.0.1", known=True, door="relay") == ""
+        assert full.log_in(guest, f"login{number}") is None
+    assert full.make_room("127.0.0.1", known=True, door="relay") is None
     assert [bool(guest.farewell) for guest in guests] == [False, True, False, False]
 
 
@@ -175,5 +181,5 @@ def test_where_everybody_is_at_work_nobody_is_turned_out() -> None:
     guests = [Guest(at_work=True) for _ in range(2)]
     for guest in guests:
         full.enter(guest, "127.0.0.1", known=True)
-    assert full.make_room("127.0.0.1", known=True) == FULL_HOUSE.format("relay.example")
+    assert full.make_room("127.0.0.1", known=True) == full_house("relay.example")
     assert not any(guest.farewell for guest in guests)

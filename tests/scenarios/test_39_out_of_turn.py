@@ -68,15 +68,15 @@ async def test_a_conversation_written_blindly_ends_at_its_first_line(keys: Keys,
 
 
 async def test_who_has_spoken_before_the_greeting_gets_none(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
-    from engine.intake.smtp.stream import Stream
+    from engine.intake.smtp.connection import Connection
 
-    came_early = Stream.came_early
+    early = Connection.early
 
-    async def later(self: Stream) -> int:
+    async def later(self: Connection) -> int:
         await asyncio.sleep(0.2)  # as on a loop that is busy: what was sent at once has come by then
-        return await came_early(self)
+        return await early(self)
 
-    monkeypatch.setattr(Stream, "came_early", later)
+    monkeypatch.setattr(Connection, "early", later)
     async with submission(keys, FakeArrivals()) as server, talk(server.addresses[0]) as client:
         client.send(b"EHLO c\r\n")
         assert await rest(client) == [OUT_OF_TURN.format("before the greeting")]

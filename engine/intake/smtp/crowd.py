@@ -11,6 +11,7 @@ from collections import Counter
 from typing import Literal, Protocol
 
 from engine.base.clock import Clock
+from engine.intake.reply import Reply, goodbye
 from engine.intake.smtp.lately import Lately
 from engine.intake.smtp.limits import address_key, lies_in
 from engine.settings.settings import Limits
@@ -18,11 +19,6 @@ from engine.settings.settings import Limits
 Door = Literal["relay", "submission"]
 
 KEPT = 4  # one of so many sessions is kept for submission
-
-TOO_MANY = "421 4.7.0 {} Too many sessions from your address"
-TOO_MANY_OF_LOGIN = "421 4.7.0 {} Too many sessions with this login"
-FULL_HOUSE = "421 4.3.2 {} Too many sessions, come again"
-TURNED_OUT = "421 4.3.2 {} Making room for others, come again"
 
 
 class Guest(Protocol):
@@ -33,7 +29,7 @@ class Guest(Protocol):
         """Whether it is sending a message at this moment."""
         ...
 
-    def close(self, farewell: str) -> None:
+    def close(self, farewell: Reply) -> None:
         """Say why and hang up."""
         ...
 
@@ -65,12 +61,12 @@ class Crowd:
         """Which bounds were reached lately."""
         return self._lately.texts
 
-    def make_room(self, address: str, *, known: bool, door: Door = "relay") -> str:
+    def make_room(self, address: str, *, known: bool, door: Door = "relay") -> Reply | None:
         """Make room for one more from this address, or give the reply with which to turn it away."""
         key = self._key(address)
         if key and self._by_address[key] >= self._limits.connections_per_address:
             self._lately.reached("address", f"421 to more sessions from {key} (intake.limits.connections_per_address)")
-            return TOO_MANY.format(self._hostname)
+            return goodbye("4.7.0", self._hostname, "Too many sessions from your address")
         if not known and len(self._strangers) >= max(1, self._most // 2):
             self._lately.reached(
                 "strangers", "half of all sessions are held by strangers: those there longest go (421)"
@@ -80,7 +76,7 @@ class Crowd:
             return self._from_the_idle(self._relaying, f"all {self._for_relaying} sessions for relaying")
         if len(self) >= self._most:
             return self._from_the_idle(self._addresses, f"all {self._most} sessions (intake.smtp.max_sessions)")
-        return ""
+        return None
 
     def enter(self, guest: Guest, address: str, *, known: bool, door: Door = "relay") -> None:
         """Let a guest in for whom there is room."""
@@ -100,18 +96,18 @@ class Crowd:
         if guest in self._addresses:
             self._addresses[guest] = self._addresses.pop(guest)
 
-    def log_in(self, guest: Guest, login: str) -> str:
+    def log_in(self, guest: Guest, login: str) -> Reply | None:
         """A stranger is known by this login from now on; or the reply with which to send it away."""
         if guest not in self._strangers:
-            return FULL_HOUSE.format(self._hostname)  # it was turned out meanwhile
+            return full_house(self._hostname)  # it was turned out meanwhile
         if self._by_login[login] >= self._limits.connections_per_login:
             self._lately.reached("login", f"421 to more sessions of {login} (intake.limits.connections_per_login)")
-            return TOO_MANY_OF_LOGIN.format(self._hostname)
+            return goodbye("4.7.0", self._hostname, "Too many sessions with this login")
         del self._strangers[guest]
         self._known[guest] = login
         self._by_login[login] += 1
         self.touch(guest)
-        return ""
+        return None
 
     def leave(self, guest: Guest) -> None:
         """A guest has gone; one that was never let in is no matter."""
@@ -126,19 +122,29 @@ class Crowd:
     def _key(self, address: str) -> str:
         return "" if lies_in(address, self._limits.exempt_networks) else address_key(address)
 
-    def _from_the_idle(self, among: "set[Guest] | dict[Guest, str]", what: str) -> str:
+    def _from_the_idle(self, among: "set[Guest] | dict[Guest, str]", what: str) -> Reply | None:
         """Turn out the one among these who did nothing for longest, or give the reply where all are at work."""
         idle = next((guest for guest in self._addresses if guest in among and not guest.at_work), None)
         if idle is None:
             self._lately.reached("full", f"{what} are at work: others are told to come again (421)")
-            return FULL_HOUSE.format(self._hostname)
+            return full_house(self._hostname)
         self._lately.reached("full", f"{what} are in use: those idle longest make room for others (421)")
         self._turn_out(idle)
-        return ""
+        return None
 
     def _turn_out(self, guest: Guest) -> None:
         self.leave(guest)
-        guest.close(TURNED_OUT.format(self._hostname))
+        guest.close(turned_out(self._hostname))
+
+
+def full_house(hostname: str) -> Reply:
+    """What somebody hears for whom there is no room."""
+    return goodbye("4.3.2", hostname, "Too many sessions, come again")
+
+
+def turned_out(hostname: str) -> Reply:
+    """What somebody hears who makes room for another."""
+    return goodbye("4.3.2", hostname, "Making room for others, come again")
 
 
 def _less(counter: Counter[str], key: str) -> None:

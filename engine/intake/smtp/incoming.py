@@ -138,7 +138,7 @@ class Incoming:
         self.size = 0
         self._room = room
         self.client = client
-        self._pieces: list[bytes] = []
+        self._held = bytearray()  # one, however small the pieces are: each of them alone would take more than it says
         self._in_memory = 0
         self._on_disk = 0
         self._file: IO[bytes] | None = None
@@ -152,7 +152,7 @@ class Incoming:
             return
         try:
             self._room.take_memory(self.client, len(piece))
-            self._pieces.append(piece)
+            self._held += piece
             self._in_memory += len(piece)
             if self._in_memory > SPILL:
                 await self._spill()
@@ -170,7 +170,7 @@ class Incoming:
         if self._file is not None:
             self._file.seek(0)
             yield from iter(partial(self._file.read, SLICE), b"")
-        yield from self._pieces
+        yield bytes(self._held)
 
     def lend(self, reader: asyncio.Future[Any]) -> None:
         """A thread is at work with the file until this is done: it stays open for as long."""
@@ -179,7 +179,7 @@ class Incoming:
 
     def release(self) -> None:
         """Let go of what has come and is somewhere else now. What it takes in memory is still counted."""
-        self._pieces.clear()
+        self._held = bytearray()
         self._room.give_back(self.client, disk=self._on_disk)
         self._on_disk = 0
         if self._in_use is not None and not self._in_use.done():
@@ -201,19 +201,19 @@ class Incoming:
         octets = self._in_memory
         self._room.take_disk(self.client, octets)
         self._on_disk += octets
-        pieces, self._pieces = self._pieces, []
-        writer = asyncio.get_running_loop().run_in_executor(None, self._write, pieces)
-        del pieces
+        held, self._held = self._held, bytearray()
+        writer = asyncio.get_running_loop().run_in_executor(None, self._write, held)
+        del held
         self.lend(writer)
         await asyncio.shield(writer)
         if not self._closed:
             self._in_memory = 0
             self._room.give_back(self.client, memory=octets)
 
-    def _write(self, pieces: list[bytes]) -> None:
+    def _write(self, held: bytearray) -> None:
         if self._file is None:
             self._file = self._room.open_file()
-        rest = memoryview(b"".join(pieces))
+        rest = memoryview(held)
         while rest:
             rest = rest[self._file.write(rest) :]
 

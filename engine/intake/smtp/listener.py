@@ -1,7 +1,6 @@
 """How mail comes in over SMTP: listens, lets sessions in, and stops them in good order."""
 
 import asyncio
-import logging
 from asyncio.sslproto import SSLProtocol
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,6 +12,7 @@ from typing import NamedTuple, cast
 from engine.base.clock import Clock
 from engine.intake.errors import IntakeError
 from engine.intake.floor import DiskFloor
+from engine.intake.reply import Reply, going_down
 from engine.intake.smtp.crowd import Door
 from engine.intake.smtp.reception import Reception
 from engine.intake.smtp.session import IDLE, Session
@@ -22,8 +22,6 @@ from engine.intake.smtp.users import Logins, Unavailable
 from engine.queue.contract import Arrivals
 from engine.settings.settings import Settings
 from engine.settings.values import Listen
-
-_LOG = logging.getLogger(__name__)
 
 _LAST_WORDS = 2.0  # seconds in which a farewell may go out
 _BACKLOG = 512
@@ -60,8 +58,6 @@ class SmtpIntake:
 
     async def start(self) -> None:
         """Listen at every address of the settings. Raises IntakeError, and then listens at none."""
-        # The library tells every line that a client sends to this logger, as it came.
-        logging.getLogger("mail.log").setLevel(logging.ERROR)
         await asyncio.to_thread(self._reception.storeroom.sweep)
         make_relay = partial(Session, self._reception, self._sessions, idle=self._idle)
         relaying = _Way("relay", self._reception.relays_for, make_relay)
@@ -82,7 +78,7 @@ class SmtpIntake:
         make = partial(SubmissionSession, self._reception, self._sessions, tls=context, logins=logins, idle=self._idle)
         await self._open(self._submission, submission.listen, _Way("submission", _nobody, make))
         # RFC 8314 3.3: TLS from the first octet.
-        wrapped = _Way("submission", _nobody, partial(make, secure=True), context)
+        wrapped = _Way("submission", _nobody, partial(make, is_secure=True), context)
         await self._open(self._submission_tls, submission.listen_tls, wrapped)
 
     async def _open(self, servers: list[asyncio.Server], addresses: tuple[Listen, ...], way: "_Way") -> None:
@@ -178,11 +174,11 @@ class SmtpIntake:
         self._reception.paused = ""
 
     @property
-    def _farewell(self) -> str:
-        return f"421 4.3.2 {self._reception.hostname} Going down, come again"
+    def _farewell(self) -> Reply:
+        return going_down(self._reception.hostname)
 
-    def _admit(self, way: "_Way", transport: asyncio.Transport) -> Session | str:
-        """Let a client in that has just come, or give the word with which it is turned away."""
+    def _admit(self, way: "_Way", transport: asyncio.Transport) -> Session | Reply:
+        """Let a client in that has just come, or give the reply with which it is turned away."""
         name = transport.get_extra_info("peername")
         peer = str(name[0]) if isinstance(name, tuple) and name else ""
         if self._reception.closing:
@@ -212,19 +208,19 @@ class _Way(NamedTuple):
 class _Porter(asyncio.Protocol):
     """Meets a client that has just come: a session is made only for those who are let in."""
 
-    def __init__(self, way: _Way, admit: Callable[[asyncio.Transport], Session | str]) -> None:
+    def __init__(self, way: _Way, admit: Callable[[asyncio.Transport], Session | Reply]) -> None:
         self._way = way
         self._admit = admit
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport = cast("asyncio.Transport", transport)  # uvloop's are no instances of this class
         session = self._admit(transport)
-        if isinstance(session, str):
+        if isinstance(session, Reply):
             if self._way.tls is None:  # before TLS there is no way to say anything
-                transport.write(f"{session}\r\n".encode())
+                transport.write(session.encoded())
             transport.close()
             return
-        protocol = session if self._way.tls is None else _Tls(session, self._way.tls)
+        protocol = session.connection if self._way.tls is None else _Tls(session, self._way.tls)
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
 
@@ -238,7 +234,7 @@ class _Tls(SSLProtocol):
     def __init__(self, session: Session, context: SSLContext) -> None:
         super().__init__(
             asyncio.get_running_loop(),
-            session,
+            session.connection,
             context,
             None,  # type: ignore[arg-type]  # nobody waits for the handshake
             server_side=True,

@@ -9,8 +9,10 @@ from pathlib import Path
 from engine.base.clock import Clock
 from engine.base.text import clean
 from engine.intake.content import LARGE
+from engine.intake.errors import Refused
 from engine.intake.floor import DiskFloor
 from engine.intake.refusals import Refusals
+from engine.intake.reply import FULL, PAUSED, SICK, Reply
 from engine.intake.smtp.crowd import Crowd
 from engine.intake.smtp.desks import Desks
 from engine.intake.smtp.guesses import Guesses
@@ -23,13 +25,7 @@ from engine.settings.settings import Settings
 
 _LOG = logging.getLogger(__name__)
 
-PAUSED = "452 4.3.1 Not taking mail at the moment; try again later"
-FULL = "452 4.3.1 No room for this message at the moment; try again later"
 AT_A_TIME = 2  # large messages judged and queued at once: each is in memory, and several times while it is judged
-
-TOO_MUCH = "450 4.7.1 Too much mail from your {}; slow down, and try again later"
-TOO_MANY = "452 {} Too many recipients from your {}; slow down, and send it again later for the others"
-SICK = "451 4.3.0 This system has a problem; try again later"
 
 _ALLOWED = "intake.limits allows"  # as health says it
 
@@ -89,26 +85,27 @@ class Reception:
         """Whether a client of this IP address may send to anyone through us."""
         return lies_in(address, self.rules.relay_networks)
 
-    def begin(self, address: str, login: str, octets: int) -> tuple[str, str]:
-        """Count a message that is announced with so many octets; where it may not come in, the reply, and why."""
+    def begin(self, address: str, login: str, octets: int) -> None:
+        """Count a message that is announced with so many octets. Raises Refused where it may not come in."""
         if self._floor is not None and (short := self._floor.why_not(octets)):
-            return PAUSED, short  # 452: RFC 5321 4.2.3, RFC 1870 6.1
+            raise Refused(PAUSED, "not taking mail", short)  # 452: RFC 5321 4.2.3, RFC 1870 6.1
         if whose := self._rates.begin(address, login):
             who = client_name(address, login if whose == "login" else "")
             self._lately.reached(f"mail of the {whose}", f"450 to mail of {who}: more than {_ALLOWED}")
-            return TOO_MUCH.format(whose), f"the limit of the {whose}"
-        return "", ""
+            reply = Reply(450, "4.7.1", f"Too much mail from your {whose}; slow down, and try again later")
+            raise Refused(reply, "not taking mail", f"the limit of the {whose}")
 
-    def recipient(self, address: str, login: str, *, is_first: bool) -> tuple[str, str]:
-        """Count a recipient; where it may not be taken now, the reply, and why.
+    def recipient(self, address: str, login: str, *, is_first: bool) -> None:
+        """Count a recipient. Raises Refused where it may not be taken now.
 
         4.5.3 where the message has others: it goes to these, and the client sends it again for the rest.
         """
         if whose := self._rates.recipient(address, login):
             who = client_name(address, login if whose == "login" else "")
             self._lately.reached(f"recipients of the {whose}", f"452 to recipients of {who}: more than {_ALLOWED}")
-            return TOO_MANY.format("4.7.1" if is_first else "4.5.3", whose), f"the limit of the {whose} for recipients"
-        return "", ""
+            slow_down = f"Too many recipients from your {whose}; slow down, and send it again later for the others"
+            reply = Reply(452, "4.7.1" if is_first else "4.5.3", slow_down)
+            raise Refused(reply, "too many recipients", f"the limit of the {whose} for recipients")
 
     def slow(self, address: str, login: str) -> None:
         """A message came in so slowly that it is not waited for."""
@@ -127,7 +124,7 @@ class Reception:
         """Which bounds of ours were reached lately."""
         return (*self.storeroom.notes, *self.crowd.notes, *self.guesses.notes, *self._lately.texts)
 
-    async def take(self, incoming: Incoming, work: Callable[[], NewMessage]) -> str:
+    async def take(self, incoming: Incoming, work: Callable[[], NewMessage]) -> Reply:
         """Make a message of what has come, queue it, and give the reply: 250 only once it is on disk.
 
         `work` does the first; for a large message in a thread, for the loop is everyone's. Of large ones two at a time
@@ -159,14 +156,14 @@ class Reception:
         commit.add_done_callback(self._committed)
         return commit
 
-    async def _committed_reply(self, commit: asyncio.Task[int]) -> str:
+    async def _committed_reply(self, commit: asyncio.Task[int]) -> Reply:
         try:
             number = await asyncio.shield(commit)
         except QueueFull:
             return FULL
         except QueueError:
             return SICK
-        return f"250 2.0.0 Ok: queued as {number}"
+        return Reply(250, "2.0.0", f"Ok: queued as {number}")
 
     def remember(self, address: str, login: str) -> None:
         """A login came in rightly from this address: it is kept in the store, so that a restart does not forget it."""

@@ -4,13 +4,17 @@ import asyncio
 import logging
 import unicodedata
 from base64 import b64decode
+from collections.abc import Mapping
 from contextlib import suppress
 from ssl import SSLContext
+from typing import ClassVar
 
-from engine.base.text import clean
+from engine.intake.errors import Refused
+from engine.intake.reply import Reply, goodbye
+from engine.intake.smtp.connection import LineTooLong
 from engine.intake.smtp.reception import Reception
-from engine.intake.smtp.session import IDLE, Session
-from engine.intake.smtp.tls import HANDSHAKE, SHUTDOWN
+from engine.intake.smtp.session import IDLE, Method, Session
+from engine.intake.smtp.transaction import Transaction
 from engine.intake.smtp.users import Logins, Unavailable
 
 _LOG = logging.getLogger(__name__)
@@ -19,18 +23,14 @@ MAX_FAILED = 5  # logins that fail in one session before it ends
 MAX_ANSWER = 12_288  # octets of a line of AUTH, RFC 4954 4.1
 MAX_LOGIN = 255  # characters of a login that are looked at
 
-_USERNAME, _PASSWORD = "334 VXNlcm5hbWU6", "334 UGFzc3dvcmQ6"  # what clients of LOGIN wait for
+_GO_ON = Reply(334, "", "")
+_USERNAME, _PASSWORD = Reply(334, "", "VXNlcm5hbWU6"), Reply(334, "", "UGFzc3dvcmQ6")  # what clients of LOGIN wait for
 _MECHANISMS = ("PLAIN", "LOGIN")
-
-
-class _Stopped(Exception):
-    """The exchange of AUTH ends here; the text is the reply."""
 
 
 class SubmissionSession(Session):
     """A session in which nothing is taken before TLS and a login, whatever the client's address."""
 
-    absent = ()
     door = "submission"
 
     def __init__(
@@ -40,176 +40,141 @@ class SubmissionSession(Session):
         *,
         tls: SSLContext,
         logins: Logins,
-        secure: bool = False,
+        is_secure: bool = False,
         idle: float = IDLE,
     ) -> None:
-        super().__init__(reception, sessions, idle=idle)
+        super().__init__(reception, sessions, idle=idle, is_secure=is_secure)
         self._context = tls
         self._logins = logins
-        self._secure = secure
         self._failed = 0
-        if secure:
-            self._over_ssl = True
 
-    async def smtp_MAIL(self, arg: str | None) -> None:  # noqa: N802
+    async def mail(self, argument: str | None) -> Reply:
         """MAIL: only under TLS (RFC 3207 4), and only after AUTH (RFC 4954 6, RFC 6409 4.3)."""
-        if not self._secure:
-            await self.push("530 5.7.0 Must issue a STARTTLS command first")
-        elif not self._login:
-            await self.push("530 5.7.0 Authentication required")
-        else:
-            await super().smtp_MAIL(arg)
+        if not self.connection.is_secure:
+            return Reply(530, "5.7.0", "Must issue a STARTTLS command first")
+        if not self._login:
+            return Reply(530, "5.7.0", "Authentication required")
+        return await super().mail(argument)
 
     def _offers(self) -> tuple[str, ...]:
-        more = f"AUTH {' '.join(_MECHANISMS)}" if self._secure else "STARTTLS"
+        more = f"AUTH {' '.join(_MECHANISMS)}" if self.connection.is_secure else "STARTTLS"
         return (*super()._offers(), more)
 
-    def _protocol(self) -> str:
+    def _protocol(self, mail: Transaction) -> str:
         """RFC 3848, RFC 6531 4.3: S for TLS, A for AUTH; a message is taken only with both."""
-        return super()._protocol() + "SA"
+        return super()._protocol(mail) + "SA"
 
     # -- TLS ------------------------------------------------------------------------------------------------------
 
-    async def smtp_STARTTLS(self, arg: str | None) -> None:  # noqa: N802
-        """STARTTLS: go over to TLS (RFC 3207)."""
-        if arg:
-            await self.push("501 5.5.4 STARTTLS takes no argument")
-        elif self._secure:
-            await self.push("503 5.5.1 TLS is active already")
-        else:
-            await self._go_over()
+    async def starttls(self, argument: str | None) -> Reply | None:
+        """STARTTLS: go over to TLS (RFC 3207). What was said in the clear is forgotten, what came ahead thrown away.
 
-    async def _go_over(self) -> None:
-        """Say 220 and shake hands. What was said in the clear is forgotten, and what was sent ahead thrown away."""
-        await self._writer.drain()
-        raw = self._line
-        if raw is None or raw.is_closing():
-            raise ConnectionResetError("the session has ended")
+        Waits for the handshake, as `Connection.start_tls` does. Raises Gone.
+        """
+        if argument:
+            return Reply(501, "5.5.4", "STARTTLS takes no argument")
+        if self.connection.is_secure:
+            return Reply(503, "5.5.1", "TLS is active already")
+        await self.connection.flushed()
         # RFC 3207 4.2 and 5: whoever sits in the path could put commands there which would be taken for the client's.
-        # From here to the handshake nothing else runs, so that all that comes later is TLS's.
-        if ahead := self._reader.discard():  # type: ignore[attr-defined]
-            self._refuse("clear text after STARTTLS", f"{ahead} octets thrown away")
-        raw.write(b"220 2.0.0 Ready to start TLS\r\n")
-        try:
-            secure = await self.loop.start_tls(
-                raw,
-                self,
-                self._context,
-                server_side=True,
-                ssl_handshake_timeout=HANDSHAKE,
-                ssl_shutdown_timeout=SHUTDOWN,
-            )
-        except OSError as error:  # TLS errors and time-outs among them
-            _LOG.info("TLS with %s failed: %s", self._peer, clean(str(error), 200))
-            raw.abort()
-            self.connection_lost(None)  # which nobody calls when the handshake fails
-            raise ConnectionResetError("TLS failed") from error
-        if secure is None:  # the loop says so where the connection was closed meanwhile
-            raise ConnectionResetError("the client has gone")
-        self.transport = secure
-        self._writer._transport = secure  # type: ignore[attr-defined]  # noqa: SLF001
-        self._reader.go_over(secure)  # type: ignore[attr-defined]
-        self._over_ssl, self._secure = True, True
+        if ahead := self.connection.discard():
+            self._tell("clear text after STARTTLS", f"{ahead} octets thrown away")
+        await self.connection.start_tls(self._context, Reply(220, "2.0.0", "Ready to start TLS"))
         # RFC 3207 4.2: the server forgets what it learned from the client, such as its name.
-        self.session = self._create_session()
-        self.envelope = self._create_envelope()
+        self._greeted, self._extended, self._mail = "", False, None
+        return None
 
     # -- who it is ------------------------------------------------------------------------------------------------
 
-    async def smtp_AUTH(self, arg: str | None) -> None:  # noqa: N802
-        """AUTH: who it is (RFC 4954)."""
-        if not self._secure:
-            await self.push("538 5.7.11 Encryption required for requested authentication mechanism")
-            return
-        if await self.check_helo_needed("EHLO"):
-            return
-        if self._login or self._mail.sender is not None:
-            await self.push("503 5.5.1 AUTH comes once, and not in a transaction")  # RFC 4954 4
-            return
-        try:
-            name, password = await self._credentials(arg)
-        except _Stopped as stopped:
-            await self.push(str(stopped))
-            return
-        reply = await self._judged_login(name, password)
-        if not reply.startswith("421"):
-            await self.push(reply)
-        else:
-            self.close(reply)
+    async def auth(self, argument: str | None) -> Reply:
+        """AUTH: who it is (RFC 4954). Waits for each answer as for a command, and for the password to be judged."""
+        if not self.connection.is_secure:
+            return Reply(538, "5.7.11", "Encryption required for requested authentication mechanism")
+        self._need_greeting("EHLO")
+        if self._login or self._mail is not None:
+            return Reply(503, "5.5.1", "AUTH comes once, and not in a transaction")  # RFC 4954 4
+        name, password = await self._credentials(argument)
+        return await self._judged_login(name, password)
 
-    async def _credentials(self, arg: str | None) -> tuple[str, str]:
-        """Carry out the exchange of a mechanism; give login and password. Raises _Stopped."""
-        words = (arg or "").split()
+    commands: ClassVar[Mapping[str, Method]] = {**Session.commands, "MAIL": mail, "STARTTLS": starttls, "AUTH": auth}
+
+    async def _credentials(self, argument: str | None) -> tuple[str, str]:
+        """Carry out the exchange of a mechanism; give login and password. Raises Refused, Gone."""
+        words = (argument or "").split()
         if not 1 <= len(words) <= 2:
-            raise _Stopped("501 5.5.4 AUTH mechanism, and perhaps its initial response")
+            raise Refused(Reply(501, "5.5.4", "AUTH mechanism, and perhaps its initial response"))
         mechanism = words[0].upper()
         first = words[1] if len(words) == 2 else None
         if mechanism == "PLAIN":  # RFC 4616 2
-            parts = (_decoded(first) if first is not None else await self._ask("334 ")).split("\0")
+            parts = (_decoded(first) if first is not None else await self._ask(_GO_ON)).split("\0")
             if len(parts) != 3:
-                raise _Stopped("501 5.5.2 PLAIN is [identity] NUL login NUL password, in base64")
+                raise Refused(Reply(501, "5.5.2", "PLAIN is [identity] NUL login NUL password, in base64"))
             identity, name, password = parts
             if identity not in {"", name}:
-                raise _Stopped("535 5.7.8 Nobody may act for somebody else here")
+                raise Refused(Reply(535, "5.7.8", "Nobody may act for somebody else here"))
             return name, password
         if mechanism == "LOGIN":
             name = _decoded(first) if first is not None else await self._ask(_USERNAME)
             return name, await self._ask(_PASSWORD)
-        raise _Stopped(f"504 5.5.4 Known mechanisms are {' '.join(_MECHANISMS)}")
+        raise Refused(Reply(504, "5.5.4", f"Known mechanisms are {' '.join(_MECHANISMS)}"))
 
-    async def _ask(self, challenge: str) -> str:
-        await self.push(challenge)
+    async def _ask(self, challenge: Reply) -> str:
+        """Say this and give the answer. Raises Refused, Gone."""
+        self._say(challenge)
         try:
-            line = await self._reader.readuntil(b"\n")
-        except asyncio.LimitOverrunError:
-            self.close(f"421 4.7.0 {self.hostname} The line is far too long")
-            raise ConnectionResetError("the client sends no end of a line") from None
+            line = await self.connection.line()
+        except LineTooLong:
+            raise Refused(goodbye("4.7.0", self.hostname, "The line is far too long")) from None
         if len(line) > MAX_ANSWER:
-            raise _Stopped("500 5.5.6 Authentication exchange line is too long")
+            raise Refused(Reply(500, "5.5.6", "Authentication exchange line is too long"))
         answer = line.rstrip(b"\r\n").decode("ascii", "replace")
         if answer == "*":  # RFC 4954 4: the client thinks better of it
-            raise _Stopped("501 5.7.0 Authentication cancelled")
+            raise Refused(Reply(501, "5.7.0", "Authentication cancelled"))
         return _decoded(answer)
 
-    async def _judged_login(self, name: str, password: str) -> str:
-        """Whether this login has this password, within what may be guessed; give the reply."""
+    async def _judged_login(self, name: str, password: str) -> Reply:
+        """Whether this login has this password, within what may be guessed; give the reply.
+
+        A guess waits for LONGEST_DELAY at most, and for MAX_WAITING other passwords.
+        """
         # As it is looked up: one login, one count of guesses. Composing makes a name shorter, by a quarter at the most,
         # and takes far more than its time for a longer one.
         name = unicodedata.normalize("NFC", name[: 4 * MAX_LOGIN])[:MAX_LOGIN]
         guesses, clock = self._reception.guesses, self._reception.clock
         if whose := guesses.refused(self._peer, name):
-            self._refuse(f"too many failed logins of the {whose}", name)
-            return f"421 4.7.0 {self.hostname} Too many failed logins, come again later"
+            self._tell(f"too many failed logins of the {whose}", name)
+            return goodbye("4.7.0", self.hostname, "Too many failed logins, come again later")
         delay = guesses.begin(self._peer, name)
         if delay:
+            self.connection.flush()
             await clock.wait(asyncio.Event(), clock.now() + delay)
         try:
             right = await self._logins.right(name, password)
         except Unavailable as error:
             guesses.forgive(self._peer, name)
             _LOG.warning("a login cannot be judged: %s", error)
-            return "454 4.7.0 Temporary authentication failure"
-        self._reset_timeout()
+            return Reply(454, "4.7.0", "Temporary authentication failure")
+        self.connection.heard()
         if right:
             if guesses.right(self._peer, name):
                 self._reception.remember(self._peer, name)
             return self._logged_in(name)
         self._failed += 1
-        self._refuse("login failed", name)
+        self._tell("login failed", name)
         if self._failed >= MAX_FAILED:
-            return f"421 4.7.0 {self.hostname} Too many failed logins"
-        return "535 5.7.8 Authentication credentials invalid"
+            return goodbye("4.7.0", self.hostname, "Too many failed logins")
+        return Reply(535, "5.7.8", "Authentication credentials invalid")
 
-    def _logged_in(self, name: str) -> str:
+    def _logged_in(self, name: str) -> Reply:
         if refusal := self._reception.crowd.log_in(self, name):
-            self._refuse("too many sessions", f"of the login {name}")
+            self._tell("too many sessions", f"of the login {name}")
             return refusal
         self._login, self._trusted = name, True
-        return "235 2.7.0 Authentication successful"
+        return Reply(235, "2.7.0", "Authentication successful")
 
 
 def _decoded(text: str) -> str:
-    """What base64 stands for; "=" is nothing at all (RFC 4954 4). Raises _Stopped."""
+    """What base64 stands for; "=" is nothing at all (RFC 4954 4). Raises Refused."""
     with suppress(ValueError):  # of base64 with what is no ASCII, besides binascii's and that of the characters
         return b64decode("" if text == "=" else text, validate=True).decode("utf-8")
-    raise _Stopped("501 5.5.2 Not base64 of UTF-8")
+    raise Refused(Reply(501, "5.5.2", "Not base64 of UTF-8"))

@@ -18,6 +18,7 @@ from engine.intake.content import (
 )
 from engine.intake.errors import Refused
 from engine.intake.missing import with_missing
+from engine.intake.reply import Reply
 from engine.intake.smtp.reception import trace_name
 from engine.intake.smtp.wishes import OfMail
 from engine.model.message import NewMessage, Wishes
@@ -45,17 +46,18 @@ class Submitted(Struct, frozen=True, kw_only=True):
         """Give the message to queue, with its Received field on top. Safe to call in any thread. Raises Refused."""
         content = unstuffed(self.chunks)[len(b"\r\n") : -len(b".\r\n")]
         if b"\0" in content:
-            raise Refused("554 5.6.0 A message may not hold NUL (RFC 5321 4.1.1.4)", "NUL in the message")
+            raise Refused(Reply(554, "5.6.0", "A message may not hold NUL (RFC 5321 4.1.1.4)"), "NUL in the message")
         content = canonical(content)
         if has_long_line(content):
-            raise Refused(f"500 5.5.2 Line too long; at most {MAX_LINE} octets are taken", "line too long")
+            too_long = Reply(500, "5.5.2", f"Line too long; at most {MAX_LINE} octets are taken")
+            raise Refused(too_long, "line too long")
         try:
             header = read_header(content)
         except HeaderTooBig as error:
-            raise Refused(f"552 5.3.4 Header too big: {error}", "header too big", str(error)) from error
+            raise Refused(Reply(552, "5.3.4", f"Header too big: {error}"), "header too big", str(error)) from error
         if header.count(b"received") > rules.max_received:
             many = f"more than {rules.max_received} Received fields"
-            raise Refused(f"554 5.4.6 Mail loop: {many}", "mail loop", many)
+            raise Refused(Reply(554, "5.4.6", f"Mail loop: {many}"), "mail loop", many)
         content = outgoing(header)
         needs_utf8 = self.protocol.startswith("UTF8SMTP") and header.eight_bit
         recipients = tuple(str(recipient) for recipient in self.recipients)
