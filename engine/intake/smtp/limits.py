@@ -3,6 +3,7 @@
 import ipaddress
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import lru_cache
 
 from engine.base.clock import Clock
 from engine.settings.settings import Limits
@@ -128,6 +129,7 @@ def lies_in(address: str, networks: tuple[Network, ...]) -> bool:
     return found is not None and any(found in network for network in networks)
 
 
+@lru_cache(maxsize=1024)  # each session asks some six times
 def _parsed(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
         found = ipaddress.ip_address(address.partition("%")[0])
