@@ -285,7 +285,7 @@ def test_it_starts_without_what_draws_relays_or_parses_commands() -> None:
         "from console.entry import main\n"
         "try: main()\n"
         "except SystemExit as end: assert end.code == 64\n"
-        "heavy = {'typer', 'textual', 'aiohttp', 'uvloop', 'aiosmtpd', 'dns', 'argon2', 'smtplib', 'sqlite3'}\n"
+        "heavy = {'typer', 'textual', 'aiohttp', 'uvloop', 'aiosmtplib', 'dns', 'argon2', 'smtplib', 'sqlite3'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run(
