@@ -18,7 +18,7 @@ from engine.intake.smtp.tls import HANDSHAKE, SHUTDOWN
 _LOG = logging.getLogger(__name__)
 
 AHEAD = 128 * 1024  # octets of a client that wait here to be read; what is more waits in its own socket
-LINGER = 10.0  # seconds a client may take to read the last that we say
+LINGER = 60.0  # seconds a client may take to read the last that we say
 _YIELD_EVERY = 32  # replies; a pipelined burst must not keep the loop from everyone else
 
 
@@ -156,6 +156,8 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Something has come."""
+        if self.is_over:
+            return
         self._come += data
         self._keep_within()
         self._wake()

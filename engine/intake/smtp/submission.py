@@ -145,8 +145,8 @@ class SubmissionSession(Session):
             self._tell(f"too many failed logins of the {whose}", name)
             return goodbye("4.7.0", self.hostname, "Too many failed logins, come again later")
         delay = guesses.begin(self._peer, name)
+        self.connection.flush()
         if delay:
-            self.connection.flush()
             await clock.wait(asyncio.Event(), clock.now() + delay)
         try:
             right = await self._logins.right(name, password)
