@@ -3,6 +3,7 @@
 import asyncio
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from email import message_from_bytes
 from ipaddress import ip_network
 from pathlib import Path
@@ -99,6 +100,67 @@ async def test_what_was_sent_before_tls_is_thrown_away(keys: Keys) -> None:
         assert (await client.log_in()).startswith("235")
         assert (await client.say("STARTTLS")).startswith("503")
     assert any("clear text after STARTTLS" in event.text for event in queue.events_recorded)
+
+
+@pytest.mark.parametrize("junk", [b"NOOP\r\n", b"x"])
+async def test_however_much_was_sent_before_tls_nothing_of_it_is_done(keys: Keys, junk: bytes) -> None:
+    queue = FakeArrivals()
+    async with submission(keys, queue) as server:
+        async with talk(server.submission_addresses[0]) as thief:
+            await thief.reply()
+            await thief.ehlo()
+            thief.send(b"STARTTLS\r\n" + junk * 500_000)
+            assert (await thief.reply()).startswith("220")
+            said = b""
+            with suppress(ConnectionError):  # what was still on its way is no handshake
+                said = await thief.reader.read()
+            assert b"250" not in said
+        async with secured(server.submission_addresses[0], keys) as client:
+            assert (await client.log_in()).startswith("235")
+            assert server.sessions == 1
+    assert any("clear text after STARTTLS" in event.text for event in queue.events_recorded)
+
+
+async def test_an_answer_to_auth_has_an_end_and_its_time(keys: Keys) -> None:
+    async with submission(keys, FakeArrivals()) as server:
+        async with secured(server.submission_addresses[0], keys) as client:
+            assert await client.say("AUTH LOGIN") == "334 VXNlcm5hbWU6"
+            client.send(b"A" * 200_000)
+            assert await client.reply() == "421 4.7.0 relay.example The line is far too long"
+            assert await _end(client.reader)
+        for answers in ((), ("YW5u",), ("YW5u", "c2Vj")):
+            async with secured(server.submission_addresses[0], keys) as client:
+                (session,) = server._sessions
+                session.connection.idle = 0.1
+                client.send(b"AUTH LOGIN\r\n")
+                for answer in answers[:1]:
+                    await client.reply()
+                    client.send(f"{answer}\r\n".encode())
+                await client.reply()
+                client.send("".join(answers[1:]).encode())
+                assert await client.reply() == "421 4.4.2 relay.example Too slow, closing the connection"
+        await asyncio.sleep(0.05)
+        assert server.sessions == 0
+
+
+@pytest.mark.parametrize("implicit", [False, True])
+async def test_a_handshake_that_is_never_made_ends_in_time(
+    keys: Keys, implicit: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("listener", "connection"):
+        monkeypatch.setattr(f"engine.intake.smtp.{module}.HANDSHAKE", 0.2)
+    async with submission(keys, FakeArrivals()) as server:
+        door = (server.submission_tls_addresses if implicit else server.submission_addresses)[0]
+        async with talk(door) as client:
+            if not implicit:
+                await client.reply()
+                await client.ehlo()
+                assert (await client.say("STARTTLS")).startswith("220")
+            await asyncio.sleep(0)
+            assert server.sessions == 1
+            assert await asyncio.wait_for(_end(client.reader), 5)
+            await asyncio.sleep(0.05)
+            assert server.sessions == 0
 
 
 async def test_a_handshake_that_fails_ends_its_session_and_no_other(keys: Keys) -> None:

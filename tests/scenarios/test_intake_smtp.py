@@ -634,6 +634,24 @@ async def test_a_client_that_says_nothing_is_sent_away() -> None:
         assert await client.reader.read() == b""
 
 
+async def test_a_client_that_never_reads_is_cut_off_and_costs_little_until_then() -> None:
+    async with intake(FakeArrivals(), idle=1.0) as server, talk(server) as other:
+        with socket.socket() as deaf:
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            deaf.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(deaf, ("127.0.0.1", server.addresses[0].port))
+            await loop.sock_recv(deaf, 4096)  # the greeting, and no more
+            await loop.sock_sendall(deaf, b"EHLO c\r\n")
+            await asyncio.sleep(0.05)
+            sending = asyncio.create_task(loop.sock_sendall(deaf, b"VRFY x\r\n" * 10**6))  # more than all buffers hold
+            while server.sessions > 1:  # it is not heard any more, and then gone
+                assert (await other.say("NOOP")).startswith("250")
+                await asyncio.sleep(0.05)
+            with pytest.raises(ConnectionError):
+                await sending
+
+
 async def test_there_are_no_more_sessions_than_allowed() -> None:
     queue = FakeArrivals()
     async with intake(queue, max_sessions=2) as server, talk(server) as one, talk(server) as two:

@@ -135,7 +135,7 @@ class Connection(asyncio.Protocol):
 
     def heard(self) -> None:
         """The client has done its part: it may take `idle` seconds for the next."""
-        self._deadline = self._loop.time() + self.idle
+        self.allow(self._loop.time() + self.idle)
 
     def _look_at(self, when: float) -> None:
         if self._timer is not None:
