@@ -142,6 +142,8 @@ class Session:
                 if self._reception.closing:
                     self._say(going_down(self.hostname))
         except Gone:
+            pass
+        finally:
             self.connection.finish()
 
     async def _answer(self, command: Coroutine[Any, Any, Reply | None]) -> None:
