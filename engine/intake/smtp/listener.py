@@ -83,10 +83,10 @@ class SmtpIntake:
 
     async def _open(self, servers: list[asyncio.Server], addresses: tuple[Listen, ...], way: "_Way") -> None:
         loop = asyncio.get_running_loop()
-        porter = partial(_Porter, way, partial(self._admit, way))
+        doorkeeper = partial(_Doorkeeper, way, partial(self._admit, way))
         for address in addresses:
             try:
-                server = await loop.create_server(porter, address.host, address.port, backlog=_BACKLOG)
+                server = await loop.create_server(doorkeeper, address.host, address.port, backlog=_BACKLOG)
             except OSError as error:
                 await self.stop(0)
                 raise IntakeError(f"cannot listen on {address}: {_why(error, address)}") from error
@@ -205,7 +205,7 @@ class _Way(NamedTuple):
     tls: SSLContext | None = None
 
 
-class _Porter(asyncio.Protocol):
+class _Doorkeeper(asyncio.Protocol):
     """Meets a client that has just come: a session is made only for those who are let in."""
 
     def __init__(self, way: _Way, admit: Callable[[asyncio.Transport], Session | Reply]) -> None:
