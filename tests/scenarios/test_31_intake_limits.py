@@ -248,7 +248,7 @@ async def test_hundreds_of_idle_and_dripping_sessions_keep_no_good_client_out(ke
             held.append(writer)
         assert 25 <= server.sessions <= 60
         assert await good_clients() < max(3, 3 * alone)
-        assert len(server._reception.crowd._strangers) <= 30
+        assert len(server._reception.occupancy._strangers) <= 30
         assert server._reception.held == 0
         stop.set()
         await dripping
@@ -257,7 +257,7 @@ async def test_hundreds_of_idle_and_dripping_sessions_keep_no_good_client_out(ke
         async with asyncio.timeout(5):
             while server.sessions:
                 await asyncio.sleep(0.01)
-        crowd = server._reception.crowd
-        for count in (crowd._strangers, crowd._known, crowd._addresses, crowd._by_address, crowd._by_login):
+        left = server._reception.occupancy
+        for count in (left._strangers, left._known, left._addresses, left._by_address, left._by_login):
             assert not count
     assert len(queue.messages) == 80

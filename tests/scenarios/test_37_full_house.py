@@ -7,7 +7,7 @@ from ipaddress import ip_network
 import pytest
 
 from engine.intake.reply import Reply
-from engine.intake.smtp.crowd import KEPT, Crowd, full_house, turned_out
+from engine.intake.smtp.occupancy import KEPT, Occupancy, full_house, turned_out
 from engine.settings.settings import Limits
 from tests.clock import FakeClock
 from tests.scenarios.submitting import Keys, Talk, made_keys, secured, submission, talk
@@ -138,12 +138,12 @@ class Guest:
         self.farewell = farewell
 
 
-def crowd(most: int, *, submits: bool = False) -> Crowd:
-    return Crowd(most, Limits(), "relay.example", FakeClock(), submits=submits)
+def occupancy(most: int, *, submits: bool = False) -> Occupancy:
+    return Occupancy(most, Limits(), "relay.example", FakeClock(), submits=submits)
 
 
 def test_the_one_that_sent_last_stays_longest() -> None:
-    full = crowd(3)
+    full = occupancy(3)
     guests = [Guest() for _ in range(3)]
     for guest in guests:
         assert full.make_room("127.0.0.1", known=True) is None
@@ -158,7 +158,7 @@ def test_the_one_that_sent_last_stays_longest() -> None:
 
 def test_relaying_has_three_quarters_where_there_is_submission_and_all_where_there_is_none() -> None:
     for submits, most in ((True, 8 - 8 // KEPT), (False, 8)):
-        full = crowd(8, submits=submits)
+        full = occupancy(8, submits=submits)
         for _ in range(20):
             assert full.make_room("127.0.0.1", known=True) is None
             full.enter(Guest(), "127.0.0.1", known=True)
@@ -166,7 +166,7 @@ def test_relaying_has_three_quarters_where_there_is_submission_and_all_where_the
 
 
 def test_submission_may_have_all_and_those_idle_longest_go_whoever_they_are() -> None:
-    full = crowd(4, submits=True)
+    full = occupancy(4, submits=True)
     guests = [Guest(at_work=number == 0) for number in range(4)]
     for number, guest in enumerate(guests):
         assert full.make_room(f"192.0.2.{number}", known=False, door="submission") is None
@@ -177,7 +177,7 @@ def test_submission_may_have_all_and_those_idle_longest_go_whoever_they_are() ->
 
 
 def test_where_everybody_is_at_work_nobody_is_turned_out() -> None:
-    full = crowd(2)
+    full = occupancy(2)
     guests = [Guest(at_work=True) for _ in range(2)]
     for guest in guests:
         full.enter(guest, "127.0.0.1", known=True)

@@ -258,7 +258,7 @@ async def test_in_every_state_a_client_has_its_time_and_no_more(state: str) -> N
     await asyncio.wait_for(guest.session.ended, 5)
     assert guest.heard[-1] == "421 4.4.2 relay.example Too slow, closing the connection"
     assert not guest.transport.was_aborted
-    assert (guest.reception.storeroom.memory, len(guest.reception.crowd), guest.sessions) == (0, 0, set())
+    assert (guest.reception.storeroom.memory, len(guest.reception.occupancy), guest.sessions) == (0, 0, set())
     assert len(guest.queue.messages) == (state == "after a message")
 
 

@@ -13,7 +13,7 @@ from engine.base.clock import Clock
 from engine.intake.errors import IntakeError
 from engine.intake.floor import DiskFloor
 from engine.intake.reply import Reply, going_down
-from engine.intake.smtp.crowd import Door
+from engine.intake.smtp.occupancy import Door
 from engine.intake.smtp.reception import Reception
 from engine.intake.smtp.session import IDLE, Session
 from engine.intake.smtp.submission import SubmissionSession
@@ -184,7 +184,7 @@ class SmtpIntake:
         if self._reception.closing:
             return self._farewell
         known = way.known(peer)
-        if refusal := self._reception.crowd.make_room(peer, known=known, door=way.door):
+        if refusal := self._reception.occupancy.make_room(peer, known=known, door=way.door):
             self._reception.refusals.note(f"smtp {peer}", "too many sessions", detail=f"{self.sessions} are open")
             return refusal
         session = way.make()

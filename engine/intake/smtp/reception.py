@@ -13,12 +13,12 @@ from engine.intake.errors import Refused
 from engine.intake.floor import DiskFloor
 from engine.intake.refusals import Refusals
 from engine.intake.reply import FULL, PAUSED, SICK, Reply
-from engine.intake.smtp.crowd import Crowd
 from engine.intake.smtp.desks import Desks
 from engine.intake.smtp.guesses import Guesses
 from engine.intake.smtp.incoming import Incoming, Storeroom, client_name
 from engine.intake.smtp.lately import Lately
 from engine.intake.smtp.limits import Rates, lies_in
+from engine.intake.smtp.occupancy import Occupancy
 from engine.model.message import NewMessage
 from engine.queue.contract import Arrivals, QueueBroken, QueueError, QueueFull
 from engine.settings.settings import Settings
@@ -33,8 +33,8 @@ _ALLOWED = "intake.limits allows"  # as health says it
 class Reception:
     """The desk behind the door. `paused` is why no mail is taken, or ""; `closing` is set when intake stops.
 
-    `crowd` is who is connected; `guesses` counts the logins that failed; `storeroom` is where messages lie while they
-    come in. `least_rate` is in octets a second, see `Pace`.
+    `occupancy` is who is connected; `guesses` counts the logins that failed; `storeroom` is where messages lie while
+    they come in. `least_rate` is in octets a second, see `Pace`.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Reception:
             most=self.rules.max_message_size,
         )
         submission = settings.intake.submission
-        self.crowd = Crowd(
+        self.occupancy = Occupancy(
             self.rules.max_sessions,
             settings.intake.limits,
             settings.hostname,
@@ -122,7 +122,7 @@ class Reception:
     @property
     def notes(self) -> tuple[str, ...]:
         """Which bounds of ours were reached lately."""
-        return (*self.storeroom.notes, *self.crowd.notes, *self.guesses.notes, *self._lately.texts)
+        return (*self.storeroom.notes, *self.occupancy.notes, *self.guesses.notes, *self._lately.texts)
 
     async def take(self, incoming: Incoming, work: Callable[[], NewMessage]) -> Reply:
         """Make a message of what has come, queue it, and give the reply: 250 only once it is on disk.

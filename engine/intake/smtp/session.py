@@ -16,8 +16,8 @@ from engine.intake.errors import Refused
 from engine.intake.reply import PAUSED, SICK, Reply, going_down, goodbye
 from engine.intake.smtp.command import TOO_LONG, read_command
 from engine.intake.smtp.connection import Connection, Gone, LineTooLong
-from engine.intake.smtp.crowd import Door
 from engine.intake.smtp.incoming import Incoming, client_name
+from engine.intake.smtp.occupancy import Door
 from engine.intake.smtp.reading import Pace, read_message
 from engine.intake.smtp.reception import Reception
 from engine.intake.smtp.submitted import Submitted
@@ -77,7 +77,7 @@ class Session:
         self._peer, self._trusted = peer, known
         self.connection.arrive(raw, peer)
         self._sessions.add(self)
-        self._reception.crowd.enter(self, peer, known=known, door=self.door)
+        self._reception.occupancy.enter(self, peer, known=known, door=self.door)
 
     def begin(self) -> None:
         """The client is there: talk with it."""
@@ -96,7 +96,7 @@ class Session:
     def depart(self) -> None:
         """The client has gone, or never got as far as a conversation."""
         self._sessions.discard(self)
-        self._reception.crowd.leave(self)
+        self._reception.occupancy.leave(self)
         if not self.ended.done():
             self.ended.set_result(None)
 
@@ -239,7 +239,7 @@ class Session:
         )
         self._reception.begin(self._peer, self._login, mail.octets)
         self._mail, self._began = mail, self._loop.time()
-        self._reception.crowd.touch(self)
+        self._reception.occupancy.touch(self)
         return Reply(250, "2.1.0", "Ok")
 
     async def rcpt(self, argument: str | None) -> Reply:
@@ -275,7 +275,7 @@ class Session:
             self.reading = False
             self._let_go()
             self._mail = None
-            self._reception.crowd.touch(self)
+            self._reception.occupancy.touch(self)
 
     async def rset(self, argument: str | None) -> Reply:
         """RSET: forget the transaction (RFC 5321 4.1.1.5)."""

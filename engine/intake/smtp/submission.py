@@ -166,7 +166,7 @@ class SubmissionSession(Session):
         return Reply(535, "5.7.8", "Authentication credentials invalid")
 
     def _logged_in(self, name: str) -> Reply:
-        if refusal := self._reception.crowd.log_in(self, name):
+        if refusal := self._reception.occupancy.log_in(self, name):
             self._tell("too many sessions", f"of the login {name}")
             return refusal
         self._login, self._trusted = name, True

@@ -22,7 +22,7 @@ KEPT = 4  # one of so many sessions is kept for submission
 
 
 class Guest(Protocol):
-    """A session, as far as the crowd is concerned."""
+    """A session, as far as its place is concerned."""
 
     @property
     def at_work(self) -> bool:
@@ -34,7 +34,7 @@ class Guest(Protocol):
         ...
 
 
-class Crowd:
+class Occupancy:
     """Counts sessions. A guest that was let in leaves exactly once, however it ends.
 
     `submits`: there is a door for those who log in.
