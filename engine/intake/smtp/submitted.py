@@ -19,8 +19,8 @@ from engine.intake.content import (
 from engine.intake.errors import Refused
 from engine.intake.missing import with_missing
 from engine.intake.reply import Reply
+from engine.intake.smtp.dsn import OfMail
 from engine.intake.smtp.reception import trace_name
-from engine.intake.smtp.wishes import OfMail
 from engine.model.message import NewMessage, Wishes
 from engine.settings.settings import Smtp
 

@@ -9,7 +9,7 @@ from engine.base.text import clean
 from engine.intake.errors import Refused
 from engine.intake.reply import Reply, too_big
 from engine.intake.smtp.command import Argument, SyntaxProblem, read_argument
-from engine.intake.smtp.wishes import OF_MAIL, OF_RCPT, OfMail, of_mail, of_recipient
+from engine.intake.smtp.dsn import OF_MAIL, OF_RCPT, OfMail, of_mail, of_recipient
 from engine.model.message import Wishes
 
 MAX_RECIPIENTS = 1000  # RFC 5321 4.5.3.1.8 asks for 100

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from engine.base import xtext
 from engine.intake.smtp.command import SyntaxProblem
-from engine.intake.smtp.wishes import OfMail, of_mail, of_recipient
+from engine.intake.smtp.dsn import OfMail, of_mail, of_recipient
 from engine.model.message import NO_WISHES, Wishes
 
 
