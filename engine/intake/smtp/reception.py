@@ -13,12 +13,12 @@ from engine.intake.errors import Refused
 from engine.intake.floor import DiskFloor
 from engine.intake.refusals import Refusals
 from engine.intake.reply import FULL, PAUSED, SICK, Reply
-from engine.intake.smtp.desks import Desks
 from engine.intake.smtp.guesses import Guesses
 from engine.intake.smtp.incoming import Incoming, Storeroom, client_name
 from engine.intake.smtp.lately import Lately
 from engine.intake.smtp.limits import Rates, lies_in
 from engine.intake.smtp.occupancy import Occupancy
+from engine.intake.smtp.slots import Slots
 from engine.model.message import NewMessage
 from engine.queue.contract import Arrivals, QueueBroken, QueueError, QueueFull
 from engine.settings.settings import Settings
@@ -77,7 +77,7 @@ class Reception:
         self._queued = queued
         self._commits: set[asyncio.Task[int]] = set()
         self._remembering: set[asyncio.Task[None]] = set()
-        self._desks = Desks(AT_A_TIME)
+        self._slots = Slots(AT_A_TIME)
         # Threads of their own: the C library keeps what a thread has had, some 50 MiB for each that has judged.
         self._judges = ThreadPoolExecutor(AT_A_TIME, thread_name_prefix="judge")
 
@@ -136,17 +136,17 @@ class Reception:
             message = work()
             incoming.release()
             return await self._committed_reply(self._commit(message))
-        await self._desks.take(incoming.client)
+        await self._slots.take(incoming.client)
         judged = asyncio.get_running_loop().run_in_executor(self._judges, work)
         incoming.lend(judged)
         try:
             message = await asyncio.shield(judged)
         except BaseException:
-            judged.add_done_callback(lambda _: self._desks.leave())
+            judged.add_done_callback(lambda _: self._slots.leave())
             raise
         incoming.release()
         commit = self._commit(message)
-        commit.add_done_callback(lambda _: self._desks.leave())
+        commit.add_done_callback(lambda _: self._slots.leave())
         del message, judged, work  # it may take its time: the message is in memory once meanwhile
         return await self._committed_reply(commit)
 

@@ -1,10 +1,10 @@
-"""A few desks at which large messages are dealt with, given out in turn to the clients that wait."""
+"""A few slots in which large messages are dealt with, given out in turn to the clients that wait."""
 
 import asyncio
 from collections import deque
 
 
-class Desks:
+class Slots:
     """So many may be taken at a time. Whoever waits has a turn with every other client, however much each brings."""
 
     def __init__(self, number: int) -> None:
@@ -12,7 +12,7 @@ class Desks:
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}  # the client whose turn is next comes first
 
     async def take(self, client: str) -> None:
-        """Wait for a desk; it must be given back with `leave`."""
+        """Wait for a slot; it must be given back with `leave`."""
         if self._free and not self._waiting:
             self._free -= 1
             return
@@ -21,12 +21,12 @@ class Desks:
         try:
             await turn
         except asyncio.CancelledError:
-            if not turn.cancelled():  # it was given a desk in this very moment
+            if not turn.cancelled():  # it was given a slot in this very moment
                 self.leave()
             raise
 
     def leave(self) -> None:
-        """Give a desk back, to the first that still waits of the client whose turn it is."""
+        """Give a slot back, to the first that still waits of the client whose turn it is."""
         while self._waiting:
             client = next(iter(self._waiting))
             turns = self._waiting.pop(client)
