@@ -334,8 +334,8 @@ async def test_small_pieces_take_no_more_memory_than_they_say() -> None:
         guest.connection.data_received(b"x")
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-    incoming = guest.session._incoming
-    assert incoming is not None
+    assert guest.session._reader is not None
+    incoming = guest.session._reader.incoming
     assert 4990 <= incoming.size <= 5002
     assert len(incoming._held) == incoming.size
     await guest.leave()

@@ -7,6 +7,7 @@ it is told `lost`, once).
 
 import asyncio
 import logging
+import math
 from ssl import SSLContext
 from typing import Protocol, cast
 
@@ -127,15 +128,11 @@ class Connection(asyncio.Protocol):
         if transport := self._transport or self._raw:
             transport.abort()
 
-    def allow(self, until: float) -> None:
-        """The client's time is up at this moment on the loop's clock."""
-        self._deadline = until
-        if until < self._looks_at:
-            self._look_at(until)
-
-    def heard(self) -> None:
-        """The client has done its part: it may take `idle` seconds for the next."""
-        self.allow(self._loop.time() + self.idle)
+    def heard(self, *, until: float = math.inf) -> None:
+        """The client has done its part; for the next it has `idle` seconds, or until then on the loop's clock."""
+        self._deadline = min(self._loop.time() + self.idle, until)
+        if self._deadline < self._looks_at:
+            self._look_at(self._deadline)
 
     def _look_at(self, when: float) -> None:
         if self._timer is not None:
@@ -171,7 +168,7 @@ class Connection(asyncio.Protocol):
     async def line(self) -> bytes:
         """The next line with its end, which may be a bare LF. Raises LineTooLong, Gone.
 
-        Waits for the client, until `allow`; others have their turn after some replies.
+        Waits for the client, while its time lasts; others have their turn after some replies.
         """
         await self._have_turn()
         while (end := self._come.find(b"\n", self._looked)) < 0:
@@ -182,7 +179,7 @@ class Connection(asyncio.Protocol):
         return self._take(end + 1)
 
     async def skip_line(self) -> None:
-        """Let go of a line that is too long, up to its end. Raises Gone. Waits for the client, until `allow`."""
+        """Let go of a line that is too long, up to its end. Raises Gone. Waits for the client, while its time lasts."""
         while (end := self._come.find(b"\n")) < 0:
             self._take(len(self._come))
             await self._more()
@@ -191,7 +188,7 @@ class Connection(asyncio.Protocol):
     async def until(self, end: bytes) -> bytes:
         """What has come up to this end and with it; or, where it has not, all that can be no part of it. Raises Gone.
 
-        It is never empty. Waits for the client, until `allow`.
+        It is never empty. Waits for the client, while its time lasts.
         """
         await self._have_turn()
         while True:
@@ -253,7 +250,7 @@ class Connection(asyncio.Protocol):
         self._said.clear()
 
     async def flushed(self) -> None:
-        """Send what was said, and wait until the client has read most of it, until `allow`. Raises Gone."""
+        """Send what was said, and wait until the client has read most of it, while its time lasts. Raises Gone."""
         self.flush()
         while self._is_unread and not self.is_over:
             await self._woken()

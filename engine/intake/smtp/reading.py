@@ -1,7 +1,7 @@
 """How a message is read after DATA: up to its final dot, within a size, within a time, and not too slowly."""
 
+import asyncio
 import logging
-from collections.abc import Callable
 
 from engine.base.text import clean
 from engine.intake.errors import Refused
@@ -41,41 +41,61 @@ class Pace:
         return f"a message may take {WHOLE_MESSAGE:.0f} seconds"
 
 
-async def read_message(
-    connection: Connection, incoming: Incoming, *, hostname: str, limit: int, heard: Callable[[], None]
-) -> None:
-    """Read up to the final dot; all of it is in `incoming` then, unless Refused is raised (see Submitted).
+class Reader:
+    """Reads one message into `incoming`, which must be closed by whoever made it.
 
-    Only CRLF.CRLF ends a message (RFC 5321 4.1.1.4): whatever else a careless relay might take for the end is part of
-    it, so that no second message can hide in the first. What is refused is read to its end all the same, since the
-    client hears nothing before; but not for ever. `heard` is called with each piece that comes. Raises Gone as well.
+    `limit` is how many octets it may have; `least_rate` is a pace's, which begins now.
     """
-    connection.put_back(END[:2])  # the line end of DATA itself may be the one before the dot: then there is no content
-    refused: Refused | None = None
-    is_whole = False
-    while not is_whole:
-        piece = await connection.until(END)
-        is_whole = piece.endswith(END)
-        refused = await _kept(incoming, piece, limit) or refused
-        if refused and not is_whole and incoming.size > 2 * (limit + len(END)):
-            gone = goodbye("4.3.4", hostname, too_big(limit).text)
-            raise Refused(gone, "too big", f"more than {incoming.size} octets")
-        heard()
-    if refused:
-        raise refused
 
+    def __init__(
+        self, connection: Connection, incoming: Incoming, *, hostname: str, limit: int, least_rate: int
+    ) -> None:
+        self.incoming = incoming
+        self._connection = connection
+        self._hostname = hostname
+        self._limit = limit
+        self._pace = Pace(least_rate, asyncio.get_running_loop().time())
+        self._is_whole = False
+        self._refused: Refused | None = None
 
-async def _kept(incoming: Incoming, piece: bytes, limit: int) -> Refused | None:
-    """Keep one more piece; or give why none is kept."""
-    refused = None
-    try:
-        await incoming.add(piece)
-    except NoRoom as error:
-        refused = Refused(FULL, "no room", f"{incoming.size} octets: {error}")
-    except OSError as error:
-        _LOG.error("a message that comes in cannot be written down: %s", clean(str(error), 200))
-        refused = Refused(SICK, "fault", f"{incoming.size} octets")
-    if incoming.size > limit + len(END):
-        incoming.close()
-        refused = Refused(too_big(limit), "too big", f"{incoming.size} octets")
-    return refused
+    async def read(self) -> None:
+        """Read up to the final dot; all of it is in `incoming` then (see Submitted). Raises Refused, Gone.
+
+        Only CRLF.CRLF ends a message (RFC 5321 4.1.1.4): whatever else a careless relay might take for the end is part
+        of it, so that no second message can hide in the first. What is refused is read to its end all the same, since
+        the client hears nothing before; but not for ever. Waits for the client as long as its pace allows, and a
+        command's time for each piece.
+        """
+        connection, incoming = self._connection, self.incoming
+        # The line end of DATA itself may be the one before the dot: then there is no content.
+        connection.put_back(END[:2])
+        while not self._is_whole:
+            connection.heard(until=self._pace.until(incoming.size))
+            piece = await connection.until(END)
+            self._is_whole = piece.endswith(END)
+            await self._keep(piece)
+            if self._refused and not self._is_whole and incoming.size > 2 * (self._limit + len(END)):
+                reply = goodbye("4.3.4", self._hostname, too_big(self._limit).text)
+                raise Refused(reply, "too big", f"more than {incoming.size} octets")
+        connection.heard()  # from here on the client waits
+        if self._refused:
+            raise self._refused
+
+    def too_slow(self) -> str:
+        """Why the client is too slow by now, or ""."""
+        now = asyncio.get_running_loop().time()
+        return "" if self._is_whole else self._pace.judged(self.incoming.size, now)
+
+    async def _keep(self, piece: bytes) -> None:
+        """Keep one more piece, unless all is refused. What waits for the disk ends with the client's time, too."""
+        size = self.incoming.size + len(piece)
+        try:
+            await self.incoming.add(piece)
+        except NoRoom as error:
+            self._refused = Refused(FULL, "no room", f"{size} octets: {error}")
+        except OSError as error:
+            _LOG.error("a message that comes in cannot be written down: %s", clean(str(error), 200))
+            self._refused = Refused(SICK, "fault", f"{size} octets")
+        if size > self._limit + len(END):
+            self.incoming.close()
+            self._refused = Refused(too_big(self._limit), "too big", f"{size} octets")

@@ -16,9 +16,9 @@ from engine.intake.errors import Refused
 from engine.intake.reply import PAUSED, SICK, Reply, going_down, goodbye
 from engine.intake.smtp.command import TOO_LONG, read_command
 from engine.intake.smtp.connection import Connection, Gone, LineTooLong
-from engine.intake.smtp.incoming import Incoming, client_name
+from engine.intake.smtp.incoming import client_name
 from engine.intake.smtp.occupancy import Door
-from engine.intake.smtp.reading import Pace, read_message
+from engine.intake.smtp.reading import Reader
 from engine.intake.smtp.reception import Reception
 from engine.intake.smtp.submitted import Submitted
 from engine.intake.smtp.transaction import Transaction, begun
@@ -62,8 +62,7 @@ class Session:
         self._extended = False
         self._mail: Transaction | None = None
         self._began = 0.0
-        self._incoming: Incoming | None = None
-        self._pace: Pace | None = None
+        self._reader: Reader | None = None
         self._errors = 0
         self._unknown = 0
 
@@ -110,8 +109,7 @@ class Session:
     def late(self) -> None:
         """The client has taken too long for a command, or for its message."""
         said = "Too slow, closing the connection"
-        sent = self._incoming.size if self._incoming is not None else 0
-        if self._pace is not None and (why := self._pace.judged(sent, self._loop.time())):
+        if self._reader is not None and (why := self._reader.too_slow()):
             self._tell("too slow", why)
             self._reception.slow(self._peer, self._login)
             said = f"Too slow: {why}; closing the connection"
@@ -273,7 +271,9 @@ class Session:
             return self._told(refused)  # while it is known whose message it is
         finally:
             self.reading = False
-            self._let_go()
+            if self._reader is not None:
+                self._reader.incoming.close()
+                self._reader = None
             self._mail = None
             self._reception.occupancy.touch(self)
 
@@ -331,19 +331,15 @@ class Session:
     async def _message(self, mail: Transaction) -> Reply:
         """Read the message, judge it, queue it. Raises Refused, Gone."""
         rules = self._reception.rules
-        incoming = self._incoming = self._reception.storeroom.begin(client_name(self._peer, self._login))
-        pace = self._pace = Pace(self._reception.least_rate, self._loop.time())
-
-        def heard() -> None:
-            idle = self._loop.time() + self.connection.idle
-            self.connection.allow(min(pace.until(incoming.size), idle))
-
-        heard()
-        limit = rules.max_message_size
-        await read_message(self.connection, incoming, hostname=self.hostname, limit=limit, heard=heard)
-        # From here to the reply the client waits, and the time it may take for a command starts anew.
-        self._pace = None
-        self.connection.heard()
+        incoming = self._reception.storeroom.begin(client_name(self._peer, self._login))
+        self._reader = Reader(
+            self.connection,
+            incoming,
+            hostname=self.hostname,
+            limit=rules.max_message_size,
+            least_rate=self._reception.least_rate,
+        )
+        await self._reader.read()
         submitted = Submitted(
             chunks=incoming.pieces(),
             sender=mail.sender,
@@ -362,9 +358,3 @@ class Session:
     def _protocol(self, mail: Transaction) -> str:
         """What the Received field says the message came with (RFC 5321 4.4, RFC 6531 4.3)."""
         return "UTF8SMTP" if mail.declared_utf8 else "ESMTP" if self._extended else "SMTP"
-
-    def _let_go(self) -> None:
-        self._pace = None
-        if self._incoming is not None:
-            self._incoming.close()
-            self._incoming = None
