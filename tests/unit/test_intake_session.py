@@ -126,6 +126,21 @@ async def test_a_message_of_line_ends_alone_is_a_message() -> None:
     assert guest.queue.messages[0].content.endswith(b"\r\n" * 90_000)
 
 
+@pytest.mark.parametrize("turns_later", [0, 1, 2])
+@pytest.mark.parametrize("last", [b"EHLO c\r\n", ENVELOPE + b"DATA\r\n"])
+async def test_what_lies_in_the_socket_when_a_group_ends_was_sent_out_of_turn(last: bytes, turns_later: int) -> None:
+    guest, loop = await Guest().come(), asyncio.get_running_loop()
+    guest.connection.data_received(last)
+    if turns_later == 0:
+        guest.connection.data_received(b"x")
+    elif turns_later == 1:
+        loop.call_soon(guest.connection.data_received, b"x")
+    else:
+        loop.call_soon(loop.call_soon, guest.connection.data_received, b"x")
+    await turns()
+    assert guest.heard[-1].startswith("554 5.5.0 relay.example You spoke out of turn")
+
+
 async def test_replies_to_a_group_go_out_in_one_write() -> None:
     guest = await Guest().come()
     await guest.say(ENVELOPE + ENVELOPE[29:] * 3 + b"DATA\r\n")
