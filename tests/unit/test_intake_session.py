@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from engine.intake.reply import goodbye
 from engine.intake.smtp import connection as octets
 from engine.intake.smtp.command import MAX_COMMAND
+from engine.intake.smtp.session import MAX_UNKNOWN
 from engine.model.message import NewMessage
 from tests.unit.fake_arrivals import FakeArrivals
 from tests.unit.fake_transport import FakeTransport, Guest, lines, turns
@@ -124,6 +125,23 @@ async def test_a_message_of_line_ends_alone_is_a_message() -> None:
     replies = await guest.say(*[b"\r\n" * 30_000] * 3, b".\r\n")
     assert replies[-1].startswith("250")
     assert guest.queue.messages[0].content.endswith(b"\r\n" * 90_000)
+
+
+@pytest.mark.parametrize("forget", [b"EHLO other.example\r\n", b"HELO other.example\r\n", b"RSET\r\n"])
+async def test_a_transaction_is_forgotten_with_a_greeting_and_with_rset(forget: bytes) -> None:
+    guest = await Guest().come()
+    await guest.say(ENVELOPE)
+    assert (await guest.say(forget))[-1].startswith("250")
+    assert [reply[:9] for reply in await guest.say(b"RCPT TO:<eve@example.org>\r\n")] == ["503 5.5.1"]
+    said = await guest.say(b"MAIL FROM:<ann@example.com> SIZE=5\r\n")
+    assert [reply[:9] for reply in said] == ["555 5.5.4" if forget.startswith(b"HELO") else "250 2.1.0"]
+
+
+async def test_who_says_nothing_but_what_nobody_knows_is_sent_away() -> None:
+    guest = await Guest().come()
+    replies = await guest.say(b"XYZ\r\nNOOP\r\n" * (MAX_UNKNOWN + 1))
+    assert [reply[:3] for reply in replies] == ["500", "250"] * (MAX_UNKNOWN - 1) + ["502"]
+    assert not guest.sessions
 
 
 @pytest.mark.parametrize("turns_later", [0, 1, 2])

@@ -2,7 +2,7 @@
 
 A conversation reads commands and messages from here and says its replies here. What it waits for ends in one of three
 ways: the octets come, the client's time is up (then the conversation is told `late`), or the connection is lost (then
-it is told `lost`, once).
+it is told `lost`).
 """
 
 import asyncio
@@ -185,7 +185,7 @@ class Connection(asyncio.Protocol):
             await self._more()
         self._take(end + 1)
 
-    async def until(self, end: bytes) -> bytes:
+    async def up_to(self, end: bytes) -> bytes:
         """What has come up to this end and with it; or, where it has not, all that can be no part of it. Raises Gone.
 
         It is never empty. Waits for the client, while its time lasts.

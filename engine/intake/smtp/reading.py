@@ -71,7 +71,7 @@ class Reader:
         connection.put_back(END[:2])
         while not self._is_whole:
             connection.heard(until=self._pace.until(incoming.size))
-            piece = await connection.until(END)
+            piece = await connection.up_to(END)
             self._is_whole = piece.endswith(END)
             await self._keep(piece)
             if self._refused and not self._is_whole and incoming.size > 2 * (self._limit + len(END)):
