@@ -321,6 +321,25 @@ async def test_a_commit_that_takes_too_long_ends_the_session_and_not_the_commit(
     assert len(queue.messages) == 1
 
 
+async def test_who_ends_its_message_while_intake_stops_has_its_reply_and_then_goes() -> None:
+    queue = FakeArrivals()
+    queue.open_gate.clear()
+    guest = await Guest(queue=queue).come()
+    await both(guest, ENVELOPE + b"DATA\r\n", b"x\r\n.\r\nNOOP\r\n")
+    guest.reception.closing = True
+    queue.open_gate.set()
+    await turns()
+    assert guest.heard[-2:] == ["250 2.0.0 Ok: queued as 1", "421 4.3.2 relay.example Going down, come again"]
+    assert not guest.sessions
+
+
+async def test_the_events_tell_whose_message_was_refused() -> None:
+    guest = await Guest().come()
+    await both(guest, ENVELOPE + b"DATA\r\n", b"\0\r\n.\r\n")
+    (told,) = guest.queue.events_recorded
+    assert (told.sender, told.text) == ("ann@example.com", "smtp 127.0.0.1: NUL in the message")
+
+
 async def test_who_has_shut_its_side_in_mid_commit_is_answered_all_the_same() -> None:
     queue = FakeArrivals()
     queue.open_gate.clear()
