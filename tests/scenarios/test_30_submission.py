@@ -12,6 +12,7 @@ import aiosmtplib
 import pytest
 
 from engine.intake.errors import IntakeError
+from engine.intake.reply import goodbye
 from engine.intake.smtp.listener import SmtpIntake
 from engine.intake.smtp.users import Logins, Unavailable, UsersError, UsersFile
 from engine.settings.file import SettingsError, load
@@ -161,6 +162,39 @@ async def test_a_handshake_that_is_never_made_ends_in_time(
             assert await asyncio.wait_for(_end(client.reader), 5)
             await asyncio.sleep(0.05)
             assert server.sessions == 0
+
+
+@pytest.mark.parametrize("how", ["close", "abort"])
+@pytest.mark.parametrize("implicit", [False, True])
+async def test_who_leaves_in_the_handshake_leaves_no_session(keys: Keys, implicit: bool, how: str) -> None:
+    async with submission(keys, FakeArrivals()) as server:
+        door = (server.submission_tls_addresses if implicit else server.submission_addresses)[0]
+        async with talk(door) as client:
+            if not implicit:
+                await client.reply()
+                await client.ehlo()
+                assert (await client.say("STARTTLS")).startswith("220")
+            async with asyncio.timeout(5):
+                while not server.sessions:
+                    await asyncio.sleep(0.01)
+                getattr(client.writer.transport, how)()
+                while server.sessions or len(server._reception.occupancy):
+                    await asyncio.sleep(0.01)
+
+
+async def test_who_is_sent_away_in_the_handshake_hears_nothing_in_the_clear(keys: Keys) -> None:
+    async with submission(keys, FakeArrivals()) as server, talk(server.submission_addresses[0]) as client:
+        await client.reply()
+        await client.ehlo()
+        assert (await client.say("STARTTLS")).startswith("220")
+        (session,) = server._sessions
+        session.close(goodbye("4.3.2", "relay.example", "Why"))
+        said = b""
+        with suppress(ConnectionError):
+            said = await client.reader.read()
+        assert said == b""
+        await asyncio.wait_for(session.ended, 5)
+        assert server.sessions == 0
 
 
 async def test_a_handshake_that_fails_ends_its_session_and_no_other(keys: Keys) -> None:

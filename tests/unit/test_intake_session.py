@@ -1,6 +1,7 @@
 """One session of SMTP intake, octet by octet: the same however its pieces come, and bounded whatever they are."""
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import combinations, pairwise
 from typing import cast
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.intake.reply import goodbye
+from engine.intake.reply import Reply, goodbye
 from engine.intake.smtp import connection as octets
 from engine.intake.smtp.command import MAX_COMMAND
 from engine.intake.smtp.session import MAX_UNKNOWN
@@ -366,6 +367,30 @@ async def test_who_hangs_up_in_mid_commit_leaves_a_whole_message_and_no_session(
     queue.open_gate.set()
     await turns()
     assert len(queue.messages) == 1
+
+
+async def test_what_comes_right_after_the_handshake_holds_up_the_client_and_not_tls(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Nobody:
+        def begin(self) -> None: ...
+        def late(self) -> None: ...
+        def lost(self) -> None: ...
+
+    connection, raw, secure = octets.Connection(Nobody(), idle=60), FakeTransport(), FakeTransport()
+
+    async def start_tls(*_: object, **__: object) -> FakeTransport:
+        connection.data_received(b"NOOP\r\n" * 50_000)
+        return secure
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "start_tls", start_tls)
+    connection.connection_made(raw)
+    await connection.start_tls(ssl.create_default_context(), Reply(220, "2.0.0", "Ready"))
+    assert (raw.is_paused, secure.is_paused) == (False, True)
+    for _ in range(50_000):
+        assert await connection.line() == b"NOOP\r\n"
+    assert not secure.is_paused
+    connection.connection_lost(None)
 
 
 async def test_a_turned_out_client_is_told_and_one_that_does_not_read_is_not() -> None:

@@ -287,12 +287,12 @@ class Connection(asyncio.Protocol):
             )
         except OSError as error:  # TLS errors and time-outs among them
             _LOG.info("TLS with %s failed: %s", self._peer, clean(str(error), 200))
-            raw.abort()
-            self.connection_lost(None)  # which nobody calls when the handshake fails
-            raise Gone from error
+            secure = None
         finally:
             self._is_shaking_hands = False
-        if secure is None:  # the loop says so where the connection was closed meanwhile
+        if secure is None or raw.is_closing():  # we may have hung up meanwhile, which only some loops say
+            raw.abort()
+            self.connection_lost(None)  # which nobody calls when the handshake comes to nothing
             raise Gone
         self._transport = secure
         self.is_secure = True
