@@ -131,17 +131,14 @@ async def test_an_answer_to_auth_has_an_end_and_its_time(keys: Keys) -> None:
             assert await _end(client.reader)
         for answers in ((), ("YW5u",), ("YW5u", "c2Vj")):
             async with secured(server.submission_addresses[0], keys) as client:
-                (session,) = server._sessions
-                session.connection.idle = 0.1
-                client.send(b"AUTH LOGIN\r\n")
+                assert await client.say("AUTH LOGIN") == "334 VXNlcm5hbWU6"
                 for answer in answers[:1]:
-                    await client.reply()
-                    client.send(f"{answer}\r\n".encode())
-                await client.reply()
+                    assert await client.say(answer) == "334 UGFzc3dvcmQ6"
                 client.send("".join(answers[1:]).encode())
+                (session,) = server._sessions
+                session.connection.heard(until=asyncio.get_running_loop().time() + 0.05)
                 assert await client.reply() == "421 4.4.2 relay.example Too slow, closing the connection"
-        await asyncio.sleep(0.05)
-        assert server.sessions == 0
+                await asyncio.wait_for(session.ended, 5)
 
 
 @pytest.mark.parametrize("implicit", [False, True])
@@ -157,11 +154,10 @@ async def test_a_handshake_that_is_never_made_ends_in_time(
                 await client.reply()
                 await client.ehlo()
                 assert (await client.say("STARTTLS")).startswith("220")
-            await asyncio.sleep(0)
-            assert server.sessions == 1
             assert await asyncio.wait_for(_end(client.reader), 5)
-            await asyncio.sleep(0.05)
-            assert server.sessions == 0
+            async with asyncio.timeout(5):
+                while server.sessions:
+                    await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("how", ["close", "abort"])

@@ -635,7 +635,7 @@ async def test_a_client_that_says_nothing_is_sent_away() -> None:
 
 
 async def test_a_client_that_never_reads_is_cut_off_and_costs_little_until_then() -> None:
-    async with intake(FakeArrivals(), idle=1.0) as server, talk(server) as other:
+    async with intake(FakeArrivals(), idle=2.0) as server, talk(server) as other:
         with socket.socket() as deaf:
             deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             deaf.setblocking(False)

@@ -192,7 +192,7 @@ async def test_a_burst_lets_others_have_their_turn() -> None:
 
 
 async def test_a_client_that_does_not_read_is_not_heard_and_then_cut_off() -> None:
-    guest = await Guest(idle=0.2).come()
+    guest = await Guest().come()
     guest.connection.pause_writing()
     guest.transport.unsent = 70_000
     for _ in range(300):
@@ -202,6 +202,7 @@ async def test_a_client_that_does_not_read_is_not_heard_and_then_cut_off() -> No
     assert guest.transport.is_paused
     assert len(guest.connection._come) <= octets.AHEAD + 6000
     assert len(guest.heard) <= 33
+    time_is_up(guest)
     await asyncio.wait_for(guest.session.ended, 5)
     assert guest.transport.was_aborted
     assert not guest.sessions
@@ -221,8 +222,7 @@ async def test_who_does_not_read_the_last_reply_is_cut_off_as_well(monkeypatch: 
     monkeypatch.setattr(octets, "LINGER", 0.05)
     guest = await Guest().come()
     guest.transport.unsent = 10
-    await guest.say(b"QUIT\r\n")
-    assert guest.heard == ["221 Bye"]
+    assert await guest.say(b"QUIT\r\n") == ["221 Bye"]
     await asyncio.wait_for(guest.session.ended, 5)
     assert guest.transport.was_aborted
 
@@ -256,11 +256,15 @@ async def test_a_line_that_is_too_long_has_one_reply_at_its_end_and_is_not_kept(
 
 
 async def test_a_line_without_an_end_is_answered_by_nothing_but_the_time_out() -> None:
-    guest = await Guest(idle=0.2).come()
-    while not guest.transport.is_closing():
+    guest = await Guest().come()
+    for number in range(100):
         guest.connection.data_received(b"x" * 60_000)
-        await asyncio.sleep(0.005)
+        await turns(2)
         assert len(guest.connection._come) < 200_000
+        if number == 50:
+            assert guest.heard == []
+            time_is_up(guest)
+    await asyncio.wait_for(guest.session.ended, 5)
     assert guest.heard == ["421 4.4.2 relay.example Too slow, closing the connection"]
 
 
@@ -279,6 +283,11 @@ STATES: dict[str, Doing] = {
 }
 
 
+def time_is_up(guest: Guest) -> None:
+    """In a moment: what it waits for does not come."""
+    guest.connection.heard(until=asyncio.get_running_loop().time() + 0.02)
+
+
 async def both(guest: Guest, *groups: bytes) -> None:
     for group in groups:
         await guest.say(group)
@@ -286,9 +295,9 @@ async def both(guest: Guest, *groups: bytes) -> None:
 
 @pytest.mark.parametrize("state", STATES)
 async def test_in_every_state_a_client_has_its_time_and_no_more(state: str) -> None:
-    guest = await Guest(idle=0.1).come(greet=False)
+    guest = await Guest().come(greet=False)
     await STATES[state](guest)
-    assert not guest.transport.is_closing()
+    time_is_up(guest)
     await asyncio.wait_for(guest.session.ended, 5)
     assert guest.heard[-1] == "421 4.4.2 relay.example Too slow, closing the connection"
     assert not guest.transport.was_aborted
@@ -297,24 +306,21 @@ async def test_in_every_state_a_client_has_its_time_and_no_more(state: str) -> N
 
 
 async def test_only_what_is_known_gives_a_client_more_time() -> None:
-    async def lasts(word: bytes) -> float:
-        loop = asyncio.get_running_loop()
-        guest, began = await Guest(idle=0.3).come(), loop.time()
-        for _ in range(4):  # one unknown word more would end the session
-            await asyncio.sleep(0.1)
-            if not guest.transport.is_closing():
-                guest.connection.data_received(word)
-        await asyncio.wait_for(guest.session.ended, 5)
-        return loop.time() - began
-
-    assert await lasts(b"XYZ\r\n") < 0.5 < 0.65 < await lasts(b"NOOP\r\n")
+    guest = await Guest().come()
+    for line, gives in ((b"XYZ\r\n", False), (b"\r\n", False), (b"N" * 5000 + b"\r\n", False), (b"NOOP\r\n", True)):
+        before = guest.connection._deadline
+        await asyncio.sleep(0.01)
+        await guest.say(line)
+        assert (guest.connection._deadline > before) == gives
+    await guest.leave()
 
 
 async def test_a_commit_that_takes_too_long_ends_the_session_and_not_the_commit() -> None:
     queue = FakeArrivals()
     queue.open_gate.clear()
-    guest = await Guest(queue=queue, idle=0.1).come()
+    guest = await Guest(queue=queue).come()
     await both(guest, ENVELOPE + b"DATA\r\n", b"x\r\n.\r\n")
+    time_is_up(guest)
     await asyncio.wait_for(guest.session.ended, 5)
     assert guest.heard[-1].startswith("421 4.4.2")
     queue.open_gate.set()
