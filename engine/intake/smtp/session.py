@@ -159,7 +159,7 @@ class Session:
             self._say(reply)
 
     def _say(self, reply: Reply) -> None:
-        if reply.is_permanent and not self._trusted and not reply.closes:
+        if reply.is_permanent and not self._trusted:
             self._errors += 1
             if self._errors > MAX_ERRORS:
                 reply = goodbye("4.7.0", self.hostname, "Too many errors")
