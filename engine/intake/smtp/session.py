@@ -329,7 +329,11 @@ class Session:
     # -- the message ----------------------------------------------------------------------------------------------
 
     async def _message(self, mail: Transaction) -> Reply:
-        """Read the message, judge it, queue it. Raises Refused, Gone."""
+        """Read the message, judge it, queue it. Raises Refused, Gone.
+
+        Whatever it waits for, be it the client, the disk, a slot or the store, it waits no longer than the client's
+        time lasts: then `late` closes the connection, and that ends this. A commit that has begun goes on to its end.
+        """
         rules = self._reception.rules
         incoming = self._reception.storeroom.begin(client_name(self._peer, self._login))
         self._reader = Reader(
