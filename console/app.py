@@ -15,9 +15,9 @@ from textual import events
 from textual.binding import Binding
 from textual.screen import Screen
 
-from console import asking, faults, leaving, looking, moving, terminal, verbs
+from console import exits, faults, navigation, prompts, questions, terminal, verbs
 from console.actions import Registry, Target
-from console.following import Following
+from console.follow_up import FollowUp
 from console.format import Moment, count, safe
 from console.frame import SparingApp
 from console.keyboard import Hold, KeyedApp, Stroke
@@ -88,7 +88,7 @@ class Console(KeyedApp[None], SparingApp[None]):
         self.seen_at = 0.0  # when the engine answered last
         self.frozen_at: float | None = None
         self.undoable: Result | None = None
-        self.following = Following()
+        self.following = FollowUp()
         self._clock = clock
         self._tz = tz or datetime.now(UTC).astimezone().tzinfo or UTC
         self._poll_seconds = poll_seconds
@@ -402,31 +402,31 @@ class Console(KeyedApp[None], SparingApp[None]):
     def _handled(self) -> dict[str, Handler]:
         return {
             **{verb.word: partial(verbs.do, self, verb) for verb in VERBS},
-            "explain": partial(looking.explain, self),
-            "probe": partial(looking.probe, self),
-            "mark": lambda _, __: moving.mark(self),
-            "all": lambda _, __: moving.mark_all(self),
-            "filter": lambda text, _: asking.filter_by(self, text),
-            "sort": lambda text, _: moving.sort(self, text),
-            "freeze": lambda _, __: moving.freeze(self),
+            "explain": partial(questions.explain, self),
+            "probe": partial(questions.probe, self),
+            "mark": lambda _, __: navigation.mark(self),
+            "all": lambda _, __: navigation.mark_all(self),
+            "filter": lambda text, _: prompts.filter_by(self, text),
+            "sort": lambda text, _: navigation.sort(self, text),
+            "freeze": lambda _, __: navigation.freeze(self),
             "answer": lambda _, __: self._show_answer(),
-            "open": lambda text, _: moving.open_named(self, text),
-            "back": lambda _, __: moving.back(self),
-            "next": lambda _, __: moving.step(self, 1),
-            "previous": lambda _, __: moving.step(self, -1),
-            "overview": lambda _, __: moving.go(self, "overview"),
-            "queue": lambda text, _: moving.go(self, "queue", text),
-            "relayers": lambda text, _: moving.go(self, "relayers", text),
-            "hosts": lambda text, _: moving.go(self, "hosts", text),
-            "reasons": lambda text, _: moving.go(self, "reasons", text),
-            "events": lambda text, _: moving.go(self, "events", text),
+            "open": lambda text, _: navigation.open_named(self, text),
+            "back": lambda _, __: navigation.back(self),
+            "next": lambda _, __: navigation.step(self, 1),
+            "previous": lambda _, __: navigation.step(self, -1),
+            "overview": lambda _, __: navigation.go(self, "overview"),
+            "queue": lambda text, _: navigation.go(self, "queue", text),
+            "relayers": lambda text, _: navigation.go(self, "relayers", text),
+            "hosts": lambda text, _: navigation.go(self, "hosts", text),
+            "reasons": lambda text, _: navigation.go(self, "reasons", text),
+            "events": lambda text, _: navigation.go(self, "events", text),
             "overrides": lambda _, __: self.open_answer(OverridesScreen()),
-            "command": lambda _, __: asking.prompt(self, "command"),
-            "palette": lambda _, __: asking.palette(self),
+            "command": lambda _, __: prompts.prompt(self, "command"),
+            "palette": lambda _, __: prompts.palette(self),
             "help": lambda _, __: self._help(),
             "redraw": lambda _, __: self.redraw(),
-            "background": lambda _, __: leaving.background(self),
-            "quit": lambda _, __: leaving.leave(self),
+            "background": lambda _, __: exits.background(self),
+            "quit": lambda _, __: exits.leave(self),
         }
 
     def pointed(self) -> Target | None:
@@ -520,11 +520,11 @@ class Console(KeyedApp[None], SparingApp[None]):
 
     def entered(self, kind: Kind, text: str) -> None:
         """A filter or a command was typed and entered."""
-        asking.entered(self, kind, text)
+        prompts.entered(self, kind, text)
 
     def complete(self, line: Prompt) -> None:
         """Complete what is being typed."""
-        self.hold_keys(asking.complete(self, line))
+        self.hold_keys(prompts.complete(self, line))
 
     def _help(self) -> None:
         self.push_screen(Help(self.registry))

@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from console import faults
-from console.commands import acting, finding, looking, spool, user
+from console.commands import lists, questions, spool, user, verbs
 from console.commands.door import Door, Status, complain, refuse, say
 from engine.control.client import answers, control_socket, view_socket
 
@@ -245,9 +245,9 @@ def attach(context: typer.Context, read_only: ReadOnly = False) -> None:
     _draw(socket)
 
 
-looking.add_to(app)
-acting.add_to(app)
-finding.add_to(app)
+lists.add_to(app)
+verbs.add_to(app)
+questions.add_to(app)
 app.add_typer(config_app, name="config")
 spool.add_to(app, lambda context, folder, repair: _setup(context).checked(folder, repair))
 app.add_typer(user.app_for(lambda context: _setup(context).users()), name="user")

@@ -12,7 +12,7 @@ from importlib.metadata import version
 import uvloop
 
 from engine.base.clock import Clock, SystemClock
-from engine.base.looking import Looking
+from engine.base.lookout import Lookout
 from engine.base.supervision import LastResort, Supervision, told_to_end, within
 from engine.base.text import clean
 from engine.base.threads import LoopThread
@@ -41,8 +41,8 @@ from engine.settings.ourselves import Ourselves, listening_by
 from engine.settings.settings import Listen, Settings
 from engine.smtpclient.dialler import Dialler, TcpDialler
 from engine.smtpclient.probe import Prober
-from engine.tls.fetching import HTTPS
 from engine.tls.policy import tls_policy
+from engine.tls.policy_files import HTTPS
 
 __all__ = ["CannotStart", "Engine", "EngineFailed", "EngineThread", "SpoolOwned", "run_daemon"]
 
@@ -84,7 +84,7 @@ class Engine:
         https_port: int = HTTPS,
     ) -> None:
         self._settings = settings
-        self._secrets = Looking[tuple[str, ...]](lambda: settings.notes, (), "look at secrets")
+        self._secrets = Lookout[tuple[str, ...]](lambda: settings.notes, (), "look at secrets")
         self._clock = clock or SystemClock()
         self._exit = AsyncExitStack()
         self._control: ControlServer | None = None

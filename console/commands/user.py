@@ -7,7 +7,7 @@ from typing import Annotated, Protocol
 import typer
 
 from console.commands.door import Status, on_terminal, refuse, say, say_json
-from console.commands.looking import Json
+from console.commands.lists import Json
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The login.")]
 FromStdin = Annotated[bool, typer.Option("--password-stdin", help="Read the password from standard input.")]

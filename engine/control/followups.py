@@ -12,7 +12,7 @@ from typing import get_args
 from engine.base.clock import Clock
 from engine.base.text import clean
 from engine.control import views
-from engine.control.asking import Missing
+from engine.control.requests import Missing
 from engine.model import verbs
 from engine.model.order import Fate, Operation, Touched, TouchedEntry
 from engine.queue.contract import Queue

@@ -18,15 +18,15 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from engine.base.text import clean
-from engine.control import asking, metrics, showing, views
-from engine.control.asking import Wrong
+from engine.control import metrics, presentation, requests, views
 from engine.control.door import Door
-from engine.control.explaining import Explaining
-from engine.control.following import Following
+from engine.control.explanations import Explanations
 from engine.control.followups import FollowUps
 from engine.control.peer import actor, view_socket
+from engine.control.queries import DESTINATION_SORTS, HOST_SORTS, Queries
 from engine.control.relay import Relay
-from engine.control.seeing import DESTINATION_SORTS, HOST_SORTS, Seeing
+from engine.control.requests import Wrong
+from engine.control.streams import EventStreams
 from engine.control.verbs import Verbs
 from engine.model.verbs import VERBS, Verb, parameters
 from engine.queue.contract import SORTS, NoSuchMessage, QueueError
@@ -58,15 +58,15 @@ class ControlServer:
         patience: float = 10.0,
     ) -> None:
         self._answer_within = answer_within
-        self._seeing = Seeing(relay)
+        self._queries = Queries(relay)
         self._followups = FollowUps(relay.queue, relay.clock)
         self._verbs = Verbs(relay, self._followups)
-        self._explaining = Explaining(relay)
+        self._explanations = Explanations(relay)
         # Each door has streams of its own, and only so many viewers are answered at a time. An operator's orders wait
         # for none of them, for they have a thread of their own in the store; what only looks waits for its turn there,
         # whoever asks.
-        self._following, self._viewers_following = (
-            Following(relay.events, sign_of_life=sign_of_life, patience=patience) for _ in range(2)
+        self._streams, self._viewers_streams = (
+            EventStreams(relay.events, sign_of_life=sign_of_life, patience=patience) for _ in range(2)
         )
         self._viewers_turns = asyncio.Semaphore(VIEWERS_AT_ONCE)
         self._who_acts = f"{path.name}: its owner, root{f', and the members of {group}' if group else ''}"
@@ -83,8 +83,8 @@ class ControlServer:
 
     async def stop(self) -> None:
         """End the streams, let running requests end within a second, and take the sockets away."""
-        self._following.stop()
-        self._viewers_following.stop()
+        self._streams.stop()
+        self._viewers_streams.stop()
         for door in self._doors:
             await door.close()
 
@@ -98,9 +98,9 @@ class ControlServer:
         return tuple([door.path for door in self._doors if await door.mend()])
 
     def _door(self, path: Path, group: str, *, read_only: bool = False) -> Door:
-        app = web.Application(client_max_size=asking.BODY_LIMIT)
+        app = web.Application(client_max_size=requests.BODY_LIMIT)
         app[_READ_ONLY] = read_only
-        app.add_routes(self._looking(self._viewers_following) if read_only else [*self.looking, *self.acting])
+        app.add_routes(self._looking(self._viewers_streams) if read_only else [*self.looking, *self.acting])
         door = Door(path, group, app)
         app.middlewares.append(web.middleware(partial(self._guard, door)))
         return door
@@ -110,9 +110,9 @@ class ControlServer:
     @property
     def looking(self) -> list[web.RouteDef]:
         """What changes nothing."""
-        return self._looking(self._following)
+        return self._looking(self._streams)
 
-    def _looking(self, following: Following) -> list[web.RouteDef]:
+    def _looking(self, streams: EventStreams) -> list[web.RouteDef]:
         return [
             web.get("/metrics", self._metrics),
             web.get("/v1/health", self._health),
@@ -131,7 +131,7 @@ class ControlServer:
             web.get("/v1/explain/{subject}", self._explain),
             web.get("/v1/operations/{number}", self._operation),
             web.get("/v1/events", self._events),
-            web.get(_FOLLOW, following.serve, allow_head=False),
+            web.get(_FOLLOW, streams.serve, allow_head=False),
         ]
 
     @property
@@ -180,89 +180,89 @@ class ControlServer:
     # -- see ------------------------------------------------------------------------------------------------------
 
     async def _metrics(self, request: web.Request) -> web.Response:
-        asking.only(request)
-        figures = await self._seeing.figures()
+        requests.only(request)
+        figures = await self._queries.figures()
         return web.Response(body=metrics.exposition(figures), headers={"Content-Type": metrics.CONTENT_TYPE})
 
     async def _health(self, request: web.Request) -> web.Response:
-        asking.only(request)
-        health = await self._seeing.health()
+        requests.only(request)
+        health = await self._queries.health()
         return _answer(msgspec.structs.replace(health, read_only=request.app[_READ_ONLY]))
 
     async def _overview(self, request: web.Request) -> web.Response:
-        asking.only(request, "destinations", "hosts", "events")
-        destinations = asking.number(request, "destinations", 50, 1, asking.LIMIT)
-        hosts = asking.number(request, "hosts", 50, 1, asking.LIMIT)
-        events = asking.number(request, "events", 50, 1, asking.LIMIT)
-        overview = await self._seeing.overview(destinations, hosts, events)
+        requests.only(request, "destinations", "hosts", "events")
+        destinations = requests.number(request, "destinations", 50, 1, requests.LIMIT)
+        hosts = requests.number(request, "hosts", 50, 1, requests.LIMIT)
+        events = requests.number(request, "events", 50, 1, requests.LIMIT)
+        overview = await self._queries.overview(destinations, hosts, events)
         health = msgspec.structs.replace(overview.health, read_only=request.app[_READ_ONLY])
         return _answer(msgspec.structs.replace(overview, health=health))
 
     async def _queue(self, request: web.Request) -> web.Response:
-        asking.only(request, "filter", "sort", "offset", "limit")
-        named = asking.filter_of(request.query.get("filter", ""))
-        sort = asking.sort(request, "id", SORTS)
-        return _answer(await self._seeing.window(named, sort, *_window(request)))
+        requests.only(request, "filter", "sort", "offset", "limit")
+        named = requests.filter_of(request.query.get("filter", ""))
+        sort = requests.sort(request, "id", SORTS)
+        return _answer(await self._queries.window(named, sort, *_window(request)))
 
     async def _message(self, request: web.Request) -> web.Response:
-        asking.only(request)
-        return _answer(await self._seeing.message(asking.whole(request.match_info["number"], "id")))
+        requests.only(request)
+        return _answer(await self._queries.message(requests.whole(request.match_info["number"], "id")))
 
     async def _destinations(self, request: web.Request) -> web.Response:
-        asking.only(request, "match", "sort", "offset", "limit")
-        sort = asking.sort(request, "-waiting", DESTINATION_SORTS)
-        return _answer(await self._seeing.destinations(asking.match(request), sort, *_window(request)))
+        requests.only(request, "match", "sort", "offset", "limit")
+        sort = requests.sort(request, "-waiting", DESTINATION_SORTS)
+        return _answer(await self._queries.destinations(requests.match(request), sort, *_window(request)))
 
     async def _destination(self, request: web.Request) -> web.Response:
-        asking.only(request)
-        return _answer(await self._seeing.destination(asking.destination(request.match_info["name"])))
+        requests.only(request)
+        return _answer(await self._queries.destination(requests.destination(request.match_info["name"])))
 
     async def _relayers(self, request: web.Request) -> web.Response:
-        asking.only(request, "ended")
-        return _answer(self._seeing.relayers(asking.number(request, "ended", 0, 0, asking.LIMIT)))
+        requests.only(request, "ended")
+        return _answer(self._queries.relayers(requests.number(request, "ended", 0, 0, requests.LIMIT)))
 
     async def _transcript(self, request: web.Request) -> web.Response:
-        asking.only(request)
-        return _answer(self._seeing.transcript(asking.whole(request.match_info["number"], "id")))
+        requests.only(request)
+        return _answer(self._queries.transcript(requests.whole(request.match_info["number"], "id")))
 
     async def _hosts(self, request: web.Request) -> web.Response:
-        asking.only(request, "match", "sort", "offset", "limit")
-        sort = asking.sort(request, "back", HOST_SORTS)
-        return _answer(await self._seeing.hosts(asking.match(request), sort, *_window(request)))
+        requests.only(request, "match", "sort", "offset", "limit")
+        sort = requests.sort(request, "back", HOST_SORTS)
+        return _answer(await self._queries.hosts(requests.match(request), sort, *_window(request)))
 
     async def _host(self, request: web.Request) -> web.Response:
-        asking.only(request)
-        return _answer(await self._seeing.host(asking.host(request.match_info["name"])))
+        requests.only(request)
+        return _answer(await self._queries.host(requests.host(request.match_info["name"])))
 
     async def _reasons(self, request: web.Request) -> web.Response:
-        asking.only(request, "limit")
-        return _answer(await self._seeing.reasons(asking.number(request, "limit", 100, 1, asking.LIMIT)))
+        requests.only(request, "limit")
+        return _answer(await self._queries.reasons(requests.number(request, "limit", 100, 1, requests.LIMIT)))
 
     async def _suspensions(self, request: web.Request) -> web.Response:
-        asking.only(request)
-        return _answer(await self._seeing.suspensions())
+        requests.only(request)
+        return _answer(await self._queries.suspensions())
 
     async def _overrides(self, request: web.Request) -> web.Response:
-        asking.only(request, "offset", "limit")
-        return _answer(await self._seeing.overrides(*_window(request)))
+        requests.only(request, "offset", "limit")
+        return _answer(await self._queries.overrides(*_window(request)))
 
     async def _explain(self, request: web.Request) -> web.Response:
-        asking.only(request)
-        return _answer(await self._explaining.explain(request.match_info["subject"]))
+        requests.only(request)
+        return _answer(await self._explanations.explain(request.match_info["subject"]))
 
     async def _operation(self, request: web.Request) -> web.Response:
-        asking.only(request)
-        return _answer(await self._followups.view(asking.whole(request.match_info["number"], "operation")))
+        requests.only(request)
+        return _answer(await self._followups.view(requests.whole(request.match_info["number"], "operation")))
 
     async def _events(self, request: web.Request) -> web.Response:
-        asking.only(request, "before", "after", "message", "match", "limit")
+        requests.only(request, "before", "after", "message", "match", "limit")
         return _answer(
-            await self._seeing.events(
-                before=asking.optional(request, "before"),
-                after=asking.optional(request, "after"),
-                message=asking.optional(request, "message"),
-                match=asking.match(request),
-                limit=asking.number(request, "limit", 100, 1, asking.LIMIT),
+            await self._queries.events(
+                before=requests.optional(request, "before"),
+                after=requests.optional(request, "after"),
+                message=requests.optional(request, "message"),
+                match=requests.match(request),
+                limit=requests.number(request, "limit", 100, 1, requests.LIMIT),
             )
         )
 
@@ -272,20 +272,20 @@ class ControlServer:
         takes_nothing = not parameters(verb.ask)
 
         async def asked(request: web.Request) -> web.Response:
-            ask = await asking.body(request, verb.ask, may_be_empty=takes_nothing)
+            ask = await requests.body(request, verb.ask, may_be_empty=takes_nothing)
             return _answer(await self._verbs.do(ask, await actor(request)))
 
         return asked
 
 
 def _window(request: web.Request) -> tuple[int, int]:
-    return asking.number(request, "offset", 0), asking.number(request, "limit", 100, 1, asking.LIMIT)
+    return requests.number(request, "offset", 0), requests.number(request, "limit", 100, 1, requests.LIMIT)
 
 
 def _answer(view: object, status: int = 200) -> web.Response:
     return web.Response(
         status=status,
-        body=showing.encoded(view),
+        body=presentation.encoded(view),
         content_type="application/json",
         headers={"Cache-Control": "no-store"},
     )
@@ -307,5 +307,5 @@ def _http_refusal(request: web.Request, error: web.HTTPException) -> web.Respons
     if isinstance(error, web.HTTPNotFound):
         return _refusal(404, "there is no such path", where=where, allowed="see engine.control.client")
     if isinstance(error, web.HTTPRequestEntityTooLarge):
-        return _refusal(413, "the body is too large", where=where, allowed=f"up to {asking.BODY_LIMIT} bytes")
+        return _refusal(413, "the body is too large", where=where, allowed=f"up to {requests.BODY_LIMIT} bytes")
     return _refusal(error.status, error.reason or "the request is refused", where=where)

@@ -15,11 +15,11 @@ from msgspec.structs import replace
 
 from engine.base.duration import format_duration
 from engine.base.plural import agree, plural
-from engine.control import asking
-from engine.control.asking import Missing, Wrong
+from engine.control import requests
 from engine.control.followups import FollowUps
-from engine.control.judging import Judge
+from engine.control.judge import Judge
 from engine.control.relay import Relay, afterwards
+from engine.control.requests import Missing, Wrong
 from engine.dns.lookups import MXError
 from engine.model import verbs
 from engine.model.destination import RELAY, Suspension
@@ -103,7 +103,7 @@ class Verbs:
     async def hold(self, ask: verbs.Hold, by: str) -> Result:
         """Keep messages from being sent until released."""
         named, newest = _mail(ask)
-        changed = await self._relay.queue.orders.hold(named, by, asking.reason(ask.reason), newest)
+        changed = await self._relay.queue.orders.hold(named, by, requests.reason(ask.reason), newest)
         return _result(ask, changed, "held until released", "held already")
 
     async def release(self, ask: verbs.Release, by: str) -> Result:
@@ -128,7 +128,7 @@ class Verbs:
         named, newest = _mail(ask)
         wait = 0.0 if ask.now else relay.settings.console.undo
         verb: Literal["bounce", "drop"] = "bounce" if isinstance(ask, verbs.Bounce) else "drop"
-        ordering = relay.queue.orders.give_up(verb, named, by, asking.reason(ask.reason), wait, newest)
+        ordering = relay.queue.orders.give_up(verb, named, by, requests.reason(ask.reason), wait, newest)
         changed = await afterwards(ordering, relay.smarthost.wake)
         unless = f", unless undone (operation {changed.operation})" if wait else ""
         did = did.format(f"in {format_duration(wait)}" if wait else "now")
@@ -139,7 +139,7 @@ class Verbs:
 
     async def undo(self, ask: verbs.Undo, by: str) -> Result:
         """Take back a bounce or drop, as far as it was not carried out yet."""
-        operation = asking.counted(ask.operation, "operation") or 0
+        operation = requests.counted(ask.operation, "operation") or 0
         undoing = self._relay.queue.orders.undo(operation, by)
         changed = await afterwards(undoing, self._relay.smarthost.wake)
         if not changed.recipients:
@@ -150,10 +150,10 @@ class Verbs:
 
     async def suspend(self, ask: verbs.Suspend, by: str) -> Result:
         """Open no new connections to a destination, or none at all, for a while."""
-        name = asking.destination(ask.destination)
-        lasting, now = asking.seconds(ask.seconds), self._relay.clock.now()
+        name = requests.destination(ask.destination)
+        lasting, now = requests.seconds(ask.seconds), self._relay.clock.now()
         await self._relay.queue.standing.suspend(
-            Suspension(destination=name, since=now, until=now + lasting, by=by, reason=asking.reason(ask.reason))
+            Suspension(destination=name, since=now, until=now + lasting, by=by, reason=requests.reason(ask.reason))
         )
         self._relay.smarthost.wake()
         managed = self._relay.smarthost.managed
@@ -165,14 +165,14 @@ class Verbs:
 
     async def resume(self, ask: verbs.Resume, by: str) -> Result:
         """End a suspension."""
-        name = asking.destination(ask.destination)
+        name = requests.destination(ask.destination)
         resuming = self._relay.queue.standing.resume(name, by)
         if not await afterwards(resuming, partial(self._relay.smarthost.resumed, name)):
             raise _not_suspended(name)
         return Result(verb="resume", text=f"{_named(name)} is resumed: connections are opened again")
 
     async def _suspended(self, destination: str) -> str:
-        name = asking.destination(destination)
+        name = requests.destination(destination)
         if all(one.destination != name for one in await self._relay.queue.standing.suspensions()):
             raise _not_suspended(name)
         return name
@@ -181,9 +181,9 @@ class Verbs:
         """Send a destination's mail to a host instead of its exchanges, for a while."""
         relay = self._relay
         name = _one_destination(ask.destination)
-        host, port = asking.host_and_port(ask.to, "to")
+        host, port = requests.host_and_port(ask.to, "to")
         await self._refuse_ourselves(host, port)
-        lasting, now = asking.seconds(ask.seconds), relay.clock.now()
+        lasting, now = requests.seconds(ask.seconds), relay.clock.now()
         override = Overridden(
             destination=name,
             host=host,
@@ -191,7 +191,7 @@ class Verbs:
             since=now,
             until=now + lasting,
             by=by,
-            reason=asking.reason(ask.reason),
+            reason=requests.reason(ask.reason),
         )
         waiting = (await relay.queue.listing.destination(name)).waiting
         await afterwards(relay.queue.standing.set_override(override), partial(relay.smarthost.redirected, name))
@@ -222,7 +222,7 @@ class Verbs:
         return Result(verb="end-override", text=text)
 
     async def _overridden(self, destination: str) -> str:
-        name = asking.destination(destination)
+        name = requests.destination(destination)
         if await self._relay.queue.standing.override(name) is None:
             raise _not_overridden(name)
         return name
@@ -231,9 +231,9 @@ class Verbs:
 
     async def mark_bad(self, ask: verbs.MarkBad, by: str) -> Result:
         """Leave a host out for a while."""
-        name = asking.host(ask.host)
-        lasting = None if ask.seconds is None else asking.seconds(ask.seconds)
-        marking = self._relay.mx.mark_bad(name, seconds=lasting, reason=asking.reason(ask.reason), by=by)
+        name = requests.host(ask.host)
+        lasting = None if ask.seconds is None else requests.seconds(ask.seconds)
+        marking = self._relay.mx.mark_bad(name, seconds=lasting, reason=requests.reason(ask.reason), by=by)
         mark = await afterwards(marking, partial(self._relay.smarthost.abandon, name))
         text = f"{name} is marked bad for {self._left(mark.until)}: it is left out until then"
         return Result(verb="mark-bad", text=text)
@@ -253,14 +253,14 @@ class Verbs:
         return Result(verb="mark-good", text=f"{name} is used again; {goes}", recipients=waited, follow=follow)
 
     def _bad(self, host: str) -> str:
-        name = asking.host(host)
+        name = requests.host(host)
         if self._relay.mx.mark(name) is None:
-            raise asking.not_bad(name)
+            raise requests.not_bad(name)
         return name
 
     async def probe(self, ask: verbs.Probe, by: str) -> Probed:
         """Speak to a host without sending it mail, and tell what came back."""
-        host, port = asking.host_and_port(ask.host)
+        host, port = requests.host_and_port(ask.host)
         found = await self._relay.prober.probe(host, port)
         now = self._relay.clock.now()
         await self._relay.queue.arrivals.record(Event(at=now, kind="probed", by=by, host=host, text=found.summary))
@@ -270,13 +270,13 @@ class Verbs:
 
     async def hold_rule(self, ask: verbs.HoldRule, by: str) -> Result:
         """Hold what a filter names, waiting or still to come, for a while."""
-        named, lasting = asking.rule(ask.filter), asking.seconds(ask.seconds)
+        named, lasting = requests.rule(ask.filter), requests.seconds(ask.seconds)
         standing = self._relay.queue.standing
         in_force = await standing.rules()
         if len(in_force) >= MOST_RULES and all(one.filter != str(named) for one in in_force):
             text = f"there are {MOST_RULES} hold rules already, each looked at for every message that comes in"
             raise Wrong(text, where="filter", allowed="release one first", status=409)
-        adding = standing.add_rule(named, self._relay.clock.now() + lasting, by, asking.reason(ask.reason))
+        adding = standing.add_rule(named, self._relay.clock.now() + lasting, by, requests.reason(ask.reason))
         rule = await afterwards(adding, self._relay.smarthost.wake)  # it may let go what another one held
         held = f"; it holds {plural(rule.holding, 'recipient')} now" if rule.holding else ""
         text = f"hold rule {rule.id}: {rule.filter} is held when it comes in, for {format_duration(lasting)}{held}"
@@ -284,7 +284,7 @@ class Verbs:
 
     async def release_rule(self, ask: verbs.ReleaseRule, by: str) -> Result:
         """End a hold rule and let go what it held."""
-        number = asking.counted(ask.rule, "rule") or 0
+        number = requests.counted(ask.rule, "rule") or 0
         freed = await afterwards(self._relay.queue.standing.end_rule(number, by), self._relay.smarthost.wake)
         if freed is None:
             raise _no_rule(number)
@@ -292,14 +292,14 @@ class Verbs:
         return Result(verb="release-rule", text=f"hold rule {number} has ended; {goes}", recipients=freed)
 
     async def _in_force(self, rule: int) -> int:
-        number = asking.counted(rule, "rule") or 0
+        number = requests.counted(rule, "rule") or 0
         if all(one.id != number for one in await self._relay.queue.standing.rules()):
             raise _no_rule(number)
         return number
 
     async def close(self, ask: verbs.Close, by: str) -> Result:
         """End one connection; what it carried goes back to waiting, and its destination rests for a moment."""
-        number = asking.counted(ask.relayer, "relayer") or 0
+        number = requests.counted(ask.relayer, "relayer") or 0
         smarthost, now = self._relay.smarthost, self._relay.clock.now()
         closed = await smarthost.close(number, by)
         if closed is None:
@@ -324,7 +324,7 @@ class Verbs:
 
 def _mail(ask: verbs.MailAsk) -> tuple[Filter, int | None]:
     """Which mail is meant, and up to which message."""
-    return asking.filter_of(ask.filter), asking.counted(ask.newest, "newest")
+    return requests.filter_of(ask.filter), requests.counted(ask.newest, "newest")
 
 
 def _result(ask: verbs.MailAsk | verbs.Undo, changed: Changed, did: str, not_so: str, follow: int = 0) -> Result:
@@ -358,7 +358,7 @@ def _named(destination: str) -> str:
 
 
 def _one_destination(text: str) -> str:
-    name = asking.destination(text)
+    name = requests.destination(text)
     if name == RELAY:
         allowed = 'a domain; for all mail there is [[route]] domain = "*" in the settings'
         raise Wrong("the whole relay cannot be overridden", where="destination", allowed=allowed)

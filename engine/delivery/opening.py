@@ -6,12 +6,12 @@ from typing import Protocol
 from msgspec import Struct
 from msgspec.structs import replace
 
-from engine.delivery.finding import Found
-from engine.delivery.hurrying import Hurried, Hurry
+from engine.delivery.addresses import Found
+from engine.delivery.candidates import Candidates
+from engine.delivery.hurry import Hurried, Hurry
 from engine.delivery.parts import Parts
 from engine.delivery.routes import Way, loop
 from engine.delivery.site import Connection, Site
-from engine.delivery.trying import Trying
 from engine.dns.mx import Exchange
 from engine.model.outcome import Outcome
 from engine.smtpclient.blame import Blame
@@ -61,7 +61,7 @@ class Opening:
         self._relayer = relayer
         self._way = way
         self._parts = parts
-        self._trying = Trying(
+        self._candidates = Candidates(
             way,
             found,
             max_addresses=parts.max_addresses,
@@ -85,11 +85,11 @@ class Opening:
 
     def may_go_on(self) -> bool:
         """Whether another host than the one that was last tried may be."""
-        return self._trying.may_go_on(self._relayer.host)
+        return self._candidates.may_go_on(self._relayer.host)
 
     def go_on(self) -> None:
         """Try no more addresses of the host that was last tried."""
-        self._trying.leave(self._relayer.host)
+        self._candidates.leave(self._relayer.host)
 
     async def _try_all(self) -> Session | NoSession | None:
         """RFC 5321 5.1. A host is marked bad when every address tried of it had the same to say: not to us.
@@ -99,7 +99,7 @@ class Opening:
         last: Outcome | None = None
         ours: SessionError | None = None
         failing: tuple[Exchange, Outcome] | None = None
-        while not self._relayer.is_leaving and (found := self._trying.next()) is not None:
+        while not self._relayer.is_leaving and (found := self._candidates.next()) is not None:
             exchange, target = found
             if failing is not None and failing[0] is not exchange:
                 await self._mark_bad(*failing)
@@ -115,7 +115,7 @@ class Opening:
                 last = Outcome.transient(str(error), enhanced="4.4.1", host=target.host, phase=self._relayer.phase)
                 failing = None
             except LoopsBack as error:
-                self._trying.is_ourselves(exchange, loop(self._way, error.outcome.text))
+                self._candidates.is_ourselves(exchange, loop(self._way, error.outcome.text))
             except SessionError as error:
                 if error.blamed != "host":
                     ours = error
@@ -124,11 +124,11 @@ class Opening:
                     continue
                 self._relayer.site.works()
                 last = error.outcome
-                self._trying.sessions -= not error.unreachable
+                self._candidates.sessions -= not error.unreachable
                 failing = (exchange, last) if error.is_the_hosts(target.demand) else None
             else:
                 self._relayer.site.works()
-                self._trying.sessions -= 1
+                self._candidates.sessions -= 1
                 try:
                     if await self._parts.mx.mark_good(exchange.host) is not None:
                         self._relayer.site.host_is_back()
@@ -144,8 +144,8 @@ class Opening:
             return NoSession(last.as_transient())
         if ours is not None:
             return NoSession(ours.outcome, blamed=ours.blamed)
-        nothing = self._trying.nothing or Outcome.transient("no exchange has an address", enhanced="4.4.4")
-        if self._trying.leaves_some_out:
+        nothing = self._candidates.nothing or Outcome.transient("no exchange has an address", enhanced="4.4.4")
+        if self._candidates.leaves_some_out:
             nothing = nothing.as_transient()
         return NoSession(nothing, by_dns=True)
 
@@ -193,6 +193,6 @@ class Opening:
             transcript=relayer.transcript,
             on_phase=relayer.enter,
             form=relayer.form,
-            pipelining=self._parts.stumbles.may_pipeline(target.host),
+            pipelining=self._parts.pipelining.may_pipeline(target.host),
             blame=self._parts.blame,
         )

@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 from engine.base.clock import Clock
 from engine.delivery.attempt import AttemptManager
+from engine.delivery.free_tries import FreeTries
+from engine.delivery.pipelining import Pipelining
 from engine.delivery.routes import Router
-from engine.delivery.spared import Spared
-from engine.delivery.stints import Stints
-from engine.delivery.stumbles import Stumbles
+from engine.delivery.session_lengths import SessionLengths
 from engine.dns.mx import MXCalculator
 from engine.queue.contract import Queue
 from engine.settings.settings import Timeouts
@@ -44,6 +44,6 @@ class Parts:
         self.max_addresses = max_addresses
         self.max_sessions = max_sessions
         self.blame = blame
-        self.stumbles = Stumbles(clock)
-        self.stints = Stints(clock)
-        self.spared = Spared()
+        self.pipelining = Pipelining(clock)
+        self.session_lengths = SessionLengths(clock)
+        self.free_tries = FreeTries()

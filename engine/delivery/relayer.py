@@ -11,13 +11,13 @@ import logging
 from typing import Literal, NamedTuple, Protocol
 
 from engine.base.text import clean
-from engine.delivery.finding import LOOKUP, WITH_OTHERS, Found, find
-from engine.delivery.hurrying import WHY, Hurried, Hurry
+from engine.delivery.addresses import LOOKUP, WITH_OTHERS, Found, find
+from engine.delivery.hurry import WHY, Hurried, Hurry
 from engine.delivery.opening import Opening
 from engine.delivery.parts import Parts
 from engine.delivery.routes import Way, has_hosts_of
 from engine.delivery.site import Site
-from engine.delivery.stalling import PATIENCE, patience, usual
+from engine.delivery.stall import PATIENCE, patience, usual
 from engine.delivery.turns import Flow
 from engine.delivery.verdict import Rest, Verdict, rest, verdict
 from engine.dns.mx import MOST_EXCHANGES, AllMarkedBad, MXError
@@ -425,7 +425,7 @@ class ManagedRelayer:
         if isinstance(found, Session):
             self._session, self.secured = found, found.secured
             self.is_established = True
-            self._most = self._parts.stints.begin(self.host)
+            self._most = self._parts.session_lengths.begin(self.host)
             where = f"{clean(self.host)} [{self.address}]:{self.port}"
             log.info("relayer %d: %s, %s", self.id, where, self.secured.line)
             self.site.established()
@@ -469,7 +469,7 @@ class ManagedRelayer:
                     was_idle = was_idle and bool(sent.why)  # nothing was said to the peer of what cannot be read
                     if not session.usable:
                         return await self._hung_up(session, opening, sent)
-                    self._parts.stints.outlasted(self.host, session.taken)
+                    self._parts.session_lengths.outlasted(self.host, session.taken)
                     if self._most is not None and session.taken >= self._most:
                         self.leave(f"{self.done} sent, as many as {self.host} takes in a session")
                 if self._leaving:
@@ -524,7 +524,7 @@ class ManagedRelayer:
             case Rest.CUT_SHORT:
                 # One that ends it for a message which it refused has not said how many it takes.
                 is_enough = sent.verdict is Verdict.BETWEEN or sent.last.kind == "delivered"
-                is_usual = is_enough and self._parts.stints.ended(self.host, session.taken)
+                is_usual = is_enough and self._parts.session_lengths.ended(self.host, session.taken)
                 self.site.cut_short(self, sent.last, is_usual=is_usual)
                 self.result = f"{self.done} sent; then the host ended the session"
                 self.leave(self.result)
@@ -568,9 +568,9 @@ class ManagedRelayer:
             is_first=not self.done,
             may_go_on=opening.may_go_on(),
         )
-        if session.stumbled and found is not Verdict.SLEPT_IN:
-            self._parts.stumbles.note(self.host)
-        if found is Verdict.BETWEEN and not self._parts.spared.is_spared(claim.message, claim.destination):
+        if session.pipelining_failed and found is not Verdict.SLEPT_IN:
+            self._parts.pipelining.note(self.host)
+        if found is Verdict.BETWEEN and not self._parts.free_tries.is_free(claim.message, claim.destination):
             found = Verdict.STANDS  # it happens to this one again and again, may itself be the cause, and must end
         if found is Verdict.STANDS:
             self._unsaid = None

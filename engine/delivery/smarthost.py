@@ -21,8 +21,9 @@ from engine.delivery.admission import Admission
 from engine.delivery.attempt import AttemptManager
 from engine.delivery.capacity import Capacity
 from engine.delivery.check import Check
-from engine.delivery.choosing import Choosing, Chosen
-from engine.delivery.leftovers import Leftovers
+from engine.delivery.chooser import Chooser, Chosen
+from engine.delivery.clock_steps import ClockSteps
+from engine.delivery.housekeeping import Housekeeping
 from engine.delivery.limits import Limiting, Limits
 from engine.delivery.parts import Parts
 from engine.delivery.pressure import Pressure
@@ -31,7 +32,6 @@ from engine.delivery.retry import RetryPlan
 from engine.delivery.routes import Way
 from engine.delivery.site import LONGEST_BLOCK, Common, Site, Terms
 from engine.delivery.sites import KEPT, Sites
-from engine.delivery.stepping import Stepping
 from engine.delivery.turns import flow_of
 from engine.model.claim import Claim, Room
 from engine.model.destination import RELAY, Over
@@ -97,7 +97,7 @@ class SmartHost:
         self.pause = common.pause
         self.capacity = Capacity(clock, max_connections=max_connections, max_lookups=max_lookups)
         self._sites = Sites(common, self.capacity)
-        self._choosing = Choosing(queue, self._sites, self.capacity)
+        self._chooser = Chooser(queue, self._sites, self.capacity)
         self._admission = Admission(queue, self._sites, self.capacity, clock, check_interval=check_interval)
         self._pressure = Pressure(queue, self._sites, self.capacity, clock)
         self._resumed: set[str] = set()  # destinations that come back with one connection
@@ -105,8 +105,8 @@ class SmartHost:
         self._woken = asyncio.Event()
         self._checking = asyncio.Lock()
         self._checks: set[asyncio.Task[Check]] = set()
-        self._leftovers = Leftovers(queue, attempts, clock, wake=self.wake, is_over=self._is_over)
-        self._stepping = Stepping(queue, self._sites, parts.mx, retries, clock, LONGEST_BLOCK)
+        self._housekeeping = Housekeeping(queue, attempts, clock, wake=self.wake, is_over=self._is_over)
+        self._clock_steps = ClockSteps(queue, self._sites, parts.mx, retries, clock, LONGEST_BLOCK)
         attempts.on_untold = self.wake
         self._last_id = 0
 
@@ -166,7 +166,7 @@ class SmartHost:
         async with self._checking:
             may_expire, unstepped = await self._look_for_steps()
             live = {relayer.id for relayer in self._live}
-            trouble = await self._leftovers.tidy(live, expire=may_expire) or unstepped
+            trouble = await self._housekeeping.tidy(live, expire=may_expire) or unstepped
             refused: set[str] = set()
             while not self.draining and await self._serve(refused, opened, ends):
                 pass
@@ -177,7 +177,7 @@ class SmartHost:
     async def _look_for_steps(self) -> tuple[bool, str]:
         """Whether mail may expire in this check; and what kept times from being put right, for which no mail waits."""
         try:
-            return not await self._stepping.look(), ""
+            return not await self._clock_steps.look(), ""
         except QueueBroken:
             raise
         except QueueError as error:
@@ -247,7 +247,7 @@ class SmartHost:
                 await asyncio.wait(late, timeout=seconds)
         with suppress(QueueError, TimeoutError):
             async with asyncio.timeout(_CLOSING):
-                await self._leftovers.end()
+                await self._housekeeping.end()
 
     # -- what a relayer asks of its manager -----------------------------------------------------------------------
 
@@ -258,7 +258,7 @@ class SmartHost:
         if self.draining or relayer.is_leaving or room <= 0 or site.on_messages():
             return []
         if await self._do_others_wait(relayer):
-            self._choosing.yielded(site.name)
+            self._chooser.yielded(site.name)
             relayer.leave("another site waits for the connection")
             return []
         if relayer.room is not None:
@@ -291,7 +291,7 @@ class SmartHost:
 
     def stranded(self, claims: list[Claim]) -> None:
         """Keep claims that the store would not take back, and offer them again at each check."""
-        self._leftovers.stranded(claims)
+        self._housekeeping.stranded(claims)
 
     # -- what can be asked ----------------------------------------------------------------------------------------
 
@@ -349,7 +349,7 @@ class SmartHost:
             return False
         closed = self._sites.closed(self._live) | refused
         busy = {relayer.site.name for relayer in self._live if not relayer.is_idle}
-        chosen = await self._choosing.next(limit, closed, busy, self._live)
+        chosen = await self._chooser.next(limit, closed, busy, self._live)
         leaving = sum(relayer.is_leaving for relayer in self._live)
         for one in chosen:
             site, is_in_doubt = one.due.site, one.due.is_in_doubt
@@ -362,7 +362,7 @@ class SmartHost:
                     relayer = await self._open(one, ends)
                 if relayer:
                     opened.append(relayer)
-                    self._choosing.served(one)
+                    self._chooser.served(one)
                 else:
                     refused.add(site)
             else:
@@ -390,7 +390,7 @@ class SmartHost:
             return None
         number = self._last_id + 1
         most = min(BATCH, site.per_connection)
-        claims = await self._claim(site, min(most, self._parts.stints.most(site.host) or most), number)
+        claims = await self._claim(site, min(most, self._parts.session_lengths.most(site.host) or most), number)
         if not claims:
             return None
         self._last_id = number

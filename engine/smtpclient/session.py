@@ -45,10 +45,11 @@ Form = Literal["SMTP", "ESMTP"]
 class Session:
     """A conversation with one target. `phase` can be read at any time; `on_phase` is told of each change.
 
-    `pipelining`: MAIL, RCPT and DATA go in one flight where the peer offers that (RFC 2920); `stumbled` tells that one
-    went wrong on the wire, so that the peer had better be asked one thing at a time. `taken` counts the messages that
-    the peer has taken, `secured` tells how the session is. Whoever is cancelled in `deliver` finds in `in_hand` what
-    the reply to the final dot comes to, where it had come by then. `blame` judges what dialling an address meets.
+    `pipelining`: MAIL, RCPT and DATA go in one flight where the peer offers that (RFC 2920); `pipelining_failed` tells
+    that one went wrong on the wire, so that the peer had better be asked one thing at a time. `taken` counts the
+    messages that the peer has taken, `secured` tells how the session is. Whoever is cancelled in `deliver` finds in
+    `in_hand` what the reply to the final dot comes to, where it had come by then. `blame` judges what dialling an
+    address meets.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class Session:
         self.phase: Phase = "connecting"
         self.dotted = False  # the final dot of the current transaction is on its way
         self.secured = Secured()
-        self.stumbled = False
+        self.pipelining_failed = False
         self.taken = 0
         self.in_hand: list[Outcome] | None = None
         self._has_flown = False  # the current transaction's commands have been sent in one flight
@@ -275,12 +276,12 @@ class Session:
         try:
             rest = await self._transact(mail, outcomes)
         except OutOfStep as error:
-            self.stumbled = True
+            self.pipelining_failed = True
             outcomes = [None] * len(mail.recipients)  # whose replies they were, nobody knows
             rest = replace(self._lost(str(error)), enhanced="4.5.0")
         except WireError as error:
             # Where flights have gone well, it is the session that has ended, and not this one that went wrong.
-            self.stumbled = self._has_flown and not self._has_landed and self.phase in ("MAIL", "RCPT", "DATA")
+            self.pipelining_failed = self._has_flown and not self._has_landed and self.phase in ("MAIL", "RCPT", "DATA")
             rest = self._lost(str(error))
         except asyncio.CancelledError:
             if self.dotted and (reply := self._wire.in_hand) is not None:

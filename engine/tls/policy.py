@@ -13,9 +13,9 @@ from engine.queue.contract import Standing
 from engine.settings.settings import Route, Settings, TlsRules
 from engine.tls.dane import Dane
 from engine.tls.demand import LEVELS, HostNotAllowed, TlsDemand
-from engine.tls.fetching import HTTPS, HttpsFetch
 from engine.tls.mta_sts import Policy
 from engine.tls.policies import PolicyBook
+from engine.tls.policy_files import HTTPS, HttpsFetch
 from engine.tls.tlsa import TlsaLookup
 
 BROKEN_SECONDS = 3600.0  # a host whose opportunistic TLS broke is tried without for as long

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from engine.delivery.attempt import AttemptManager
 from engine.engine import run_daemon
-from engine.queue.sqlite import mail, settlements, telling
+from engine.queue.sqlite import mail, notifications, settlements
 from engine.queue.sqlite.arrivals import Arrivals
 from engine.queue.sqlite.claims import Claims
 from engine.settings.file import load
@@ -82,7 +82,7 @@ def arm(step: str, folder: Path) -> None:
         case "settle commit" | "bounce commit":
             claims.settle = after(claims.settle)
         case "telling":
-            telling.tell = within(telling.tell)
+            notifications.tell = within(notifications.tell)
         case "telling commit":
             claims.tell = after(claims.tell)
         case _:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from engine.base.clock import SystemClock
-from engine.delivery.stumbles import Stumbles
+from engine.delivery.pipelining import Pipelining
 from engine.model.outcome import Outcome
 from engine.sandbox.exchanges import Action, Temper
 from engine.sandbox.exchanges import Session as SandboxSession
@@ -345,7 +345,7 @@ async def test_replies_that_do_not_match_the_commands_are_no_verdict_on_anybody(
     async with talking(peer) as session:
         outcomes = await session.deliver(MAIL)
         assert [(outcome.kind, outcome.enhanced) for outcome in outcomes] == [("transient", "4.5.0")] * 3
-        assert session.stumbled
+        assert session.pipelining_failed
         assert not session.usable
     assert not peer.contents
 
@@ -354,7 +354,7 @@ async def test_a_reply_that_comes_late_and_unasked_is_found_out_by_the_one_to_rs
     peer = Peer([OK, NO, NO, NO, WRONG_ORDER], rset=WRONG_ORDER)
     async with talking(peer) as session:
         assert {outcome.kind for outcome in await session.deliver(MAIL)} == {"transient"}
-        assert session.stumbled
+        assert session.pipelining_failed
         assert not session.usable
 
 
@@ -382,7 +382,7 @@ async def test_a_connection_that_the_peer_has_closed_meanwhile_is_no_reason_not_
         session._wire._protocol.transport.abort()  # type: ignore[union-attr]
         await asyncio.sleep(0)
         assert kinds(await session.deliver(MAIL)) == [("transient", 0)] * 3
-        assert not session.stumbled
+        assert not session.pipelining_failed
         assert not session.usable
 
 
@@ -408,7 +408,7 @@ async def test_each_awaited_reply_has_its_own_time_out_and_its_phase(
         assert (first.kind, first.phase) == ("transient", phase)
         assert first.text.startswith(said)
         assert first.may_duplicate == (bound == "reply")
-        assert session.stumbled == (bound != "reply")
+        assert session.pipelining_failed == (bound != "reply")
         assert not session.usable
 
 
@@ -458,17 +458,17 @@ async def test_a_host_that_cannot_pipeline_gets_its_mail_one_command_at_a_time(
     assert not await relay.entries()
 
 
-async def test_a_host_that_stumbled_may_pipeline_again_after_an_hour(clock: FakeClock) -> None:
-    stumbles = Stumbles(clock)
-    stumbles.note("mx.example.org")
-    assert not stumbles.may_pipeline("mx.example.org")
-    assert stumbles.may_pipeline("mx.example.net")
+async def test_a_host_that_could_not_may_pipeline_again_after_an_hour(clock: FakeClock) -> None:
+    pipelining = Pipelining(clock)
+    pipelining.note("mx.example.org")
+    assert not pipelining.may_pipeline("mx.example.org")
+    assert pipelining.may_pipeline("mx.example.net")
     await clock.advance(3600)
-    assert stumbles.may_pipeline("mx.example.org")
+    assert pipelining.may_pipeline("mx.example.org")
     for number in range(2000):
-        stumbles.note(f"mx{number}.example.org")
-    assert len(stumbles._until) == 1000
-    assert not stumbles.may_pipeline("mx1999.example.org")
+        pipelining.note(f"mx{number}.example.org")
+    assert len(pipelining._until) == 1000
+    assert not pipelining.may_pipeline("mx1999.example.org")
 
 
 async def test_one_message_to_fifty_of_a_domain_is_one_transaction(internet: Internet, relay: Relay) -> None:

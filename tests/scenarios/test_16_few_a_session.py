@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import pytest
 
-from engine.delivery.stints import TRIAL_EVERY, Stints
+from engine.delivery.session_lengths import TRIAL_EVERY, SessionLengths
 from engine.model.message import NewMessage
 from engine.sandbox.exchanges import Action, Exchange
 from engine.sandbox.exchanges import Session as Peer
@@ -221,29 +221,29 @@ async def test_a_host_that_hangs_up_on_what_it_refused_has_not_said_how_many_it_
     await exchange.wait_for(25)  # without the clock having moved
     await relay.settled()
     assert await relay.entries() == ()
-    assert relay.engine.smarthost._parts.stints.most("mx.proud.example") is None
+    assert relay.engine.smarthost._parts.session_lengths.most("mx.proud.example") is None
     assert exchange.sessions <= 5
 
 
 async def test_what_is_remembered_of_hosts_is_bounded(clock: FakeClock) -> None:
-    stints = Stints(clock)
-    assert (stints.begin("mx.example.org"), stints.ended("mx.example.org", 5)) == (None, False)
-    assert (stints.begin("mx.example.org"), stints.ended("mx.example.org", 5)) == (5, True)
-    stints.outlasted("mx.example.org", 5)
-    assert stints.most("mx.example.org") == 5
+    lengths = SessionLengths(clock)
+    assert (lengths.begin("mx.example.org"), lengths.ended("mx.example.org", 5)) == (None, False)
+    assert (lengths.begin("mx.example.org"), lengths.ended("mx.example.org", 5)) == (5, True)
+    lengths.outlasted("mx.example.org", 5)
+    assert lengths.most("mx.example.org") == 5
     await clock.advance(TRIAL_EVERY)
-    assert [stints.begin("mx.example.org") for _ in range(3)] == [None, 5, 5]  # one session is on trial
-    stints.outlasted("mx.example.org", 6)
-    assert stints.most("mx.example.org") is None
+    assert [lengths.begin("mx.example.org") for _ in range(3)] == [None, 5, 5]  # one session is on trial
+    lengths.outlasted("mx.example.org", 6)
+    assert lengths.most("mx.example.org") is None
     for number in range(2000):
-        stints.ended(f"mx{number}.example.org", 1)
-    assert len(stints._known) == 1000
-    assert stints.most("mx1999.example.org") == 1
+        lengths.ended(f"mx{number}.example.org", 1)
+    assert len(lengths._known) == 1000
+    assert lengths.most("mx1999.example.org") == 1
 
 
 async def test_a_step_back_of_the_clock_puts_off_no_trial(clock: FakeClock) -> None:
-    stints = Stints(clock)
-    stints.ended("mx.example.org", 5)
+    lengths = SessionLengths(clock)
+    lengths.ended("mx.example.org", 5)
     await clock.set_by(-86_400)
     await clock.advance(TRIAL_EVERY)
-    assert [stints.begin("mx.example.org") for _ in range(2)] == [None, 5]
+    assert [lengths.begin("mx.example.org") for _ in range(2)] == [None, 5]

@@ -14,8 +14,8 @@ from engine.sandbox.names import Fault
 from engine.sandbox.policies import Answer
 from engine.sandbox.tempers import Encrypted, Healthy
 from engine.settings.settings import TlsRules
-from engine.tls.fetching import HttpsFetch
 from engine.tls.mta_sts import LARGEST, PolicyError
+from engine.tls.policy_files import HttpsFetch
 from tests.clock import FakeClock
 from tests.scenarios.relaying import relaying
 from tests.scenarios.securing import level, rules, said, why_kept

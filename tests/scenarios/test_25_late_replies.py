@@ -59,7 +59,7 @@ async def test_a_farewell_is_the_same_before_the_next_command_as_after_it(pipeli
         await asyncio.sleep(0.05)  # the farewell, and the end of the connection, have come by now, or not at all
         came += await session.deliver(MAIL)
         assert not session.usable
-        assert not session.stumbled
+        assert not session.pipelining_failed
         await exchange.stop()
     assert {(one.code, one.enhanced, one.text, one.phase, one.kind) for one in came} == {
         (421, "4.4.5", "enough", "MAIL", "transient")
@@ -85,7 +85,7 @@ async def test_a_host_that_hangs_up_between_two_messages_can_pipeline_all_the_sa
         await session.deliver(MAIL)
     (lost,) = await session.deliver(MAIL)
     assert (lost.kind, lost.cause) == ("transient", "lost")
-    assert session.stumbled == stumbled
+    assert session.pipelining_failed == stumbled
     await exchange.stop()
 
 

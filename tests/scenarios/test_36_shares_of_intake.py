@@ -177,7 +177,7 @@ async def test_a_client_that_drips_is_sent_away_and_one_that_sends_is_not(monkey
     limits = Limits(least_data_rate=100_000)
     queue = FakeArrivals()
     async with intake(queue, limits=limits) as server:
-        monkeypatch.setattr("engine.intake.smtp.reading.GRACE", 0.5)
+        monkeypatch.setattr("engine.intake.smtp.reader.GRACE", 0.5)
         async with talk(server.addresses[0]) as slow, talk(server.addresses[0]) as fast:
             began = asyncio.get_running_loop().time()  # its time runs from DATA on, not from when the other is there
             await at_data(slow)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from engine.delivery.choosing import Chosen
+from engine.delivery.chooser import Chosen
 from engine.delivery.relayer import ManagedRelayer
 from engine.model.verbs import MarkBad, MarkGood, Resume, Suspend
 from engine.queue.contract import QueueBusy, QueueError, QueueFull

@@ -16,7 +16,7 @@ import pytest
 from msgspec.structs import replace
 
 from engine.base.clock import SystemClock
-from engine.delivery import stalling
+from engine.delivery import stall
 from engine.model.message import NewMessage
 from engine.sandbox.exchanges import Action
 from engine.sandbox.internet import Internet
@@ -221,7 +221,7 @@ async def test_hosts_that_took_mail_and_now_keep_us_waiting_give_way_once_they_s
     internet: Internet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They have proved themselves, and so may have every connection; not for longer than is usual."""
-    monkeypatch.setattr(stalling, "_LONGEST", 0.5)
+    monkeypatch.setattr(stall, "_LONGEST", 0.5)
     async with crowded(internet) as relay:
         provider = [
             (await internet.add(f"d{number}.example", mx=[(10, f"mx.d{number}.example", Healthy())]))[0]
@@ -244,7 +244,7 @@ async def test_who_has_the_message_is_waited_for_though_others_wait_for_the_conn
     internet: Internet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """To give up on the reply to the final dot would send the message twice (RFC 1047)."""
-    monkeypatch.setattr(stalling, "_LONGEST", 0.5)
+    monkeypatch.setattr(stall, "_LONGEST", 0.5)
     few = partial(relaying, max_connections=4)
     async with few(internet, clock=REAL, timeouts=PATIENT) as relay:
         for name, point in (("thinks", "content"), ("hangs", "RCPT")):
@@ -279,7 +279,7 @@ async def test_who_has_his_share_is_nobody_for_whom_the_slow_hosts_of_others_giv
         await smarthost.check_state()
         assert await relay.bounds() == []
         begun = clock.now()
-        await clock.advance(stalling.PATIENCE)
+        await clock.advance(stall.PATIENCE)
         await smarthost.check_state()
         await until(
             lambda: (

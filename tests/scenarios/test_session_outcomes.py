@@ -212,7 +212,7 @@ async def test_whatever_is_said_to_rset_no_more_is_sent_and_what_was_said_before
     session = session_with(exchange, timeouts=quick("RSET" if said is Action.SILENCE else ""))
     await session.open(TcpDialler())
     (outcome,) = await session.deliver(MAIL)
-    if session.stumbled:
+    if session.pipelining_failed:
         # RSET cannot be refused: this reply may be the one to DATA, and the one to RCPT that to MAIL. Nobody is to
         # lose mail by that: it is tried again, one command at a time.
         assert outcome.kind == "transient"
@@ -464,7 +464,7 @@ async def test_what_a_peer_says_unasked_is_not_taken_for_the_next_answer(serve: 
     (outcome,) = await session.deliver(MAIL)
     if verb in ("MAIL", "RCPT") and "PIPELINING" in temper.extensions:
         # In a flight it cannot be told from an answer; but that something is wrong can be, and that is no verdict.
-        assert (outcome.kind, outcome.enhanced, session.stumbled) == ("transient", "4.5.0", True)
+        assert (outcome.kind, outcome.enhanced, session.pipelining_failed) == ("transient", "4.5.0", True)
     else:
         assert outcome.kind == "delivered"
     session.close()

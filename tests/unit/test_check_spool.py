@@ -20,7 +20,7 @@ from engine.queue.contract import QueueError
 from engine.queue.spool import Spool as OwnedSpool
 from engine.queue.sqlite import checkspool
 from engine.queue.sqlite import salvage as salvaging
-from engine.queue.sqlite.migrating import create
+from engine.queue.sqlite.migrations import create
 from engine.queue.sqlite.store import FILE
 from tests.clock import FakeClock
 from tests.unit.queue.support import ALL, DELIVERED, LATER, new_message

@@ -57,7 +57,7 @@ async def test_half_a_request_ends_in_time(engine: FakeEngine, monkeypatch: pyte
 async def test_a_body_that_does_not_come_ends_in_time_and_does_nothing(
     engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.control.asking.BODY_SECONDS", 0.1)
+    monkeypatch.setattr("engine.control.requests.BODY_SECONDS", 0.1)
     monkeypatch.setattr("engine.control.door.LINGER", 0.1)
     async with engine.serving():
         reader, writer = await sent(

@@ -5,8 +5,8 @@ from typing import cast
 import pytest
 
 from engine.control import followups
-from engine.control.asking import Missing
 from engine.control.followups import FollowUps
+from engine.control.requests import Missing
 from engine.model.order import Fate, Touched, TouchedEntry
 from engine.queue.contract import Queue, QueueError
 from tests.clock import FakeClock

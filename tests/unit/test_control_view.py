@@ -77,7 +77,7 @@ async def test_the_engine_says_by_which_door_one_came(engine: FakeEngine) -> Non
 
 
 async def test_viewers_keep_no_operator_waiting(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.control.following._FOLLOWERS", 2)
+    monkeypatch.setattr("engine.control.streams._FOLLOWERS", 2)
     under_way = most = 0
     gate = asyncio.Event()
     window = engine.queue.listing.window

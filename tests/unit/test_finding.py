@@ -6,8 +6,8 @@ from typing import cast
 
 import pytest
 
-from engine.delivery.finding import find
-from engine.delivery.hurrying import Hurried, Hurry
+from engine.delivery.addresses import find
+from engine.delivery.hurry import Hurried, Hurry
 from engine.delivery.routes import Router, Way
 from engine.dns.mx import Exchange, LookupFailed
 from engine.smtpclient.target import Target

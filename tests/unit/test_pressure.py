@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from engine.delivery.capacity import Capacity
-from engine.delivery.hurrying import Hurry
+from engine.delivery.hurry import Hurry
 from engine.delivery.pressure import Pressure
 from engine.delivery.relayer import ManagedRelayer
 from engine.delivery.sites import Sites

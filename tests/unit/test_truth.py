@@ -9,7 +9,7 @@ import dns.asyncresolver
 import pytest
 
 from engine.control.feed import EventLog
-from engine.control.judging import Judge
+from engine.control.judge import Judge
 from engine.control.relay import Relay
 from engine.delivery.condition import Verdict
 from engine.dns.mx import AllMarkedBad, Exchange, MXCalculator

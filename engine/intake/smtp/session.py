@@ -18,7 +18,7 @@ from engine.intake.smtp.command import TOO_LONG, read_command
 from engine.intake.smtp.connection import Connection, Gone, LineTooLong
 from engine.intake.smtp.incoming import client_name
 from engine.intake.smtp.occupancy import Door
-from engine.intake.smtp.reading import Reader
+from engine.intake.smtp.reader import Reader
 from engine.intake.smtp.reception import Reception
 from engine.intake.smtp.submitted import Submitted
 from engine.intake.smtp.transaction import Transaction, begun

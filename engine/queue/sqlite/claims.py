@@ -17,11 +17,11 @@ from engine.queue.sqlite import (
     bodies,
     idle,
     notices,
+    notifications,
     overdue,
     rules,
     schedule,
     settlements,
-    telling,
 )
 from engine.queue.sqlite.database import Database, Role, Snapshot, read, written
 from engine.queue.sqlite.expiry import Expired
@@ -164,19 +164,20 @@ class Claims(Role, contract.Claims):
 
     async def untold(self, limit: int) -> list[Untold]:
         return await self.database.ask_beside_damage(
-            lambda s: telling.untold(s.connection, limit, now=s.now),
-            lambda s: telling.untold(s.connection, limit, now=s.now, singly=True),
+            lambda s: notifications.untold(s.connection, limit, now=s.now),
+            lambda s: notifications.untold(s.connection, limit, now=s.now, singly=True),
         )
 
     async def tell(self, untold: Untold, notice: NewMessage | None, *, gives_back: bool = False) -> bool:
         database = self.database
         return await database.do(
-            lambda tx: telling.tell(tx, untold, notice, database.terms, gives_back=gives_back), weight=_weight(notice)
+            lambda tx: notifications.tell(tx, untold, notice, database.terms, gives_back=gives_back),
+            weight=_weight(notice),
         )
 
     @written
     def tell_later(self, tx: Transaction, message: int, seconds: float) -> None:
-        telling.tell_later(tx, message, seconds)
+        notifications.tell_later(tx, message, seconds)
 
     @read
     def late(self, snapshot: Snapshot, limit: int) -> list[Late]:

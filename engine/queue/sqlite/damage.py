@@ -1,7 +1,7 @@
 """Damaged pages of the store's file: what they hold is left out, and what of them holds no mail is made anew.
 
 A page goes bad with the disk, or by somebody's hand. What is on it fails, each operation for itself, and all else goes
-on. What holds no mail is made anew at once (see engine.queue.sqlite.mending). The rest stays as it is until `smarthost
+on. What holds no mail is made anew at once (see engine.queue.sqlite.renewal). The rest stays as it is until `smarthost
 check-spool --repair`.
 """
 
@@ -12,7 +12,7 @@ import time
 from engine.base.plural import plural
 from engine.base.text import clean
 from engine.model.event import Event
-from engine.queue.sqlite.mending import mend, mend_small_tables, transaction
+from engine.queue.sqlite.renewal import mend, mend_small_tables, transaction
 from engine.queue.sqlite.rows import insert_event
 
 MENDINGS = 3  # in the life of a store: a disk that goes bad page by page is not to be mended for ever

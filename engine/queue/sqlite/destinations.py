@@ -13,7 +13,7 @@ from msgspec.structs import asdict, replace
 from engine.model.claim import NONE_TAKEN, Room, Shares
 from engine.model.destination import Destination, Suspension, Totals
 from engine.queue.contract import DESTINATION_SORTS, QueueError
-from engine.queue.sqlite import bearing
+from engine.queue.sqlite import bearings
 from engine.queue.sqlite.rows import outcome_of
 
 # A count of so many rows is used again for a while: RESTS times as long as it took, so that however big the queue and
@@ -34,7 +34,7 @@ _READY = (
     "AND d.site NOT IN (SELECT value FROM json_each(:closed)) "
     "AND (:only IS NULL OR d.site IN (SELECT value FROM json_each(:only))) "
     "AND d.name NOT IN (SELECT destination FROM suspension WHERE until > :now) "
-    f"AND d.name NOT IN ({bearing.LEFT_OUT.replace('?', ':now')})"
+    f"AND d.name NOT IN ({bearings.LEFT_OUT.replace('?', ':now')})"
 )
 _REPLY = (
     "(SELECT e.last FROM entry e INDEXED BY entry_due WHERE e.destination = d.name AND e.state = 'waiting' "
@@ -45,7 +45,7 @@ _IN_ALL = (
     "SELECT coalesce(sum(count), 0), coalesce(sum(iif(ready, count, 0)), 0) FROM "
     f"(SELECT ({_DUE.replace('?', ':now')}) AS count, (%s) AS ready FROM destination d WHERE d.edge <= :now)"
 )
-_COLUMNS = f"{bearing.COLUMNS}, d.waiting, d.held, d.relaying, {_OLDEST}, d.last, d.last_at, {_REPLY}"
+_COLUMNS = f"{bearings.COLUMNS}, d.waiting, d.held, d.relaying, {_OLDEST}, d.last, d.last_at, {_REPLY}"
 
 
 class DueCounts:
@@ -82,7 +82,7 @@ class DueCounts:
                 "only": None if room.only is None else json.dumps(sorted(room.only)),
                 **values_of(room.taken),
             }
-            taken = TAKEN.format(message=bearing.FIRST, sender=bearing.FIRST_SENDER)
+            taken = TAKEN.format(message=bearings.FIRST, sender=bearings.FIRST_SENDER)
             condition = _READY if room.taken == NONE_TAKEN else f"{_READY} AND (d.took_at > 0 OR NOT ({taken}))"
             due, ready = connection.execute(_IN_ALL % condition, values).fetchone()
             ended = time.monotonic()
@@ -113,7 +113,7 @@ def totals(connection: sqlite3.Connection, counts: DueCounts, room: Room, *, now
     return Totals(
         waiting=waiting,
         due=due,
-        ready=0 if bearing.of_relay(connection, now) else min(due, ready),
+        ready=0 if bearings.of_relay(connection, now) else min(due, ready),
         held=held,
         relaying=relaying,
         destinations=destinations,
@@ -143,18 +143,18 @@ def destinations(
     elif field == "oldest":
         order = f"{_OLDEST} IS NULL, {_OLDEST} {direction}"
     rows = connection.execute(
-        f"SELECT {_COLUMNS} FROM {bearing.JOINED} WHERE {condition} ORDER BY {order}, d.name LIMIT ? OFFSET ?",
+        f"SELECT {_COLUMNS} FROM {bearings.JOINED} WHERE {condition} ORDER BY {order}, d.name LIMIT ? OFFSET ?",
         (*values, max(0, limit), max(0, offset)),
     ).fetchall()
-    relay = bearing.of_relay(connection, now)
+    relay = bearings.of_relay(connection, now)
     return total, tuple(_destination(connection, row, relay, counts, now) for row in rows)
 
 
 def destination(connection: sqlite3.Connection, name: str, counts: DueCounts, *, now: float) -> Destination:
     """One destination; all zero when nothing is known of it."""
     name = name.encode("utf-8", "replace").decode().lower()
-    relay = bearing.of_relay(connection, now)
-    query = f"SELECT {_COLUMNS} FROM {bearing.JOINED} WHERE d.name = ?"
+    relay = bearings.of_relay(connection, now)
+    query = f"SELECT {_COLUMNS} FROM {bearings.JOINED} WHERE d.name = ?"
     row = connection.execute(query, (now, now, name)).fetchone()
     if row is not None:
         found = _destination(connection, row, relay, counts, now)
@@ -164,14 +164,14 @@ def destination(connection: sqlite3.Connection, name: str, counts: DueCounts, *,
             (found.site, name, _NEIGHBOURS),
         )
         return replace(found, neighbours=tuple(other for (other,) in others))
-    return Destination(**asdict(bearing.of_unknown(connection, name, now)))
+    return Destination(**asdict(bearings.of_unknown(connection, name, now)))
 
 
 def _destination(
     connection: sqlite3.Connection, row: tuple[Any, ...], relay: Suspension | None, counts: DueCounts, now: float
 ) -> Destination:
-    waiting, held, relaying, oldest, last, last_at, reply = row[bearing.WIDTH :]
-    fields = bearing.fields_of(row, relay, now)
+    waiting, held, relaying, oldest, last, last_at, reply = row[bearings.WIDTH :]
+    fields = bearings.fields_of(row, relay, now)
     edge = fields["next_due"]
     due = counts.of(connection, fields["name"], now) if edge is not None and edge <= now else 0
     return Destination(

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from engine.model.destination import RELAY
 from engine.model.expiry import is_given_up
-from engine.queue.sqlite import bearing
+from engine.queue.sqlite import bearings
 from engine.queue.sqlite.connection import is_damage
 from engine.queue.sqlite.writer import Transaction
 
@@ -21,7 +21,7 @@ PASS_EVERY = 10.0  # seconds from the beginning of a pass over more than those t
 EXPIRED = (
     "SELECT e.message, e.destination, e.number, e.expires, e.due, e.attempts, d.blocked_until, d.unreached_at, "
     "e.destination IN (SELECT destination FROM suspension WHERE until > :now) "
-    f"OR e.destination IN ({bearing.LEFT_OUT.replace('?', ':now')}) "
+    f"OR e.destination IN ({bearings.LEFT_OUT.replace('?', ':now')}) "
     "FROM entry e INDEXED BY entry_expires CROSS JOIN destination d "
     "WHERE d.name = e.destination AND e.state = 'waiting' AND e.expires <= :now "
     "AND (e.expires, e.message, e.number) > (:expires, :message, :number) "

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from msgspec.structs import replace
 
 from engine.model.destination import HeldBack
-from engine.queue.sqlite.bearing import bearings
+from engine.queue.sqlite.bearings import bearings
 from engine.queue.sqlite.destinations import COSTLY, RESTS
 from engine.queue.sqlite.rows import storable
 

@@ -129,8 +129,8 @@ def _insert(tx: Transaction, message: NewMessage, expires: float) -> int:
 def remove_if_finished(tx: Transaction, message: int) -> None:
     """Remove a message without entries, with its body and attempts; where something is to be told of it, tell that now.
 
-    It leaves with that (see engine.queue.sqlite.telling): there is nothing more to be gathered. Where a damaged page
-    beside them keeps it from that, it stays: without entries nothing of it is sent.
+    It leaves with that (see engine.queue.sqlite.notifications): there is nothing more to be gathered. Where a damaged
+    page beside them keeps it from that, it stays: without entries nothing of it is sent.
     """
     if tx.damage.knows("rest", message):
         return

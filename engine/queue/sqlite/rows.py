@@ -11,7 +11,7 @@ from engine.model.destination import Bearing
 from engine.model.event import Event
 from engine.model.message import Entry
 from engine.model.outcome import Outcome
-from engine.queue.sqlite.bearing import bearings
+from engine.queue.sqlite.bearings import bearings
 
 # Of `entry AS e JOIN message AS m`, in the order of the fields of Entry up to that with what bears on it.
 ENTRY_COLUMNS = (

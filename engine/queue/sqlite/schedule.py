@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from engine.base.registrable import registrable
 from engine.model.claim import NONE_TAKEN, DueSite, Shares
 from engine.model.destination import RELAY
-from engine.queue.sqlite import bearing
+from engine.queue.sqlite import bearings
 from engine.queue.sqlite.connection import of_each
 from engine.queue.sqlite.destinations import RESTS, TAKEN, values_of
 
@@ -150,7 +150,7 @@ def doubtful_sites_singly(
     if (closed := _suspended(connection, now)) is None:
         return []
     found: dict[str, DueSite] = {}
-    mail = tuple(f"SELECT {one} FROM (SELECT :name AS name) d" for one in (bearing.FIRST, bearing.FIRST_SENDER))
+    mail = tuple(f"SELECT {one} FROM (SELECT :name AS name) d" for one in (bearings.FIRST, bearings.FIRST_SENDER))
     shared = f"SELECT {TAKEN.format(message=':message', sender=':sender')} FROM (SELECT :name AS name) d"
     for row in sorted(_rows_singly(connection, now), key=lambda row: (row.blocked_until > 0, row)):
         if row.took_at or row.name in closed or row.site in without or row.site in found:
@@ -235,7 +235,7 @@ def _in_turn_singly(
 def _rows_singly(connection: sqlite3.Connection, now: float) -> Iterator[_Row]:
     """The rows of those that are due of SINGLY_SEEN destinations with mail, as far as they can be read."""
     query = "SELECT turn, name, site, took_at, blocked_until FROM destination WHERE name = ? AND ready <= ?"
-    names = islice(bearing.names(connection), SINGLY_SEEN)
+    names = islice(bearings.names(connection), SINGLY_SEEN)
     rows = of_each(names, lambda name: connection.execute(query, (name, now)).fetchone())
     return (_Row(*row) for row in rows if row is not None)
 
@@ -253,7 +253,7 @@ def _of_kind(
 ) -> list[DueSite]:
     """The first DOUBTFUL_AT_ONCE that may go among the DOUBTFUL_SEEN destinations behind this turn and name."""
     nobody = "" if taken == NONE_TAKEN else f"WHERE NOT ({TAKEN.format(message='d.message', sender='d.sender')}) "
-    columns = f"turn, name, site, {bearing.FIRST} AS message, {bearing.FIRST_SENDER} AS sender"
+    columns = f"turn, name, site, {bearings.FIRST} AS message, {bearings.FIRST_SENDER} AS sender"
     first = _walk(connection, columns, has_failed, now)
     rows = connection.execute(
         f"SELECT name, site, message, sender FROM ({first}) d {nobody}ORDER BY turn, name LIMIT :most",

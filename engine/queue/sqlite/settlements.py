@@ -4,7 +4,7 @@ from engine.model.claim import EntryResult, Settlement
 from engine.model.event import ENGINE
 from engine.model.reason import reason_of
 from engine.queue.contract import NotRunning
-from engine.queue.sqlite import operations, telling
+from engine.queue.sqlite import notifications, operations
 from engine.queue.sqlite.mail import Terms, remove_if_finished
 from engine.queue.sqlite.rows import outcome_json, storable
 from engine.queue.sqlite.writer import Transaction
@@ -26,7 +26,7 @@ def settle(tx: Transaction, settlement: Settlement, terms: Terms) -> None:
             if operation is not None and not result.attempt:
                 bounced.append(operations.Gone(operation, message, counted))
             if result.tell is not None:
-                telling.keep(tx, message, result.number, result.outcome, result.tell, terms)
+                notifications.keep(tx, message, result.number, result.outcome, result.tell, terms)
             _leave(tx, message, result)
         else:
             _wait_again(tx, message, result, result.due)

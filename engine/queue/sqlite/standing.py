@@ -10,7 +10,7 @@ from engine.model.order import HoldRule
 from engine.model.outcome import Cause
 from engine.queue import contract
 from engine.queue.contract import KeptPolicy
-from engine.queue.sqlite import bearing, overrides, rules, suspensions, timing
+from engine.queue.sqlite import bearings, overrides, rules, suspensions, times
 from engine.queue.sqlite.bulk import Bulk
 from engine.queue.sqlite.database import Database, Role, Snapshot, read, seen, written
 from engine.queue.sqlite.exchanges import know_destination, note_destination, unblock
@@ -111,7 +111,7 @@ class Standing(Role, contract.Standing):
 
     @seen
     def suspensions(self, snapshot: Snapshot) -> tuple[Suspension, ...]:
-        return bearing.suspensions(*snapshot)
+        return bearings.suspensions(*snapshot)
 
     async def set_override(self, override: Override) -> int:
         await self._set_override(override)
@@ -187,15 +187,15 @@ class Standing(Role, contract.Standing):
     async def clock_was_set(self, told: str, longest_wait: Callable[[str], float], longest_block: float) -> int:
         async def put_right() -> int:
             database = self.database
-            await database.do(lambda tx: timing.put_standing_right(tx, longest_block))
+            await database.do(lambda tx: times.put_standing_right(tx, longest_block))
             changed = 0
             after: tuple[int, int] | None = (0, 0)
             while after is not None:
                 step = await database.do(
-                    partial(timing.put_entries_right, after=after, terms=database.terms, longest_wait=longest_wait)
+                    partial(times.put_entries_right, after=after, terms=database.terms, longest_wait=longest_wait)
                 )
                 changed, after = changed + step.changed, step.after
-            await database.do(lambda tx: timing.tell(tx, told, changed))
+            await database.do(lambda tx: times.tell(tx, told, changed))
             return changed
 
         return await self.database.to_its_end(put_right())

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Mapping
 
 from engine.model.reason import reason_of_line
-from engine.queue.sqlite import bearing
+from engine.queue.sqlite import bearings
 
 NOT_TRIED = "not tried yet"
 HOSTS_BAD = "all exchanges are marked bad"
@@ -25,7 +25,7 @@ HELD = (
 # The destinations of which something waits, in the order in which their mail would meet what keeps it.
 _WAITING = (
     'SELECT d.name, s."by", d.blocked_until > :now, d.blocked_why, '
-    f"d.name IN ({bearing.LEFT_OUT.replace('?', ':now')}) "
+    f"d.name IN ({bearings.LEFT_OUT.replace('?', ':now')}) "
     "FROM destination d LEFT JOIN suspension s ON s.destination = d.name AND s.until > :now WHERE d.waiting > 0"
 )
 
@@ -34,7 +34,7 @@ Untried = Mapping[str, list[str]]
 
 def waiting(connection: sqlite3.Connection, now: float) -> dict[str, list[str]]:
     """The destinations of which something waits, by the words for why what was never tried does."""
-    relay = bearing.of_relay(connection, now)
+    relay = bearings.of_relay(connection, now)
     found: dict[str, list[str]] = {}
     for name, suspended_by, is_blocked, blocked_why, is_left_out in connection.execute(_WAITING, {"now": now}):
         if relay is not None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from console.commands.looking import _concerns
+from console.commands.lists import _concerns
 from engine.base.words import Word, stand_in, words_of
 from engine.model.event import Event, Kind
 from engine.model.outcome import Outcome

@@ -12,7 +12,7 @@ import pytest
 from engine.model.destination import Mark, Over, Override, Suspension
 from engine.model.filter import Filter
 from engine.queue.contract import KeptPolicy
-from engine.queue.sqlite import mending
+from engine.queue.sqlite import renewal
 from engine.queue.sqlite.connection import connect_writer
 from engine.queue.sqlite.store import FILE
 from tests.unit.sqlite.pages import damage, leaves
@@ -170,11 +170,11 @@ async def test_cut_short_before_it_is_told_the_table_is_as_it_was(
     damage(tmp_path, "hold_rule", which=0.5)
     with closing(connect_writer(tmp_path / FILE)) as connection:
         with monkeypatch.context() as patch:
-            patch.setattr(mending, "insert_event", cut_short)
+            patch.setattr(renewal, "insert_event", cut_short)
             with pytest.raises(sqlite3.OperationalError, match="is killed here"):
-                mending.mend_small_tables(connection, 0.0)
+                renewal.mend_small_tables(connection, 0.0)
         assert not connection.in_transaction
-        assert not mending.is_whole(connection, "hold_rule")
-        (told,) = mending.mend_small_tables(connection, 0.0).told
-        assert mending.is_whole(connection, "hold_rule")
+        assert not renewal.is_whole(connection, "hold_rule")
+        (told,) = renewal.mend_small_tables(connection, 0.0).told
+        assert renewal.is_whole(connection, "hold_rule")
         assert connection.execute("SELECT text FROM event ORDER BY seq DESC").fetchone() == (told.text,)

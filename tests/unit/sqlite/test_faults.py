@@ -351,7 +351,7 @@ async def test_without_room_for_the_copy_the_file_is_not_changed(
         await spool.add()
         for statement in _BACK_TO_2:
             spool.sql(statement)
-    monkeypatch.setattr("engine.queue.sqlite.migrating._BESIDE", 2**60)
+    monkeypatch.setattr("engine.queue.sqlite.migrations._BESIDE", 2**60)
     with pytest.raises(QueueError, match="there is no room to keep a copy of it before it is changed"):
         await SqliteSpool(tmp_path, FakeClock()).queue.open()
     monkeypatch.undo()

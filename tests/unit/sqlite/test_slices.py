@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from engine.delivery.attempt import AttemptManager
-from engine.delivery.leftovers import Leftovers
+from engine.delivery.housekeeping import Housekeeping
 from engine.delivery.retry import RetryPlan
 from engine.model.filter import Filter
 from engine.queue.contract import QueueError
@@ -48,16 +48,16 @@ async def test_a_check_carries_out_a_bounded_part_of_a_drop(tmp_path: Path, monk
         steps = counting(monkeypatch, lambda operation: operation is overdue.carry_out_drops)
         woken: list[bool] = []
         attempts = AttemptManager(spool.queue, RetryPlan(Retry(), None), spool.clock, hostname="relay.example")
-        leftovers = Leftovers(
+        housekeeping = Housekeeping(
             spool.queue, attempts, spool.clock, wake=lambda: woken.append(True), is_over=lambda _: None
         )
         for check in range(1, 9):
-            assert await leftovers.tidy(()) == ""
+            assert await housekeeping.tidy(()) == ""
             assert len(steps) == len(woken) == check  # one part, and then the next check at once
             operation = await spool.queue.orders.operation(ordered.operation)
             assert operation is not None
             assert (operation.gone_recipients, operation.left) == (5 * check, 43 - 5 * check)  # how far it has come
-        assert await leftovers.tidy(()) == ""
+        assert await housekeeping.tidy(()) == ""
         assert (await spool.queue.listing.totals()).held == 0
         assert len(woken) == 8
         assert [event.text for event in spool.events if event.kind == "carried out"] == [

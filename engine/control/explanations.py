@@ -3,9 +3,9 @@
 import re
 
 from engine.base.address import Address, AddressError, parse_path
-from engine.control import asking, views
-from engine.control.asking import Missing, Wrong
+from engine.control import requests, views
 from engine.control.relay import Relay
+from engine.control.requests import Missing, Wrong
 from engine.delivery.explain import MAX_ENTRIES
 from engine.model.destination import RELAY
 from engine.model.explanation import Explanation
@@ -18,7 +18,7 @@ _ALLOWED = "a message (48213 or 48213.2), an address (bob@example.org) or a doma
 _LONGEST = 400
 
 
-class Explaining:
+class Explanations:
     """Answers why mail is not moving. Raises Wrong, Missing, QueueError."""
 
     def __init__(self, relay: Relay) -> None:
@@ -40,7 +40,7 @@ class Explaining:
             address = _address(subject)
             waiting = await self._waiting(address)
             return tuple(await explainer.address(str(address), address.domain.lower(), waiting))
-        name = asking.destination(subject)
+        name = requests.destination(subject)
         if name == RELAY:
             raise Wrong("the whole relay is not explained; its health line says how it is", allowed=_ALLOWED)
         return tuple(await explainer.domain(name))

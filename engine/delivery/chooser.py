@@ -1,4 +1,4 @@
-"""Choosing: which sites are served next, when there are more than can be.
+"""Which sites are served next, when there are more than can be.
 
 Those that have proved themselves go by whose turn it was longest ago; those that have not share out their turns
 between senders and messages (see engine.delivery.turns). Where both wait for the next connection, each has every
@@ -28,7 +28,7 @@ class Chosen(Struct, frozen=True):
     flow: Flow | None = None
 
 
-class Choosing:
+class Chooser:
     """Asks the queue what is due, and puts it in the order in which it is to be served."""
 
     def __init__(self, queue: Queue, sites: Sites, capacity: Capacity) -> None:

@@ -13,7 +13,7 @@ class _Known(Struct):
     trial_at: float  # by the clock that nobody sets
 
 
-class Stints:
+class SessionLengths:
     """Remembers how many messages a host takes in one session, of the hosts that have ended one between two messages.
 
     In memory, and bounded: after a restart one session that is ended early finds out again, which costs no attempt.

@@ -6,14 +6,14 @@ _TIMES = 5  # each beside a message that was taken: more than bad luck with a ho
 _MOST = 10_000  # messages
 
 
-class Spared:
-    """Counts what was spared whom. In memory, and bounded: what is forgotten is spared anew."""
+class FreeTries:
+    """Counts the free tries of each message. In memory, and bounded: what is forgotten has them anew."""
 
     def __init__(self) -> None:
         self._times: Counter[tuple[int, str]] = Counter()
 
-    def is_spared(self, message: int, destination: str) -> bool:
-        """Whether a message to a destination is spared the attempt once more."""
+    def is_free(self, message: int, destination: str) -> bool:
+        """Whether this try of a message to a destination counts as no attempt."""
         self._times[message, destination] += 1
         if self._times[message, destination] > _TIMES:
             del self._times[message, destination]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from engine.queue.contract import QueueError
-from engine.queue.sqlite import telling
+from engine.queue.sqlite import notifications
 from tests.clock import FakeClock
 from tests.unit.queue.test_telling import GATHER, NOTICE, fails
 from tests.unit.sqlite.support import opened
@@ -39,7 +39,7 @@ async def test_the_notification_and_the_forgetting_are_one_transaction(
         def cut(*_: object) -> int:
             raise QueueError("cut short")
 
-        monkeypatch.setattr(telling, "enqueue", cut)
+        monkeypatch.setattr(notifications, "enqueue", cut)
         with pytest.raises(QueueError, match="cut short"):
             await spool.queue.claims.tell(untold, NOTICE)
         monkeypatch.undo()
@@ -49,7 +49,7 @@ async def test_the_notification_and_the_forgetting_are_one_transaction(
 async def test_more_recipients_than_one_notification_names_are_told_of_in_several(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(telling, "RECIPIENTS_TOLD", 3)
+    monkeypatch.setattr(notifications, "RECIPIENTS_TOLD", 3)
     async with opened(tmp_path, gather=GATHER) as spool:
         await spool.add(*(f"{name}@example.org" for name in "abcdefgh"))
         (claim,) = await spool.claim()
@@ -64,7 +64,7 @@ async def test_more_recipients_than_one_notification_names_are_told_of_in_severa
 
 
 async def test_what_is_read_at_a_time_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(telling, "RECIPIENTS_TOLD", 5)
+    monkeypatch.setattr(notifications, "RECIPIENTS_TOLD", 5)
     async with opened(tmp_path) as spool:
         for _ in range(4):
             await spool.add("a@example.org", "b@example.org")

@@ -1,4 +1,4 @@
-"""Finding the addresses of a way, and what its hosts demand, before a connection is asked for.
+"""The addresses of a way, and what its hosts demand, before a connection is asked for.
 
 What a name server does with our time must cost nobody a connection, so all that an attempt may try is looked up
 beforehand, and nothing is looked up while there is one.
@@ -38,8 +38,9 @@ class Found(dict[str, "Sequence[Target] | MXError"]):
 async def find(router: Router, way: Way, *, most: int, seconds: float, put_off: Callable[[str], bool]) -> Found:
     """The addresses of a way's hosts, best first, until there is enough for an attempt that tries `most` of them.
 
-    That is half of them of either family, of hosts that are not `put_off` (see Trying). Once there is one address the
-    others must be had soon: a second host whose name server is silent keeps no mail from the first. Raises QueueError.
+    That is half of them of either family, of hosts that are not `put_off` (see Candidates). Once there is one address
+    the others must be had soon: a second host whose name server is silent keeps no mail from the first. Raises
+    QueueError.
     """
     found = Found()
     family: Counter[bool] = Counter()

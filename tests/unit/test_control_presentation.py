@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from msgspec import Struct
 
-from engine.control.showing import cleaned, encoded
+from engine.control.presentation import cleaned, encoded
 from tests.screens import canned
 from tests.screens.hostile import POISON, poisoned
 

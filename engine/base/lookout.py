@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Looking(Generic[T]):
+class Lookout(Generic[T]):
     """Asks `look`, which may never return, in a thread of its own, and no second time while the first still runs.
 
     So a file system that hangs costs one thread, however often it is looked at, and none of those that all share.

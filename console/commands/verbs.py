@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from console.commands import listings
 from console.commands.door import Door, complain, door_of, on_terminal, refuse, say, say_json
-from console.commands.looking import FILTERS, Json
+from console.commands.lists import FILTERS, Json
 from console.format import BadDuration, parse_duration
 from engine.base.plural import plural
 from engine.control.client import Client

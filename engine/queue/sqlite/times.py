@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 from engine.base.plural import plural
 from engine.model.event import Event
-from engine.queue.sqlite import bearing
+from engine.queue.sqlite import bearings
 from engine.queue.sqlite.mail import Terms
-from engine.queue.sqlite.telling import LONGEST_GATHER
+from engine.queue.sqlite.notifications import LONGEST_GATHER
 from engine.queue.sqlite.writer import Transaction
 
 CHUNK = 2000  # entries looked at in one transaction
@@ -46,7 +46,7 @@ def put_standing_right(tx: Transaction, longest_block: float) -> None:
         with tx.touching("times", "destination"):
             tx.execute(_DESTINATIONS, block)
     else:
-        for name in bearing.names(tx.connection):
+        for name in bearings.names(tx.connection):
             _unless_damaged(tx, name, f"{_DESTINATIONS} AND name = ?", (*block, name))
     for table in _SINCE:
         since = f"UPDATE {table} SET until = ? + (until - since), since = ? WHERE since > ?"

@@ -2,7 +2,7 @@
 
 from msgspec.structs import replace
 
-from console.following import READ_FOR
+from console.follow_up import READ_FOR
 from engine.control import views
 from tests.screens.canned import NOW, CannedClient
 from tests.screens.conftest import Console_

@@ -4,7 +4,7 @@ from typing import get_args
 
 import pytest
 
-from engine.delivery.stalling import patience, usual
+from engine.delivery.stall import patience, usual
 from engine.settings.settings import Timeouts
 from engine.smtpclient.session import Phase
 

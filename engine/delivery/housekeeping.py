@@ -20,7 +20,7 @@ SWEEP_EVERY = 30.0
 _ORPHANED = "nobody answered for it any more: the peer may have taken it, and it may arrive twice"
 
 
-class Leftovers:
+class Housekeeping:
     """Sees to what is left over, at each check. `wake` has another check run soon; `is_over` is told what has ended."""
 
     def __init__(

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from engine.model.event import Event
 from engine.queue.sqlite.connection import is_damage, sure
-from engine.queue.sqlite.migrating import schema
+from engine.queue.sqlite.migrations import schema
 from engine.queue.sqlite.reading import from_both_ends
 from engine.queue.sqlite.rows import insert_event
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from engine.base.words import stand_in, words_of
-from engine.control import showing, views
-from engine.control.asking import Missing, not_bad
-from engine.control.judging import Judge
+from engine.control import presentation, views
+from engine.control.judge import Judge
 from engine.control.metrics import Figures
 from engine.control.relay import Relay
+from engine.control.requests import Missing, not_bad
 from engine.model.destination import RELAY, BadHost, Destination, HeldBack, Mark, Suspension, Totals
 from engine.model.event import Event
 from engine.model.filter import Filter
@@ -24,7 +24,7 @@ _EVENTS_OF_MESSAGE = 1000
 _NOTHING = Totals(waiting=0, due=0, held=0, relaying=0, destinations=0)
 
 
-class Seeing:
+class Queries:
     """Answers what operators want to see of a relay. Raises QueueError where the store cannot be read."""
 
     def __init__(self, relay: Relay) -> None:
@@ -72,10 +72,10 @@ class Seeing:
             events = await self.events(message=number, limit=_EVENTS_OF_MESSAGE)
             if not events:
                 raise Missing(f"there is no message {number}, and no event tells of it", where="id") from error
-            return showing.finished(number, events)
+            return presentation.finished(number, events)
         events = await self.events(message=number, limit=_EVENTS_OF_MESSAGE)
         try:
-            headers = showing.headers(await queue.claims.content(number))
+            headers = presentation.headers(await queue.claims.content(number))
         except NoSuchMessage:  # it left between the two questions
             headers = ()
         except QueueError as error:
@@ -97,7 +97,7 @@ class Seeing:
         """The live relayers in the order they started, then up to `ended` of those that ended last, newest first."""
         live = sorted(self._relay.smarthost.managed, key=lambda one: one.id)
         gone = list(self._relay.smarthost.ended)[::-1][:ended]
-        return tuple(map(showing.relayer, (*live, *gone)))
+        return tuple(map(presentation.relayer, (*live, *gone)))
 
     def transcript(self, number: int) -> views.TranscriptView:
         """What one relayer and its peer have said. Raises Missing."""
@@ -105,7 +105,7 @@ class Seeing:
         found = next((one for one in (*smarthost.managed, *smarthost.ended) if one.id == number), None)
         if found is None:
             raise Missing(f"there is no relayer {number}, and it is not among those that ended last", where="id")
-        return showing.transcript(found)
+        return presentation.transcript(found)
 
     async def hosts(self, match: str, sort: str, offset: int, limit: int) -> views.HostsView:
         """A window of the MX hosts marked bad: of those in whose name, maker, reason or last reply the words stand."""
@@ -149,7 +149,7 @@ class Seeing:
     async def overrides(self, offset: int, limit: int) -> tuple[views.StandingView, ...]:
         """A window of all that operators have laid upon mail, and of the engine's marks: the first to end first."""
         queue, marks = self._relay.queue, self._marks()[: offset + limit]  # those that end later are beyond the window
-        found = showing.standing(
+        found = presentation.standing(
             await queue.standing.suspensions(), await queue.standing.rules(), marks, await queue.standing.overrides()
         )
         return found[offset : offset + limit]

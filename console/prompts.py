@@ -3,7 +3,7 @@
 from collections.abc import Coroutine
 from typing import Any
 
-from console import completing
+from console import completion
 from console.actions import Registry
 from console.desk import Desk
 from console.screens.front import Front
@@ -65,14 +65,14 @@ async def _try_filter(console: Desk[Front], front: Front, text: str) -> None:
 async def complete(console: Desk[Front], line: Prompt) -> None:
     """Complete what is being typed, or name what would fit."""
 
-    async def names(sort: completing.Sort, begun: str) -> list[str]:
-        return await completing.known_names(console.client, console.overview, sort, begun)
+    async def names(sort: completion.Sort, begun: str) -> list[str]:
+        return await completion.known_names(console.client, console.overview, sort, begun)
 
     typed = line.field.value
     if line.kind == "command":
-        completed = await completing.command(typed, console.registry, names)
+        completed = await completion.command(typed, console.registry, names)
     else:
-        completed = await completing.terms(typed, names, of_mail=isinstance(console.front, QueueScreen))
+        completed = await completion.terms(typed, names, of_mail=isinstance(console.front, QueueScreen))
     if line.field.value == typed:
         line.write(completed.line)
         if completed.line == typed:

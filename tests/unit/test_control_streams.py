@@ -142,7 +142,7 @@ async def test_the_server_stops_quickly_with_a_follower_that_does_not_read(engin
 
 
 async def test_there_is_a_limit_to_followers(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.control.following._FOLLOWERS", 1)
+    monkeypatch.setattr("engine.control.streams._FOLLOWERS", 1)
     async with engine.serving() as client, following(engine, client):
         with pytest.raises(Refused, match="too many follow"):
             await anext(client.follow())

@@ -7,7 +7,7 @@ from datetime import UTC
 
 import pytest
 
-from console.commands import acting, listings
+from console.commands import listings, verbs
 from console.format import Moment
 from engine.model.message import Selection
 from engine.model.order import Changed, Fate, TouchedEntry
@@ -27,7 +27,7 @@ def line(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeLine]:
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody sits there who can be asked."""
-    monkeypatch.setattr(acting, "on_terminal", lambda: True)
+    monkeypatch.setattr(verbs, "on_terminal", lambda: True)
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_what_lets_several_messages_go_asks_where_somebody_sits(
     ):
         assert line.run(*before).exit_code == 0
     line.engine.queue.calls.clear()
-    monkeypatch.setattr(acting, "on_terminal", lambda: True)
+    monkeypatch.setattr(verbs, "on_terminal", lambda: True)
     refused = line.run(*words, input="n\n")
     assert refused.exit_code == 1
     assert refused.stderr.endswith("nothing done\n")

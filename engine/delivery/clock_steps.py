@@ -34,7 +34,7 @@ class ClockWatch:
         return step if abs(step) > TOLERANCE else 0.0
 
 
-class Stepping:
+class ClockSteps:
     """Puts right what a step of the clock has put wrong. `longest_block`: seconds a destination is left alone at most.
 
     A step back would have mail wait for as long as the step was: what lies too far off is pulled in, in the store, in

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from typing import cast
 
 from engine.delivery.capacity import Capacity
-from engine.delivery.choosing import Choosing, Chosen
+from engine.delivery.chooser import Chooser, Chosen
 from engine.delivery.relayer import ManagedRelayer
 from engine.delivery.sites import Sites
 from engine.model.claim import NONE_TAKEN, DueSite, Shares
@@ -35,15 +35,15 @@ class Store:
         return [one for one in DOUBTFUL if one.site not in without]
 
 
-def choosing(most: int = 100) -> tuple[Choosing, Sites, Store]:
+def choosing(most: int = 100) -> tuple[Chooser, Sites, Store]:
     clock, store = FakeClock(), Store()
     capacity = Capacity(clock, max_connections=most, max_lookups=100)
     sites = sites_of(clock, capacity=capacity)
-    return Choosing(cast(Queue, store), sites, capacity), sites, store
+    return Chooser(cast(Queue, store), sites, capacity), sites, store
 
 
 async def names(
-    one: Choosing, limit: int, live: Collection[ManagedRelayer] = (), *, busy: Collection[str] = ()
+    one: Chooser, limit: int, live: Collection[ManagedRelayer] = (), *, busy: Collection[str] = ()
 ) -> list[str]:
     return [chosen.due.destination for chosen in await one.next(limit, set(), set(busy), live)]
 

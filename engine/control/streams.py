@@ -4,16 +4,16 @@ import asyncio
 
 from aiohttp import web
 
-from engine.control import showing
-from engine.control.asking import Wrong
+from engine.control import presentation
 from engine.control.feed import EventLog
+from engine.control.requests import Wrong
 from engine.model.event import Event
 
 _BATCH = 200  # events in one write
 _FOLLOWERS = 64
 
 
-class Following:
+class EventStreams:
     """Serves followers of an event log.
 
     A blank line every `sign_of_life` seconds shows that the line is up; a follower that takes nothing for
@@ -82,4 +82,4 @@ def _more(feed: asyncio.Queue[Event]) -> list[Event]:
 
 
 def _lines(events: list[Event]) -> bytes:
-    return b"".join(showing.encoded(event) + b"\n" for event in events)
+    return b"".join(presentation.encoded(event) + b"\n" for event in events)

@@ -3,14 +3,14 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
-from engine.delivery.finding import Found
+from engine.delivery.addresses import Found
 from engine.delivery.routes import Way, untried
 from engine.dns.mx import Exchange, MXError, OwnName
 from engine.model.outcome import Outcome
 from engine.smtpclient.target import Target
 
 
-class Trying:
+class Candidates:
     """The addresses of all hosts of a way, in order of preference (RFC 5321 5.1), for one attempt.
 
     At most `max_addresses` are given, and none after `max_sessions` sessions. Of the two families of addresses neither

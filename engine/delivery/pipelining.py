@@ -6,7 +6,7 @@ _SECONDS = 3600.0
 _MOST = 1000
 
 
-class Stumbles:
+class Pipelining:
     """Remembers, for an hour, the hosts with which a flight of commands went wrong on the wire.
 
     Replies that do not match, a time-out or a loss in the middle: behind some firewalls and old servers pipelining

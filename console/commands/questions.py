@@ -7,7 +7,7 @@ import typer
 from console.commands import answers, listings
 from console.commands.columns import aligned, line_width
 from console.commands.door import Status, complain, door_of, say, say_json
-from console.commands.looking import PAGE, Json
+from console.commands.lists import PAGE, Json
 from engine.control import views
 from engine.control.client import Client
 

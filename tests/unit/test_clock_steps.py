@@ -6,11 +6,11 @@ from pathlib import Path
 import dns.asyncresolver
 import pytest
 
+from engine.delivery.clock_steps import TOLERANCE, ClockSteps, ClockWatch
 from engine.delivery.limits import Limits
+from engine.delivery.pipelining import Pipelining
 from engine.delivery.retry import RetryPlan
 from engine.delivery.sites import Sites
-from engine.delivery.stepping import TOLERANCE, ClockWatch, Stepping
-from engine.delivery.stumbles import Stumbles
 from engine.dns.mx import MXCalculator
 from engine.intake.refusals import Refusals
 from engine.model.destination import Override, Suspension
@@ -28,10 +28,10 @@ BLOCK = 900.0
 RETRIES = RetryPlan(Retry(), random.Random(1))
 
 
-def stepping(spool: SqliteSpool, sites: Sites | None = None) -> Stepping:
+def stepping(spool: SqliteSpool, sites: Sites | None = None) -> ClockSteps:
     mx = MXCalculator(dns.asyncresolver.Resolver(configure=False), clock=spool.clock, marks=spool.queue.marks)
     sites = sites if sites is not None else sites_of(spool.clock)
-    return Stepping(spool.queue, sites, mx, RETRIES, spool.clock, BLOCK)
+    return ClockSteps(spool.queue, sites, mx, RETRIES, spool.clock, BLOCK)
 
 
 async def test_only_a_difference_between_the_clocks_is_a_step() -> None:
@@ -93,7 +93,7 @@ async def test_a_mark_lasts_as_long_as_it_was_to(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
         mx = MXCalculator(dns.asyncresolver.Resolver(configure=False), clock=spool.clock, marks=spool.queue.marks)
         sites = sites_of(spool.clock)
-        step = Stepping(spool.queue, sites, mx, RETRIES, spool.clock, BLOCK)
+        step = ClockSteps(spool.queue, sites, mx, RETRIES, spool.clock, BLOCK)
         await step.look()
         await mx.mark_bad("mx.example", reason="refused")
         await spool.clock.set_by(-DAY)
@@ -150,7 +150,7 @@ async def test_a_step_back_while_the_engine_was_down_is_known_by_its_events(tmp_
 async def test_what_is_cut_short_is_done_anew_at_the_next_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.queue.sqlite.timing.CHUNK", 2)
+    monkeypatch.setattr("engine.queue.sqlite.times.CHUNK", 2)
     clock = FakeClock()
     async with opened(tmp_path, clock) as spool:
         step = stepping(spool)
@@ -159,7 +159,7 @@ async def test_what_is_cut_short_is_done_anew_at_the_next_start(
         (claim,) = await spool.claim()
         await spool.settle(claim, LATER, after=300)
         await clock.set_by(-DAY)
-        monkeypatch.setattr("engine.queue.sqlite.timing.tell", lambda *_: 1 / 0)
+        monkeypatch.setattr("engine.queue.sqlite.times.tell", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             await step.look()
     monkeypatch.undo()
@@ -205,7 +205,7 @@ async def test_a_machine_that_knows_the_time_only_after_its_start_costs_no_mail_
 
 async def test_what_is_remembered_for_a_while_is_not_remembered_for_the_time_of_the_step() -> None:
     clock, queue = FakeClock(), FakeArrivals()
-    stumbles, refusals = Stumbles(clock), Refusals(queue, clock)
+    stumbles, refusals = Pipelining(clock), Refusals(queue, clock)
     stumbles.note("mx.example")
     refusals.note("smtp 192.0.2.1", "relaying denied")
     assert not stumbles.may_pipeline("mx.example")

@@ -12,7 +12,7 @@ READ_FOR = 3.0  # seconds in which the result itself can be read before it makes
 PATIENCE = 5.0  # seconds a look may take; the next one is made with the next snapshot
 
 
-class Following:
+class FollowUp:
     """Follows one order, the last one given here, by the number that its result had.
 
     The engine ends it, and bounds it in time. `told`: what was last said of the order, its result at first.
