@@ -8,8 +8,10 @@ from concurrent.futures import Future
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 
 import uvloop
+from dns.asyncresolver import Resolver
 
 from engine.base.clock import Clock, SystemClock
 from engine.base.lookout import Lookout
@@ -41,7 +43,7 @@ from engine.settings.ourselves import Ourselves, listening_by
 from engine.settings.settings import Listen, Settings
 from engine.smtpclient.dialler import Dialler, TcpDialler
 from engine.smtpclient.probe import Prober
-from engine.tls.policy import tls_policy
+from engine.tls.policy import TlsPolicy, tls_policy
 from engine.tls.policy_files import HTTPS
 
 __all__ = ["CannotStart", "Engine", "EngineFailed", "EngineThread", "SpoolOwned", "run_daemon"]
@@ -95,18 +97,9 @@ class Engine:
         self.supervision = Supervision(self._died)
         control = settings.control
         spool = self._spool = Spool(settings.spool, group=control.group, view_group=control.view_group)
-        delivery = settings.delivery
         self.events = EventLog(self._clock)
         retries = RetryPlan(settings.retry, draw)
-        self.queue = SqliteQueue(
-            spool.path,
-            self._clock,
-            give_up_after=retries.give_up_after,
-            delay_notice=settings.dsn.delay_notice,
-            gather=settings.dsn.gather,
-            events_kept=settings.events.kept,
-            unsafe_on=(lambda _: "") if settings.spool_on_any_file_system else unsafe,
-        )
+        self.queue = _queue(settings, spool.path, self._clock, retries)
         self.queue.on_events = self.events.publish
         resolver = resolver_for(
             [str(each) for each in settings.dns.nameservers],
@@ -114,39 +107,10 @@ class Engine:
             lifetime=DNS_LIFETIME,
             validating=settings.dns.validating,
         )
-        self.mx = MXCalculator(
-            resolver,
-            clock=self._clock,
-            marks=self.queue.marks,
-            own_names=(settings.hostname,),
-            bad_mx_timeout=delivery.bad_mx_timeout,
-            bad_mx_timeout_max=delivery.bad_mx_timeout_max,
-            fallback_to_domain=delivery.fallback_to_domain,
-            draw=draw,
-        )
+        self.mx = _mx(settings, resolver, self._clock, self.queue, draw)
         self.tls = tls_policy(settings, Lookups(resolver), self.queue.standing, self._clock, https_port=https_port)
-        attempts = AttemptManager(
-            self.queue,
-            retries,
-            self._clock,
-            hostname=settings.hostname,
-            postmaster=settings.dsn.postmaster,
-            content_returned=settings.dsn.content_returned,
-        )
-        router = self._router = Router(
-            self.mx,
-            port=delivery.port,
-            tls=self.tls,
-            routes=settings.route,
-            passwords=_passwords(settings),
-            standing=self.queue.standing,
-            ourselves=Ourselves(
-                names=(settings.hostname,),
-                listening=self._listening,
-                loopback_exchanges=delivery.loopback_exchanges,
-            ),
-            refused=delivery.refuse_networks,
-        )
+        attempts = _attempts(settings, self.queue, retries, self._clock)
+        router = self._router = _router(settings, self.mx, self.tls, self.queue, self._listening)
         parts = Parts(
             queue=self.queue,
             mx=self.mx,
@@ -155,26 +119,11 @@ class Engine:
             dialler=dialler or TcpDialler(),
             clock=self._clock,
             hostname=settings.hostname,
-            timeouts=delivery.timeouts,
-            max_addresses=delivery.max_addresses,
-            max_sessions=delivery.max_sessions,
+            timeouts=settings.delivery.timeouts,
+            max_addresses=settings.delivery.max_addresses,
+            max_sessions=settings.delivery.max_sessions,
         )
-        self.smarthost = SmartHost(
-            self.queue,
-            attempts,
-            parts,
-            clock=self._clock,
-            retries=retries,
-            max_connections=delivery.max_connections,
-            max_connections_per_destination=delivery.max_connections_per_destination,
-            max_lookups=delivery.max_lookups,
-            max_messages_per_connection=delivery.max_messages_per_connection,
-            initial_connections=delivery.initial_connections,
-            idle=delivery.idle,
-            connection_lifetime=delivery.connection_lifetime,
-            check_interval=delivery.check_interval,
-            limits=settings.limit,
-        )
+        self.smarthost = _smarthost(settings, parts, retries)
         self.explainer = Explainer(self.queue, self.mx, router, self.smarthost, self._clock)
         self.prober = Prober(router, parts.dialler, self._clock, hostname=settings.hostname)
         self.floor = DiskFloor(spool.path, settings.intake.min_free, lambda: self.queue.spare)
@@ -311,15 +260,89 @@ class Engine:
         )
 
 
-async def _mended(control: ControlServer) -> str:
-    """Make anew what was removed of the control server's sockets; why that cannot be, or ""."""
-    try:
-        for path in await control.mend():
-            log.warning("%s was removed or replaced: it is made anew", path)
-    except OSError as error:
-        log.error("a control socket is gone, and cannot be made anew: %s", error)
-        return f"a control socket is gone, and cannot be made anew: {clean(str(error), 200)}"
-    return ""
+# -- the parts, each with what the settings say of it -----------------------------------------------------------------
+
+
+def _queue(settings: Settings, folder: Path, clock: Clock, retries: RetryPlan) -> SqliteQueue:
+    return SqliteQueue(
+        folder,
+        clock,
+        give_up_after=retries.give_up_after,
+        delay_notice=settings.dsn.delay_notice,
+        gather=settings.dsn.gather,
+        events_kept=settings.events.kept,
+        unsafe_on=(lambda _: "") if settings.spool_on_any_file_system else unsafe,
+    )
+
+
+def _mx(
+    settings: Settings, resolver: Resolver, clock: Clock, queue: SqliteQueue, draw: random.Random | None
+) -> MXCalculator:
+    delivery = settings.delivery
+    return MXCalculator(
+        resolver,
+        clock=clock,
+        marks=queue.marks,
+        own_names=(settings.hostname,),
+        bad_mx_timeout=delivery.bad_mx_timeout,
+        bad_mx_timeout_max=delivery.bad_mx_timeout_max,
+        fallback_to_domain=delivery.fallback_to_domain,
+        draw=draw,
+    )
+
+
+def _attempts(settings: Settings, queue: SqliteQueue, retries: RetryPlan, clock: Clock) -> AttemptManager:
+    return AttemptManager(
+        queue,
+        retries,
+        clock,
+        hostname=settings.hostname,
+        postmaster=settings.dsn.postmaster,
+        content_returned=settings.dsn.content_returned,
+    )
+
+
+def _router(
+    settings: Settings,
+    mx: MXCalculator,
+    tls: TlsPolicy,
+    queue: SqliteQueue,
+    listening: Callable[[], tuple[Listen, ...]],
+) -> Router:
+    delivery = settings.delivery
+    ourselves = Ourselves(
+        names=(settings.hostname,), listening=listening, loopback_exchanges=delivery.loopback_exchanges
+    )
+    return Router(
+        mx,
+        port=delivery.port,
+        tls=tls,
+        routes=settings.route,
+        passwords=_passwords(settings),
+        standing=queue.standing,
+        ourselves=ourselves,
+        refused=delivery.refuse_networks,
+    )
+
+
+def _smarthost(settings: Settings, parts: Parts, retries: RetryPlan) -> SmartHost:
+    delivery = settings.delivery
+    return SmartHost(
+        parts.queue,
+        parts.attempts,
+        parts,
+        clock=parts.clock,
+        retries=retries,
+        max_connections=delivery.max_connections,
+        max_connections_per_destination=delivery.max_connections_per_destination,
+        max_lookups=delivery.max_lookups,
+        max_messages_per_connection=delivery.max_messages_per_connection,
+        initial_connections=delivery.initial_connections,
+        idle=delivery.idle,
+        connection_lifetime=delivery.connection_lifetime,
+        check_interval=delivery.check_interval,
+        limits=settings.limit,
+    )
 
 
 def _passwords(settings: Settings) -> dict[str, str]:
@@ -332,6 +355,17 @@ def _passwords(settings: Settings) -> dict[str, str]:
             why = f"it is not UTF-8 (octet {error.start})" if isinstance(error, UnicodeDecodeError) else error.strerror
             raise CannotStart(f"the route of {route.domain}: password_file {route.password_file}: {why}") from error
     return found
+
+
+async def _mended(control: ControlServer) -> str:
+    """Make anew what was removed of the control server's sockets; why that cannot be, or ""."""
+    try:
+        for path in await control.mend():
+            log.warning("%s was removed or replaced: it is made anew", path)
+    except OSError as error:
+        log.error("a control socket is gone, and cannot be made anew: %s", error)
+        return f"a control socket is gone, and cannot be made anew: {clean(str(error), 200)}"
+    return ""
 
 
 def run_daemon(settings: Settings, ready: Callable[[Engine], None] = lambda _: None) -> None:
