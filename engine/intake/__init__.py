@@ -1,1 +1,1 @@
-"""How mail comes in: over SMTP (smtp.py) and through a watched folder (drop.py)."""
+"""How mail comes in: over SMTP (smtp/), through a watched folder (drop/), from programs of this machine (sendmail/)."""
