@@ -118,7 +118,7 @@ def _usage(verb: Verb) -> str:
     """How it is typed: what it acts on, for how long and why; but a filter goes on to the end of the line."""
     if verb.on == "order":
         return ""  # it is the last one
-    wanted = [one for one in verbs.parameters(verb.ask) if one.kind is not bool]
+    wanted = [parameter for parameter in verbs.parameters(verb.ask) if parameter.kind is not bool]
     if verb.on == "mail":
         wanted = wanted[:1]
     titles = [one.title for one in wanted]

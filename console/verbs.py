@@ -201,7 +201,9 @@ def _asks_more(verb: Verb, given: dict[str, Any]) -> bool:
 
 async def _filled(console: Desk[Front], verb: Verb, given: dict[str, Any], named: str) -> Any:
     """Say what follows, and have what is missing filled in; None where it is left."""
-    fields = [_blank(console, verb, one, given) for one in parameters(verb.ask) if _is_filled_in(verb, one)]
+    fields = [
+        _blank(console, verb, parameter, given) for parameter in parameters(verb.ask) if _is_filled_in(verb, parameter)
+    ]
     body = [Para(), para((f"  {verb.follows}", ""), hang=2), Para()]
     title = verb.question.format("the whole relay" if named == RELAY else named)
     answers = await console.ask(Dialog(title, body, ok=verb.label, fields=fields, fill=bool(fields)))
@@ -235,7 +237,7 @@ async def _agreed(console: Desk[Front], verb: Verb, ask: DryAsk, target: Target 
 
     What mail is touched by is asked for its reason, and then for one message too.
     """
-    fields = [one for one in parameters(verb.ask) if one.name == "reason"]
+    fields = [parameter for parameter in parameters(verb.ask) if parameter.name == "reason"]
     is_single = target is not None and target.single and not named
     if isinstance(ask, MailAsk) and is_single and not fields:
         console.go_on()

@@ -388,8 +388,8 @@ def run_daemon(settings: Settings, ready: Callable[[Engine], None] = lambda _: N
                 ready(engine)
             waits = (asyncio.wrap_future(told), asyncio.ensure_future(engine.supervision.failed.wait()))
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            for one in waits:
-                one.cancel()
+            for wait in waits:
+                wait.cancel()
             last_resort.arm()
             log.info("draining")
         if engine.supervision.failure:

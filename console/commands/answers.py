@@ -38,10 +38,10 @@ def explain_lines(found: views.ExplainView, moment: Moment) -> Iterator[str]:
 def probe_lines(found: Probed, moment: Moment) -> Iterator[str]:
     """What each address of a host answered."""
     yield f"{found.host}, port {found.port}: {found.summary}"
-    for one in found.addresses:
+    for address in found.addresses:
         yield ""
-        yield f"{one.address}  {'failed' if one.trouble else 'ok'}  ({span(one.seconds)})"
-        yield from (f"  {fact.name:<12} {fact.text}" for fact in words.probed(one, moment))
+        yield f"{address.address}  {'failed' if address.trouble else 'ok'}  ({span(address.seconds)})"
+        yield from (f"  {fact.name:<12} {fact.text}" for fact in words.probed(address, moment))
     if found.left_out:
         yield ""
         yield f"{found.left_out} more of its addresses were not asked"

@@ -172,8 +172,8 @@ def message_lines(message: Message, moment: Moment) -> Iterator[str]:
         yield f"  message-id  {message.message_id}"
     for title, lines in (
         ("recipients", [line for row in message.entries for line in _recipient(row, moment)]),
-        ("attempts", [_attempt(message.number, one, moment) for one in message.attempts]),
-        ("events", [event_line(one, moment) for one in message.events]),
+        ("attempts", [_attempt(message.number, attempt, moment) for attempt in message.attempts]),
+        ("events", [event_line(event, moment) for event in message.events]),
         ("headers", message.headers),
     ):
         if lines:

@@ -61,9 +61,9 @@ def status(context: typer.Context, json: Json = False) -> None:
     moment = listings.here_and_now()
     for line in listings.health_lines(health, moment):
         say(line)
-    for one in suspensions:
-        if one.destination != RELAY:
-            say(f"  {one.destination} {''.join(words.suspension(one, moment))}")
+    for suspension in suspensions:
+        if suspension.destination != RELAY:
+            say(f"  {suspension.destination} {''.join(words.suspension(suspension, moment))}")
 
 
 def queue(

@@ -52,7 +52,7 @@ def probe(
     else:
         for line in answers.probe_lines(found, listings.here_and_now()):
             say(line)
-    if not any(not one.trouble for one in found.addresses):
+    if not any(not address.trouble for address in found.addresses):
         raise typer.Exit(Status.REFUSED)
 
 

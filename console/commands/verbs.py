@@ -64,9 +64,9 @@ def command_of(verb: Verb) -> Callable[..., None]:
 
 def _options(verb: Verb) -> Iterator[tuple[str, Any, Any]]:
     """Name, type and default of all that a command takes."""
-    for one in parameters(verb.ask):
-        yield one.name, *_option(verb, one)
-        if _takes_all(verb, one):
+    for parameter in parameters(verb.ask):
+        yield parameter.name, *_option(verb, parameter)
+        if _takes_all(verb, parameter):
             yield "all", Annotated[bool, typer.Option("--all", help=_EVERY[verb.on])], False
     if verb.is_previewed:
         yield "yes", _Yes, False
@@ -118,13 +118,13 @@ def _do(door: Door, verb: Verb, given: dict[str, Any]) -> None:
 def _read(verb: Verb, given: dict[str, Any]) -> dict[str, Any]:
     """What was given, as the ask has it."""
     every = given.pop("all", False)
-    for one in parameters(verb.ask):
-        value = given[one.name]
-        if one.name == "filter":
+    for parameter in parameters(verb.ask):
+        value = given[parameter.name]
+        if parameter.name == "filter":
             given["filter"] = " ".join(value or ()).strip()
-        elif one.name == "seconds" and value is not None:
+        elif parameter.name == "seconds" and value is not None:
             given["seconds"] = _seconds(value)
-        if not _takes_all(verb, one):
+        if not _takes_all(verb, parameter):
             continue
         if verb.on == "mail":
             if given["filter"] and every:
@@ -134,7 +134,7 @@ def _read(verb: Verb, given: dict[str, Any]) -> dict[str, Any]:
         elif (value is None) == (not every):
             raise typer.BadParameter("give a domain, or --all for the whole relay", param_hint="DESTINATION")
         elif every:
-            given[one.name] = RELAY
+            given[parameter.name] = RELAY
     return given
 
 

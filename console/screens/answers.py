@@ -47,7 +47,7 @@ class ExplainScreen(Answer):
         return ["Explain", target.what if target is not None and is_one else self._view.subject]
 
     def target(self) -> Target | None:
-        named = {one.destination for one in self._view.explanations}
+        named = {explanation.destination for explanation in self._view.explanations}
         if len(named) != 1:
             return None
         entry = self._view.explanations[0].entry
@@ -58,7 +58,11 @@ class ExplainScreen(Answer):
 
     def paras(self, moment: Moment) -> list[Para]:
         asked = para((f"  as it was {moment.both(self._view.now)}; e asks anew", "dim"))
-        return [*(each for one in self._view.explanations for each in _explanation(one, moment)), Para(), asked]
+        return [
+            *(each for explanation in self._view.explanations for each in _explanation(explanation, moment)),
+            Para(),
+            asked,
+        ]
 
 
 class ProbeScreen(Answer):
@@ -81,13 +85,13 @@ class ProbeScreen(Answer):
 
     def paras(self, moment: Moment) -> list[Para]:
         view = self._view
-        well = bool(view.addresses) and not any(one.trouble for one in view.addresses)
+        well = bool(view.addresses) and not any(address.trouble for address in view.addresses)
         paras = [
             _named("host", (view.host, "bold"), (f"  port {view.port}", "")),
             _named("came back", (("✓ " if well else "✗ ") + view.summary, "good" if well else "bad")),
             _named("asked", (moment.both(view.at), "dim"), ("  no mail was sent", "dim")),
         ]
-        paras += [each for one in view.addresses for each in _address(one, moment)]
+        paras += [each for address in view.addresses for each in _address(address, moment)]
         if view.left_out:
             paras.append(para((f"  {view.left_out} more of its addresses were not asked", "dim")))
         return paras

@@ -54,7 +54,7 @@ class Explanations:
             return found
         named = f"{number}.{entry}" if entry else str(number)
         events = await self._relay.queue.listing.events(message=number, limit=1000)
-        last = next((one for one in reversed(events) if entry in (0, one.entry)), None)
+        last = next((event for event in reversed(events) if entry in (0, event.entry)), None)
         if last is None:
             raise Missing(f"there is no message {named}, and no event tells of it", where="subject")
         said = f": {last.outcome.line}" if last.outcome is not None else ""
@@ -66,7 +66,7 @@ class Explanations:
         at_its_domain = Term(field="domain", op="=", value=address.domain)
         named = Filter(terms=(at_its_domain, Term(field="to", op=op, value=str(address))))
         rows = (await self._relay.queue.listing.window(named, "due", 0, 10 * MAX_ENTRIES)).rows
-        return [one for one in rows if one.recipient.casefold() == str(address).casefold()][:MAX_ENTRIES]
+        return [row for row in rows if row.recipient.casefold() == str(address).casefold()][:MAX_ENTRIES]
 
 
 def _address(text: str) -> Address:

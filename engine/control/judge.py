@@ -66,7 +66,7 @@ class Judge:
     @cached_property
     def _connections(self) -> Counter[str]:
         """How many are open to each site."""
-        return Counter(one.site.name for one in self._relay.smarthost.managed)
+        return Counter(relayer.site.name for relayer in self._relay.smarthost.managed)
 
     def next_try(self, held: HeldBack) -> float | None:
         """When what waits for a bad host is tried next."""

@@ -88,12 +88,15 @@ def standing(
     suspensions: Iterable[Suspension], rules: Iterable[HoldRule], marks: Iterable[Mark], overrides: Iterable[Override]
 ) -> tuple[views.StandingView, ...]:
     """All that stands until a time, the first to end first."""
-    found = [_standing("suspension", one.destination, "opens no new connections", one) for one in suspensions]
+    found = [
+        _standing("suspension", suspension.destination, "opens no new connections", suspension)
+        for suspension in suspensions
+    ]
     for rule in rules:
         what = f"holds what comes, {plural(rule.holding, 'recipient')} now"
         found.append(replace(_standing("hold rule", rule.filter, what, rule), rule=rule.id))
-    found += [_standing("host mark", one.host, "is left out", one) for one in marks]
-    found += [_standing("override", one.destination, f"goes to {one.to}", one) for one in overrides]
+    found += [_standing("host mark", mark.host, "is left out", mark) for mark in marks]
+    found += [_standing("override", override.destination, f"goes to {override.to}", override) for override in overrides]
     return tuple(sorted(found, key=lambda one: (one.until, one.kind, one.name)))
 
 
@@ -110,8 +113,8 @@ def _standing(
 
 def finished(number: int, events: tuple[Event, ...]) -> Message:
     """A message that has left the queue, as far as the events tell of it."""
-    arrived = next((one.at for one in events if one.kind == "accepted"), 0.0)
-    sender = next((one.sender for one in events if one.sender), "")
+    arrived = next((event.at for event in events if event.kind == "accepted"), 0.0)
+    sender = next((event.sender for event in events if event.sender), "")
     return Message(number=number, finished=True, sender=sender, arrived=arrived, events=events)
 
 

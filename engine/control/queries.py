@@ -40,7 +40,9 @@ class Queries:
         except QueueError as error:
             totals, suspensions = _NOTHING, ()
             trouble = trouble or f"the queue cannot be read: {error}"
-        return self._health(totals, next((one for one in suspensions if one.destination == RELAY), None), trouble)
+        return self._health(
+            totals, next((suspension for suspension in suspensions if suspension.destination == RELAY), None), trouble
+        )
 
     async def overview(self, destinations: int, hosts: int, events: int) -> views.OverviewView:
         """The four panes and the health line. Where the store cannot be read, its panes are empty."""

@@ -78,9 +78,9 @@ class Verbs:
         relay = self._relay
         if relay.smarthost.draining:
             raise Wrong("the relay is draining: it opens no new connections before it is started anew", status=409)
-        before = {one.id for one in relay.smarthost.managed}
+        before = {relayer.id for relayer in relay.smarthost.managed}
         await relay.smarthost.check_state()
-        opened = sum(one.id not in before for one in relay.smarthost.managed)
+        opened = sum(relayer.id not in before for relayer in relay.smarthost.managed)
         found = f"{plural(opened, 'new connection')}, {len(relay.smarthost.managed)} open in all"
         await relay.queue.arrivals.record(Event(at=relay.clock.now(), kind="checked", by=by, text=found))
         text = f"checked: {found}"
@@ -157,7 +157,7 @@ class Verbs:
         )
         self._relay.smarthost.wake()
         managed = self._relay.smarthost.managed
-        still = sum(name in (RELAY, one.destination) for one in managed)
+        still = sum(name in (RELAY, relayer.destination) for relayer in managed)
         text = f"{_named(name)} is suspended for {format_duration(lasting)}: no new connection is opened"
         if still:
             text += f"; {plural(still, 'open connection')} will end by {'itself' if still == 1 else 'themselves'}"
@@ -173,7 +173,7 @@ class Verbs:
 
     async def _suspended(self, destination: str) -> str:
         name = requests.destination(destination)
-        if all(one.destination != name for one in await self._relay.queue.standing.suspensions()):
+        if all(suspension.destination != name for suspension in await self._relay.queue.standing.suspensions()):
             raise _not_suspended(name)
         return name
 

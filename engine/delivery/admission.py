@@ -70,7 +70,7 @@ class Admission:
         if limiting is None:
             site.dials()
             return ""
-        if limiting.name == "blocked" or all(one is relayer for one in site.connections):
+        if limiting.name == "blocked" or all(connection is relayer for connection in site.connections):
             # Nobody's end will wake it: it waits for its time, or for the next check.
             soon = self._clock.now() + self._check_interval
             until = soon if limiting.until is None else limiting.until

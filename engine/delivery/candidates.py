@@ -57,7 +57,7 @@ class Candidates:
     def is_ourselves(self, exchange: Exchange, error: MXError) -> None:
         """A host is this relay: neither it nor what is no better is tried any more (RFC 5321 5.1)."""
         self._limit = exchange.preference
-        self._hosts = [one for one in self._hosts if one.preference < exchange.preference]
+        self._hosts = [host for host in self._hosts if host.preference < exchange.preference]
         self._nothing = untried(self._nothing, error)
 
     def may_go_on(self, host: str) -> bool:

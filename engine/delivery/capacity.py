@@ -61,8 +61,8 @@ class Half(Struct, frozen=True):
     def shares(self, relayers: Iterable[ManagedRelayer]) -> Shares:
         """Who has all that one may have, given who uses it."""
         flows = [relayer.flow for relayer in relayers if relayer.flow is not None]
-        messages, domains = Counter(one.message for one in flows), Counter(one.domain for one in flows)
-        senders = Counter(one.sender for one in flows)
+        messages, domains = Counter(flow.message for flow in flows), Counter(flow.domain for flow in flows)
+        senders = Counter(flow.sender for flow in flows)
         return Shares(
             messages=frozenset(one for one, count in messages.items() if count >= self.of_one),
             domains=frozenset(one for one, count in domains.items() if count >= self.of_one),
@@ -150,7 +150,7 @@ class Capacity:
         """Which of its bounds are reached, in sentences."""
         found = []
         for half, users in self._halves(live):
-            used = sum(one.is_admitted == (half is self.connections) for one in live)
+            used = sum(relayer.is_admitted == (half is self.connections) for relayer in live)
             if used >= half.all and len(users) == used:
                 found.append(f"all {half.all} {half.what} are held by destinations that have not proved themselves")
             elif used >= half.all:
@@ -164,6 +164,10 @@ class Capacity:
 
         A look-up that takes long is one of these, whatever its destination has proved.
         """
-        connected = [one for one in live if one.is_doubtful and self.keeps_place(one)]
-        looking = [one for one in live if not one.is_admitted and (one.is_in_doubt or not self.keeps_place(one))]
+        connected = [relayer for relayer in live if relayer.is_doubtful and self.keeps_place(relayer)]
+        looking = [
+            relayer
+            for relayer in live
+            if not relayer.is_admitted and (relayer.is_in_doubt or not self.keeps_place(relayer))
+        ]
         return (self.connections, connected), (self.lookups, looking)

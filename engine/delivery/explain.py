@@ -83,11 +83,11 @@ class Explainer:
 
     async def _entries(self, entries: Sequence[Entry]) -> tuple[Explanation, ...]:
         entries = entries[:MAX_ENTRIES]
-        names = list(dict.fromkeys(one.destination for one in entries))
+        names = list(dict.fromkeys(entry.destination for entry in entries))
         looked = await asyncio.gather(*map(self._look, names))
         seen = dict(zip(names, looked, strict=True))
         rules = {rule.id: rule for rule in await self._queue.standing.rules()}
-        return tuple(self._explain(self._subject(one, rules), seen[one.destination]) for one in entries)
+        return tuple(self._explain(self._subject(entry, rules), seen[entry.destination]) for entry in entries)
 
     def _subject(self, entry: Entry, rules: dict[int, HoldRule]) -> "_Subject":
         return _Subject(
@@ -136,14 +136,14 @@ class Explainer:
         exchanges = way.exchanges if way is not None else tuple(Exchange(host=h, preference=0) for h in hosts)
         facts = [_route(way), *_dns(way, no_way), *await self._hosts(destination, exchanges)]
         smarthost = self._smarthost
-        marks = tuple(mark for one in exchanges if (mark := self._mx.mark(one.host)) is not None)
+        marks = tuple(mark for exchange in exchanges if (mark := self._mx.mark(exchange.host)) is not None)
         now = self._clock.now()
         return _Seen(
             now=now,
             around=Around(
                 now=now,
                 # What DNS says now, not what it said when mail was sent there last.
-                bearing=replace(known, exchanges=tuple(one.host for one in exchanges)),
+                bearing=replace(known, exchanges=tuple(exchange.host for exchange in exchanges)),
                 draining=smarthost.draining,
                 marks=marks,
                 limits=smarthost.limits_on(
@@ -157,7 +157,7 @@ class Explainer:
             destination=known,
             way=way,
             no_way=no_way,
-            facts=(*(one for one in facts if one is not None), self._figures(destination)),
+            facts=(*(fact for fact in facts if fact is not None), self._figures(destination)),
             is_over=self._is_over,
         )
 
@@ -252,7 +252,7 @@ def _with_failures(found: tuple[Hindrance, ...], subject: _Subject, seen: _Seen)
     hosts = [one for one in found if one.cause == "hosts bad"]
     others = found[len(before) + len(hosts) :]
     failures = (_tls_broken(subject, seen), *hosts, _dns_fails(subject, seen))
-    return (*before, *(one for one in failures if one is not None), *others)
+    return (*before, *(failure for failure in failures if failure is not None), *others)
 
 
 def _scheduled(subject: _Subject, seen: _Seen) -> float:

@@ -178,7 +178,7 @@ class Site:
     @property
     def has_idle(self) -> bool:
         """Whether a connection to it waits for mail."""
-        return any(one.is_idle for one in self.connections)
+        return any(connection.is_idle for connection in self.connections)
 
     # -- what it may have -----------------------------------------------------------------------------------------
 
@@ -200,7 +200,7 @@ class Site:
 
     def on_connections(self, *, but: Connection | None = None) -> Limiting | None:
         """What keeps it from having one more connection, if `but` is not counted; None when nothing does."""
-        others = [one for one in self.connections if one is not but]
+        others = [connection for connection in self.connections if connection is not but]
         if len(others) >= self.allowed:
             return self._why_not_more(len(others))
         if others and not any(one.is_established for one in others):
@@ -449,7 +449,7 @@ class Site:
 
     def come_back(self) -> None:
         """Begin with one connection, unless there are some that work."""
-        if not any(one.has_delivered for one in self.connections):
+        if not any(connection.has_delivered for connection in self.connections):
             self.begin_with_one()
 
     def begin_with_one(self) -> None:

@@ -38,7 +38,7 @@ def verdict(
     `is_over`: it ended the session, which `was_idle` before. `has_delivered`: the host has taken a message on this
     attempt before; `is_first`: there was none before it; `may_go_on`: another host of the site may be tried.
     """
-    if not is_over or not all(one.kind == "transient" and not one.may_duplicate for one in outcomes):
+    if not is_over or not all(outcome.kind == "transient" and not outcome.may_duplicate for outcome in outcomes):
         return Verdict.STANDS
     if outcomes[-1].phase == "MAIL":  # which the peer never judged
         if was_idle:

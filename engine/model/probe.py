@@ -54,7 +54,7 @@ class Probed(Struct, frozen=True, kw_only=True):
         """In one line: how many addresses answered, and how."""
         if self.trouble:
             return self.trouble
-        well = sum(not one.trouble for one in self.addresses)
-        troubles = "; ".join(dict.fromkeys(one.trouble for one in self.addresses if one.trouble))
+        well = sum(not address.trouble for address in self.addresses)
+        troubles = "; ".join(dict.fromkeys(address.trouble for address in self.addresses if address.trouble))
         said = f"{well} of {len(self.addresses)} addresses answered as they should"
         return f"{said}: {troubles}" if troubles else said

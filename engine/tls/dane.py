@@ -77,7 +77,7 @@ def _check(dane: Dane, chain: list[x509.Certificate]) -> None:
         return
     of_anchors = [record for record in dane.records if record.usage == TRUST_ANCHOR]
     candidates = above + [one for record in of_anchors if (one := _certificate_in(record)) is not None]
-    anchors = [one for one in candidates if any(_matches(record, one) for record in of_anchors)]
+    anchors = [candidate for candidate in candidates if any(_matches(record, candidate) for record in of_anchors)]
     if not anchors:
         raise chains.BadCertificate("the certificate matches no record")
     chains.check(chain, anchors, dane.names)  # RFC 7672 3.1.2, 3.2.2: for DANE-TA chain, dates and name count

@@ -110,8 +110,8 @@ class _OurResolver(AbstractResolver):
                 trouble = error
                 continue
             found += [
-                ResolveResult(hostname=host, host=one, port=port, family=kind, proto=0, flags=socket.AI_NUMERICHOST)
-                for one in addresses[:_MOST_ADDRESSES]
+                ResolveResult(hostname=host, host=address, port=port, family=kind, proto=0, flags=socket.AI_NUMERICHOST)
+                for address in addresses[:_MOST_ADDRESSES]
             ]
         if not found:
             raise socket.gaierror(socket.EAI_NONAME, str(trouble or f"{host} has no address"))

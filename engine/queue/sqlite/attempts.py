@@ -176,20 +176,20 @@ def put_back_orphans(tx: Transaction, orphans: Sequence[Relaying], why: str) -> 
     Nobody knows how far their attempt came: it is told as interrupted, so that the peer may have them.
     """
     count = 0
-    for one in orphans:
-        if tx.damage.knows("row", one.message, one.entry):
+    for orphan in orphans:
+        if tx.damage.knows("row", orphan.message, orphan.entry):
             continue
-        with tx.touching("row", one.message, one.entry):
+        with tx.touching("row", orphan.message, orphan.entry):
             row = tx.execute(
                 "SELECT m.sender, e.recipient, e.destination, coalesce((SELECT a.id FROM attempt a WHERE a.message = "
                 "e.message AND a.entry = e.number AND a.ended IS NULL AND NOT a.interrupted), 0) "
                 "FROM entry e JOIN message m ON m.number = e.message "
                 "WHERE e.message = ? AND e.number = ? AND e.state = 'relaying'",
-                (one.message, one.entry),
+                (orphan.message, orphan.entry),
             ).fetchone()
-            if row is not None and row[3] == one.attempt:
+            if row is not None and row[3] == orphan.attempt:
                 sender, recipient, destination, _ = row
-                _interrupt(tx, one.message, one.entry, sender, recipient, destination, why)
+                _interrupt(tx, orphan.message, orphan.entry, sender, recipient, destination, why)
                 count += 1
     return count
 

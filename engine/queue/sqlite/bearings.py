@@ -83,7 +83,9 @@ def of_unknown(connection: sqlite3.Connection, name: str, now: float) -> Bearing
     return Bearing(
         name=name,
         relay=of_relay(connection, now),
-        suspended=next((one for one in suspensions(connection, now) if one.destination == name), None),
+        suspended=next(
+            (suspension for suspension in suspensions(connection, now) if suspension.destination == name), None
+        ),
         is_in_doubt=True,
         override=_override(name, *row) if row else None,
     )

@@ -114,7 +114,7 @@ def _problems(file: Path) -> list[str]:
             raise CannotCheck(
                 f"{file} is of version {version}, this smarthost knows {VERSION}: use the newer smarthost"
             )
-        found = [f"it is of version {version}, and has no {one}" for one in lacks(connection, version)]
+        found = [f"it is of version {version}, and has no {lack}" for lack in lacks(connection, version)]
         if found:
             return found
         for question in (_pages, _bodies, _references, _counts):

@@ -205,7 +205,7 @@ def _hold_again(tx: Transaction, ids: list[tuple[int, int]], which: str) -> None
             f"CROSS JOIN message m ON m.number = e.message WHERE {which} AND {selected.sql}",
             (json.dumps(ids), *selected.values),
         ).fetchall()
-        tx.connection.executemany(_HOLD, [(rule.by, rule.reason, rule.id, *one) for one in rows])
+        tx.connection.executemany(_HOLD, [(rule.by, rule.reason, rule.id, *row) for row in rows])
 
 
 def _in_force(tx: Transaction) -> list[tuple[HoldRule, Where]]:
