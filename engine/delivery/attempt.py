@@ -188,7 +188,7 @@ class AttemptManager:
         now = self._clock.now()
         results: list[EntryResult] = []
         events: list[Event] = []
-        final = [self._in_the_end(claim, said, now) for said in outcomes]
+        final = [self._in_the_end(entry, said, now) for entry, said in zip(claim.entries, outcomes, strict=True)]
         every = list(zip(claim.entries, final, strict=True))
         failed = [entry for entry, outcome in every if outcome.kind == "permanent"]
         is_bounce = claim.sender == dsn.NULL_SENDER
@@ -198,7 +198,7 @@ class AttemptManager:
             tell: Told | None = None
             if outcome.kind == "transient":
                 due = self._retries.next_due(
-                    claim.destination, outcome, now=now, failures=entry.attempts + 1, expires=claim.expires
+                    claim.destination, outcome, now=now, failures=entry.attempts + 1, expires=entry.expires
                 )
             elif is_bounce:
                 tell = "failed" if entry.number in of_bounce.for_postmaster else None
@@ -208,9 +208,9 @@ class AttemptManager:
             events.append(self._event(claim, entry, outcome, now, of_bounce.said.get(entry.number, "")))
         return Settlement(message=claim.message, results=tuple(results), events=tuple(events))
 
-    def _in_the_end(self, claim: Claim, outcome: Outcome, now: float) -> Outcome:
-        """A transient failure of a message that is out of time is for good (RFC 5321 4.5.4.1)."""
-        if outcome.kind != "transient" or now < claim.expires:
+    def _in_the_end(self, entry: ClaimedEntry, outcome: Outcome, now: float) -> Outcome:
+        """A transient failure of mail that is out of time is for good (RFC 5321 4.5.4.1)."""
+        if outcome.kind != "transient" or now < entry.expires:
             return outcome
         return _expired(outcome)
 

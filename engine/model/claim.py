@@ -69,6 +69,7 @@ class ClaimedEntry(Struct, frozen=True, kw_only=True):
     recipient: str
     attempt: int
     attempts: int
+    expires: float
     given_up: str = ""
     last: Outcome | None = None
     wishes: Wishes = NO_WISHES
@@ -81,7 +82,6 @@ class Claim(Struct, frozen=True, kw_only=True):
     sender: str
     size: int
     arrived: float
-    expires: float
     eight_bit: bool
     smtputf8: bool
     destination: str

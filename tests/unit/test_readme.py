@@ -26,8 +26,8 @@ _NAME = re.compile(r"[a-z]\w*")
 
 
 CLAIM = Claim(
-    message=1, sender="", size=1, arrived=0, expires=1, eight_bit=False, smtputf8=False, destination="a.example",
-    entries=(ClaimedEntry(number=1, recipient="b@a.example", attempt=1, attempts=0),),
+    message=1, sender="", size=1, arrived=0, eight_bit=False, smtputf8=False, destination="a.example",
+    entries=(ClaimedEntry(number=1, recipient="b@a.example", attempt=1, attempts=0, expires=1),),
 )  # fmt: skip
 
 

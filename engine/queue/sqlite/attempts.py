@@ -282,7 +282,6 @@ def claimed(
         "SELECT sender, size, arrived, eight_bit, smtputf8, ret, envid FROM message WHERE number = ?", (message,)
     ).fetchone()
     entries = []
-    expires = 0.0
     for number, attempt in attempts.items():
         recipient, before, last, notify, orcpt, expires = tx.execute(
             "SELECT recipient, attempts, last, notify, orcpt, expires FROM entry WHERE message = ? AND number = ?",
@@ -295,6 +294,7 @@ def claimed(
                 recipient=recipient,
                 attempt=attempt,
                 attempts=before,
+                expires=expires,
                 given_up=why,
                 last=outcome_of(last) or fared,
                 wishes=Wishes(notify=notify, orcpt=orcpt) if notify or orcpt else NO_WISHES,
@@ -305,7 +305,6 @@ def claimed(
         sender=sender,
         size=size,
         arrived=arrived,
-        expires=expires,  # of one destination, entries of one message have all the same
         eight_bit=bool(eight_bit),
         smtputf8=bool(smtputf8),
         destination=destination,
