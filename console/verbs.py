@@ -7,6 +7,7 @@ and what follows. In the end it is said exactly what came of it.
 import re
 from typing import Any
 
+import msgspec
 from msgspec.structs import replace
 
 from console.actions import Target
@@ -60,6 +61,8 @@ async def do(console: Desk[Front], verb: Verb, argument: str, target: Target | N
         if not found and verb.on != "mail to come":  # which is asked for
             return
         given[subject.name] = found
+    if verb.is_previewed and any(one.name == "seconds" for one in parameters(verb.ask)):
+        given.setdefault("seconds", DEFAULT_TIME)  # it is asked for with what would be touched
     ask = verb.ask(**given) if not _asks_more(verb, given) else None
     if not verb.follows:
         console.go_on()
@@ -201,16 +204,24 @@ def _asks_more(verb: Verb, given: dict[str, Any]) -> bool:
 
 async def _filled(console: Desk[Front], verb: Verb, given: dict[str, Any], named: str) -> Any:
     """Say what follows, and have what is missing filled in; None where it is left."""
-    fields = [
-        _blank(console, verb, parameter, given) for parameter in parameters(verb.ask) if _is_filled_in(verb, parameter)
-    ]
+    fields = _blanks(console, verb, given)
     body = [Para(), para((f"  {verb.follows}", ""), hang=2), Para()]
     title = verb.question.format("the whole relay" if named == RELAY else named)
     answers = await console.ask(Dialog(title, body, ok=verb.label, fields=fields, fill=bool(fields)))
     if answers is None:
         return _left(console, verb)
-    filled = {name: parse_duration(text) if name == "seconds" else text.strip() for name, text in answers.items()}
-    return verb.ask(**(given | filled))
+    return verb.ask(**(given | _read(fields, answers)))
+
+
+def _blanks(console: Desk[Front], verb: Verb, given: dict[str, Any]) -> list[Blank]:
+    """What is to be filled in, with what is known of it."""
+    return [_blank(console, verb, one, given) for one in parameters(verb.ask) if _is_filled_in(verb, one)]
+
+
+def _read(fields: list[Blank], answers: dict[str, str]) -> dict[str, Any]:
+    """What was filled in, as the ask has it."""
+    typed_in = {one.name: answers[one.name] for one in fields}
+    return {name: parse_duration(text) if name == "seconds" else text.strip() for name, text in typed_in.items()}
 
 
 def _is_filled_in(verb: Verb, one: Parameter) -> bool:
@@ -235,9 +246,9 @@ def _must_be_named(text: str) -> str:
 async def _agreed(console: Desk[Front], verb: Verb, ask: DryAsk, target: Target | None, *, named: str) -> Any:
     """Look what would be touched, and ask where that is more than one message; None where it is left.
 
-    What mail is touched by is asked for its reason, and then for one message too.
+    What has a time or a reason is asked for them, and then for one message too.
     """
-    fields = [parameter for parameter in parameters(verb.ask) if parameter.name == "reason"]
+    fields = _blanks(console, verb, msgspec.structs.asdict(ask))
     is_single = target is not None and target.single and not named
     if isinstance(ask, MailAsk) and is_single and not fields:
         console.go_on()
@@ -253,10 +264,10 @@ async def _agreed(console: Desk[Front], verb: Verb, ask: DryAsk, target: Target 
     if selection.messages <= 1 and not fields:
         return ask
     what = target.what if target is not None and not named else ""
-    answers = await console.ask(confirmation(console, verb, ask, selection, what))
+    answers = await console.ask(confirmation(console, verb, ask, selection, fields, what))
     if answers is None:
         return _left(console, verb)
-    return replace(ask, reason=answers["reason"]) if fields else ask
+    return replace(ask, **_read(fields, answers))
 
 
 async def _would(console: Desk[Front], ask: DryAsk) -> Selection | None:
@@ -271,7 +282,9 @@ async def _would(console: Desk[Front], ask: DryAsk) -> Selection | None:
         raise
 
 
-def confirmation(console: Desk[Front], verb: Verb, ask: DryAsk, selection: Selection, what: str = "") -> Dialog:
+def confirmation(
+    console: Desk[Front], verb: Verb, ask: DryAsk, selection: Selection, fields: list[Blank], what: str = ""
+) -> Dialog:
     """Say exactly what would be touched: how many, named how (`what` in words), for example which, and what follows."""
     health = console.overview.health if console.overview else None
     over = health.confirm_typed_over if health else 1000
@@ -288,7 +301,6 @@ def confirmation(console: Desk[Front], verb: Verb, ask: DryAsk, selection: Selec
         Para(),
     ]
     is_of_mail = isinstance(ask, MailAsk)
-    fields = [Blank("reason", _LABELS["reason"])] if hasattr(ask, "reason") else []
     return Dialog(
         f"{verb.label} {plural(selection.messages, 'message')}?" if is_of_mail else verb.question.format(name),
         body,
