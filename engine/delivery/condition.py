@@ -61,6 +61,7 @@ class Mail(Struct, frozen=True, kw_only=True):
     reason: str = ""
     rule: int | None = None
     held_until: float | None = None
+    postponed_by: str = ""
     last: Outcome | None = None
 
 
@@ -124,6 +125,7 @@ def mail_of(entry: Entry) -> Mail:
         reason=entry.reason,
         rule=entry.rule,
         held_until=entry.held_until,
+        postponed_by=entry.postponed_by,
         last=entry.last,
     )
 
@@ -315,6 +317,8 @@ def _blocked(mail: Mail, around: Around) -> Hindrance | None:
 def _not_due(mail: Mail, around: Around) -> Hindrance | None:
     if mail.due is None or mail.due <= around.now:
         return None
+    if mail.postponed_by:
+        return Hindrance(cause="not due", why=f"postponed by {mail.postponed_by}", until=mail.due)
     return Hindrance(cause="not due", why=mail.last.line if mail.last is not None else "", until=mail.due)
 
 

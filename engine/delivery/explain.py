@@ -321,6 +321,8 @@ def _text(one: Hindrance, subject: _Subject, seen: _Seen) -> str:
             return f"no connection is opened for another {left}: {one.why}"
         case "blocked":
             return f"no connection is opened to its site: {one.why}"
+        case "not due" if mail.postponed_by:
+            return f"it is {one.why}, for another {left}"
         case "not due":
             said = f"; the last try: {one.why}" if one.why else ""
             return f"it is not due for another {left}{said}"

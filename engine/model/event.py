@@ -11,7 +11,7 @@ if TYPE_CHECKING:
         "started", "stopped", "sick", "clock set",
         "accepted", "refused",
         "delivered", "deferred", "notified", "returned", "discarded", "dropped", "interrupted", "damaged",
-        "checked", "retried", "held", "released", "ordered", "undone", "carried out",
+        "checked", "retried", "postponed", "held", "released", "ordered", "undone", "carried out",
         "suspended", "resumed",
         "marked bad", "marked good",
         "overridden", "ended", "probed", "closed",

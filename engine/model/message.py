@@ -63,7 +63,7 @@ class Entry(Struct, frozen=True, kw_only=True):
 
     `why` is the reason of `last`, or "" (see engine.model.reason). `ordered` is a bounce or drop that takes effect at
     `order_at` unless undone, or a hold; `by` is who ordered it, `reason` for what, and `rule` the hold rule that did so
-    for them, which ends at `held_until`.
+    for them, which ends at `held_until`. `postponed_by` is who made it due at `due`, where it is that by order.
 
     `bearing` is what bears on its destination, as the store gives it. Who judges by that puts in its place what it
     comes to: `condition`, why (`condition_why`), and `next_try`, when it is tried (in the past for what is ready): None
@@ -91,6 +91,7 @@ class Entry(Struct, frozen=True, kw_only=True):
     why: str = ""
     rule: int | None = None
     held_until: float | None = None
+    postponed_by: str = ""
     bearing: Bearing = Bearing()
     condition: Condition = "ready"
     next_try: float | None = None

@@ -48,7 +48,8 @@ def rule_filter(text: str) -> Filter:
 class Changed(Struct, frozen=True, kw_only=True):
     """What an operator's action did. `skipped` entries matched but were being relayed, or were so already.
 
-    `operation` names the action for `undo`, which can be undone until `due`; 0 where it cannot be.
+    `operation` names the action for `undo`, which can be undone until `due`; 0 where it cannot be. `outlasting` counts
+    those postponed beyond the time at which they would have been given up, which then ends with that.
     """
 
     messages: int
@@ -56,6 +57,7 @@ class Changed(Struct, frozen=True, kw_only=True):
     skipped: int = 0
     operation: int = 0
     due: float | None = None
+    outlasting: int = 0
 
 
 FOLLOWED = 10_000  # entries of one order whose fate can be asked for

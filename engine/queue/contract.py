@@ -374,6 +374,14 @@ class Orders(ABC):
         """
 
     @abstractmethod
+    async def postpone(self, filter: Filter, by: str, until: float, newest: int | None = None) -> Changed:
+        """Make matching waiting entries due at `until`, and not before, until that is over or they are retried.
+
+        What waits for longer by its schedule is skipped, and what is held. What would be given up before is given up
+        then instead: it has its try first.
+        """
+
+    @abstractmethod
     async def hold(self, filter: Filter, by: str, reason: str, newest: int | None = None) -> Changed:
         """Keep matching entries from being sent until released; those being relayed, once their attempt ended."""
 

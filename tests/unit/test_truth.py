@@ -82,7 +82,7 @@ class World:
                 await self.mx.mark_bad(host, seconds=self.later() - self.clock.now(), reason="why", by=by)
         for entry in await self.spool.entries():
             named = Filter.of_ids([f"{entry.message}.{entry.number}"])
-            match draw.randint(0, 12):
+            match draw.randint(0, 13):
                 case 0:
                     await queue.orders.hold(named, "ann", "look")
                 case 1:
@@ -91,6 +91,8 @@ class World:
                     await queue.orders.give_up("drop", named, "bea", "", self.later() - self.clock.now())
                 case 3:
                     await queue.orders.retry(named, "ann")
+                case 4:
+                    await queue.orders.postpone(named, "ann", self.later())
         if draw.random() < 0.4:
             await queue.standing.add_rule(
                 Filter.parse(f"domain={draw.choice(DESTINATIONS)}"), self.later(), "cy", "storm"
@@ -170,6 +172,7 @@ async def test_mail_is_sent_from_its_next_try_on_and_not_before(tmp_path: Path, 
         world = await made(spool, seed, later)
         judged = await world.verdicts()
         times = {verdict.next_try for _, verdict in judged.values() if verdict.next_try is not None}
+        times |= {row.expires for row, _ in judged.values()}  # when the relay looks for what is over
         looked = sorted(time for time in times if time > world.clock.now())
         for at in [moment for time in looked for moment in (time - 0.01, time)]:
             await world.clock.advance(max(0.0, at - world.clock.now()))
@@ -236,6 +239,8 @@ def expected(why: str) -> str:
     """The condition of mail that was never tried for this reason; "": one of several."""
     if why.startswith(("suspended by", "the whole relay is suspended")):
         return "suspended"
+    if why.startswith("postponed by"):
+        return "not due"
     return {NOT_TRIED: "ready", HOSTS_BAD: "hosts bad"}.get(why, "")
 
 

@@ -1,4 +1,4 @@
-"""The operator's orders: retry, hold, release, bounce, drop, undo, on whatever a filter names.
+"""The operator's orders: retry, postpone, hold, release, bounce, drop, undo, on whatever a filter names.
 
 An order on many entries is carried out in chunks, each a transaction of its own, so that mail moves meanwhile: a
 reader looks for the next entries, the writer looks at them again and changes those it may.
@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 import msgspec
 from msgspec import Struct
 
+from engine.base.duration import format_duration
 from engine.base.plural import plural
 from engine.base.text import clean
 from engine.model import event as events
@@ -47,14 +48,18 @@ class _Entry(NamedTuple):
     rule: int | None
     operation: int | None
     attempts: int
+    next_due: float
+    expires: float
+    postponed_at: float | None
 
 
 class Order(Struct, frozen=True, kw_only=True):
     """What is done to each entry: `touches` says to which, `sql` does it with `values` and :message, :number.
 
     `verb` is how the event says it. `wait`: it is carried out so many seconds after the last entry has been ordered,
-    and can be undone until then; None: it is done at once. `undoes`: the operation that is taken back.
-    `is_told`: with an event; one that belongs to another change is told of only when it is cut short.
+    and can be undone until then; None: it is done at once. `until`: when what it postpones is due. `undoes`: the
+    operation that is taken back. `is_told`: with an event, of which `note` is the end; one that belongs to another
+    change is told of only when it is cut short.
     """
 
     kind: events.Kind
@@ -68,6 +73,8 @@ class Order(Struct, frozen=True, kw_only=True):
     undoes: int = 0
     is_told: bool = True
     wait: float | None = None
+    until: float = 0.0
+    note: str = ""
 
 
 def retry(by: str, now: float) -> Order:
@@ -77,9 +84,28 @@ def retry(by: str, now: float) -> Order:
         verb="retry",
         by=by,
         touches=lambda entry: entry.state == "waiting",
-        sql="UPDATE entry SET due = :now WHERE message = :message AND number = :number AND due > :now",
+        sql="UPDATE entry SET due = :now, postponed_at = NULL, postponed_by = '' "
+        "WHERE message = :message AND number = :number AND due > :now",
         values={"now": now},
         unblocks=True,
+    )
+
+
+def postpone(by: str, until: float, now: float) -> Order:
+    """Due at `until` and not before. What waits for longer already stays as it is, unless that was by such an order.
+
+    What would be given up before is given up then: so it can be tried at that moment first, as what is released.
+    """
+    return Order(
+        kind="postponed",
+        verb="postpone",
+        by=by,
+        touches=lambda entry: entry.state == "waiting" and (entry.next_due < until or entry.postponed_at is not None),
+        sql="UPDATE entry SET due = :until, expires = max(expires, :until), postponed_at = :now, postponed_by = :by "
+        "WHERE message = :message AND number = :number",
+        values={"until": until, "now": now, "by": storable(by)},
+        until=until,
+        note=f"; for {format_duration(round(until - now))}",
     )
 
 
@@ -197,13 +223,15 @@ class Bulk:
     async def _carry_out(self, order: Order, selected: Where, named: str, touched: Touched | None = None) -> Changed:
         done = Changed(messages=0, recipients=0)
         after = (0, 0)
+        outlasting = 0
         try:
             while True:
                 found = await self._find(selected, after)
                 if not found and not done.operation:
                     return done
-                chunk = _Chunk(order, selected, named, found, done.operation, last=len(found) < CHUNK)
+                chunk = _Chunk(order, selected, named, found, done.operation, outlasting, last=len(found) < CHUNK)
                 done = await self._database.do(chunk)
+                outlasting = done.outlasting
                 if touched is not None:
                     touched.add(chunk.operation, chunk.since, chunk.touched)
                 if chunk.last:
@@ -226,13 +254,22 @@ class _Chunk:
     """One chunk of an order, as an operation of the writer; the last one writes the event that tells of all."""
 
     def __init__(
-        self, order: Order, selected: Where, named: str, ids: list[tuple[int, int]], operation: int, *, last: bool
+        self,
+        order: Order,
+        selected: Where,
+        named: str,
+        ids: list[tuple[int, int]],
+        operation: int,
+        outlasting: int,
+        *,
+        last: bool,
     ) -> None:
         self.order = order
         self.selected = selected
         self.named = clean(named, 500)
         self.ids = ids
         self.operation = operation
+        self.outlasting = outlasting  # those of the chunks before
         self.last = last
         self.since = 0
         self.touched: list[TouchedEntry] = []
@@ -260,7 +297,15 @@ class _Chunk:
                 operation,
             ),
         ).fetchone()
-        changed = Changed(messages=row[0], recipients=row[1], skipped=row[2], operation=operation, due=due)
+        outlasting = self.outlasting + sum(entry.expires < self.order.until for entry in touched)
+        changed = Changed(
+            messages=row[0],
+            recipients=row[1],
+            skipped=row[2],
+            operation=operation,
+            due=due,
+            outlasting=outlasting,
+        )
         if not self.last:
             return changed
         if self.order.undoes:  # what was being returned already goes on, should that not succeed
@@ -271,7 +316,8 @@ class _Chunk:
         if not self.order.is_told:
             tx.execute("DELETE FROM operation WHERE id = ?", (operation,))
             return changed
-        tx.record(_event(tx.now, operation, tx))
+        beyond = f", {outlasting:,} of them beyond their time" if outlasting else ""
+        tx.record(_event(tx.now, operation, tx, self.order.note + beyond))
         return changed
 
     def _begin(self, tx: Transaction) -> int:
@@ -320,7 +366,8 @@ def _apply(
     """Do it to those of `ids` that still match and may be touched; give these, and how many were skipped."""
     rows = tx.execute(
         "SELECT e.message, e.number, e.destination, e.state, e.ordered, "
-        "(SELECT due FROM operation WHERE id = e.operation), e.giving_up, e.rule, e.operation, e.attempts "
+        "(SELECT due FROM operation WHERE id = e.operation), e.giving_up, e.rule, e.operation, e.attempts, "
+        "e.due, e.expires, e.postponed_at "
         "FROM json_each(?) j "
         "CROSS JOIN entry e ON e.message = j.value ->> 0 AND e.number = j.value ->> 1 "
         f"CROSS JOIN message m ON m.number = e.message WHERE {selected.sql}",

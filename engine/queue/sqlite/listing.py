@@ -97,7 +97,7 @@ class Listing(Role, contract.Listing):
             sender=sender,
             size=size,
             arrived=arrived,
-            expires=expires,
+            expires=max(expires, *(entry.expires for entry in entries)),
             origin=origin,
             subject=subject,
             message_id=message_id,

@@ -75,9 +75,12 @@ CREATE TABLE known_login (
 CREATE INDEX known_login_at ON known_login (at);
 """
 
-# In version 4 nobody kept what a block was about: it had to be read out of its words.
+# In version 4 nobody kept what a block was about: it had to be read out of its words. And nobody could postpone mail.
 _FROM_4 = """
 ALTER TABLE destination ADD COLUMN blocked_cause TEXT NOT NULL DEFAULT '';
+ALTER TABLE entry ADD COLUMN postponed_at REAL;
+ALTER TABLE entry ADD COLUMN postponed_by TEXT NOT NULL DEFAULT '';
+CREATE INDEX entry_postponed ON entry (postponed_by) WHERE postponed_by <> '';
 """
 
 # What brings each version to the next, and the columns that come with it.
@@ -108,7 +111,10 @@ _STEPS: Mapping[int, tuple[str, frozenset[tuple[str, str]]]] = {
             }
         ),
     ),
-    4: (_FROM_4, frozenset({("destination", "blocked_cause")})),
+    4: (
+        _FROM_4,
+        frozenset({("destination", "blocked_cause"), ("entry", "postponed_at"), ("entry", "postponed_by")}),
+    ),
 }
 
 _log = logging.getLogger(__name__)

@@ -18,6 +18,9 @@ class Orders(Role, contract.Orders):
     ) -> Changed:
         return await self._carry_out(bulk.retry(by, self._now()), filter, newest, touched)
 
+    async def postpone(self, filter: Filter, by: str, until: float, newest: int | None = None) -> Changed:
+        return await self._carry_out(bulk.postpone(by, until, self._now()), filter, newest)
+
     async def hold(self, filter: Filter, by: str, reason: str, newest: int | None = None) -> Changed:
         return await self._carry_out(bulk.hold(by, reason), filter, newest)
 

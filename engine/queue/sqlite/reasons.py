@@ -69,7 +69,7 @@ def reasons(connection: sqlite3.Connection, limit: int, *, now: float) -> tuple[
     for row in connection.execute(_GROUPS, (limit + len(relaying),)).fetchall():
         if row[0] not in relaying and row[0] not in not_tried:
             found[row[0]] = _tried(connection, *row)
-    for why in dict.fromkeys((*not_tried, *held, *relaying)):
+    for why in dict.fromkeys((*not_tried, *untried.postponed(connection), *held, *relaying)):
         named = Filter(terms=(Term(field="group", op="=", value=why),))
         one = _counted(connection, why, where(named, now, untried=not_tried))
         if one is not None:

@@ -1,4 +1,4 @@
--- The store's tables, version 4. One row of `entry` is one recipient of one message.
+-- The store's tables, version 5. One row of `entry` is one recipient of one message.
 
 CREATE TABLE message (
     number      INTEGER PRIMARY KEY AUTOINCREMENT,  -- never given twice, not even after the message has left
@@ -91,6 +91,8 @@ CREATE TABLE entry (
     prior_reason TEXT    NOT NULL DEFAULT '',
     rule         INTEGER,                           -- the hold rule that holds it
     counted      INTEGER,                           -- the bounce or drop that has counted its message already
+    postponed_at REAL,                              -- when it was ordered to be due at `due`; NULL: it is by itself
+    postponed_by TEXT    NOT NULL DEFAULT '',       -- and by whom
     PRIMARY KEY (message, number)
 ) STRICT, WITHOUT ROWID;
 
@@ -103,6 +105,7 @@ CREATE INDEX entry_relaying    ON entry (destination, state) WHERE state = 'rela
 CREATE INDEX entry_notice      ON entry (notice_at)         WHERE state = 'waiting' AND notice_at IS NOT NULL;
 CREATE INDEX entry_reason      ON entry (reason_key, destination) WHERE reason_key IS NOT NULL;
 CREATE INDEX entry_operation   ON entry (operation)         WHERE operation IS NOT NULL;
+CREATE INDEX entry_postponed   ON entry (postponed_by)      WHERE postponed_by <> '';
 CREATE INDEX entry_rule        ON entry (rule)              WHERE rule IS NOT NULL;
 
 -- The edge is written only when it changes: it is in two indexes, the counts are in none.

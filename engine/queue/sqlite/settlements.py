@@ -89,7 +89,7 @@ def _wait_again(tx: Transaction, message: int, result: EntryResult, due: float) 
     tried = result.attempt != 0
     tx.execute(
         "UPDATE entry SET state = iif(ordered IS NULL, 'waiting', 'held'), giving_up = 0, due = ?, "
-        "attempts = attempts + ?, "
+        "postponed_at = NULL, postponed_by = '', attempts = attempts + ?, "
         "last = iif(?, ?, last), last_line = iif(?, ?, last_line), reason_key = iif(?, ?, reason_key), "
         "last_at = iif(?, ?, last_at) "
         "WHERE message = ? AND number = ?",

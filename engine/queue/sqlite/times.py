@@ -26,7 +26,8 @@ _DESTINATIONS = (
     "WHERE (blocked_until > ? OR unreached_at > ? OR last_at > ? OR touched > ? OR took_at > ?)"
 )
 _ENTRIES = (
-    "SELECT e.message, e.number, e.destination, e.attempts, e.due, e.last_at, e.expires, e.notice_at, m.arrived "
+    "SELECT e.message, e.number, e.destination, e.attempts, e.due, e.last_at, e.expires, e.notice_at, "
+    "e.postponed_at, m.arrived "
     "FROM entry e CROSS JOIN message m ON m.number = e.message"
 )
 
@@ -88,7 +89,9 @@ def _put_right_singly(tx: Transaction, first: int, terms: Terms, longest_wait: C
 def _write(tx: Transaction, rows: Sequence[tuple[Any, ...]], terms: Terms, longest_wait: Callable[[str], float]) -> int:
     changed = [new for row in rows if (new := _put_right(row, tx.now, terms, longest_wait)) is not None]
     tx.connection.executemany(
-        "UPDATE entry SET due = ?, last_at = ?, expires = ?, notice_at = ? WHERE message = ? AND number = ?", changed
+        "UPDATE entry SET due = ?, last_at = ?, expires = ?, notice_at = ?, postponed_at = ? "
+        "WHERE message = ? AND number = ?",
+        changed,
     )
     return len(changed)
 
@@ -108,11 +111,14 @@ def tell(tx: Transaction, text: str, changed: int) -> None:
 def _put_right(
     row: tuple[Any, ...], now: float, terms: Terms, longest_wait: Callable[[str], float]
 ) -> tuple[Any, ...] | None:
-    """The times of an entry as they should be: due, last_at, expires, notice_at, and which entry; None: as they are."""
-    message, number, destination, attempts, due, last_at, expires, notice_at, arrived = row
+    """The times of an entry as its columns should have them, and which entry; None: as they are."""
+    message, number, destination, attempts, due, last_at, expires, notice_at, postponed_at, arrived = row
     longest = longest_wait(destination)
-    new_due = due
-    if not attempts:
+    new_due, new_postponed = due, postponed_at
+    if postponed_at is not None:  # it waits for the time it was told, or for as long as it was told
+        new_postponed = min(postponed_at, now)
+        new_due = due - (postponed_at - new_postponed)
+    elif not attempts:
         new_due = min(due, now)  # it was due when it came
     elif last_at is not None and last_at > now:
         new_due = min(due, now + min(max(0.0, due - last_at), longest))
@@ -120,8 +126,9 @@ def _put_right(
         new_due = min(due, now + longest)
     patience = terms.give_up_after(destination)
     new_expires = min(max(expires, min(arrived, now) + patience), now + patience)
+    if postponed_at is not None:
+        new_expires = max(new_expires, new_due)
     new_last = None if last_at is None else min(last_at, now)
     new_notice = None if notice_at is None else min(notice_at, now + terms.delay_notice)
-    if (new_due, new_last, new_expires, new_notice) == (due, last_at, expires, notice_at):
-        return None
-    return new_due, new_last, new_expires, new_notice, message, number
+    new = (new_due, new_last, new_expires, new_notice, new_postponed)
+    return None if new == (due, last_at, expires, notice_at, postponed_at) else (*new, message, number)

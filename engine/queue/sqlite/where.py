@@ -6,7 +6,16 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from engine.model.filter import NULL_SENDER, Filter, Term
-from engine.queue.sqlite.untried import HELD, Untried, is_of_held, is_reply, waiting
+from engine.queue.sqlite.untried import (
+    HELD,
+    NOT_TRIED,
+    POSTPONED,
+    Untried,
+    is_of_held,
+    is_reply,
+    postponed_by,
+    waiting,
+)
 
 _COLUMNS = {"to": "e.recipient", "from": "m.sender", "subject": "m.subject", "reply": "e.last_line"}
 _FREE_TEXT = ("m.sender", "e.recipient", "m.subject", "e.last_line")
@@ -28,7 +37,7 @@ def where(filter: Filter, now: float, newest: int | None = None, *, untried: Unt
     conditions: list[str] = []
     values: list[object] = []
     for term in filter.terms:
-        sql, bound = _group(term, untried) if term.field == "group" else _condition(term, now)
+        sql, bound = _group(term, now, untried) if term.field == "group" else _condition(term, now)
         conditions.append(f"NOT ({sql})" if term.inverted else f"({sql})")
         values += bound
         if term.op == "=" and term.field == "to" and not term.inverted:
@@ -87,7 +96,7 @@ def _condition(term: Term, now: float) -> tuple[str, list[object]]:
             return _matches(_COLUMNS[field], term)
 
 
-def _group(term: Term, untried: Untried) -> tuple[str, list[object]]:
+def _group(term: Term, now: float, untried: Untried) -> tuple[str, list[object]]:
     """Mail that was tried by its last reply; other mail by what keeps it. What is under way waits for nothing."""
     why = term.value
     if is_of_held(why):
@@ -99,10 +108,17 @@ def _group(term: Term, untried: Untried) -> tuple[str, list[object]]:
         # "=" finds its rows by index; inverted it would leave out those that have no reason.
         parts.append(f"e.reason_key {'IS' if term.inverted else '='} ? AND e.state <> 'relaying'")
         values.append(why)
-    if names := untried.get(why):
+    by = postponed_by(why)
+    if names := untried.get(NOT_TRIED if by else why):
         named = "e.destination IN (SELECT value FROM json_each(?))"
         parts.append(f"e.state = 'waiting' AND e.reason_key IS NULL AND {named}")
         values.append(json.dumps(names))
+        if by:
+            parts[-1] += f" AND e.postponed_by = ? AND {POSTPONED}"
+            values += [by, now]
+        elif why == NOT_TRIED:
+            parts[-1] += f" AND NOT ({POSTPONED})"
+            values.append(now)
     return " OR ".join(f"({part})" for part in parts) or "0", values
 
 

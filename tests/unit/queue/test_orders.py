@@ -9,6 +9,7 @@ from engine.model.claim import EntryResult, Settlement
 from engine.model.filter import Filter
 from engine.model.order import Changed
 from engine.model.outcome import Outcome
+from tests.clock import FakeClock
 from tests.unit.queue.support import ALL, DELIVERED, LATER, Opened, Spool
 
 
@@ -215,3 +216,120 @@ async def test_what_was_being_returned_when_it_was_undone_is_returned_later_wher
         assert len(await spool.queue.claims.overdue(9)) == 1
     async with opened(tmp_path) as spool:  # the engine ended meanwhile
         assert len(await spool.queue.claims.overdue(9)) == 1
+
+
+async def test_what_is_postponed_is_due_then_and_not_before(tmp_path: Path, opened: Opened) -> None:
+    clock = FakeClock()
+    async with opened(tmp_path, clock) as spool:
+        waiting, held, relaying = await three(spool)
+        fresh = await spool.add("f@example.com")
+        until = clock.now() + 3600
+        assert await spool.queue.orders.postpone(ALL, "oncall", until) == Changed(messages=2, recipients=3, skipped=2)
+        assert [(event.kind, event.by, event.text) for event in spool.events[-1:]] == [
+            ("postponed", "oncall", "postpone 3 recipients in 2 messages: everything; for 1h")
+        ]
+        shown = {entry.message: (entry.state, entry.postponed_by) for entry in await spool.entries()}
+        assert shown == {
+            waiting: ("waiting", "oncall"), held: ("held", ""), relaying: ("relaying", ""), fresh: ("waiting", "oncall")
+        }  # fmt: skip
+        assert (await spool.queue.listing.destination("example.com")).next_due == until
+    async with opened(tmp_path, clock) as spool:  # a restart changes nothing of it
+        await clock.advance(3599)
+        assert "example.com" not in await spool.queue.claims.due_destinations(9)
+        assert await spool.queue.claims.next_due(clock.now()) == until
+        await clock.advance(1)
+        assert {claim.message for claim in await spool.claim("example.com")} == {waiting, fresh}
+
+
+async def test_what_waits_for_longer_stays_so_but_not_what_was_postponed(tmp_path: Path, opened: Opened) -> None:
+    async with opened(tmp_path) as spool:
+        await three(spool)  # of which one message is due in ten minutes
+        now, mail = spool.clock.now(), Filter.parse("domain=example.com")
+        assert await spool.queue.orders.postpone(mail, "oncall", now + 300) == Changed(
+            messages=0, recipients=0, skipped=2
+        )
+        for seconds in (7200, 300):
+            assert (await spool.queue.orders.postpone(mail, "oncall", now + seconds)).recipients == 2
+            assert {entry.due for entry in await spool.entries("domain=example.com")} == {now + seconds}
+
+
+async def test_retry_ends_a_postponement_and_so_does_a_try(tmp_path: Path, opened: Opened) -> None:
+    async with opened(tmp_path) as spool:
+        number = await spool.add()
+        await spool.queue.orders.postpone(ALL, "oncall", spool.clock.now() + 3600)
+        await spool.queue.orders.retry(ALL, "ann")
+        entry = await spool.entry(number)
+        assert (entry.due, entry.postponed_by) == (spool.clock.now(), "")
+        await spool.queue.orders.postpone(ALL, "oncall", spool.clock.now() + 3600)
+        await spool.clock.advance(3600)
+        (claim,) = await spool.claim()
+        await spool.settle(claim, LATER, after=300)
+        entry = await spool.entry(number)
+        assert (entry.due, entry.postponed_by) == (spool.clock.now() + 300, "")
+
+
+async def test_what_was_postponed_and_held_is_due_then_once_it_is_released(tmp_path: Path, opened: Opened) -> None:
+    async with opened(tmp_path) as spool:
+        number = await spool.add()
+        until = spool.clock.now() + 3600
+        await spool.queue.orders.postpone(ALL, "oncall", until)
+        await spool.queue.orders.hold(ALL, "ann", "")
+        await spool.queue.orders.release(ALL, "ann")
+        entry = await spool.entry(number)
+        assert (entry.state, entry.due, entry.postponed_by) == ("waiting", until, "oncall")
+
+
+async def test_what_is_postponed_beyond_its_time_has_its_try_first(tmp_path: Path, opened: Opened) -> None:
+    async with opened(tmp_path, give_up_after=1000.0) as spool:
+        number = await spool.add("tried@example.org")
+        (claim,) = await spool.claim()
+        await spool.settle(claim, LATER, after=60)
+        await spool.add("fresh@example.org")
+        until = spool.clock.now() + 1000  # when the first is to be given up, and the second, too
+        assert (await spool.queue.orders.postpone(ALL, "oncall", until)).outlasting == 0
+        until = spool.clock.now() + 5000
+        assert (await spool.queue.orders.postpone(ALL, "oncall", until)).outlasting == 2
+        assert spool.events[-1].text.endswith("; for 1h23m, 2 of them beyond their time")
+        assert (await spool.queue.listing.message(number)).expires == until
+        await spool.clock.advance(4999)
+        # No connection can be had meanwhile: that is no try in its stead, for it was not to be tried.
+        await spool.queue.standing.block("example.org", until - 0.5, "4.4.1 connection refused")
+        assert await spool.queue.claims.overdue(9) == []
+        await spool.clock.advance(1)
+        assert await spool.queue.claims.overdue(9) == []
+        claims = await spool.claim()
+        assert [entry.expires for claim in claims for entry in claim.entries] == [until, until]
+
+
+async def test_each_recipient_of_a_message_has_an_end_of_its_own(tmp_path: Path, opened: Opened) -> None:
+    async with opened(tmp_path, give_up_after=1000.0) as spool:
+        await spool.add("a@example.org", "b@example.org", "c@example.org")
+        end = spool.clock.now() + 1000
+        await spool.queue.orders.postpone(Filter.parse("to=b@*"), "oncall", end + 500)
+        await spool.queue.orders.retry(ALL, "oncall")
+        (claim,) = await spool.claim()
+        assert [entry.expires for entry in claim.entries] == [end, end + 500, end]
+
+
+@pytest.mark.parametrize("attempts", [0, 1])
+async def test_steps_of_the_clock_bring_nothing_forward_that_was_postponed(
+    tmp_path: Path, opened: Opened, attempts: int
+) -> None:
+    async with opened(tmp_path, give_up_after=1000.0) as spool:
+        clock = spool.clock
+        number = await spool.add()
+        for claim in (await spool.claim())[:attempts]:
+            await spool.settle(claim, LATER, after=60)
+        until = clock.now() + 7200
+        await spool.queue.claims.put_back_orphans(await spool.queue.claims.relaying(), "only a look")
+        await spool.queue.orders.postpone(ALL, "oncall", until)
+        await clock.set_by(3600)
+        await spool.queue.standing.clock_was_set("ahead", lambda _: 600.0, 600.0)
+        entry = await spool.entry(number)
+        assert (entry.due, entry.expires) == (until, until)
+        await clock.set_by(-86_400)
+        for _ in range(2):  # the second time there is nothing to put right
+            await spool.queue.standing.clock_was_set("back", lambda _: 600.0, 600.0)
+            entry = await spool.entry(number)
+            assert (entry.due, entry.postponed_by) == (clock.now() + 7200, "oncall")
+            assert entry.expires >= entry.due

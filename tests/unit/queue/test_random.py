@@ -77,7 +77,10 @@ class Random:
 
     async def order(self) -> None:
         queue = self.spool.queue
-        match self.random.randrange(3):
+        match self.random.randrange(4):
+            case 3:
+                until = self.spool.clock.now() + self.random.choice([60, 300, 2000])
+                await queue.orders.postpone(self.filter(), "oncall", until)
             case 0:
                 await queue.orders.retry(self.filter(), "oncall")
             case 1:

@@ -199,14 +199,17 @@ async def test_a_queue_of_a_newer_version_is_refused(tmp_path: Path) -> None:
 
 # What version 5 has more than version 4.
 BACK_TO_4 = (
+    "DROP INDEX entry_postponed",
+    "ALTER TABLE entry DROP COLUMN postponed_at",
+    "ALTER TABLE entry DROP COLUMN postponed_by",
     "ALTER TABLE destination DROP COLUMN blocked_cause",
     "PRAGMA user_version = 4",
 )
 
 
-async def test_a_queue_of_the_fourth_version_keeps_its_blocks(tmp_path: Path) -> None:
+async def test_a_queue_of_the_fourth_version_is_brought_to_this_one_with_nothing_postponed(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
-        await spool.add("a@blocked.example")
+        number = await spool.add("a@blocked.example")
         until = spool.clock.now() + 60
         await spool.queue.standing.block("blocked.example", until, "4.4.3 the DNS does not answer", cause="dns")
         for statement in BACK_TO_4:
@@ -216,6 +219,8 @@ async def test_a_queue_of_the_fourth_version_keeps_its_blocks(tmp_path: Path) ->
         found = await spool.queue.listing.destination("blocked.example")
         assert (found.blocked_until, found.blocked_why) == (until, "4.4.3 the DNS does not answer")
         assert found.blocked_cause == "", "nobody kept it"
+        assert (await spool.entry(number)).postponed_by == ""
+        assert (await spool.queue.orders.postpone(ALL, "oncall", spool.clock.now() + 60)).recipients == 1
 
 
 # What version 4 has more than version 3.

@@ -37,6 +37,21 @@ async def test_an_order_on_many_goes_in_chunks_and_is_told_once(
         assert await spool.queue.orders.undo(changed.operation, "oncall") == Changed(messages=7, recipients=14)
 
 
+async def test_in_how_many_chunks_it_may_be_all_that_is_postponed_beyond_its_time_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bulk, "CHUNK", 7)
+    async with opened(tmp_path, give_up_after=1000.0) as spool:
+        await spool.add(*(f"a{n}@example.org" for n in range(20)))
+        await spool.clock.advance(100)
+        await spool.add(*(f"b{n}@example.org" for n in range(20)))
+        changed = await spool.queue.orders.postpone(ALL, "oncall", spool.clock.now() + 950)
+        assert changed == Changed(messages=2, recipients=40, outlasting=20)
+        assert spool.events[-1].text == (
+            "postpone 40 recipients in 2 messages: everything; for 15m50s, 20 of them beyond their time"
+        )
+
+
 async def test_an_order_is_carried_out_to_its_end_though_who_gave_it_is_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
