@@ -130,6 +130,7 @@ def _usage(verb: Verb) -> str:
 ACTIONS: tuple[Action, ...] = (
     _verb("check", "c", on=EVERYWHERE, rank=23),
     _verb("retry", "r", on=MAIL, rank=10),
+    _verb("postpone", "t", on=MAIL, rank=48),
     _verb("hold", "h", on=MAIL, rank=14),
     _verb("release", "l", on=MAIL, rank=16),
     _verb("bounce", "B", on=MAIL - {"destinations"}, rank=24),

@@ -15,6 +15,7 @@ from console.commands import listings
 from console.commands.door import Door, complain, door_of, on_terminal, refuse, say, say_json
 from console.commands.lists import FILTERS, Json
 from console.format import BadDuration, parse_duration
+from engine.base.duration import format_duration
 from engine.base.plural import plural
 from engine.control.client import Client
 from engine.control.views import HealthView
@@ -172,7 +173,8 @@ def _question(verb: Verb, ask: DryAsk, chosen: Selection, health: HealthView) ->
     if verb.gives_up:
         is_now = getattr(ask, "now", False)
         undo = " It cannot be undone." if is_now else f" It can be undone for {health.undo_seconds:g} s."
-    return f"{verb.label} {scope}? {verb.follows}{undo}"
+    lasting = f" for {format_duration(seconds)}" if (seconds := getattr(ask, "seconds", None)) is not None else ""
+    return f"{verb.label} {scope}{lasting}? {verb.follows}{undo}"
 
 
 def _ask(question: str, chosen: Selection, health: HealthView) -> None:

@@ -55,6 +55,8 @@ class Verbs:
     async def would(self, ask: verbs.DryAsk) -> Selection:
         """What an ask would touch; nothing is changed. What ends something says what that lets go."""
         listing = self._relay.queue.listing
+        if isinstance(ask, verbs.Postpone):
+            requests.seconds(ask.seconds)
         match ask:
             case verbs.MailAsk():
                 named, newest = _mail(ask)
@@ -99,6 +101,18 @@ class Verbs:
         changed = await afterwards(retrying, self._relay.smarthost.let_go)
         follow = self._followups.begin("retry", by, touched)
         return _result(ask, changed, "due now", "held, being relayed, or due already", follow)
+
+    async def postpone(self, ask: verbs.Postpone, by: str) -> Result:
+        """Make messages due after a while, and not before."""
+        named, newest = _mail(ask)
+        lasting = requests.seconds(ask.seconds)
+        until = self._relay.clock.now() + lasting
+        changed = await self._relay.queue.orders.postpone(named, by, until, newest)
+        did = f"postponed for {format_duration(lasting)}"
+        if changed.outlasting:
+            ends = f"{agree(changed.outlasting, 'is', 'are')} given up then, unless it can be sent"
+            did += f"; {changed.outlasting:,} would have been given up before that, and {ends}"
+        return _result(ask, changed, did, "held, being relayed, or due later already")
 
     async def hold(self, ask: verbs.Hold, by: str) -> Result:
         """Keep messages from being sent until released."""

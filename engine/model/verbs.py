@@ -66,6 +66,12 @@ class Retry(MailAsk, frozen=True, kw_only=True):
     """Make messages due now."""
 
 
+class Postpone(MailAsk, frozen=True, kw_only=True):
+    """Make messages due in `seconds` (60 to 30 days), and not before."""
+
+    seconds: _Seconds
+
+
 class Hold(MailAsk, frozen=True, kw_only=True):
     """Keep messages from being sent until released."""
 
@@ -228,6 +234,12 @@ VERBS: tuple[Verb, ...] = (
          help="Look now for what can be sent"),
     Verb(word="retry", ask=Retry, on="mail", label="Retry", told="retried", followed="retried",
          help="Make messages due now", follows="They are due now."),
+    Verb(word="postpone", ask=Postpone, on="mail", label="Postpone", told="postponed", glyph="◷",
+         help="Make messages due after a while, and not before",
+         more="Then they go by themselves. What waits for longer already stays as it is, and what is still to come is "
+         "not concerned. Retry makes them due before; so do Mark good and an override of their destination.",
+         follows="They are not tried before that, and then go by themselves. What would be given up before is given "
+         "up then, unless it can be sent."),
     Verb(word="hold", ask=Hold, on="mail", label="Hold", told="held",
          help="Keep messages from being sent until released",
          follows="They stay in the queue, unsent, until they are released."),

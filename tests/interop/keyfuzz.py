@@ -55,7 +55,7 @@ SPECIAL = {
     "home": b"\x1b[H", "space": b" ",
 }  # fmt: skip
 MOVES = ("down",) * 6 + ("up",) * 3 + ("j", "k", "pagedown", "home", "end", "space", "tab", "N", "W", "a")
-VERBS = tuple("rrrhlBDsSbgxivHXeocu")
+VERBS = tuple("rrrthlBDsSbgxivHXeocu")
 GOING = ("enter",) * 4 + ("escape",) * 6 + tuple("12345677") + ("ctrl+p", "?", "p")
 IN_QUESTIONS = ("right", "left", "enter", "enter", "tab", "escape", "backspace", "9", "m", "w")
 LINES = (
@@ -66,8 +66,8 @@ LINES = (
 
 # What a key, or the word of a command, asks of the engine.
 ASKS = {
-    "r": "retry", "h": "hold", "l": "release", "B": "bounce", "D": "drop", "s": "suspend", "S": "resume",
-    "b": "mark-bad", "g": "mark-good", "x": "close", "i": "probe", "v": "override", "H": "hold-rule",
+    "r": "retry", "t": "postpone", "h": "hold", "l": "release", "B": "bounce", "D": "drop", "s": "suspend",
+    "S": "resume", "b": "mark-bad", "g": "mark-good", "x": "close", "i": "probe", "v": "override", "H": "hold-rule",
     "X": "end-override", "e": "explain",
 }  # fmt: skip
 JUDGED = frozenset({*ASKS.values(), "release-rule"})
@@ -75,7 +75,7 @@ WORDS = {"bad": "mark-bad", "good": "mark-good", "end": "end-override"}
 LOOKED_AT = frozenset({*ASKS, ":", "ctrl+p"})  # keys for which it matters what is pointed at
 ON_HOSTS = frozenset({"mark-bad", "mark-good", "probe"})
 UNASKED = frozenset({"retry", "release", "mark-good", "resume", "end-override", "explain", "probe"})  # where it is one
-ON_MAIL = frozenset({"retry", "hold", "release", "bounce", "drop"})
+ON_MAIL = frozenset({"retry", "postpone", "hold", "release", "bounce", "drop"})
 
 
 _EVENT = re.compile(r"\d\d:\d\d:\d\d ")

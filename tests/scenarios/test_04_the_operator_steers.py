@@ -5,12 +5,26 @@ import getpass
 import pytest
 
 from engine.control.client import Refused
-from engine.model.verbs import Bounce, Check, Drop, Hold, MarkBad, MarkGood, Release, Resume, Retry, Suspend, Undo
+from engine.model.verbs import (
+    Bounce,
+    Check,
+    Drop,
+    Hold,
+    MarkBad,
+    MarkGood,
+    Postpone,
+    Release,
+    Resume,
+    Retry,
+    Suspend,
+    Undo,
+)
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Dead, Healthy, Script
 from tests.scenarios.relaying import Relay
 
 MINUTE = 60.0
+DAY = 86_400.0
 
 
 @pytest.fixture
@@ -64,6 +78,44 @@ async def test_held_mail_stays_until_it_is_released(stuck: Internet, relay: Rela
     assert (held.recipient, held.by, held.reason) == ("a@stuck.example", getpass.getuser(), "look at it")
     await relay.client.ask(Release(filter="to=a@stuck.example"))
     await stuck.wait_for(3)
+
+
+async def test_postponed_mail_goes_by_itself_when_its_time_has_come_and_not_before(
+    stuck: Internet, relay: Relay
+) -> None:
+    await stuck.exchange("mx.stuck.example").become(Healthy())
+    until = relay.clock.now() + 120 * MINUTE
+    result = await relay.client.ask(Postpone(filter="domain=stuck.example", seconds=120 * MINUTE))
+    assert result.text == "3 recipients of 3 messages are postponed for 2h"
+    shown = (await relay.client.queue("")).rows
+    assert [(row.condition, row.next_try) for row in shown] == [("not due", until)] * 3
+    assert {row.condition_why for row in shown} == {f"postponed by {getpass.getuser()}"}
+    (explained, *_) = (await relay.client.explain(str(shown[0].message))).explanations
+    assert explained.text == f"it is postponed by {getpass.getuser()}, for another 2h"
+    (event,) = await relay.events("postponed")
+    assert (event.by, event.text) == (
+        getpass.getuser(),
+        "postpone 3 recipients in 3 messages: domain=stuck.example; for 2h",
+    )
+    await relay.later(119 * MINUTE)
+    assert stuck.messages == 0
+    await relay.client.ask(Retry(filter="to=a@stuck.example"))
+    await stuck.wait_for(1)
+    await relay.later(MINUTE)
+    assert stuck.messages == 3
+
+
+async def test_mail_postponed_beyond_its_time_is_tried_then_and_returned_if_that_fails(
+    stuck: Internet, relay: Relay
+) -> None:
+    result = await relay.client.ask(Postpone(filter="domain=stuck.example", seconds=6 * DAY))
+    assert "3 would have been given up before that, and are given up then, unless it can be sent" in result.text
+    await relay.later(6 * DAY - MINUTE)
+    assert await relay.events("returned") == []
+    await relay.later(MINUTE)
+    assert [event.outcome is not None and event.outcome.line for event in await relay.events("returned")] == [
+        "5.4.7 delivery time expired; the last try: 450 4.2.1 over quota"
+    ] * 3
 
 
 async def test_a_bounce_can_be_undone_until_it_is_carried_out(stuck: Internet, relay: Relay) -> None:

@@ -9,7 +9,7 @@ from console.screens.dialogs import Dialog, Press
 from console.widgets.note import Note
 from engine.control import views
 from engine.model.message import Selection
-from engine.model.verbs import Check, Drop, Hold, MailAsk, MarkBad, MarkGood, Resume, Retry, Suspend, Undo
+from engine.model.verbs import Check, Drop, Hold, MailAsk, MarkBad, MarkGood, Postpone, Resume, Retry, Suspend, Undo
 from tests.screens import canned
 from tests.screens.canned import NOW, CannedClient
 from tests.screens.conftest import Console_, Hand
@@ -70,6 +70,34 @@ async def test_the_reason_typed_goes_with_the_action(at_the_console: Console_) -
         await hand.press("tab", "tab", "enter")
         [action] = hand.client.did(Hold)
         assert action.reason == "loops"
+
+
+async def test_for_how_long_mail_is_postponed_is_asked_with_what_it_touches(at_the_console: Console_) -> None:
+    async with at_the_console() as hand:
+        await hand.press("t")
+        [preview] = hand.client.previewed(Postpone)
+        assert preview.filter == "domain=gmail.example"
+        assert _dialog(hand)._title.startswith("Postpone ")
+        await hand.press("enter")
+        assert not hand.client.did(Postpone), "Cancel has the focus"
+        await hand.press("t", "left", "ctrl+u")
+        await hand.type("2h")
+        await hand.press("tab", "tab", "enter")
+        [action] = hand.client.did(Postpone)
+        assert (action.filter, action.seconds, action.newest) == ("domain=gmail.example", 7200, 48_311)
+
+
+async def test_a_single_message_is_asked_for_its_time_and_a_filter_takes_the_rest_of_the_line(
+    at_the_console: Console_,
+) -> None:
+    async with at_the_console() as hand:
+        await hand.press("2", "t", "right", "enter")
+        await hand.burst(*":postpone domain=example.org 2h", "enter")
+        await hand.press("right", "enter")
+        assert [(one.filter, one.seconds) for one in hand.client.did(Postpone)] == [
+            ("id=48201.1", 3600),
+            ("domain=example.org 2h", 3600),
+        ]
 
 
 async def test_over_the_limit_the_number_must_be_typed(at_the_console: Console_) -> None:

@@ -12,8 +12,8 @@ from console.widgets.rows import QUEUE
 from engine.model.verbs import MailAsk
 from tests.screens.conftest import Console_
 
-CHANGING = {"check", "retry", "hold", "release", "bounce", "drop", "suspend", "resume", "mark-bad", "mark-good", "undo",
-            "close", "probe", "override", "end-override", "hold-rule", "release-rule"}  # fmt: skip
+CHANGING = {"check", "retry", "postpone", "hold", "release", "bounce", "drop", "suspend", "resume", "mark-bad",
+            "mark-good", "undo", "close", "probe", "override", "end-override", "hold-rule", "release-rule"}  # fmt: skip
 
 
 @pytest.mark.parametrize("action", ACTIONS, ids=lambda action: action.name)

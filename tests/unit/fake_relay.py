@@ -235,6 +235,9 @@ class FakeQueue:
             touched.add(41, 3, self.touched)
         return await self._act("retry", str(filter), by, newest)
 
+    async def postpone(self, filter: Filter, by: str, until: float, newest: int | None = None) -> Changed:
+        return await self._act("postpone", str(filter), by, until, newest)
+
     async def hold(self, filter: Filter, by: str, reason: str, newest: int | None = None) -> Changed:
         return await self._act("hold", str(filter), by, reason, newest)
 

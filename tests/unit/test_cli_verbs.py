@@ -35,6 +35,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (("retry", "domain=example.org"), ("retry", "domain=example.org", ME, None)),
         (("retry", "--all"), ("retry", "", ME, None)),
+        (("postpone", "id=7", "--for", "2h"), ("postpone", "id=7", ME, NOW + 7200, None)),
         (("hold", "id=7", "--reason", "odd one"), ("hold", "id=7", ME, "odd one", None)),
         (("release", "state=held", "from=ann@example.net"), ("release", "state=held from=ann@example.net", ME, None)),
         (("bounce", "id=7", "--yes"), ("bounce", "id=7", ME, "", 10.0, None)),
@@ -157,6 +158,13 @@ def test_what_touches_several_messages_asks_where_somebody_sits(line: FakeLine, 
     asked, done = line.engine.queue.calls
     assert asked == ("select", "", None)
     assert (done[0], done[-1]) == (verb, 8), "no more than was seen"
+
+
+@pytest.mark.usefixtures("terminal")
+def test_for_how_long_it_is_postponed_stands_in_the_question(line: FakeLine) -> None:
+    result = line.run("postpone", "--all", input="y\n")
+    assert result.exit_code == 0
+    assert result.stderr.startswith("Postpone 3 recipients of 2 messages for 1h? They are not tried before that")
 
 
 @pytest.mark.usefixtures("terminal")

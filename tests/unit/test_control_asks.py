@@ -16,6 +16,7 @@ from tests.unit.fake_relay import FakeEngine, short_folder
 # A right body for each ask, by the word of its path.
 BODIES: dict[str, dict[str, Any]] = {
     **{verb: {"filter": ""} for verb in ("retry", "hold", "release", "bounce", "drop")},
+    "postpone": {"filter": "", "seconds": 60},
     "check": {},
     "undo": {"operation": 1},
     "suspend": {"destination": "example.org", "seconds": 60, "reason": ""},

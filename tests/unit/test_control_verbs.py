@@ -11,7 +11,7 @@ from engine.control import views
 from engine.control.client import Client, Refused
 from engine.model.destination import RELAY, Suspension
 from engine.model.order import Changed
-from engine.model.verbs import Check, Drop, Hold, MarkBad, MarkGood, Resume, Suspend, Undo, named
+from engine.model.verbs import Check, Drop, Hold, MarkBad, MarkGood, Postpone, Resume, Suspend, Undo, named
 from tests.unit.fake_relay import NOW, FakeEngine, short_folder
 
 ME = pwd.getpwuid(os.getuid()).pw_name
@@ -68,6 +68,31 @@ async def test_a_verb_acts_in_the_name_of_who_asks(
     assert engine.smarthost.told == told
 
 
+async def test_mail_is_postponed_for_as_long_as_is_asked_and_what_would_have_ended_before_is_told(
+    engine: FakeEngine,
+) -> None:
+    engine.queue.changed = Changed(messages=1, recipients=2, skipped=1, outlasting=1)
+    async with engine.serving() as client:
+        result = await client.ask(Postpone(filter="domain=example.org", seconds=7200, newest=8))
+    assert engine.queue.calls == [("postpone", "domain=example.org", ME, NOW + 7200, 8)]
+    assert result.text == (
+        "2 recipients of 1 message are postponed for 2h; 1 would have been given up before that, and is given "
+        "up then, unless it can be sent; 1 recipient left as it was: held, being relayed, or due later already"
+    )
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+@pytest.mark.parametrize("seconds", [59, 30 * 86_400 + 1])
+async def test_nothing_is_postponed_for_less_than_a_minute_or_more_than_thirty_days(
+    engine: FakeEngine, seconds: float, dry_run: bool
+) -> None:
+    ask = Postpone(filter="id=7", seconds=seconds)
+    async with engine.serving() as client:
+        with pytest.raises(Refused, match="out of range"):
+            await (client.would(ask) if dry_run else client.ask(ask))
+    assert engine.queue.calls == []
+
+
 @pytest.mark.parametrize(
     ("verb", "did"), [("bounce", "returned to the sender in 10s"), ("drop", "dropped in 10s, telling nobody")]
 )
@@ -98,12 +123,13 @@ async def test_where_all_that_match_are_left_as_they_were_it_says_so(engine: Fak
     assert result.text == "nothing changed; 3 recipients left as they were: held already"
 
 
-@pytest.mark.parametrize("verb", ["retry", "hold", "release", "bounce", "drop"])
+@pytest.mark.parametrize("verb", ["retry", "postpone", "hold", "release", "bounce", "drop"])
 async def test_an_action_on_nothing_is_refused(engine: FakeEngine, verb: str) -> None:
     engine.queue.changed = Changed(messages=0, recipients=0)
+    lasting = {"seconds": 60} if verb == "postpone" else {}
     async with engine.serving() as client:
         with pytest.raises(Refused) as refused:
-            await client.ask(named(verb).ask(filter="to=nobody"))
+            await client.ask(named(verb).ask(filter="to=nobody", **lasting))
     assert refused.value.refusal == views.Refusal(
         what="no message in the queue matches", where="to=nobody", not_found=True
     )
