@@ -104,14 +104,15 @@ async def test_shrinking_waits_for_nobody(tmp_path: Path, monkeypatch: pytest.Mo
     asked: list[str] = []
     async with opened(tmp_path) as spool:
         await grow(spool, 2)
-        spool.writer._connection.set_trace_callback(asked.append)
+        # By the writer itself: beside it, each of the two threads could wait for what the other one has.
+        await spool.writer.do(lambda tx: tx.connection.set_trace_callback(asked.append))
         with read_by_us(tmp_path):
             begin = time.monotonic()
             for _ in range(20):
                 await spool.add()
                 await asyncio.sleep(0.01)
             assert time.monotonic() - begin < 5.0  # a single wait for the reader would be as long as that
-        spool.writer._connection.set_trace_callback(None)
+        await spool.writer.do(lambda tx: tx.connection.set_trace_callback(None))
         await until_shrunk(spool)
     waits = [one for one in asked if "busy_timeout" in one or "TRUNCATE" in one]
     truncations = [place for place, one in enumerate(waits) if "TRUNCATE" in one]
