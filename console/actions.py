@@ -120,7 +120,7 @@ def _usage(verb: Verb) -> str:
         return ""  # it is the last one
     wanted = [parameter for parameter in verbs.parameters(verb.ask) if parameter.kind is not bool]
     if verb.on == "mail":
-        wanted = wanted[:1]
+        wanted = [one for one in wanted if one.name in ("filter", "seconds")]
     titles = [one.title for one in wanted]
     if verb.on == "mail to come":
         titles[0] = "|".join(f"{name}=…" for name in RULE_FIELDS)

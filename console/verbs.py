@@ -81,10 +81,16 @@ async def do(console: Desk[Front], verb: Verb, argument: str, target: Target | N
 
 
 def typed(verb: Verb, argument: str) -> dict[str, Any]:
-    """What was typed behind a verb, by the names of its parameters: `NAME... [DURATION] [WHY]`. Raises Mistyped."""
+    """What was typed behind a verb, by the names of its parameters: `NAME... [DURATION] [WHY]`. Raises Mistyped.
+
+    A filter goes on to the end of the line, or to a time at the end of it where the verb has one.
+    """
     found: dict[str, Any] = {}
     wanted = parameters(verb.ask)
     rest = argument.strip()
+    if verb.on == "mail" and any(one.name == "seconds" for one in wanted):
+        rest, seconds = _time_at_the_end(rest)
+        return ({"filter": rest} if rest else {}) | ({} if seconds is None else {"seconds": seconds})
     for one in (one for one in wanted if one.required and one.kind is not float):
         value, rest = _name(one, verb.on, rest)
         if value:
@@ -114,6 +120,15 @@ def _name(one: Parameter, on: Subject, text: str) -> tuple[str | int, str]:
     if one.title.endswith("|all") and word.lower() == "all":
         word = RELAY
     return word, rest.strip()
+
+
+def _time_at_the_end(text: str) -> tuple[str, float | None]:
+    """A filter, and the time behind it, where its last word is one."""
+    named, _, last = text.rpartition(" ")
+    try:
+        return named.strip(), parse_duration(last)
+    except BadDuration:
+        return text, None
 
 
 def _time_and_why(text: str) -> tuple[float | None, str]:

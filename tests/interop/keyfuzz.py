@@ -29,7 +29,7 @@ import msgspec
 from textual.events import Key
 
 import console.app
-from console.actions import Registry
+from console.actions import ACTIONS, Registry
 from console.app import Console
 from console.keyboard import Stroke
 from console.layer import Layer
@@ -38,7 +38,7 @@ from console.widgets.table import Table
 from console.widgets.trail import Trail
 from engine.control.client import Client, control_socket
 from engine.engine import EngineThread
-from engine.model.verbs import Ask, verb_of
+from engine.model.verbs import VERBS, Ask, verb_of
 from engine.sandbox.demo import demo
 from tests.terminals import on_a_terminal
 
@@ -55,7 +55,7 @@ SPECIAL = {
     "home": b"\x1b[H", "space": b" ",
 }  # fmt: skip
 MOVES = ("down",) * 6 + ("up",) * 3 + ("j", "k", "pagedown", "home", "end", "space", "tab", "N", "W", "a")
-VERBS = tuple("rrrthlBDsSbgxivHXeocu")
+ACTING = tuple("rrrthlBDsSbgxivHXeocu")
 GOING = ("enter",) * 4 + ("escape",) * 6 + tuple("12345677") + ("ctrl+p", "?", "p")
 IN_QUESTIONS = ("right", "left", "enter", "enter", "tab", "escape", "backspace", "9", "m", "w")
 LINES = (
@@ -65,17 +65,14 @@ LINES = (
 )  # fmt: skip
 
 # What a key, or the word of a command, asks of the engine.
-ASKS = {
-    "r": "retry", "t": "postpone", "h": "hold", "l": "release", "B": "bounce", "D": "drop", "s": "suspend",
-    "S": "resume", "b": "mark-bad", "g": "mark-good", "x": "close", "i": "probe", "v": "override", "H": "hold-rule",
-    "X": "end-override", "e": "explain",
-}  # fmt: skip
+ASKS = {action.keys[0]: action.word for action in ACTIONS if action.verb and action.keys} | {"e": "explain"}
+ASKS = {key: word for key, word in ASKS.items() if word not in ("check", "undo")}  # which are for no row
 JUDGED = frozenset({*ASKS.values(), "release-rule"})
 WORDS = {"bad": "mark-bad", "good": "mark-good", "end": "end-override"}
 LOOKED_AT = frozenset({*ASKS, ":", "ctrl+p"})  # keys for which it matters what is pointed at
-ON_HOSTS = frozenset({"mark-bad", "mark-good", "probe"})
+ON_HOSTS = frozenset(verb.word for verb in VERBS if verb.on in ("host", "bad host"))
 UNASKED = frozenset({"retry", "release", "mark-good", "resume", "end-override", "explain", "probe"})  # where it is one
-ON_MAIL = frozenset({"retry", "postpone", "hold", "release", "bounce", "drop"})
+ON_MAIL = frozenset(verb.word for verb in VERBS if verb.on == "mail")
 
 
 _EVENT = re.compile(r"\d\d:\d\d:\d\d ")
@@ -179,11 +176,11 @@ def bursts(keys: int, draw: random.Random) -> Iterator[list[str]]:
     while left > 0:
         kind = draw.random()
         if kind < 0.12:
-            burst = [*_typed(draw.choice(LINES)), draw.choice(("enter", "enter", "escape")), draw.choice(VERBS)]
+            burst = [*_typed(draw.choice(LINES)), draw.choice(("enter", "enter", "escape")), draw.choice(ACTING)]
         elif kind < 0.3:
-            burst = [draw.choice(VERBS), *draw.choices(IN_QUESTIONS, k=draw.randint(0, 6))]
+            burst = [draw.choice(ACTING), *draw.choices(IN_QUESTIONS, k=draw.randint(0, 6))]
         else:
-            burst = draw.choices(MOVES + VERBS + GOING, k=draw.randint(1, MOST))
+            burst = draw.choices(MOVES + ACTING + GOING, k=draw.randint(1, MOST))
         yield burst[:left]
         left -= len(burst)
 

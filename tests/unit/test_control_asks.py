@@ -3,33 +3,18 @@
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import msgspec
 import pytest
 
 from engine.control import views
-from engine.model.verbs import Check, Retry
+from engine.model.verbs import VERBS, Check, Retry
+from tests.asks import fields_of
 from tests.unit.fake_relay import FakeEngine, short_folder
 
 # A right body for each ask, by the word of its path.
-BODIES: dict[str, dict[str, Any]] = {
-    **{verb: {"filter": ""} for verb in ("retry", "hold", "release", "bounce", "drop")},
-    "postpone": {"filter": "", "seconds": 60},
-    "check": {},
-    "undo": {"operation": 1},
-    "suspend": {"destination": "example.org", "seconds": 60, "reason": ""},
-    "resume": {"destination": "example.org"},
-    "mark-bad": {"host": "mx.example.org"},
-    "mark-good": {"host": "mx1.dead.example"},
-    "hold-rule": {"filter": "from=a@b.example", "seconds": 60, "reason": ""},
-    "release-rule": {"rule": 1},
-    "override": {"destination": "example.org", "to": "mx.example.org", "seconds": 60, "reason": ""},
-    "end-override": {"destination": "example.org"},
-    "close": {"relayer": 5},
-    "probe": {"host": "mx.example.org"},
-}
+BODIES = {verb.word: fields_of(verb) for verb in VERBS}
 MISSPELT = ("dry-run", "dryRun", "newst", "")
 
 

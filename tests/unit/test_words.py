@@ -9,7 +9,8 @@ from console.actions import ACTIONS, Registry
 from console.cli import app
 from console.widgets.rows import EVENTS
 from engine.control.verbs import Verbs
-from engine.model.verbs import VERBS, Ask, Verb, parameters, verb_of
+from engine.model.verbs import VERBS, Verb, verb_of
+from tests.asks import ask_of
 from tests.unit.fake_relay import FakeEngine, short_folder
 
 WORDS = {verb.word for verb in VERBS}
@@ -79,17 +80,8 @@ def test_what_may_mean_several_things_means_none(line: str) -> None:
 
 
 async def test_an_answer_says_its_verb_by_the_same_word() -> None:
-    asks = [_given(verb) for verb in VERBS if verb.word != "probe"]
+    asks = [ask_of(verb) for verb in VERBS if verb.word != "probe"]
     with short_folder() as folder:
         async with FakeEngine(Path(folder)).serving() as client:
             said = [await client.ask(ask) for ask in asks]
     assert [result.verb for result in said] == [verb_of(ask).word for ask in asks]
-
-
-def _given(verb: Verb) -> Ask:
-    """An ask with what the engine of the test knows."""
-    known = {"filter": "id=7", "operation": 41, "destination": "example.org", "seconds": 60.0, "rule": 1, "relayer": 5,
-             "host": "mx1.dead.example", "to": "mx.example.net"}  # fmt: skip
-    if verb.word == "hold-rule":
-        known["filter"] = "from=a@b.example"
-    return verb.ask(**{one.name: known[one.name] for one in parameters(verb.ask) if one.name in known})
