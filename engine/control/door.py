@@ -26,7 +26,7 @@ TAKE_SECONDS = 20.0  # seconds in which who asked is to read the answer
 LINE_LIMIT = 64 * 1024  # bytes of a request line: a filter may be long
 MOST_FIELDS = 64  # lines of a request's head
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 class Door:
@@ -133,7 +133,7 @@ class Door:
         """The time to read an answer is over."""
         self._taking.pop(who, None)
         if waiting := transport.get_write_buffer_size():
-            _log.info("control: a visitor did not read its answer in time, %d octets were left: it is ended", waiting)
+            log.info("control: a visitor did not read its answer in time, %d octets were left: it is ended", waiting)
             transport.abort()
 
     def _stop_waiting(self, who: web.RequestHandler) -> None:
@@ -210,7 +210,7 @@ class _NotHttp(logging.Filter):
         error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
         if not isinstance(error, HttpProcessingError | web.RequestPayloadError):
             return True
-        _log.debug("control: a malformed request: %s", clean(str(error), 200))
+        log.debug("control: a malformed request: %s", clean(str(error), 200))
         return False
 
 

@@ -31,7 +31,7 @@ from engine.control.verbs import Verbs
 from engine.model.verbs import VERBS, Verb, parameters
 from engine.queue.contract import SORTS, NoSuchMessage, QueueError
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _FOLLOW = "/v1/events/follow"
@@ -173,8 +173,8 @@ class ControlServer:
             raise
         except (web.RequestPayloadError, HttpProcessingError):
             return _refusal(400, "the body is malformed", where=f"{request.method} {request.path}")
-        except Exception:  # noqa: BLE001 - whatever failed, the asker gets an answer and the log the rest
-            _log.exception("control: %s %s failed", request.method, clean(request.path, 200))
+        except Exception:
+            log.exception("control: %s %s failed", request.method, clean(request.path, 200))
             return _refusal(500, "the engine failed to answer; its log says more")
 
     # -- see ------------------------------------------------------------------------------------------------------

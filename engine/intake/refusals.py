@@ -9,7 +9,7 @@ from engine.base.text import clean
 from engine.model.event import Event
 from engine.queue.contract import Arrivals, QueueError
 
-_LOG = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 EACH = 60.0  # seconds for which the same refusal of the same peer is told once
 MOST = 20  # refusals told in that time, of all peers together
@@ -60,6 +60,6 @@ class Refusals:
         try:
             await self._arrivals.record(event)
         except QueueError as error:
-            _LOG.warning("a refusal could not be recorded: %s", clean(str(error)))
-        except Exception:  # noqa: BLE001 - nobody waits for this task: what it raises would be lost
-            _LOG.exception("a refusal could not be recorded")
+            log.warning("a refusal could not be recorded: %s", clean(str(error)))
+        except Exception:
+            log.exception("a refusal could not be recorded")

@@ -29,7 +29,7 @@ from engine.model.message import NewMessage
 from engine.queue.contract import Arrivals, QueueBroken, QueueBusy, QueueError, QueueFull
 from engine.settings.settings import Settings
 
-_LOG = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 RESCAN = 30.0  # seconds between looks that nothing called for: a watch may miss something
 UNWATCHED = 1.0  # seconds between looks while there is no watch, and before one is tried again
@@ -154,10 +154,10 @@ class DropIntake:
             try:
                 pause = await self._look()
             except OSError as error:
-                _LOG.error("the drop folder cannot be read: %s", error)
+                log.error("the drop folder cannot be read: %s", error)
                 self._fault = f"the drop folder cannot be read: {clean(error.strerror or str(error), 200)}"
-            except Exception as error:  # noqa: BLE001 - whatever failed, the next look may not
-                _LOG.exception("a look at the drop folder failed")
+            except Exception as error:
+                log.exception("a look at the drop folder failed")
                 self._fault = _told(error)
             self._trouble = self._fault
             ended = self._clock.now()
@@ -181,15 +181,15 @@ class DropIntake:
             except CannotWatch as error:
                 why = clean(str(error), 200)
                 self._is_watchless = isinstance(error, NoWatch)
-            except Exception as error:  # noqa: BLE001 - however a watch breaks, the folder is still read
-                _LOG.exception("the watch of the drop folder failed")
+            except Exception as error:
+                log.exception("the watch of the drop folder failed")
                 why = _told(error)
             else:
                 why = "the watch has ended"
             # What was watched before is tried again soon; what could not be watched at all, ever more seldom.
             pause = UNWATCHED if not self._unwatched else min(2 * pause, RESCAN)
             if not self._unwatched:
-                _LOG.warning("the drop folder is not watched: %s", why)
+                log.warning("the drop folder is not watched: %s", why)
             self._unwatched = f"the drop folder is not watched ({why}); it is read every {UNWATCHED:.0f} s instead"
             self._wake.set()
             if self._is_watchless:
@@ -200,7 +200,7 @@ class DropIntake:
     def _watched(self) -> None:
         """The watch is on, or something has come."""
         if self._unwatched:
-            _LOG.info("the drop folder is watched again")
+            log.info("the drop folder is watched again")
         self._unwatched = ""
         self._wake.set()
 
@@ -245,7 +245,7 @@ class DropIntake:
         self._left, self._left_last = left, self._left_now
         self._settling = {name: seen for name, seen in self._settling.items() if name in unsettled}
         if self._left_now > TOLD:
-            _LOG.warning("%d files in the drop folder cannot be taken for now", self._left_now)
+            log.warning("%d files in the drop folder cannot be taken for now", self._left_now)
         return pause
 
     def _make(self) -> None:
@@ -257,7 +257,7 @@ class DropIntake:
                 if not folder.is_dir():
                     raise
             else:
-                _LOG.info("%s was not there and is made", folder)
+                log.info("%s was not there and is made", folder)
 
     def _is_to_be_tried(self, name: str, inode: int, left: "dict[tuple[str, int], _Left]") -> bool:
         """Whether a file is to be looked at; one that was left a moment ago is kept among those `left`."""
@@ -281,7 +281,7 @@ class DropIntake:
         """A file stays where it is for now; of very many only some are told."""
         self._left_now += 1
         if self._left_now <= TOLD:
-            _LOG.log(level, "%s in the drop folder %s", clean(name), text)
+            log.log(level, "%s in the drop folder %s", clean(name), text)
         return _Result.LEFT
 
     # -- one file -------------------------------------------------------------------------------------------------
@@ -300,8 +300,8 @@ class DropIntake:
             return await self._set_aside(name, str(error))
         except OSError as error:
             return self._leave(name, logging.WARNING, f"cannot be read for now: {error.strerror}")
-        except Exception as error:  # noqa: BLE001 - whatever failed, the other files are taken
-            _LOG.exception("%s stays in the drop folder for now", clean(name))
+        except Exception as error:
+            log.exception("%s stays in the drop folder for now", clean(name))
             self._fault = _told(error)
         self._left_now += 1
         return _Result.LEFT
@@ -324,7 +324,7 @@ class DropIntake:
         try:
             await self._arrivals.enqueue(message)
         except (QueueFull, QueueBusy, QueueBroken) as error:
-            _LOG.warning("%s stays in the drop folder for now: %s", clean(name), clean(str(error)))
+            log.warning("%s stays in the drop folder for now: %s", clean(name), clean(str(error)))
             return _Result.NO_ROOM
         except QueueError as error:  # a damaged page, say: another file may need none of what this one needs
             why = clean(str(error), 200)
@@ -352,7 +352,7 @@ class DropIntake:
             raise
         except Exception as error:
             # The fault may be ours, but it is this file that meets it, and would again at every look.
-            _LOG.exception("%s in the drop folder cannot be judged", clean(name))
+            log.exception("%s in the drop folder cannot be judged", clean(name))
             what = f"{type(error).__name__}: {error}".removesuffix(": ")
             raise Unfit(f"cannot be read: {clean(what, 200)}") from error
 
@@ -370,7 +370,7 @@ class DropIntake:
             for key in taken:
                 await self._arrivals.forget_key(key)
         except (OSError, QueueError) as error:
-            _LOG.warning("%d files that were queued are remembered longer than need be: %s", len(taken), error)
+            log.warning("%d files that were queued are remembered longer than need be: %s", len(taken), error)
 
     async def _set_aside(self, name: str, why: str) -> _Result:
         try:
@@ -380,7 +380,7 @@ class DropIntake:
         except OSError as error:
             self._fault = f"files that cannot be taken cannot be set aside either: {clean(error.strerror or '', 200)}"
             return self._leave(name, logging.ERROR, f"cannot be taken ({clean(why)}) nor set aside: {error.strerror}")
-        _LOG.warning("%s was set aside as %s: %s", clean(name), clean(target.name), clean(why))
+        log.warning("%s was set aside as %s: %s", clean(name), clean(target.name), clean(why))
         self._refusals.note(f"drop {clean(name, 255)}", "set aside", detail=why)
         return _Result.SET_ASIDE
 

@@ -16,7 +16,7 @@ from engine.intake.content import MAX_LINE
 from engine.intake.reply import Reply
 from engine.intake.smtp.tls import HANDSHAKE, SHUTDOWN
 
-_LOG = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 AHEAD = 128 * 1024  # octets of a client that wait here to be read; what is more waits in its own socket
 LINGER = 60.0  # seconds a client may take to read the last that we say
@@ -286,7 +286,7 @@ class Connection(asyncio.Protocol):
                 ssl_shutdown_timeout=SHUTDOWN,
             )
         except OSError as error:  # TLS errors and time-outs among them
-            _LOG.info("TLS with %s failed: %s", self._peer, clean(str(error), 200))
+            log.info("TLS with %s failed: %s", self._peer, clean(str(error), 200))
             secure = None
         finally:
             self._is_shaking_hands = False

@@ -23,7 +23,7 @@ from engine.intake.floor import DiskFloor
 from engine.intake.smtp.lately import Lately
 from engine.intake.smtp.limits import address_key
 
-_LOG = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 SPILL = LARGE  # octets of one message in memory; what is more goes to a file
 SHARES = 4  # one client may have one of so many shares of the memory, and of the disk above its floor
@@ -66,7 +66,7 @@ class Storeroom:
             return
         with suppress(OSError):
             for path in list(self._folder.glob(f"{_PREFIX}*")):
-                _LOG.info("deleting %s, part of a message that did not come in whole", clean(path.name))
+                log.info("deleting %s, part of a message that did not come in whole", clean(path.name))
                 path.unlink(missing_ok=True)
 
     def begin(self, client: str) -> "Incoming":
@@ -87,7 +87,7 @@ class Storeroom:
         if self._readers:
             _, late = await asyncio.wait(self._readers, timeout=seconds)
             if late:
-                _LOG.warning("%d messages were still being read or written when SMTP intake stopped", len(late))
+                log.warning("%d messages were still being read or written when SMTP intake stopped", len(late))
 
     def take_memory(self, client: str, octets: int) -> None:
         """Count octets in memory. Raises NoRoom."""

@@ -9,7 +9,7 @@ from engine.intake.reply import FULL, SICK, goodbye, too_big
 from engine.intake.smtp.connection import Connection
 from engine.intake.smtp.incoming import Incoming, NoRoom
 
-_LOG = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 WHOLE_MESSAGE = 1800.0  # seconds a client may take for one message
 GRACE = 60.0  # seconds of DATA before the least rate counts
@@ -94,7 +94,7 @@ class Reader:
         except NoRoom as error:
             self._refused = Refused(FULL, "no room", f"{size} octets: {error}")
         except OSError as error:
-            _LOG.error("a message that comes in cannot be written down: %s", clean(str(error), 200))
+            log.error("a message that comes in cannot be written down: %s", clean(str(error), 200))
             self._refused = Refused(SICK, "fault", f"{size} octets")
         if size > self._limit + len(END):
             self.incoming.close()

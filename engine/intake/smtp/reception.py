@@ -23,7 +23,7 @@ from engine.model.message import NewMessage
 from engine.queue.contract import Arrivals, QueueBroken, QueueError, QueueFull
 from engine.settings.settings import Settings
 
-_LOG = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 AT_A_TIME = 2  # large messages judged and queued at once: each is in memory, and several times while it is judged
 
@@ -175,9 +175,9 @@ class Reception:
         try:
             await self._arrivals.remember_login(login, address)
         except QueueError as error:
-            _LOG.warning("whence a login came could not be recorded: %s", clean(str(error)))
-        except Exception:  # noqa: BLE001 - nobody waits for this task: what it raises would be lost
-            _LOG.exception("whence a login came could not be recorded")
+            log.warning("whence a login came could not be recorded: %s", clean(str(error)))
+        except Exception:
+            log.exception("whence a login came could not be recorded")
 
     async def recall(self) -> None:
         """Read from the store whence logins came in rightly; without it strangers' guesses would slow their owners."""
@@ -185,7 +185,7 @@ class Reception:
             for known in await self._arrivals.known_logins():
                 self.guesses.welcome(known.address, known.login, known.at)
         except QueueError as error:
-            _LOG.warning("whence logins came could not be read: %s", clean(str(error)))
+            log.warning("whence logins came could not be read: %s", clean(str(error)))
 
     def close(self) -> None:
         """End the threads; what they judge is not waited for."""
@@ -196,7 +196,7 @@ class Reception:
         if self._commits:
             _, late = await asyncio.wait(self._commits, timeout=seconds)
             if late:
-                _LOG.warning("%d messages were still being committed when SMTP intake stopped", len(late))
+                log.warning("%d messages were still being committed when SMTP intake stopped", len(late))
         if self._remembering:
             await asyncio.wait(self._remembering, timeout=seconds)
         await self.refusals.finish(seconds)
@@ -209,7 +209,7 @@ class Reception:
         if isinstance(error, QueueBroken):
             self.paused = self.paused or clean(str(error)) or "the queue takes nothing more"
         if isinstance(error, QueueError):
-            _LOG.warning("a message could not be queued: %s", clean(str(error)))
+            log.warning("a message could not be queued: %s", clean(str(error)))
 
 
 def trace_name(greeted: str, peer: str) -> str:

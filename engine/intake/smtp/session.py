@@ -23,7 +23,7 @@ from engine.intake.smtp.reception import Reception
 from engine.intake.smtp.submitted import Submitted
 from engine.intake.smtp.transaction import Transaction, begun
 
-_LOG = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 IDLE = 300.0  # seconds a client may take for its next command, RFC 5321 4.5.3.2.7
 AT_WORK = 300.0  # seconds for which a transaction without its message keeps a session from making room for others
@@ -152,8 +152,8 @@ class Session:
             reply = self._told(refused)
         except Gone:
             raise
-        except Exception:  # noqa: BLE001 - what went wrong here is no fault of the message, nor the client's business
-            _LOG.exception("SMTP session with %s failed", self._peer)
+        except Exception:
+            log.exception("SMTP session with %s failed", self._peer)
             reply = SICK
         if reply is not None:
             self._say(reply)

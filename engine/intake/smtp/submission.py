@@ -17,7 +17,7 @@ from engine.intake.smtp.session import IDLE, Method, Session
 from engine.intake.smtp.transaction import Transaction
 from engine.intake.smtp.users import Logins, Unavailable
 
-_LOG = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 MAX_FAILED = 5  # logins that fail in one session before it ends
 MAX_ANSWER = 12_288  # octets of a line of AUTH, RFC 4954 4.1
@@ -152,7 +152,7 @@ class SubmissionSession(Session):
             right = await self._logins.right(name, password)
         except Unavailable as error:
             guesses.forgive(self._peer, name)
-            _LOG.warning("a login cannot be judged: %s", error)
+            log.warning("a login cannot be judged: %s", error)
             return Reply(454, "4.7.0", "Temporary authentication failure")
         self.connection.heard()
         if right:

@@ -30,7 +30,7 @@ from engine.queue.sqlite.writer import Transaction
 
 TIDY_EVERY = 3600.0  # seconds between two looks for what is idle
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 class Claims(Role, contract.Claims):
@@ -113,7 +113,7 @@ class Claims(Role, contract.Claims):
         settlements.settle(tx, settlement, self.database.terms)
 
     async def put_back(self, claims: Sequence[Claim], why: str) -> None:
-        _log.debug("%d messages put back: %s", len(claims), clean(why))
+        log.debug("%d messages put back: %s", len(claims), clean(why))
         await self.database.do(lambda tx: attempts.put_back(tx, claims))
 
     @written

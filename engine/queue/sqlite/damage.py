@@ -19,7 +19,7 @@ MENDINGS = 3  # in the life of a store: a disk that goes bad page by page is not
 SMALL_EVERY = 10.0  # seconds between two looks at the small tables while mail itself is damaged
 LEFT_OUT = 10_000  # what is remembered as unreadable; an operation that meets more fails
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 class Damage:
@@ -81,7 +81,7 @@ class Damage:
     def met(self, error: BaseException) -> None:
         """Note that a page could not be read."""
         if not self.said:
-            _log.error("a page of the queue cannot be read: %s", clean(str(error)))
+            log.error("a page of the queue cannot be read: %s", clean(str(error)))
         self.said = clean(str(error), 200)
         self._is_fresh = True
 
@@ -143,7 +143,7 @@ class Damage:
         with transaction(connection):
             told += [insert_event(connection, Event(at=now, kind="damaged", text=text)) for text in done]
         for event in told:
-            _log.error("a page of the queue was damaged: %s", event.text)
+            log.error("a page of the queue was damaged: %s", event.text)
         return told
 
     def _mend_small(self, connection: sqlite3.Connection, now: float) -> list[Event]:

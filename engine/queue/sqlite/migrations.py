@@ -117,7 +117,7 @@ _STEPS: Mapping[int, tuple[str, frozenset[tuple[str, str]]]] = {
     ),
 }
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 @cache
@@ -147,7 +147,7 @@ def bring_to_this_version(connection: sqlite3.Connection, path: Path, version: i
     kept = _keep_a_copy(connection, path, version)
     for step in range(version, VERSION):
         _write(connection, _STEPS[step][0], step + 1)
-    _log.info("the queue %s is of version %d now; as it was in version %d it is kept in %s",
+    log.info("the queue %s is of version %d now; as it was in version %d it is kept in %s",
               path, VERSION, version, kept)  # fmt: skip
 
 

@@ -35,7 +35,7 @@ MOST_FAULTS = 10  # of ours in a row, after which the thread ends: it would only
 END_SECONDS = 8.0  # for what is under way when the store is closed; then it is cut short
 GIVE_UP_SECONDS = 2.0  # for that; then the thread is left to itself: a disk that hangs must not keep the engine here
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 class Transaction:
@@ -150,7 +150,7 @@ class Writer:
             async with asyncio.timeout(END_SECONDS):
                 await self._ended.wait()
         except TimeoutError:
-            _log.warning("the store takes more than %.0f s to close: what it does is cut short", END_SECONDS)
+            log.warning("the store takes more than %.0f s to close: what it does is cut short", END_SECONDS)
             self._break("it was cut short, since the engine stops")
             self._connection.interrupt()
         with contextlib.suppress(TimeoutError):
@@ -159,7 +159,7 @@ class Writer:
         if self._ended.is_set():
             self._thread.join()
         else:
-            _log.error("the store does not close: it is left as after a kill, and is put in order at the next start")
+            log.error("the store does not close: it is left as after a kill, and is put in order at the next start")
             self._fail_all(QueueBroken(self.broken))
             self._jobs.put(None)  # for when it comes back
 
@@ -204,9 +204,9 @@ class Writer:
             while not self._turn():
                 pass
             self._keep("copying its log", self._upkeep.checkpoint)
-        except BaseException as error:  # noqa: BLE001  nobody is to wait for a thread that has ended
+        except BaseException as error:
             self._break(f"its writer has ended: {type(error).__name__}: {error}")
-            _log.exception("the writer of the queue has ended")
+            log.exception("the writer of the queue has ended")
         self._call(self._end)
 
     def _turn(self) -> bool:
@@ -226,7 +226,7 @@ class Writer:
             self._faults_in_a_row += 1
             if self._faults_in_a_row > MOST_FAULTS:
                 raise
-            _log.exception("a fault in the writer of the queue")
+            log.exception("a fault in the writer of the queue")
             self._undo()
             group, self._group = self._group, []
             self._refuse(group, QueueError(f"the queue could not be written: {_of_fault('a fault of ours', error)}"))
@@ -369,7 +369,7 @@ class Writer:
 
     def _break(self, said: str) -> None:
         self.broken = f"the queue could not be written: {clean(said)}; see to the disk, then start the engine anew"
-        _log.error("%s", self.broken)
+        log.error("%s", self.broken)
 
     def _refuse(self, group: list[_Job], error: Exception) -> None:
         """Answer those of a group that have no answer yet with an error."""
@@ -404,11 +404,11 @@ class Writer:
             return False
         try:
             task()
-        except Exception as error:  # noqa: BLE001  as in a commit
+        except Exception as error:
             self._undo()
             verdict = _judge(error)
             if verdict == "other":
-                _log.exception("a fault in the upkeep of the queue: %s", what)
+                log.exception("a fault in the upkeep of the queue: %s", what)
                 self._faults[what] = _of_fault(f"{what} of the queue fails", error)
             else:
                 self._refusal(error, verdict)
