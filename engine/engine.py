@@ -119,11 +119,9 @@ class Engine:
             dialler=dialler or TcpDialler(),
             clock=self._clock,
             hostname=settings.hostname,
-            timeouts=settings.delivery.timeouts,
-            max_addresses=settings.delivery.max_addresses,
-            max_sessions=settings.delivery.max_sessions,
+            delivery=settings.delivery,
         )
-        self.smarthost = _smarthost(settings, parts, retries)
+        self.smarthost = SmartHost(parts, retries, limits=settings.limit)
         self.explainer = Explainer(self.queue, self.mx, router, self.smarthost, self._clock)
         self.prober = Prober(router, parts.dialler, self._clock, hostname=settings.hostname)
         self.floor = DiskFloor(spool.path, settings.intake.min_free, lambda: self.queue.spare)
@@ -322,26 +320,6 @@ def _router(
         standing=queue.standing,
         ourselves=ourselves,
         refused=delivery.refuse_networks,
-    )
-
-
-def _smarthost(settings: Settings, parts: Parts, retries: RetryPlan) -> SmartHost:
-    delivery = settings.delivery
-    return SmartHost(
-        parts.queue,
-        parts.attempts,
-        parts,
-        clock=parts.clock,
-        retries=retries,
-        max_connections=delivery.max_connections,
-        max_connections_per_destination=delivery.max_connections_per_destination,
-        max_lookups=delivery.max_lookups,
-        max_messages_per_connection=delivery.max_messages_per_connection,
-        initial_connections=delivery.initial_connections,
-        idle=delivery.idle,
-        connection_lifetime=delivery.connection_lifetime,
-        check_interval=delivery.check_interval,
-        limits=settings.limit,
     )
 
 

@@ -64,8 +64,8 @@ class Opening:
         self._candidates = Candidates(
             way,
             found,
-            max_addresses=parts.max_addresses,
-            max_sessions=parts.max_sessions,
+            max_addresses=parts.delivery.max_addresses,
+            max_sessions=parts.delivery.max_sessions,
             put_off=lambda host: parts.mx.is_returning(host) and relayer.site.is_tried_by_another(host, relayer),
             remark=lambda text: relayer.transcript.add("=", text),
         )
@@ -75,7 +75,7 @@ class Opening:
 
         Raises QueueError.
         """
-        bound = self._parts.timeouts.attempt
+        bound = self._parts.delivery.timeouts.attempt
         try:
             async with asyncio.timeout(bound):
                 return await self._try_all()
@@ -189,7 +189,7 @@ class Opening:
         return Session(
             target,
             hostname=self._parts.hostname,
-            timeouts=self._parts.timeouts,
+            timeouts=self._parts.delivery.timeouts,
             transcript=relayer.transcript,
             on_phase=relayer.enter,
             form=relayer.form,

@@ -10,7 +10,7 @@ from engine.delivery.routes import Router
 from engine.delivery.session_lengths import SessionLengths
 from engine.dns.mx import MXCalculator
 from engine.queue.contract import Queue
-from engine.settings.settings import Timeouts
+from engine.settings.settings import Delivery
 from engine.smtpclient.blame import Blame, of_error
 from engine.smtpclient.dialler import Dialler
 
@@ -28,9 +28,7 @@ class Parts:
         dialler: Dialler,
         clock: Clock,
         hostname: str,
-        timeouts: Timeouts,
-        max_addresses: int = 5,
-        max_sessions: int = 2,
+        delivery: Delivery,
         blame: Callable[[OSError, str], Blame] = of_error,
     ) -> None:
         self.queue = queue
@@ -40,9 +38,7 @@ class Parts:
         self.dialler = dialler
         self.clock = clock
         self.hostname = hostname
-        self.timeouts = timeouts
-        self.max_addresses = max_addresses
-        self.max_sessions = max_sessions
+        self.delivery = delivery
         self.blame = blame
         self.pipelining = Pipelining(clock)
         self.session_lengths = SessionLengths(clock)

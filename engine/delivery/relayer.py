@@ -111,7 +111,9 @@ class ManagedRelayer:
         self.phase: Phase = "lookup"
         self.started = parts.clock.now()
         self.phase_since = self.started
-        self.stalls_at = self.started + usual(self.phase, parts.timeouts)  # when its phase has lasted unusually long
+        self.stalls_at = self.started + usual(
+            self.phase, parts.delivery.timeouts
+        )  # when its phase has lasted unusually long
         self.ended: float | None = None
         self.result = ""
         self.taken = 0
@@ -142,7 +144,7 @@ class ManagedRelayer:
         if self.ended is not None:
             return False
         now = self._parts.clock.now()
-        if self._attempt_since is not None and now - self._attempt_since > self._parts.timeouts.attempt / 2:
+        if self._attempt_since is not None and now - self._attempt_since > self._parts.delivery.timeouts.attempt / 2:
             return True
         return now > self.stalls_at
 
@@ -159,7 +161,7 @@ class ManagedRelayer:
     @property
     def patience_ends(self) -> float:
         """When it has kept us waiting for long enough, if it is doubtful and others wait for its connection."""
-        ends = self.phase_since + patience(self.phase, self._parts.timeouts)
+        ends = self.phase_since + patience(self.phase, self._parts.delivery.timeouts)
         if ends < float("inf") and self._attempt_since is not None and self.phase != "body":
             return min(ends, self._attempt_since + PATIENCE)
         return ends
@@ -199,7 +201,7 @@ class ManagedRelayer:
     def enter(self, phase: Phase) -> None:
         """Be in another phase from now on."""
         self.phase, self.phase_since = phase, self._parts.clock.now()
-        self.stalls_at = self.phase_since + usual(phase, self._parts.timeouts)
+        self.stalls_at = self.phase_since + usual(phase, self._parts.delivery.timeouts)
 
     def tries(self, target: Target) -> None:
         """Be at another address from now on."""
@@ -273,7 +275,7 @@ class ManagedRelayer:
             found = await find(
                 self._parts.router,
                 way,
-                most=self._parts.max_addresses,
+                most=self._parts.delivery.max_addresses,
                 seconds=seconds,
                 put_off=lambda host: self._is_on_trial(host),
             )
@@ -594,7 +596,7 @@ class ManagedRelayer:
 
     async def _within_bounds(self, session: Session, mail: Mail) -> list[Outcome]:
         """Every phase has its time-out; a peer that drips just within each of them has this one."""
-        bound = self._parts.timeouts.attempt
+        bound = self._parts.delivery.timeouts.attempt
         try:
             async with self.hurry.bound(bound):
                 return await session.deliver(mail)

@@ -15,10 +15,8 @@ from contextlib import suppress
 
 from msgspec.structs import replace
 
-from engine.base.clock import Clock
 from engine.base.registrable import registrable
 from engine.delivery.admission import Admission
-from engine.delivery.attempt import AttemptManager
 from engine.delivery.capacity import Capacity
 from engine.delivery.check import Check
 from engine.delivery.chooser import Chooser, Chosen
@@ -35,7 +33,7 @@ from engine.delivery.sites import KEPT, Sites
 from engine.delivery.turns import flow_of
 from engine.model.claim import Claim, Room
 from engine.model.destination import RELAY, Over
-from engine.queue.contract import Queue, QueueBroken, QueueDamaged, QueueError
+from engine.queue.contract import QueueBroken, QueueDamaged, QueueError
 from engine.settings.settings import Limit
 from engine.smtpclient.session import Form
 
@@ -49,34 +47,15 @@ _CLOSING = 12.0  # seconds; somewhat more than a relayer takes to leave nothing 
 class SmartHost:
     """Manages the relayers: who runs, to which site, with which messages.
 
-    `managed` maps each live relayer to the messages it answers for. `max_connections` bounds those that have a
-    connection, or are about to, `max_lookups` those that look for their way, `max_connections_per_destination` the
-    connections to one site; `max_messages_per_connection` is what one carries in its life,
-    `connection_lifetime` how many seconds that lasts, `idle` how many it waits for more mail. A site begins with
-    `initial_connections`, and gets its second only once its first is established, so a dead one costs one at a time.
+    `managed` maps each live relayer to the messages it answers for. What bounds connections, look-ups and the life of
+    a connection is in the settings (see Delivery). A site gets its second connection only once its first is
+    established, so a dead one costs one at a time.
     """
 
-    def __init__(
-        self,
-        queue: Queue,
-        attempts: AttemptManager,
-        parts: Parts,
-        *,
-        clock: Clock,
-        retries: RetryPlan,
-        max_connections: int = 100,
-        max_connections_per_destination: int = 20,
-        max_lookups: int = 100,
-        max_messages_per_connection: int = 100,
-        initial_connections: int = 2,
-        idle: float = 2.0,
-        connection_lifetime: float = 300.0,
-        check_interval: float = 30.0,
-        limits: Sequence[Limit] = (),
-        form: Form = "ESMTP",
-    ) -> None:
-        self.max_connections = max_connections
-        self.max_messages_per_connection = max_messages_per_connection
+    def __init__(self, parts: Parts, retries: RetryPlan, *, limits: Sequence[Limit] = (), form: Form = "ESMTP") -> None:
+        queue, clock, delivery = parts.queue, parts.clock, parts.delivery
+        self.max_connections = delivery.max_connections
+        self.max_messages_per_connection = delivery.max_messages_per_connection
         self.ended: deque[ManagedRelayer] = deque(maxlen=ENDED_KEPT)
         self.next_check: float | None = None
         self.draining = False
@@ -84,30 +63,30 @@ class SmartHost:
         self._queue = queue
         self._parts = parts
         self._clock = clock
-        self._check_interval = check_interval
+        self._check_interval = delivery.check_interval
         self._form = form
         terms = Terms(
-            initial=initial_connections,
-            most=max_connections_per_destination,
-            per_connection=max_messages_per_connection,
-            lifetime=connection_lifetime,
-            idle=idle,
+            initial=delivery.initial_connections,
+            most=delivery.max_connections_per_destination,
+            per_connection=delivery.max_messages_per_connection,
+            lifetime=delivery.connection_lifetime,
+            idle=delivery.idle,
         )
         common = self._common = Common(queue, clock, retries, Limits(limits, clock), terms, wake=self.wake)
         self.pause = common.pause
-        self.capacity = Capacity(clock, max_connections=max_connections, max_lookups=max_lookups)
+        self.capacity = Capacity(clock, max_connections=delivery.max_connections, max_lookups=delivery.max_lookups)
         self._sites = Sites(common, self.capacity)
         self._chooser = Chooser(queue, self._sites, self.capacity)
-        self._admission = Admission(queue, self._sites, self.capacity, clock, check_interval=check_interval)
+        self._admission = Admission(queue, self._sites, self.capacity, clock, check_interval=delivery.check_interval)
         self._pressure = Pressure(queue, self._sites, self.capacity, clock)
         self._resumed: set[str] = set()  # destinations that come back with one connection
         self._live: dict[ManagedRelayer, asyncio.Task[None]] = {}
         self._woken = asyncio.Event()
         self._checking = asyncio.Lock()
         self._checks: set[asyncio.Task[Check]] = set()
-        self._housekeeping = Housekeeping(queue, attempts, clock, wake=self.wake, is_over=self._is_over)
+        self._housekeeping = Housekeeping(queue, parts.attempts, clock, wake=self.wake, is_over=self._is_over)
         self._clock_steps = ClockSteps(queue, self._sites, parts.mx, retries, clock, LONGEST_BLOCK)
-        attempts.on_untold = self.wake
+        parts.attempts.on_untold = self.wake
         self._last_id = 0
 
     @property

@@ -38,6 +38,7 @@ from engine.model.order import Touched
 from engine.model.outcome import Outcome
 from engine.queue.contract import Marks, QueueError
 from engine.settings.ourselves import Ourselves, is_number
+from engine.settings.settings import Delivery
 
 __all__ = [
     "AllMarkedBad",
@@ -60,6 +61,7 @@ _NULL = "."  # the host of a null MX
 
 _Kept = TypeVar("_Kept")
 
+_DEFAULTS = Delivery()  # as the settings have it where nobody says
 ENGINE_MARKS = 10_000  # hosts that the engine itself has marked bad: strangers can make it mark any number of names
 _ENDED_KEPT = 10_000  # hosts whose ended mark is still in the store, or of which something else is remembered
 
@@ -127,9 +129,9 @@ class MXCalculator:
         clock: Clock,
         marks: Marks,
         own_names: Collection[str] = (),
-        bad_mx_timeout: float = 3600.0,
-        bad_mx_timeout_max: float = 28_800.0,
-        fallback_to_domain: bool = True,
+        bad_mx_timeout: float = _DEFAULTS.bad_mx_timeout,
+        bad_mx_timeout_max: float = _DEFAULTS.bad_mx_timeout_max,
+        fallback_to_domain: bool = _DEFAULTS.fallback_to_domain,
         draw: random.Random | None = None,
     ) -> None:
         self._lookups = Lookups(resolver)

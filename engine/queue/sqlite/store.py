@@ -20,9 +20,11 @@ from engine.queue.sqlite.orders import Orders
 from engine.queue.sqlite.selection import newest_message
 from engine.queue.sqlite.standing import Standing
 from engine.queue.sqlite.writer import Transaction
+from engine.settings.settings import Events, Retry
 
 FILE = "queue.db"
-GIVE_UP_AFTER = 5 * 86400.0  # seconds; RFC 5321 4.5.4.1: at least 4-5 days
+
+_RETRY, _EVENTS = Retry(), Events()  # as the settings have it where nobody says
 
 
 class SqliteQueue(Queue):
@@ -39,10 +41,10 @@ class SqliteQueue(Queue):
         directory: Path,
         clock: Clock,
         *,
-        give_up_after: float | Callable[[str], float] = GIVE_UP_AFTER,
+        give_up_after: float | Callable[[str], float] = _RETRY.give_up_after,
         delay_notice: float = 0.0,
         gather: float = 0.0,
-        events_kept: int = 100_000,
+        events_kept: int = _EVENTS.kept,
         unsafe_on: Callable[[Path], str] = filesystems.unsafe,
     ) -> None:
         self.on_events: Callable[[Sequence[Event]], None] = lambda _: None
