@@ -1,11 +1,12 @@
 """The feed of events: hands those that are on disk to all that follow them, and counts them into rates."""
 
 import asyncio
-from collections import Counter, OrderedDict, deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
 from engine.base.clock import Clock
+from engine.base.kept import Kept
 from engine.model.event import Event, Kind
 
 
@@ -44,11 +45,10 @@ class EventLog:
     def __init__(self, clock: Clock, *, backlog: int = 1000, rates_kept: int = 10_000) -> None:
         self._clock = clock
         self._backlog = backlog
-        self._rates_kept = rates_kept
         self._followers: set[asyncio.Queue[Event]] = set()
         self._in = _Rate()
         self._out = _Rate()
-        self._out_to: OrderedDict[str, _Rate] = OrderedDict()
+        self._out_to = Kept[str, _Rate](rates_kept)
         self._counts: Counter[Kind] = Counter()
 
     def publish(self, events: Iterable[Event]) -> None:
@@ -89,8 +89,5 @@ class EventLog:
             self._in.add(event.at)
         elif event.kind == "delivered":
             self._out.add(event.at)
-            rate = self._out_to.pop(event.destination, None) or _Rate()
-            self._out_to[event.destination] = rate
+            rate = self._out_to[event.destination] = self._out_to.get(event.destination) or _Rate()
             rate.add(event.at)
-            while len(self._out_to) > self._rates_kept:
-                self._out_to.popitem(last=False)

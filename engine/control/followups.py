@@ -5,11 +5,12 @@ in the store.
 """
 
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Sequence
 from typing import get_args
 
 from engine.base.clock import Clock
+from engine.base.kept import Kept
 from engine.base.text import clean
 from engine.control import views
 from engine.control.requests import Missing
@@ -79,7 +80,7 @@ class FollowUps:
     def __init__(self, queue: Queue, clock: Clock) -> None:
         self._queue = queue
         self._clock = clock
-        self._orders: OrderedDict[int, _Order] = OrderedDict()
+        self._orders = Kept[int, _Order](ORDERS_KEPT)
 
     def begin(self, verb: str, by: str, touched: Touched) -> int:
         """Follow what a verb, named by its word, has let go; give the number to ask by, 0 where it touched nothing."""
@@ -90,8 +91,6 @@ class FollowUps:
             if now - order.at > FOLLOWED_FOR:
                 order.end()
         self._orders[touched.operation] = _Order(verb, by, touched, now)
-        while len(self._orders) > ORDERS_KEPT:
-            self._orders.popitem(last=False)
         return touched.operation
 
     async def view(self, number: int) -> views.FollowUpView:

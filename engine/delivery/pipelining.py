@@ -1,6 +1,7 @@
 """Hosts that say they can pipeline and cannot: remembered for a while, and asked one thing at a time."""
 
 from engine.base.clock import Clock
+from engine.base.kept import Kept
 
 _SECONDS = 3600.0
 _MOST = 1000
@@ -15,14 +16,11 @@ class Pipelining:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._until: dict[str, float] = {}
+        self._until = Kept[str, float](_MOST)
 
     def note(self, host: str) -> None:
         """Ask this host one thing at a time from now on."""
-        self._until.pop(host, None)  # so that the oldest come first
         self._until[host] = self._clock.now() + _SECONDS
-        if len(self._until) > _MOST:
-            del self._until[next(iter(self._until))]
 
     def may_pipeline(self, host: str) -> bool:
         """Whether several commands may go to this host in one flight."""

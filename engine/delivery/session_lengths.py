@@ -3,6 +3,7 @@
 from msgspec import Struct
 
 from engine.base.clock import Clock
+from engine.base.kept import Kept
 
 TRIAL_EVERY = 600.0  # seconds after which one session goes on for as long as the host lets it: it may take more by now
 _MOST = 1000  # hosts
@@ -21,7 +22,7 @@ class SessionLengths:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._known: dict[str, _Known] = {}
+        self._known = Kept[str, _Known](_MOST)
 
     def most(self, host: str) -> int | None:
         """How many messages a host is known to take; None: no bound is known."""
@@ -40,10 +41,8 @@ class SessionLengths:
 
     def ended(self, host: str, taken: int) -> bool:
         """The host has ended a session after this many messages; True where that is what was known of it."""
-        known = self._known.pop(host, None)  # so that the oldest come first
+        known = self._known.get(host)
         self._known[host] = _Known(most=taken, trial_at=self._clock.monotonic() + TRIAL_EVERY)
-        if len(self._known) > _MOST:
-            del self._known[next(iter(self._known))]
         return known is not None and known.most == taken
 
     def outlasted(self, host: str, taken: int) -> None:

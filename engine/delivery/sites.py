@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Collection, Iterator
 
+from engine.base.kept import Kept
 from engine.delivery.capacity import Capacity
 from engine.delivery.limits import Limiting
 from engine.delivery.relayer import ManagedRelayer
@@ -28,7 +29,7 @@ class Sites:
         self._kept = kept
         self._sites: OrderedDict[str, Site] = OrderedDict()
         self._ruled: dict[str, Site] = {}
-        self._places: OrderedDict[str, str] = OrderedDict()  # the site of each destination served lately
+        self._places = Kept[str, str](kept)  # the site of each destination served lately
         self._cautious_until = 0.0
 
     def __len__(self) -> int:
@@ -88,9 +89,6 @@ class Sites:
     def place(self, destination: str, site: str) -> None:
         """Remember under which site a destination was served."""
         self._places[destination] = site
-        self._places.move_to_end(destination)
-        if len(self._places) > self._kept:
-            self._places.popitem(last=False)
 
     def displace(self, destination: str) -> None:
         """Where a destination was served counts no more, nor that there was no way to it."""

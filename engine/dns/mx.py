@@ -11,7 +11,7 @@ import ipaddress
 import random
 from collections.abc import Collection, Iterator, Sequence
 from itertools import chain, zip_longest
-from typing import TypeVar, cast
+from typing import cast
 
 import dns.asyncresolver
 import dns.rdatatype
@@ -19,6 +19,7 @@ from dns.rdatatype import RdataType
 from msgspec import Struct
 
 from engine.base.clock import Clock
+from engine.base.kept import Kept
 from engine.base.text import clean
 from engine.dns.answers import Mx, Record, text_of
 from engine.dns.bad_hosts import Countdowns
@@ -59,7 +60,6 @@ MOST_EXCHANGES = 20  # of one domain, and addresses of one host: what is beyond 
 
 _NULL = "."  # the host of a null MX
 
-_Kept = TypeVar("_Kept")
 
 _DEFAULTS = Delivery()  # as the settings have it where nobody says
 ENGINE_MARKS = 10_000  # hosts that the engine itself has marked bad: strangers can make it mark any number of names
@@ -143,10 +143,11 @@ class MXCalculator:
         self.fallback_to_domain = fallback_to_domain
         self._draw = draw or random.Random()
         self._marks = Countdowns()
-        self._ended: dict[str, None] = {}  # hosts, oldest first
-        self._repeated: dict[str, tuple[int, float]] = {}  # how often a host was marked and when last for longer
-        self._returning: dict[str, None] = {}  # hosts whose mark has ended and that have not delivered since
-        self._good_at: dict[str, float] = {}  # when a host took mail last, or was marked good
+        self._ended = Kept[str, None](_ENDED_KEPT)  # hosts, oldest first
+        # How often a host was marked, and when last for longer.
+        self._repeated = Kept[str, tuple[int, float]](_ENDED_KEPT)
+        self._returning = Kept[str, None](_ENDED_KEPT)  # hosts whose mark has ended and that have not delivered since
+        self._good_at = Kept[str, float](_ENDED_KEPT)  # when a host took mail last, or was marked good
         self._marking = asyncio.Lock()
 
     @property
@@ -226,7 +227,7 @@ class MXCalculator:
         for mark in await self._store.all():
             self._marks[mark.host] = mark
             if mark.by == ENGINE:
-                _keep(self._repeated, mark.host, (mark.times, self._clock.now()))
+                self._repeated[mark.host] = (mark.times, self._clock.now())
         self._expire()
         await self._let_go()
 
@@ -267,7 +268,7 @@ class MXCalculator:
                 await self._store.save(mark)
             if by == ENGINE:
                 before_times, since = self._repeated.get(host, (0, now))
-                _keep(self._repeated, host, (times, now if times > before_times else since))
+                self._repeated[host] = (times, now if times > before_times else since)
                 await self._let_go()
             self._expire()
             return mark
@@ -290,13 +291,13 @@ class MXCalculator:
             with self._unless_refused(host):
                 self._marks.pop(host, None)
                 self._ended.pop(host, None)
-                _keep(self._returning, host, None)
-                _keep(self._good_at, host, self._clock.now())
+                self._returning[host] = None
+                self._good_at[host] = self._clock.now()
                 return await self._store.remove(host, by, touched)
 
     def delivered(self, host: str) -> None:
         """A host has taken mail: what it did before counts no more."""
-        _keep(self._good_at, _host(host), self._clock.now())
+        self._good_at[_host(host)] = self._clock.now()
         if self._repeated or self._returning:
             host = _host(host)
             self._repeated.pop(host, None)
@@ -319,8 +320,8 @@ class MXCalculator:
             return mark
         del self._marks[host]
         # The store still has it: it is removed there when the host answers, which is when that is news.
-        _keep(self._ended, host, None)
-        _keep(self._returning, host, None)
+        self._ended[host] = None
+        self._returning[host] = None
         return None
 
     @property
@@ -414,14 +415,6 @@ class MXCalculator:
     async def _family(self, name: dns.name.Name, rdtype: RdataType) -> list[str]:
         _, records = await self._lookups.follow(name, rdtype)
         return cast(list[str], list(records))
-
-
-def _keep(among: dict[str, _Kept], host: str, what: _Kept) -> None:
-    """Keep something of a host, and let go the oldest beyond the bound."""
-    among.pop(host, None)
-    among[host] = what
-    if len(among) > _ENDED_KEPT:
-        del among[next(iter(among))]
 
 
 def _mx(record: Record) -> Mx:

@@ -2,10 +2,11 @@
 
 import asyncio
 import random
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from typing import ClassVar
 
+from engine.base.kept import Kept
 from engine.sandbox.exchanges import Action, Offer, Session, Temper
 
 Said = str | bytes | Action | None
@@ -91,7 +92,7 @@ class Greylisting(Temper):
 
     def __init__(self, seconds: float = 300.0) -> None:
         self.seconds = seconds
-        self._since: OrderedDict[tuple[str | None, str], float] = OrderedDict()
+        self._since = Kept[tuple[str | None, str], float](_REMEMBERED)
 
     async def reply(self, session: Session, verb: str, argument: str) -> Said:
         """Decide at RCPT."""
@@ -99,8 +100,6 @@ class Greylisting(Temper):
             return await super().reply(session, verb, argument)
         now = session.exchange.clock.now()
         since = self._since.setdefault((session.sender, argument.lower()), now)
-        if len(self._since) > _REMEMBERED:
-            self._since.popitem(last=False)
         wait = since + self.seconds - now
         return f"451 4.7.1 Greylisted, please try again in {wait:.0f} seconds" if wait > 0 else None
 

@@ -2,13 +2,13 @@
 
 import asyncio
 import logging
-from collections import OrderedDict
 from typing import Protocol, cast
 
 import dns.rdatatype
 import msgspec
 
 from engine.base.clock import Clock
+from engine.base.kept import Kept
 from engine.dns.lookups import DomainNotFound, Lookups, MXError, name_of
 from engine.queue.contract import KeptPolicy, QueueBroken, QueueError, Standing
 from engine.tls.mta_sts import Policy, PolicyError, announced_id, parse_policy
@@ -40,7 +40,7 @@ class PolicyBook:
         self._standing = standing
         self._fetch = fetch
         self._clock = clock
-        self._failed: OrderedDict[str, float] = OrderedDict()  # domain to when it may be asked again
+        self._failed = Kept[str, float](_FAILURES_KEPT)  # domain to when it may be asked again
         self._under_way: dict[str, asyncio.Task[Policy | None]] = {}
         self._room = asyncio.Semaphore(_MOST_FETCHES)
 
@@ -132,7 +132,4 @@ class PolicyBook:
 
     def _fail(self, domain: str, why: str) -> None:
         log.info("the MTA-STS policy of %s cannot be had: %s", domain, why)
-        self._failed.pop(domain, None)
         self._failed[domain] = self._clock.now() + _PAUSE
-        while len(self._failed) > _FAILURES_KEPT:
-            self._failed.popitem(last=False)

@@ -1,12 +1,12 @@
 """What security a host's mail demands: the settings, raised by MTA-STS and DANE, lowered by nothing but experience."""
 
 import time
-from collections import OrderedDict
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.base.clock import Clock
+from engine.base.kept import Kept
 from engine.base.text import clean
 from engine.dns.lookups import Lookups
 from engine.queue.contract import Standing
@@ -55,7 +55,7 @@ class TlsPolicy:
         self._destinations = {one.domain: one for one in rules.destination}
         self._policies = policies
         self._tlsa = tlsa
-        self._broken: OrderedDict[str, _Broken] = OrderedDict()
+        self._broken = Kept[str, _Broken](_BROKEN_KEPT)
 
     async def demand(self, destination: str, host: str, *, port: int = 25, route: Route | None = None) -> TlsDemand:
         """What the connection to `host` must be like for mail to `destination`, and why.
@@ -79,10 +79,7 @@ class TlsPolicy:
 
     def broke(self, host: str, why: str) -> None:
         """Remember that a host's TLS broke, where it was taken only as offered, and that it could do without."""
-        self._broken.pop(host, None)
         self._broken[host] = _Broken(self._clock.now(), clean(why, 200))
-        while len(self._broken) > _BROKEN_KEPT:
-            self._broken.popitem(last=False)
 
     async def close(self) -> None:
         """End what is under way."""

@@ -4,9 +4,8 @@ A login is not locked, whoever guesses at it: that would let anybody lock out it
 and one login from one network; all else waits its while, ten seconds at the longest, and costs us a session meanwhile.
 """
 
-from collections import OrderedDict
-
 from engine.base.clock import Clock
+from engine.base.kept import Kept
 from engine.base.text import clean
 from engine.intake.smtp.lately import Lately
 from engine.intake.smtp.limits import REMEMBERED, Meter, address_key, lies_in, network_key
@@ -39,7 +38,7 @@ class Guesses:
         self._from_address = Meter(limits.guesses_per_login, window, clock)
         self._from_network = Meter(limits.guesses_per_login, window, clock, ceiling=NETWORK * limits.guesses_per_login)
         self._in_all = Meter(ANYWHERE * limits.guesses_per_login, window, clock)
-        self._welcome: OrderedDict[tuple[str, str], float] = OrderedDict()
+        self._welcome = Kept[tuple[str, str], float](REMEMBERED)
         self._lately = Lately(clock)
 
     @property
@@ -79,11 +78,7 @@ class Guesses:
 
     def welcome(self, address: str, login: str, at: float) -> None:
         """This login came in rightly from this address, then."""
-        key = address_key(address), login
-        self._welcome.pop(key, None)
-        self._welcome[key] = at
-        if len(self._welcome) > REMEMBERED:
-            self._welcome.popitem(last=False)
+        self._welcome[address_key(address), login] = at
 
     def forgive(self, address: str, login: str) -> None:
         """Take back a guess that was never judged, or was right."""

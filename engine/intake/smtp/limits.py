@@ -1,11 +1,11 @@
 """How much one address and one login may ask of us, by a measure that fills with each use and drains with time."""
 
 import ipaddress
-from collections import OrderedDict
 from collections.abc import Sequence
 from functools import lru_cache
 
 from engine.base.clock import Clock
+from engine.base.kept import Kept
 from engine.settings.settings import Limits
 from engine.settings.values import Network
 
@@ -28,8 +28,7 @@ class Meter:
         self.ceiling = max(most, ceiling)
         self._window = window
         self._clock = clock
-        self._remembered = remembered
-        self._levels: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._levels = Kept[str, tuple[float, float]](remembered)
 
     def __len__(self) -> int:
         return len(self._levels)
@@ -56,11 +55,10 @@ class Meter:
         self._set(key, max(0.0, self.level(key) - 1.0))
 
     def _set(self, key: str, level: float) -> None:
-        self._levels.pop(key, None)
         if level > 0:
             self._levels[key] = (level, self._clock.now())
-        if len(self._levels) > self._remembered:
-            self._levels.popitem(last=False)
+        else:
+            self._levels.pop(key, None)
 
 
 class Rates:

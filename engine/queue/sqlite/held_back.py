@@ -3,12 +3,12 @@
 import json
 import sqlite3
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
+from engine.base.kept import Kept
 from engine.model.destination import HeldBack
 from engine.queue.sqlite.bearings import bearings
 from engine.queue.sqlite.destinations import COSTLY, RESTS
@@ -30,7 +30,7 @@ class HeldBackAnswers:
     """
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[str, ...] | None, tuple[float, Any]] = OrderedDict()
+        self._kept = Kept[tuple[str, ...] | None, tuple[float, Any]](ANSWERS_KEPT)
 
     def of(self, connection: sqlite3.Connection, hosts: tuple[str, ...], *, now: float) -> tuple[HeldBack, ...]:
         """What waits because of each of these hosts; see Listing.held_back."""
@@ -51,8 +51,6 @@ class HeldBackAnswers:
         self._kept.pop(asked, None)
         if ended - started > COSTLY:
             self._kept[asked] = (ended + RESTS * (ended - started), found)
-        while len(self._kept) > ANSWERS_KEPT:
-            self._kept.popitem(last=False)
         return found
 
 
