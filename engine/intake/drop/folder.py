@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from engine.base.clock import Clock
+from engine.base.files import sync
 from engine.base.supervision import Supervision
 from engine.base.text import clean
 from engine.intake.content import LARGE
@@ -366,7 +367,7 @@ class DropIntake:
         if not taken:
             return
         try:
-            await asyncio.to_thread(_sync, self._folder)
+            await asyncio.to_thread(sync, self._folder)
             for key in taken:
                 await self._arrivals.forget_key(key)
         except (OSError, QueueError) as error:
@@ -396,11 +397,3 @@ def _window(entries: Iterator[tuple[str, int]]) -> list[tuple[str, int]]:
 
 def _told(error: Exception) -> str:
     return f"fault in the drop folder's intake: {clean(f'{type(error).__name__}: {error}', 200)}"
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

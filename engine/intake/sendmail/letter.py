@@ -13,6 +13,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from engine.base.address import Address, AddressError, parse_path
+from engine.base.files import put
 from engine.base.permission import others_may_write
 from engine.base.text import clean
 from engine.intake.content import HeaderTooBig, canonical, outgoing, read_header, with_field
@@ -133,26 +134,8 @@ def drop_off(letter: Letter, folder: Path) -> None:
     What root leaves there is given to the folder's owner, as whom the engine reads it.
     """
     whose = folder.stat()
-    name = f"sendmail-{time.time_ns()}-{secrets.token_hex(4)}.eml"
-    path = folder / f".{name}"
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(file, "wb") as opened:
-            if whose.st_uid != os.geteuid():
-                os.fchown(file, whose.st_uid, whose.st_gid)
-            opened.write(letter.as_dropped())
-            opened.flush()
-            os.fsync(file)
-        path.rename(folder / name)
-    except BaseException:
-        with suppress(OSError):
-            path.unlink()
-        raise
-    opened_folder = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(opened_folder)
-    finally:
-        os.close(opened_folder)
+    owner = (whose.st_uid, whose.st_gid) if whose.st_uid != os.geteuid() else None
+    put(folder / f"sendmail-{time.time_ns()}-{secrets.token_hex(4)}.eml", letter.as_dropped(), owner=owner)
 
 
 def say(letter: Letter, door: Listen, hostname: str) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import fcntl
 import os
-import tempfile
 import unicodedata
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import Argon2Error, InvalidHashError
 from msgspec import Struct
 
+from engine.base.files import put
 from engine.base.permission import refusal, why_not
 from engine.base.text import clean
 
@@ -91,7 +91,6 @@ class UsersFile:
         try:
             fcntl.flock(folder, fcntl.LOCK_EX)
             yield
-            os.fsync(folder)
         except PermissionError as error:
             raise UsersError(refusal(self.path.parent, "written to")) from error
         except OSError as error:
@@ -100,22 +99,14 @@ class UsersFile:
             os.close(folder)
 
     def _write(self, hashes: dict[str, str]) -> None:
-        """Replace the file: written beside it, synced, moved into place. It keeps its owner. Raises OSError."""
-        file, name = tempfile.mkstemp(prefix=f".{self.path.name}.", dir=self.path.parent)  # with mode 0600
-        try:
-            with os.fdopen(file, "w", encoding="utf-8") as opened:
-                opened.write(_NOTE + "".join(f"{login}:{hashed}\n" for login, hashed in sorted(hashes.items())))
-                with suppress(FileNotFoundError):
-                    was = self.path.stat()
-                    if (was.st_uid, was.st_gid) != (os.geteuid(), os.getegid()):
-                        os.fchown(opened.fileno(), was.st_uid, was.st_gid)
-                opened.flush()
-                os.fsync(opened.fileno())
-            Path(name).rename(self.path)
-        except BaseException:
-            with suppress(OSError):
-                Path(name).unlink()
-            raise
+        """Replace the file. It keeps its owner. Raises OSError."""
+        owner = None
+        with suppress(FileNotFoundError):
+            was = self.path.stat()
+            if (was.st_uid, was.st_gid) != (os.geteuid(), os.getegid()):
+                owner = was.st_uid, was.st_gid
+        text = _NOTE + "".join(f"{login}:{hashed}\n" for login, hashed in sorted(hashes.items()))
+        put(self.path, text.encode(), owner=owner)
 
 
 class _Seen(Struct, frozen=True):

@@ -15,11 +15,12 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from engine.base.files import sync
 from engine.base.text import clean
 from engine.queue.spool import Spool, SpoolError, SpoolOwned
 from engine.queue.sqlite import who_reads
 from engine.queue.sqlite.connection import is_busy, is_damage
-from engine.queue.sqlite.migrations import VERSION, create, lacks, sync
+from engine.queue.sqlite.migrations import VERSION, create, lacks
 from engine.queue.sqlite.salvage import SAYS, salvage
 from engine.queue.sqlite.store import FILE
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from engine.base.files import sync
 from engine.base.registrable import registrable
 from engine.base.text import clean
 from engine.queue.contract import QueueError
@@ -103,11 +104,7 @@ def _create(path: Path) -> None:
         os.fchmod(descriptor, 0o600)
     finally:
         os.close(descriptor)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)  # the name of a new file is durable only with its folder
-    finally:
-        os.close(folder)
+    sync(path.parent)  # the name of a new file is durable only with its folder
 
 
 def _connect(path: Path, mode: str) -> sqlite3.Connection:

@@ -8,6 +8,7 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
+from engine.base.files import sync
 from engine.base.text import clean
 from engine.queue.contract import QueueError
 
@@ -209,15 +210,6 @@ def _keep_a_copy(connection: sqlite3.Connection, path: Path, version: int) -> Pa
 
 
 _BESIDE = 16 * 2**20  # bytes that changing the file itself may take
-
-
-def sync(path: Path) -> None:
-    """Have what a file or folder holds on disk. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _mib(octets: int) -> str:
