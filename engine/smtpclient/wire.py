@@ -306,6 +306,11 @@ class _Protocol(SMTPProtocol):
 
     Replies that come together stay in the buffer, as bytes, until each is asked for: the library's one waiter stands
     for the reply that is awaited now, and takes the next from the buffer before it waits for the peer.
+
+    It stands on private names of the library, which has no public ones for them; its version is pinned, and mypy knows
+    its types: `_buffer` and `_read_response_from_buffer` (its own reading is kinder than RFC 5321 4.2.1),
+    `_response_waiter`, `_response_pending` and `_set_response_exception` (it takes no reply that comes before it is
+    asked for, as pipelining has them), `_drain_helper` and `_loop` (asyncio's, behind its own waiting).
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, transcript: Transcript) -> None:
