@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from console.actions import ACTIONS, Action
 from engine.base.clock import SystemClock
 from engine.delivery.relayer import ManagedRelayer
 from engine.engine import Engine
@@ -151,3 +152,9 @@ def test_what_people_from_twisted_mail_find_is_there(row: str, tmp_path: Path) -
 def test_every_verb_has_its_line(verb: Verb) -> None:
     lines = [row.split("|")[1] for row in section("Commands").splitlines() if row.startswith("| `")]
     assert any(re.search(rf"(?<![\w-]){verb.word}(?![\w-])", line) for line in lines)
+
+
+@pytest.mark.parametrize("action", [one for one in ACTIONS if one.verb and one.keys], ids=lambda action: action.name)
+def test_the_key_of_every_verb_stands_beside_its_name(action: Action) -> None:
+    rows = [row for row in section("The screens").splitlines() if row.startswith("| `")]
+    assert any(action.keys[0] in in_backticks(row) for row in rows if action.label in row)
