@@ -47,6 +47,8 @@ class Verbs:
 
     async def do(self, ask: Ask, by: str) -> Struct:
         """Carry out what is asked; what is asked dry is answered with what it would touch."""
+        if (lasting := getattr(ask, "seconds", None)) is not None:
+            requests.seconds(lasting)
         if isinstance(ask, verbs.DryAsk) and ask.dry_run:
             return await self.would(ask)
         method: Callable[[Any, str], Awaitable[Struct]] = getattr(self, verb_of(ask).word.replace("-", "_"))
@@ -55,8 +57,6 @@ class Verbs:
     async def would(self, ask: verbs.DryAsk) -> Selection:
         """What an ask would touch; nothing is changed. What ends something says what that lets go."""
         listing = self._relay.queue.listing
-        if isinstance(ask, verbs.Postpone):
-            requests.seconds(ask.seconds)
         match ask:
             case verbs.MailAsk():
                 named, newest = _mail(ask)
@@ -105,7 +105,7 @@ class Verbs:
     async def postpone(self, ask: verbs.Postpone, by: str) -> Result:
         """Make messages due after a while, and not before."""
         named, newest = _mail(ask)
-        lasting = requests.seconds(ask.seconds)
+        lasting = ask.seconds
         until = self._relay.clock.now() + lasting
         changed = await self._relay.queue.orders.postpone(named, by, until, newest)
         did = f"postponed for {format_duration(lasting)}"
@@ -165,7 +165,7 @@ class Verbs:
     async def suspend(self, ask: verbs.Suspend, by: str) -> Result:
         """Open no new connections to a destination, or none at all, for a while."""
         name = requests.destination(ask.destination)
-        lasting, now = requests.seconds(ask.seconds), self._relay.clock.now()
+        lasting, now = ask.seconds, self._relay.clock.now()
         await self._relay.queue.standing.suspend(
             Suspension(destination=name, since=now, until=now + lasting, by=by, reason=requests.reason(ask.reason))
         )
@@ -197,7 +197,7 @@ class Verbs:
         name = _one_destination(ask.destination)
         host, port = requests.host_and_port(ask.to, "to")
         await self._refuse_ourselves(host, port)
-        lasting, now = requests.seconds(ask.seconds), relay.clock.now()
+        lasting, now = ask.seconds, relay.clock.now()
         override = Overridden(
             destination=name,
             host=host,
@@ -246,7 +246,7 @@ class Verbs:
     async def mark_bad(self, ask: verbs.MarkBad, by: str) -> Result:
         """Leave a host out for a while."""
         name = requests.host(ask.host)
-        lasting = None if ask.seconds is None else requests.seconds(ask.seconds)
+        lasting = ask.seconds
         marking = self._relay.mx.mark_bad(name, seconds=lasting, reason=requests.reason(ask.reason), by=by)
         mark = await afterwards(marking, partial(self._relay.smarthost.abandon, name))
         text = f"{name} is marked bad for {self._left(mark.until)}: it is left out until then"
@@ -284,7 +284,7 @@ class Verbs:
 
     async def hold_rule(self, ask: verbs.HoldRule, by: str) -> Result:
         """Hold what a filter names, waiting or still to come, for a while."""
-        named, lasting = requests.rule(ask.filter), requests.seconds(ask.seconds)
+        named, lasting = requests.rule(ask.filter), ask.seconds
         standing = self._relay.queue.standing
         in_force = await standing.rules()
         if len(in_force) >= MOST_RULES and all(one.filter != str(named) for one in in_force):

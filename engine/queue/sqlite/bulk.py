@@ -43,12 +43,12 @@ class _Entry(NamedTuple):
     destination: str
     state: str
     ordered: str | None
-    due: float | None  # of the bounce or drop
+    order_due: float | None  # of its bounce or drop
     giving_up: int
     rule: int | None
     operation: int | None
     attempts: int
-    next_due: float
+    due: float
     expires: float
     postponed_at: float | None
 
@@ -100,7 +100,7 @@ def postpone(by: str, until: float, now: float) -> Order:
         kind="postponed",
         verb="postpone",
         by=by,
-        touches=lambda entry: entry.state == "waiting" and (entry.next_due < until or entry.postponed_at is not None),
+        touches=lambda entry: entry.state == "waiting" and (entry.due < until or entry.postponed_at is not None),
         sql="UPDATE entry SET due = :until, expires = max(expires, :until), postponed_at = :now, postponed_by = :by "
         "WHERE message = :message AND number = :number",
         values={"until": until, "now": now, "by": storable(by)},
@@ -157,7 +157,8 @@ def give_up(order: Literal["bounce", "drop"], by: str, reason: str, wait: float,
         by=by,
         reason=reason,
         touches=lambda entry: (
-            not entry.giving_up and not (entry.ordered == order and entry.due is not None and entry.due <= now + wait)
+            not entry.giving_up
+            and not (entry.ordered == order and entry.order_due is not None and entry.order_due <= now + wait)
         ),
         sql="UPDATE entry SET state = iif(state = 'waiting', 'held', state), "
         "prior = CASE WHEN prior <> '' THEN prior WHEN ordered = 'hold' THEN 'held' ELSE 'waiting' END, "

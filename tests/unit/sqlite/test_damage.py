@@ -231,7 +231,9 @@ async def test_beside_a_damaged_page_a_check_looks_at_so_many_and_a_pass_begins_
         def count(statement: str) -> None:
             looked[-1] += "e.expires <= " in statement
 
-        spool.writer._connection.set_trace_callback(count)
+        await spool.writer.do(
+            lambda tx: tx.connection.set_trace_callback(count)
+        )  # the writer itself: beside it both could wait
         for _ in range(MESSAGES // 50 + 8):
             looked.append(0)
             assert await spool.queue.claims.overdue(100) == []

@@ -78,7 +78,9 @@ async def traced(spool: SqliteSpool) -> AsyncIterator[list[str]]:
     readers = spool.queue._database.readers
 
     async def trace(listener: Callable[[str], None] | None) -> None:
-        spool.writer._connection.set_trace_callback(listener)
+        await spool.writer.do(
+            lambda tx: tx.connection.set_trace_callback(listener)
+        )  # itself: beside it both could wait
         for console, order in ((False, False), (True, False), (False, True)):
             await readers.ask(lambda connection: connection.set_trace_callback(listener), console=console, order=order)
 
