@@ -356,13 +356,17 @@ class Console(KeyedApp[None], SparingApp[None]):
 
     def action_run(self, name: str, argument: str = "") -> None:
         """Do what the registry calls `name`, to what is pointed at now: by the time it is done the cursor may move."""
+        self.run_on(self.pointed(), name, argument)
+
+    def run_on(self, target: Target | None, name: str, argument: str = "") -> None:
+        """Do what the registry calls `name`, to this."""
         handler = self._handlers.get(name) if name in self.registry else None
         if handler is None:
             if (withheld := self.registry.withheld(name)) is not None:
                 self.tell(f"✗ {withheld.label}: {ONLY_LOOKS}", "warn")
             return
         try:
-            doing = handler(argument, self.pointed())
+            doing = handler(argument, target)
         except Exception as error:  # noqa: BLE001 (a key's exception would end the app)
             self.stumble(error)
             return

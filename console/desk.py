@@ -128,6 +128,10 @@ class Desk(Protocol[F]):
         """Do what the registry calls `name`, to what is pointed at now."""
         ...
 
+    def run_on(self, target: Target | None, name: str, argument: str = "") -> None:
+        """Do what the registry calls `name`, to this."""
+        ...
+
     def go_on(self) -> None:
         """What is being done asks nothing: the keys behind it need not wait."""
         ...

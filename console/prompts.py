@@ -80,7 +80,8 @@ async def complete(console: Desk[Front], line: Prompt) -> None:
 
 
 async def palette(console: Desk[Front]) -> None:
-    """Let an action be chosen by its name, and do it."""
+    """Let an action be chosen by its name, and do it to what was pointed at: behind the palette rows come and go."""
+    target = console.pointed()
     name = await console.choose(Palette(console.registry))
     if name is not None:
-        console.action_run(name)
+        console.run_on(target, name)

@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from textual.events import Key, Paste
 from textual.keys import _character_to_key
 from textual.widgets import Input
@@ -149,12 +150,23 @@ async def test_the_palette_takes_what_is_typed_with_the_key_that_opens_it(at_the
         assert not hand.client.asks("explain")
 
 
-async def test_a_verb_of_the_palette_acts_on_what_is_pointed_at_when_it_is_chosen(at_the_console: Console_) -> None:
+async def test_a_verb_of_the_palette_is_not_for_the_row_that_a_key_behind_it_moves_to(at_the_console: Console_) -> None:
     async with at_the_console() as hand:
         await hand.press("2", "ctrl+p")
         await hand.type("explain")
         await hand.burst("enter", "down")
         assert hand.client.asks("explain") == [("explain", "48201.1")]
+
+
+async def test_a_verb_of_the_palette_acts_on_what_was_pointed_at_when_it_was_opened(at_the_console: Console_) -> None:
+    """Behind it the first row makes room for another: it was never moved to."""
+    async with at_the_console() as hand:
+        await hand.press("ctrl+p")
+        await hand.type("retry")
+        hand.client.seen = replace(canned.OVERVIEW, destinations=canned.DESTINATIONS[1:])
+        await hand.rest()
+        await hand.press("enter")
+        assert [ask.filter for ask in hand.client.previewed(Retry)] == ["domain=gmail.example"]
 
 
 async def test_keys_behind_an_answer_are_for_the_question_that_follows_it(at_the_console: Console_) -> None:
