@@ -29,7 +29,7 @@ _LABELS = {
     "filter": "which mail (from=, to=, domain=)",
     "to": "to which host (and :port)",
     "seconds": "for how long",
-    "reason": "why (is recorded)",
+    "note": "note (kept and shown)",
 }
 _MISSING: dict[Subject, str] = {
     "mail": "point at a message or a destination first, or name a filter",
@@ -97,10 +97,10 @@ def typed(verb: Verb, argument: str) -> dict[str, Any]:
             found[one.name] = value
     if not any(one.name == "seconds" for one in wanted):
         return found
-    seconds, reason = _time_and_why(rest)
+    seconds, note = _time_and_note(rest)
     if seconds is not None:
         found["seconds"] = seconds
-    return found | ({"reason": reason} if reason else {})
+    return found | ({"note": note} if note else {})
 
 
 def _name(one: Parameter, on: Subject, text: str) -> tuple[str | int, str]:
@@ -131,7 +131,7 @@ def _time_at_the_end(text: str) -> tuple[str, float | None]:
         return text, None
 
 
-def _time_and_why(text: str) -> tuple[float | None, str]:
+def _time_and_note(text: str) -> tuple[float | None, str]:
     first, _, others = text.partition(" ")
     if not first:
         return None, ""
@@ -261,7 +261,7 @@ def _must_be_named(text: str) -> str:
 async def _agreed(console: Desk[Front], verb: Verb, ask: DryAsk, target: Target | None, *, named: str) -> Any:
     """Look what would be touched, and ask where that is more than one message; None where it is left.
 
-    What has a time or a reason is asked for them, and then for one message too.
+    What has a time or a note is asked for them, and then for one message too.
     """
     fields = _blanks(console, verb, msgspec.structs.asdict(ask))
     is_single = target is not None and target.single and not named

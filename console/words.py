@@ -77,9 +77,9 @@ def tries(row: Entry) -> str:
 
 def order(row: Entry) -> str:
     """What was ordered of it, by whom and why; "" where nothing was."""
-    if not (row.ordered or row.by or row.reason):
+    if not (row.ordered or row.by or row.note):
         return ""
-    return f"{row.ordered or row.state} by {row.by or 'the engine'}: {row.reason or 'no reason given'}"
+    return f"{row.ordered or row.state} by {row.by or 'the engine'}: {row.note or 'no note'}"
 
 
 def waits(row: Entry) -> str:
@@ -131,7 +131,7 @@ def state(row: Destination, moment: Moment) -> State:
     why, left = row.condition_why, next_left(row, moment)
     match row.condition:
         case "suspended" if row.suspended is not None:
-            return State("suspended", moment.left(row.suspended.until), row.suspended.reason)
+            return State("suspended", moment.left(row.suspended.until), row.suspended.note)
         case "suspended" | "draining":
             return State(why or row.condition)
         case "blocked" | "hosts bad":
@@ -165,7 +165,7 @@ def suspension(one: Suspension, moment: Moment) -> tuple[str, str]:
     """A suspension, a sentence in two parts: until when; by whom, for how long and why."""
     until = f"suspended until {moment.short(one.until)}, {moment.left(one.until)} left"
     lasting = duration(one.until - one.since)
-    return until, f", by {one.by or 'the engine'} for {lasting}: {one.reason or 'no reason given'}"
+    return until, f", by {one.by or 'the engine'} for {lasting}: {one.note or 'no note'}"
 
 
 def next_left(row: Destination | BadHost, moment: Moment, none: str = "") -> str:
@@ -179,9 +179,9 @@ def next_left(row: Destination | BadHost, moment: Moment, none: str = "") -> str
 def why_bad(row: BadHost) -> str:
     """Why a host is bad, and what it said last where that is something else."""
     said = row.last.line if row.last is not None else ""
-    if not row.reason or not said:
-        return row.reason or said or "no reason given"
-    return said if row.reason in said else f"{row.reason}: {said}"
+    if not row.note or not said:
+        return row.note or said or "no note"
+    return said if row.note in said else f"{row.note}: {said}"
 
 
 def place(row: RelayerView) -> str:

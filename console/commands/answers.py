@@ -14,13 +14,13 @@ OVERRIDES = (
     Column("WHAT", least=16),
     Column("DOES", least=12),
     Column("BY"),
-    Column("WHY", least=12),
+    Column("NOTE", least=12),
 )
 
 
 def standing_row(row: views.StandingView, moment: Moment) -> list[str]:
     """A row of what stands until a time."""
-    return [moment.left(row.until), *words.standing(row), row.what, row.by, row.reason]
+    return [moment.left(row.until), *words.standing(row), row.what, row.by, row.note]
 
 
 def explain_lines(found: views.ExplainView, moment: Moment) -> Iterator[str]:

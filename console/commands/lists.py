@@ -24,7 +24,7 @@ from engine.model.message import Entry, Window
 R = TypeVar("R", covariant=True)
 
 _WORDS = "Only those with all these words in kind, address, name, text or reply; !word leaves out."
-_HOST_WORDS = "Only those with all these words in name, maker, reason or last reply; !word leaves out."
+_HOST_WORDS = "Only those with all these words in name, maker, note or last reply; !word leaves out."
 PAGE = 1000  # the most the engine gives at a time
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]

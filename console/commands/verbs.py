@@ -82,7 +82,8 @@ def _option(verb: Verb, one: Parameter) -> tuple[Any, Any]:
         lasting = typer.Option("--for", metavar="DURATION", help=text)
         return Annotated[str | None, lasting], "1h" if one.required else None
     if not one.required:
-        return Annotated[one.kind, typer.Option(f"--{one.name}", help=one.help)], one.kind()
+        names = [f"--{name}" for name in (one.name, verbs.FORMERLY.get(one.name)) if name]
+        return Annotated[one.kind, typer.Option(*names, help=one.help)], one.kind()
     if one.kind is int:
         return Annotated[int, typer.Argument(metavar=one.title, min=1, help=one.help)], inspect.Parameter.empty
     if one.name == "filter":

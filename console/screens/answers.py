@@ -169,6 +169,6 @@ def _standing(row: StandingView, moment: Moment) -> list[Para]:
     return [
         para((f"  {moment.left(row.until):>9}  ", "warn"), (f"{kind:<12} ", "dim"), (name, "bold"),
              (f"  {row.what}", ""), hang=26),
-        para((f"{'':13}by {row.by or 'the engine'} {moment.both(row.since)}: {row.reason or 'no reason given'}", "dim"),
+        para((f"{'':13}by {row.by or 'the engine'} {moment.both(row.since)}: {row.note or 'no note'}", "dim"),
              hang=26),
     ]  # fmt: skip

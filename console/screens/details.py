@@ -326,8 +326,9 @@ def _host(view: BadHost, moment: Moment) -> list[Para]:
         _named("host", ("▼ ", "bad"), (view.host, "bold")),
         _named("back in", (back, "warn")),
         _named("marked", (f"by {view.by}, {moment.both(view.since)}", ""), _in_a_row(view)),
-        _named("why", (view.reason or "no reason given", "")),
     ]
+    if view.last is None or view.note not in view.last.line:  # the engine notes what the host said: once is enough
+        paras.append(_named("note", (view.note or "no note", "")))
     if view.last is not None:
         paras.append(_named("last reply", (view.last.line, KINDS[view.last.kind])))
     waits = plural(view.waiting, "message waits", "messages wait") + " because of it"

@@ -61,8 +61,8 @@ def _parts(health: HealthView, moment: Moment, read_only: bool) -> list[Part]:
         held = health.suspended
         state.append((f" until {moment.short(held.until)}, {moment.left(held.until)} left", "warn"))
     parts = [Part(((health.hostname, "bold"),), 6), Part(tuple(state), 0)]
-    if health.suspended is not None and (health.suspended.by or health.suspended.reason):
-        parts.append(Part(((f"{health.suspended.by}: {health.suspended.reason}", "warn"),), 4))
+    if health.suspended is not None and (health.suspended.by or health.suspended.note):
+        parts.append(Part(((f"{health.suspended.by}: {health.suspended.note}", "warn"),), 4))
     if health.trouble:
         parts.append(Part(((crop(safe(health.trouble), 40).rstrip(), "bad"),), 1))
     if read_only:

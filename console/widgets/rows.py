@@ -184,7 +184,7 @@ HOSTS: tuple[Column[BadHost], ...] = (
     Column("waiting", 7, lambda r, _: number(r.waiting), right=True, letter="W", sort="waiting",
            order=lambda r: r.waiting),
     Column("by", 6, lambda r, _: (r.by, ""), rank=3),
-    Column("why", 20, lambda r, _: (r.reason or (r.last.line if r.last else ""), ""), rank=1, grow=20, rest=True),
+    Column("why", 20, lambda r, _: (r.note or (r.last.line if r.last else ""), ""), rank=1, grow=20, rest=True),
     Column("next try", 8, lambda r, m: (words.next_left(r, m, "-"), ""), rank=6, right=True),
     Column("holds back", 18, lambda r, _: (_names(r.destinations), ""), rank=5, grow=6),
     Column("used instead", 18, lambda r, _: (_names(r.alternates, "none"), "" if r.alternates else "warn"), rank=4,

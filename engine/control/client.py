@@ -124,7 +124,7 @@ class Client:
         return await self._get(views.TranscriptView, f"relayers/{relayer}")
 
     async def hosts(self, match: str = "", sort: str = "back", offset: int = 0, limit: int = 100) -> views.HostsView:
-        """A window of the MX hosts marked bad; `match` are words in name, maker, reason or last reply, `!` leaves out.
+        """A window of the MX hosts marked bad; `match` are words in name, maker, note or last reply, `!` leaves out.
 
         `sort` is `back` (the first to be back first), `host` or `waiting`, "-" before it for descending.
         """

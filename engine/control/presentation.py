@@ -107,7 +107,7 @@ def _standing(
     one: Suspension | HoldRule | Mark | Override,
 ) -> views.StandingView:
     return views.StandingView(
-        kind=kind, name=name, what=what, since=one.since, until=one.until, by=one.by, reason=one.reason
+        kind=kind, name=name, what=what, since=one.since, until=one.until, by=one.by, note=one.note
     )
 
 

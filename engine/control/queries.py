@@ -110,7 +110,7 @@ class Queries:
         return presentation.transcript(found)
 
     async def hosts(self, match: str, sort: str, offset: int, limit: int) -> views.HostsView:
-        """A window of the MX hosts marked bad: of those in whose name, maker, reason or last reply the words stand."""
+        """A window of the MX hosts marked bad: of those in whose name, maker, note or last reply the words stand."""
         marks, words = self._marks(), words_of(match)
         if words:
             marks = [mark for mark in marks if stand_in(words, _said(mark))]
@@ -238,4 +238,4 @@ def _bad_host(mark: Mark, held: HeldBack | None, next_try: float | None) -> BadH
 
 def _said(mark: Mark) -> str:
     last = mark.last.line if mark.last is not None else ""
-    return " ".join((mark.host, mark.by, mark.reason, last))
+    return " ".join((mark.host, mark.by, mark.note, last))

@@ -17,14 +17,14 @@ from engine.control import views
 from engine.model.destination import RELAY
 from engine.model.filter import Filter, FilterError
 from engine.model.order import rule_filter
-from engine.model.verbs import Ask
+from engine.model.verbs import FORMERLY, Ask
 
 T = TypeVar("T", bound=Ask)
 
 BODY_LIMIT = 64 * 1024  # bytes
 BODY_SECONDS = 10.0  # in which all of a body must have come
 LIMIT = 1000  # rows in one answer
-REASON = 200  # characters
+NOTE = 200  # characters
 MATCH = 200  # characters
 NUMBER = 2**63 - 1  # what the store can count to
 SHORTEST = 60.0
@@ -67,6 +67,8 @@ async def body(request: web.Request, kind: type[T], *, may_be_empty: bool = Fals
         raise Wrong(f"the body did not come within {BODY_SECONDS:g} s", status=408) from error
     known = {field.encode_name for field in msgspec.structs.fields(kind)}
     names = _names(raw)
+    for name in known & FORMERLY.keys():
+        names, raw = _as_now_called(name, names, raw)
     for name in known:
         if names.count(name) > 1:  # of which the last would count
             raise Wrong("given more than once", where=name, allowed="once")
@@ -99,6 +101,17 @@ def only(request: web.Request, *names: str) -> None:
             raise Wrong("there is no such field", where=name, allowed=", ".join(names) or "none")
         if len(request.query.getall(name)) > 1:
             raise Wrong("given more than once", where=name, allowed="once")
+
+
+def _as_now_called(name: str, names: list[str], raw: bytes) -> tuple[list[str], bytes]:
+    """A body and the names of its fields, this field called as it is now, where it was called as it was before."""
+    if (former := FORMERLY[name]) not in names:
+        return names, raw
+    if names.count(former) == 1 and name not in names:
+        fields = json.loads(raw)
+        fields[name] = fields.pop(former)
+        raw = json.dumps(fields).encode()
+    return [name if each == former else each for each in names], raw
 
 
 def number(request: web.Request, name: str, default: int, least: int = 0, most: int = NUMBER) -> int:
@@ -154,9 +167,9 @@ def filter_of(text: str) -> Filter:
         ) from error
 
 
-def reason(text: str) -> str:
-    """The reason an operator gave, fit to be shown and kept."""
-    return clean(text.strip(), REASON)
+def note(text: str) -> str:
+    """The note an operator gave, fit to be shown and kept."""
+    return clean(text.strip(), NOTE)
 
 
 def seconds(value: float, where: str = "seconds") -> float:

@@ -117,7 +117,7 @@ class Verbs:
     async def hold(self, ask: verbs.Hold, by: str) -> Result:
         """Keep messages from being sent until released."""
         named, newest = _mail(ask)
-        changed = await self._relay.queue.orders.hold(named, by, requests.reason(ask.reason), newest)
+        changed = await self._relay.queue.orders.hold(named, by, requests.note(ask.note), newest)
         return _result(ask, changed, "held until released", "held already")
 
     async def release(self, ask: verbs.Release, by: str) -> Result:
@@ -142,7 +142,7 @@ class Verbs:
         named, newest = _mail(ask)
         wait = 0.0 if ask.now else relay.settings.console.undo
         verb: Literal["bounce", "drop"] = "bounce" if isinstance(ask, verbs.Bounce) else "drop"
-        ordering = relay.queue.orders.give_up(verb, named, by, requests.reason(ask.reason), wait, newest)
+        ordering = relay.queue.orders.give_up(verb, named, by, requests.note(ask.note), wait, newest)
         changed = await afterwards(ordering, relay.smarthost.wake)
         unless = f", unless undone (operation {changed.operation})" if wait else ""
         did = did.format(f"in {format_duration(wait)}" if wait else "now")
@@ -167,7 +167,7 @@ class Verbs:
         name = requests.destination(ask.destination)
         lasting, now = ask.seconds, self._relay.clock.now()
         await self._relay.queue.standing.suspend(
-            Suspension(destination=name, since=now, until=now + lasting, by=by, reason=requests.reason(ask.reason))
+            Suspension(destination=name, since=now, until=now + lasting, by=by, note=requests.note(ask.note))
         )
         self._relay.smarthost.wake()
         managed = self._relay.smarthost.managed
@@ -205,7 +205,7 @@ class Verbs:
             since=now,
             until=now + lasting,
             by=by,
-            reason=requests.reason(ask.reason),
+            note=requests.note(ask.note),
         )
         waiting = (await relay.queue.listing.destination(name)).waiting
         await afterwards(relay.queue.standing.set_override(override), partial(relay.smarthost.redirected, name))
@@ -247,7 +247,7 @@ class Verbs:
         """Leave a host out for a while."""
         name = requests.host(ask.host)
         lasting = ask.seconds
-        marking = self._relay.mx.mark_bad(name, seconds=lasting, reason=requests.reason(ask.reason), by=by)
+        marking = self._relay.mx.mark_bad(name, seconds=lasting, note=requests.note(ask.note), by=by)
         mark = await afterwards(marking, partial(self._relay.smarthost.abandon, name))
         text = f"{name} is marked bad for {self._left(mark.until)}: it is left out until then"
         return Result(verb="mark-bad", text=text)
@@ -290,7 +290,7 @@ class Verbs:
         if len(in_force) >= MOST_RULES and all(one.filter != str(named) for one in in_force):
             text = f"there are {MOST_RULES} hold rules already, each looked at for every message that comes in"
             raise Wrong(text, where="filter", allowed="release one first", status=409)
-        adding = standing.add_rule(named, self._relay.clock.now() + lasting, by, requests.reason(ask.reason))
+        adding = standing.add_rule(named, self._relay.clock.now() + lasting, by, requests.note(ask.note))
         rule = await afterwards(adding, self._relay.smarthost.wake)  # it may let go what another one held
         held = f"; it holds {plural(rule.holding, 'recipient')} now" if rule.holding else ""
         text = f"hold rule {rule.id}: {rule.filter} is held when it comes in, for {format_duration(lasting)}{held}"

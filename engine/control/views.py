@@ -134,7 +134,7 @@ class StandingView(View, frozen=True, kw_only=True):
     since: float
     until: float
     by: str
-    reason: str
+    note: str
     rule: int = 0
 
 

@@ -58,7 +58,7 @@ class Mail(Struct, frozen=True, kw_only=True):
     ordered: Order | None = None
     order_at: float | None = None
     by: str = ""
-    reason: str = ""
+    note: str = ""
     rule: int | None = None
     held_until: float | None = None
     postponed_by: str = ""
@@ -122,7 +122,7 @@ def mail_of(entry: Entry) -> Mail:
         ordered=entry.ordered,
         order_at=entry.order_at,
         by=entry.by,
-        reason=entry.reason,
+        note=entry.note,
         rule=entry.rule,
         held_until=entry.held_until,
         postponed_by=entry.postponed_by,
@@ -238,7 +238,7 @@ def _ordered_away(mail: Mail) -> Hindrance | None:
     if mail.ordered not in ("bounce", "drop") or mail.order_at is None:
         return None
     cause: Cause = "to be bounced" if mail.ordered == "bounce" else "to be dropped"
-    return Hindrance(cause=cause, why=f"by {_by(mail.by, mail.reason)}", until=mail.order_at, is_final=True)
+    return Hindrance(cause=cause, why=f"by {_by(mail.by, mail.note)}", until=mail.order_at, is_final=True)
 
 
 def _expired(mail: Mail, around: Around) -> Hindrance | None:
@@ -267,7 +267,7 @@ def _relay_suspended(around: Around) -> Hindrance | None:
     one = around.bearing.relay
     if one is None:
         return None
-    why = f"the whole relay is suspended by {_by(one.by, one.reason)}"
+    why = f"the whole relay is suspended by {_by(one.by, one.note)}"
     return Hindrance(cause="relay suspended", why=why, until=one.until)
 
 
@@ -277,9 +277,9 @@ def _held(mail: Mail) -> Hindrance | None:
     if mail.ordered != "hold":
         why = f"by {mail.by}: an order to {mail.ordered} it is not complete"
     elif mail.rule is not None:
-        why = f"by hold rule {mail.rule} of {_by(mail.by, mail.reason)}"
+        why = f"by hold rule {mail.rule} of {_by(mail.by, mail.note)}"
     else:
-        why = f"by {_by(mail.by, mail.reason)}"
+        why = f"by {_by(mail.by, mail.note)}"
     return Hindrance(cause="held", why=why, until=mail.held_until if mail.ordered == "hold" else None)
 
 
@@ -287,7 +287,7 @@ def _suspended(around: Around) -> Hindrance | None:
     one = around.bearing.suspended
     if one is None:
         return None
-    return Hindrance(cause="suspended", why=f"suspended by {_by(one.by, one.reason)}", until=one.until)
+    return Hindrance(cause="suspended", why=f"suspended by {_by(one.by, one.note)}", until=one.until)
 
 
 def _hosts_bad(mail: Mail, around: Around) -> Hindrance | None:
@@ -295,7 +295,7 @@ def _hosts_bad(mail: Mail, around: Around) -> Hindrance | None:
     marks = around.marks
     until = left_out_until(around)
     if until is not None:
-        told = ", ".join(f"{mark.host} by {_by(mark.by, mark.reason)}" for mark in marks)
+        told = ", ".join(f"{mark.host} by {_by(mark.by, mark.note)}" for mark in marks)
         return Hindrance(cause="hosts bad", why=f"every exchange is marked bad: {told}", until=until)
     scheduled = _scheduled(mail, around)
     if not all_marked(around) or scheduled <= around.now:
@@ -303,7 +303,7 @@ def _hosts_bad(mail: Mail, around: Around) -> Hindrance | None:
     if not around.bearing.blocked_until and not _no_connection(mail.last):
         return None
     which = f"its only host {marks[0].host} is" if len(marks) == 1 else f"all {len(marks)} of its hosts are"
-    why = f"{which} marked bad by {_by(marks[0].by, marks[0].reason)}"
+    why = f"{which} marked bad by {_by(marks[0].by, marks[0].note)}"
     return Hindrance(cause="hosts bad", why=why, until=scheduled)
 
 
@@ -326,5 +326,5 @@ def _no_connection(last: Outcome | None) -> bool:
     return last is not None and last.code == 0 and last.phase in ("connecting", "greeting")
 
 
-def _by(by: str, reason: str) -> str:
-    return f"{by}: {reason}" if reason else by
+def _by(by: str, note: str) -> str:
+    return f"{by}: {note}" if note else by

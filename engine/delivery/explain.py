@@ -179,7 +179,7 @@ class Explainer:
         mark = self._mx.mark(exchange.host)
         if mark is not None:
             left = _left(mark.until - self._clock.now())
-            parts.append(f"marked bad by {mark.by} for another {left}" + (f": {mark.reason}" if mark.reason else ""))
+            parts.append(f"marked bad by {mark.by} for another {left}" + (f": {mark.note}" if mark.note else ""))
         try:
             async with asyncio.timeout(ADDRESSES_SECONDS):
                 parts.append(", ".join(await self._router.addresses(exchange.host)))
@@ -239,7 +239,7 @@ def _dry_run(name: str, rules: tuple[HoldRule, ...]) -> _Subject:
     if not rules:
         return _Subject(name=name, mail=Mail())
     one = rules[0]
-    mail = Mail(ordered="hold", by=one.by, reason=one.reason, rule=one.id, held_until=one.until)
+    mail = Mail(ordered="hold", by=one.by, note=one.note, rule=one.id, held_until=one.until)
     return _Subject(name=name, mail=mail, rules=rules)
 
 
@@ -309,7 +309,7 @@ def _text(one: Hindrance, subject: _Subject, seen: _Seen) -> str:
         case "suspended" if seen.around.bearing.suspended is not None:
             return f"{seen.destination.name} is {_suspension(seen.around.bearing.suspended, seen.now)}"
         case "to be bounced" | "to be dropped" if mail.ordered is not None:
-            why = f" ({mail.reason})" if mail.reason else ""
+            why = f" ({mail.note})" if mail.note else ""
             return f"it is {one.cause} by order of {mail.by}{why} in {left}, unless undone"
         case "held":
             return _kept(subject, seen)
@@ -350,7 +350,7 @@ def _kept(subject: _Subject, seen: _Seen) -> str:
     mail, rules = subject.mail, subject.rules
     if subject.held:
         return subject.held
-    why = f" ({mail.reason})" if mail.reason else ""
+    why = f" ({mail.note})" if mail.note else ""
     if mail.ordered != "hold":
         is_to = "to be bounced" if mail.ordered == "bounce" else "to be dropped"
         return f"an order of {mail.by} by which it is {is_to}{why} is not complete: it is only held"
@@ -390,7 +390,7 @@ def _route(way: Way | None) -> Fact | None:
         return None
     if way.override is not None:
         one = way.override
-        why = f" ({one.reason})" if one.reason else ""
+        why = f" ({one.note})" if one.note else ""
         return Fact("route", f"overridden by {one.by}{why}: to {one.to} instead of its own hosts")
     if way.route is not None:
         return Fact("route", f"to {way.route.host}:{way.route.port}, by the route for {way.route.domain}")
@@ -412,12 +412,12 @@ def _carries(claims: Sequence[Claim], destination: str) -> bool:
 
 
 def _suspension(one: Suspension, now: float) -> str:
-    why = f" ({one.reason})" if one.reason else ""
+    why = f" ({one.note})" if one.note else ""
     return f"suspended by {one.by}{why} for another {_left(one.until - now)}"
 
 
 def _rule(rule: HoldRule, now: float) -> str:
-    why = f" ({rule.reason})" if rule.reason else ""
+    why = f" ({rule.note})" if rule.note else ""
     return f"hold rule {rule.id} of {rule.by}{why}, {rule.filter}, for another {_left(rule.until - now)}"
 
 

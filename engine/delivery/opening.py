@@ -160,8 +160,8 @@ class Opening:
     async def _mark_bad(self, exchange: Exchange, outcome: Outcome) -> None:
         """Remember that a host was of no use; not where it serves our other connections, and we are one too many."""
         if not self._relayer.site.is_served_beside(self._relayer):
-            reason = outcome.line if outcome.code else outcome.text
-            await self._parts.mx.mark_bad(exchange.host, reason=reason, last=outcome)
+            note = outcome.line if outcome.code else outcome.text
+            await self._parts.mx.mark_bad(exchange.host, note=note, last=outcome)
 
     async def _open(self, target: Target) -> Session:
         """Open a session; where opportunistic TLS breaks, once more without it (RFC 7435 4).

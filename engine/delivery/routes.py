@@ -136,7 +136,7 @@ class Router:
     def _upstream(self, destination: str, host: str, site: str, route: Route | None, override: Override | None) -> Way:
         mark = self._mx.mark(host)
         if mark is not None and mark.by != ENGINE:
-            why = f"{host} is marked bad by {mark.by}" + (f" ({mark.reason})" if mark.reason else "")
+            why = f"{host} is marked bad by {mark.by}" + (f" ({mark.note})" if mark.note else "")
             raise AllMarkedBad(why, until=mark.until, hosts=(host,), site=site)
         upstream = Exchange(host=host, preference=0, mark=mark)
         return Way(

@@ -189,7 +189,7 @@ class MXCalculator:
         allowed = [exchange for exchange in found if exchange.mark is None or exchange.mark.by == ENGINE]
         if not allowed:
             marks = [exchange.mark for exchange in found if exchange.mark]
-            reasons = ", ".join(f"{mark.host} by {mark.by} ({mark.reason})" for mark in marks[:MOST_EXCHANGES])
+            reasons = ", ".join(f"{mark.host} by {mark.by} ({mark.note})" for mark in marks[:MOST_EXCHANGES])
             raise AllMarkedBad(
                 f"every exchange of {domain} is marked bad: {reasons}",
                 until=min(mark.until for mark in marks),
@@ -232,7 +232,7 @@ class MXCalculator:
         await self._let_go()
 
     async def mark_bad(
-        self, host: str, *, seconds: float | None = None, reason: str, by: str = ENGINE, last: Outcome | None = None
+        self, host: str, *, seconds: float | None = None, note: str, by: str = ENGINE, last: Outcome | None = None
     ) -> Mark:
         """Mark a host bad for `seconds`; the mark is on disk when this returns.
 
@@ -258,7 +258,7 @@ class MXCalculator:
                 since=before.since if before and by == before.by else now,
                 until=now + max(0.0, seconds),
                 by=by,
-                reason=clean(reason),
+                note=clean(note),
                 last=last or (before.last if before else None),
                 times=times,
             )

@@ -20,7 +20,7 @@ class Suspension(Struct, frozen=True, kw_only=True):
     since: float
     until: float
     by: str
-    reason: str
+    note: str
 
 
 class Over(Struct, frozen=True, kw_only=True):
@@ -39,7 +39,7 @@ class Override(Struct, frozen=True, kw_only=True):
     since: float
     until: float
     by: str
-    reason: str
+    note: str
 
     @property
     def to(self) -> str:
@@ -60,7 +60,7 @@ class Mark(Struct, frozen=True, kw_only=True):
     since: float
     until: float
     by: str
-    reason: str
+    note: str
     last: Outcome | None = None
     times: int = 1
 

@@ -62,7 +62,7 @@ class Entry(Struct, frozen=True, kw_only=True):
     """One recipient of one message as it stands in the queue. `id` is how it is named: "48213.2".
 
     `why` is the reason of `last`, or "" (see engine.model.reason). `ordered` is a bounce or drop that takes effect at
-    `order_at` unless undone, or a hold; `by` is who ordered it, `reason` for what, and `rule` the hold rule that did so
+    `order_at` unless undone, or a hold; `by` is who ordered it, `note` for what, and `rule` the hold rule that did so
     for them, which ends at `held_until`. `postponed_by` is who made it due at `due`, where it is that by order.
 
     `bearing` is what bears on its destination, as the store gives it. Who judges by that puts in its place what it
@@ -87,7 +87,7 @@ class Entry(Struct, frozen=True, kw_only=True):
     ordered: Order | None = None
     order_at: float | None = None
     by: str = ""
-    reason: str = ""
+    note: str = ""
     why: str = ""
     rule: int | None = None
     held_until: float | None = None

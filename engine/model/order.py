@@ -26,7 +26,7 @@ class HoldRule(Struct, frozen=True, kw_only=True):
     since: float
     until: float
     by: str
-    reason: str
+    note: str
     holding: int = 0
 
 

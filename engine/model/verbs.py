@@ -33,7 +33,8 @@ _Relayer = Annotated[int, Meta(title="RELAYER", description="Its number, as `rel
 _Number = Annotated[int, Meta(title="NUMBER", description="Its number; `smarthost overrides` lists them.")]
 _Operation = Annotated[int, Meta(title="OPERATION", description="The number that the bounce or drop was given.")]
 _Seconds = Annotated[float, Meta(title="1h", description="How long, such as 30m, 1h30m or 2d.")]
-_Reason = Annotated[str, Meta(title="WHY", description="Why: kept and shown with it.")]
+_Note = Annotated[str, Meta(title="NOTE", description="What you note: kept and shown with it.")]
+FORMERLY = {"note": "reason"}  # what a field of an ask was called; known for one more version
 _Now = Annotated[bool, Meta(title="now", description="At once: it cannot be undone.")]
 
 
@@ -75,7 +76,7 @@ class Postpone(MailAsk, frozen=True, kw_only=True):
 class Hold(MailAsk, frozen=True, kw_only=True):
     """Keep messages from being sent until released."""
 
-    reason: _Reason = ""
+    note: _Note = ""
 
 
 class Release(MailAsk, frozen=True, kw_only=True):
@@ -85,14 +86,14 @@ class Release(MailAsk, frozen=True, kw_only=True):
 class Bounce(MailAsk, frozen=True, kw_only=True):
     """Give messages up and tell their senders; `now`: at once, not to be undone."""
 
-    reason: _Reason = ""
+    note: _Note = ""
     now: _Now = False
 
 
 class Drop(MailAsk, frozen=True, kw_only=True):
     """Give messages up and tell nobody; `now`: at once, not to be undone."""
 
-    reason: _Reason = ""
+    note: _Note = ""
     now: _Now = False
 
 
@@ -107,7 +108,7 @@ class Suspend(Ask, frozen=True, kw_only=True):
 
     destination: _DestinationOrAll
     seconds: _Seconds
-    reason: _Reason = ""
+    note: _Note = ""
 
 
 class Resume(DryAsk, frozen=True, kw_only=True):
@@ -121,7 +122,7 @@ class MarkBad(Ask, frozen=True, kw_only=True):
 
     host: _Host
     seconds: _Seconds | None = None
-    reason: _Reason = ""
+    note: _Note = ""
 
 
 class MarkGood(DryAsk, frozen=True, kw_only=True):
@@ -135,7 +136,7 @@ class HoldRule(Ask, frozen=True, kw_only=True):
 
     filter: _Rule
     seconds: _Seconds
-    reason: _Reason = ""
+    note: _Note = ""
 
 
 class ReleaseRule(DryAsk, frozen=True, kw_only=True):
@@ -150,7 +151,7 @@ class Override(Ask, frozen=True, kw_only=True):
     destination: _Destination
     to: _To
     seconds: _Seconds
-    reason: _Reason = ""
+    note: _Note = ""
 
 
 class EndOverride(DryAsk, frozen=True, kw_only=True):

@@ -323,7 +323,7 @@ class Standing(ABC):
         """End the suspensions and overrides whose time is over, and say so; give the destinations."""
 
     @abstractmethod
-    async def add_rule(self, filter: Filter, until: float, by: str, reason: str) -> HoldRule:
+    async def add_rule(self, filter: Filter, until: float, by: str, note: str) -> HoldRule:
         """Hold what the filter names: what comes in until `until`, in the transaction that takes it in, and what waits.
 
         A rule in force with the same filter is replaced and keeps its number.
@@ -382,7 +382,7 @@ class Orders(ABC):
         """
 
     @abstractmethod
-    async def hold(self, filter: Filter, by: str, reason: str, newest: int | None = None) -> Changed:
+    async def hold(self, filter: Filter, by: str, note: str, newest: int | None = None) -> Changed:
         """Keep matching entries from being sent until released; those being relayed, once their attempt ended."""
 
     @abstractmethod
@@ -400,7 +400,7 @@ class Orders(ABC):
         order: Literal["bounce", "drop"],
         filter: Filter,
         by: str,
-        reason: str,
+        note: str,
         wait: float,
         newest: int | None = None,
     ) -> Changed:

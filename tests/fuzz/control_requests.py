@@ -130,7 +130,7 @@ class ControlRequests(Fuzzer[Request]):
         Request(raw=b"GET /v1/health HTTP/1.1\r\n\r\n"),
         Request("POST", "/v1/drop", (), b'{"filter":"","dry_run":true}'),
         Request("POST", "/v1/probe", (), b'{"host":"127.0.0.1:1"}'),
-        Request("POST", "/v1/suspend", (), b'{"destination":"*","seconds":NaN,"reason":""}'),
+        Request("POST", "/v1/suspend", (), b'{"destination":"*","seconds":NaN,"note":""}'),
     )
     SHORT = 200
 

@@ -27,7 +27,7 @@ def test_the_judge_knows_what_a_typed_command_is_for(line: str, asked: str, is_w
     judge = Judge(pressed)
     for key, char in zip(pressed, [*line, "\r"], strict=True):
         judge.read({**drawn, "key": key, "character": char, "typing": key != ":"})
-    judge.read({"kind": "asked", "what": "suspend", "body": {"destination": asked, "seconds": 60.0, "reason": "x"}})
+    judge.read({"kind": "asked", "what": "suspend", "body": {"destination": asked, "seconds": 60.0, "note": "x"}})
     assert bool(judge.wrong) is is_wrong, judge.wrong
 
 

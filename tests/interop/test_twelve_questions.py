@@ -83,7 +83,7 @@ async def _night() -> AsyncIterator[Night]:
         internet.dns.add("nomail.example", "MX", "0 .")
         async with serving(internet.nameserver, internet.port, SETTINGS) as relay:
             async with relay.client() as client:
-                await client.ask(Suspend(destination="paused.example", seconds=3600, reason="their disk is full"))
+                await client.ask(Suspend(destination="paused.example", seconds=3600, note="their disk is full"))
             await _send(relay, [f"r{number}@full.example" for number in range(4)], subject="invoice")
             await _send(relay, [f"r{number}@dead.example" for number in range(9)])
             await _send(relay, [f"r{number}@mended.example" for number in range(7)])

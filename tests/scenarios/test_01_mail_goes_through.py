@@ -37,7 +37,7 @@ async def test_the_second_exchange_takes_it_where_the_best_is_dead_and_the_best_
     assert internet.delivered[0].host == "mx2.example.org"
     (mark,) = relay.engine.mx.marks
     assert (mark.host, mark.by) == ("mx1.example.org", "engine")
-    assert "refused" in mark.reason
+    assert "refused" in mark.note
     (host,) = (await relay.client.hosts()).rows
     assert (host.host, host.alternates) == ("mx1.example.org", ("mx2.example.org",))
 

@@ -91,7 +91,7 @@ async def test_after_five_days_it_is_returned_with_the_last_reply(internet: Inte
 async def test_mail_that_was_never_tried_is_tried_once_before_it_is_returned(internet: Internet, relay: Relay) -> None:
     await home(internet)
     await internet.add("dead.example", mx=[(10, "mx.dead.example", Dead())])
-    await relay.client.ask(Suspend(destination="dead.example", seconds=30 * DAY, reason="test"))
+    await relay.client.ask(Suspend(destination="dead.example", seconds=30 * DAY, note="test"))
     await relay.send("bob@dead.example")
     await relay.later(5 * DAY + 10)
     assert await relay.events("returned") == []
@@ -180,7 +180,7 @@ async def test_a_loop_of_two_relays_ends_with_one_bounce(internet: Internet, clo
         for here, there in ((one, other), (other, one)):
             door = there.engine.smtp.addresses[0]
             await here.client.ask(
-                Override(destination="loop.example", to=f"{door.host}:{door.port}", seconds=3600, reason="a mistake")
+                Override(destination="loop.example", to=f"{door.host}:{door.port}", seconds=3600, note="a mistake")
             )
         await one.send("bob@loop.example")
         await internet.wait_for(1, seconds=30)

@@ -69,13 +69,13 @@ async def test_retry_reaches_a_destination_that_could_not_be_reached(internet: I
 
 
 async def test_held_mail_stays_until_it_is_released(stuck: Internet, relay: Relay) -> None:
-    result = await relay.client.ask(Hold(filter="to=a@stuck.example", reason="look at it"))
+    result = await relay.client.ask(Hold(filter="to=a@stuck.example", note="look at it"))
     assert result.recipients == 1
     await stuck.exchange("mx.stuck.example").become(Healthy())
     await relay.later(20 * MINUTE)
     assert stuck.messages == 2
     (held,) = await relay.entries("state=held")
-    assert (held.recipient, held.by, held.reason) == ("a@stuck.example", getpass.getuser(), "look at it")
+    assert (held.recipient, held.by, held.note) == ("a@stuck.example", getpass.getuser(), "look at it")
     await relay.client.ask(Release(filter="to=a@stuck.example"))
     await stuck.wait_for(3)
 
@@ -119,13 +119,13 @@ async def test_mail_postponed_beyond_its_time_is_tried_then_and_returned_if_that
 
 
 async def test_a_bounce_can_be_undone_until_it_is_carried_out(stuck: Internet, relay: Relay) -> None:
-    result = await relay.client.ask(Bounce(filter="to=a@stuck.example", reason="gone"))
+    result = await relay.client.ask(Bounce(filter="to=a@stuck.example", note="gone"))
     assert result.undo_until is not None
     (held,) = await relay.entries("state=held")
     assert held.ordered == "bounce"
     await relay.client.ask(Undo(operation=result.operation))
     assert await relay.entries("state=held") == ()
-    await relay.client.ask(Bounce(filter="to=a@stuck.example", reason="gone"))
+    await relay.client.ask(Bounce(filter="to=a@stuck.example", note="gone"))
     await relay.later(11)
     await stuck.wait_for(1)
     (bounce,) = stuck.exchange("mx.example.com").delivered
@@ -135,7 +135,7 @@ async def test_a_bounce_can_be_undone_until_it_is_carried_out(stuck: Internet, r
 
 
 async def test_dropped_mail_goes_and_nobody_is_told(stuck: Internet, relay: Relay) -> None:
-    result = await relay.client.ask(Drop(filter="domain=stuck.example", reason="runaway"))
+    result = await relay.client.ask(Drop(filter="domain=stuck.example", note="runaway"))
     assert result.messages == 3
     await relay.later(11)
     assert await relay.entries() == ()
@@ -161,17 +161,17 @@ async def test_a_suspended_destination_gets_no_connection_until_it_ends_by_itsel
 ) -> None:
     await stuck.exchange("mx.stuck.example").become(Healthy())
     sessions = stuck.exchange("mx.stuck.example").sessions
-    await relay.client.ask(Suspend(destination="stuck.example", seconds=3600, reason="maintenance"))
+    await relay.client.ask(Suspend(destination="stuck.example", seconds=3600, note="maintenance"))
     await relay.later(30 * MINUTE)
     assert stuck.exchange("mx.stuck.example").sessions == sessions
     (suspension,) = await relay.client.suspensions()
-    assert (suspension.by, suspension.reason) == (getpass.getuser(), "maintenance")
+    assert (suspension.by, suspension.note) == (getpass.getuser(), "maintenance")
     await relay.later(31 * MINUTE)
     assert stuck.messages == 3
 
 
 async def test_the_whole_relay_can_be_suspended_and_resumed(stuck: Internet, relay: Relay) -> None:
-    await relay.client.ask(Suspend(destination="*", seconds=3600, reason="storm"))
+    await relay.client.ask(Suspend(destination="*", seconds=3600, note="storm"))
     await relay.send("x@example.com")
     await relay.settled()
     assert (await relay.client.health()).state == "suspended"
@@ -184,7 +184,7 @@ async def test_a_host_marked_bad_is_left_out_and_its_mail_waits(stuck: Internet,
     exchange = stuck.exchange("mx.stuck.example")
     await exchange.become(Healthy())
     sessions = exchange.sessions
-    await relay.client.ask(MarkBad(host="mx.stuck.example", seconds=600, reason="maintenance"))
+    await relay.client.ask(MarkBad(host="mx.stuck.example", seconds=600, note="maintenance"))
     await relay.client.ask(Retry(filter="domain=stuck.example"))
     await relay.settled()
     assert exchange.sessions == sessions
@@ -197,7 +197,7 @@ async def test_a_host_marked_bad_is_left_out_and_its_mail_waits(stuck: Internet,
 
 async def test_mark_good_lets_the_backlog_go(stuck: Internet, relay: Relay) -> None:
     await stuck.exchange("mx.stuck.example").become(Healthy())
-    await relay.client.ask(MarkBad(host="mx.stuck.example", seconds=600, reason="maintenance"))
+    await relay.client.ask(MarkBad(host="mx.stuck.example", seconds=600, note="maintenance"))
     await relay.client.ask(Retry(filter="domain=stuck.example"))
     await relay.settled()
     result = await relay.client.ask(MarkGood(host="mx.stuck.example"))
@@ -208,7 +208,7 @@ async def test_mark_good_lets_the_backlog_go(stuck: Internet, relay: Relay) -> N
 
 async def test_when_a_mark_ends_the_mail_goes_by_itself(stuck: Internet, relay: Relay) -> None:
     await stuck.exchange("mx.stuck.example").become(Healthy())
-    await relay.client.ask(MarkBad(host="mx.stuck.example", seconds=600, reason="maintenance"))
+    await relay.client.ask(MarkBad(host="mx.stuck.example", seconds=600, note="maintenance"))
     await relay.client.ask(Retry(filter="domain=stuck.example"))
     await relay.later(601)
     assert stuck.messages == 3
@@ -216,7 +216,7 @@ async def test_when_a_mark_ends_the_mail_goes_by_itself(stuck: Internet, relay: 
 
 async def test_the_engine_does_not_end_an_operators_mark(internet: Internet, relay: Relay) -> None:
     await internet.add("two.example", mx=[(10, "mx1.two.example", Healthy()), (20, "mx2.two.example", Healthy())])
-    await relay.client.ask(MarkBad(host="mx1.two.example", seconds=600, reason="maintenance"))
+    await relay.client.ask(MarkBad(host="mx1.two.example", seconds=600, note="maintenance"))
     await relay.send("x@two.example")
     await internet.wait_for(1)
     assert internet.delivered[0].host == "mx2.two.example"
@@ -238,7 +238,7 @@ async def test_a_wrong_filter_is_refused_with_what_is_allowed(relay: Relay) -> N
 
 async def test_who_did_what_is_in_the_events(stuck: Internet, relay: Relay) -> None:
     await relay.client.ask(Check())
-    await relay.client.ask(Hold(filter="domain=stuck.example", reason="wait for them"))
+    await relay.client.ask(Hold(filter="domain=stuck.example", note="wait for them"))
     (held,) = await relay.events("held")
     assert held.by == getpass.getuser()
     assert "3" in held.text

@@ -35,13 +35,13 @@ async def test_holds_suspensions_and_marks_outlive_a_restart(internet: Internet,
     async with relaying(internet, clock=clock, spool=spool) as relay:
         await relay.send("bob@example.org")
         await relay.settled()
-        await relay.client.ask(Hold(filter="", reason="look"))
-        await relay.client.ask(Suspend(destination="example.org", seconds=3600, reason="storm"))
-        await relay.client.ask(MarkBad(host="mx.example.org", seconds=600, reason="broken"))
+        await relay.client.ask(Hold(filter="", note="look"))
+        await relay.client.ask(Suspend(destination="example.org", seconds=3600, note="storm"))
+        await relay.client.ask(MarkBad(host="mx.example.org", seconds=600, note="broken"))
     async with relaying(internet, clock=clock, spool=spool) as relay:
         assert [entry.state for entry in await relay.entries()] == ["held"]
-        assert [each.reason for each in await relay.client.suspensions()] == ["storm"]
-        assert [host.reason for host in (await relay.client.hosts()).rows] == ["broken"]
+        assert [each.note for each in await relay.client.suspensions()] == ["storm"]
+        assert [host.note for host in (await relay.client.hosts()).rows] == ["broken"]
 
 
 async def test_a_stop_in_the_middle_of_a_conversation_puts_its_mail_back(

@@ -147,7 +147,7 @@ async def test_what_could_not_be_put_back_is_put_back_later(
     internet: Internet, relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (exchange,) = await internet.add("example.org", mx=[(10, "mx.example.org", Healthy())])
-    await relay.client.ask(MarkBad(host="mx.example.org", seconds=600, reason="test"))
+    await relay.client.ask(MarkBad(host="mx.example.org", seconds=600, note="test"))
 
     async def full(*_: object) -> None:
         raise QueueFull("no room")
@@ -198,7 +198,7 @@ async def test_a_route_marked_bad_goes_on_when_it_is_marked_good(internet: Inter
     upstream = await internet.host("upstream.example", Healthy())
     route = Route(domain="*", host="upstream.example", port=upstream.port)
     async with relaying(internet, clock=clock, route=(route,)) as relay:
-        await relay.client.ask(MarkBad(host="upstream.example", seconds=30 * DAY, reason="test"))
+        await relay.client.ask(MarkBad(host="upstream.example", seconds=30 * DAY, note="test"))
         await relay.send("a@anywhere.example")
         await relay.settled()
         assert upstream.messages == 0
@@ -270,7 +270,7 @@ async def test_mail_is_not_returned_because_the_only_host_with_an_address_is_mar
     await home(internet)
     (exchange,) = await internet.add("stale.example", mx=[(10, "mx.stale.example", Healthy())])
     internet.dns.replace("stale.example", "MX", "10 mx.stale.example.", "20 gone.stale.example.")
-    await relay.client.ask(MarkBad(host="mx.stale.example", seconds=600, reason="maintenance"))
+    await relay.client.ask(MarkBad(host="mx.stale.example", seconds=600, note="maintenance"))
     await relay.send("a@stale.example")
     await relay.settled()
     assert await relay.events("returned") == []
@@ -292,7 +292,7 @@ async def tried_and_suspended(internet: Internet, relay: Relay, times: int = 1, 
     await relay.send("b@x.example", times=times)
     await relay.send("b@x.example", times=bounces, sender="")
     await relay.settled()
-    await relay.client.ask(Suspend(destination="x.example", seconds=20 * DAY, reason="test"))
+    await relay.client.ask(Suspend(destination="x.example", seconds=20 * DAY, note="test"))
 
 
 async def test_what_is_overdue_and_finds_no_room_is_not_tried_in_a_loop(
@@ -371,7 +371,7 @@ async def test_a_fault_in_writing_one_result_strands_none_of_the_others(
             raise KeyError("a bug")
         return await decide(claim, outcomes)  # type: ignore[arg-type]
 
-    await relay.client.ask(Suspend(destination="*", seconds=600, reason="so that all are due at once"))
+    await relay.client.ask(Suspend(destination="*", seconds=600, note="so that all are due at once"))
     for number in range(10):
         await relay.send(f"x{number}@ten.example")
     monkeypatch.setattr(attempts, "_decide", faulty)
@@ -381,7 +381,7 @@ async def test_a_fault_in_writing_one_result_strands_none_of_the_others(
     assert exchange.messages == 10
     (entry,) = await relay.entries()  # to send it again or not is for someone to say
     assert (entry.recipient, entry.state, entry.ordered) == ("x0@ten.example", "held", "hold")
-    assert "its result cannot be recorded (KeyError); the peer may have taken it" in entry.reason
+    assert "its result cannot be recorded (KeyError); the peer may have taken it" in entry.note
 
 
 async def test_a_store_that_is_busy_for_a_moment_is_no_damaged_message(
@@ -415,7 +415,7 @@ async def test_a_message_that_cannot_be_read_does_not_excuse_what_the_peer_does_
         return await right(message)
 
     monkeypatch.setattr(relay.engine.queue.claims, "open_content", unreadable_at_first)
-    await relay.client.ask(Suspend(destination="*", seconds=600, reason="so that all are due at once"))
+    await relay.client.ask(Suspend(destination="*", seconds=600, note="so that all are due at once"))
     await relay.send("a@busy.example", times=3)
     await relay.client.ask(Resume(destination="*"))
     await relay.settled()

@@ -62,7 +62,7 @@ async def test_the_next_mail_for_known_domains_goes_over_one_connection(internet
     await internet.wait_for(30)
     await relay.settled()
     for domain in domains:
-        await relay.client.ask(Suspend(destination=domain, seconds=600, reason="test"))
+        await relay.client.ask(Suspend(destination=domain, seconds=600, note="test"))
     await one_each(relay, domains)
     sessions = internet.exchange("mx1.farm.example").sessions
     await relay.later(601)
@@ -143,7 +143,7 @@ async def test_a_provider_marked_bad_by_an_operator_costs_no_attempt_and_comes_b
 ) -> None:
     domains = await farm(internet, 40, Healthy())
     for host in ("mx1.farm.example", "mx2.farm.example"):
-        await relay.client.ask(MarkBad(host=host, seconds=600, reason="maintenance"))
+        await relay.client.ask(MarkBad(host=host, seconds=600, note="maintenance"))
     await one_each(relay, domains)
     await relay.settled()
     assert internet.messages == 0
@@ -207,7 +207,7 @@ async def test_two_hosts_that_turn_us_away_are_enough_for_one_attempt(internet: 
     await relay.send("a@busy.example")
     await relay.settled()
     assert [host.sessions for host in hosts] == [1, 1, 0, 0]
-    marks = {mark.host: mark.reason for mark in relay.engine.mx.marks}
+    marks = {mark.host: mark.note for mark in relay.engine.mx.marks}
     assert set(marks) == {"mx1.busy.example", "mx2.busy.example"}
     assert "421 4.3.2" in marks["mx1.busy.example"]
 

@@ -77,8 +77,8 @@ async def test_ten_thousand_messages_do_not_fall_upon_a_host_that_is_marked_good
     async with many(internet, clock=clock) as relay:
         counting = Counting()
         (exchange,) = await internet.add("big.example", mx=[(10, "mx.big.example", counting)])
-        await relay.client.ask(MarkBad(host="mx.big.example", seconds=3600, reason="maintenance"))
-        await relay.client.ask(Suspend(destination="*", seconds=3600, reason="filling"))
+        await relay.client.ask(MarkBad(host="mx.big.example", seconds=3600, note="maintenance"))
+        await relay.client.ask(Suspend(destination="*", seconds=3600, note="filling"))
         await fill(relay, "big.example", 10_000)
         await relay.client.ask(Resume(destination="*"))
         await relay.settled()
@@ -94,7 +94,7 @@ async def test_so_it_is_when_a_mark_ends_by_itself(internet: Internet, clock: Fa
     async with many(internet, clock=clock) as relay:
         counting = Counting()
         await internet.add("big.example", mx=[(10, "mx.big.example", counting)])
-        await relay.client.ask(MarkBad(host="mx.big.example", seconds=600, reason="maintenance"))
+        await relay.client.ask(MarkBad(host="mx.big.example", seconds=600, note="maintenance"))
         await fill(relay, "big.example", 400)
         await relay.settled()
         await clock.advance(601)
@@ -130,7 +130,7 @@ async def test_so_it_is_when_a_destination_is_resumed(internet: Internet, clock:
     async with many(internet, clock=clock, initial_connections=10) as relay:
         counting = Counting()
         await internet.add("big.example", mx=[(10, "mx.big.example", counting)])
-        await relay.client.ask(Suspend(destination="big.example", seconds=3600, reason="storm"))
+        await relay.client.ask(Suspend(destination="big.example", seconds=3600, note="storm"))
         await fill(relay, "big.example", 400)
         await relay.settled()
         await relay.client.ask(Resume(destination="big.example"))
@@ -142,7 +142,7 @@ async def test_so_it_is_when_the_whole_relay_is_resumed(internet: Internet, cloc
     async with many(internet, clock=clock, initial_connections=10) as relay:
         counting = Counting()
         await internet.add("big.example", mx=[(10, "mx.big.example", counting)])
-        await relay.client.ask(Suspend(destination="*", seconds=3600, reason="storm"))
+        await relay.client.ask(Suspend(destination="*", seconds=3600, note="storm"))
         await fill(relay, "big.example", 400)
         await relay.settled()
         await relay.client.ask(Resume(destination="*"))

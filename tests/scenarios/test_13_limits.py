@@ -354,7 +354,7 @@ async def test_a_rate_for_hosts_holds_from_the_first_message_after_a_restart(
     async with relaying(internet, clock=clock, limit=limit, spool=spool) as relay:
         await relay.send("a@c.example")
         await relay.settled()
-        await relay.client.ask(Suspend(destination="c.example", seconds=600, reason="test"))
+        await relay.client.ask(Suspend(destination="c.example", seconds=600, note="test"))
         await fill(relay, "c.example", 30)
     await clock.advance(601)
     async with relaying(internet, clock=clock, limit=limit, spool=spool) as relay:

@@ -289,7 +289,7 @@ async def test_a_fault_of_ours_ends_one_of_several_connections_and_the_others_go
 
     (exchange,) = await internet.add("many.example", mx=[(10, "mx.many.example", Slow(0.005))])
     monkeypatch.setattr(Session, "_transact", faulty_once)
-    await relay.client.ask(Suspend(destination="*", seconds=600, reason="so that all are due at once"))
+    await relay.client.ask(Suspend(destination="*", seconds=600, note="so that all are due at once"))
     for number in range(40):
         await relay.send(f"x{number}@many.example")
     await relay.client.ask(Resume(destination="*"))

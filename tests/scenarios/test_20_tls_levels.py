@@ -51,7 +51,7 @@ async def test_verified_keeps_the_mail_from_a_host_whose_certificate_is_wrong(
         assert reason in why
         assert "TLS verified is required: the setting tls.destination of example.org" in why
         (mark,) = relay.engine.mx.marks
-        assert mark.reason == why.removeprefix("4.7.5 ")
+        assert mark.note == why.removeprefix("4.7.5 ")
         await internet.exchange("mx.example.org").become(Encrypted("good"))
         await relay.later(400)
         assert internet.delivered[0].tls

@@ -54,7 +54,7 @@ async def test_a_message_that_turns_out_to_be_damaged_on_its_way_is_held_and_nev
     assert exchange.messages == 2
     (entry,) = await relay.entries()
     assert (entry.recipient, entry.state, entry.attempts) == ("b@example.org", "held", 0)
-    assert "is damaged" in entry.reason
+    assert "is damaged" in entry.note
     assert relay.engine.mx.marks == ()
     assert await relay.events("deferred", "unreachable") == []
     assert [one.name for one in relay.engine.smarthost.limits_on("example.org")] == []

@@ -211,18 +211,18 @@ async def test_an_override_to_ourselves_is_refused(internet: Internet, clock: Fa
         for to in (f"127.0.0.1:{port}", f"us.example:{port}", f"localhost:{port}", f"[IPv6:::ffff:127.0.0.1]:{port}",
                    "0.0.0.0", "2130706433", "relay.example.net", "Relay.Example.NET:2526"):  # fmt: skip
             with pytest.raises(Refused, match="this relay itself") as refused:
-                await relay.client.ask(Override(destination="x.example", to=to, seconds=HOUR, reason=""))
+                await relay.client.ask(Override(destination="x.example", to=to, seconds=HOUR, note=""))
             assert refused.value.refusal.where == "to"
             assert "another takes mail" in refused.value.refusal.allowed
         await internet.host("spare.example", Healthy())
         for to in (f"127.0.0.1:{port - 1}", "spare.example", f"us.example:{internet.port}", "nowhere.example"):
-            await relay.client.ask(Override(destination="x.example", to=to, seconds=HOUR, reason=""))
+            await relay.client.ask(Override(destination="x.example", to=to, seconds=HOUR, note=""))
 
 
 async def test_an_override_that_leads_here_only_later_keeps_the_mail(internet: Internet, clock: FakeClock) -> None:
     async with relaying(internet, clock=clock) as relay:
         port = relay.engine.smtp.addresses[0].port
-        ask = Override(destination="x.example", to=f"later.example:{port}", seconds=HOUR, reason="")
+        ask = Override(destination="x.example", to=f"later.example:{port}", seconds=HOUR, note="")
         await relay.client.ask(ask)
         internet.dns.add("later.example", "A", "127.0.0.1")
         relay.engine.mx._lookups._cache.flush()
@@ -271,7 +271,7 @@ async def test_to_a_network_that_is_refused_nobody_sends_by_the_dns_or_a_literal
         await relay.send("a@both.example", sender="")
         await internet.wait_for(1)
         assert other.messages == 1
-        ask = Override(destination="inside.example", to="db.inside.example", seconds=HOUR, reason="")
+        ask = Override(destination="inside.example", to="db.inside.example", seconds=HOUR, note="")
         await relay.client.ask(ask)  # an operator knows what he names
         await relay.send("a@inside.example", sender="")
         await internet.wait_for(2)

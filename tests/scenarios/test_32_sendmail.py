@@ -247,7 +247,7 @@ async def _run(*words: str | Path, text: bytes = LETTER) -> tuple[int, str]:
 
 
 async def test_who_may_not_write_into_the_folder_hands_over_by_smtp(relay: Relay, tmp_path: Path) -> None:
-    await relay.client.ask(Suspend(destination=RELAY, seconds=3600, reason="to look at the queue"))
+    await relay.client.ask(Suspend(destination=RELAY, seconds=3600, note="to look at the queue"))
     with settings_for(relay, tmp_path) as config:
         status, said = await _run("sendmail", "--config", config, "-t", "-i", text=LETTER + b".\n.\n..end\n")
         assert (status, said) == (0, "")

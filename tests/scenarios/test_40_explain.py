@@ -51,7 +51,7 @@ async def test_not_due(deferred: Internet, relay: Relay) -> None:
 
 
 async def test_held(deferred: Internet, relay: Relay) -> None:
-    await relay.client.ask(Hold(filter="id=1", reason="look at it"))
+    await relay.client.ask(Hold(filter="id=1", note="look at it"))
     one = await explained(relay, "1.1")
     assert one.cause == "held"
     assert one.text == f"it is held by {ME} (look at it) until it is released"
@@ -60,7 +60,7 @@ async def test_held(deferred: Internet, relay: Relay) -> None:
 
 
 async def test_held_by_a_rule(deferred: Internet, relay: Relay) -> None:
-    await relay.client.ask(HoldRule(filter="from=*@example.com", seconds=2 * HOUR, reason="runaway"))
+    await relay.client.ask(HoldRule(filter="from=*@example.com", seconds=2 * HOUR, note="runaway"))
     one = await explained(relay, "1")
     assert one.cause == "held"
     assert one.text == f"it is held by hold rule 1 of {ME} (runaway), from=*@example.com, for another 2h"
@@ -68,7 +68,7 @@ async def test_held_by_a_rule(deferred: Internet, relay: Relay) -> None:
 
 
 async def test_suspended(deferred: Internet, relay: Relay) -> None:
-    await relay.client.ask(Suspend(destination="stuck.example", seconds=2 * HOUR, reason="maintenance"))
+    await relay.client.ask(Suspend(destination="stuck.example", seconds=2 * HOUR, note="maintenance"))
     one = await explained(relay, "1")
     assert one.cause == "suspended"
     assert one.text == f"stuck.example is suspended by {ME} (maintenance) for another 2h"
@@ -77,8 +77,8 @@ async def test_suspended(deferred: Internet, relay: Relay) -> None:
 
 async def test_the_whole_relay_suspended_comes_before_all_else(deferred: Internet, relay: Relay) -> None:
     await relay.client.ask(Hold(filter="id=1"))
-    await relay.client.ask(Suspend(destination="stuck.example", seconds=2 * HOUR, reason=""))
-    await relay.client.ask(Suspend(destination="*", seconds=HOUR, reason="storm"))
+    await relay.client.ask(Suspend(destination="stuck.example", seconds=2 * HOUR, note=""))
+    await relay.client.ask(Suspend(destination="*", seconds=HOUR, note="storm"))
     one = await explained(relay, "1")
     assert (one.cause, "(storm) for another 1h" in one.text) == ("relay suspended", True)
     assert one.earliest is None
@@ -101,8 +101,8 @@ async def test_its_only_host_bad(internet: Internet, relay: Relay) -> None:
 
 async def test_all_hosts_marked_bad_by_operators(internet: Internet, relay: Relay) -> None:
     await internet.add("two.example", mx=[(10, "mx1.two.example", Healthy()), (20, "mx2.two.example", Healthy())])
-    await relay.client.ask(MarkBad(host="mx1.two.example", seconds=2 * HOUR, reason="slow"))
-    await relay.client.ask(MarkBad(host="mx2.two.example", seconds=HOUR, reason="maintenance"))
+    await relay.client.ask(MarkBad(host="mx1.two.example", seconds=2 * HOUR, note="slow"))
+    await relay.client.ask(MarkBad(host="mx2.two.example", seconds=HOUR, note="maintenance"))
     await relay.send("a@two.example")
     await relay.settled()
     one = await explained(relay, "1")
@@ -192,7 +192,7 @@ async def test_tls_required_but_broken(internet: Internet, clock: FakeClock) -> 
 
 
 async def test_to_be_bounced_until_it_is_undone(deferred: Internet, relay: Relay) -> None:
-    await relay.client.ask(Bounce(filter="id=1", reason="gone"))
+    await relay.client.ask(Bounce(filter="id=1", note="gone"))
     one = await explained(relay, "1")
     assert one.cause == "to be bounced"
     assert f"by order of {ME} (gone) in 10s, unless undone" in one.text
@@ -237,7 +237,7 @@ async def test_a_domain_that_does_not_exist_will_have_its_mail_returned(relay: R
 async def test_an_override_to_a_dead_host_is_among_the_facts(internet: Internet, relay: Relay) -> None:
     await internet.add("good.example", mx=[(10, "mx.good.example", Healthy())])
     await internet.host("spare.example", Dead())
-    await relay.client.ask(Override(destination="good.example", to="spare.example", seconds=HOUR, reason="test"))
+    await relay.client.ask(Override(destination="good.example", to="spare.example", seconds=HOUR, note="test"))
     await relay.send("a@good.example")
     await relay.settled()
     one = await explained(relay, "1")
@@ -259,7 +259,7 @@ async def test_an_address_without_mail_gets_a_dry_run(internet: Internet, relay:
     assert facts(one, "DNS") == "mail exchanges mx1.good.example (10), mx2.good.example (20)"
     assert facts(one, "host mx1.good.example") == f"{best.address}; TLS opportunistic (the default)"
     assert "0 of 100 open (delivery.max_connections)" in facts(one, "connections")
-    await relay.client.ask(HoldRule(filter="to=*@good.example", seconds=HOUR, reason="wait"))
+    await relay.client.ask(HoldRule(filter="to=*@good.example", seconds=HOUR, note="wait"))
     assert (await explained(relay, "bob@good.example")).cause == "held"
     assert (await explained(relay, "good.example")).cause == "held"
     assert await relay.entries() == ()

@@ -31,13 +31,13 @@ async def healthy(internet: Internet, relay: Relay) -> Internet:
 async def test_what_comes_is_held_from_the_first_moment_and_goes_when_the_rule_ends_by_itself(
     healthy: Internet, relay: Relay
 ) -> None:
-    await relay.client.ask(HoldRule(filter="from=runaway@*", seconds=2 * HOUR, reason="runaway script"))
+    await relay.client.ask(HoldRule(filter="from=runaway@*", seconds=2 * HOUR, note="runaway script"))
     await relay.send("a@good.example", sender="Runaway@example.com")
     await relay.send("b@good.example", sender="ann@example.com")
     await relay.settled()
     assert [one.recipients for one in healthy.delivered] == [("b@good.example",)]
     (held,) = await relay.entries("state=held")
-    assert (held.by, held.reason, held.rule) == (getpass.getuser(), "runaway script", 1)
+    assert (held.by, held.note, held.rule) == (getpass.getuser(), "runaway script", 1)
     await relay.later(2 * HOUR + 1)
     assert healthy.messages == 2
     assert await relay.client.overrides() == ()
@@ -51,7 +51,7 @@ async def test_what_waits_already_is_held_too(internet: Internet, relay: Relay) 
     (exchange,) = await internet.add("stuck.example", mx=[(10, "mx.stuck.example", Dead())])
     await relay.send("a@stuck.example", times=3)
     await relay.settled()
-    result = await relay.client.ask(HoldRule(filter="domain=stuck.example", seconds=HOUR, reason="look first"))
+    result = await relay.client.ask(HoldRule(filter="domain=stuck.example", seconds=HOUR, note="look first"))
     assert result.recipients == 3
     await exchange.become(Healthy())
     await relay.later(HOUR / 2)
@@ -63,7 +63,7 @@ async def test_what_waits_already_is_held_too(internet: Internet, relay: Relay) 
 
 
 async def test_a_rule_for_a_recipient_holds_that_recipient_alone(healthy: Internet, relay: Relay) -> None:
-    await relay.client.ask(HoldRule(filter="to=*@other.example", seconds=HOUR, reason=""))
+    await relay.client.ask(HoldRule(filter="to=*@other.example", seconds=HOUR, note=""))
     await relay.send("a@good.example", "b@other.example")
     await relay.settled()
     assert [one.recipients for one in healthy.delivered] == [("a@good.example",)]
@@ -73,12 +73,12 @@ async def test_a_rule_for_a_recipient_holds_that_recipient_alone(healthy: Intern
 async def test_what_was_released_by_hand_stays_released_and_what_was_held_by_hand_stays_held(
     healthy: Internet, relay: Relay
 ) -> None:
-    await relay.client.ask(HoldRule(filter="domain=good.example", seconds=HOUR, reason=""))
+    await relay.client.ask(HoldRule(filter="domain=good.example", seconds=HOUR, note=""))
     await relay.send("a@good.example")
     await relay.send("b@good.example")
     await relay.send("c@good.example")
     await relay.client.ask(Release(filter="to=a@good.example"))
-    await relay.client.ask(Hold(filter="to=b@good.example", reason="mine"))
+    await relay.client.ask(Hold(filter="to=b@good.example", note="mine"))
     await healthy.wait_for(1)
     await relay.later(HOUR + 1)
     assert healthy.messages == 2
@@ -87,12 +87,12 @@ async def test_what_was_released_by_hand_stays_released_and_what_was_held_by_han
 
 
 async def test_what_two_rules_name_is_held_until_both_have_ended(healthy: Internet, relay: Relay) -> None:
-    await relay.client.ask(HoldRule(filter="domain=good.example", seconds=HOUR, reason="first"))
-    await relay.client.ask(HoldRule(filter="from=ann@example.com", seconds=3 * HOUR, reason="second"))
+    await relay.client.ask(HoldRule(filter="domain=good.example", seconds=HOUR, note="first"))
+    await relay.client.ask(HoldRule(filter="from=ann@example.com", seconds=3 * HOUR, note="second"))
     await relay.send("a@good.example")
     await relay.later(2 * HOUR)
     (held,) = await relay.entries()
-    assert (held.state, held.rule, held.reason) == ("held", 2, "second")
+    assert (held.state, held.rule, held.note) == ("held", 2, "second")
     await relay.later(HOUR + 1)
     assert healthy.messages == 1
 
@@ -100,7 +100,7 @@ async def test_what_two_rules_name_is_held_until_both_have_ended(healthy: Intern
 async def test_mail_ordered_to_be_bounced_that_is_taken_back_after_the_rules_end_goes_on(
     healthy: Internet, relay: Relay
 ) -> None:
-    await relay.client.ask(HoldRule(filter="domain=good.example", seconds=60, reason=""))
+    await relay.client.ask(HoldRule(filter="domain=good.example", seconds=60, note=""))
     await relay.send("a@good.example")
     await relay.clock.advance(55)
     bounced = await relay.client.ask(Bounce(filter="to=a@good.example"))
@@ -113,22 +113,22 @@ async def test_mail_ordered_to_be_bounced_that_is_taken_back_after_the_rules_end
 async def test_mail_that_is_not_to_be_dropped_after_all_is_held_by_a_rule_made_meanwhile(
     healthy: Internet, relay: Relay
 ) -> None:
-    await relay.client.ask(Suspend(destination="*", seconds=60, reason="so that it waits"))
+    await relay.client.ask(Suspend(destination="*", seconds=60, note="so that it waits"))
     await relay.send("a@good.example")
     drop = await relay.client.ask(Drop(filter="domain=good.example"))
-    await relay.client.ask(HoldRule(filter="domain=good.example", seconds=HOUR, reason="look first"))
+    await relay.client.ask(HoldRule(filter="domain=good.example", seconds=HOUR, note="look first"))
     await relay.client.ask(Undo(operation=drop.operation))
     await relay.later(61)
     assert healthy.messages == 0
     (held,) = await relay.entries()
-    assert (held.state, held.reason, held.rule) == ("held", "look first", 1)
+    assert (held.state, held.note, held.rule) == ("held", "look first", 1)
 
 
 async def test_mail_that_is_not_to_be_dropped_after_all_is_held_by_another_rule_that_names_it(
     healthy: Internet, relay: Relay
 ) -> None:
-    await relay.client.ask(HoldRule(filter="domain=good.example", seconds=HOUR, reason="first"))
-    await relay.client.ask(HoldRule(filter="from=ann@example.com", seconds=2 * HOUR, reason="second"))
+    await relay.client.ask(HoldRule(filter="domain=good.example", seconds=HOUR, note="first"))
+    await relay.client.ask(HoldRule(filter="from=ann@example.com", seconds=2 * HOUR, note="second"))
     await relay.send("a@good.example")
     (held,) = await relay.entries()
     drop = await relay.client.ask(Drop(filter="domain=good.example"))
@@ -143,13 +143,13 @@ async def test_mail_that_is_not_to_be_dropped_after_all_is_held_by_another_rule_
 async def test_a_rule_outlives_a_restart(internet: Internet, clock: FakeClock, tmp_path: Path) -> None:
     await internet.add("good.example", mx=[(10, "mx.good.example", Healthy())])
     async with relaying(internet, clock=clock, spool=tmp_path / "spool") as relay:
-        await relay.client.ask(HoldRule(filter="domain=good.example", seconds=HOUR, reason="later"))
+        await relay.client.ask(HoldRule(filter="domain=good.example", seconds=HOUR, note="later"))
     async with relaying(internet, clock=clock, spool=tmp_path / "spool") as relay:
         await relay.send("a@good.example")
         await relay.settled()
         assert internet.messages == 0
         (rule,) = await relay.client.overrides()
-        assert (rule.kind, rule.name, rule.by, rule.reason) == (
+        assert (rule.kind, rule.name, rule.by, rule.note) == (
             "hold rule", "domain=good.example", getpass.getuser(), "later",
         )  # fmt: skip
         await relay.later(HOUR + 1)
@@ -173,7 +173,7 @@ async def test_letting_go_and_looking_through_what_waits_that_were_cut_short_go_
 
     monkeypatch.setattr(writer, "do", sometimes)
     with pytest.raises(Refused, match="cut short"):
-        await relay.client.ask(HoldRule(filter="domain=good.example", seconds=60, reason=""))
+        await relay.client.ask(HoldRule(filter="domain=good.example", seconds=60, note=""))
     for _ in range(20):
         with suppress(QueueError):
             await relay.engine.queue.claims.overdue(10)
@@ -189,15 +189,15 @@ async def test_letting_go_and_looking_through_what_waits_that_were_cut_short_go_
 @pytest.mark.parametrize("filter", ["", "state=held", "!domain=good.example", "age>2h", "from="])
 async def test_a_rule_that_cannot_be_one_is_refused_with_what_is_allowed(relay: Relay, filter: str) -> None:
     with pytest.raises(Refused) as refused:
-        await relay.client.ask(HoldRule(filter=filter, seconds=HOUR, reason=""))
+        await relay.client.ask(HoldRule(filter=filter, seconds=HOUR, note=""))
     assert "from=" in refused.value.refusal.allowed
 
 
 async def test_a_rule_of_an_older_version_that_cannot_be_read_keeps_no_mail_from_moving(
     healthy: Internet, relay: Relay
 ) -> None:
-    await relay.client.ask(HoldRule(filter="domain=other.example", seconds=HOUR, reason=""))
-    await relay.client.ask(HoldRule(filter="domain=good.example", seconds=HOUR, reason=""))
+    await relay.client.ask(HoldRule(filter="domain=other.example", seconds=HOUR, note=""))
+    await relay.client.ask(HoldRule(filter="domain=good.example", seconds=HOUR, note=""))
     await relay.engine.queue._database.writer.do(
         lambda tx: tx.execute(
             "UPDATE hold_rule SET filter = 'domain=*bücher.example', swept = 0, newest = 9 WHERE id = 2"
@@ -212,10 +212,10 @@ async def test_a_rule_of_an_older_version_that_cannot_be_read_keeps_no_mail_from
 
 async def test_no_more_rules_than_intake_can_bear(relay: Relay) -> None:
     for number in range(100):
-        await relay.client.ask(HoldRule(filter=f"domain=a{number}.example", seconds=HOUR, reason=""))
+        await relay.client.ask(HoldRule(filter=f"domain=a{number}.example", seconds=HOUR, note=""))
     with pytest.raises(Refused, match="100 hold rules"):
-        await relay.client.ask(HoldRule(filter="domain=b.example", seconds=HOUR, reason=""))
-    await relay.client.ask(HoldRule(filter="domain=a7.example", seconds=2 * HOUR, reason="longer"))
+        await relay.client.ask(HoldRule(filter="domain=b.example", seconds=HOUR, note=""))
+    await relay.client.ask(HoldRule(filter="domain=a7.example", seconds=2 * HOUR, note="longer"))
     assert len(await relay.client.overrides()) == 100
 
 

@@ -17,7 +17,7 @@ HOUR = 3600.0
 
 
 def to(host: str, seconds: float = HOUR, destination: str = "broken.example") -> Override:
-    return Override(destination=destination, to=host, seconds=seconds, reason="their MX is wrong")
+    return Override(destination=destination, to=host, seconds=seconds, note="their MX is wrong")
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ async def test_connections_to_the_old_host_take_no_more_mail(internet: Internet,
     """A relayer in the middle of a backlog ends after the message it is sending."""
     await internet.add("two.example", mx=[(10, "mx.two.example", Script({"RCPT": "450 4.2.1 not now"}))])
     await internet.host("spare.example", Healthy())
-    await relay.client.ask(Suspend(destination="two.example", seconds=HOUR, reason=""))
+    await relay.client.ask(Suspend(destination="two.example", seconds=HOUR, note=""))
     await relay.send("a@two.example", times=30)
     await internet.exchange("mx.two.example").become(Healthy())
     first = internet.exchange("mx.two.example")
@@ -139,7 +139,7 @@ async def test_a_route_that_requires_tls_still_requires_it(internet: Internet, c
 
 
 async def test_a_named_host_that_an_operator_marked_bad_is_not_tried(broken: Internet, relay: Relay) -> None:
-    await relay.client.ask(MarkBad(host="spare.example", seconds=HOUR, reason="maintenance"))
+    await relay.client.ask(MarkBad(host="spare.example", seconds=HOUR, note="maintenance"))
     await relay.client.ask(to("spare.example", 2 * HOUR))
     await relay.send("a@broken.example")
     await relay.settled()
@@ -155,11 +155,11 @@ async def test_it_outlives_a_restart_and_stands_in_the_one_list(
     await internet.host("spare.example", Healthy())
     async with relaying(internet, clock=clock, spool=tmp_path / "spool") as relay:
         await relay.client.ask(to("spare.example", 3 * HOUR))
-        await relay.client.ask(Suspend(destination="shut.example", seconds=HOUR, reason="storm"))
-        await relay.client.ask(MarkBad(host="mx.bad.example", seconds=2 * HOUR, reason="slow"))
+        await relay.client.ask(Suspend(destination="shut.example", seconds=HOUR, note="storm"))
+        await relay.client.ask(MarkBad(host="mx.bad.example", seconds=2 * HOUR, note="slow"))
     async with relaying(internet, clock=clock, spool=tmp_path / "spool") as relay:
         found = await relay.client.overrides()
-        assert [(one.kind, one.name, one.reason) for one in found] == [
+        assert [(one.kind, one.name, one.note) for one in found] == [
             ("suspension", "shut.example", "storm"),
             ("host mark", "mx.bad.example", "slow"),
             ("override", "broken.example", "their MX is wrong"),

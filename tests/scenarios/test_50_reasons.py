@@ -52,7 +52,7 @@ async def test_an_order_on_a_reason_acts_on_its_mail_and_nothing_else(internet: 
     named = f"group={json.dumps(WHY)}"
     seen = await relay.client.would(Hold(filter=named))
     assert (seen.messages, seen.recipients) == (3, 3)
-    await relay.client.ask(Hold(filter=named, reason="looking into it"))
+    await relay.client.ask(Hold(filter=named, note="looking into it"))
     held = await relay.entries("state=held")
     assert {entry.why for entry in held} == {WHY}
     assert [entry.recipient for entry in await relay.entries("!state=held")] == ["b@dead.example"]

@@ -92,7 +92,7 @@ async def test_the_time_is_a_setting_and_so_is_never(internet: Internet, clock: 
 
 async def test_mail_that_is_not_tried_is_delayed_too(internet: Internet, relay: Relay) -> None:
     await internet.add("example.com", mx=[(10, "mx.example.com", Healthy())])
-    await relay.client.ask(Suspend(destination="later.example", seconds=DAY, reason="test"))
+    await relay.client.ask(Suspend(destination="later.example", seconds=DAY, note="test"))
     await relay.send("bob@later.example")
     await relay.later(4 * HOUR + 1)
     await internet.wait_for(1)
@@ -103,7 +103,7 @@ async def test_of_what_an_operator_holds_the_sender_is_told_when_it_is_released(
     internet: Internet, relay: Relay
 ) -> None:
     await stuck(internet, relay)
-    await relay.client.ask(Hold(filter="id=1", reason="test"))
+    await relay.client.ask(Hold(filter="id=1", note="test"))
     await relay.later(5 * HOUR)
     assert internet.delivered == []
     await relay.client.ask(Release(filter="id=1"))
@@ -151,7 +151,7 @@ async def test_more_delayed_mail_than_one_check_tells_of_is_told_of_all_the_same
     internet: Internet, relay: Relay
 ) -> None:
     await stuck(internet, relay)
-    await relay.client.ask(Suspend(destination="example.com", seconds=DAY, reason="test"))
+    await relay.client.ask(Suspend(destination="example.com", seconds=DAY, note="test"))
     await relay.send("bob@later.example", times=119)
     await relay.later(4 * HOUR + 1)
     await relay.settled()

@@ -141,9 +141,9 @@ async def test_the_notice_is_queued_in_the_transaction_that_removes_the_bounce(
 async def test_what_an_operator_gives_up_is_no_news_to_the_postmaster(
     relay: Relay, ours: Exchange, clock: FakeClock
 ) -> None:
-    await relay.client.ask(Suspend(destination="fort.example", seconds=3600, reason="to have it wait"))
+    await relay.client.ask(Suspend(destination="fort.example", seconds=3600, note="to have it wait"))
     await relay.send("bob@fort.example", sender="")
-    await relay.client.ask(Bounce(filter="from=<>", reason="backscatter"))
+    await relay.client.ask(Bounce(filter="from=<>", note="backscatter"))
     await relay.later(60)
     await at_rest(relay)
     assert not ours.delivered

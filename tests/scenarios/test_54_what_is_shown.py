@@ -96,13 +96,13 @@ async def test_no_next_try_comes_before_the_end_of_a_suspension(internet: Intern
     await relay.send("a@stuck.example")
     await relay.settled()
     begin = relay.clock.now()
-    await relay.client.ask(Suspend(destination="stuck.example", seconds=HOUR, reason="storm"))
+    await relay.client.ask(Suspend(destination="stuck.example", seconds=HOUR, note="storm"))
     await relay.send("b@stuck.example")
     for name in ("1.1", "2.1"):
         one = await agree(relay, name)
         assert (one.condition, one.next_try) == ("suspended", begin + HOUR)
         assert one.condition_why == f"suspended by {ME}: storm"
-    await relay.client.ask(Suspend(destination="*", seconds=2 * HOUR, reason="racks"))
+    await relay.client.ask(Suspend(destination="*", seconds=2 * HOUR, note="racks"))
     one = await agree(relay, "2.1")
     assert (one.condition, one.next_try) == ("suspended", begin + 2 * HOUR)
     assert one.condition_why == f"the whole relay is suspended by {ME}: racks"
@@ -132,7 +132,7 @@ async def test_bad_hosts_say_when_their_mail_is_tried_and_what_is_blocked_says_s
     assert page.next_try is not None
     assert page.next_try > relay.clock.now()
     assert page.condition == "hosts bad"
-    await relay.client.ask(Suspend(destination="dead.example", seconds=3 * HOUR, reason=""))
+    await relay.client.ask(Suspend(destination="dead.example", seconds=3 * HOUR, note=""))
     (host,) = (await relay.client.hosts()).rows
     assert host.next_try == relay.clock.now() + 3 * HOUR
 
@@ -141,8 +141,8 @@ async def test_what_operators_left_out_is_tried_when_the_first_mark_ends(interne
     exchanges = await internet.add(
         "two.example", mx=[(10, "mx1.two.example", Healthy()), (20, "mx2.two.example", Healthy())]
     )
-    await relay.client.ask(MarkBad(host="mx1.two.example", seconds=2 * HOUR, reason="slow"))
-    await relay.client.ask(MarkBad(host="mx2.two.example", seconds=HOUR, reason="maintenance"))
+    await relay.client.ask(MarkBad(host="mx1.two.example", seconds=2 * HOUR, note="slow"))
+    await relay.client.ask(MarkBad(host="mx2.two.example", seconds=HOUR, note="maintenance"))
     await relay.send("a@two.example", "b@two.example")
     await relay.settled()
     one = await agree(relay, "1.1")
@@ -178,7 +178,7 @@ async def test_an_override_is_shown_wherever_its_destination_is(internet: Intern
     await internet.add("good.example", mx=[(10, "mx.good.example", Healthy())])
     spare = await internet.host("spare.example", Dead())
     to = f"{spare.address}:{internet.port}"
-    await relay.client.ask(Override(destination="good.example", to=to, seconds=HOUR, reason="test"))
+    await relay.client.ask(Override(destination="good.example", to=to, seconds=HOUR, note="test"))
     shown = (await relay.client.destination("good.example")).override
     assert shown is not None
     assert shown.to == to
@@ -246,7 +246,7 @@ async def test_what_nothing_holds_back_is_on_its_way(internet: Internet, relay: 
 async def test_counting_what_is_ready_is_bounded_by_what_is_due(internet: Internet, relay: Relay) -> None:
     """200 rows and the health line take the same few questions, however many destinations wait."""
     await internet.add("good.example", mx=[(10, "mx.good.example", Healthy())])
-    await relay.client.ask(Suspend(destination="*", seconds=HOUR, reason=""))
+    await relay.client.ask(Suspend(destination="*", seconds=HOUR, note=""))
     await relay.send(*(f"a@d{number}.example" for number in range(200)))
     asked: list[str] = []
     readers = relay.engine.queue._database.readers

@@ -131,9 +131,9 @@ async def test_content_over_the_bound_goes_back_as_its_headers(internet: Interne
 
 async def test_an_operators_bounce_of_a_message_to_a_thousand_is_told_of_once(home: Internet, relay: Relay) -> None:
     names = [f"u{number}@d{number % 250}.later.example" for number in range(1000)]
-    await relay.client.ask(Suspend(destination="*", seconds=3600, reason="to have it wait"))
+    await relay.client.ask(Suspend(destination="*", seconds=3600, note="to have it wait"))
     await relay.send(*names)
-    await relay.client.ask(Bounce(filter="id=1", reason="wrong list"))
+    await relay.client.ask(Bounce(filter="id=1", note="wrong list"))
     await relay.later(60)
     async with asyncio.timeout(30):
         while await relay.entries("id=1"):  # some of it goes back in each check

@@ -24,7 +24,7 @@ async def shown(relay: Relay) -> Entry:
 
 async def test_what_was_held_beyond_its_time_is_tried_once_it_is_released(internet: Internet, relay: Relay) -> None:
     (exchange,) = await internet.add("good.example", mx=[(10, "mx.good.example", Healthy())])
-    await relay.client.ask(Suspend(destination="good.example", seconds=60, reason="to have it wait"))
+    await relay.client.ask(Suspend(destination="good.example", seconds=60, note="to have it wait"))
     await relay.send("bob@good.example")
     await relay.client.ask(Hold(filter="id=1"))
     await relay.later(6 * DAY)
@@ -56,7 +56,7 @@ async def test_what_a_hold_rule_held_beyond_its_time_is_tried_when_the_rule_ends
     internet: Internet, relay: Relay
 ) -> None:
     (exchange,) = await internet.add("good.example", mx=[(10, "mx.good.example", Healthy())])
-    await relay.client.ask(HoldRule(filter="domain=good.example", seconds=6 * DAY, reason="storm"))
+    await relay.client.ask(HoldRule(filter="domain=good.example", seconds=6 * DAY, note="storm"))
     await relay.send("bob@good.example")
     await relay.later(6 * DAY + 1)
     assert (exchange.messages, await relay.events("returned")) == (1, [])
@@ -86,7 +86,7 @@ async def test_what_waited_while_the_engine_was_down_is_tried_first(
     )
     (never,) = await internet.add("never.example", mx=[(10, "mx.never.example", Healthy())])
     async with relaying(internet, clock=clock, spool=tmp_path / "spool") as relay:
-        await relay.client.ask(Suspend(destination="never.example", seconds=60, reason="to have it wait"))
+        await relay.client.ask(Suspend(destination="never.example", seconds=60, note="to have it wait"))
         await relay.send("bob@once.example")
         await relay.send("bob@never.example")
         await relay.settled()
@@ -101,7 +101,7 @@ async def test_what_a_suspension_kept_from_being_tried_is_tried_when_it_ends_and
     internet: Internet, relay: Relay
 ) -> None:
     (exchange,) = await internet.add("good.example", mx=[(10, "mx.good.example", Healthy())])
-    await relay.client.ask(Suspend(destination="good.example", seconds=7 * DAY, reason="storm"))
+    await relay.client.ask(Suspend(destination="good.example", seconds=7 * DAY, note="storm"))
     until = relay.clock.now() + 7 * DAY
     await relay.send("bob@good.example")
     assert (await shown(relay)).next_try == until
@@ -119,7 +119,7 @@ async def test_of_the_mail_for_a_dead_host_that_came_back_late_one_batch_is_trie
     """A host is not asked for each of a hundred messages before they go back."""
     await internet.add("dead.example", mx=[(10, "mx.dead.example", Dead())])
     async with relaying(internet, clock=clock, spool=tmp_path / "spool") as relay:
-        await relay.client.ask(Suspend(destination="dead.example", seconds=60, reason="to have it wait"))
+        await relay.client.ask(Suspend(destination="dead.example", seconds=60, note="to have it wait"))
         await relay.send("bob@dead.example", sender="", times=100)
     await clock.advance(6 * DAY)
     async with relaying(internet, clock=clock, spool=tmp_path / "spool") as relay:

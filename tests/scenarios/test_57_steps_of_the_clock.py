@@ -57,7 +57,7 @@ async def test_mail_is_not_returned_untried_when_the_clock_is_set_ahead_by_days(
         "once.example", mx=[(10, "mx.once.example", Script({"RCPT": ["450 4.2.1 locked", None]}))]
     )
     (never,) = await internet.add("never.example", mx=[(10, "mx.never.example", Healthy())])
-    await relay.client.ask(Suspend(destination="never.example", seconds=20 * DAY, reason="storm"))
+    await relay.client.ask(Suspend(destination="never.example", seconds=20 * DAY, note="storm"))
     await relay.send("bob@never.example")
     await relay.send("bob@once.example")
     await relay.settled()

@@ -59,8 +59,8 @@ async def test_a_result_that_the_store_refuses_is_held_with_its_warning_and_not_
     assert exchange.messages == 1
     (entry,) = await relay.entries()
     assert (entry.state, entry.ordered, entry.by) == ("held", "hold", "engine")
-    assert entry.reason.startswith("its result cannot be recorded (the queue could not be written: CHECK constraint")
-    assert entry.reason.endswith("; the peer may have taken it")
+    assert entry.note.startswith("its result cannot be recorded (the queue could not be written: CHECK constraint")
+    assert entry.note.endswith("; the peer may have taken it")
     assert [event.kind for event in await relay.events("damaged")] == ["damaged"]
 
 
@@ -137,7 +137,7 @@ async def test_a_store_locked_by_another_program_leaves_nothing_relaying(
 ) -> None:
     """As by a shell that is open on the file, while an operator closes what seems to hang."""
     relay.engine.queue._database.writer._connection.execute("PRAGMA busy_timeout = 20")
-    await relay.client.ask(Suspend(destination="good.example", seconds=600, reason="so that all are due at once"))
+    await relay.client.ask(Suspend(destination="good.example", seconds=600, note="so that all are due at once"))
     await relay.send("bob@good.example", times=60)
     with contextlib.closing(sqlite3.connect(relay.spool / "queue.db", isolation_level=None)) as shell:
         await relay.client.ask(Resume(destination="good.example"))
@@ -166,7 +166,7 @@ async def test_a_store_locked_at_any_moment_leaves_nothing_relaying_and_sends_no
         (await internet.add(f"d{number}.example", mx=[(10, f"mx.d{number}.example", Healthy())]))[0]
         for number in range(4)
     ]
-    await relay.client.ask(Suspend(destination="*", seconds=600, reason="so that all are due at once"))
+    await relay.client.ask(Suspend(destination="*", seconds=600, note="so that all are due at once"))
     for number in range(40):
         await relay.send(f"u{number}@d{number % 4}.example")
     do = Writer.do
@@ -244,8 +244,8 @@ async def test_a_fault_at_any_record_costs_no_copy_and_strands_nothing(
     entries = await relay.entries()
     assert [entry.state for entry in entries if entry.state != "held"] == []
     for entry in entries:
-        assert "its result cannot be recorded" in entry.reason
-        assert "; the peer may have taken it" in entry.reason
+        assert "its result cannot be recorded" in entry.note
+        assert "; the peer may have taken it" in entry.note
     copies = Counter(recipient for one in exchange.delivered for recipient in one.recipients)
     assert set(copies) == {f"u{number}@back.example" for number in range(5)}
     assert max(copies.values()) == 1
@@ -253,12 +253,12 @@ async def test_a_fault_at_any_record_costs_no_copy_and_strands_nothing(
 
 async def test_what_is_relayed_by_nobody_is_put_back_and_told_as_interrupted(exchange: Exchange, relay: Relay) -> None:
     """Whatever the fault that made it so."""
-    await relay.client.ask(MarkBad(host="mx.good.example", seconds=20 * 60, reason="so that it waits"))
+    await relay.client.ask(MarkBad(host="mx.good.example", seconds=20 * 60, note="so that it waits"))
     await relay.send("bob@good.example")
     await relay.settled()
     await relay.client.ask(MarkGood(host="mx.good.example"))
     await relay.settled()
-    await relay.client.ask(Suspend(destination="good.example", seconds=60, reason="so that it waits"))
+    await relay.client.ask(Suspend(destination="good.example", seconds=60, note="so that it waits"))
     await relay.send("eve@good.example")
     relay.engine.queue._database.writer._connection.execute("DELETE FROM suspension")
     relay.engine.smarthost._woken.clear()

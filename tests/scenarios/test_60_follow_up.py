@@ -78,7 +78,7 @@ async def test_a_host_marked_good_is_followed_and_its_event_says_how_many_were_m
 
 
 async def test_a_drop_tells_its_exact_result_once_it_is_carried_out(stuck: Internet, relay: Relay) -> None:
-    result = await relay.client.ask(Drop(filter="domain=dead.example", reason="runaway"))
+    result = await relay.client.ask(Drop(filter="domain=dead.example", note="runaway"))
     await relay.client.ask(Release(filter="to=c@dead.example"))
     before = await relay.client.operation(result.follow)
     assert (before.over, before.held) == (False, 2)

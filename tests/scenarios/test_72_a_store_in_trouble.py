@@ -95,8 +95,8 @@ async def test_a_stop_ends_with_an_order_on_very_many_under_way(
     monkeypatch.setattr("engine.queue.sqlite.database.STOP_SECONDS", 0.1)
     chunks = _slowed(monkeypatch)
     async with relaying(internet, clock=clock, spool=folder) as relay:
-        await relay.client.ask(Suspend(destination=RELAY, seconds=3600, reason=""))
-        asked = asyncio.ensure_future(relay.client.ask(Hold(filter="domain=d1.example", reason="")))
+        await relay.client.ask(Suspend(destination=RELAY, seconds=3600, note=""))
+        asked = asyncio.ensure_future(relay.client.ask(Hold(filter="domain=d1.example", note="")))
         await until(lambda: len(chunks) > 2)
         async with asyncio.timeout(20):
             await relay.engine.stop(drain=0.1)
@@ -115,7 +115,7 @@ async def test_a_drop_on_very_many_is_carried_out_between_other_mail_and_goes_on
     async with relaying(internet, clock=clock, spool=tmp_path / "spool") as relay:
         await relay.send(*(f"u{number}@dead.example" for number in range(90)))
         await relay.settled()
-        ordered = await relay.client.ask(Drop(filter="domain=dead.example", reason="", now=True))
+        ordered = await relay.client.ask(Drop(filter="domain=dead.example", note="", now=True))
         await relay.send("healthy@example.com")
         await until(lambda: internet.messages == 1)
         assert ordered.operation is not None
@@ -139,7 +139,7 @@ async def test_when_the_writer_has_ended_health_says_so_clients_have_an_answer_a
         health = await relay.client.health()
         assert (health.state, "its writer has ended" in health.trouble) == ("sick", True)
         with pytest.raises(Refused):
-            await relay.client.ask(Hold(filter="domain=example.com", reason=""))
+            await relay.client.ask(Hold(filter="domain=example.com", note=""))
         async with asyncio.timeout(20):
             await relay.engine.stop(drain=0.1)
 

@@ -37,7 +37,7 @@ async def suspended() -> AsyncIterator[tuple[Engine, Client]]:
     """A running engine that sends nothing, with three messages to two recipients each."""
     with short_folder() as folder:
         async with running(Path(folder)) as (engine, client):
-            await client.ask(Suspend(destination="*", seconds=3600, reason="a test"))
+            await client.ask(Suspend(destination="*", seconds=3600, note="a test"))
             for _ in range(3):
                 await engine.queue.arrivals.enqueue(
                     NewMessage(
@@ -57,11 +57,11 @@ async def states(client: Client, filter: str = "") -> list[tuple[str, str]]:
 
 async def test_what_is_held_stays_until_released() -> None:
     async with suspended() as (_, client):
-        result = await client.ask(Hold(filter="domain=example.org", reason="looking"))
+        result = await client.ask(Hold(filter="domain=example.org", note="looking"))
         assert (result.messages, result.recipients) == (3, 3)
         assert await states(client, "state=held") == [("1.1", "held"), ("2.1", "held"), ("3.1", "held")]
         held = (await client.queue("id=1.1")).rows[0]
-        assert (held.ordered, held.reason) == ("hold", "looking")
+        assert (held.ordered, held.note) == ("hold", "looking")
         result = await client.ask(Release(filter="id=1"))
         assert (result.recipients, result.skipped) == (1, 1)
         assert await states(client, "state=held") == [("2.1", "held"), ("3.1", "held")]
@@ -69,7 +69,7 @@ async def test_what_is_held_stays_until_released() -> None:
 
 async def test_a_drop_is_undone_while_there_is_time() -> None:
     async with suspended() as (_, client):
-        result = await client.ask(verbs.Drop(filter="id=2", reason="runaway"))
+        result = await client.ask(verbs.Drop(filter="id=2", note="runaway"))
         assert result.undo_until is not None
         assert {row.ordered for row in (await client.queue("id=2")).rows} == {"drop"}
         assert (await client.ask(Undo(operation=result.operation))).recipients == 2
@@ -110,11 +110,11 @@ async def test_a_message_is_seen_with_its_headers() -> None:
 async def test_marks_and_suspensions_outlive_a_restart() -> None:
     with short_folder() as folder:
         async with running(Path(folder)) as (_, client):
-            await client.ask(MarkBad(host="mx1.example.org", seconds=600, reason="slow"))
-            await client.ask(Suspend(destination="example.com", seconds=600, reason="they asked"))
+            await client.ask(MarkBad(host="mx1.example.org", seconds=600, note="slow"))
+            await client.ask(Suspend(destination="example.com", seconds=600, note="they asked"))
         async with running(Path(folder)) as (_, client):
             hosts = (await client.hosts()).rows
-            assert [(one.host, one.reason) for one in hosts] == [("mx1.example.org", "slow")]
+            assert [(one.host, one.note) for one in hosts] == [("mx1.example.org", "slow")]
             assert hosts[0].by != "engine"
             assert [one.destination for one in await client.suspensions()] == ["example.com"]
             await client.ask(MarkGood(host="mx1.example.org"))

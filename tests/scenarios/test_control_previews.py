@@ -10,12 +10,12 @@ from tests.scenarios.test_control_engine import states, suspended
 
 async def test_each_end_is_counted_before_it_is_asked_for() -> None:
     async with suspended() as (engine, client):
-        await client.ask(HoldRule(filter="domain=example.com", seconds=3600, reason="a test"))
+        await client.ask(HoldRule(filter="domain=example.com", seconds=3600, note="a test"))
         await engine.queue.standing.note_destination("example.org", ["mx.example.org"])
         await client.ask(MarkBad(host="mx.example.org", seconds=600))
         before = await states(client)
         for_the_host = await client.would(MarkGood(host="MX.example.org"))
-        await client.ask(Override(destination="example.org", to="spare.example", seconds=600, reason=""))
+        await client.ask(Override(destination="example.org", to="spare.example", seconds=600, note=""))
         nothing_more = await client.would(MarkGood(host="MX.example.org"))
         assert nothing_more.messages == 0, "its mail goes to another host now"
         for seen in (

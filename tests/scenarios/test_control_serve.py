@@ -63,9 +63,9 @@ def test_an_engine_is_started_asked_and_ended() -> None:
         health = json.loads(status.stdout)
         assert (health["state"], health["pid"], health["hostname"]) == ("relaying", engine.pid, "relay.example.net")
         assert run(file, "suspend", "example.org", "--for", "5m").returncode == 0
-        assert run(file, "mark-bad", "mx.example.org", "--for", "10m", "--reason", "a test").returncode == 0
+        assert run(file, "mark-bad", "mx.example.org", "--for", "10m", "--note", "a test").returncode == 0
         hosts = [json.loads(line) for line in run(file, "hosts", "--json").stdout.splitlines()]
-        assert [(one["host"], one["reason"]) for one in hosts] == [("mx.example.org", "a test")]
+        assert [(one["host"], one["note"]) for one in hosts] == [("mx.example.org", "a test")]
         assert run(file, "retry", "--all").returncode == 1
         engine.send_signal(signal.SIGTERM)
         assert engine.wait(20) == 0

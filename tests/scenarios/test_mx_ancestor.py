@@ -41,14 +41,14 @@ async def test_the_lowest_preference_is_given(internet: Internet, mx: MXCalculat
 
 async def test_a_host_marked_bad_is_passed_over(internet: Internet, mx: MXCalculator) -> None:
     two_exchanges(internet)
-    await mx.mark_bad("first.example.org", reason="refused")
+    await mx.mark_bad("first.example.org", note="refused")
     assert (await mx.get_mx("example.org")).host == "second.example.org"
 
 
 async def test_when_all_are_bad_the_lowest_preference_is_given(internet: Internet, mx: MXCalculator) -> None:
     two_exchanges(internet)
-    await mx.mark_bad("first.example.org", reason="refused")
-    mark = await mx.mark_bad("second.example.org", reason="refused")
+    await mx.mark_bad("first.example.org", note="refused")
+    mark = await mx.mark_bad("second.example.org", note="refused")
     found = await mx.get_mx("example.org")
     assert found.host == "first.example.org"
     assert found.mark is not None
@@ -59,7 +59,7 @@ async def test_a_bad_host_is_left_out_for_an_hour_and_no_longer(
     internet: Internet, mx: MXCalculator, clock: FakeClock
 ) -> None:
     two_exchanges(internet)
-    await mx.mark_bad("first.example.org", reason="refused")
+    await mx.mark_bad("first.example.org", note="refused")
     await clock.advance(ONE_HOUR - 1)
     assert (await mx.get_mx("example.org")).host == "second.example.org"
     await clock.advance(1)
@@ -71,23 +71,23 @@ async def test_how_long_a_host_is_bad_can_be_set(
 ) -> None:
     two_exchanges(internet)
     mx = MXCalculator(resolver, clock=clock, marks=MarksInMemory(), bad_mx_timeout=60.0)
-    await mx.mark_bad("first.example.org", reason="refused")
+    await mx.mark_bad("first.example.org", note="refused")
     await clock.advance(60)
     assert (await mx.get_mx("example.org")).host == "first.example.org"
 
 
 async def test_marking_bad_again_begins_the_time_anew(internet: Internet, mx: MXCalculator, clock: FakeClock) -> None:
     two_exchanges(internet)
-    await mx.mark_bad("first.example.org", reason="refused")
+    await mx.mark_bad("first.example.org", note="refused")
     await clock.advance(ONE_HOUR / 2)
-    await mx.mark_bad("first.example.org", reason="refused")
+    await mx.mark_bad("first.example.org", note="refused")
     await clock.advance(ONE_HOUR / 2)
     assert (await mx.get_mx("example.org")).host == "second.example.org"
 
 
 async def test_a_host_marked_good_is_used_again(internet: Internet, mx: MXCalculator) -> None:
     two_exchanges(internet)
-    await mx.mark_bad("first.example.org", reason="refused")
+    await mx.mark_bad("first.example.org", note="refused")
     await mx.mark_good("first.example.org")
     assert (await mx.get_mx("example.org")).host == "first.example.org"
 

@@ -35,20 +35,20 @@ async def hosts(mx: MXCalculator) -> list[str]:
 
 
 async def test_hosts_the_engine_found_bad_are_tried_last_and_say_so(mx: MXCalculator) -> None:
-    second = await mx.mark_bad("two.example", reason="refused")
-    first = await mx.mark_bad("one.example", reason="refused")
+    second = await mx.mark_bad("two.example", note="refused")
+    first = await mx.mark_bad("one.example", note="refused")
     assert await hosts(mx) == ["three.example", "one.example", "two.example"]
     assert [exchange.mark for exchange in await mx.exchanges("example.org")] == [None, first, second]
 
 
 async def test_hosts_an_operator_marked_bad_are_left_out(mx: MXCalculator) -> None:
-    await mx.mark_bad("one.example", reason="maintenance", by="oncall")
+    await mx.mark_bad("one.example", note="maintenance", by="oncall")
     assert await hosts(mx) == ["two.example", "three.example"]
 
 
 async def test_when_operators_left_out_all_it_says_until_when(mx: MXCalculator, clock: FakeClock) -> None:
     for seconds, host in ((300, "one.example"), (60, "two.example"), (600, "three.example")):
-        await mx.mark_bad(host, seconds=seconds, reason="\x1b[2Jmoving house", by="oncall")
+        await mx.mark_bad(host, seconds=seconds, note="\x1b[2Jmoving house", by="oncall")
     with pytest.raises(AllMarkedBad) as caught:
         await mx.exchanges("example.org")
     assert caught.value.until == clock.now() + 60
@@ -63,14 +63,14 @@ async def test_a_mark_is_in_the_store_before_it_is_confirmed(
     mx: MXCalculator, store: MarksInMemory, clock: FakeClock
 ) -> None:
     said = Outcome.transient("connect: refused", host="one.example")
-    mark = await mx.mark_bad("One.Example.", reason="connect: \x07refused", last=said)
+    mark = await mx.mark_bad("One.Example.", note="connect: \x07refused", last=said)
     assert store.kept == {"one.example": mark}
     assert mark == Mark(
         host="one.example",
         since=clock.now(),
         until=clock.now() + ONE_HOUR,
         by=ENGINE,
-        reason="connect: \\x07refused",
+        note="connect: \\x07refused",
         last=said,
     )
     assert mx.mark("ONE.example.") == mark
@@ -80,8 +80,8 @@ async def test_a_mark_is_in_the_store_before_it_is_confirmed(
 async def test_marks_outlive_a_restart(
     mx: MXCalculator, store: MarksInMemory, resolver: dns.asyncresolver.Resolver, clock: FakeClock
 ) -> None:
-    await mx.mark_bad("one.example", reason="maintenance", by="oncall")
-    await mx.mark_bad("two.example", seconds=5, reason="refused")
+    await mx.mark_bad("one.example", note="maintenance", by="oncall")
+    await mx.mark_bad("two.example", seconds=5, note="refused")
     await clock.advance(10)
     again = MXCalculator(resolver, clock=clock, marks=store)
     assert await hosts(again) == ["one.example", "two.example", "three.example"]
@@ -93,32 +93,32 @@ async def test_marks_outlive_a_restart(
 async def test_the_engine_leaves_the_mark_of_an_operator_as_it_is(
     mx: MXCalculator, store: MarksInMemory, clock: FakeClock
 ) -> None:
-    mark = await mx.mark_bad("one.example", seconds=60, reason="maintenance", by="oncall")
-    assert await mx.mark_bad("one.example", reason="refused") == mark
+    mark = await mx.mark_bad("one.example", seconds=60, note="maintenance", by="oncall")
+    assert await mx.mark_bad("one.example", note="refused") == mark
     assert await mx.mark_good("one.example") is None
     assert mx.mark("one.example") == mark
     assert store.writes == ["save one.example by oncall"]
     await clock.advance(60)
-    assert (await mx.mark_bad("one.example", reason="refused")).by == ENGINE
+    assert (await mx.mark_bad("one.example", note="refused")).by == ENGINE
 
 
 async def test_an_operator_may_replace_any_mark(mx: MXCalculator, clock: FakeClock) -> None:
-    await mx.mark_bad("one.example", reason="refused", last=Outcome.transient("refused"))
-    await mx.mark_bad("one.example", seconds=60, reason="maintenance", by="oncall")
-    mark = await mx.mark_bad("one.example", seconds=30, reason="nearly done", by="night")
-    assert (mark.by, mark.reason, mark.until) == ("night", "nearly done", clock.now() + 30)
+    await mx.mark_bad("one.example", note="refused", last=Outcome.transient("refused"))
+    await mx.mark_bad("one.example", seconds=60, note="maintenance", by="oncall")
+    mark = await mx.mark_bad("one.example", seconds=30, note="nearly done", by="night")
+    assert (mark.by, mark.note, mark.until) == ("night", "nearly done", clock.now() + 30)
     assert mark.last == Outcome.transient("refused")
 
 
 async def test_a_host_found_bad_again_has_been_bad_since_the_first_time(mx: MXCalculator, clock: FakeClock) -> None:
-    first = await mx.mark_bad("one.example", reason="refused")
+    first = await mx.mark_bad("one.example", note="refused")
     await clock.advance(100)
-    second = await mx.mark_bad("one.example", reason="timed out")
-    assert (second.since, second.until, second.reason) == (first.since, first.until + 100, "timed out")
+    second = await mx.mark_bad("one.example", note="timed out")
+    assert (second.since, second.until, second.note) == (first.since, first.until + 100, "timed out")
 
 
 async def test_marking_good_says_how_much_mail_it_made_due(mx: MXCalculator, store: MarksInMemory) -> None:
-    await mx.mark_bad("one.example", reason="maintenance", by="oncall")
+    await mx.mark_bad("one.example", note="maintenance", by="oncall")
     assert await mx.mark_good("ONE.example", by="oncall") == 7
     assert store.kept == {}
     assert await hosts(mx) == ["one.example", "two.example", "three.example"]
@@ -133,7 +133,7 @@ async def test_marking_good_a_host_without_mark_writes_nothing(mx: MXCalculator,
 async def test_a_host_that_answers_after_its_mark_ended_leaves_the_store(
     mx: MXCalculator, store: MarksInMemory, clock: FakeClock
 ) -> None:
-    await mx.mark_bad("one.example", reason="refused")
+    await mx.mark_bad("one.example", note="refused")
     await clock.advance(ONE_HOUR)
     assert await hosts(mx) == ["one.example", "two.example", "three.example"]
     assert mx.marks == ()
@@ -144,7 +144,7 @@ async def test_a_host_that_answers_after_its_mark_ended_leaves_the_store(
 
 async def test_ended_marks_are_let_go_though_nobody_asks_for_their_hosts(mx: MXCalculator, clock: FakeClock) -> None:
     for n in range(100):
-        await mx.mark_bad(f"mx{n}.example", seconds=60, reason="refused")
+        await mx.mark_bad(f"mx{n}.example", seconds=60, note="refused")
         await clock.advance(30)
     assert len(mx._marks) <= 3
     assert [mark.host for mark in mx.marks] == ["mx98.example", "mx99.example"][-len(mx.marks) :]
@@ -152,7 +152,7 @@ async def test_ended_marks_are_let_go_though_nobody_asks_for_their_hosts(mx: MXC
 
 async def test_many_marks_in_force_are_all_kept(mx: MXCalculator) -> None:
     for n in range(50):
-        await mx.mark_bad(f"mx{n}.example", reason="refused")
+        await mx.mark_bad(f"mx{n}.example", note="refused")
     assert (len(mx.marks), mx.marked) == (50, 50)
 
 
@@ -160,10 +160,10 @@ async def test_of_too_many_marks_of_the_engine_those_that_end_first_are_let_go(
     mx: MXCalculator, store: MarksInMemory, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("engine.dns.mx.ENGINE_MARKS", 3)
-    await mx.mark_bad("ours.example", seconds=60, reason="maintenance", by="oncall")
+    await mx.mark_bad("ours.example", seconds=60, note="maintenance", by="oncall")
     assert mx.note == ""
     for n in range(5):
-        await mx.mark_bad(f"mx{n}.example", seconds=600 + n, reason="refused")
+        await mx.mark_bad(f"mx{n}.example", seconds=600 + n, note="refused")
     kept = ["ours.example", "mx2.example", "mx3.example", "mx4.example"]
     assert [mark.host for mark in mx.marks] == kept
     assert mx.marked == 4
@@ -181,7 +181,7 @@ async def test_of_too_many_marks_of_the_engine_those_that_end_first_are_let_go(
 async def test_an_operators_marks_are_never_let_go(mx: MXCalculator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine.dns.mx.ENGINE_MARKS", 3)
     for n in range(10):
-        await mx.mark_bad(f"mx{n}.example", reason="maintenance", by="oncall")
+        await mx.mark_bad(f"mx{n}.example", note="maintenance", by="oncall")
     assert (mx.marked, mx.note) == (10, "")
 
 
@@ -191,7 +191,7 @@ async def test_a_store_that_kept_too_many_is_cut_at_the_start(
     monkeypatch.setattr("engine.dns.mx.ENGINE_MARKS", 3)
     now = clock.now()
     for n in range(5):
-        await store.save(Mark(host=f"mx{n}.example", since=now, until=now + 60 + n, by="engine", reason="refused"))
+        await store.save(Mark(host=f"mx{n}.example", since=now, until=now + 60 + n, by="engine", note="refused"))
     again = MXCalculator(resolver, clock=clock, marks=store)
     await again.load()
     assert [mark.host for mark in again.marks] == ["mx2.example", "mx3.example", "mx4.example"]
@@ -202,32 +202,32 @@ async def test_a_store_that_cannot_forget_takes_the_new_mark_all_the_same(
     mx: MXCalculator, store: MarksInMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("engine.dns.mx.ENGINE_MARKS", 1)
-    await mx.mark_bad("one.example", seconds=60, reason="refused")
+    await mx.mark_bad("one.example", seconds=60, note="refused")
 
     async def busy(_hosts: Sequence[str]) -> None:
         raise QueueBusy("somebody else holds the queue")
 
     monkeypatch.setattr(store, "forget", busy)
-    mark = await mx.mark_bad("two.example", seconds=90, reason="refused")
+    mark = await mx.mark_bad("two.example", seconds=90, note="refused")
     assert mx.marks == (mark,)
 
 
 async def test_a_mark_that_the_store_did_not_take_is_not_made(
     mx: MXCalculator, store: MarksInMemory, clock: FakeClock
 ) -> None:
-    before = await mx.mark_bad("one.example", seconds=60, reason="refused")
+    before = await mx.mark_bad("one.example", seconds=60, note="refused")
     store.fails = QueueBusy("somebody else holds the queue")
     with pytest.raises(QueueBusy):
-        await mx.mark_bad("one.example", seconds=9999, reason="maintenance", by="oncall")
+        await mx.mark_bad("one.example", seconds=9999, note="maintenance", by="oncall")
     with pytest.raises(QueueBusy):
-        await mx.mark_bad("two.example", reason="refused")
+        await mx.mark_bad("two.example", note="refused")
     assert mx.marks == (before,)
 
 
 async def test_a_mark_that_the_store_did_not_end_stands_and_can_be_ended_later(
     mx: MXCalculator, store: MarksInMemory, clock: FakeClock
 ) -> None:
-    mark = await mx.mark_bad("one.example", seconds=60, reason="refused")
+    mark = await mx.mark_bad("one.example", seconds=60, note="refused")
     store.fails = QueueBusy("somebody else holds the queue")
     with pytest.raises(QueueBusy):
         await mx.mark_good("one.example", by="oncall")
@@ -243,7 +243,7 @@ async def test_a_mark_that_the_store_did_not_end_stands_and_can_be_ended_later(
 
 async def test_marks_are_listed_by_when_they_end(mx: MXCalculator) -> None:
     for seconds, host in ((300, "one.example"), (60, "two.example"), (600, "[127.0.0.1]")):
-        await mx.mark_bad(host, seconds=seconds, reason="refused")
+        await mx.mark_bad(host, seconds=seconds, note="refused")
     assert [mark.host for mark in mx.marks] == ["two.example", "one.example", "[127.0.0.1]"]
 
 
@@ -251,6 +251,6 @@ async def test_a_mark_takes_its_place_at_once_although_the_answer_is_cached(
     internet: Internet, mx: MXCalculator
 ) -> None:
     await hosts(mx)
-    await mx.mark_bad("one.example", reason="refused")
+    await mx.mark_bad("one.example", note="refused")
     assert await hosts(mx) == ["two.example", "three.example", "one.example"]
     assert internet.dns.asked("example.org", "MX") == 1

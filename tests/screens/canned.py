@@ -36,9 +36,9 @@ DEAD = Outcome.transient("connect: connection refused", host="mx1.dead.example",
 SLOW = Outcome.transient("no greeting within 300 s", host="mx.slow.example", phase="greeting")
 
 PAUSE = Suspension(
-    destination="lists.example.net", since=NOW - 1_140, until=NOW + 2_460, by="oncall", reason="their list server loops"
+    destination="lists.example.net", since=NOW - 1_140, until=NOW + 2_460, by="oncall", note="their list server loops"
 )
-WHOLE = Suspension(destination="*", since=NOW - 300, until=NOW + 1_500, by="ann", reason="moving racks")
+WHOLE = Suspension(destination="*", since=NOW - 300, until=NOW + 1_500, by="ann", note="moving racks")
 
 HEALTH = views.HealthView(
     hostname="relay1.example.net", version="0.1.0", pid=4711, started=NOW - 400_000, now=NOW, state="relaying",
@@ -143,13 +143,13 @@ RELAYERS = (
 
 HOSTS = (
     BadHost(host="mx1.dead.example", since=NOW - 2_839, until=NOW + 761, by="engine",
-                   reason="connect: connection refused", last=DEAD, waiting=2_204, destinations=("dead.example",),
+                   note="connect: connection refused", last=DEAD, waiting=2_204, destinations=("dead.example",),
                    next_due=NOW + 761, next_try=NOW + 761, times=3),
-    BadHost(host="mx.slow.example", since=NOW - 718, until=NOW + 2_882, by="oncall", reason="maintenance",
+    BadHost(host="mx.slow.example", since=NOW - 718, until=NOW + 2_882, by="oncall", note="maintenance",
                    last=SLOW, waiting=0, destinations=("slow.example",), alternates=("mx-b.slow.example",),
                    next_due=NOW + 20, next_try=NOW + 20),
     BadHost(host="mx9.uni.example", since=NOW - 100, until=NOW + 9_101, by="engine",
-                   reason="greeting: 554 5.7.1 no SMTP service here", waiting=12,
+                   note="greeting: 554 5.7.1 no SMTP service here", waiting=12,
                    destinations=("uni.example", "a.uni.example"),
                    alternates=("mx.uni.example", "mx2.uni.example")),
 )  # fmt: skip
@@ -169,7 +169,7 @@ def entry(number: int, part: int = 1, **more: Any) -> Entry:
     if state == "held":
         ordered = more.get("ordered") if more.get("order_at") else None
         condition = {"bounce": "to be bounced", "drop": "to be dropped"}.get(ordered or "", "held")
-        why = f"by {more.get('by', 'oncall')}: {more.get('reason', '')}"
+        why = f"by {more.get('by', 'oncall')}: {more.get('note', '')}"
     judged: dict[str, Any] = {"condition": condition, "condition_why": why}
     judged["next_try"] = None if state == "held" else tried
     return Entry(
@@ -188,7 +188,7 @@ ENTRIES = (
         entry(48_200 + index, state=("held" if index % 9 == 4 else "relaying" if index % 9 == 7 else "waiting"))
         for index in range(1, 60)
     ),
-    entry(48_290, ordered="bounce", order_at=NOW + 8, state="held", by="oncall", reason="runaway sender"),
+    entry(48_290, ordered="bounce", order_at=NOW + 8, state="held", by="oncall", note="runaway sender"),
 )
 
 
@@ -240,7 +240,7 @@ MESSAGE = Message(
     ),
     entries=(
         entry(48_213, 1, recipient="bob@example.org", attempts=2, due=NOW + 184),
-        entry(48_213, 2, recipient="carol@example.org", attempts=2, state="held", by="oncall", reason="their quota"),
+        entry(48_213, 2, recipient="carol@example.org", attempts=2, state="held", by="oncall", note="their quota"),
     ),
     attempts=(
         Attempt(entry=1, relayer=860, started=NOW - 1_246, ended=NOW - 1_246, interrupted=True),
@@ -346,13 +346,13 @@ PROBED = Probed(
 )  # fmt: skip
 STANDING = (
     views.StandingView(kind="host mark", name="mx1.dead.example", what="is left out", since=NOW - 2_839,
-                       until=NOW + 761, by="engine", reason="connect: connection refused"),
+                       until=NOW + 761, by="engine", note="connect: connection refused"),
     views.StandingView(kind="suspension", name="lists.example.net", what="opens no new connections", since=NOW - 1_140,
-                       until=NOW + 2_460, by="oncall", reason="their list server loops"),
+                       until=NOW + 2_460, by="oncall", note="their list server loops"),
     views.StandingView(kind="hold rule", name="from=crm@shop.example", what="holds what comes, 1,204 recipients now",
-                       since=NOW - 600, until=NOW + 6_600, by="ann", reason="runaway newsletter", rule=3),
+                       since=NOW - 600, until=NOW + 6_600, by="ann", note="runaway newsletter", rule=3),
     views.StandingView(kind="override", name="partner.example", what="goes to gw2.partner.example:2525", since=NOW - 60,
-                       until=NOW + 10_740, by="oncall", reason="their MX record is wrong until noon"),
+                       until=NOW + 10_740, by="oncall", note="their MX record is wrong until noon"),
 )  # fmt: skip
 
 
@@ -456,7 +456,7 @@ class CannedClient(Client):
         orders: dict[str, Callable[[BadHost], Any]] = {
             "back": lambda row: row.until, "host": lambda row: row.host, "waiting": lambda row: row.waiting,
         }  # fmt: skip
-        rows = [row for row in self.every_host if stand_in(words_of(match), f"{row.host} {row.by} {row.reason}")]
+        rows = [row for row in self.every_host if stand_in(words_of(match), f"{row.host} {row.by} {row.note}")]
         rows.sort(key=orders[sort.lstrip("-")], reverse=sort.startswith("-"))
         return views.HostsView(total=len(rows), offset=offset, rows=tuple(rows[offset : offset + limit]))
 

@@ -39,7 +39,7 @@ def poisoned(view: Any) -> Any:
         value = getattr(view, named.name)
         if isinstance(value, str) and named.name not in _OURS:
             attack = ATTACKS[number % len(ATTACKS)]
-            value = f"{value[:9]}{attack}{value[9:]}{POISON if named.name in ('text', 'reason', 'subject') else ''}"
+            value = f"{value[:9]}{attack}{value[9:]}{POISON if named.name in ('text', 'note', 'subject') else ''}"
         elif isinstance(value, Struct) or (isinstance(value, tuple) and value and isinstance(value[0], Struct)):
             value = poisoned(value)
         elif isinstance(value, tuple):

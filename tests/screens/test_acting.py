@@ -69,7 +69,7 @@ async def test_the_reason_typed_goes_with_the_action(at_the_console: Console_) -
         await hand.type("loops")
         await hand.press("tab", "tab", "enter")
         [action] = hand.client.did(Hold)
-        assert action.reason == "loops"
+        assert action.note == "loops"
 
 
 async def test_for_how_long_mail_is_postponed_is_asked_with_what_it_touches(at_the_console: Console_) -> None:
@@ -222,7 +222,7 @@ async def test_suspend_asks_how_long_and_why(at_the_console: Console_) -> None:
         await hand.type("loops")
         await hand.press("enter")
         [ask] = hand.client.did(Suspend)
-        assert ask == Suspend(destination="gmail.example", seconds=90, reason="loops")
+        assert ask == Suspend(destination="gmail.example", seconds=90, note="loops")
 
 
 async def test_what_is_no_duration_is_refused_in_the_question(at_the_console: Console_) -> None:
@@ -242,7 +242,7 @@ async def test_mark_bad_offers_the_exchanges_of_a_destination_best_first(at_the_
         await hand.type("slow")
         await hand.press("enter")
         [ask] = hand.client.did(MarkBad)
-        assert ask == MarkBad(host="mx2.gmail.example", seconds=600, reason="slow")
+        assert ask == MarkBad(host="mx2.gmail.example", seconds=600, note="slow")
 
 
 async def test_mark_good_says_what_it_let_go(at_the_console: Console_) -> None:
@@ -263,11 +263,11 @@ async def test_resume_ends_the_suspension_of_the_destination_pointed_at(at_the_c
     [
         ("check", ("ask", Check())),
         ("suspend example.org 1h maintenance",
-         ("ask", Suspend(destination="example.org", seconds=3_600, reason="maintenance"))),
-        ("suspend all 10m racks", ("ask", Suspend(destination="*", seconds=600, reason="racks"))),
+         ("ask", Suspend(destination="example.org", seconds=3_600, note="maintenance"))),
+        ("suspend all 10m racks", ("ask", Suspend(destination="*", seconds=600, note="racks"))),
         ("resume all", ("would", Resume(destination="*"))),
         ("bad mx1.example.org 30m maintenance at night",
-         ("ask", MarkBad(host="mx1.example.org", seconds=1_800, reason="maintenance at night"))),
+         ("ask", MarkBad(host="mx1.example.org", seconds=1_800, note="maintenance at night"))),
         ("good mx1.example.org", ("would", MarkGood(host="mx1.example.org"))),
         ("mark-good mx1.example.org", ("would", MarkGood(host="mx1.example.org"))),
         ("retry domain=example.org state=held", ("would", Retry(filter="domain=example.org state=held"))),

@@ -19,7 +19,7 @@ def crowded() -> CannedClient:
     client.more_hosts = tuple(
         BadHost(
             host=f"mx{n:04}.example", since=NOW - 60, until=NOW + 60 + n, by="engine" if n % 10 else "oncall",
-            reason="refused", waiting=n % 7,
+            note="refused", waiting=n % 7,
         )
         for n in range(MANY)
     )  # fmt: skip

@@ -72,7 +72,7 @@ async def test_a_text_has_no_such_line_and_a_short_terminal_neither(at_the_conso
 
 
 def test_every_kind_of_row_says_what_its_list_may_cut() -> None:
-    held = entry(7, state="held", by="oncall", reason="their quota")
+    held = entry(7, state="held", by="oncall", note="their quota")
     assert "‖ held by oncall: their quota" in _say(held)
     assert _say(canned.DESTINATIONS[3]).startswith("lists.example.net  ‖ suspended 41m their list server loops")
     assert "(by oncall)" in _say(canned.DESTINATIONS[3])

@@ -42,12 +42,12 @@ async def afternoon() -> AsyncIterator[Relay]:
         await internet.add("full.example", mx=[(10, "mx.full.example", Script({"RCPT": "452 4.2.2 over quota"}))])
         await internet.add("fort.example", mx=[(10, "mx.fort.example", Refusing())])
         await internet.add("two.example", mx=[(10, "mx1.two.example", Healthy()), (20, "mx2.two.example", Healthy())])
-        await relay.client.ask(MarkBad(host="mx1.two.example", seconds=1200, reason="their maintenance"))
+        await relay.client.ask(MarkBad(host="mx1.two.example", seconds=1200, note="their maintenance"))
         for recipient in ("bob@example.com", "ann@full.example", "eve@full.example", "x@fort.example", "y@two.example"):
             await relay.send(recipient)
             await relay.settled()
             await clock.advance(7)
-        await relay.client.ask(Hold(filter="to=eve@full.example", reason="asked to wait"))
+        await relay.client.ask(Hold(filter="to=eve@full.example", note="asked to wait"))
         relay.engine.smarthost.wake()
         async with asyncio.timeout(5):
             while relay.engine.smarthost.next_check != clock.now() + 30:

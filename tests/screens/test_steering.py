@@ -73,17 +73,17 @@ async def test_a_destination_is_overridden_with_all_that_was_asked(at_the_consol
         await hand.press("tab", "tab")
         await hand.type("their MX is wrong")
         await hand.press("tab", "tab", "enter")
-        ask = Override(destination="gmail.example", to="gw.example:2525", seconds=3600, reason="their MX is wrong")
+        ask = Override(destination="gmail.example", to="gw.example:2525", seconds=3600, note="their MX is wrong")
         assert hand.client.did(Override) == [ask]
 
 
 async def test_what_is_typed_whole_asks_no_more(at_the_console: Console_) -> None:
     async with at_the_console() as hand:
         await typed(hand, "override example.org gw.example 30m their MX is wrong")
-        ask = Override(destination="example.org", to="gw.example", seconds=1800, reason="their MX is wrong")
+        ask = Override(destination="example.org", to="gw.example", seconds=1800, note="their MX is wrong")
         assert hand.client.did(Override) == [ask]
         await typed(hand, "hold-rule from=a@b.example domain=c.example 2h runaway script")
-        rule = HoldRule(filter="from=a@b.example domain=c.example", seconds=7200, reason="runaway script")
+        rule = HoldRule(filter="from=a@b.example domain=c.example", seconds=7200, note="runaway script")
         assert hand.client.did(HoldRule) == [rule]
         hand.client.selection = Selection(messages=1, recipients=1, newest=1)
         await typed(hand, "end 3")

@@ -137,7 +137,7 @@ async def test_keys_that_edit_keep_their_order_with_what_is_typed(at_the_console
 async def test_a_question_typed_in_one_go_is_answered_as_typed(at_the_console: Console_) -> None:
     async with at_the_console() as hand:
         await hand.burst("s", *["backspace"] * 4, *"90m", "enter", *"their list loops", "enter", "down")
-        ask = Suspend(destination="gmail.example", seconds=5_400, reason="their list loops")
+        ask = Suspend(destination="gmail.example", seconds=5_400, note="their list loops")
         assert hand.client.did(Suspend) == [ask]
 
 
@@ -176,7 +176,7 @@ async def test_keys_behind_an_answer_are_for_the_question_that_follows_it(at_the
         await hand.press("down", "up")
         await hand.burst("enter", *["backspace"] * 4, *"30m", "enter", *"slow", "enter", "down")
         [ask] = hand.client.did(MarkBad)
-        assert (ask.host, ask.seconds, ask.reason) == ("mx1.gmail.example", 1_800, "slow")
+        assert (ask.host, ask.seconds, ask.note) == ("mx1.gmail.example", 1_800, "slow")
 
 
 async def test_the_arrows_lead_through_the_palette_and_out_of_a_field(at_the_console: Console_) -> None:
@@ -191,7 +191,7 @@ async def test_the_arrows_lead_through_the_palette_and_out_of_a_field(at_the_con
         await hand.type("storm")
         await hand.press("down", "down", "enter")
         [ask] = hand.client.did(Suspend)
-        assert ask.reason == "storm"
+        assert ask.note == "storm"
 
 
 async def test_what_is_pasted_keeps_its_place_among_the_keys_and_enters_nothing_by_itself(

@@ -67,7 +67,7 @@ class FakeQueue:
         self.clock = clock
         self.arrivals = self.claims = self.standing = self.orders = self.listing = self.marks = self  # all roles
         self.calls: list[tuple[Any, ...]] = []
-        self.entries = [entry(7), entry(7, 2), entry(8, state="held", ordered="hold", by="root", reason="looking")]
+        self.entries = [entry(7), entry(7, 2), entry(8, state="held", ordered="hold", by="root", note="looking")]
         self.changed = Changed(messages=1, recipients=2, skipped=1)
         self.selected = Selection(messages=2, recipients=3, newest=8, examples=(entry(7),))
         self.suspended: list[Suspension] = []
@@ -238,8 +238,8 @@ class FakeQueue:
     async def postpone(self, filter: Filter, by: str, until: float, newest: int | None = None) -> Changed:
         return await self._act("postpone", str(filter), by, until, newest)
 
-    async def hold(self, filter: Filter, by: str, reason: str, newest: int | None = None) -> Changed:
-        return await self._act("hold", str(filter), by, reason, newest)
+    async def hold(self, filter: Filter, by: str, note: str, newest: int | None = None) -> Changed:
+        return await self._act("hold", str(filter), by, note, newest)
 
     async def release(
         self, filter: Filter, by: str, newest: int | None = None, touched: Touched | None = None
@@ -251,11 +251,11 @@ class FakeQueue:
         order: Literal["bounce", "drop"],
         filter: Filter,
         by: str,
-        reason: str,
+        note: str,
         wait: float,
         newest: int | None = None,
     ) -> Changed:
-        return await self._act(order, str(filter), by, reason, wait, newest)
+        return await self._act(order, str(filter), by, note, wait, newest)
 
     async def undo(self, operation: int, by: str) -> Changed:
         return await self._act("undo", operation, by)
@@ -274,9 +274,9 @@ class FakeQueue:
     async def rules(self) -> tuple[HoldRule, ...]:
         return tuple(self.rules_kept)
 
-    async def add_rule(self, filter: Filter, until: float, by: str, reason: str) -> HoldRule:
+    async def add_rule(self, filter: Filter, until: float, by: str, note: str) -> HoldRule:
         rule = HoldRule(
-            id=len(self.rules_kept) + 1, filter=str(filter), since=NOW, until=until, by=by, reason=reason, holding=3
+            id=len(self.rules_kept) + 1, filter=str(filter), since=NOW, until=until, by=by, note=note, holding=3
         )
         self.rules_kept.append(rule)
         return rule
@@ -412,16 +412,16 @@ class FakeMX:
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
         self.marks: list[Mark] = [
-            Mark(host="mx.slow.example", since=NOW - 60, until=NOW + 2882, by="oncall", reason="maintenance"),
+            Mark(host="mx.slow.example", since=NOW - 60, until=NOW + 2882, by="oncall", note="maintenance"),
             Mark(
                 host="mx1.dead.example",
                 since=NOW - 60,
                 until=NOW + 761,
                 by="engine",
-                reason="cannot be reached",
+                note="cannot be reached",
                 last=Outcome.transient("connect: refused", host="mx1.dead.example"),
             ),
-            Mark(host="mx.back.example", since=NOW - 600, until=NOW - 1, by="engine", reason="was bad"),
+            Mark(host="mx.back.example", since=NOW - 600, until=NOW - 1, by="engine", note="was bad"),
         ]
 
     @property
@@ -432,10 +432,10 @@ class FakeMX:
         return next((mark for mark in self.marks if mark.host == host), None)
 
     async def mark_bad(
-        self, host: str, *, seconds: float | None = None, reason: str, by: str, last: Outcome | None = None
+        self, host: str, *, seconds: float | None = None, note: str, by: str, last: Outcome | None = None
     ) -> Mark:
-        self.calls.append(("mark_bad", host, seconds, reason, by))
-        mark = Mark(host=host, since=NOW, until=NOW + (seconds or 3600), by=by, reason=reason, last=last)
+        self.calls.append(("mark_bad", host, seconds, note, by))
+        mark = Mark(host=host, since=NOW, until=NOW + (seconds or 3600), by=by, note=note, last=last)
         self.marks.append(mark)
         return mark
 

@@ -82,7 +82,7 @@ async def found(directory: Path) -> dict[tuple[int, int], tuple[str, str, str, b
                 content = await spool.queue.claims.content(entry.message)
             except QueueError:
                 content = b""
-            held[entry.message, entry.number] = (entry.recipient, entry.state, entry.reason, content)
+            held[entry.message, entry.number] = (entry.recipient, entry.state, entry.note, content)
         return held
 
 

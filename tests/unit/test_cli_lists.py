@@ -22,8 +22,8 @@ def line(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeLine]:
 
 def test_status_says_how_the_relay_is(line: FakeLine) -> None:
     line.engine.queue.suspended = [
-        Suspension(destination="*", since=NOW, until=NOW + 600, by="ann", reason="upgrade"),
-        Suspension(destination="example.com", since=NOW, until=NOW + 60, by="ann", reason=""),
+        Suspension(destination="*", since=NOW, until=NOW + 600, by="ann", note="upgrade"),
+        Suspension(destination="example.com", since=NOW, until=NOW + 60, by="ann", note=""),
     ]
     result = line.run("status")
     assert result.exit_code == 0
@@ -36,7 +36,7 @@ def test_status_says_how_the_relay_is(line: FakeLine) -> None:
     assert "  destinations 2 with mail, 3 known" in result.stdout
     assert "  connections  2 of 20" in result.stdout
     assert "  next check   0:28" in result.stdout
-    assert "  example.com suspended until 08:01, 1:00 left, by ann for 1m: no reason given" in result.stdout
+    assert "  example.com suspended until 08:01, 1:00 left, by ann for 1m: no note" in result.stdout
 
 
 def test_status_says_why_the_relay_is_sick(line: FakeLine) -> None:
@@ -229,7 +229,7 @@ def test_status_tells_the_notes_of_the_engine(line: FakeLine) -> None:
 
 def test_hosts_are_listed_by_page_matched_and_sorted_by_the_engine(line: FakeLine) -> None:
     line.engine.mx.marks = [
-        Mark(host=f"mx{n:04}.example", since=NOW, until=NOW + 60 + n, by="oncall" if n % 2 else "engine", reason="why")
+        Mark(host=f"mx{n:04}.example", since=NOW, until=NOW + 60 + n, by="oncall" if n % 2 else "engine", note="why")
         for n in range(1100)
     ]
     assert len(line.rows("hosts", "--limit", "0")) == 1100

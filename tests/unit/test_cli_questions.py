@@ -62,13 +62,13 @@ def test_probe_tells_what_came_back_and_nothing_that_steers_a_terminal(line: Fak
 
 
 def test_a_hold_rule_is_made_listed_and_released(line: FakeLine) -> None:
-    made = line.run("hold-rule", "from=x@y.example", "domain=example.org", "--for", "2h", "--reason", "runaway")
+    made = line.run("hold-rule", "from=x@y.example", "domain=example.org", "--for", "2h", "--note", "runaway")
     assert made.exit_code == 0, made.output
     assert made.stdout == (
         "hold rule 1: from=x@y.example domain=example.org is held when it comes in, for 2h; it holds 3 recipients now\n"
     )
     listed = line.run("overrides").stdout.splitlines()
-    assert listed[0].split() == ["ENDS", "IN", "KIND", "WHAT", "DOES", "BY", "WHY"]
+    assert listed[0].split() == ["ENDS", "IN", "KIND", "WHAT", "DOES", "BY", "NOTE"]
     (shown,) = [row for row in listed if "hold rule 1" in row]
     assert shown.split()[-2:] == [ME, "runaway"]
     assert line.run("release-rule", "1").stdout == "hold rule 1 has ended; 3 recipients that it held go on\n"
@@ -83,12 +83,12 @@ def test_a_rule_that_cannot_be_one_is_refused_with_what_is_allowed(line: FakeLin
 
 
 def test_an_override_is_made_and_ended(line: FakeLine) -> None:
-    made = line.run("override", "Example.ORG", "spare.example:2525", "--for", "90m", "--reason", "their MX is wrong")
+    made = line.run("override", "Example.ORG", "spare.example:2525", "--for", "90m", "--note", "their MX is wrong")
     assert made.stdout == (
         "mail for example.org goes to spare.example:2525 for 1h30m; 8,120 recipients that wait are due now\n"
     )
     (row,) = [row for row in line.rows("overrides") if row["kind"] == "override"]
-    assert (row["name"], row["what"], row["by"], row["reason"], row["until"]) == (
+    assert (row["name"], row["what"], row["by"], row["note"], row["until"]) == (
         "example.org", "goes to spare.example:2525", ME, "their MX is wrong", NOW + 5400,
     )  # fmt: skip
     ended = line.run("end-override", "example.org")
@@ -97,7 +97,7 @@ def test_an_override_is_made_and_ended(line: FakeLine) -> None:
 
 
 def test_one_list_has_all_that_stands_the_first_to_end_first(line: FakeLine) -> None:
-    line.engine.queue.suspended = [Suspension(destination="*", since=NOW, until=NOW + 60, by="ann", reason="storm")]
+    line.engine.queue.suspended = [Suspension(destination="*", since=NOW, until=NOW + 60, by="ann", note="storm")]
     line.run("override", "example.org", "spare.example")
     rows = line.rows("overrides")
     assert [(row["kind"], row["name"], row["by"]) for row in rows] == [

@@ -36,10 +36,10 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
         (("retry", "domain=example.org"), ("retry", "domain=example.org", ME, None)),
         (("retry", "--all"), ("retry", "", ME, None)),
         (("postpone", "id=7", "--for", "2h"), ("postpone", "id=7", ME, NOW + 7200, None)),
-        (("hold", "id=7", "--reason", "odd one"), ("hold", "id=7", ME, "odd one", None)),
+        (("hold", "id=7", "--note", "odd one"), ("hold", "id=7", ME, "odd one", None)),
         (("release", "state=held", "from=ann@example.net"), ("release", "state=held from=ann@example.net", ME, None)),
         (("bounce", "id=7", "--yes"), ("bounce", "id=7", ME, "", 10.0, None)),
-        (("drop", "id=7", "-y", "--now", "--reason", "spam"), ("drop", "id=7", ME, "spam", 0.0, None)),
+        (("drop", "id=7", "-y", "--now", "--note", "spam"), ("drop", "id=7", ME, "spam", 0.0, None)),
         (("undo", "41"), ("undo", 41, ME)),
     ],
 )
@@ -239,8 +239,8 @@ def test_what_becomes_of_a_retry_is_told_until_it_is_known(line: FakeLine, monke
 
 def test_suspensions_last_an_hour_unless_told_otherwise(line: FakeLine) -> None:
     assert line.run("suspend", "example.org").exit_code == 0
-    assert line.run("suspend", "--all", "--for", "1h30m", "--reason", "upgrade").exit_code == 0
-    assert [(one.destination, one.until - one.since, one.reason) for one in line.engine.queue.suspended] == [
+    assert line.run("suspend", "--all", "--for", "1h30m", "--note", "upgrade").exit_code == 0
+    assert [(one.destination, one.until - one.since, one.note) for one in line.engine.queue.suspended] == [
         ("example.org", 3600, ""),
         ("*", 5400, "upgrade"),
     ]
@@ -257,7 +257,7 @@ def test_a_suspension_needs_a_destination_or_all(line: FakeLine, words: tuple[st
 
 
 def test_a_host_is_marked_bad_for_as_long_as_is_said(line: FakeLine) -> None:
-    result = line.run("mark-bad", "mx1.example.org", "--for", "30m", "--reason", "slow")
+    result = line.run("mark-bad", "mx1.example.org", "--for", "30m", "--note", "slow")
     assert (result.exit_code, result.stdout) == (
         0,
         "mx1.example.org is marked bad for 30m: it is left out until then\n",
@@ -267,6 +267,11 @@ def test_a_host_is_marked_bad_for_as_long_as_is_said(line: FakeLine) -> None:
         ("mx1.example.org", 1800.0, "slow"),
         ("mx2.example.org", None, ""),
     ]
+
+
+def test_what_is_noted_may_be_called_a_reason_for_one_more_version(line: FakeLine) -> None:
+    assert line.run("suspend", "--all", "--for", "1h", "--reason", "upgrade").exit_code == 0
+    assert [each.note for each in line.engine.queue.suspended] == ["upgrade"]
 
 
 @pytest.mark.parametrize("lasting", ["soon", "10", "30s", "31d", ""])

@@ -49,14 +49,14 @@ def test_mail_that_waits_for_two_bad_hosts_is_not_counted_twice() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reason", "said"),
+    ("note", "said"),
     [
         ("connection refused", "4.4.1 connection refused"),
         ("maintenance", "maintenance: 4.4.1 connection refused"),
         ("", "4.4.1 connection refused"),
     ],
 )
-def test_why_a_host_is_bad_is_said_once(reason: str, said: str) -> None:
+def test_why_a_host_is_bad_is_said_once(note: str, said: str) -> None:
     last = Outcome.transient("connection refused", enhanced="4.4.1")
-    row = BadHost(host="mx", since=NOW, until=NOW + 60, by="engine", reason=reason, last=last)
+    row = BadHost(host="mx", since=NOW, until=NOW + 60, by="engine", note=note, last=last)
     assert host_row(row, MOMENT, wide=False)[-1] == said

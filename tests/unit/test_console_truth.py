@@ -73,7 +73,7 @@ def test_a_destination_says_what_its_mail_is(row: Destination, shown: str) -> No
 
 def test_an_override_stands_in_the_row_on_the_page_and_in_the_command() -> None:
     override = Override(
-        destination=DEFERRED.name, host="10.0.0.5", port=25, since=NOW, until=NOW + 60, by="oncall", reason=""
+        destination=DEFERRED.name, host="10.0.0.5", port=25, since=NOW, until=NOW + 60, by="oncall", note=""
     )
     row = replace(DEFERRED, override=override)
     assert destination_status(row, MOMENT)[0].startswith("✎ to 10.0.0.5:25; ◷ deferred")

@@ -28,7 +28,7 @@ def marks(count: int, by: str = ENGINE) -> list[Mark]:
     """So many, the first to end first."""
     why = "connect: connection refused"
     return [
-        Mark(host=f"mx{n:06}.example", since=NOW, until=NOW + 60 + n, by=by if n % 10 else "oncall", reason=why)
+        Mark(host=f"mx{n:06}.example", since=NOW, until=NOW + 60 + n, by=by if n % 10 else "oncall", note=why)
         for n in range(count)
     ]
 
@@ -88,7 +88,7 @@ async def test_what_stands_comes_by_the_window(engine: FakeEngine) -> None:
 
 
 async def test_a_destination_says_which_of_its_exchanges_are_bad(engine: FakeEngine) -> None:
-    engine.mx.marks = [Mark(host="mx2.example.org", since=NOW, until=NOW + 90, by=ENGINE, reason="refused")]
+    engine.mx.marks = [Mark(host="mx2.example.org", since=NOW, until=NOW + 90, by=ENGINE, note="refused")]
     async with engine.serving() as client:
         (marked,) = (await client.destination("example.org")).marked
         assert (marked.host, marked.until) == ("mx2.example.org", NOW + 90)
@@ -107,7 +107,7 @@ async def test_what_every_bad_host_holds_back_is_counted_in_one_go(tmp_path: Pat
             await spool.add(*(f"x{n}@{name}" for n in range(recipients)))
             await spool.queue.standing.note_destination(name, hosts)
         for host, seconds in (("mx1.example", 60), ("mx2.example", 60), ("over.example", -1)):
-            await spool.queue.marks.save(Mark(host=host, since=now, until=now + seconds, by=ENGINE, reason=""))
+            await spool.queue.marks.save(Mark(host=host, since=now, until=now + seconds, by=ENGINE, note=""))
         counts = await spool.queue.listing.held_back_counts()
         assert counts == {"mx1.example": 5, "mx2.example": 2}
         held = await spool.queue.listing.held_back(["mx1.example"])
@@ -129,7 +129,7 @@ def test_countdowns_are_always_in_order_and_count_the_engines_own(
         if goes:
             assert kept.pop(host, None) == known.pop(host, None)
         else:
-            mark = Mark(host=host, since=0, until=until, by=ENGINE if of_engine else "oncall", reason="")
+            mark = Mark(host=host, since=0, until=until, by=ENGINE if of_engine else "oncall", note="")
             kept[host] = known[host] = mark
         ends = sorted((mark.until, mark.host) for mark in known.values())
         own = sorted((mark.until, mark.host) for mark in known.values() if mark.by == ENGINE)

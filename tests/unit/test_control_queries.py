@@ -36,7 +36,7 @@ async def test_health_is_one_line_of_everything(engine: FakeEngine) -> None:
 
 async def test_the_state_says_the_worst_first(engine: FakeEngine) -> None:
     async with engine.serving() as client:
-        engine.queue.suspended = [Suspension(destination="*", since=NOW, until=NOW + 60, by="ann", reason="")]
+        engine.queue.suspended = [Suspension(destination="*", since=NOW, until=NOW + 60, by="ann", note="")]
         health = await client.health()
         assert health.state == "suspended"
         assert health.suspended is not None
@@ -49,7 +49,7 @@ async def test_the_state_says_the_worst_first(engine: FakeEngine) -> None:
 
 
 async def test_a_suspended_destination_does_not_suspend_the_relay(engine: FakeEngine) -> None:
-    engine.queue.suspended = [Suspension(destination="example.org", since=NOW, until=NOW + 60, by="ann", reason="")]
+    engine.queue.suspended = [Suspension(destination="example.org", since=NOW, until=NOW + 60, by="ann", note="")]
     async with engine.serving() as client:
         assert (await client.health()).state == "relaying"
         assert [one.destination for one in await client.suspensions()] == ["example.org"]
@@ -180,7 +180,7 @@ async def test_events_are_asked_for_as_given(engine: FakeEngine) -> None:
 
 async def test_nothing_shown_can_steer_a_terminal(engine: FakeEngine) -> None:
     hostile = "\x1b]8;;http://x\x07\u202e\udcff\x9b"
-    row = entry(7, sender=hostile, recipient=hostile, destination=hostile, subject=hostile, by=hostile, reason=hostile)
+    row = entry(7, sender=hostile, recipient=hostile, destination=hostile, subject=hostile, by=hostile, note=hostile)
     engine.queue.entries = [row]
     engine.queue.happened = [
         structs.replace(one, sender=hostile, recipient=hostile, text=hostile, by=hostile, host=hostile)

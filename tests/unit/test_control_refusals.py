@@ -34,6 +34,10 @@ class Raw:
         async with self._session.request(method, f"http://relay{path}", **request) as response:
             return response.status, msgspec.json.decode(await response.read(), type=views.Refusal)
 
+    async def status(self, method: str, path: str, **request: Any) -> int:
+        async with self._session.request(method, f"http://relay{path}", **request) as response:
+            return response.status
+
 
 @asynccontextmanager
 async def raw(engine: FakeEngine, **options: Any) -> AsyncIterator[Raw]:
@@ -98,10 +102,13 @@ async def test_a_wrong_query_is_refused_with_what_is_allowed(engine: FakeEngine,
         ("/v1/drop", '{"filter": "id=seven"}', "filter: seven"),
         ("/v1/retry", '{"filter": "state=lost", "dry_run": true}', "filter: state=lost"),
         ("/v1/undo", '{"operation": -1}', "operation"),
-        ("/v1/suspend", '{"destination": "example.org", "seconds": 59, "reason": ""}', "seconds"),
-        ("/v1/suspend", '{"destination": "example.org", "seconds": 2592001, "reason": ""}', "seconds"),
-        ("/v1/suspend", '{"destination": "example.org", "seconds": "1h", "reason": ""}', "seconds"),
-        ("/v1/suspend", '{"destination": "exa mple", "seconds": 60, "reason": ""}', "destination"),
+        ("/v1/suspend", '{"destination": "example.org", "seconds": 59, "note": ""}', "seconds"),
+        ("/v1/suspend", '{"destination": "example.org", "seconds": 2592001, "note": ""}', "seconds"),
+        ("/v1/suspend", '{"destination": "example.org", "seconds": "1h", "note": ""}', "seconds"),
+        ("/v1/suspend", '{"destination": "exa mple", "seconds": 60, "note": ""}', "destination"),
+        ("/v1/suspend", '{"destination": "example.org", "seconds": 60, "note": "", "reason": ""}', "note"),
+        ("/v1/suspend", '{"destination": "example.org", "seconds": 60, "reason": 7}', "note"),
+        ("/v1/retry", '{"filter": "id=7", "reason": "storm"}', "reason"),
         ("/v1/resume", '{"destination": ""}', "destination"),
         ("/v1/mark-bad", '{"host": "mx1.example.org", "seconds": 1}', "seconds"),
         ("/v1/mark-bad", '{"host": "mx1 example"}', "host"),
@@ -123,6 +130,13 @@ async def test_a_wrong_body_is_refused_and_nothing_is_done(
     assert engine.queue.calls == []
     assert engine.mx.calls == []
     assert engine.queue.suspended == []
+
+
+async def test_a_note_may_be_called_a_reason_for_one_more_version(engine: FakeEngine) -> None:
+    async with raw(engine) as asker:
+        body = b'{"destination": "example.org", "seconds": 60, "reason": "storm"}'
+        assert await asker.status("POST", "/v1/suspend", data=body) == 200
+    assert [each.note for each in engine.queue.suspended] == ["storm"]
 
 
 async def test_what_is_refused_is_shown_without_controls(engine: FakeEngine) -> None:
@@ -205,7 +219,7 @@ async def test_a_refusal_reaches_the_client_in_one_sentence(engine: FakeEngine) 
         with pytest.raises(
             Refused, match=r"^seconds: 5 seconds is out of range: 60 seconds \(1m\) to 2592000 \(30d\)$"
         ):
-            await client.ask(Suspend(destination="example.org", seconds=5, reason=""))
+            await client.ask(Suspend(destination="example.org", seconds=5, note=""))
 
 
 async def test_without_an_engine_the_client_says_where_it_looked(engine: FakeEngine) -> None:

@@ -58,9 +58,9 @@ async def test_a_preview_says_what_would_be_touched_and_touches_nothing(engine: 
 async def test_a_verb_acts_in_the_name_of_who_asks(
     engine: FakeEngine, verb: str, told: list[str], call: tuple[object, ...], text: str
 ) -> None:
-    reason = {"reason": " looking\ninto it "} if verb == "hold" else {}
+    note = {"note": " looking\ninto it "} if verb == "hold" else {}
     async with engine.serving() as client:
-        result = await client.ask(named(verb).ask(filter="domain=example.org", newest=8, **reason))
+        result = await client.ask(named(verb).ask(filter="domain=example.org", newest=8, **note))
     assert engine.queue.calls == [call]
     assert (result.verb, result.text) == (verb, text)
     assert (result.messages, result.recipients, result.skipped) == (1, 2, 1)
@@ -101,7 +101,7 @@ async def test_giving_up_only_holds_for_the_time_in_which_it_can_be_undone(
 ) -> None:
     engine.queue.changed = Changed(messages=1, recipients=2, operation=41, due=NOW + 10)
     async with engine.serving() as client:
-        result = await client.ask(named(verb).ask(filter="id=7", reason="runaway"))
+        result = await client.ask(named(verb).ask(filter="id=7", note="runaway"))
     assert engine.queue.calls == [(verb, "id=7", ME, "runaway", 10.0, None)]
     assert result.text == f"2 recipients of 1 message are to be {did}, unless undone (operation 41)"
     assert (result.operation, result.undo_until) == (41, NOW + 10)
@@ -154,7 +154,7 @@ async def test_a_check_is_run_at_once_and_recorded(engine: FakeEngine) -> None:
     async with engine.serving() as client:
         result = await client.ask(Check())
         assert result.text == "checked: 1 new connection, 3 open in all"
-        engine.queue.suspended = [Suspension(destination=RELAY, since=NOW, until=NOW + 600, by="ann", reason="")]
+        engine.queue.suspended = [Suspension(destination=RELAY, since=NOW, until=NOW + 600, by="ann", note="")]
         assert "the relay is suspended for another 10m, by ann" in (await client.ask(Check())).text
     assert engine.smarthost.checks == 2
     assert engine.queue.calls[0] == ("record", "checked", ME)
@@ -170,9 +170,9 @@ async def test_a_draining_relay_is_not_checked(engine: FakeEngine) -> None:
 
 async def test_a_destination_is_suspended_for_a_while_and_resumed(engine: FakeEngine) -> None:
     async with engine.serving() as client:
-        result = await client.ask(Suspend(destination="Example.ORG", seconds=3600, reason="they asked"))
+        result = await client.ask(Suspend(destination="Example.ORG", seconds=3600, note="they asked"))
         assert engine.queue.suspended == [
-            Suspension(destination="example.org", since=NOW, until=NOW + 3600, by=ME, reason="they asked")
+            Suspension(destination="example.org", since=NOW, until=NOW + 3600, by=ME, note="they asked")
         ]
         assert result.text == (
             "example.org is suspended for 1h: no new connection is opened; 1 open connection will end by itself"
@@ -188,7 +188,7 @@ async def test_a_destination_is_suspended_for_a_while_and_resumed(engine: FakeEn
 
 async def test_a_star_suspends_the_relay(engine: FakeEngine) -> None:
     async with engine.serving() as client:
-        result = await client.ask(Suspend(destination="*", seconds=60, reason=""))
+        result = await client.ask(Suspend(destination="*", seconds=60, note=""))
         assert result.text == (
             "the relay is suspended for 1m: no new connection is opened; 2 open connections will end by themselves"
         )
@@ -198,7 +198,7 @@ async def test_a_star_suspends_the_relay(engine: FakeEngine) -> None:
 
 async def test_a_host_is_marked_bad_for_a_while(engine: FakeEngine) -> None:
     async with engine.serving() as client:
-        result = await client.ask(MarkBad(host="MX1.Example.org.", seconds=1800, reason="slow"))
+        result = await client.ask(MarkBad(host="MX1.Example.org.", seconds=1800, note="slow"))
         await client.ask(MarkBad(host="mx2.example.org"))
     assert engine.mx.calls == [
         ("mark_bad", "mx1.example.org", 1800.0, "slow", ME),
@@ -236,15 +236,15 @@ async def test_hosts_are_marked_by_the_names_they_are_known_by(engine: FakeEngin
     assert engine.mx.calls[0][1] == marked
 
 
-async def test_reasons_are_cleaned_and_bounded(engine: FakeEngine) -> None:
+async def test_notes_are_cleaned_and_bounded(engine: FakeEngine) -> None:
     async with engine.serving() as client:
-        await client.ask(Hold(filter="id=7", reason="\x1b[2J" + "x" * 500))
-        reason = engine.queue.calls[0][3]
-        assert reason.startswith("\\x1b[2Jxxx")
-        assert len(reason) == 200
+        await client.ask(Hold(filter="id=7", note="\x1b[2J" + "x" * 500))
+        note = engine.queue.calls[0][3]
+        assert note.startswith("\\x1b[2Jxxx")
+        assert len(note) == 200
         await _suspend(client, "y" * 201)
-    assert len(engine.queue.suspended[0].reason) == 200
+    assert len(engine.queue.suspended[0].note) == 200
 
 
-async def _suspend(client: Client, reason: str) -> None:
-    await client.ask(Suspend(destination="example.org", seconds=60, reason=reason))
+async def _suspend(client: Client, note: str) -> None:
+    await client.ask(Suspend(destination="example.org", seconds=60, note=note))

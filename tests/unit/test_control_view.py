@@ -40,7 +40,7 @@ def acting(engine: FakeEngine) -> list[str]:
 
 
 async def test_nothing_that_acts_can_be_asked_by_the_door_for_looking(engine: FakeEngine) -> None:
-    body = b'{"filter": "", "now": true, "host": "mx.example", "destination": "*", "seconds": 60, "reason": ""}'
+    body = b'{"filter": "", "now": true, "host": "mx.example", "destination": "*", "seconds": 60, "note": ""}'
     async with engine.serving(group=grp.getgrgid(os.getgid()).gr_name), raw(view_socket(engine.socket)) as session:
         for path in acting(engine):
             for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS"):

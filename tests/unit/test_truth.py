@@ -72,14 +72,14 @@ class World:
             if draw.random() < 0.1:
                 now = self.clock.now()
                 host = draw.choice(HOSTS)
-                one = Override(destination=name, host=host, port=25, since=now, until=now + 1e6, by="ann", reason="")
+                one = Override(destination=name, host=host, port=25, since=now, until=now + 1e6, by="ann", note="")
                 await queue.standing.set_override(one)
         if draw.random() < 0.2:
             await queue.standing.suspend(self.suspension(RELAY))
         for host in HOSTS:
             by = draw.choice(["", "engine", "oncall", "oncall"])
             if by:
-                await self.mx.mark_bad(host, seconds=self.later() - self.clock.now(), reason="why", by=by)
+                await self.mx.mark_bad(host, seconds=self.later() - self.clock.now(), note="why", by=by)
         for entry in await self.spool.entries():
             named = Filter.of_ids([f"{entry.message}.{entry.number}"])
             match draw.randint(0, 13):
@@ -100,7 +100,7 @@ class World:
         await self.clock.advance(draw.uniform(0, 30))
 
     def suspension(self, name: str) -> Suspension:
-        return Suspension(destination=name, since=self.clock.now(), until=self.later(), by="oncall", reason="storm")
+        return Suspension(destination=name, since=self.clock.now(), until=self.later(), by="oncall", note="storm")
 
     def judge(self) -> Judge:
         parts = SimpleNamespace(

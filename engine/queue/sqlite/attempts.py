@@ -82,8 +82,8 @@ def set_aside(tx: Transaction, claim: Claim, why: str) -> None:
             (claim.message, entry.number),
         )
         tx.execute(
-            "UPDATE entry SET ordered = 'hold', ordered_by = ?, reason = ?, operation = NULL, "
-            "prior = '', prior_by = '', prior_reason = '', rule = NULL "
+            "UPDATE entry SET ordered = 'hold', ordered_by = ?, note = ?, operation = NULL, "
+            "prior = '', prior_by = '', prior_note = '', rule = NULL "
             "WHERE message = ? AND number = ? AND ordered IS NOT 'drop'",
             (ENGINE, storable(why), claim.message, entry.number),
         )

@@ -17,7 +17,7 @@ FIRST_SENDER = f"(SELECT sender FROM message WHERE number = {FIRST})"
 COLUMNS = (
     "d.name, d.edge, d.blocked_until, d.blocked_why, d.blocked_cause, d.site, d.took_at, d.unreached_at, "
     f"{FIRST}, {FIRST_SENDER}, "
-    's.since, s.until, s."by", s.reason, o.host, o.port, o.since, o.until, o."by", o.reason, '
+    's.since, s.until, s."by", s.note, o.host, o.port, o.since, o.until, o."by", o.note, '
     "(SELECT json_group_object(preference, host) FROM exchange WHERE destination = d.name)"
 )
 WIDTH = 21  # columns
@@ -47,20 +47,20 @@ def names(connection: sqlite3.Connection) -> Iterator[str]:
 def suspensions(connection: sqlite3.Connection, now: float) -> tuple[Suspension, ...]:
     """Suspensions in force, the relay's own first."""
     rows = connection.execute(
-        'SELECT destination, since, until, "by", reason FROM suspension WHERE until > ? '
+        'SELECT destination, since, until, "by", note FROM suspension WHERE until > ? '
         "ORDER BY destination <> ?, destination",
         (now, RELAY),
     )
     return tuple(
-        Suspension(destination=name, since=since, until=until, by=by, reason=reason)
-        for name, since, until, by, reason in rows
+        Suspension(destination=name, since=since, until=until, by=by, note=note)
+        for name, since, until, by, note in rows
     )
 
 
 def of_relay(connection: sqlite3.Connection, now: float) -> Suspension | None:
     """The suspension of the whole relay, if there is one."""
     row = connection.execute(
-        'SELECT since, until, "by", reason FROM suspension WHERE destination = ? AND until > ?', (RELAY, now)
+        'SELECT since, until, "by", note FROM suspension WHERE destination = ? AND until > ?', (RELAY, now)
     ).fetchone()
     return _suspension(RELAY, *row) if row else None
 
@@ -78,7 +78,7 @@ def bearings(connection: sqlite3.Connection, names: Iterable[str], now: float) -
 def of_unknown(connection: sqlite3.Connection, name: str, now: float) -> Bearing:
     """What bears on a destination of which nothing is known: operators may have steered it all the same."""
     row = connection.execute(
-        'SELECT host, port, since, until, "by", reason FROM override WHERE destination = ? AND until > ?', (name, now)
+        'SELECT host, port, since, until, "by", note FROM override WHERE destination = ? AND until > ?', (name, now)
     ).fetchone()
     return Bearing(
         name=name,
@@ -114,9 +114,9 @@ def fields_of(row: tuple[Any, ...], relay: Suspension | None, now: float) -> dic
     }
 
 
-def _suspension(name: str, since: float, until: float, by: str, reason: str) -> Suspension:
-    return Suspension(destination=name, since=since, until=until, by=by, reason=reason)
+def _suspension(name: str, since: float, until: float, by: str, note: str) -> Suspension:
+    return Suspension(destination=name, since=since, until=until, by=by, note=note)
 
 
-def _override(name: str, host: str, port: int, since: float, until: float, by: str, reason: str) -> Override:
-    return Override(destination=name, host=host, port=port, since=since, until=until, by=by, reason=reason)
+def _override(name: str, host: str, port: int, since: float, until: float, by: str, note: str) -> Override:
+    return Override(destination=name, host=host, port=port, since=since, until=until, by=by, note=note)

@@ -58,7 +58,7 @@ class Order(Struct, frozen=True, kw_only=True):
 
     `verb` is how the event says it. `wait`: it is carried out so many seconds after the last entry has been ordered,
     and can be undone until then; None: it is done at once. `until`: when what it postpones is due. `undoes`: the
-    operation that is taken back. `is_told`: with an event, of which `note` is the end; one that belongs to another
+    operation that is taken back. `is_told`: with an event, of which `detail` is the end; one that belongs to another
     change is told of only when it is cut short.
     """
 
@@ -68,13 +68,13 @@ class Order(Struct, frozen=True, kw_only=True):
     sql: str
     values: dict[str, object]
     by: str
-    reason: str = ""
+    note: str = ""
     unblocks: bool = False
     undoes: int = 0
     is_told: bool = True
     wait: float | None = None
     until: float = 0.0
-    note: str = ""
+    detail: str = ""
 
 
 def retry(by: str, now: float) -> Order:
@@ -105,7 +105,7 @@ def postpone(by: str, until: float, now: float) -> Order:
         "WHERE message = :message AND number = :number",
         values={"until": until, "now": now, "by": storable(by)},
         until=until,
-        note=f"; for {format_duration(round(until - now))}",
+        detail=f"; for {format_duration(round(until - now))}",
     )
 
 
@@ -114,7 +114,7 @@ def let_go(verb: str, by: str, now: float) -> Order:
     return msgspec.structs.replace(retry(by, now), verb=verb, unblocks=False, is_told=False)
 
 
-def hold(by: str, reason: str) -> Order:
+def hold(by: str, note: str) -> Order:
     """Held at once, or once the attempt that runs has ended.
 
     What a rule holds is held beyond the end of the rule, and what was to be bounced or dropped stays instead.
@@ -123,12 +123,12 @@ def hold(by: str, reason: str) -> Order:
         kind="held",
         verb="hold",
         by=by,
-        reason=reason,
+        note=note,
         touches=lambda entry: not entry.giving_up and (entry.ordered != "hold" or entry.rule is not None),
         sql="UPDATE entry SET state = iif(state = 'waiting', 'held', state), ordered = 'hold', ordered_by = :by, "
-        "reason = :reason, operation = NULL, prior = '', prior_by = '', prior_reason = '', rule = NULL "
+        "note = :note, operation = NULL, prior = '', prior_by = '', prior_note = '', rule = NULL "
         "WHERE message = :message AND number = :number",
-        values={"by": storable(by), "reason": storable(reason)},
+        values={"by": storable(by), "note": storable(note)},
     )
 
 
@@ -143,29 +143,29 @@ def release(by: str, now: float) -> Order:
         by=by,
         touches=lambda entry: not entry.giving_up and (entry.state == "held" or entry.ordered is not None),
         sql="UPDATE entry SET state = iif(state = 'held', 'waiting', state), ordered = NULL, "
-        "ordered_by = '', reason = '', operation = NULL, prior = '', prior_by = '', prior_reason = '', rule = NULL, "
+        "ordered_by = '', note = '', operation = NULL, prior = '', prior_by = '', prior_note = '', rule = NULL, "
         "expires = iif(state = 'held', max(expires, :now), expires) WHERE message = :message AND number = :number",
         values={"now": now},
     )
 
 
-def give_up(order: Literal["bounce", "drop"], by: str, reason: str, wait: float, now: float) -> Order:
+def give_up(order: Literal["bounce", "drop"], by: str, note: str, wait: float, now: float) -> Order:
     """Bounced or dropped after a while, and held until then. What was before the first such order is kept for undo."""
     return Order(
         kind="ordered",
         verb=order,
         by=by,
-        reason=reason,
+        note=note,
         touches=lambda entry: (
             not entry.giving_up
             and not (entry.ordered == order and entry.order_due is not None and entry.order_due <= now + wait)
         ),
         sql="UPDATE entry SET state = iif(state = 'waiting', 'held', state), "
         "prior = CASE WHEN prior <> '' THEN prior WHEN ordered = 'hold' THEN 'held' ELSE 'waiting' END, "
-        "prior_by = iif(prior <> '', prior_by, ordered_by), prior_reason = iif(prior <> '', prior_reason, reason), "
-        "ordered = :order, ordered_by = :by, reason = :reason, operation = :operation "
+        "prior_by = iif(prior <> '', prior_by, ordered_by), prior_note = iif(prior <> '', prior_note, note), "
+        "ordered = :order, ordered_by = :by, note = :note, operation = :operation "
         "WHERE message = :message AND number = :number",
-        values={"order": order, "by": storable(by), "reason": storable(reason)},
+        values={"order": order, "by": storable(by), "note": storable(note)},
         wait=wait,
     )
 
@@ -178,8 +178,8 @@ def undo(operation: int, by: str) -> Order:
         by=by,
         touches=lambda entry: not entry.giving_up,
         sql="UPDATE entry SET state = iif(state = 'held', prior, state), ordered = iif(prior = 'held', 'hold', NULL), "
-        "ordered_by = prior_by, reason = prior_reason, operation = NULL, prior = '', prior_by = '', "
-        "prior_reason = '' WHERE message = :message AND number = :number",
+        "ordered_by = prior_by, note = prior_note, operation = NULL, prior = '', prior_by = '', "
+        "prior_note = '' WHERE message = :message AND number = :number",
         values={},
         undoes=operation,
     )
@@ -318,14 +318,14 @@ class _Chunk:
             tx.execute("DELETE FROM operation WHERE id = ?", (operation,))
             return changed
         beyond = f", {outlasting:,} of them beyond their time" if outlasting else ""
-        tx.record(_event(tx.now, operation, tx, self.order.note + beyond))
+        tx.record(_event(tx.now, operation, tx, self.order.detail + beyond))
         return changed
 
     def _begin(self, tx: Transaction) -> int:
         order = self.order
         cursor = tx.execute(
-            'INSERT INTO operation (kind, verb, filter, "by", reason, at) VALUES (?, ?, ?, ?, ?, ?)',
-            (order.kind, order.verb, self.named, storable(order.by), storable(order.reason), tx.now),
+            'INSERT INTO operation (kind, verb, filter, "by", note, at) VALUES (?, ?, ?, ?, ?, ?)',
+            (order.kind, order.verb, self.named, storable(order.by), storable(order.note), tx.now),
         )
         assert cursor.lastrowid is not None
         return cursor.lastrowid
@@ -351,13 +351,13 @@ def _so_far(order: Order, done: Changed) -> str:
     return f"{count} so far held, and none of them {_DONE[order.verb]}: undo operation {done.operation}, or order again"
 
 
-def _event(now: float, operation: int, tx: Transaction, note: str = "") -> Event:
-    kind, verb, named, by, reason, messages, recipients = tx.execute(
-        'SELECT kind, verb, filter, "by", reason, messages, recipients FROM operation WHERE id = ?', (operation,)
+def _event(now: float, operation: int, tx: Transaction, detail: str = "") -> Event:
+    kind, verb, named, by, note, messages, recipients = tx.execute(
+        'SELECT kind, verb, filter, "by", note, messages, recipients FROM operation WHERE id = ?', (operation,)
     ).fetchone()
-    why = f" ({reason})" if reason else ""
+    why = f" ({note})" if note else ""
     which = f"; operation {operation}" if kind == "ordered" else ""  # for who did not wait for the answer
-    text = f"{verb} {plural(recipients, 'recipient')} in {plural(messages, 'message')}: {named}{why}{note}{which}"
+    text = f"{verb} {plural(recipients, 'recipient')} in {plural(messages, 'message')}: {named}{why}{detail}{which}"
     return Event(at=now, kind=kind, by=by, text=clean(text))
 
 

@@ -138,7 +138,7 @@ def _bodies(connection: sqlite3.Connection) -> list[str]:
     found = []
     rows = connection.execute(
         "SELECT m.number, b.sha256, b.content FROM message m LEFT JOIN body b ON b.message = m.number WHERE EXISTS "
-        "(SELECT 1 FROM entry e WHERE e.message = m.number AND NOT (e.state = 'held' AND e.reason LIKE ?)) "
+        "(SELECT 1 FROM entry e WHERE e.message = m.number AND NOT (e.state = 'held' AND e.note LIKE ?)) "
         # What only waits to be told is told without a content that is not there.
         "OR b.message IS NOT NULL AND NOT EXISTS (SELECT 1 FROM entry e WHERE e.message = m.number)",
         (f"{SAYS}%",),

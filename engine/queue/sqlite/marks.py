@@ -18,26 +18,24 @@ class Marks(Role, contract.Marks):
 
     @read
     def all(self, snapshot: Snapshot) -> tuple[Mark, ...]:
-        rows = snapshot.connection.execute(
-            'SELECT host, since, until, "by", reason, last, times FROM mark ORDER BY host'
-        )
+        rows = snapshot.connection.execute('SELECT host, since, until, "by", note, last, times FROM mark ORDER BY host')
         return tuple(
-            Mark(host=host, since=since, until=until, by=by, reason=reason, last=outcome_of(last), times=times)
-            for host, since, until, by, reason, last, times in rows
+            Mark(host=host, since=since, until=until, by=by, note=note, last=outcome_of(last), times=times)
+            for host, since, until, by, note, last, times in rows
         )
 
     @written
     def save(self, tx: Transaction, mark: Mark) -> None:
-        host, by, reason = storable(mark.host).lower(), storable(mark.by), storable(mark.reason)
+        host, by, note = storable(mark.host).lower(), storable(mark.by), storable(mark.note)
         before = tx.execute("SELECT until FROM mark WHERE host = ?", (host,)).fetchone()
         # An operator who corrects 30 d to 10 m is not to find mail waiting for 30 d.
         if before is not None and mark.until < before[0]:
             _unblock_because_of(tx, host, mark.until)
         tx.execute(
-            'INSERT OR REPLACE INTO mark (host, since, until, "by", reason, last, times) VALUES (?, ?, ?, ?, ?, ?, ?)',
-            (host, mark.since, mark.until, by, reason, outcome_json(mark.last), mark.times),
+            'INSERT OR REPLACE INTO mark (host, since, until, "by", note, last, times) VALUES (?, ?, ?, ?, ?, ?, ?)',
+            (host, mark.since, mark.until, by, note, outcome_json(mark.last), mark.times),
         )
-        tx.record(Event(at=tx.now, kind="marked bad", by=by, host=host, outcome=mark.last, text=reason))
+        tx.record(Event(at=tx.now, kind="marked bad", by=by, host=host, outcome=mark.last, text=note))
 
     async def remove(self, host: str, by: str, touched: Touched | None = None) -> int:
         name = storable(host).lower()

@@ -12,7 +12,7 @@ from engine.base.files import sync
 from engine.base.text import clean
 from engine.queue.contract import QueueError
 
-VERSION = 5  # of the schema, kept in PRAGMA user_version
+VERSION = 6  # of the schema, kept in PRAGMA user_version
 
 # In version 1 each entry had the time of its bounce or drop; now the order as a whole has it.
 _FROM_1 = """
@@ -84,6 +84,14 @@ ALTER TABLE entry ADD COLUMN postponed_by TEXT NOT NULL DEFAULT '';
 CREATE INDEX entry_postponed ON entry (postponed_by) WHERE postponed_by <> '';
 """
 
+# In version 5 what an operator noted was called a reason, as if it were why mail waits.
+FORMERLY = {"note": "reason", "prior_note": "prior_reason"}  # columns, whatever the table
+_NOTED = (
+    *((table, "note") for table in ("entry", "suspension", "hold_rule", "override", "mark", "operation")),
+    ("entry", "prior_note"),
+)
+_FROM_5 = "\n".join(f"ALTER TABLE {table} RENAME COLUMN {FORMERLY[name]} TO {name};" for table, name in _NOTED)
+
 # What brings each version to the next, and the columns that come with it.
 _STEPS: Mapping[int, tuple[str, frozenset[tuple[str, str]]]] = {
     1: (_FROM_1, frozenset({("operation", "due")})),
@@ -116,6 +124,7 @@ _STEPS: Mapping[int, tuple[str, frozenset[tuple[str, str]]]] = {
         _FROM_4,
         frozenset({("destination", "blocked_cause"), ("entry", "postponed_at"), ("entry", "postponed_by")}),
     ),
+    5: (_FROM_5, frozenset(_NOTED)),
 }
 
 log = logging.getLogger(__name__)

@@ -21,8 +21,8 @@ class Orders(Role, contract.Orders):
     async def postpone(self, filter: Filter, by: str, until: float, newest: int | None = None) -> Changed:
         return await self._carry_out(bulk.postpone(by, until, self._now()), filter, newest)
 
-    async def hold(self, filter: Filter, by: str, reason: str, newest: int | None = None) -> Changed:
-        return await self._carry_out(bulk.hold(by, reason), filter, newest)
+    async def hold(self, filter: Filter, by: str, note: str, newest: int | None = None) -> Changed:
+        return await self._carry_out(bulk.hold(by, note), filter, newest)
 
     async def release(
         self, filter: Filter, by: str, newest: int | None = None, touched: Touched | None = None
@@ -34,11 +34,11 @@ class Orders(Role, contract.Orders):
         order: Literal["bounce", "drop"],
         filter: Filter,
         by: str,
-        reason: str,
+        note: str,
         wait: float,
         newest: int | None = None,
     ) -> Changed:
-        return await self._carry_out(bulk.give_up(order, by, reason, wait, self._now()), filter, newest)
+        return await self._carry_out(bulk.give_up(order, by, note, wait, self._now()), filter, newest)
 
     async def undo(self, operation: int, by: str) -> Changed:
         return await self.database.to_its_end(bulk.Bulk(self.database).undo(operation, by))

@@ -38,7 +38,7 @@ def overdue(tx: Transaction, limit: int, expired: Expired | None) -> tuple[list[
     bounced = _ordered_away(
         tx,
         "bounce",
-        "e.message, e.destination, e.number, 'bounced by ' || e.ordered_by || iif(e.reason = '', '', ': ' || e.reason)",
+        "e.message, e.destination, e.number, 'bounced by ' || e.ordered_by || iif(e.note = '', '', ': ' || e.note)",
     )
     taken: Taken = {}
     for message, destination, number, why in bounced:
@@ -69,7 +69,7 @@ def carry_out_drops(tx: Transaction) -> int:
     With the last of an order it is told what became of the whole; that of a bounce, too, whose last entry went
     another way.
     """
-    columns = "e.message, e.number, m.sender, e.recipient, e.destination, e.ordered_by, e.reason, o.id, e.counted"
+    columns = "e.message, e.number, m.sender, e.recipient, e.destination, e.ordered_by, e.note, o.id, e.counted"
     due = list(islice(_ordered_away(tx, "drop", columns), DROPS_AT_ONCE))
     for message, number, *_ in due:
         with tx.touching("ordered", "drop"), tx.touching("ordered", message):
@@ -77,7 +77,7 @@ def carry_out_drops(tx: Transaction) -> int:
     for message in dict.fromkeys(row[0] for row in due):
         remove_if_finished(tx, message)
     operations.count(tx, [operations.Gone(row[7], row[0], row[8]) for row in due])
-    for message, number, sender, recipient, destination, by, reason, _, _ in due:
+    for message, number, sender, recipient, destination, by, note, _, _ in due:
         tx.record(
             Event(
                 at=tx.now,
@@ -88,7 +88,7 @@ def carry_out_drops(tx: Transaction) -> int:
                 sender=sender,
                 recipient=recipient,
                 destination=destination,
-                text=reason,
+                text=note,
             )
         )
     operations.tell_of_whole_ones(tx)

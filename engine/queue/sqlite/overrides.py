@@ -10,19 +10,19 @@ from engine.queue.sqlite.exchanges import note_destination, unblock
 from engine.queue.sqlite.rows import storable
 from engine.queue.sqlite.writer import Transaction
 
-_COLUMNS = 'destination, host, port, since, until, "by", reason'
+_COLUMNS = 'destination, host, port, since, until, "by", note'
 
 
 def set_override(tx: Transaction, override: Override) -> None:
     """Keep an override, in place of any the destination had; connections to it may be opened at once."""
     name, host = storable(override.destination).lower(), storable(override.host).lower()
-    by, reason = storable(override.by), storable(override.reason)
+    by, note = storable(override.by), storable(override.note)
     tx.execute(
         f"INSERT OR REPLACE INTO override ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (name, host, override.port, override.since, override.until, by, reason),
+        (name, host, override.port, override.since, override.until, by, note),
     )
     _goes_anew(tx, name, host)
-    why = f" ({reason})" if reason else ""
+    why = f" ({note})" if note else ""
     text = clean(f"goes to {override.to} for {format_duration(override.until - tx.now)}{why}")
     tx.record(Event(at=tx.now, kind="overridden", by=by, destination=name, host=host, text=text))
 

@@ -17,7 +17,7 @@ from engine.queue.sqlite.bearings import bearings
 ENTRY_COLUMNS = (
     "e.message, e.number, m.sender, e.recipient, e.destination, e.state, m.arrived, e.due, e.expires, e.attempts, "
     "m.size, m.subject, e.last, e.last_at, e.ordered, (SELECT due FROM operation WHERE id = e.operation), "
-    "e.ordered_by, e.reason, coalesce(e.reason_key, ''), e.rule, (SELECT until FROM hold_rule WHERE id = e.rule), "
+    "e.ordered_by, e.note, coalesce(e.reason_key, ''), e.rule, (SELECT until FROM hold_rule WHERE id = e.rule), "
     "e.postponed_by"
 )
 _INSERT_EVENT = (

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 CHUNK = 1000  # messages looked at, or entries let go, in one transaction
 
 _HOLD = (
-    "UPDATE entry SET state = iif(state = 'waiting', 'held', state), ordered = 'hold', ordered_by = ?, reason = ?, "
+    "UPDATE entry SET state = iif(state = 'waiting', 'held', state), ordered = 'hold', ordered_by = ?, note = ?, "
     "rule = ? WHERE message = ? AND number = ?"
 )
 
@@ -37,21 +37,20 @@ class Step(NamedTuple):
     more: bool
 
 
-def add(tx: Transaction, filter: Filter, until: float, by: str, reason: str) -> HoldRule:
+def add(tx: Transaction, filter: Filter, until: float, by: str, note: str) -> HoldRule:
     """Keep a rule; what waits is looked at by `sweep` afterwards."""
-    named, by, reason = str(filter), storable(by), storable(reason)
+    named, by, note = str(filter), storable(by), storable(note)
     (newest,) = tx.execute("SELECT coalesce(max(number), 0) FROM message").fetchone()
     known = tx.execute("SELECT id, since FROM hold_rule WHERE filter = ? AND until > ?", (named, tx.now)).fetchone()
     since = known[1] if known else tx.now
     cursor = tx.execute(
-        'INSERT OR REPLACE INTO hold_rule (id, filter, since, until, "by", reason, newest) '
-        "VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (known[0] if known else None, named, since, until, by, reason, newest),
+        'INSERT OR REPLACE INTO hold_rule (id, filter, since, until, "by", note, newest) VALUES (?, ?, ?, ?, ?, ?, ?)',
+        (known[0] if known else None, named, since, until, by, note, newest),
     )
     assert cursor.lastrowid is not None
-    text = f"hold rule {cursor.lastrowid}: {named} for {format_duration(until - tx.now)}{_why(reason)}"
+    text = f"hold rule {cursor.lastrowid}: {named} for {format_duration(until - tx.now)}{_why(note)}"
     tx.record(Event(at=tx.now, kind="held", by=by, text=clean(text)))
-    return HoldRule(id=cursor.lastrowid, filter=named, since=since, until=until, by=by, reason=reason)
+    return HoldRule(id=cursor.lastrowid, filter=named, since=since, until=until, by=by, note=note)
 
 
 def apply(tx: Transaction, message: int) -> None:
@@ -63,7 +62,7 @@ def apply(tx: Transaction, message: int) -> None:
             (message, *selected.values),
         ).fetchall()
         for number, sender, recipient, destination in rows:
-            tx.execute(_HOLD, (rule.by, rule.reason, rule.id, message, number))
+            tx.execute(_HOLD, (rule.by, rule.note, rule.id, message, number))
             tx.record(
                 Event(
                     at=tx.now,
@@ -74,7 +73,7 @@ def apply(tx: Transaction, message: int) -> None:
                     sender=sender,
                     recipient=recipient,
                     destination=destination,
-                    text=f"hold rule {rule.id}{_why(rule.reason)}",
+                    text=f"hold rule {rule.id}{_why(rule.note)}",
                 )
             )
 
@@ -116,13 +115,13 @@ def let_go(tx: Transaction) -> Step | None:
     _hold_again(tx, found, "e.ordered = 'hold'")  # what another rule names, too, is held by that one from now on
     # What is to be bounced or dropped stays so; taken back, it goes on as all the rest.
     tx.connection.executemany(
-        "UPDATE entry SET rule = NULL, prior = 'waiting', prior_by = '', prior_reason = '' "
+        "UPDATE entry SET rule = NULL, prior = 'waiting', prior_by = '', prior_note = '' "
         "WHERE message = ? AND number = ? AND rule = ? AND ordered <> 'hold'",
         [(*one, rule_id) for one in found],
     )
     freed = tx.connection.executemany(
         "UPDATE entry SET state = iif(state = 'held', 'waiting', state), ordered = NULL, ordered_by = '', "
-        "reason = '', rule = NULL, expires = iif(state = 'held', max(expires, ?), expires) "
+        "note = '', rule = NULL, expires = iif(state = 'held', max(expires, ?), expires) "
         "WHERE message = ? AND number = ? AND rule = ?",
         [(tx.now, *one, rule_id) for one in found],
     ).rowcount
@@ -147,7 +146,7 @@ def hold_what_is_free(tx: Transaction, ids: list[tuple[int, int]]) -> None:
 def rules(connection: sqlite3.Connection, now: float) -> tuple[HoldRule, ...]:
     """The rules in force, and how much each holds."""
     rows = connection.execute(
-        'SELECT id, filter, since, until, "by", reason, (SELECT count(*) FROM entry WHERE rule = hold_rule.id) '
+        'SELECT id, filter, since, until, "by", note, (SELECT count(*) FROM entry WHERE rule = hold_rule.id) '
         "FROM hold_rule WHERE until > ? ORDER BY id",
         (now,),
     )
@@ -192,7 +191,7 @@ def _sweep(tx: Transaction, rule: HoldRule, selected: Where, swept: int, newest:
         f"WHERE e.message > ? AND e.message <= ? AND e.ordered IS NULL AND NOT e.giving_up AND {selected.sql}",
         (swept, upto, *selected.values),
     ).fetchall()
-    tx.connection.executemany(_HOLD, [(rule.by, rule.reason, rule.id, *one) for one in found])
+    tx.connection.executemany(_HOLD, [(rule.by, rule.note, rule.id, *one) for one in found])
     tx.execute("UPDATE hold_rule SET swept = ? WHERE id = ?", (upto, rule.id))
     return Step(rule.id, len(found), upto < newest)
 
@@ -205,13 +204,13 @@ def _hold_again(tx: Transaction, ids: list[tuple[int, int]], which: str) -> None
             f"CROSS JOIN message m ON m.number = e.message WHERE {which} AND {selected.sql}",
             (json.dumps(ids), *selected.values),
         ).fetchall()
-        tx.connection.executemany(_HOLD, [(rule.by, rule.reason, rule.id, *row) for row in rows])
+        tx.connection.executemany(_HOLD, [(rule.by, rule.note, rule.id, *row) for row in rows])
 
 
 def _in_force(tx: Transaction) -> list[tuple[HoldRule, Where]]:
     """The rules in force that can be read, the oldest first, and what they name."""
     rows = tx.execute(
-        'SELECT id, filter, since, until, "by", reason, 0 FROM hold_rule WHERE until > ? ORDER BY id', (tx.now,)
+        'SELECT id, filter, since, until, "by", note, 0 FROM hold_rule WHERE until > ? ORDER BY id', (tx.now,)
     )
     known = [HoldRule(**dict(zip(HoldRule.__struct_fields__, row, strict=True))) for row in rows]
     return [(rule, selected) for rule in known if (selected := _where(rule, tx.now)) is not None]
@@ -232,5 +231,5 @@ def _read(text: str) -> Filter | None:
         return None
 
 
-def _why(reason: str) -> str:
-    return f" ({reason})" if reason else ""
+def _why(note: str) -> str:
+    return f" ({note})" if note else ""

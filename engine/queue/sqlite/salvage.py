@@ -15,6 +15,7 @@ from engine.base.text import clean
 from engine.model.destination import unknown_site
 from engine.model.event import ENGINE, Event
 from engine.queue.sqlite.connection import is_damage
+from engine.queue.sqlite.migrations import FORMERLY
 from engine.queue.sqlite.reading import from_both_ends, walk
 from engine.queue.sqlite.rows import insert_event
 
@@ -33,7 +34,7 @@ _COUNTED = frozenset({"waiting", "held", "relaying", "edge"})  # of a destinatio
 # What a column has that an early version 1 had not, where the schema of today has no default for it.
 _INSTEAD = {("message", "ret"): "''", ("message", "envid"): "''", ("destination", "site"): "'@' || name"}
 _ENDINGS = "'delivered', 'returned', 'discarded', 'dropped'"
-_HELD = "UPDATE entry SET state = 'held', giving_up = 0, ordered = 'hold', ordered_by = ?, reason = ?, rule = NULL "
+_HELD = "UPDATE entry SET state = 'held', giving_up = 0, ordered = 'hold', ordered_by = ?, note = ?, rule = NULL "
 
 
 class Key(NamedTuple):
@@ -113,7 +114,7 @@ class _Salvage:
             self._found.lost.append((0, 0, f"{plural(holes, 'part')} of the table {table}"))
 
     def _columns(self, table: str) -> tuple[list[str], list[str]]:
-        """The columns to be written, and what is read for each."""
+        """The columns to be written, and what is read for each, by its former name where an older file has that."""
         there = {name for (name,) in self._old.execute("SELECT name FROM pragma_table_xinfo(?)", (table,))}
         names, columns = [], []
         for name, hidden in self._new.execute("SELECT name, hidden FROM pragma_table_xinfo(?)", (table,)).fetchall():
@@ -122,6 +123,9 @@ class _Salvage:
             if name in there:
                 names.append(name)
                 columns.append(f'"{name}"')
+            elif (former := FORMERLY.get(name)) in there:
+                names.append(name)
+                columns.append(f'"{former}"')
             elif there and (table, name) in _INSTEAD:
                 names.append(name)
                 columns.append(_INSTEAD[table, name])
@@ -249,7 +253,7 @@ class _Salvage:
             self._know(destination)
             self._new.execute(
                 "INSERT INTO entry (message, number, recipient, destination, state, due, expires, ordered, ordered_by, "
-                "reason) VALUES (?, ?, ?, ?, 'held', ?, coalesce((SELECT expires FROM message WHERE number = ?), ?), "
+                "note) VALUES (?, ?, ?, ?, 'held', ?, coalesce((SELECT expires FROM message WHERE number = ?), ?), "
                 "'hold', ?, ?)",
                 (
                     *key,

@@ -1,4 +1,4 @@
--- The store's tables, version 5. One row of `entry` is one recipient of one message.
+-- The store's tables, version 6. One row of `entry` is one recipient of one message.
 
 CREATE TABLE message (
     number      INTEGER PRIMARY KEY AUTOINCREMENT,  -- never given twice, not even after the message has left
@@ -76,7 +76,7 @@ CREATE TABLE entry (
     attempts     INTEGER NOT NULL DEFAULT 0,
     last         TEXT,                              -- Outcome as JSON
     last_line    TEXT    NOT NULL DEFAULT '',       -- the same as filters look at it: "550 5.1.1 no such user"
-    reason_key   TEXT,                              -- and without what varies: see engine.reason; NULL: no reply yet
+    reason_key   TEXT,                              -- and without what varies: see engine.model.reason; NULL: no reply yet
     last_at      REAL,
     notify       TEXT    NOT NULL DEFAULT '',       -- of RFC 3461 4.1: '', 'NEVER' or a list such as 'SUCCESS,DELAY'
     orcpt        TEXT    NOT NULL DEFAULT '',       -- type and xtext, as it came
@@ -84,11 +84,11 @@ CREATE TABLE entry (
     giving_up    INTEGER NOT NULL DEFAULT 0,        -- 1: relaying only to be returned, nothing is dialled for it
     ordered      TEXT    CHECK (ordered IN ('hold', 'bounce', 'drop')),
     ordered_by   TEXT    NOT NULL DEFAULT '',
-    reason       TEXT    NOT NULL DEFAULT '',
+    note         TEXT    NOT NULL DEFAULT '',
     operation    INTEGER,                           -- of a bounce or drop: what undo names, and says when it is due
     prior        TEXT    NOT NULL DEFAULT '' CHECK (prior IN ('', 'waiting', 'held')),
     prior_by     TEXT    NOT NULL DEFAULT '',       -- before the bounce or drop; "held" had these words
-    prior_reason TEXT    NOT NULL DEFAULT '',
+    prior_note   TEXT    NOT NULL DEFAULT '',
     rule         INTEGER,                           -- the hold rule that holds it
     counted      INTEGER,                           -- the bounce or drop that has counted its message already
     postponed_at REAL,                              -- when it was ordered to be due at `due`; NULL: it is by itself
@@ -182,7 +182,7 @@ CREATE TABLE suspension (
     since       REAL    NOT NULL,
     until       REAL    NOT NULL,
     "by"        TEXT    NOT NULL,
-    reason      TEXT    NOT NULL
+    note        TEXT    NOT NULL
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE hold_rule (
@@ -191,7 +191,7 @@ CREATE TABLE hold_rule (
     since       REAL    NOT NULL,
     until       REAL    NOT NULL,
     "by"        TEXT    NOT NULL,
-    reason      TEXT    NOT NULL,
+    note        TEXT    NOT NULL,
     newest      INTEGER NOT NULL,                   -- messages up to this one were there when it was made
     swept       INTEGER NOT NULL DEFAULT 0,         -- of these it has looked at those up to here
     ended_by    TEXT    NOT NULL DEFAULT '',        -- who ended it before its time
@@ -205,7 +205,7 @@ CREATE TABLE override (
     since       REAL    NOT NULL,
     until       REAL    NOT NULL,
     "by"        TEXT    NOT NULL,
-    reason      TEXT    NOT NULL
+    note        TEXT    NOT NULL
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE mark (
@@ -213,7 +213,7 @@ CREATE TABLE mark (
     since       REAL    NOT NULL,
     until       REAL    NOT NULL,
     "by"        TEXT    NOT NULL,
-    reason      TEXT    NOT NULL,
+    note        TEXT    NOT NULL,
     last        TEXT,                               -- Outcome as JSON
     times       INTEGER NOT NULL DEFAULT 1          -- marks in a row without a delivery between
 ) STRICT, WITHOUT ROWID;
@@ -241,7 +241,7 @@ CREATE TABLE operation (
     verb        TEXT    NOT NULL,
     filter      TEXT    NOT NULL,
     "by"        TEXT    NOT NULL,
-    reason      TEXT    NOT NULL,
+    note        TEXT    NOT NULL,
     at          REAL    NOT NULL,
     messages    INTEGER NOT NULL DEFAULT 0,         -- what it touched so far
     recipients  INTEGER NOT NULL DEFAULT 0,

@@ -77,8 +77,8 @@ def _leave(tx: Transaction, message: int, result: EntryResult) -> None:
     else:
         why = f"it has left ({result.outcome.kind}: {result.outcome.line}), but its record cannot be removed"
         tx.execute(
-            "UPDATE entry SET state = 'held', giving_up = 0, ordered = 'hold', ordered_by = ?, reason = ?, "
-            "operation = NULL, prior = '', prior_by = '', prior_reason = '', rule = NULL "
+            "UPDATE entry SET state = 'held', giving_up = 0, ordered = 'hold', ordered_by = ?, note = ?, "
+            "operation = NULL, prior = '', prior_by = '', prior_note = '', rule = NULL "
             "WHERE message = ? AND number = ?",
             (ENGINE, storable(f"{why}: a page of the queue beside it is damaged"), message, result.number),
         )

@@ -143,9 +143,9 @@ class Standing(Role, contract.Standing):
 
     # -- hold rules -----------------------------------------------------------------------------------------------
 
-    async def add_rule(self, filter: Filter, until: float, by: str, reason: str) -> HoldRule:
+    async def add_rule(self, filter: Filter, until: float, by: str, note: str) -> HoldRule:
         async def add() -> HoldRule:
-            rule = await self.database.do(lambda tx: rules.add(tx, filter, until, by, reason))
+            rule = await self.database.do(lambda tx: rules.add(tx, filter, until, by, note))
             async with self._ruling:  # hold what it has yet to hold, and let go what those that are over held
                 while await self.database.do(rules.step) is not None:
                     self.database.go_on()

@@ -8,12 +8,12 @@ from engine.queue.sqlite.writer import Transaction
 
 def suspend(tx: Transaction, suspension: Suspension) -> None:
     """Keep a suspension, in place of any there was."""
-    name, by, reason = storable(suspension.destination).lower(), storable(suspension.by), storable(suspension.reason)
+    name, by, note = storable(suspension.destination).lower(), storable(suspension.by), storable(suspension.note)
     tx.execute(
-        'INSERT OR REPLACE INTO suspension (destination, since, until, "by", reason) VALUES (?, ?, ?, ?, ?)',
-        (name, suspension.since, suspension.until, by, reason),
+        'INSERT OR REPLACE INTO suspension (destination, since, until, "by", note) VALUES (?, ?, ?, ?, ?)',
+        (name, suspension.since, suspension.until, by, note),
     )
-    tx.record(Event(at=tx.now, kind="suspended", by=by, destination=name, text=reason))
+    tx.record(Event(at=tx.now, kind="suspended", by=by, destination=name, text=note))
 
 
 def resume(tx: Transaction, destination: str, by: str) -> bool:

@@ -159,7 +159,7 @@ class Operator:
         named = self._draw.choice((f"domain={self._domain()}", silent, f"domain~tar{self._draw.randrange(10)}"))
         is_now = self._draw.random() < 0.5
         acts: list[MailAsk] = [
-            Retry(filter=named), Retry(filter=named), Hold(filter=named, reason="soak"), Release(filter=named),
+            Retry(filter=named), Retry(filter=named), Hold(filter=named, note="soak"), Release(filter=named),
             Release(filter=named), Bounce(filter=named, now=is_now), Drop(filter=named, now=is_now),
         ]  # fmt: skip
         result = await client.ask(self._draw.choice(acts))
@@ -168,23 +168,23 @@ class Operator:
 
     async def _suspend(self, client: Client) -> None:
         domain = self._domain()
-        await client.ask(Suspend(destination=domain, seconds=60.0, reason="soak"))
+        await client.ask(Suspend(destination=domain, seconds=60.0, note="soak"))
         if self._draw.random() < 0.5:
             await client.ask(Resume(destination=domain))
 
     async def _mark(self, client: Client) -> None:
         host = f"mx.{self._domain()}"
-        await client.ask(MarkBad(host=host, seconds=60.0, reason="soak"))
+        await client.ask(MarkBad(host=host, seconds=60.0, note="soak"))
         if self._draw.random() < 0.5:
             await client.ask(MarkGood(host=host))
 
     async def _override(self, client: Client) -> None:
         domain = self._draw.choice(world.TARRED)
         to = f"mx.{self._draw.choice(world.GREY)}"
-        await client.ask(Override(destination=domain, to=to, seconds=60.0, reason="soak"))
+        await client.ask(Override(destination=domain, to=to, seconds=60.0, note="soak"))
 
     async def _rule(self, client: Client) -> None:
-        await client.ask(HoldRule(filter=f"domain={self._domain()}", seconds=60.0, reason="soak"))
+        await client.ask(HoldRule(filter=f"domain={self._domain()}", seconds=60.0, note="soak"))
 
     async def _close(self, client: Client) -> None:
         others = [one for one in await client.relayers() if one.destination not in world.HEALTHY]

@@ -45,9 +45,7 @@ async def test_each_entry_comes_to_what_became_of_it_since(tmp_path: Path, opene
         await spool.queue.claims.overdue(9)
         await spool.claim("busy")
         await spool.queue.orders.hold(Filter.parse("domain=kept"), "bob", "")
-        await spool.queue.standing.suspend(
-            Suspension(destination="rest", since=now, until=now + 9, by="bob", reason="")
-        )
+        await spool.queue.standing.suspend(Suspension(destination="rest", since=now, until=now + 9, by="bob", note=""))
         await spool.queue.standing.block("shut", now + 60, "4.4.1 connection refused")
         assert await fates(spool, touched) == [
             Fate("delivered"),
@@ -60,7 +58,7 @@ async def test_each_entry_comes_to_what_became_of_it_since(tmp_path: Path, opene
             Fate("blocked", "4.4.1 connection refused"),
             Fate("waiting"),
         ]
-        await spool.queue.standing.suspend(Suspension(destination=RELAY, since=now, until=now + 9, by="bob", reason=""))
+        await spool.queue.standing.suspend(Suspension(destination=RELAY, since=now, until=now + 9, by="bob", note=""))
         assert (await fates(spool, touched))[7:] == [Fate("suspended"), Fate("suspended")]
 
 

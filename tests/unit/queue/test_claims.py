@@ -268,7 +268,7 @@ async def test_a_bounce_that_cannot_be_made_is_not_tried_for_ever(tmp_path: Path
 
 
 def suspension(destination: str, now: float, seconds: float) -> Suspension:
-    return Suspension(destination=destination, since=now, until=now + seconds, by="oncall", reason="maintenance")
+    return Suspension(destination=destination, since=now, until=now + seconds, by="oncall", note="maintenance")
 
 
 async def retried(spool: Spool, count: int, *recipients: str) -> None:

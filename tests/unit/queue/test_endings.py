@@ -24,7 +24,7 @@ async def waiting(spool: Spool, *destinations: str) -> None:
 
 def suspension(spool: Spool, name: str) -> Suspension:
     now = spool.clock.now()
-    return Suspension(destination=name, since=now, until=now + 3600, by="ann", reason="")
+    return Suspension(destination=name, since=now, until=now + 3600, by="ann", note="")
 
 
 async def test_a_mark_lets_go_what_has_no_other_host_that_is_not_bad(tmp_path: Path, opened: Opened) -> None:
@@ -35,7 +35,7 @@ async def test_a_mark_lets_go_what_has_no_other_host_that_is_not_bad(tmp_path: P
         await spool.queue.standing.note_destination("c.example", ["mx9.example"])
         now = spool.clock.now()
         for host in ("mx1.example", "mx9.example"):
-            await spool.queue.marks.save(Mark(host=host, since=now, until=now + 60, by="ann", reason=""))
+            await spool.queue.marks.save(Mark(host=host, since=now, until=now + 60, by="ann", note=""))
         assert await counted(spool, "mark", "MX1.example") == (1, 2)
         assert await spool.queue.marks.remove("mx1.example", "ann") == 2
         assert [entry.destination for entry in await spool.entries("state=due")] == ["a.example"] * 2
@@ -57,7 +57,7 @@ async def test_an_override_makes_due_what_waits_in_its_destination(tmp_path: Pat
         now = spool.clock.now()
         await waiting(spool, "a.example", "b.example")
         await spool.queue.standing.set_override(
-            Override(destination="a.example", host="h", port=0, since=now, until=now + 60, by="ann", reason="")
+            Override(destination="a.example", host="h", port=0, since=now, until=now + 60, by="ann", note="")
         )
         assert await counted(spool, "override", "a.example") == (1, 2)
 

@@ -58,7 +58,7 @@ async def test_what_is_relayed_is_held_once_its_attempt_has_ended(tmp_path: Path
         )
         await spool.queue.claims.settle(Settlement(message=number, results=results))
         (entry,) = await spool.entries()
-        assert (entry.state, entry.ordered, entry.reason, entry.attempts) == ("held", "hold", "wait", 1)
+        assert (entry.state, entry.ordered, entry.note, entry.attempts) == ("held", "hold", "wait", 1)
 
 
 async def test_a_claim_put_back_is_held_where_that_was_ordered_meanwhile(tmp_path: Path, opened: Opened) -> None:
@@ -177,7 +177,7 @@ async def test_hold_keeps_what_was_to_be_dropped(tmp_path: Path, opened: Opened)
         await spool.clock.advance(20)
         await spool.queue.claims.overdue(9)
         entry = await spool.entry(number)
-        assert (entry.state, entry.ordered, entry.by, entry.reason) == ("held", "hold", "oncall", "to be looked at")
+        assert (entry.state, entry.ordered, entry.by, entry.note) == ("held", "hold", "oncall", "to be looked at")
         assert (await spool.queue.orders.undo(drop.operation, "oncall")).recipients == 0
         await spool.queue.orders.release(ALL, "oncall")
         assert (await spool.entry(number)).state == "waiting"

@@ -54,13 +54,13 @@ async def test_suspended_and_blocked_destinations_of_a_site_are_passed_over(tmp_
         await on_the_farm(spool, "a.example", "b.example", "c.example")
         now = spool.clock.now()
         await spool.queue.standing.suspend(
-            Suspension(destination="a.example", since=now, until=now + 60, by="oncall", reason="test")
+            Suspension(destination="a.example", since=now, until=now + 60, by="oncall", note="test")
         )
         await spool.queue.standing.block("b.example", now + 60, "no way")
         (claim,) = await spool.queue.claims.claim_site(FARM, 1, 1)
         assert claim.destination == "c.example"
         await spool.queue.standing.suspend(
-            Suspension(destination="*", since=now, until=now + 60, by="oncall", reason="test")
+            Suspension(destination="*", since=now, until=now + 60, by="oncall", note="test")
         )
         await spool.settle(claim, LATER, after=0)
         assert await spool.queue.claims.claim_site(FARM, 9, 1) == []

@@ -13,13 +13,13 @@ from tests.unit.queue.support import LATER, Opened, Spool
 
 def suspension(clock: FakeClock, destination: str, seconds: float = 60) -> Suspension:
     now = clock.now()
-    return Suspension(destination=destination, since=now, until=now + seconds, by="oncall", reason="maintenance")
+    return Suspension(destination=destination, since=now, until=now + seconds, by="oncall", note="maintenance")
 
 
 def mark(clock: FakeClock, host: str, seconds: float = 60) -> Mark:
     now = clock.now()
     refused = Outcome.transient("connect: refused", host=host)
-    return Mark(host=host, since=now, until=now + seconds, by="engine", reason="unreachable", last=refused)
+    return Mark(host=host, since=now, until=now + seconds, by="engine", note="unreachable", last=refused)
 
 
 async def test_suspensions_outlive_a_restart_the_relays_own_first(tmp_path: Path, opened: Opened) -> None:
@@ -62,7 +62,7 @@ async def test_an_override_ends_by_itself_and_that_is_told_once(tmp_path: Path, 
         now = spool.clock.now()
         for number, name in enumerate(("a.example", "b.example")):
             until = now + 60 + 60 * number
-            override = Override(destination=name, host="h", port=0, since=now, until=until, by="ann", reason="")
+            override = Override(destination=name, host="h", port=0, since=now, until=until, by="ann", note="")
             await spool.queue.standing.set_override(override)
         assert await spool.queue.standing.end_what_is_over() == Over()
         await spool.clock.advance(60)

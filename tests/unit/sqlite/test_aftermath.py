@@ -32,7 +32,7 @@ async def test_a_host_marked_good_says_how_many_it_made_due_and_which(tmp_path: 
         await spool.queue.standing.note_destination("a.example", ["mx1.example"])
         await spool.queue.standing.note_destination("b.example", ["mx2.example"])
         for host in ("mx1.example", "mx3.example"):
-            await spool.queue.marks.save(Mark(host=host, since=now, until=now + 60, by="engine", reason=""))
+            await spool.queue.marks.save(Mark(host=host, since=now, until=now + 60, by="engine", note=""))
         touched = Touched()
         assert await spool.queue.marks.remove("mx1.example", "ann", touched) == 1
         assert touched.entries == [TouchedEntry(1, 1, 1)]
@@ -49,7 +49,7 @@ async def test_making_due_that_was_cut_short_by_the_end_is_told_at_the_next_star
         await tried(spool, "a.example")
         await spool.queue.standing.note_destination("a.example", ["mx1.example"])
         now = spool.clock.now()
-        await spool.queue.marks.save(Mark(host="mx1.example", since=now, until=now + 60, by="engine", reason=""))
+        await spool.queue.marks.save(Mark(host="mx1.example", since=now, until=now + 60, by="engine", note=""))
         spool.sql("CREATE TRIGGER kept BEFORE DELETE ON operation BEGIN SELECT raise(IGNORE); END")
         await spool.queue.marks.remove("mx1.example", "ann")
         spool.sql("DROP TRIGGER kept")

@@ -60,7 +60,7 @@ async def test_what_cannot_be_read_is_set_aside_and_shown(tmp_path: Path) -> Non
         await spool.queue.claims.set_aside(damaged, "the body is damaged")
         await spool.settle(fine, DELIVERED)
         entry = await spool.entry(number)
-        assert (entry.state, entry.ordered, entry.by, entry.reason) == (
+        assert (entry.state, entry.ordered, entry.by, entry.note) == (
             "held",
             "hold",
             "engine",
@@ -129,7 +129,7 @@ async def test_claims_to_give_up_that_are_put_back_are_exactly_as_they_were(tmp_
                 len(spool.events),
             )
         await spool.queue.orders.undo(changed.operation, "oncall")
-        assert [(e.state, e.by, e.reason) for e in await spool.entries(f"id={bounced}")] == [
+        assert [(e.state, e.by, e.note) for e in await spool.entries(f"id={bounced}")] == [
             ("held", "day", "to be looked at")
         ] * 2
 

@@ -21,7 +21,7 @@ from tests.unit.sqlite.test_damage import MESSAGES, filled, relay_all
 
 ROWS = 100  # in each of the small tables, over several pages
 HOUR = 3600.0
-WHY = "a reason that somebody gave at some length, " * 12
+WHY = "a note that somebody gave at some length, " * 12
 
 ORDERS = {"hold_rule": "hold rules", "suspension": "suspensions", "override": "overrides"}
 SMALL = (*ORDERS, "mark", "sts_policy", "known_login")
@@ -41,11 +41,11 @@ async def _fill_with_all(directory: Path) -> dict[str, set[tuple[Any, ...]]]:
             name = f"other{n:03}.example"
             await queue.standing.add_rule(Filter.parse(f"domain={name}"), soon, "oncall", WHY)
             await asyncio.gather(
-                queue.standing.suspend(Suspension(destination=name, since=now, until=soon, by="oncall", reason=WHY)),
+                queue.standing.suspend(Suspension(destination=name, since=now, until=soon, by="oncall", note=WHY)),
                 queue.standing.set_override(
-                    Override(destination=name, host="mx", port=0, since=now, until=soon, by="oncall", reason=WHY)
+                    Override(destination=name, host="mx", port=0, since=now, until=soon, by="oncall", note=WHY)
                 ),
-                queue.marks.save(Mark(host=f"mx{n:03}.example", since=now, until=soon, by="engine", reason=WHY)),
+                queue.marks.save(Mark(host=f"mx{n:03}.example", since=now, until=soon, by="engine", note=WHY)),
                 queue.standing.save_sts_policy(KeptPolicy(domain=name, expires=soon, policy=WHY)),
                 queue.arrivals.remember_login(f"ann{n:03}" + "n" * 200, "192.0.2.7"),
             )

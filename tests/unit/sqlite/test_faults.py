@@ -168,7 +168,7 @@ async def test_a_surrogate_in_any_text_fails_no_settlement(tmp_path: Path) -> No
         assert spool.events[-1].text == "caf\\xe9"
         await spool.queue.standing.block("example.org", 0, bad)
         await spool.queue.standing.note_destination("example.org", [bad])
-        await spool.queue.standing.suspend(Suspension(destination=bad, since=0, until=9e9, by=bad, reason=bad))
+        await spool.queue.standing.suspend(Suspension(destination=bad, since=0, until=9e9, by=bad, note=bad))
         await spool.queue.orders.hold(ALL, bad, bad)
         await spool.queue.orders.give_up("bounce", ALL, bad, bad, 0)
         assert await spool.queue.listing.events(match=bad)
@@ -197,8 +197,39 @@ async def test_a_queue_of_a_newer_version_is_refused(tmp_path: Path) -> None:
         await SqliteSpool(tmp_path, spool.clock).queue.open()
 
 
+# Where version 6 has another name than version 5.
+_BACK_TO_5 = (
+    *(
+        f"ALTER TABLE {table} RENAME COLUMN note TO reason"
+        for table in ("entry", "suspension", "hold_rule", "override", "mark", "operation")
+    ),
+    "ALTER TABLE entry RENAME COLUMN prior_note TO prior_reason",
+    "PRAGMA user_version = 5",
+)
+
+
+async def test_a_queue_of_the_fifth_version_keeps_what_was_noted(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        number = await spool.add("a@example.org")
+        await spool.queue.orders.hold(ALL, "oncall", "looped this morning")
+        for statement in _BACK_TO_5:
+            spool.sql(statement)
+    async with opened(tmp_path) as spool:
+        assert spool.sql("PRAGMA user_version") == [(VERSION,)]
+        assert (await spool.entry(number)).note == "looped this morning"
+        fresh = SqliteSpool(tmp_path / "new", spool.clock)
+        await fresh.queue.open()
+        about = "SELECT type, name, tbl_name FROM sqlite_schema ORDER BY name"
+        assert spool.sql(about) == fresh.sql(about)
+        for table in ("entry", "suspension", "hold_rule", "override", "mark", "operation"):
+            columns = f"SELECT name, type, \"notnull\", dflt_value FROM pragma_table_info('{table}') ORDER BY name"
+            assert spool.sql(columns) == fresh.sql(columns)
+        await fresh.queue.close()
+
+
 # What version 5 has more than version 4.
 BACK_TO_4 = (
+    *_BACK_TO_5,
     "DROP INDEX entry_postponed",
     "ALTER TABLE entry DROP COLUMN postponed_at",
     "ALTER TABLE entry DROP COLUMN postponed_by",
@@ -401,7 +432,7 @@ async def test_an_early_first_version_is_refused_unchanged_and_its_mail_can_be_b
     assert not checkspool.check(tmp_path).is_sound
     assert checkspool.repair(tmp_path).is_sound
     async with opened(tmp_path) as spool:
-        assert [(one.recipient, one.state, one.reason) for one in await spool.entries()] == [
+        assert [(one.recipient, one.state, one.note) for one in await spool.entries()] == [
             ("a@example.org", "waiting", ""),
             ("b@example.com", "held", "why"),
         ]
