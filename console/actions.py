@@ -120,8 +120,8 @@ def _usage(verb: Verb) -> str:
         return ""  # it is the last one
     wanted = [parameter for parameter in verbs.parameters(verb.ask) if parameter.kind is not bool]
     if verb.on == "mail":
-        wanted = [one for one in wanted if one.name in ("filter", "seconds")]
-    titles = [one.title for one in wanted]
+        wanted = [parameter for parameter in wanted if parameter.name in ("filter", "seconds")]
+    titles = [parameter.title for parameter in wanted]
     if verb.on == "mail to come":
         titles[0] = "|".join(f"{name}=…" for name in RULE_FIELDS)
     return " ".join(f"[{title}]" for title in titles)

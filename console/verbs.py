@@ -61,7 +61,7 @@ async def do(console: Desk[Front], verb: Verb, argument: str, target: Target | N
         if not found and verb.on != "mail to come":  # which is asked for
             return
         given[subject.name] = found
-    if verb.is_previewed and any(one.name == "seconds" for one in parameters(verb.ask)):
+    if verb.is_previewed and any(parameter.name == "seconds" for parameter in parameters(verb.ask)):
         given.setdefault("seconds", DEFAULT_TIME)  # it is asked for with what would be touched
     ask = verb.ask(**given) if not _asks_more(verb, given) else None
     if not verb.follows:
@@ -88,14 +88,14 @@ def typed(verb: Verb, argument: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     wanted = parameters(verb.ask)
     rest = argument.strip()
-    if verb.on == "mail" and any(one.name == "seconds" for one in wanted):
+    if verb.on == "mail" and any(parameter.name == "seconds" for parameter in wanted):
         rest, seconds = _time_at_the_end(rest)
         return ({"filter": rest} if rest else {}) | ({} if seconds is None else {"seconds": seconds})
-    for one in (one for one in wanted if one.required and one.kind is not float):
-        value, rest = _name(one, verb.on, rest)
+    for parameter in (parameter for parameter in wanted if parameter.required and parameter.kind is not float):
+        value, rest = _name(parameter, verb.on, rest)
         if value:
-            found[one.name] = value
-    if not any(one.name == "seconds" for one in wanted):
+            found[parameter.name] = value
+    if not any(parameter.name == "seconds" for parameter in wanted):
         return found
     seconds, note = _time_and_note(rest)
     if seconds is not None:
@@ -103,7 +103,7 @@ def typed(verb: Verb, argument: str) -> dict[str, Any]:
     return found | ({"note": note} if note else {})
 
 
-def _name(one: Parameter, on: Subject, text: str) -> tuple[str | int, str]:
+def _name(parameter: Parameter, on: Subject, text: str) -> tuple[str | int, str]:
     """The value of a parameter at the beginning of what was typed ("" where it is none), and the rest."""
     if on == "mail":
         return text, ""
@@ -115,9 +115,9 @@ def _name(one: Parameter, on: Subject, text: str) -> tuple[str | int, str]:
             raise Mistyped("a rule begins with from=, to= or domain=, as in :hold-rule from=ann@example.net 2h runaway")
         return text[:end].strip(), text[end:].strip()
     word, _, rest = text.partition(" ")
-    if one.kind is int:
+    if parameter.kind is int:
         return (int(word) if word.isdecimal() else ""), rest.strip()
-    if one.title.endswith("|all") and word.lower() == "all":
+    if parameter.title.endswith("|all") and word.lower() == "all":
         word = RELAY
     return word, rest.strip()
 
@@ -203,7 +203,7 @@ def _marked(console: Desk[Front]) -> dict[str, float]:
     seen = console.overview
     if seen is None:
         return {}
-    of_destinations = {one.host: one.until for row in seen.destinations for one in row.marked}
+    of_destinations = {mark.host: mark.until for row in seen.destinations for mark in row.marked}
     return of_destinations | {row.host: row.until for row in seen.hosts}
 
 
@@ -213,8 +213,10 @@ def _marked(console: Desk[Front]) -> dict[str, float]:
 def _asks_more(verb: Verb, given: dict[str, Any]) -> bool:
     """Whether something is to be filled in: what has an end is asked for its time, unless that was typed."""
     wanted = parameters(verb.ask)
-    lasts = any(one.name == "seconds" for one in wanted)
-    return (lasts and "seconds" not in given) or any(one.required and not given.get(one.name) for one in wanted)
+    lasts = any(parameter.name == "seconds" for parameter in wanted)
+    return (lasts and "seconds" not in given) or any(
+        parameter.required and not given.get(parameter.name) for parameter in wanted
+    )
 
 
 async def _filled(console: Desk[Front], verb: Verb, given: dict[str, Any], named: str) -> Any:
@@ -230,26 +232,28 @@ async def _filled(console: Desk[Front], verb: Verb, given: dict[str, Any], named
 
 def _blanks(console: Desk[Front], verb: Verb, given: dict[str, Any]) -> list[Blank]:
     """What is to be filled in, with what is known of it."""
-    return [_blank(console, verb, one, given) for one in parameters(verb.ask) if _is_filled_in(verb, one)]
+    return [
+        _blank(console, verb, parameter, given) for parameter in parameters(verb.ask) if _is_filled_in(verb, parameter)
+    ]
 
 
 def _read(fields: list[Blank], answers: dict[str, str]) -> dict[str, Any]:
     """What was filled in, as the ask has it."""
-    typed_in = {one.name: answers[one.name] for one in fields}
+    typed_in = {field.name: answers[field.name] for field in fields}
     return {name: parse_duration(text) if name == "seconds" else text.strip() for name, text in typed_in.items()}
 
 
-def _is_filled_in(verb: Verb, one: Parameter) -> bool:
+def _is_filled_in(verb: Verb, parameter: Parameter) -> bool:
     """Whether a parameter is asked for in a dialog: all but what the verb acts on, unless that is still to come."""
-    return one.kind is not bool and (one is not _subject(verb) or verb.on == "mail to come")
+    return parameter.kind is not bool and (parameter is not _subject(verb) or verb.on == "mail to come")
 
 
-def _blank(console: Desk[Front], verb: Verb, one: Parameter, given: dict[str, Any]) -> Blank:
-    value = given.get(one.name, "")
-    if one.name == "seconds":
+def _blank(console: Desk[Front], verb: Verb, parameter: Parameter, given: dict[str, Any]) -> Blank:
+    value = given.get(parameter.name, "")
+    if parameter.name == "seconds":
         usual = console.overview.health.bad_mx_seconds if verb.on == "host" and console.overview else DEFAULT_TIME
-        return Blank(one.name, _LABELS[one.name], duration(value or usual), check=parse_duration)
-    return Blank(one.name, _LABELS[one.name], value, check=_must_be_named if one.required else None)
+        return Blank(parameter.name, _LABELS[parameter.name], duration(value or usual), check=parse_duration)
+    return Blank(parameter.name, _LABELS[parameter.name], value, check=_must_be_named if parameter.required else None)
 
 
 def _must_be_named(text: str) -> str:

@@ -89,13 +89,15 @@ def waits(row: Entry) -> str:
     return ": ".join(filter(None, (row.condition, row.condition_why)))
 
 
-def attempt(one: Attempt, moment: Moment) -> tuple[str, str]:
+def attempt(attempt: Attempt, moment: Moment) -> tuple[str, str]:
     """How an attempt ended, and where that was: the host, the phase, how safe it was."""
-    if one.outcome is None:
-        ended = f"running for {span(moment.now - one.started)}"
-        return ("interrupted: the engine ended in the middle of it" if one.interrupted else ended), ""
-    place = " ".join(filter(None, (one.outcome.host, f"at {one.outcome.phase}" if one.outcome.phase else "")))
-    return one.outcome.kind, "  ".join(filter(None, (place, one.outcome.secured)))
+    if attempt.outcome is None:
+        ended = f"running for {span(moment.now - attempt.started)}"
+        return ("interrupted: the engine ended in the middle of it" if attempt.interrupted else ended), ""
+    place = " ".join(
+        filter(None, (attempt.outcome.host, f"at {attempt.outcome.phase}" if attempt.outcome.phase else ""))
+    )
+    return attempt.outcome.kind, "  ".join(filter(None, (place, attempt.outcome.secured)))
 
 
 # The worst first.
@@ -161,11 +163,11 @@ def status(row: Destination, moment: Moment) -> tuple[str, str]:
     return f"{name}{following}", f": {why}" if why else ""
 
 
-def suspension(one: Suspension, moment: Moment) -> tuple[str, str]:
+def suspension(suspension: Suspension, moment: Moment) -> tuple[str, str]:
     """A suspension, a sentence in two parts: until when; by whom, for how long and why."""
-    until = f"suspended until {moment.short(one.until)}, {moment.left(one.until)} left"
-    lasting = duration(one.until - one.since)
-    return until, f", by {one.by or 'the engine'} for {lasting}: {one.note or 'no note'}"
+    until = f"suspended until {moment.short(suspension.until)}, {moment.left(suspension.until)} left"
+    lasting = duration(suspension.until - suspension.since)
+    return until, f", by {suspension.by or 'the engine'} for {lasting}: {suspension.note or 'no note'}"
 
 
 def next_left(row: Destination | BadHost, moment: Moment, none: str = "") -> str:
@@ -231,49 +233,51 @@ def standing(row: StandingView) -> tuple[str, str]:
     return (f"{row.kind} {row.rule}" if row.rule else row.kind), name
 
 
-def cause(one: Explanation) -> str:
+def cause(explanation: Explanation) -> str:
     """The cause in words; where there is none, that."""
-    return "nothing holds it back" if one.cause == "nothing" else one.cause
+    return "nothing holds it back" if explanation.cause == "nothing" else explanation.cause
 
 
-def earliest(one: Explanation, moment: Moment) -> str:
+def earliest(explanation: Explanation, moment: Moment) -> str:
     """When it can be sent."""
-    if one.cause == "being relayed":
+    if explanation.cause == "being relayed":
         return "it is on its way"
-    if one.cause == "refused by DNS":
+    if explanation.cause == "refused by DNS":
         return "never: it will be returned"
-    if one.cause == "to be bounced":
+    if explanation.cause == "to be bounced":
         return "never, unless that is undone: it will be returned"
-    if one.cause == "to be dropped":
+    if explanation.cause == "to be dropped":
         return "never, unless that is undone"
-    if one.earliest is None:
+    if explanation.earliest is None:
         return "not before something else happens"
-    return "now" if one.earliest <= moment.now else moment.both(one.earliest)
+    return "now" if explanation.earliest <= moment.now else moment.both(explanation.earliest)
 
 
-def probed(one: ProbedAddress, moment: Moment) -> Iterator[Fact]:
+def probed(address: ProbedAddress, moment: Moment) -> Iterator[Fact]:
     """What an address of a host answered."""
-    if one.trouble:
-        yield Fact("trouble", f"{one.trouble}, at {one.phase}", "bad")
-    if one.greeting:
-        yield Fact("greeting", one.greeting)
-    if one.offered:
-        yield Fact("offers", ", ".join(one.offered))
-    yield Fact("TLS", one.tls or "none")
-    yield from _certificate(one, moment)
-    if one.offered_secured:
-        yield Fact("under TLS", ", ".join(one.offered_secured))
+    if address.trouble:
+        yield Fact("trouble", f"{address.trouble}, at {address.phase}", "bad")
+    if address.greeting:
+        yield Fact("greeting", address.greeting)
+    if address.offered:
+        yield Fact("offers", ", ".join(address.offered))
+    yield Fact("TLS", address.tls or "none")
+    yield from _certificate(address, moment)
+    if address.offered_secured:
+        yield Fact("under TLS", ", ".join(address.offered_secured))
 
 
-def _certificate(one: ProbedAddress, moment: Moment) -> Iterator[Fact]:
+def _certificate(address: ProbedAddress, moment: Moment) -> Iterator[Fact]:
     """The certificate, and whether it is right."""
-    shown = one.certificate
+    shown = address.certificate
     if shown is None:
         return
     if shown.trouble:
         yield Fact("certificate", f"cannot be read: {shown.trouble}", "bad")
         return
-    yield Fact("certificate", *(("right for this host", "good") if one.verifies else (one.verify_trouble, "warn")))
+    yield Fact(
+        "certificate", *(("right for this host", "good") if address.verifies else (address.verify_trouble, "warn"))
+    )
     yield Fact("subject", shown.subject or "(none)")
     yield Fact("names", ", ".join(shown.names) or "(none)")
     yield Fact("issuer", shown.issuer)

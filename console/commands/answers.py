@@ -25,14 +25,14 @@ def standing_row(row: views.StandingView, moment: Moment) -> list[str]:
 
 def explain_lines(found: views.ExplainView, moment: Moment) -> Iterator[str]:
     """Each explanation: the one cause first, then when, then the facts."""
-    for place, one in enumerate(found.explanations):
+    for place, explanation in enumerate(found.explanations):
         if place:
             yield ""
-        named = f"{one.entry}  " if one.entry else ""
-        yield f"{named}{one.subject}: {words.cause(one)}"
-        yield f"  {one.text}"
-        yield f"  earliest    {words.earliest(one, moment)}"
-        yield from (f"  {fact.name:<11} {fact.text}" for fact in one.facts)
+        named = f"{explanation.entry}  " if explanation.entry else ""
+        yield f"{named}{explanation.subject}: {words.cause(explanation)}"
+        yield f"  {explanation.text}"
+        yield f"  earliest    {words.earliest(explanation, moment)}"
+        yield from (f"  {fact.name:<11} {fact.text}" for fact in explanation.facts)
 
 
 def probe_lines(found: Probed, moment: Moment) -> Iterator[str]:

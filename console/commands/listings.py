@@ -128,13 +128,13 @@ def reason_row(row: Reason, moment: Moment, wide: bool) -> list[str]:
 # -- what is read by itself -----------------------------------------------------------------------------------------
 
 
-def event_line(one: Event, moment: Moment) -> str:
+def event_line(event: Event, moment: Moment) -> str:
     """An event in one line: when, what, to whom, and whose words it rests on."""
-    named = one.of or (str(one.message) if one.message else "")
-    whom = words.whom(one)
-    host = f"({one.host})" if one.host and one.host != whom else ""
-    what = "  ".join(filter(None, (named, "" if whom == named else whom, words.told(one), host)))
-    return f"{moment.clock(one.at)}  {one.kind:<11}  {what}"
+    named = event.of or (str(event.message) if event.message else "")
+    whom = words.whom(event)
+    host = f"({event.host})" if event.host and event.host != whom else ""
+    what = "  ".join(filter(None, (named, "" if whom == named else whom, words.told(event), host)))
+    return f"{moment.clock(event.at)}  {event.kind:<11}  {what}"
 
 
 def health_lines(health: views.HealthView, moment: Moment) -> Iterator[str]:
@@ -184,11 +184,14 @@ def message_lines(message: Message, moment: Moment) -> Iterator[str]:
 
 def transcript_lines(found: views.TranscriptView, moment: Moment) -> Iterator[str]:
     """What a relayer and its peer have said."""
-    one = found.relayer
-    state = f"ended {moment.both(one.ended)}: {one.result}" if one.ended is not None else f"in {one.phase}"
-    yield f"relayer {one.id} to {words.place(one)} for {one.destination}, {one.done} of {one.taken} done, {state}"
-    if len(one.domains) > 1:
-        yield f"it has carried mail for {', '.join(one.domains)}"
+    relayer = found.relayer
+    state = f"in {relayer.phase}"
+    if relayer.ended is not None:
+        state = f"ended {moment.both(relayer.ended)}: {relayer.result}"
+    done = f"{relayer.done} of {relayer.taken} done"
+    yield f"relayer {relayer.id} to {words.place(relayer)} for {relayer.destination}, {done}, {state}"
+    if len(relayer.domains) > 1:
+        yield f"it has carried mail for {', '.join(relayer.domains)}"
     if found.cut:
         yield f"({plural(found.cut, 'line')} in the middle not kept)"
     yield from (f"{moment.clock(line.at)} {line.side} {line.text}" for line in found.lines)
@@ -206,11 +209,11 @@ def _recipient(row: Entry, moment: Moment) -> Iterator[str]:
         yield f"    {row.last.line}{f' ({row.last.host})' if row.last.host else ''}"
 
 
-def _attempt(message: int, one: Attempt, moment: Moment) -> str:
-    said, place = words.attempt(one, moment)
-    began = f"{moment.clock(one.started)}  {message}.{one.entry}  relayer {one.relayer}"
-    if one.outcome is None or one.ended is None:
+def _attempt(message: int, attempt: Attempt, moment: Moment) -> str:
+    said, place = words.attempt(attempt, moment)
+    began = f"{moment.clock(attempt.started)}  {message}.{attempt.entry}  relayer {attempt.relayer}"
+    if attempt.outcome is None or attempt.ended is None:
         return f"{began}  {said}"
-    twice = f"  ! {words.DUPLICATE}" if one.outcome.may_duplicate else ""
-    replied = f"{one.outcome.line}{f'  ({place})' if place else ''}"
-    return f"{began}  {span(one.ended - one.started)}  {said}  {replied}{twice}"
+    twice = f"  ! {words.DUPLICATE}" if attempt.outcome.may_duplicate else ""
+    replied = f"{attempt.outcome.line}{f'  ({place})' if place else ''}"
+    return f"{began}  {span(attempt.ended - attempt.started)}  {said}  {replied}{twice}"

@@ -209,21 +209,21 @@ def events(
 ) -> None:
     """List what happened last, and who did it."""
 
-    def write(one: Event) -> None:
+    def write(event: Event) -> None:
         if json:
-            say_json(one)
+            say_json(event)
         else:
-            say(listings.event_line(one, listings.here_and_now()))
+            say(listings.event_line(event, listings.here_and_now()))
 
     async def look(client: Client) -> int:
         newest = await _newest(client)
         found = await client.events(before=newest + 1, message=message, match=match, limit=limit)
-        for one in found:
-            write(one)
+        for event in found:
+            write(event)
         if follow:
-            async for one in _followed(client, newest):
-                if _concerns(one, message, match):
-                    write(one)
+            async for event in _followed(client, newest):
+                if _concerns(event, message, match):
+                    write(event)
         return len(found)
 
     try:
@@ -255,25 +255,25 @@ async def _newest(client: Client) -> int:
 async def _followed(client: Client, last: int) -> AsyncIterator[Event]:
     """Every event after `last`, once and in order, also those that the stream was too late for or had to leave out."""
     async with aclosing(client.follow()) as stream:
-        async for one in stream:
-            while last < one.seq - 1:
+        async for event in stream:
+            while last < event.seq - 1:
                 later = await client.events(after=last, limit=PAGE)
-                missed = [other for other in later if last < other.seq < one.seq]
+                missed = [other for other in later if last < other.seq < event.seq]
                 if not missed:
                     break
                 for other in missed:
                     yield other
                 last = missed[-1].seq
-            if one.seq > last:
-                last = one.seq
-                yield one
+            if event.seq > last:
+                last = event.seq
+                yield event
 
 
-def _concerns(one: Event, message: int | None, match: str) -> bool:
-    if message is not None and one.message != message:
+def _concerns(event: Event, message: int | None, match: str) -> bool:
+    if message is not None and event.message != message:
         return False
-    said = f"{one.outcome.line} {one.outcome.host}" if one.outcome is not None else ""
-    texts = (one.kind, one.recipient, one.sender, one.destination, one.host, one.by, one.text, said)
+    said = f"{event.outcome.line} {event.outcome.host}" if event.outcome is not None else ""
+    texts = (event.kind, event.recipient, event.sender, event.destination, event.host, event.by, event.text, said)
     return stand_in(words_of(match), " ".join(texts))
 
 

@@ -55,7 +55,7 @@ def command_of(verb: Verb) -> Callable[..., None]:
         for name, kind, default in _options(verb)
     ]
     command.__signature__ = inspect.Signature(signed)  # type: ignore[attr-defined]
-    command.__annotations__ = {one.name: one.annotation for one in signed}
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in signed}
     command.__name__ = verb.word.replace("-", "_")
     first = "Asks first." if verb.gives_up else "Asks first on a terminal, where several messages are touched."
     more = " ".join(filter(None, (verb.more, first if verb.is_previewed else "")))
@@ -76,27 +76,29 @@ def _options(verb: Verb) -> Iterator[tuple[str, Any, Any]]:
     yield "json", Json, False
 
 
-def _option(verb: Verb, one: Parameter) -> tuple[Any, Any]:
-    if one.name == "seconds":
-        text = one.help if one.required else "How long, such as 30m; else as the settings have it."
+def _option(verb: Verb, parameter: Parameter) -> tuple[Any, Any]:
+    if parameter.name == "seconds":
+        text = parameter.help if parameter.required else "How long, such as 30m; else as the settings have it."
         lasting = typer.Option("--for", metavar="DURATION", help=text)
-        return Annotated[str | None, lasting], "1h" if one.required else None
-    if not one.required:
-        names = [f"--{name}" for name in (one.name, verbs.FORMERLY.get(one.name)) if name]
-        return Annotated[one.kind, typer.Option(*names, help=one.help)], one.kind()
-    if one.kind is int:
-        return Annotated[int, typer.Argument(metavar=one.title, min=1, help=one.help)], inspect.Parameter.empty
-    if one.name == "filter":
-        words = typer.Argument(metavar=one.title, help=one.help)
+        return Annotated[str | None, lasting], "1h" if parameter.required else None
+    if not parameter.required:
+        names = [f"--{name}" for name in (parameter.name, verbs.FORMERLY.get(parameter.name)) if name]
+        return Annotated[parameter.kind, typer.Option(*names, help=parameter.help)], parameter.kind()
+    if parameter.kind is int:
+        return Annotated[
+            int, typer.Argument(metavar=parameter.title, min=1, help=parameter.help)
+        ], inspect.Parameter.empty
+    if parameter.name == "filter":
+        words = typer.Argument(metavar=parameter.title, help=parameter.help)
         return Annotated[list[str] | None, words], None if verb.on == "mail" else inspect.Parameter.empty
-    metavar, bar, _ = one.title.partition("|")
-    named = typer.Argument(metavar=metavar, help=one.help)
+    metavar, bar, _ = parameter.title.partition("|")
+    named = typer.Argument(metavar=metavar, help=parameter.help)
     return Annotated[str | None, named], None if bar else inspect.Parameter.empty
 
 
-def _takes_all(verb: Verb, one: Parameter) -> bool:
+def _takes_all(verb: Verb, parameter: Parameter) -> bool:
     """Whether --all stands for the name."""
-    return (verb.on == "mail" and one.name == "filter") or one.title.endswith("|all")
+    return (verb.on == "mail" and parameter.name == "filter") or parameter.title.endswith("|all")
 
 
 # -- what is done ---------------------------------------------------------------------------------------------------

@@ -134,20 +134,20 @@ def _named(name: str, *pieces: Piece) -> Para:
     return Para(((f"  {name:<{WIDTH - 2}}", "dim"), *pieces), WIDTH)
 
 
-def _explanation(one: Explanation, moment: Moment) -> list[Para]:
-    glyph, style = _CAUSES.get(one.cause, ("‖ ", "warn"))
-    said: tuple[Piece, ...] = ((glyph + one.cause, style), ("  ", ""), (one.text, ""))
-    if one.cause == "nothing":  # a tick beside the word "nothing" would read as its opposite
-        said = ((glyph + one.text, style),)
-    entry = f"   {one.entry}" if one.entry else ""
+def _explanation(explanation: Explanation, moment: Moment) -> list[Para]:
+    glyph, style = _CAUSES.get(explanation.cause, ("‖ ", "warn"))
+    said: tuple[Piece, ...] = ((glyph + explanation.cause, style), ("  ", ""), (explanation.text, ""))
+    if explanation.cause == "nothing":  # a tick beside the word "nothing" would read as its opposite
+        said = ((glyph + explanation.text, style),)
+    entry = f"   {explanation.entry}" if explanation.entry else ""
     return [
         Para(),
-        para((f"  {one.subject}", "bold"), (entry, "dim")),
+        para((f"  {explanation.subject}", "bold"), (entry, "dim")),
         Para(),
         para(("  ", ""), *said, hang=4),
         Para(),
-        _named("earliest", (words.earliest(one, moment), "bold")),
-        *(_fact(fact.name, fact.text) for fact in one.facts),
+        _named("earliest", (words.earliest(explanation, moment), "bold")),
+        *(_fact(fact.name, fact.text) for fact in explanation.facts),
     ]
 
 
@@ -157,9 +157,9 @@ def _fact(name: str, text: str) -> Para:
     return para((f"  {name}  ", "dim"), (text, ""), hang=WIDTH)
 
 
-def _address(one: ProbedAddress, moment: Moment) -> list[Para]:
-    paras = heading(one.address, f"took {span(one.seconds)}")
-    for fact in words.probed(one, moment):
+def _address(address: ProbedAddress, moment: Moment) -> list[Para]:
+    paras = heading(address.address, f"took {span(address.seconds)}")
+    for fact in words.probed(address, moment):
         paras.append(_named(fact.name, (_TONES[fact.tone] + fact.text, fact.tone)))
     return paras
 

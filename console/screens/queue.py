@@ -244,7 +244,7 @@ class DestinationScreen(QueueScreen):
 
 def about(view: Destination, moment: Moment) -> list[Para]:
     """What is to be known of a destination."""
-    bad = {one.host: one for one in view.marked}
+    bad = {mark.host: mark for mark in view.marked}
     counts = f"{view.waiting:,} waiting · {view.due:,} due · {view.held:,} held · {view.relaying:,} being relayed"
     oldest = f" · oldest {moment.since(view.oldest)}" if view.oldest else ""
     paras = [para(("  mail       ", "dim"), (counts + oldest, ""), hang=13)]

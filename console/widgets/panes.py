@@ -347,7 +347,7 @@ AnyPane = Pane[Any]
 
 def destination_target(row: Destination, overview: OverviewView) -> Target:
     """A destination, as what verbs act on."""
-    bad = {one.host for one in row.marked}
+    bad = {mark.host for mark in row.marked}
     of_it = tuple(host.host for host in overview.hosts if row.name in host.destinations)
     hosts = row.exchanges or of_it
     if not row.exchanges:

@@ -177,7 +177,9 @@ class LastResort:
 
     def disarm_unless_held(self) -> None:
         """All has ended that was to: nothing is left to be waited for, but for threads that would hold the process."""
-        held = [one for one in threading.enumerate() if not one.daemon and one is not threading.main_thread()]
+        held = [
+            thread for thread in threading.enumerate() if not thread.daemon and thread is not threading.main_thread()
+        ]
         if not held:
             self._timer.cancel()
 

@@ -70,8 +70,8 @@ class Judge:
 
     def next_try(self, held: HeldBack) -> float | None:
         """When what waits for a bad host is tried next."""
-        tried = (condition.of_waiting(self._around(one)).next_try for one in held.first)
-        return min((one for one in tried if one is not None), default=None)
+        tried = (condition.of_waiting(self._around(mail)).next_try for mail in held.first)
+        return min((time for time in tried if time is not None), default=None)
 
     def _around(self, bearing: Bearing) -> Around:
         found = self._known.get(bearing.name)

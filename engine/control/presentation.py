@@ -55,33 +55,34 @@ def cleaned(shown: Any) -> Any:
     raise TypeError(f"{kind.__name__} is not shown")  # what is not known here might not be clean
 
 
-def relayer(one: ManagedRelayer) -> views.RelayerView:
+def relayer(managed: ManagedRelayer) -> views.RelayerView:
     """A relayer, live or ended."""
     return views.RelayerView(
-        id=one.id,
-        destination=one.destination,
-        host=one.host,
-        address=one.address,
-        port=one.port,
-        phase=one.phase,
-        phase_since=one.phase_since,
-        started=one.started,
-        done=one.done,
-        taken=one.taken,
-        tls=one.tls,
-        secured=one.secured.line if one.is_established else "",
-        trusted=one.secured.trusted if one.tls else None,
-        stalling=one.stalling,
-        ended=one.ended,
-        result=one.result,
-        site=one.site.host,
-        domains=tuple(one.domains),
+        id=managed.id,
+        destination=managed.destination,
+        host=managed.host,
+        address=managed.address,
+        port=managed.port,
+        phase=managed.phase,
+        phase_since=managed.phase_since,
+        started=managed.started,
+        done=managed.done,
+        taken=managed.taken,
+        tls=managed.tls,
+        secured=managed.secured.line if managed.is_established else "",
+        trusted=managed.secured.trusted if managed.tls else None,
+        stalling=managed.stalling,
+        ended=managed.ended,
+        result=managed.result,
+        site=managed.site.host,
+        domains=tuple(managed.domains),
     )
 
 
-def transcript(one: ManagedRelayer) -> views.TranscriptView:
+def transcript(managed: ManagedRelayer) -> views.TranscriptView:
     """What a relayer and its peer have said so far."""
-    return views.TranscriptView(relayer=relayer(one), lines=tuple(one.transcript.lines()), cut=one.transcript.cut)
+    said = managed.transcript
+    return views.TranscriptView(relayer=relayer(managed), lines=tuple(said.lines()), cut=said.cut)
 
 
 def standing(
@@ -97,17 +98,17 @@ def standing(
         found.append(replace(_standing("hold rule", rule.filter, what, rule), rule=rule.id))
     found += [_standing("host mark", mark.host, "is left out", mark) for mark in marks]
     found += [_standing("override", override.destination, f"goes to {override.to}", override) for override in overrides]
-    return tuple(sorted(found, key=lambda one: (one.until, one.kind, one.name)))
+    return tuple(sorted(found, key=lambda row: (row.until, row.kind, row.name)))
 
 
 def _standing(
     kind: Literal["suspension", "hold rule", "host mark", "override"],
     name: str,
     what: str,
-    one: Suspension | HoldRule | Mark | Override,
+    kept: Suspension | HoldRule | Mark | Override,
 ) -> views.StandingView:
     return views.StandingView(
-        kind=kind, name=name, what=what, since=one.since, until=one.until, by=one.by, note=one.note
+        kind=kind, name=name, what=what, since=kept.since, until=kept.until, by=kept.by, note=kept.note
     )
 
 

@@ -97,14 +97,14 @@ class Queries:
 
     def relayers(self, ended: int) -> tuple[views.RelayerView, ...]:
         """The live relayers in the order they started, then up to `ended` of those that ended last, newest first."""
-        live = sorted(self._relay.smarthost.managed, key=lambda one: one.id)
+        live = sorted(self._relay.smarthost.managed, key=lambda relayer: relayer.id)
         gone = list(self._relay.smarthost.ended)[::-1][:ended]
         return tuple(map(presentation.relayer, (*live, *gone)))
 
     def transcript(self, number: int) -> views.TranscriptView:
         """What one relayer and its peer have said. Raises Missing."""
         smarthost = self._relay.smarthost
-        found = next((one for one in (*smarthost.managed, *smarthost.ended) if one.id == number), None)
+        found = next((relayer for relayer in (*smarthost.managed, *smarthost.ended) if relayer.id == number), None)
         if found is None:
             raise Missing(f"there is no relayer {number}, and it is not among those that ended last", where="id")
         return presentation.transcript(found)
@@ -135,9 +135,9 @@ class Queries:
     async def _hosts(self, marks: Sequence[Mark]) -> tuple[BadHost, ...]:
         if not marks:
             return ()
-        held = {one.host: one for one in await self._relay.queue.listing.held_back([mark.host for mark in marks])}
+        held = {mail.host: mail for mail in await self._relay.queue.listing.held_back([mark.host for mark in marks])}
         judge = Judge(self._relay)
-        tried = {name: judge.next_try(one) for name, one in held.items()}
+        tried = {name: judge.next_try(mail) for name, mail in held.items()}
         return tuple(_bad_host(mark, held.get(mark.host), tried.get(mark.host)) for mark in marks)
 
     async def reasons(self, limit: int) -> tuple[Reason, ...]:
@@ -218,7 +218,7 @@ class Queries:
 
     def _marks(self) -> list[Mark]:
         now = self._relay.clock.now()
-        return sorted((mark for mark in self._relay.mx.marks if mark.until > now), key=lambda one: one.until)
+        return sorted((mark for mark in self._relay.mx.marks if mark.until > now), key=lambda mark: mark.until)
 
 
 def _bad_host(mark: Mark, held: HeldBack | None, next_try: float | None) -> BadHost:

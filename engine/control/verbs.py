@@ -86,7 +86,10 @@ class Verbs:
         found = f"{plural(opened, 'new connection')}, {len(relay.smarthost.managed)} open in all"
         await relay.queue.arrivals.record(Event(at=relay.clock.now(), kind="checked", by=by, text=found))
         text = f"checked: {found}"
-        suspension = next((one for one in await relay.queue.standing.suspensions() if one.destination == RELAY), None)
+        suspension = next(
+            (suspension for suspension in await relay.queue.standing.suspensions() if suspension.destination == RELAY),
+            None,
+        )
         if suspension is not None:
             text += f"; the relay is suspended for another {self._left(suspension.until)}, by {suspension.by}"
         return Result(verb="check", text=text)
@@ -287,7 +290,7 @@ class Verbs:
         named, lasting = requests.rule(ask.filter), ask.seconds
         standing = self._relay.queue.standing
         in_force = await standing.rules()
-        if len(in_force) >= MOST_RULES and all(one.filter != str(named) for one in in_force):
+        if len(in_force) >= MOST_RULES and all(rule.filter != str(named) for rule in in_force):
             text = f"there are {MOST_RULES} hold rules already, each looked at for every message that comes in"
             raise Wrong(text, where="filter", allowed="release one first", status=409)
         adding = standing.add_rule(named, self._relay.clock.now() + lasting, by, requests.note(ask.note))
@@ -307,7 +310,7 @@ class Verbs:
 
     async def _in_force(self, rule: int) -> int:
         number = requests.counted(rule, "rule") or 0
-        if all(one.id != number for one in await self._relay.queue.standing.rules()):
+        if all(rule.id != number for rule in await self._relay.queue.standing.rules()):
             raise _no_rule(number)
         return number
 
@@ -317,7 +320,7 @@ class Verbs:
         smarthost, now = self._relay.smarthost, self._relay.clock.now()
         closed = await smarthost.close(number, by)
         if closed is None:
-            gone = any(one.id == number for one in smarthost.ended)
+            gone = any(relayer.id == number for relayer in smarthost.ended)
             raise Missing(
                 f"relayer {number} has ended already" if gone else f"there is no relayer {number}", where="relayer"
             )

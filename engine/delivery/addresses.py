@@ -23,7 +23,7 @@ class Found(dict[str, "Sequence[Target] | MXError"]):
     @property
     def has_targets(self) -> bool:
         """Whether there is anything to connect to."""
-        return any(one for one in self.values() if not isinstance(one, MXError))
+        return any(addresses for addresses in self.values() if not isinstance(addresses, MXError))
 
     def of(self, exchange: Exchange) -> Sequence[Target]:
         """The addresses of a host. Raises MXError."""

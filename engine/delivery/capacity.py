@@ -64,9 +64,9 @@ class Half(Struct, frozen=True):
         messages, domains = Counter(flow.message for flow in flows), Counter(flow.domain for flow in flows)
         senders = Counter(flow.sender for flow in flows)
         return Shares(
-            messages=frozenset(one for one, count in messages.items() if count >= self.of_one),
-            domains=frozenset(one for one, count in domains.items() if count >= self.of_one),
-            senders=frozenset(one for one, count in senders.items() if count >= self.of_sender),
+            messages=frozenset(message for message, count in messages.items() if count >= self.of_one),
+            domains=frozenset(domain for domain, count in domains.items() if count >= self.of_one),
+            senders=frozenset(sender for sender, count in senders.items() if count >= self.of_sender),
         )
 
     def on_flow(self, flow: Flow, shares: Shares) -> Limiting | None:
@@ -125,11 +125,13 @@ class Capacity:
 
         A quick one has its place kept; one whose look-up took long must not take what is kept for another.
         """
-        others = [one for one in live if one is not relayer and (one.is_admitted or not self.keeps_place(relayer))]
-        others = [one for one in others if self.keeps_place(one)]
+        others = [
+            other for other in live if other is not relayer and (other.is_admitted or not self.keeps_place(relayer))
+        ]
+        others = [other for other in others if self.keeps_place(other)]
         if len(others) >= self.connections.all:
             return Limiting(self.connections.setting, None, f"all {self.connections.all} connections are in use")
-        doubtful = [one for one in others if one.is_doubtful]
+        doubtful = [other for other in others if other.is_doubtful]
         if not relayer.is_in_doubt:
             return None
         if len(doubtful) >= self.connections.size:
@@ -141,9 +143,9 @@ class Capacity:
         """Who has all that one may have, of connections or of look-ups."""
         found = [half.shares(users) for half, users in self._halves(live)]
         return Shares(
-            messages=frozenset().union(*(one.messages for one in found)),
-            senders=frozenset().union(*(one.senders for one in found)),
-            domains=frozenset().union(*(one.domains for one in found)),
+            messages=frozenset().union(*(shares.messages for shares in found)),
+            senders=frozenset().union(*(shares.senders for shares in found)),
+            domains=frozenset().union(*(shares.domains for shares in found)),
         )
 
     def in_use(self, live: Collection[ManagedRelayer]) -> list[str]:

@@ -55,7 +55,7 @@ class Chooser:
         found = await self._some(limit, closed | last, live)
         if last and len(found) < limit:
             self._yielded.clear()
-            found += await self._some(limit - len(found), closed | {one.due.site for one in found}, live)
+            found += await self._some(limit - len(found), closed | {chosen.due.site for chosen in found}, live)
         return found
 
     async def _some(self, limit: int, without: set[str], live: Collection[ManagedRelayer]) -> list[Chosen]:
@@ -63,14 +63,14 @@ class Chooser:
         failing = {site.name for site in self._sites.failing()}
         left_out = without if may_doubt else without | failing
         proved = [
-            Chosen(replace(one, is_in_doubt=True) if one.site in failing else one)
-            for one in await self._queue.claims.due_sites(limit, left_out, with_doubtful=False)
+            Chosen(replace(due, is_in_doubt=True) if due.site in failing else due)
+            for due in await self._queue.claims.due_sites(limit, left_out, with_doubtful=False)
         ]
         doubtful: list[Chosen] = []
         if may_doubt:
             taken = self._capacity.shares(live)
-            due = await self._queue.claims.doubtful_sites(without | {one.due.site for one in proved}, taken)
+            due = await self._queue.claims.doubtful_sites(without | {chosen.due.site for chosen in proved}, taken)
             served = [relayer.flow for relayer in live if relayer.flow is not None and relayer.is_doubtful]
-            doubtful = [Chosen(one, flow) for one, flow in in_fair_turn(due, served)][:limit]
+            doubtful = [Chosen(site, flow) for site, flow in in_fair_turn(due, served)][:limit]
         first, second = (doubtful, proved) if self._doubtful_first else (proved, doubtful)
-        return [one for one in chain.from_iterable(zip_longest(first, second)) if one is not None][:limit]
+        return [chosen for chosen in chain.from_iterable(zip_longest(first, second)) if chosen is not None][:limit]

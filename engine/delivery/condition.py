@@ -144,7 +144,7 @@ def hindrances(mail: Mail, around: Around) -> tuple[Hindrance, ...]:
         _blocked(mail, around),
         _not_due(mail, around),
     )
-    found = tuple(one for one in looked if one is not None)
+    found = tuple(hindrance for hindrance in looked if hindrance is not None)
     if found or not around.limits:
         return found
     first = around.limits[0]
@@ -166,7 +166,10 @@ def next_try(mail: Mail, around: Around, found: tuple[Hindrance, ...]) -> float 
     if ends is None:
         return None
     tried = max(_scheduled(mail, around), ends)
-    held = max((one.until for one in found if one.cause == "held" and one.until is not None), default=0.0)
+    held = max(
+        (hindrance.until for hindrance in found if hindrance.cause == "held" and hindrance.until is not None),
+        default=0.0,
+    )
     if mail.expires is None or not mail.attempts or tried <= max(mail.expires, held, around.now):
         return tried
     return None
@@ -215,7 +218,7 @@ def _scheduled(mail: Mail, around: Around) -> float:
 
 def _ends(found: tuple[Hindrance, ...]) -> float | None:
     """When all that hinders has ended; None where nobody can say, or the mail leaves with it."""
-    times = [one.until for one in found if one.until is not None and not one.is_final]
+    times = [hindrance.until for hindrance in found if hindrance.until is not None and not hindrance.is_final]
     return max(times, default=0.0) if len(times) == len(found) else None
 
 
@@ -264,11 +267,11 @@ def _is_over(mail: Mail, around: Around) -> bool:
 
 
 def _relay_suspended(around: Around) -> Hindrance | None:
-    one = around.bearing.relay
-    if one is None:
+    suspension = around.bearing.relay
+    if suspension is None:
         return None
-    why = f"the whole relay is suspended by {_by(one.by, one.note)}"
-    return Hindrance(cause="relay suspended", why=why, until=one.until)
+    why = f"the whole relay is suspended by {_by(suspension.by, suspension.note)}"
+    return Hindrance(cause="relay suspended", why=why, until=suspension.until)
 
 
 def _held(mail: Mail) -> Hindrance | None:
@@ -284,10 +287,11 @@ def _held(mail: Mail) -> Hindrance | None:
 
 
 def _suspended(around: Around) -> Hindrance | None:
-    one = around.bearing.suspended
-    if one is None:
+    suspension = around.bearing.suspended
+    if suspension is None:
         return None
-    return Hindrance(cause="suspended", why=f"suspended by {_by(one.by, one.note)}", until=one.until)
+    why = f"suspended by {_by(suspension.by, suspension.note)}"
+    return Hindrance(cause="suspended", why=why, until=suspension.until)
 
 
 def _hosts_bad(mail: Mail, around: Around) -> Hindrance | None:

@@ -56,7 +56,7 @@ class Explainer:
     async def message(self, number: int, entry: int = 0) -> tuple[Explanation, ...]:
         """Explain the open recipients of a message, or one of them. Raises NoSuchMessage; () when that one has left."""
         found = await self._queue.listing.message(number)
-        return await self._entries([one for one in found.entries if entry in (0, one.number)])
+        return await self._entries([row for row in found.entries if entry in (0, row.number)])
 
     async def address(self, recipient: str, destination: str, entries: Sequence[Entry]) -> tuple[Explanation, ...]:
         """Explain what waits for an address (`entries`), or where nothing does, what would happen to mail for it."""
@@ -73,7 +73,7 @@ class Explainer:
         if known.waiting and known.next_due is not None:
             subject = _Subject(name=destination, mail=Mail(due=known.next_due, last=known.reply))
         elif known.relaying:
-            carrying = (one for one, claims in self._smarthost.managed.items() if _carries(claims, destination))
+            carrying = (relayer for relayer, claims in self._smarthost.managed.items() if _carries(claims, destination))
             mail = Mail(state="relaying", due=seen.now)
             subject = _Subject(name=destination, mail=mail, relayer=next(carrying, None))
         elif known.held:
@@ -95,14 +95,14 @@ class Explainer:
             entry=entry,
             mail=mail_of(entry),
             relayer=_relayer_of(self._smarthost, entry),
-            rules=tuple(rules[one] for one in (entry.rule,) if one in rules),
+            rules=tuple(rules[rule] for rule in (entry.rule,) if rule in rules),
         )
 
     def _explain(self, subject: "_Subject", seen: "_Seen") -> Explanation:
         mail, around = subject.mail, seen.around
         found = _with_failures(hindrances(mail, around), subject, seen)
         first: Hindrance = found[0] if found else _NOTHING
-        facts = [Fact("also", _text(one, subject, seen)) for one in found[1:]]
+        facts = [Fact("also", _text(hindrance, subject, seen)) for hindrance in found[1:]]
         earliest = _earliest(next_try(mail, around, found), seen.now)
         entry = subject.entry
         return Explanation(
@@ -170,9 +170,9 @@ class Explainer:
         return any(since is not None and since > at for since in (taken, good))
 
     async def _hosts(self, destination: str, exchanges: Sequence[Exchange]) -> list[Fact]:
-        shown = sorted(exchanges, key=lambda one: (one.preference, one.host))[:MAX_HOSTS]
-        texts = await asyncio.gather(*(self._host(destination, one) for one in shown))
-        return [Fact(f"host {one.host}", text) for one, text in zip(shown, texts, strict=True)]
+        shown = sorted(exchanges, key=lambda exchange: (exchange.preference, exchange.host))[:MAX_HOSTS]
+        texts = await asyncio.gather(*(self._host(destination, exchange) for exchange in shown))
+        return [Fact(f"host {exchange.host}", text) for exchange, text in zip(shown, texts, strict=True)]
 
     async def _host(self, destination: str, exchange: Exchange) -> str:
         parts = []
@@ -238,8 +238,8 @@ def _dry_run(name: str, rules: tuple[HoldRule, ...]) -> _Subject:
     """No mail is meant: what would happen to some."""
     if not rules:
         return _Subject(name=name, mail=Mail())
-    one = rules[0]
-    mail = Mail(ordered="hold", by=one.by, note=one.note, rule=one.id, held_until=one.until)
+    rule = rules[0]
+    mail = Mail(ordered="hold", by=rule.by, note=rule.note, rule=rule.id, held_until=rule.until)
     return _Subject(name=name, mail=mail, rules=rules)
 
 
@@ -248,8 +248,8 @@ def _dry_run(name: str, rules: tuple[HoldRule, ...]) -> _Subject:
 
 def _with_failures(found: tuple[Hindrance, ...], subject: _Subject, seen: _Seen) -> tuple[Hindrance, ...]:
     """What hinders, with the failures of TLS and DNS before the waiting time that they led to."""
-    before = [one for one in found if one.cause in _BEFORE_FAILURES]
-    hosts = [one for one in found if one.cause == "hosts bad"]
+    before = [hindrance for hindrance in found if hindrance.cause in _BEFORE_FAILURES]
+    hosts = [hindrance for hindrance in found if hindrance.cause == "hosts bad"]
     others = found[len(before) + len(hosts) :]
     failures = (_tls_broken(subject, seen), *hosts, _dns_fails(subject, seen))
     return (*before, *(failure for failure in failures if failure is not None), *others)
@@ -274,8 +274,8 @@ def _tls_broken(subject: _Subject, seen: _Seen) -> Hindrance | None:
 
 def _dns(way: Way | None, no_way: MXError | None) -> tuple[Fact, ...]:
     if way is not None and way.route is None and way.override is None:
-        named = sorted(way.exchanges, key=lambda one: (one.preference, one.host))
-        shown = ", ".join(f"{one.host} ({one.preference})" for one in named)
+        named = sorted(way.exchanges, key=lambda exchange: (exchange.preference, exchange.host))
+        shown = ", ".join(f"{exchange.host} ({exchange.preference})" for exchange in named)
         return (Fact("DNS", f"mail exchanges {shown}"),)
     return (Fact("DNS", no_way.outcome.line),) if no_way is not None and not isinstance(no_way, AllMarkedBad) else ()
 
@@ -297,11 +297,11 @@ def _dns_fails(subject: _Subject, seen: _Seen) -> Hindrance | None:
 # -- in words ---------------------------------------------------------------------------------------------------------
 
 
-def _text(one: Hindrance, subject: _Subject, seen: _Seen) -> str:
+def _text(hindrance: Hindrance, subject: _Subject, seen: _Seen) -> str:
     """What hinders as a sentence, with how long it does."""
-    left = _left(one.until - seen.now) if one.until is not None else ""
+    left = _left(hindrance.until - seen.now) if hindrance.until is not None else ""
     mail = subject.mail
-    match one.cause:
+    match hindrance.cause:
         case "being relayed":
             return _carried(subject, seen)
         case "relay suspended" if seen.around.bearing.relay is not None:
@@ -310,27 +310,27 @@ def _text(one: Hindrance, subject: _Subject, seen: _Seen) -> str:
             return f"{seen.destination.name} is {_suspension(seen.around.bearing.suspended, seen.now)}"
         case "to be bounced" | "to be dropped" if mail.ordered is not None:
             why = f" ({mail.note})" if mail.note else ""
-            return f"it is {one.cause} by order of {mail.by}{why} in {left}, unless undone"
+            return f"it is {hindrance.cause} by order of {mail.by}{why} in {left}, unless undone"
         case "held":
             return _kept(subject, seen)
         case "hosts bad" if isinstance(seen.no_way, AllMarkedBad):
             return seen.no_way.outcome.text
         case "hosts bad" | "TLS" if not _is_left_out(seen):
-            return f"{one.why}; next try in {left}"
-        case "blocked" if one.until == seen.destination.blocked_until:
-            return f"no connection is opened for another {left}: {one.why}"
+            return f"{hindrance.why}; next try in {left}"
+        case "blocked" if hindrance.until == seen.destination.blocked_until:
+            return f"no connection is opened for another {left}: {hindrance.why}"
         case "blocked":
-            return f"no connection is opened to its site: {one.why}"
+            return f"no connection is opened to its site: {hindrance.why}"
         case "not due" if mail.postponed_by:
-            return f"it is {one.why}, for another {left}"
+            return f"it is {hindrance.why}, for another {left}"
         case "not due":
-            said = f"; the last try: {one.why}" if one.why else ""
+            said = f"; the last try: {hindrance.why}" if hindrance.why else ""
             return f"it is not due for another {left}{said}"
         case "nothing" if mail.due is None:
             return "mail for it would be sent at once: nothing holds it back"
         case "nothing":
             return "it is on its way at the next check: nothing holds it back"
-    return one.why
+    return hindrance.why
 
 
 def _is_left_out(seen: _Seen) -> bool:
@@ -338,12 +338,13 @@ def _is_left_out(seen: _Seen) -> bool:
 
 
 def _carried(subject: _Subject, seen: _Seen) -> str:
-    one = subject.relayer
-    if one is None:
+    relayer = subject.relayer
+    if relayer is None:
         return "it is being returned to its sender, or its result is being written down"
-    where = f" to {one.host} [{one.address}]" if one.host else ""
-    stalling = ", which is long" if one.stalling else ""
-    return f"relayer {one.id}{where} has it, in {one.phase} for {_left(seen.now - one.phase_since)}{stalling}"
+    where = f" to {relayer.host} [{relayer.address}]" if relayer.host else ""
+    stalling = ", which is long" if relayer.stalling else ""
+    since = _left(seen.now - relayer.phase_since)
+    return f"relayer {relayer.id}{where} has it, in {relayer.phase} for {since}{stalling}"
 
 
 def _kept(subject: _Subject, seen: _Seen) -> str:
@@ -389,9 +390,9 @@ def _route(way: Way | None) -> Fact | None:
     if way is None:
         return None
     if way.override is not None:
-        one = way.override
-        why = f" ({one.note})" if one.note else ""
-        return Fact("route", f"overridden by {one.by}{why}: to {one.to} instead of its own hosts")
+        override = way.override
+        why = f" ({override.note})" if override.note else ""
+        return Fact("route", f"overridden by {override.by}{why}: to {override.to} instead of its own hosts")
     if way.route is not None:
         return Fact("route", f"to {way.route.host}:{way.route.port}, by the route for {way.route.domain}")
     return Fact("route", "to its mail exchanges")
@@ -402,7 +403,7 @@ def _relayer_of(smarthost: SmartHost, entry: Entry) -> ManagedRelayer | None:
         return None
     for relayer, claims in smarthost.managed.items():
         for claim in claims:
-            if claim.message == entry.message and any(one.number == entry.number for one in claim.entries):
+            if claim.message == entry.message and any(carried.number == entry.number for carried in claim.entries):
                 return relayer
     return None
 
@@ -411,9 +412,9 @@ def _carries(claims: Sequence[Claim], destination: str) -> bool:
     return any(claim.destination == destination for claim in claims)
 
 
-def _suspension(one: Suspension, now: float) -> str:
-    why = f" ({one.note})" if one.note else ""
-    return f"suspended by {one.by}{why} for another {_left(one.until - now)}"
+def _suspension(suspension: Suspension, now: float) -> str:
+    why = f" ({suspension.note})" if suspension.note else ""
+    return f"suspended by {suspension.by}{why} for another {_left(suspension.until - now)}"
 
 
 def _rule(rule: HoldRule, now: float) -> str:

@@ -116,9 +116,9 @@ class Housekeeping:
         claims = (*self._stranded, *self._attempts.kept)
         kept = {(claim.message, entry.number) for claim in claims for entry in claim.entries}
         found = frozenset(
-            one
-            for one in await self._queue.claims.relaying()
-            if one.relayer not in live and (one.message, one.entry) not in kept
+            relaying
+            for relaying in await self._queue.claims.relaying()
+            if relaying.relayer not in live and (relaying.message, relaying.entry) not in kept
         )
         orphans, self._suspected = sorted(found & self._suspected), found
         if orphans:

@@ -90,12 +90,12 @@ class Rule:
             return any(host.endswith(named[1:]) for host in hosts)
         return named == domain
 
-    def open_but(self, one: object) -> int:
+    def open_but(self, connection: object) -> int:
         """How many connections to its sites there are, or are about to be, if one is not counted.
 
         It is asked for each of its sites, which may be thousands: it must not look through them.
         """
-        return len(self.open) - (one in self.open)
+        return len(self.open) - (connection in self.open)
 
     def on_messages(self) -> Limiting | None:
         """Whether, and until when, it keeps messages from being sent."""

@@ -38,7 +38,7 @@ class Pressure:
             if not relayer.is_doubtful or relayer.patience_ends > self._looked_at:
                 continue
             # Who has his share waits for those alone that have it: not for the slow hosts of others.
-            shares = self._capacity.shares([one for one in live if one is not relayer])
+            shares = self._capacity.shares([other for other in live if other is not relayer])
             if shares not in found:
                 found[shares] = self._is_on or await self._do_wait(live, closed, shares)
             if found[shares]:
@@ -64,4 +64,4 @@ class Pressure:
 
     def notes(self, live: Collection[ManagedRelayer]) -> tuple[str, ...]:
         """Which bounds are reached, in sentences."""
-        return tuple(f"{one}, and others wait" for one in self._capacity.in_use(live)) if self._is_on else ()
+        return tuple(f"{bound}, and others wait" for bound in self._capacity.in_use(live)) if self._is_on else ()

@@ -62,9 +62,9 @@ class RetryPlan:
         self._schedule = RetrySchedule(settings.schedule, draw)
         self._schedules: dict[str, RetrySchedule] = {}
         self._patience: dict[str, float] = {}
-        for one in settings.destination:
-            self._schedules[one.domain] = RetrySchedule(one.schedule, draw) if one.schedule else self._schedule
-            self._patience[one.domain] = one.give_up_after or settings.give_up_after
+        for rule in settings.destination:
+            self._schedules[rule.domain] = RetrySchedule(rule.schedule, draw) if rule.schedule else self._schedule
+            self._patience[rule.domain] = rule.give_up_after or settings.give_up_after
 
     def give_up_after(self, destination: str) -> float:
         """Seconds from arrival until mail to a destination is given up. Safe to call in any thread."""

@@ -127,8 +127,8 @@ class Router:
             site = _site(f"{route.host}:{route.port}", f"by route as {route.username or 'anybody'}")
             return self._upstream(destination, route.host, site, route, None)
         candidates = await self._mx.candidates(destination)
-        best = sorted(candidates, key=lambda one: (one.preference, one.host))[:MOST_EXCHANGES]
-        hosts = tuple(one.host for one in best)
+        best = sorted(candidates, key=lambda exchange: (exchange.preference, exchange.host))[:MOST_EXCHANGES]
+        hosts = tuple(exchange.host for exchange in best)
         site = _site(*sorted(hosts))
         exchanges = self._mx.allowed(destination, candidates, site)
         return Way(destination=destination, exchanges=tuple(exchanges), hosts=hosts, site=site)
@@ -171,7 +171,7 @@ class Router:
         route's, or the usual one.
         """
         to_it = [route for route in self._routes.values() if route.host == host]
-        route = next((one for one in to_it if one.port == port), to_it[0] if to_it else None)
+        route = next((route for route in to_it if route.port == port), to_it[0] if to_it else None)
         if route is None:
             return port or self._port, self.tls.by_settings("", None).ca_file
         return port or route.port, self.tls.by_settings(route.domain, route).ca_file

@@ -140,32 +140,32 @@ class Site:
         for rule in rules:
             rule.open.update(self.connections)
 
-    def join(self, one: Connection) -> None:
+    def join(self, connection: Connection) -> None:
         """Somebody carries mail to it, or looks for the way."""
-        self.connections.append(one)
-        self._common.live[one] = None
+        self.connections.append(connection)
+        self._common.live[connection] = None
         for rule in self.rules:
-            rule.open.add(one)
+            rule.open.add(connection)
 
-    def leave(self, one: Connection) -> None:
+    def leave(self, connection: Connection) -> None:
         """He does no more."""
-        self.connections.remove(one)
-        self._common.live.pop(one, None)
+        self.connections.remove(connection)
+        self._common.live.pop(connection, None)
         for rule in self.rules:
-            rule.open.discard(one)
+            rule.open.discard(connection)
         self.last_used = self._common.clock.now()
 
-    def others(self, one: Connection) -> list[Connection]:
+    def others(self, connection: Connection) -> list[Connection]:
         """The other connections: what still looks for its way to it has none."""
-        return [other for other in self.connections if other is not one and other.is_admitted]
+        return [other for other in self.connections if other is not connection and other.is_admitted]
 
-    def is_served_beside(self, one: Connection) -> bool:
+    def is_served_beside(self, connection: Connection) -> bool:
         """Whether other connections to it deliver."""
-        return any(other.has_delivered for other in self.others(one))
+        return any(other.has_delivered for other in self.others(connection))
 
-    def is_tried_by_another(self, host: str, one: Connection) -> bool:
+    def is_tried_by_another(self, host: str, connection: Connection) -> bool:
         """Whether another connection, to whatever site, is to this host."""
-        return any(other.host == host for other in self._common.live if other is not one)
+        return any(other.host == host for other in self._common.live if other is not connection)
 
     def name_of(self, destination: str, site: str) -> str:
         """The name of the site that a destination's mail has, given what its exchanges make."""
@@ -203,7 +203,7 @@ class Site:
         others = [connection for connection in self.connections if connection is not but]
         if len(others) >= self.allowed:
             return self._why_not_more(len(others))
-        if others and not any(one.is_established for one in others):
+        if others and not any(other.is_established for other in others):
             return Limiting("connecting", None, "the first connection is not established yet")
         for rule in self.rules:
             if limiting := rule.on_new_connections(rule.open_but(but)):
@@ -222,21 +222,21 @@ class Site:
         set_for_it = (rule.setting.messages_per_connection for rule in self.rules)
         return min(filter(None, set_for_it), default=self._common.terms.per_connection)
 
-    def messages_left(self, one: Connection) -> int:
+    def messages_left(self, connection: Connection) -> int:
         """How many messages a connection may still take; none when its time is over or it is one too many."""
-        if one.age >= self._common.terms.lifetime:
+        if connection.age >= self._common.terms.lifetime:
             return 0
         # Those opened last are the ones too many.
-        if self.connections.index(one) >= self.allowed:
+        if self.connections.index(connection) >= self.allowed:
             return 0
-        return self.per_connection - one.taken
+        return self.per_connection - connection.taken
 
-    def idle_until(self, one: Connection) -> float | None:
+    def idle_until(self, connection: Connection) -> float | None:
         """How long a connection that has run dry may be kept; None: it is to end at once."""
         terms, now = self._common.terms, self._common.clock.now()
-        if terms.idle <= 0 or self.messages_left(one) <= 0:
+        if terms.idle <= 0 or self.messages_left(connection) <= 0:
             return None
-        return min(now + terms.idle, now + terms.lifetime - one.age)
+        return min(now + terms.idle, now + terms.lifetime - connection.age)
 
     def may_dial(self) -> bool:
         """Whether a relayer may open one more connection than the one it was admitted for."""
@@ -280,7 +280,7 @@ class Site:
         """It can be reached: it may have further connections now."""
         self._common.wake()
 
-    async def delivered(self, one: Connection) -> None:
+    async def delivered(self, connection: Connection) -> None:
         """It takes mail: what failed before counts no more, and it may have more connections. Raises QueueError.
 
         Those of its destinations that were left alone with it come back with it.
@@ -289,15 +289,15 @@ class Site:
         self.proved()
         if self.grow():
             self._common.wake()
-        if was_coming_back or one.is_in_doubt:
-            one.is_in_doubt = False
+        if was_coming_back or connection.is_in_doubt:
+            connection.is_in_doubt = False
             self.unblock()
             await self._common.queue.standing.unblock_site(self.name)
             # Those of which nothing waits any more are not among them.
-            await self._common.queue.standing.unblock(_carried(one))
+            await self._common.queue.standing.unblock(_carried(connection))
 
     async def unreachable(
-        self, one: Connection, outcome: Outcome, *, until: float | None = None, pause: bool = False
+        self, connection: Connection, outcome: Outcome, *, until: float | None = None, pause: bool = False
     ) -> None:
         """No session could be had, or it broke: leave it alone, longer with each failure in a row. Raises QueueError.
 
@@ -305,36 +305,36 @@ class Site:
         connections go on, it has only one less, or half of them.
         """
         now = self._common.clock.now()
-        if until is None and self.is_served_beside(one):
-            self.shrink(len(self.others(one)), outcome.line, by_half=one.is_established)
+        if until is None and self.is_served_beside(connection):
+            self.shrink(len(self.others(connection)), outcome.line, by_half=connection.is_established)
             return
         failed = until is None and not pause
         if until is not None:
             # Not longer than this, whatever a mark says: it may be ended, and the MX may have changed.
             until = min(until, now + LONGEST_BLOCK)
         else:
-            until = now + PAUSE if pause else self.next_try(one.destination)
-        await self.block(until, outcome.line, [one.destination], failed=failed, cause=outcome.cause)
-        await self._tell_unreachable(one.destination, outcome)
+            until = now + PAUSE if pause else self.next_try(connection.destination)
+        await self.block(until, outcome.line, [connection.destination], failed=failed, cause=outcome.cause)
+        await self._tell_unreachable(connection.destination, outcome)
 
-    async def faulted(self, one: Connection, outcome: Outcome) -> None:
+    async def faulted(self, connection: Connection, outcome: Outcome) -> None:
         """A fault of ours, or of the store, has ended a relayer: nothing of the site has failed. Raises QueueError.
 
         It rests for a moment, so that a fault that comes again and again does not turn in place.
         """
-        log.error("relayer %d to %s: %s", one.id, one.destination, outcome.text)
+        log.error("relayer %d to %s: %s", connection.id, connection.destination, outcome.text)
         self._common.pause.tell(outcome.text)
-        await self.rest(one, outcome.text)
+        await self.rest(connection, outcome.text)
 
-    async def rest(self, one: Connection, why: str) -> None:
+    async def rest(self, connection: Connection, why: str) -> None:
         """Rest for a moment, or make do with the connections but this one: nothing has failed. Raises QueueError."""
         until = self._common.clock.now() + PAUSE
-        if others := self.others(one):
+        if others := self.others(connection):
             self.shrink(len(others), why, by_half=False, seconds=PAUSE)
         elif self.blocked_until < until:
-            await self.block(until, why, _carried(one), failed=False)
+            await self.block(until, why, _carried(connection), failed=False)
 
-    def cut_short(self, one: Connection, outcome: Outcome, *, is_usual: bool) -> None:
+    def cut_short(self, connection: Connection, outcome: Outcome, *, is_usual: bool) -> None:
         """A host has ended a session between two messages: the next may begin at once.
 
         `is_usual`: after as many as it is known to take. Where it said 421 while others go on, they may be too many,
@@ -342,8 +342,8 @@ class Site:
         """
         if is_usual:
             self._is_cleared()
-        elif outcome.code == 421 and self.is_served_beside(one):
-            self.shrink(len(self.others(one)), outcome.line, by_half=True, is_doubted=True)
+        elif outcome.code == 421 and self.is_served_beside(connection):
+            self.shrink(len(self.others(connection)), outcome.line, by_half=True, is_doubted=True)
 
     def host_is_back(self) -> None:
         """A host that was marked bad has answered: mail may wait for it at any site, and the store has unblocked it."""
@@ -469,6 +469,8 @@ class Site:
             self._ceiling_until = 0.0
 
 
-def _carried(one: Connection) -> list[str]:
+def _carried(connection: Connection) -> list[str]:
     """The destinations that a relayer is for."""
-    return list(dict.fromkeys([one.destination, *(claim.destination for claim in one.answers_for.values())]))
+    return list(
+        dict.fromkeys([connection.destination, *(claim.destination for claim in connection.answers_for.values())])
+    )

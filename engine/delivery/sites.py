@@ -159,7 +159,7 @@ class Sites:
             found += [site.on_connections(), on_relay]
         elif is_in_doubt:
             found.append(self._capacity.on_doubt(live, flow))
-        return tuple(one for one in found if one is not None)
+        return tuple(limit for limit in found if limit is not None)
 
     def room(self, live: Collection[ManagedRelayer]) -> Room:
         """To which sites mail may go now: those for which `on_mail` has nothing to say."""
@@ -196,4 +196,4 @@ class Sites:
         limiting = [site.blocked for site in self.blocked()]
         for site in self._ruled.values():
             limiting += filter(None, (site.on_messages(), site.on_connections()))
-        return [one.until for one in limiting if one.until is not None]
+        return [limit.until for limit in limiting if limit.until is not None]

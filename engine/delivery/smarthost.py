@@ -199,7 +199,7 @@ class SmartHost:
         Its site rests for a moment, or makes do with the other connections it has, so that this one is not opened
         again at once. Raises QueueError, and then nothing is ended.
         """
-        relayer = next((one for one in self._live if one.id == id), None)
+        relayer = next((relayer for relayer in self._live if relayer.id == id), None)
         if relayer is None:
             return None
         task = self._live[relayer]
@@ -257,7 +257,7 @@ class SmartHost:
             return False
         closed = [*self._sites.closed(self._live), relayer.site.name]
         if not is_full:  # what has proved itself has places left: it waits for nobody
-            shares = self.capacity.shares([one for one in self._live if one is not relayer])
+            shares = self.capacity.shares([other for other in self._live if other is not relayer])
             return bool(await self._queue.claims.doubtful_sites(closed, shares))
         return bool(await self._queue.claims.due_sites(1, closed, with_doubtful=may_doubt or relayer.is_in_doubt))
 
@@ -328,20 +328,20 @@ class SmartHost:
             return False
         closed = self._sites.closed(self._live) | refused
         busy = {relayer.site.name for relayer in self._live if not relayer.is_idle}
-        chosen = await self._chooser.next(limit, closed, busy, self._live)
+        found = await self._chooser.next(limit, closed, busy, self._live)
         leaving = sum(relayer.is_leaving for relayer in self._live)
-        for one in chosen:
-            site, is_in_doubt = one.due.site, one.due.is_in_doubt
+        for chosen in found:
+            site, is_in_doubt = chosen.due.site, chosen.due.is_in_doubt
             waiting = next((relayer for relayer in self._live if relayer.is_idle and relayer.site.name == site), None)
             if waiting is not None:
                 waiting.call()
-            elif self.capacity.on_beginning(self._live, is_in_doubt=is_in_doubt, flow=one.flow) is None:
+            elif self.capacity.on_beginning(self._live, is_in_doubt=is_in_doubt, flow=chosen.flow) is None:
                 relayer = None
                 with suppress(QueueDamaged):  # which the store tells; the mail of others is on other pages
-                    relayer = await self._open(one, ends)
+                    relayer = await self._open(chosen, ends)
                 if relayer:
                     opened.append(relayer)
-                    self._chooser.served(one)
+                    self._chooser.served(chosen)
                 else:
                     refused.add(site)
             else:
@@ -350,7 +350,7 @@ class SmartHost:
                     leaving -= 1  # its connection is on its way already
                 elif self.capacity.is_taken(self._live):
                     self._dismiss_one(site)
-        return bool(chosen)
+        return bool(found)
 
     def _dismiss_one(self, site: str) -> None:
         """Have the connection end that has been idle for longest, since another site waits for one."""

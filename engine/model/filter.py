@@ -102,7 +102,7 @@ class Filter(Struct, frozen=True, kw_only=True):
     @classmethod
     def of_ids(cls, ids: Iterable[str | int]) -> Self:
         """These messages ("48213") and entries ("48213.2"). Raises FilterError when there are none."""
-        listed = ",".join(str(one) for one in ids)
+        listed = ",".join(str(number) for number in ids)
         if not listed:
             # Without a term it would select everything, which nobody who names ids can mean.
             raise FilterError("no ids are named", allowed=_FIELDS["id"][1])

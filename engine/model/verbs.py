@@ -338,8 +338,8 @@ def _written(kind: object) -> tuple[type, Meta | None]:
     if get_origin(kind) is Annotated:
         plain, *notes = get_args(kind)
         return plain, next((note for note in notes if isinstance(note, Meta)), None)
-    for one in get_args(kind):
-        plain, meta = _written(one)
+    for part in get_args(kind):
+        plain, meta = _written(part)
         if meta is not None:
             return plain, meta
     return object, None

@@ -338,7 +338,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """Which files that should be secret everybody may read."""
         submission = self.intake.submission
         secrets = [("intake.submission.key", submission.key), ("intake.submission.users", submission.users)]
-        secrets += [(f"route[{n}].password_file", one.password_file) for n, one in enumerate(self.route)]
+        secrets += [(f"route[{n}].password_file", route.password_file) for n, route in enumerate(self.route)]
         for name, file in secrets:
             if file is not None and (told := open_to_all(file)):
                 yield f"{name}: {told}; chmod o-r it"

@@ -69,7 +69,7 @@ def _authorities_in(directory: str, changed: int) -> tuple[bytes, ...]:  # noqa:
         if _HASHED.fullmatch(file.name):
             with suppress(OSError, ValueError):  # OpenSSL, too, passes over what it cannot read
                 found += [
-                    ssl.PEM_cert_to_DER_cert(one.decode("ascii")) for one in _CERTIFICATE.findall(file.read_bytes())
+                    ssl.PEM_cert_to_DER_cert(pem.decode("ascii")) for pem in _CERTIFICATE.findall(file.read_bytes())
                 ]
     return tuple(found)
 

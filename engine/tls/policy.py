@@ -52,7 +52,7 @@ class TlsPolicy:
     ) -> None:
         self._clock = clock
         self._ca_file = rules.ca_file
-        self._destinations = {one.domain: one for one in rules.destination}
+        self._destinations = {rule.domain: rule for rule in rules.destination}
         self._policies = policies
         self._tlsa = tlsa
         self._broken = Kept[str, _Broken](_BROKEN_KEPT)

@@ -122,4 +122,4 @@ class _OurResolver(AbstractResolver):
 
     async def _addresses(self, host: str, rdtype: RdataType) -> list[str]:
         _, records = await self._lookups.follow(name_of(host), rdtype)
-        return [one for one in cast(tuple[str, ...], records) if not is_within(one, self._refused)]
+        return [record for record in cast(tuple[str, ...], records) if not is_within(record, self._refused)]

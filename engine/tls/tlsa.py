@@ -32,7 +32,9 @@ class TlsaLookup:
             records = [cast(TlsaData, record) for record in found.records]
             return Dane(
                 owner=f"_{port}._tcp.{text_of(base)}",
-                records=usable([Tlsa(one.usage, one.selector, one.matching, one.data) for one in records]),
+                records=usable(
+                    [Tlsa(record.usage, record.selector, record.matching, record.data) for record in records]
+                ),
                 names=await self._names(destination, host, base, by_mx=by_mx),
             )
         return None

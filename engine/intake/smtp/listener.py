@@ -143,7 +143,7 @@ class SmtpIntake:
             (self._submission_tls, self._intake.submission.listen_tls),
         )
         pairs = [pair for servers, wanted in doors for pair in zip(servers, wanted, strict=False)]
-        return () if self._reception.closing else tuple(one for server, one in pairs if not server.is_serving())
+        return () if self._reception.closing else tuple(place for server, place in pairs if not server.is_serving())
 
     @property
     def trouble(self) -> str:

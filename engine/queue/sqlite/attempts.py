@@ -62,13 +62,13 @@ def claim_site(tx: Transaction, site: str, limit: int, relayer: int, recipients:
 
 def put_back(tx: Transaction, claims: Sequence[Claim]) -> None:
     """Give claims back untried, and strike their attempts from the record."""
-    for one in claims:
-        for entry in one.entries:
-            if tx.damage.knows("row", one.message, entry.number):
+    for claim in claims:
+        for entry in claim.entries:
+            if tx.damage.knows("row", claim.message, entry.number):
                 continue  # it stays as it is: it is no more sent than what is held
-            with tx.touching("row", one.message, entry.number):
-                if _is_running(tx, one.message, entry):
-                    tx.execute(_GIVE_BACK, (one.message, entry.number))
+            with tx.touching("row", claim.message, entry.number):
+                if _is_running(tx, claim.message, entry):
+                    tx.execute(_GIVE_BACK, (claim.message, entry.number))
                     tx.execute("DELETE FROM attempt WHERE id = ?", (entry.attempt,))
 
 

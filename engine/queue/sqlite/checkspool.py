@@ -51,7 +51,7 @@ def check(folder: Path) -> Checked:
         if not found:
             return Checked(is_sound=True, lines=(f"{file}: in order",))
         hint = f"`smarthost check-spool {folder} --repair` saves what can be read"
-        return Checked(is_sound=False, lines=(*(f"{file}: {one}" for one in found), hint))
+        return Checked(is_sound=False, lines=(*(f"{file}: {fault}" for fault in found), hint))
 
 
 def repair(folder: Path, now: Callable[[], float] = time.time) -> Checked:
@@ -61,8 +61,8 @@ def repair(folder: Path, now: Callable[[], float] = time.time) -> Checked:
         found = _problems(file)
         if not found:
             return Checked(is_sound=True, lines=(f"{file}: in order; there is nothing to repair",))
-        told = [f"{file}: {one}" for one in found]
-        if all(any(words in one for words in _OF_INDEXES) for one in found) and _reindexed(file):
+        told = [f"{file}: {fault}" for fault in found]
+        if all(any(words in fault for words in _OF_INDEXES) for fault in found) and _reindexed(file):
             return Checked(is_sound=True, lines=(*told, "repaired: its indexes have been made anew; nothing is lost"))
         kept = file.with_name(f"{FILE}.damaged-{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now()))}")
         saved = _made_anew(file, now)

@@ -51,7 +51,7 @@ class Damage:
     @property
     def trouble(self) -> str:
         """What an operator is told of it, or ""."""
-        return "; ".join(one for one in (self._of_orders, self._of_pages) if one)
+        return "; ".join(trouble for trouble in (self._of_orders, self._of_pages) if trouble)
 
     @property
     def _of_orders(self) -> str:
@@ -66,7 +66,7 @@ class Damage:
     def _of_pages(self) -> str:
         if not self.said:
             return ""
-        count = sum(one[0] == "mail" for one in list(self._known))
+        count = sum(damaged[0] == "mail" for damaged in list(self._known))
         left_out = f"; the mail of {plural(count, 'message')} is left out" if count else ""
         return (
             f"a page of the queue is damaged ({self.said}){left_out}: what it holds does not go, all else does; "
@@ -103,8 +103,8 @@ class Damage:
 
     def to_tell(self, now: float) -> list[Event]:
         """The events that tell of mail that is left out since the last call."""
-        mail = [(int(one[1]), str(one[2])) for one in list(self._known) if one[0] == "mail"]
-        untold = [one for one in mail if one not in self._told]
+        mail = [(int(damaged[1]), str(damaged[2])) for damaged in list(self._known) if damaged[0] == "mail"]
+        untold = [damaged for damaged in mail if damaged not in self._told]
         self._told.update(untold)
         text = "it is on a damaged page of the queue and cannot be read: it is left out, and kept as it is"
         return [

@@ -102,11 +102,11 @@ class Expired:
         keys = tx.execute(_KEYS, (*beside, LOOKED_AT)).fetchall()
         rows = _each(tx, keys)
         is_suspended = _is_relay_suspended(tx.connection, tx.now)
-        for one in keys:
-            for row in rows.get(one[1:], ()):
+        for key in keys:
+            for row in rows.get(key[1:], ()):
                 if not _take(row, taken, limit, now=tx.now, is_suspended=is_suspended):
                     return Place(begun=begun, beside=beside) if beside != _FIRST else self._place
-            beside = one
+            beside = key
         return Place(begun=begun, beside=beside if len(keys) == LOOKED_AT else _FIRST)
 
     def go_on_from(self, place: Place) -> None:

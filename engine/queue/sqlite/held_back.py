@@ -73,7 +73,7 @@ def held_back(connection: sqlite3.Connection, hosts: Sequence[str], *, now: floa
     first = [_tried_first(connection, name, bad, now) for name in names]
     known = bearings(connection, {name for several in first for name in several}, now)
     return tuple(
-        replace(one, first=tuple(known[name] for name in several)) for one, several in zip(found, first, strict=True)
+        replace(host, first=tuple(known[name] for name in several)) for host, several in zip(found, first, strict=True)
     )
 
 
@@ -94,7 +94,7 @@ def _tried_first(connection: sqlite3.Connection, name: str, bad: _Bad, now: floa
         "ORDER BY max(d.ready, coalesce(s.until, 0)), d.name LIMIT ?",
         (now, name, *bad, TRIED_FIRST),
     )
-    return [one for (one,) in rows]
+    return [name for (name,) in rows]
 
 
 def _held_back(connection: sqlite3.Connection, host: str, name: str, bad: _Bad) -> HeldBack:
@@ -115,7 +115,7 @@ def _held_back(connection: sqlite3.Connection, host: str, name: str, bad: _Bad) 
     return HeldBack(
         host=host,
         waiting=waiting,
-        destinations=tuple(one for (one,) in destinations),
-        alternates=tuple(one for (one,) in alternates),
+        destinations=tuple(name for (name,) in destinations),
+        alternates=tuple(host for (host,) in alternates),
         next_due=edge,
     )

@@ -47,11 +47,11 @@ def untold(connection: sqlite3.Connection, limit: int, *, now: float, singly: bo
     ).fetchall()
     found: list[Untold] = []
     room = RECIPIENTS_TOLD
-    for one in of_each(numbers, lambda row: _untold(connection, row[0]), singly=singly):
-        if found and len(one.entries) > room:
+    for untold in of_each(numbers, lambda row: _untold(connection, row[0]), singly=singly):
+        if found and len(untold.entries) > room:
             break
-        room -= len(one.entries)
-        found.append(one)
+        room -= len(untold.entries)
+        found.append(untold)
     return found
 
 

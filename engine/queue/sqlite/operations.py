@@ -27,8 +27,8 @@ class Gone(NamedTuple):
 
 def count(tx: Transaction, gone: Sequence[Gone]) -> None:
     """Count entries that have been removed by order, and each of their messages once."""
-    recipients = Counter(one.operation for one in gone)
-    fresh = list(dict.fromkeys((one.operation, one.message) for one in gone if one.counted != one.operation))
+    recipients = Counter(entry.operation for entry in gone)
+    fresh = list(dict.fromkeys((entry.operation, entry.message) for entry in gone if entry.counted != entry.operation))
     messages = Counter(operation for operation, _ in fresh)
     for operation, message in fresh:
         if not tx.damage.knows("ordered", message):  # of such a one each entry counts as a message

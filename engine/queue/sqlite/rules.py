@@ -117,13 +117,13 @@ def let_go(tx: Transaction) -> Step | None:
     tx.connection.executemany(
         "UPDATE entry SET rule = NULL, prior = 'waiting', prior_by = '', prior_note = '' "
         "WHERE message = ? AND number = ? AND rule = ? AND ordered <> 'hold'",
-        [(*one, rule_id) for one in found],
+        [(*key, rule_id) for key in found],
     )
     freed = tx.connection.executemany(
         "UPDATE entry SET state = iif(state = 'held', 'waiting', state), ordered = NULL, ordered_by = '', "
         "note = '', rule = NULL, expires = iif(state = 'held', max(expires, ?), expires) "
         "WHERE message = ? AND number = ? AND rule = ?",
-        [(tx.now, *one, rule_id) for one in found],
+        [(tx.now, *key, rule_id) for key in found],
     ).rowcount
     freed = max(0, freed)
     more = len(found) == CHUNK
@@ -191,7 +191,7 @@ def _sweep(tx: Transaction, rule: HoldRule, selected: Where, swept: int, newest:
         f"WHERE e.message > ? AND e.message <= ? AND e.ordered IS NULL AND NOT e.giving_up AND {selected.sql}",
         (swept, upto, *selected.values),
     ).fetchall()
-    tx.connection.executemany(_HOLD, [(rule.by, rule.note, rule.id, *one) for one in found])
+    tx.connection.executemany(_HOLD, [(rule.by, rule.note, rule.id, *key) for key in found])
     tx.execute("UPDATE hold_rule SET swept = ? WHERE id = ?", (upto, rule.id))
     return Step(rule.id, len(found), upto < newest)
 

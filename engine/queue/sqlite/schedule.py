@@ -83,7 +83,7 @@ def due_sites(
                 found[site] = (turn, name, DueSite(site=site, destination=name, is_in_doubt=is_in_doubt))
                 if count == limit:
                     break
-    return [one for _, _, one in sorted(found.values(), key=lambda row: row[:2])][:limit]
+    return [site for _, _, site in sorted(found.values(), key=lambda row: row[:2])][:limit]
 
 
 class DoubtfulSites:
@@ -112,8 +112,8 @@ class DoubtfulSites:
         """
         started = time.monotonic()
         if started < self._until:
-            self._kept = [one for one in self._kept if one.site not in without]
-            return [one for one in self._kept if not _is_taken(one, taken)]
+            self._kept = [site for site in self._kept if site.site not in without]
+            return [site for site in self._kept if not _is_taken(site, taken)]
         begun = time.thread_time()
         found = doubtful_sites(connection, without, taken, now=now)
         found = found or _beyond_the_first(connection, without, taken, now=now)
@@ -123,10 +123,10 @@ class DoubtfulSites:
         return found
 
 
-def _is_taken(one: DueSite, taken: Shares) -> bool:
-    if one.message in taken.messages or one.sender in taken.senders:
+def _is_taken(site: DueSite, taken: Shares) -> bool:
+    if site.message in taken.messages or site.sender in taken.senders:
         return True
-    return bool(taken.domains) and registrable(one.destination) in taken.domains
+    return bool(taken.domains) and registrable(site.destination) in taken.domains
 
 
 def doubtful_sites(
@@ -137,9 +137,9 @@ def doubtful_sites(
         return []
     found: dict[str, DueSite] = {}
     for has_failed in (False, True):
-        for one in _of_kind(connection, has_failed, _FIRST_KEY, without, taken, now):
-            if one.destination not in closed:
-                found.setdefault(one.site, one)
+        for site in _of_kind(connection, has_failed, _FIRST_KEY, without, taken, now):
+            if site.destination not in closed:
+                found.setdefault(site.site, site)
     return list(found.values())
 
 
@@ -150,12 +150,12 @@ def doubtful_sites_singly(
     if (closed := _suspended(connection, now)) is None:
         return []
     found: dict[str, DueSite] = {}
-    mail = tuple(f"SELECT {one} FROM (SELECT :name AS name) d" for one in (bearings.FIRST, bearings.FIRST_SENDER))
+    mail = tuple(f"SELECT {first} FROM (SELECT :name AS name) d" for first in (bearings.FIRST, bearings.FIRST_SENDER))
     shared = f"SELECT {TAKEN.format(message=':message', sender=':sender')} FROM (SELECT :name AS name) d"
     for row in sorted(_rows_singly(connection, now), key=lambda row: (row.blocked_until > 0, row)):
         if row.took_at or row.name in closed or row.site in without or row.site in found:
             continue
-        first = [one for (one,) in of_each(mail, partial(_row, connection, {"name": row.name}))]
+        first = [value for (value,) in of_each(mail, partial(_row, connection, {"name": row.name}))]
         message, sender = (*first, None, None)[:2]
         values = {"message": message, "sender": sender, "name": row.name, **values_of(taken)}
         if taken == NONE_TAKEN or not connection.execute(shared, values).fetchone()[0]:
@@ -191,7 +191,7 @@ def next_due(connection: sqlite3.Connection, after: float, *, now: float, singly
     )
     times += of_each(("ready",) if RELAY not in suspended else (), first_ready, singly=singly)
     times += of_each(queries, first, singly=singly)
-    return min((one for one in times if one is not None), default=None)
+    return min((time for time in times if time is not None), default=None)
 
 
 def _suspended(connection: sqlite3.Connection, now: float) -> set[str] | None:
@@ -273,9 +273,9 @@ def _beyond_the_first(
         after = _end(connection, has_failed, _FIRST_KEY, without, now)
         while not found and after is not None:
             some = _of_kind(connection, has_failed, after, without, taken, now)
-            found = [one for one in some if one.destination not in closed]
+            found = [site for site in some if site.destination not in closed]
             after = _end(connection, has_failed, after, without, now)
-    return list({one.site: one for one in reversed(found)}.values())[::-1]
+    return list({site.site: site for site in reversed(found)}.values())[::-1]
 
 
 def _end(

@@ -149,7 +149,7 @@ class Standing(Role, contract.Standing):
             async with self._ruling:  # hold what it has yet to hold, and let go what those that are over held
                 while await self.database.do(rules.step) is not None:
                     self.database.go_on()
-            return next((one for one in await self.rules() if one.id == rule.id), rule)
+            return next((known for known in await self.rules() if known.id == rule.id), rule)
 
         return await self.database.to_its_end(add())
 

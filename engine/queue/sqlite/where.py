@@ -147,7 +147,7 @@ def _like(value: str, *, contains: bool) -> str:
 def _ids(term: Term) -> tuple[str, list[object]]:
     """Any number of ids in two parameters, as JSON."""
     messages = [message for message, entry in term.ids if not entry]
-    entries = [one for one in term.ids if one[1]]
+    entries = [given for given in term.ids if given[1]]
     whole = "e.message IN (SELECT value FROM json_each(?))"
     single = "(e.message, e.number) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?))"
     if not entries:
