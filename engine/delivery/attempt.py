@@ -236,7 +236,7 @@ class AttemptManager:
             text = f"a bounce that bounces: {of_bounce}"
         elif self._notices.told(entry, outcome) is None:
             kind = "discarded"
-            text = f"{NOT_WANTED} (NOTIFY={entry.wishes.notify})"
+            text = f"{NOT_WANTED} (NOTIFY={entry.dsn.notify})"
         else:
             kind = "returned"
         return Event(

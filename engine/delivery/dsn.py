@@ -60,7 +60,7 @@ _SAID: dict[Action, tuple[str, ...]] = {
 
 
 class Told(Struct, frozen=True, kw_only=True):
-    """What the sender is told of one recipient. `orcpt` is as in Wishes; `until`: when a delayed one is given up.
+    """What the sender is told of one recipient. `orcpt` is as in DsnRequest; `until`: when a delayed one is given up.
 
     `at` is when it was tried last, None where that is now.
     """

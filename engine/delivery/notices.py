@@ -48,9 +48,9 @@ class Notices:
         RFC 3461 5.2.2: of success, where it was asked for and the peer does not offer DSN: such a peer will tell
         nobody, so that "relayed" is the last that can be said. Where it does, the wish went on with the message.
         """
-        if outcome.kind == "permanent" and entry.wishes.include("FAILURE"):
+        if outcome.kind == "permanent" and entry.dsn.include("FAILURE"):
             return "failed"
-        if outcome.kind == "delivered" and entry.wishes.include("SUCCESS") and not outcome.peer_notifies:
+        if outcome.kind == "delivered" and entry.dsn.include("SUCCESS") and not outcome.peer_notifies:
             return "relayed"
         return None
 
@@ -104,8 +104,8 @@ class Notices:
         """Why the postmaster is not told of a bounce to this recipient, or ""."""
         if entry.given_up:
             return "it was given up by order, and nobody is told"
-        if not entry.wishes.include("FAILURE"):
-            return f"{NOT_WANTED} (NOTIFY={entry.wishes.notify})"
+        if not entry.dsn.include("FAILURE"):
+            return f"{NOT_WANTED} (NOTIFY={entry.dsn.notify})"
         if not self._postmaster:
             return "dsn.postmaster is not set, so nobody is told"
         if entry.recipient.casefold() == self._postmaster.casefold():
@@ -128,7 +128,7 @@ class Notices:
                 recipient=entry.recipient,
                 outcome=entry.last or Outcome.transient("no attempt could be made yet"),
                 action="delayed",
-                orcpt=entry.wishes.orcpt,
+                orcpt=entry.dsn.orcpt,
                 until=entry.expires,
             )
             for entry in late.entries

@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 from msgspec import Struct
 
 from engine.model.event import Event
-from engine.model.message import NO_WISHES, Ret, Wishes
+from engine.model.message import NO_DSN_REQUEST, DsnRequest, Ret
 from engine.model.outcome import Outcome
 
 Told = Literal["failed", "relayed"]  # RFC 3464 2.3.3
@@ -72,7 +72,7 @@ class ClaimedEntry(Struct, frozen=True, kw_only=True):
     expires: float
     given_up: str = ""
     last: Outcome | None = None
-    wishes: Wishes = NO_WISHES
+    dsn: DsnRequest = NO_DSN_REQUEST
 
 
 class Claim(Struct, frozen=True, kw_only=True):
@@ -155,7 +155,7 @@ class LateEntry(Struct, frozen=True, kw_only=True):
     destination: str
     expires: float
     last: Outcome | None = None
-    wishes: Wishes = NO_WISHES
+    dsn: DsnRequest = NO_DSN_REQUEST
 
 
 class Late(Struct, frozen=True, kw_only=True):

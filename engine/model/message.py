@@ -17,7 +17,7 @@ Order = Literal["hold", "bounce", "drop"]
 Ret = Literal["", "FULL", "HDRS"]
 
 
-class Wishes(Struct, frozen=True, kw_only=True):
+class DsnRequest(Struct, frozen=True, kw_only=True):
     """What the sender wants to be told of one recipient (RFC 3461 4.1 and 4.2).
 
     `notify` is "" (nothing was said), "NEVER", or a list such as "SUCCESS,DELAY"; `orcpt` is the recipient the sender
@@ -32,7 +32,7 @@ class Wishes(Struct, frozen=True, kw_only=True):
         return about in self.notify.split(",") if self.notify else about != "SUCCESS"
 
 
-NO_WISHES = Wishes()
+NO_DSN_REQUEST = DsnRequest()
 
 
 class NewMessage(Struct, frozen=True, kw_only=True):
@@ -41,7 +41,7 @@ class NewMessage(Struct, frozen=True, kw_only=True):
 
     `sender` is "" for the null reverse-path. `origin` says where it came from ("smtp 127.0.0.1", "drop a.eml",
     "bounce of 12"). `key`: a message whose key was enqueued before and not yet forgotten is not taken twice.
-    What the sender asked to be told: `ret` and `envid` (xtext) of the message, `wishes` of each recipient, or () where
+    What the sender asked to be told: `ret` and `envid` (xtext) of the message, `dsn` of each recipient, or () where
     nothing was said of any.
     """
 
@@ -55,7 +55,7 @@ class NewMessage(Struct, frozen=True, kw_only=True):
     key: str | None = None
     ret: Ret = ""
     envid: str = ""
-    wishes: tuple[Wishes, ...] = ()
+    dsn: tuple[DsnRequest, ...] = ()
 
 
 class Entry(Struct, frozen=True, kw_only=True):

@@ -5,14 +5,14 @@ from collections.abc import Container
 from msgspec import Struct
 
 from engine.model.claim import Claim
-from engine.model.message import Ret, Wishes
+from engine.model.message import DsnRequest, Ret
 from engine.queue.content import Content
 
 
 class Mail(Struct, frozen=True, kw_only=True):
     """Envelope and content, which has CRLF line ends, and whether envelope or headers need more than SMTP has.
 
-    `ret`, `envid` and the wishes of each recipient (or ()) are as the sender gave them.
+    `ret`, `envid` and the DSN request of each recipient (or ()) are as the sender gave them.
     """
 
     sender: str
@@ -22,7 +22,7 @@ class Mail(Struct, frozen=True, kw_only=True):
     smtputf8: bool = False
     ret: Ret = ""
     envid: str = ""
-    wishes: tuple[Wishes, ...] = ()
+    dsn: tuple[DsnRequest, ...] = ()
 
     @property
     def size(self) -> int:
@@ -40,7 +40,7 @@ def mail_of(claim: Claim, content: Content) -> Mail:
         smtputf8=claim.smtputf8,
         ret=claim.ret,
         envid=claim.envid,
-        wishes=tuple(entry.wishes for entry in claim.entries),
+        dsn=tuple(entry.dsn for entry in claim.entries),
     )
 
 
@@ -61,12 +61,12 @@ def mail_command(mail: Mail, extensions: Container[str]) -> bytes:
     return b" ".join(words)
 
 
-def rcpt_command(recipient: str, wishes: Wishes, extensions: Container[str]) -> bytes:
+def rcpt_command(recipient: str, dsn: DsnRequest, extensions: Container[str]) -> bytes:
     """RCPT for one recipient."""
     words = [b"RCPT TO:<" + recipient.encode("utf-8") + b">"]
     if "dsn" in extensions:
-        if wishes.notify:
-            words.append(b"NOTIFY=" + wishes.notify.encode("ascii"))
-        if wishes.orcpt:
-            words.append(b"ORCPT=" + wishes.orcpt.encode("ascii"))
+        if dsn.notify:
+            words.append(b"NOTIFY=" + dsn.notify.encode("ascii"))
+        if dsn.orcpt:
+            words.append(b"ORCPT=" + dsn.orcpt.encode("ascii"))
     return b" ".join(words)

@@ -17,7 +17,7 @@ from aiosmtplib.auth import auth_login_encode, auth_plain_encode
 from aiosmtplib.esmtp import parse_esmtp_extensions
 from msgspec.structs import replace
 
-from engine.model.message import NO_WISHES
+from engine.model.message import NO_DSN_REQUEST
 from engine.model.outcome import Cause, Outcome
 from engine.settings.settings import Timeouts
 from engine.smtpclient.blame import MACHINE, Blame, of_error
@@ -315,8 +315,8 @@ class Session:
         """
         timeouts = self._timeouts
         opening = mail_command(mail, self._extensions)
-        wishes = mail.wishes or (NO_WISHES,) * len(mail.recipients)
-        paths = [rcpt_command(*each, self._extensions) for each in zip(mail.recipients, wishes, strict=True)]
+        dsn = mail.dsn or (NO_DSN_REQUEST,) * len(mail.recipients)
+        paths = [rcpt_command(*each, self._extensions) for each in zip(mail.recipients, dsn, strict=True)]
         self._enter("MAIL")
         if self._pipelines:
             self._wire.send_ahead([opening, *paths, b"DATA"])  # DATA comes last in a flight: RFC 2920 3.1

@@ -121,8 +121,8 @@ async def test_a_peer_that_offers_dsn_is_told_what_the_sender_asked_and_answers_
     internet: Internet, relay: Relay
 ) -> None:
     await world(internet)
-    wishes = ["NOTIFY=SUCCESS,DELAY", "ORCPT=rfc822;Bob+2Bx@old.example"]
-    await relay.send("bob@dsn.example", mail=["RET=HDRS", "ENVID=QQ+2B1"], rcpt=wishes)
+    asked = ["NOTIFY=SUCCESS,DELAY", "ORCPT=rfc822;Bob+2Bx@old.example"]
+    await relay.send("bob@dsn.example", mail=["RET=HDRS", "ENVID=QQ+2B1"], rcpt=asked)
     assert await told(internet, relay) == []
     (delivery,) = internet.delivered
     assert {"RET=HDRS", "ENVID=QQ+2B1"} <= set(delivery.parameters.split())

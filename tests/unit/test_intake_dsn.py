@@ -7,17 +7,17 @@ from hypothesis import strategies as st
 from engine.base import xtext
 from engine.intake.smtp.command import SyntaxProblem
 from engine.intake.smtp.dsn import OfMail, of_mail, of_recipient
-from engine.model.message import NO_WISHES, Wishes
+from engine.model.message import NO_DSN_REQUEST, DsnRequest
 
 
 def test_who_says_nothing_wishes_nothing() -> None:
     assert of_mail({"SIZE": "12"}) == OfMail()
-    assert of_recipient({}) == NO_WISHES
+    assert of_recipient({}) == NO_DSN_REQUEST
 
 
 def test_what_is_said_is_kept_as_it_passes_on() -> None:
     assert of_mail({"RET": "full", "ENVID": "a+2Bb"}) == OfMail("FULL", "a+2Bb")
-    assert of_recipient({"NOTIFY": "success,Delay", "ORCPT": "RFC822;Bob+20B@x.example"}) == Wishes(
+    assert of_recipient({"NOTIFY": "success,Delay", "ORCPT": "RFC822;Bob+20B@x.example"}) == DsnRequest(
         notify="SUCCESS,DELAY", orcpt="RFC822;Bob+20B@x.example"
     )
 
@@ -32,8 +32,8 @@ def test_what_is_said_is_kept_as_it_passes_on() -> None:
     ],
 )
 def test_wishes_include_what_was_named(notify: str, success: bool, failure: bool, delay: bool) -> None:
-    wishes = Wishes(notify=notify)
-    assert (wishes.include("SUCCESS"), wishes.include("FAILURE"), wishes.include("DELAY")) == (success, failure, delay)
+    dsn = DsnRequest(notify=notify)
+    assert (dsn.include("SUCCESS"), dsn.include("FAILURE"), dsn.include("DELAY")) == (success, failure, delay)
 
 
 def test_xtext_is_read_strictly() -> None:

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 from engine.base import xtext
 from engine.intake.smtp.command import SyntaxProblem
-from engine.model.message import Ret, Wishes
+from engine.model.message import DsnRequest, Ret
 
 OF_MAIL: Final = frozenset({"RET", "ENVID"})
 OF_RCPT: Final = frozenset({"NOTIFY", "ORCPT"})
@@ -45,7 +45,7 @@ def of_mail(parameters: Parameters) -> OfMail:
     return OfMail(ret, envid)
 
 
-def of_recipient(parameters: Parameters) -> Wishes:
+def of_recipient(parameters: Parameters) -> DsnRequest:
     """Read NOTIFY and ORCPT (RFC 3461 4.1 and 4.2). Raises SyntaxProblem."""
     notify = ""
     if "NOTIFY" in parameters:
@@ -54,7 +54,7 @@ def of_recipient(parameters: Parameters) -> Wishes:
             raise SyntaxProblem("NOTIFY is NEVER, or some of SUCCESS, FAILURE, DELAY between commas")
         notify = ",".join(asked)
     orcpt = _orcpt(parameters["ORCPT"] or "") if "ORCPT" in parameters else ""
-    return Wishes(notify=notify, orcpt=orcpt)
+    return DsnRequest(notify=notify, orcpt=orcpt)
 
 
 def _orcpt(written: str) -> str:

@@ -21,7 +21,7 @@ from engine.intake.missing import with_missing
 from engine.intake.reply import Reply
 from engine.intake.smtp.dsn import OfMail
 from engine.intake.smtp.reception import trace_name
-from engine.model.message import NewMessage, Wishes
+from engine.model.message import DsnRequest, NewMessage
 from engine.settings.settings import Smtp
 
 
@@ -38,8 +38,8 @@ class Submitted(Struct, frozen=True, kw_only=True):
     protocol: str
     greeted: str
     peer: str
-    dsn: OfMail = OfMail()
-    wishes: tuple[Wishes, ...] = ()
+    mail_dsn: OfMail = OfMail()
+    dsn: tuple[DsnRequest, ...] = ()
     login: str = ""
 
     def message(self, *, hostname: str, rules: Smtp, at: float) -> NewMessage:
@@ -76,7 +76,7 @@ class Submitted(Struct, frozen=True, kw_only=True):
             subject=header.shown(b"subject"),
             message_id=header.shown(b"message-id"),
             smtputf8=needs_utf8 or self.sender.smtputf8 or any(to.smtputf8 for to in self.recipients),
-            ret=self.dsn.ret,
-            envid=self.dsn.envid,
-            wishes=self.wishes,
+            ret=self.mail_dsn.ret,
+            envid=self.mail_dsn.envid,
+            dsn=self.dsn,
         )

@@ -10,7 +10,7 @@ from engine.intake.errors import Refused
 from engine.intake.reply import Reply, too_big
 from engine.intake.smtp.command import Argument, SyntaxProblem, read_argument
 from engine.intake.smtp.dsn import OF_MAIL, OF_RCPT, OfMail, of_mail, of_recipient
-from engine.model.message import Wishes
+from engine.model.message import DsnRequest
 
 MAX_RECIPIENTS = 1000  # RFC 5321 4.5.3.1.8 asks for 100
 
@@ -26,7 +26,7 @@ class Recipient(Struct, frozen=True):
 
     name: str
     address: Address
-    wishes: Wishes
+    dsn: DsnRequest
 
 
 class Transaction:
@@ -52,7 +52,7 @@ class Transaction:
             _check_extended(argument, is_extended=is_extended)
             if not argument.parameters.keys() <= OF_RCPT:
                 raise Refused(_OF_RCPT)
-            wishes = of_recipient(argument.parameters)
+            dsn = of_recipient(argument.parameters)
         except SyntaxProblem as error:
             raise Refused(Reply(501, "5.5.4", f"RCPT: {error}")) from error
         if len(self.recipients) >= MAX_RECIPIENTS:
@@ -63,7 +63,7 @@ class Transaction:
             raise Refused(Reply(501, "5.1.3", _reason(error)), "bad recipient address", str(error)) from error
         if address.smtputf8 and not self.declared_utf8:
             raise Refused(Reply(553, "5.6.7", "This recipient needs the SMTPUTF8 parameter of MAIL"))
-        return Recipient(str(address), address, wishes)
+        return Recipient(str(address), address, dsn)
 
 
 def begun(text: str | None, *, hostname: str, largest: int, is_extended: bool, has_login: bool) -> Transaction:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from engine.model.claim import Claim, ClaimedEntry, Relaying
 from engine.model.destination import RELAY
 from engine.model.event import ENGINE, Event
-from engine.model.message import NO_WISHES, Wishes
+from engine.model.message import NO_DSN_REQUEST, DsnRequest
 from engine.model.outcome import Outcome
 from engine.queue.sqlite.connection import is_damage
 from engine.queue.sqlite.rows import outcome_of, storable
@@ -297,7 +297,7 @@ def claimed(
                 expires=expires,
                 given_up=why,
                 last=outcome_of(last) or fared,
-                wishes=Wishes(notify=notify, orcpt=orcpt) if notify or orcpt else NO_WISHES,
+                dsn=DsnRequest(notify=notify, orcpt=orcpt) if notify or orcpt else NO_DSN_REQUEST,
             )
         )
     return Claim(

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from engine.model.event import Event
-from engine.model.message import NO_WISHES, NewMessage
+from engine.model.message import NO_DSN_REQUEST, NewMessage
 from engine.queue.contract import QueueError
 from engine.queue.sqlite import rules
 from engine.queue.sqlite.exchanges import know_destination
@@ -40,7 +40,7 @@ def enqueue(tx: Transaction, message: NewMessage, terms: Terms) -> int:
     number = _insert(tx, message, max(patience.values()))
     for destination in patience:
         know_destination(tx, destination)
-    everyone = message.wishes or [NO_WISHES] * len(destinations)
+    everyone = message.dsn or [NO_DSN_REQUEST] * len(destinations)
     # RFC 3461 6: nobody is told of what has the null sender.
     told = terms.delay_notice > 0 and message.sender != ""
     tx.connection.executemany(
@@ -54,11 +54,11 @@ def enqueue(tx: Transaction, message: NewMessage, terms: Terms) -> int:
                 destination,
                 tx.now,
                 patience[destination],
-                wishes.notify,
-                wishes.orcpt,
-                tx.now + terms.delay_notice if told and wishes.include("DELAY") else None,
+                dsn.notify,
+                dsn.orcpt,
+                tx.now + terms.delay_notice if told and dsn.include("DELAY") else None,
             )
-            for place, (recipient, destination, wishes) in enumerate(
+            for place, (recipient, destination, dsn) in enumerate(
                 zip(message.recipients, destinations, everyone, strict=True), 1
             )
         ],
@@ -88,8 +88,8 @@ def destination_of(recipient: str) -> str:
 def _check_envelope(message: NewMessage) -> None:
     if not message.recipients:
         raise QueueError("a message without recipients cannot be queued")
-    if message.wishes and len(message.wishes) != len(message.recipients):
-        raise QueueError("a message has as many wishes as recipients, or none")
+    if message.dsn and len(message.dsn) != len(message.recipients):
+        raise QueueError("a message has as many DSN requests as recipients, or none")
     try:
         "".join((message.sender, *message.recipients)).encode()
     except UnicodeEncodeError as error:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from engine.model.claim import Late, LateEntry
 from engine.model.event import Event
-from engine.model.message import NO_WISHES, NewMessage, Wishes
+from engine.model.message import NO_DSN_REQUEST, DsnRequest, NewMessage
 from engine.model.outcome import Outcome
 from engine.queue.sqlite.attempts import how_it_fared
 from engine.queue.sqlite.mail import Terms, enqueue
@@ -36,7 +36,7 @@ def late(connection: sqlite3.Connection, limit: int, *, now: float) -> list[Late
             destination=destination,
             expires=expires,
             last=outcome_of(last) or fared[destination],
-            wishes=Wishes(notify=notify, orcpt=orcpt) if notify or orcpt else NO_WISHES,
+            dsn=DsnRequest(notify=notify, orcpt=orcpt) if notify or orcpt else NO_DSN_REQUEST,
         )
         found.setdefault(message, []).append(one)
     return [_late(connection, message, entries) for message, entries in found.items()]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.model.message import NewMessage, Wishes
+from engine.model.message import DsnRequest, NewMessage
 from engine.queue.contract import QueueError
 from tests.clock import FakeClock
 from tests.unit.queue.support import DELIVERED, LATER, Opened, Spool, new_message
@@ -97,7 +97,7 @@ async def test_it_comes_to_who_has_not_said_otherwise(
     tmp_path: Path, sender: str, notify: str, count: int, opened: Opened
 ) -> None:
     async with opened(tmp_path, delay_notice=FOUR_HOURS) as spool:
-        await waiting(spool, sender=sender, wishes=(Wishes(notify=notify),))
+        await waiting(spool, sender=sender, dsn=(DsnRequest(notify=notify),))
         assert len(await spool.queue.claims.late(10)) == count
 
 
@@ -113,17 +113,21 @@ async def test_what_has_expired_is_no_delay_any_more(tmp_path: Path, opened: Ope
 
 async def test_the_wishes_of_each_recipient_are_kept(tmp_path: Path, opened: Opened) -> None:
     async with opened(tmp_path) as spool:
-        wishes = (Wishes(notify="NEVER"), Wishes(orcpt="rfc822;x@y.example"))
-        await spool.add("a@example.org", "b@example.org", ret="FULL", envid="e+2B1", wishes=wishes)
+        dsn = (DsnRequest(notify="NEVER"), DsnRequest(orcpt="rfc822;x@y.example"))
+        await spool.add("a@example.org", "b@example.org", ret="FULL", envid="e+2B1", dsn=dsn)
         (claim,) = await spool.claim()
         assert (claim.ret, claim.envid) == ("FULL", "e+2B1")
-        assert tuple(entry.wishes for entry in claim.entries) == wishes
+        assert tuple(entry.dsn for entry in claim.entries) == dsn
 
 
 async def test_wishes_that_are_not_one_for_each_recipient_are_refused(tmp_path: Path, opened: Opened) -> None:
     async with opened(tmp_path) as spool:
         odd = NewMessage(
-            sender="a@b.example", recipients=("c@d.example",), content=b"x\r\n", origin="", wishes=(Wishes(), Wishes())
+            sender="a@b.example",
+            recipients=("c@d.example",),
+            content=b"x\r\n",
+            origin="",
+            dsn=(DsnRequest(), DsnRequest()),
         )
-        with pytest.raises(QueueError, match="as many wishes"):
+        with pytest.raises(QueueError, match="as many DSN requests"):
             await spool.queue.arrivals.enqueue(odd)

@@ -397,7 +397,7 @@ async def test_without_room_for_the_copy_the_file_is_not_changed(
 
 
 def _as_it_was_first(spool: SqliteSpool) -> None:
-    """Version 1 as the first smarthosts made it, of which none was released: without sites, wishes and rules."""
+    """Version 1 as the first smarthosts made it, of which none was released: without sites, DSN requests and rules."""
     for statement in (
         *_BACK_TO_2,
         "DROP INDEX operation_due",
