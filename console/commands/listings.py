@@ -122,7 +122,7 @@ def reason_row(row: Reason, moment: Moment, wide: bool) -> list[str]:
     """A row of the reasons."""
     counts = [f"{number:,}" for number in (row.entries, row.messages, row.destinations)]
     most = [", ".join(row.busiest)] if wide else []
-    return [*counts, moment.since(row.oldest), *most, row.why]
+    return [*counts, moment.since(row.oldest), *most, row.group]
 
 
 # -- what is read by itself -----------------------------------------------------------------------------------------

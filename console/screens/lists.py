@@ -106,7 +106,7 @@ class Panes(Front):
         elif isinstance(row, BadHost):
             self.console.open_host(row.host)
         elif isinstance(row, Reason):
-            self.console.open_reason(row.why)
+            self.console.open_reason(row.group)
         elif isinstance(row, Event):
             self._open_event(row)
 

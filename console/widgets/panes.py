@@ -263,7 +263,7 @@ class ReasonsPane(Pane[Reason]):
     context, label, key = "reasons", "Reasons", "5"
 
     def __init__(self, *, full: bool = False) -> None:
-        super().__init__(Table(REASONS, lambda row: row.why, empty="no mail waits", id="reasons"), full=full)
+        super().__init__(Table(REASONS, lambda row: row.group, empty="no mail waits", id="reasons"), full=full)
         self._reasons: tuple[Reason, ...] = ()
 
     async def reload(self, client: Client, _overview: OverviewView) -> None:
@@ -273,14 +273,14 @@ class ReasonsPane(Pane[Reason]):
         return self._reasons
 
     def words(self, row: Reason) -> str:
-        return " ".join((row.why, *row.busiest))
+        return " ".join((row.group, *row.busiest))
 
     def title(self, _overview: OverviewView) -> str:
         return plural(len(self._reasons), "reason")
 
     def target(self, _overview: OverviewView) -> Target | None:
         row = self.table.pointed
-        return None if row is None else Target(f"all for: {row.why}", filter=group_filter(row.why))
+        return None if row is None else Target(f"all for: {row.group}", filter=group_filter(row.group))
 
 
 class EventsPane(Pane[Event]):

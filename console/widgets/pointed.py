@@ -135,7 +135,7 @@ def _host(row: BadHost, _moment: Moment) -> list[Piece]:
 def _reason(row: Reason, _moment: Moment) -> list[Piece]:
     more = row.destinations - len(row.busiest)
     names = ", ".join(row.busiest) + (f" and {plural(more, 'other')}" if more > 0 else "")
-    return [(row.why, ""), (f"  {names}" if names else "", "dim")]
+    return [(row.group, ""), (f"  {names}" if names else "", "dim")]
 
 
 def _event(row: Event, moment: Moment) -> list[Piece]:

@@ -198,7 +198,7 @@ REASONS: tuple[Column[Reason], ...] = (
     Column("oldest", 6, lambda r, m: (m.since(r.oldest), ""), rank=2, right=True, letter="O", sort="oldest",
            order=lambda r: r.oldest),
     Column("most of it for", 18, lambda r, _: (_most(r), ""), rank=3, grow=6),
-    Column("reason", 40, lambda r, _: (r.why, ""), rank=1, rest=True),
+    Column("reason", 40, lambda r, _: (r.group, ""), rank=1, rest=True),
 )  # fmt: skip
 
 EVENT_ROWS: tuple[Column[Event], ...] = (

@@ -61,7 +61,7 @@ class NewMessage(Struct, frozen=True, kw_only=True):
 class Entry(Struct, frozen=True, kw_only=True):
     """One recipient of one message as it stands in the queue. `id` is how it is named: "48213.2".
 
-    `why` is the reason of `last`, or "" (see engine.model.reason). `ordered` is a bounce or drop that takes effect at
+    `group` is the reason of `last`, or "" (see engine.model.reason). `ordered` is a bounce or drop that takes effect at
     `order_at` unless undone, or a hold; `by` is who ordered it, `note` for what, and `rule` the hold rule that did so
     for them, which ends at `held_until`. `postponed_by` is who made it due at `due`, where it is that by order.
 
@@ -88,7 +88,7 @@ class Entry(Struct, frozen=True, kw_only=True):
     order_at: float | None = None
     by: str = ""
     note: str = ""
-    why: str = ""
+    group: str = ""
     rule: int | None = None
     held_until: float | None = None
     postponed_by: str = ""

@@ -43,13 +43,13 @@ class Reason(Struct, frozen=True, kw_only=True):
     """Why many entries wait: their last attempt came to the same (see engine.model.reason), or none was made for one
     reason.
 
-    Of mail that was never tried `why` is what its destination is blocked for, the same as if it had got that reply
+    Of mail that was never tried `group` is what its destination is blocked for, the same as if it had got that reply
     itself; or who has suspended or held it; or that nothing keeps it (see engine.queue.sqlite.untried).
     Of `destinations` in all, `busiest` names three, the one with most entries first; `oldest` is when the first of
     the messages came, `example` a last outcome as it was.
     """
 
-    why: str
+    group: str
     entries: int
     messages: int
     destinations: int

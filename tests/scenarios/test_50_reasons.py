@@ -29,20 +29,20 @@ async def test_what_differs_only_in_numbers_and_names_is_one_reason(internet: In
     begin = relay.clock.now()
     await stuck(internet, relay)
     first, second = await relay.client.reasons()
-    assert first.why == WHY
+    assert first.group == WHY
     assert (first.entries, first.messages, first.destinations) == (3, 3, 2)
     assert first.busiest == ("later.example", "late.example")
     assert first.oldest == begin
     assert first.example is not None
     assert first.example.line.startswith("450 4.2.1 <user")
-    assert second.why == "4.4.1 connection refused by [<ip>]:<n>"
+    assert second.group == "4.4.1 connection refused by [<ip>]:<n>"
     assert (second.entries, second.destinations) == (1, 1)
 
 
 async def test_the_reasons_are_bounded_and_those_with_most_mail_come_first(internet: Internet, relay: Relay) -> None:
     await stuck(internet, relay)
     (only,) = await relay.client.reasons(limit=1)
-    assert only.why == WHY
+    assert only.group == WHY
     with pytest.raises(Refused, match="limit"):
         await relay.client.reasons(limit=0)
 
@@ -54,7 +54,7 @@ async def test_an_order_on_a_reason_acts_on_its_mail_and_nothing_else(internet: 
     assert (seen.messages, seen.recipients) == (3, 3)
     await relay.client.ask(Hold(filter=named, note="looking into it"))
     held = await relay.entries("state=held")
-    assert {entry.why for entry in held} == {WHY}
+    assert {entry.group for entry in held} == {WHY}
     assert [entry.recipient for entry in await relay.entries("!state=held")] == ["b@dead.example"]
     assert [entry.recipient for entry in await relay.entries(f"!{named}")] == ["b@dead.example"]
 
@@ -67,7 +67,7 @@ async def test_a_retry_of_a_reason_sends_what_is_taken_now(internet: Internet, r
     await relay.client.ask(Retry(filter=f"group={json.dumps(WHY)}"))
     await internet.wait_for(3)
     await relay.settled()
-    assert [one.why for one in await relay.client.reasons()] == ["4.4.1 connection refused by [<ip>]:<n>"]
+    assert [one.group for one in await relay.client.reasons()] == ["4.4.1 connection refused by [<ip>]:<n>"]
 
 
 async def test_mail_that_has_not_been_tried_has_no_reason(internet: Internet, relay: Relay) -> None:
@@ -76,8 +76,8 @@ async def test_mail_that_has_not_been_tried_has_no_reason(internet: Internet, re
     await relay.send("a@later.example")
     await relay.settled()
     (entry,) = await relay.entries()
-    assert entry.why
-    assert (await relay.client.queue(f"group={json.dumps(entry.why)}")).rows[0].why == entry.why
+    assert entry.group
+    assert (await relay.client.queue(f"group={json.dumps(entry.group)}")).rows[0].group == entry.group
 
 
 async def test_hostile_words_make_a_reason_that_is_harmless_and_can_be_acted_on(
@@ -88,6 +88,6 @@ async def test_hostile_words_make_a_reason_that_is_harmless_and_can_be_acted_on(
     await relay.send("a@nasty.example")
     await relay.settled()
     (one,) = await relay.client.reasons()
-    assert one.why.isprintable()
-    quoted = one.why.replace("\\", "\\\\").replace('"', '\\"')
+    assert one.group.isprintable()
+    quoted = one.group.replace("\\", "\\\\").replace('"', '\\"')
     assert (await relay.client.queue(f'group="{quoted}"')).total == 1

@@ -148,7 +148,7 @@ async def test_what_operators_left_out_is_tried_when_the_first_mark_ends(interne
     one = await agree(relay, "1.1")
     assert (one.condition, one.next_try) == ("hosts bad", relay.clock.now() + HOUR)
     (why,) = await relay.client.reasons()
-    assert (why.why, why.entries) == ("all exchanges are marked bad", 2)
+    assert (why.group, why.entries) == ("all exchanges are marked bad", 2)
     assert {host.next_try for host in (await relay.client.hosts()).rows} == {one.next_try}
     for _ in range(4):
         assert sum(exchange.messages for exchange in exchanges) == 0

@@ -290,25 +290,25 @@ TRANSCRIPT = views.TranscriptView(
 
 REASONS = (
     Reason(
-        why="421 4.7.28 <host> Our system has detected an unusual rate of mail from your IP address [<ip>]",
+        group="421 4.7.28 <host> Our system has detected an unusual rate of mail from your IP address [<ip>]",
         entries=8_120, messages=7_904, destinations=3, busiest=("gmail.com", "googlemail.com", "example.edu"),
         oldest=NOW - 8_040,
     ),
     Reason(
-        why="450 4.2.1 <address>: mailbox busy, try again in <n> seconds",
+        group="450 4.2.1 <address>: mailbox busy, try again in <n> seconds",
         entries=212, messages=207, destinations=48, busiest=("example.org", "example.net", "example.com"),
         oldest=NOW - 1_260,
     ),
     Reason(
-        why="4.4.1 connect to [<ip>]:<n>: connection refused",
+        group="4.4.1 connect to [<ip>]:<n>: connection refused",
         entries=14, messages=14, destinations=1, busiest=("dead.example",), oldest=NOW - 86_400,
     ),
     Reason(
-        why="held by oncall", entries=9, messages=9, destinations=2, busiest=("example.org", "example.net"),
+        group="held by oncall", entries=9, messages=9, destinations=2, busiest=("example.org", "example.net"),
         oldest=NOW - 4_100,
     ),
     Reason(
-        why="not tried yet", entries=3, messages=3, destinations=2, busiest=("example.net",), oldest=NOW - 2,
+        group="not tried yet", entries=3, messages=3, destinations=2, busiest=("example.net",), oldest=NOW - 2,
     ),
 )  # fmt: skip
 EXPLAINED = views.ExplainView(

@@ -14,7 +14,7 @@ async def test_a_verb_acts_on_the_reason_pointed_at_after_a_question(at_the_cons
         [action] = hand.client.previewed(MailAsk)
         assert (type(action), action.filter) == (Retry, BUSY)
         (term,) = Filter.parse(action.filter).terms
-        assert term.value == REASONS[1].why
+        assert term.value == REASONS[1].group
         assert not hand.client.did(MailAsk)
 
 

@@ -71,9 +71,9 @@ class FakeQueue:
         self.changed = Changed(messages=1, recipients=2, skipped=1)
         self.selected = Selection(messages=2, recipients=3, newest=8, examples=(entry(7),))
         self.suspended: list[Suspension] = []
-        self.why: tuple[Reason, ...] = (
+        self.reasons_known: tuple[Reason, ...] = (
             Reason(
-                why="450 4.2.1 mailbox busy, try again later",
+                group="450 4.2.1 mailbox busy, try again later",
                 entries=12_480,
                 messages=12_000,
                 destinations=2,
@@ -178,7 +178,7 @@ class FakeQueue:
 
     async def reasons(self, limit: int) -> tuple[Reason, ...]:
         await self._read()
-        return self.why[:limit]
+        return self.reasons_known[:limit]
 
     async def held_back(self, hosts: Sequence[str]) -> tuple[HeldBack, ...]:
         await self._read()

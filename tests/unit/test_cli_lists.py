@@ -200,7 +200,7 @@ def test_the_reasons_are_listed_with_how_much_waits_for_them(line: FakeLine) -> 
 
 def test_the_reasons_are_given_to_programs_whole(line: FakeLine) -> None:
     one = json.loads(line.run("reasons", "--json").stdout)
-    assert (one["why"], one["entries"], one["busiest"]) == (
+    assert (one["group"], one["entries"], one["busiest"]) == (
         "450 4.2.1 mailbox busy, try again later",
         12_480,
         ["example.org", "example.com"],
@@ -209,7 +209,7 @@ def test_the_reasons_are_given_to_programs_whole(line: FakeLine) -> None:
 
 
 def test_no_reason_is_said_beside_the_listing(line: FakeLine) -> None:
-    line.engine.queue.why = ()
+    line.engine.queue.reasons_known = ()
     result = line.run("reasons")
     assert (result.exit_code, result.stdout) == (0, "")
     assert "no mail waits" in result.stderr

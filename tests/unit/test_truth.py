@@ -218,7 +218,7 @@ async def test_reasons_count_all_that_waits_each_once_and_their_filters_name_it(
         assert sum(one.entries for one in found) == totals.waiting + totals.held
         named: list[str] = []
         for one in found:
-            mail = Filter(terms=(Term(field="group", op="=", value=one.why),))
+            mail = Filter(terms=(Term(field="group", op="=", value=one.group),))
             window = await spool.queue.listing.window(mail, "id", 0, 1000)
             assert (window.total, len({row.message for row in window.rows})) == (one.entries, one.messages)
             assert len({row.destination for row in window.rows}) == one.destinations
@@ -231,7 +231,7 @@ async def test_reasons_count_all_that_waits_each_once_and_their_filters_name_it(
             for name in ids:
                 row, verdict = judged[name]
                 if row.last is None and row.state == "waiting":
-                    assert expected(one.why) in ("", verdict.condition)
+                    assert expected(one.group) in ("", verdict.condition)
         assert len(named) == len(set(named))
 
 
@@ -254,13 +254,13 @@ async def test_a_jam_behind_one_reply_stands_under_it_whole_and_is_acted_on_whol
         await spool.settle(claim, reply, after=300)
         await spool.queue.standing.block("d.example", spool.clock.now() + 300, reply.line)
         (one,) = await spool.queue.listing.reasons(10)
-        assert one.why == "421 4.7.0 too busy for <ip>, ticket <id>"
+        assert one.group == "421 4.7.0 too busy for <ip>, ticket <id>"
         assert (one.entries, one.messages, one.destinations, one.busiest) == (141, 141, 1, ("d.example",))
         assert one.example == reply
-        named = Filter(terms=(Term(field="group", op="=", value=one.why),))
+        named = Filter(terms=(Term(field="group", op="=", value=one.group),))
         assert (await spool.queue.orders.hold(named, "ann", "look")).recipients == 141
         assert (await spool.queue.listing.totals()).held == 141
-        held = {one.why: one.entries for one in await spool.queue.listing.reasons(10)}
+        held = {one.group: one.entries for one in await spool.queue.listing.reasons(10)}
         assert held == {"held by ann": 140, "421 4.7.0 too busy for <ip>, ticket <id>": 1}
 
 

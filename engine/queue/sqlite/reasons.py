@@ -38,7 +38,7 @@ _HELD = (
 
 
 class ReasonAnswers:
-    """Answers why mail waits, and remembers the last answer if it was costly.
+    """Answers group mail waits, and remembers the last answer if it was costly.
 
     Consoles ask again and again: however long the queue is, counting takes no more than a twentieth of a core.
     """
@@ -63,44 +63,46 @@ def reasons(connection: sqlite3.Connection, limit: int, *, now: float) -> tuple[
     """The `limit` reasons with most entries, that with most first."""
     limit = max(0, limit)
     not_tried = _not_tried(connection, now)
-    relaying = {why for (why,) in connection.execute(_RELAYING) if why is not None}
-    held = [why for (why,) in connection.execute(_HELD)]
+    relaying = {group for (group,) in connection.execute(_RELAYING) if group is not None}
+    held = [group for (group,) in connection.execute(_HELD)]
     found: dict[str, Reason] = {}
     for row in connection.execute(_GROUPS, (limit + len(relaying),)).fetchall():
         if row[0] not in relaying and row[0] not in not_tried:
             found[row[0]] = _tried(connection, *row)
-    for why in dict.fromkeys((*not_tried, *untried.postponed(connection), *held, *relaying)):
-        named = Filter(terms=(Term(field="group", op="=", value=why),))
-        one = _counted(connection, why, where(named, now, untried=not_tried))
-        if one is not None:
-            found[why] = one
-    return tuple(sorted(found.values(), key=lambda one: (-one.entries, one.why))[:limit])
+    for group in dict.fromkeys((*not_tried, *untried.postponed(connection), *held, *relaying)):
+        named = Filter(terms=(Term(field="group", op="=", value=group),))
+        reason = _counted(connection, group, where(named, now, untried=not_tried))
+        if reason is not None:
+            found[group] = reason
+    return tuple(sorted(found.values(), key=lambda reason: (-reason.entries, reason.group))[:limit])
 
 
 def _not_tried(connection: sqlite3.Connection, now: float) -> dict[str, list[str]]:
-    """The destinations with mail that waits and was never tried, by why."""
+    """The destinations with mail that waits and was never tried, by group."""
     tried: dict[str, int] = dict(connection.execute(_TRIED).fetchall())
     some = {name for name, count in connection.execute(_IN_ALL) if count > tried.get(name, 0)}
-    by_why = {why: [name for name in names if name in some] for why, names in untried.waiting(connection, now).items()}
-    return {why: names for why, names in by_why.items() if names}
+    by_group = {
+        group: [name for name in names if name in some] for group, names in untried.waiting(connection, now).items()
+    }
+    return {group: names for group, names in by_group.items() if names}
 
 
 def _tried(
-    connection: sqlite3.Connection, why: str, entries: int, messages: int, destinations: int, first: int, newest: int
+    connection: sqlite3.Connection, group: str, entries: int, messages: int, destinations: int, first: int, newest: int
 ) -> Reason:
-    busiest = connection.execute(_DESTINATIONS, (why, BUSIEST))
+    busiest = connection.execute(_DESTINATIONS, (group, BUSIEST))
     return Reason(
-        why=why,
+        group=group,
         entries=entries,
         messages=messages,
         destinations=destinations,
         busiest=tuple(name for (name,) in busiest),
         oldest=_arrived(connection, first),
-        example=_example(connection, why, newest),
+        example=_example(connection, group, newest),
     )
 
 
-def _counted(connection: sqlite3.Connection, why: str, named: Where) -> Reason | None:
+def _counted(connection: sqlite3.Connection, group: str, named: Where) -> Reason | None:
     """A reason some of whose entries are in no index of reasons; None when there are none."""
     entries, messages, destinations, first = connection.execute(
         "SELECT count(*), count(DISTINCT e.message), count(DISTINCT e.destination), min(e.message) "
@@ -115,16 +117,16 @@ def _counted(connection: sqlite3.Connection, why: str, named: Where) -> Reason |
         (*named.values, BUSIEST),
     )
     (newest,) = connection.execute(
-        "SELECT max(message) FROM entry INDEXED BY entry_reason WHERE reason_key = ?", (why,)
+        "SELECT max(message) FROM entry INDEXED BY entry_reason WHERE reason_key = ?", (group,)
     ).fetchone()
     return Reason(
-        why=why,
+        group=group,
         entries=entries,
         messages=messages,
         destinations=destinations,
         busiest=tuple(name for (name,) in busiest),
         oldest=_arrived(connection, first),
-        example=_example(connection, why, newest) if newest is not None else None,
+        example=_example(connection, group, newest) if newest is not None else None,
     )
 
 
@@ -133,8 +135,8 @@ def _arrived(connection: sqlite3.Connection, message: int) -> float:
     return float(arrived)
 
 
-def _example(connection: sqlite3.Connection, why: str, message: int) -> Outcome | None:
+def _example(connection: sqlite3.Connection, group: str, message: int) -> Outcome | None:
     (last,) = connection.execute(
-        "SELECT last FROM entry WHERE message = ? AND reason_key = ? ORDER BY number LIMIT 1", (message, why)
+        "SELECT last FROM entry WHERE message = ? AND reason_key = ? ORDER BY number LIMIT 1", (message, group)
     ).fetchone()
     return outcome_of(last)
