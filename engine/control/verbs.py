@@ -59,8 +59,7 @@ class Verbs:
         listing = self._relay.queue.listing
         match ask:
             case verbs.MailAsk():
-                named, newest = _mail(ask)
-                found = await listing.select(named, newest)
+                found = await listing.select(*_mail(ask), self._due_at(ask))
             case verbs.MarkGood(host=host):
                 found = await listing.lets_go("mark", self._bad(host))
             case verbs.Resume(destination=destination):
@@ -72,6 +71,15 @@ class Verbs:
             case _:
                 raise TypeError(f"{verb_of(ask).word} has no preview")
         return Judge(self._relay).selection(found)
+
+    def _due_at(self, ask: verbs.MailAsk) -> float | None:
+        """When what is asked makes mail due; None where it does not."""
+        match ask:
+            case verbs.Postpone(seconds=lasting):
+                return self._relay.clock.now() + lasting
+            case verbs.Retry():
+                return self._relay.clock.now()
+        return None
 
     # -- the relay ------------------------------------------------------------------------------------------------
 
@@ -103,7 +111,11 @@ class Verbs:
         retrying = self._relay.queue.orders.retry(named, by, newest, touched)
         changed = await afterwards(retrying, self._relay.smarthost.let_go)
         follow = self._followups.begin("retry", by, touched)
-        return _result(ask, changed, "due now", "held, being relayed, or due already", follow)
+        did = "due now"
+        if changed.outlasting:
+            ends = f"{agree(changed.outlasting, 'is', 'are')} given up now, unless it can be sent"
+            did += f"; {changed.outlasting:,} would have been given up before, and {ends}"
+        return _result(ask, changed, did, "held, being relayed, or due already", follow)
 
     async def postpone(self, ask: verbs.Postpone, by: str) -> Result:
         """Make messages due after a while, and not before."""

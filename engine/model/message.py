@@ -146,9 +146,13 @@ class Message(Struct, frozen=True, kw_only=True):
 
 
 class Selection(Struct, frozen=True, kw_only=True):
-    """What a filter selects: exact counts, three examples, and the newest message number at that moment."""
+    """What a filter selects: exact counts, three examples, and the newest message number at that moment.
+
+    `outlasting` counts, for what makes mail due at a time, the recipients that would be given up before that.
+    """
 
     messages: int
     recipients: int
     newest: int
+    outlasting: int = 0
     examples: tuple[Entry, ...] = ()

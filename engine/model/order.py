@@ -49,7 +49,7 @@ class Changed(Struct, frozen=True, kw_only=True):
     """What an operator's action did. `skipped` entries matched but were being relayed, or were so already.
 
     `operation` names the action for `undo`, which can be undone until `due`; 0 where it cannot be. `outlasting` counts
-    those postponed beyond the time at which they would have been given up, which then ends with that.
+    those made due at a time before which they would have been given up, which is then their end.
     """
 
     messages: int

@@ -238,7 +238,9 @@ VERBS: tuple[Verb, ...] = (
     Verb(word="postpone", ask=Postpone, on="mail", label="Postpone", told="postponed", glyph="◷",
          help="Make messages due after a while, and not before",
          more="Then they go by themselves. What waits for longer already stays as it is, and what is still to come is "
-         "not concerned. Retry makes them due before; so do Mark good and an override of their destination.",
+         "not concerned. What would be given up before is given up then, unless it can be sent. Retry makes them due "
+         "before, and postponing them anew sets another time: both take back what that did to their end. Mark good and "
+         "an override of their destination make them due before, too, but leave them the end that they were given.",
          follows="They are not tried before that, and then go by themselves. What would be given up before is given "
          "up then, unless it can be sent."),
     Verb(word="hold", ask=Hold, on="mail", label="Hold", told="held",

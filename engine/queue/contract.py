@@ -370,7 +370,8 @@ class Orders(ABC):
     ) -> Changed:
         """Make matching waiting entries due now and unblock their destinations. Held entries are skipped.
 
-        Which they were is written into `touched`.
+        What was postponed is given up when it would be without that, but not before it had its try now. Which they
+        were is written into `touched`.
         """
 
     @abstractmethod
@@ -378,7 +379,7 @@ class Orders(ABC):
         """Make matching waiting entries due at `until`, and not before, until that is over or they are retried.
 
         What waits for longer by its schedule is skipped, and what is held. What would be given up before is given up
-        then instead: it has its try first.
+        then instead: it has its try first. Postponed anew or retried it has its own end again.
         """
 
     @abstractmethod
@@ -450,8 +451,11 @@ class Listing(ABC):
         """One destination; all zero when nothing is known of it."""
 
     @abstractmethod
-    async def select(self, filter: Filter, newest: int | None = None) -> Selection:
-        """What an action with this filter would touch, up to message `newest`."""
+    async def select(self, filter: Filter, newest: int | None = None, until: float | None = None) -> Selection:
+        """What an action with this filter would touch, up to message `newest`.
+
+        `until`: when it makes that due (now, to retry it). How much would be given up before that is counted, too.
+        """
 
     @abstractmethod
     async def lets_go(self, ending: Ending, name: str) -> Selection:

@@ -69,6 +69,7 @@ class FakeQueue:
         self.calls: list[tuple[Any, ...]] = []
         self.entries = [entry(7), entry(7, 2), entry(8, state="held", ordered="hold", by="root", note="looking")]
         self.changed = Changed(messages=1, recipients=2, skipped=1)
+        self.until: float | None = None  # of what was selected last
         self.selected = Selection(messages=2, recipients=3, newest=8, examples=(entry(7),))
         self.suspended: list[Suspension] = []
         self.reasons_known: tuple[Reason, ...] = (
@@ -211,8 +212,9 @@ class FakeQueue:
         await self._read()
         self.calls.extend(("record", event.kind, event.by) for event in events)
 
-    async def select(self, filter: Filter, newest: int | None = None) -> Selection:
+    async def select(self, filter: Filter, newest: int | None = None, until: float | None = None) -> Selection:
         self.calls.append(("select", str(filter), newest))
+        self.until = until
         return self.selected
 
     async def lets_go(self, ending: Ending, name: str) -> Selection:

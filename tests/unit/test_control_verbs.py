@@ -10,8 +10,9 @@ import pytest
 from engine.control import views
 from engine.control.client import Client, Refused
 from engine.model.destination import RELAY, Suspension
+from engine.model.message import Selection
 from engine.model.order import Changed
-from engine.model.verbs import Check, Drop, Hold, MarkBad, MarkGood, Postpone, Resume, Suspend, Undo, named
+from engine.model.verbs import Check, Drop, Hold, MarkBad, MarkGood, Postpone, Resume, Retry, Suspend, Undo, named
 from tests.unit.fake_relay import NOW, FakeEngine, short_folder
 
 ME = pwd.getpwuid(os.getuid()).pw_name
@@ -79,6 +80,33 @@ async def test_mail_is_postponed_for_as_long_as_is_asked_and_what_would_have_end
         "2 recipients of 1 message are postponed for 2h; 1 would have been given up before that, and is given "
         "up then, unless it can be sent; 1 recipient left as it was: held, being relayed, or due later already"
     )
+
+
+async def test_what_had_its_time_while_it_was_postponed_is_told_of_when_it_is_retried(engine: FakeEngine) -> None:
+    engine.queue.changed = Changed(messages=2, recipients=2, outlasting=1)
+    async with engine.serving() as client:
+        result = await client.ask(Retry(filter="domain=example.org"))
+    assert result.text == (
+        "2 recipients of 2 messages are due now; 1 would have been given up before, and is given up now, unless it "
+        "can be sent"
+    )
+
+
+@pytest.mark.parametrize(
+    ("ask", "until"),
+    [
+        (Postpone(filter="id=7", seconds=7200), NOW + 7200),
+        (Retry(filter="id=7"), NOW),
+        (Hold(filter="id=7"), None),
+    ],
+)
+async def test_what_makes_mail_due_says_beforehand_how_much_would_be_given_up_sooner(
+    engine: FakeEngine, ask: Postpone | Retry | Hold, until: float | None
+) -> None:
+    engine.queue.selected = Selection(messages=2, recipients=3, newest=8, outlasting=1)
+    async with engine.serving() as client:
+        assert (await client.would(ask)).outlasting == 1
+    assert engine.queue.until == until
 
 
 @pytest.mark.parametrize("dry_run", [False, True])

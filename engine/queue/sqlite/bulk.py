@@ -26,7 +26,7 @@ from engine.queue.sqlite.database import Database
 from engine.queue.sqlite.endings import waits_for
 from engine.queue.sqlite.exchanges import unblock
 from engine.queue.sqlite.rows import storable
-from engine.queue.sqlite.selection import candidates, newest_message
+from engine.queue.sqlite.selection import OWN_END, candidates, newest_message
 from engine.queue.sqlite.where import Where, looked_up
 from engine.queue.sqlite.writer import Transaction
 
@@ -49,15 +49,15 @@ class _Entry(NamedTuple):
     operation: int | None
     attempts: int
     due: float
-    expires: float
+    end: float  # see selection.OWN_END
     postponed_at: float | None
 
 
 class Order(Struct, frozen=True, kw_only=True):
-    """What is done to each entry: `touches` says to which, `sql` does it with `values` and :message, :number.
+    """What is done to each entry: `touches` says to which, `sql` does it with `values`, :message, :number and :end.
 
     `verb` is how the event says it. `wait`: it is carried out so many seconds after the last entry has been ordered,
-    and can be undone until then; None: it is done at once. `until`: when what it postpones is due. `undoes`: the
+    and can be undone until then; None: it is done at once. `until`: when what it makes due is due. `undoes`: the
     operation that is taken back. `is_told`: with an event, of which `detail` is the end; one that belongs to another
     change is told of only when it is cut short.
     """
@@ -78,30 +78,35 @@ class Order(Struct, frozen=True, kw_only=True):
 
 
 def retry(by: str, now: float) -> Order:
-    """Due now, and their destinations unblocked."""
+    """Due now, and their destinations unblocked. What was postponed has its own end again, and a try now in any case.
+
+    For the time of what has had its time meanwhile is over from now on, and not since (as with `release`).
+    """
     return Order(
         kind="retried",
         verb="retry",
         by=by,
         touches=lambda entry: entry.state == "waiting",
-        sql="UPDATE entry SET due = :now, postponed_at = NULL, postponed_by = '' "
-        "WHERE message = :message AND number = :number AND due > :now",
+        sql="UPDATE entry SET due = :now, expires = iif(postponed_at IS NULL, expires, max(:end, :now)), "
+        "postponed_at = NULL, postponed_by = '' WHERE message = :message AND number = :number AND due > :now",
         values={"now": now},
         unblocks=True,
+        until=now,
     )
 
 
 def postpone(by: str, until: float, now: float) -> Order:
     """Due at `until` and not before. What waits for longer already stays as it is, unless that was by such an order.
 
-    What would be given up before is given up then: so it can be tried at that moment first, as what is released.
+    What would be given up before is given up then: so it can be tried at that moment first, as what is released. That
+    lasts as long as the postponement: made due sooner by another such order, it ends sooner, too.
     """
     return Order(
         kind="postponed",
         verb="postpone",
         by=by,
         touches=lambda entry: entry.state == "waiting" and (entry.due < until or entry.postponed_at is not None),
-        sql="UPDATE entry SET due = :until, expires = max(expires, :until), postponed_at = :now, postponed_by = :by "
+        sql="UPDATE entry SET due = :until, expires = max(:end, :until), postponed_at = :now, postponed_by = :by "
         "WHERE message = :message AND number = :number",
         values={"until": until, "now": now, "by": storable(by)},
         until=until,
@@ -110,8 +115,15 @@ def postpone(by: str, until: float, now: float) -> Order:
 
 
 def let_go(verb: str, by: str, now: float) -> Order:
-    """As `retry`, but a part of what `verb` does, which unblocks the destinations and tells of all."""
-    return msgspec.structs.replace(retry(by, now), verb=verb, unblocks=False, is_told=False)
+    """As `retry`, but a part of what `verb` does, which unblocks the destinations and tells of all.
+
+    What was postponed beyond its end keeps the time that it was given: it goes, but nobody has taken that back.
+    """
+    sql = (
+        "UPDATE entry SET due = :now, postponed_at = NULL, postponed_by = '' "
+        "WHERE message = :message AND number = :number AND due > :now"
+    )
+    return msgspec.structs.replace(retry(by, now), verb=verb, sql=sql, unblocks=False, is_told=False)
 
 
 def hold(by: str, note: str) -> Order:
@@ -298,7 +310,7 @@ class _Chunk:
                 operation,
             ),
         ).fetchone()
-        outlasting = self.outlasting + sum(entry.expires < self.order.until for entry in touched)
+        outlasting = self.outlasting + sum(entry.end < self.order.until for entry in touched)
         changed = Changed(
             messages=row[0],
             recipients=row[1],
@@ -368,7 +380,7 @@ def _apply(
     rows = tx.execute(
         "SELECT e.message, e.number, e.destination, e.state, e.ordered, "
         "(SELECT due FROM operation WHERE id = e.operation), e.giving_up, e.rule, e.operation, e.attempts, "
-        "e.due, e.expires, e.postponed_at "
+        f"e.due, {OWN_END}, e.postponed_at "
         "FROM json_each(?) j "
         "CROSS JOIN entry e ON e.message = j.value ->> 0 AND e.number = j.value ->> 1 "
         f"CROSS JOIN message m ON m.number = e.message WHERE {selected.sql}",
@@ -379,7 +391,13 @@ def _apply(
     tx.connection.executemany(
         order.sql,
         [
-            {**order.values, "operation": operation, "message": entry.message, "number": entry.number}
+            {
+                **order.values,
+                "operation": operation,
+                "message": entry.message,
+                "number": entry.number,
+                "end": entry.end,
+            }
             for entry in touched
         ],
     )

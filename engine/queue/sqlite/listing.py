@@ -120,10 +120,12 @@ class Listing(Role, contract.Listing):
         return destinations.destination(snapshot.connection, name, self._due_counts, now=snapshot.now)
 
     @seen
-    def select(self, snapshot: Snapshot, filter: Filter, newest: int | None = None) -> Selection:
+    def select(
+        self, snapshot: Snapshot, filter: Filter, newest: int | None = None, until: float | None = None
+    ) -> Selection:
         connection, now = snapshot
         bound = newest_message(connection) if newest is None else newest
-        return chosen(connection, looked_up(connection, filter, now, bound), bound, now=now)
+        return chosen(connection, looked_up(connection, filter, now, bound), bound, now=now, until=until)
 
     @seen
     def lets_go(self, snapshot: Snapshot, ending: Ending, name: str) -> Selection:

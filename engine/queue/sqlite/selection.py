@@ -9,9 +9,20 @@ from engine.queue.sqlite.where import Where
 JOIN = " JOIN message m ON m.number = e.message"
 EXAMPLES = 3
 
+# When an entry is given up if nobody postpones it. An order to postpone it may have moved its end to the time at which
+# it is due: then its own is that of its message, which is the latest that any of the recipients came with.
+OWN_END = "iif(e.postponed_at IS NOT NULL AND e.expires = e.due, min(e.expires, m.expires), e.expires)"
 
-def chosen(connection: sqlite3.Connection, selected: Where, newest: int | None = None, *, now: float) -> Selection:
-    """Count the entries that a condition names, with the first few of them."""
+
+def chosen(
+    connection: sqlite3.Connection,
+    selected: Where,
+    newest: int | None = None,
+    *,
+    now: float,
+    until: float | None = None,
+) -> Selection:
+    """Count the entries that a condition names, with the first few of them; see Listing.select."""
     bound = newest_message(connection) if newest is None else newest
     join = JOIN if selected.joins else ""
     messages, recipients = connection.execute(
@@ -24,7 +35,18 @@ def chosen(connection: sqlite3.Connection, selected: Where, newest: int | None =
         (*selected.values, EXAMPLES),
     )
     found = entries_of(connection, examples, now)
-    return Selection(messages=messages, recipients=recipients, newest=bound, examples=found)
+    outlasting = 0 if until is None else _outlasting(connection, selected, until)
+    return Selection(messages=messages, recipients=recipients, newest=bound, outlasting=outlasting, examples=found)
+
+
+def _outlasting(connection: sqlite3.Connection, selected: Where, until: float) -> int:
+    """How many of those that an order makes due at `until` would be given up before."""
+    (count,) = connection.execute(
+        f"SELECT count(*) FROM entry e{JOIN} WHERE {selected.sql} AND e.state = 'waiting' "
+        f"AND (e.due < ? OR e.postponed_at IS NOT NULL) AND {OWN_END} < ?",
+        (*selected.values, until, until),
+    ).fetchone()
+    return int(count)
 
 
 def candidates(

@@ -6,6 +6,7 @@ from typing import Literal
 import pytest
 
 from engine.model.claim import EntryResult, Settlement
+from engine.model.destination import Override
 from engine.model.filter import Filter
 from engine.model.order import Changed
 from engine.model.outcome import Outcome
@@ -24,6 +25,13 @@ async def three(spool: Spool) -> tuple[int, int, int]:
     await spool.claim("example.net")
     spool.events.clear()
     return waiting, held, relaying
+
+
+def override(now: float) -> Override:
+    """One of example.org."""
+    return Override(
+        destination="example.org", host="mx.example.net", port=0, since=now, until=now + 600, by="ann", note=""
+    )
 
 
 async def test_retry_makes_due_what_waits_and_unblocks_its_destination(tmp_path: Path, opened: Opened) -> None:
@@ -301,12 +309,74 @@ async def test_what_is_postponed_beyond_its_time_has_its_try_first(tmp_path: Pat
         assert [entry.expires for claim in claims for entry in claim.entries] == [until, until]
 
 
+@pytest.mark.parametrize("attempts", [0, 1])
+async def test_what_takes_a_postponement_back_takes_back_what_it_did_to_the_end(
+    tmp_path: Path, opened: Opened, attempts: int
+) -> None:
+    async with opened(tmp_path, give_up_after=1000.0) as spool:
+        number = await spool.add()
+        start = spool.clock.now()
+        for claim in (await spool.claim())[:attempts]:
+            await spool.settle(claim, LATER, after=60)
+        await spool.queue.claims.put_back_orphans(await spool.queue.claims.relaying(), "only a look")
+        for seconds, outlasting in ((5000, 1), (3000, 1), (900, 0), (5000, 1)):
+            changed = await spool.queue.orders.postpone(ALL, "oncall", start + seconds)
+            entry = await spool.entry(number)
+            assert (changed.outlasting, entry.due) == (outlasting, start + seconds)
+            assert entry.expires == max(start + 1000, start + seconds)
+        await spool.queue.orders.retry(ALL, "oncall")
+        assert (await spool.entry(number)).expires == start + 1000
+        await spool.queue.orders.postpone(ALL, "oncall", start + 5000)
+        await spool.clock.advance(2000)
+        changed = await spool.queue.orders.postpone(ALL, "oncall", start + 2500)
+        assert (changed.outlasting, (await spool.entry(number)).expires) == (1, start + 2500)
+
+
+async def test_what_is_retried_beyond_its_time_has_its_try_first_and_is_told_of(tmp_path: Path, opened: Opened) -> None:
+    async with opened(tmp_path, give_up_after=1000.0) as spool:
+        await spool.add("old@example.org")
+        await spool.clock.advance(1500)
+        young = await spool.add("young@example.org")
+        await spool.queue.orders.postpone(ALL, "oncall", spool.clock.now() + 5000)
+        await spool.clock.advance(500)
+        now = spool.clock.now()
+        assert (await spool.queue.listing.select(ALL, until=now)).outlasting == 1
+        assert (await spool.queue.orders.retry(ALL, "oncall")).outlasting == 1
+        assert spool.events[-1].text.endswith(": everything, 1 of them beyond their time")
+        assert await spool.queue.claims.overdue(9) == []
+        ends = {claim.message: claim.entries[0].expires for claim in await spool.claim()}
+        assert ends == {young - 1: now, young: now + 500}
+
+
+async def test_mail_that_another_order_lets_go_keeps_the_end_that_it_was_given(tmp_path: Path, opened: Opened) -> None:
+    async with opened(tmp_path, give_up_after=1000.0) as spool:
+        number = await spool.add()
+        until = spool.clock.now() + 5000
+        await spool.queue.orders.postpone(ALL, "oncall", until)
+        await spool.queue.standing.set_override(override(spool.clock.now()))
+        entry = await spool.entry(number)
+        assert (entry.due, entry.expires, entry.postponed_by) == (spool.clock.now(), until, "")
+
+
+async def test_how_many_would_be_given_up_before_is_counted_beforehand(tmp_path: Path, opened: Opened) -> None:
+    async with opened(tmp_path, give_up_after=1000.0) as spool:
+        await three(spool)
+        start = spool.clock.now()
+        for seconds in (60, 1000, 5000, 300, 2000):
+            until = start + seconds
+            seen = await spool.queue.listing.select(ALL, until=until)
+            done = await spool.queue.orders.postpone(ALL, "oncall", until)
+            assert seen.outlasting == done.outlasting
+            assert (seen.outlasting > 0) == (seconds > 1000)
+        assert (await spool.queue.listing.select(ALL)).outlasting == 0
+
+
 async def test_each_recipient_of_a_message_has_an_end_of_its_own(tmp_path: Path, opened: Opened) -> None:
     async with opened(tmp_path, give_up_after=1000.0) as spool:
         await spool.add("a@example.org", "b@example.org", "c@example.org")
         end = spool.clock.now() + 1000
         await spool.queue.orders.postpone(Filter.parse("to=b@*"), "oncall", end + 500)
-        await spool.queue.orders.retry(ALL, "oncall")
+        await spool.queue.standing.set_override(override(spool.clock.now()))  # which lets them go
         (claim,) = await spool.claim()
         assert [entry.expires for entry in claim.entries] == [end, end + 500, end]
 
