@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from console import words
 from console.actions import Target
 from console.desk import Desk
 from console.format import BadDuration, duration, parse_duration, safe
@@ -21,7 +22,7 @@ from engine.base.plural import plural
 from engine.control.client import Refused
 from engine.model.destination import RELAY
 from engine.model.message import Entry, Selection
-from engine.model.verbs import DryAsk, MailAsk, Parameter, Result, Resume, Subject, Verb, parameters
+from engine.model.verbs import DryAsk, MailAsk, Parameter, Postpone, Result, Resume, Subject, Verb, parameters
 
 DEFAULT_TIME = 3_600.0  # seconds offered when asked how long
 
@@ -265,7 +266,8 @@ def _must_be_named(text: str) -> str:
 async def _agreed(console: Desk[Front], verb: Verb, ask: DryAsk, target: Target | None, *, named: str) -> Any:
     """Look what would be touched, and ask where that is more than one message; None where it is left.
 
-    What has a time or a note is asked for them, and then for one message too.
+    What has a time or a note is asked for them, and then for one message too; and once more where some of it would
+    be given up before the time that was filled in.
     """
     fields = _blanks(console, verb, msgspec.structs.asdict(ask))
     is_single = target is not None and target.single and not named
@@ -283,10 +285,18 @@ async def _agreed(console: Desk[Front], verb: Verb, ask: DryAsk, target: Target 
     if selection.messages <= 1 and not fields:
         return ask
     what = target.what if target is not None and not named else ""
-    answers = await console.ask(confirmation(console, verb, ask, selection, fields, what))
-    if answers is None:
-        return _left(console, verb)
-    return replace(ask, **_read(fields, answers))
+    while True:
+        answers = await console.ask(confirmation(console, verb, ask, selection, fields, what))
+        if answers is None:
+            return _left(console, verb)
+        seen, ask = ask, replace(ask, **_read(fields, answers))
+        if not isinstance(ask, Postpone) or ask == seen:
+            return ask
+        # With another time it is other mail that would be given up before that; where there is any, that is said.
+        looked_at = await _would(console, ask)
+        if looked_at is None or not looked_at.outlasting:
+            return ask
+        selection, fields = looked_at, _blanks(console, verb, msgspec.structs.asdict(ask))
 
 
 async def _would(console: Desk[Front], ask: DryAsk) -> Selection | None:
@@ -314,6 +324,7 @@ def confirmation(
         Para(),
         para(("  ", ""), (counted, "bold"), (f"  {which}  ", "dim"), (name, "bold"), hang=2),
         para((f"  {verb.follows}{undo}", ""), hang=2),
+        *([para((f"  {words.outlasting(ask, selection)}", "warn"), hang=2)] if selection.outlasting else []),
         Para(),
         para(("  for example" if selection.messages > len(selection.examples) else "  namely", "dim")),
         *(_example(entry) for entry in selection.examples),
@@ -327,6 +338,7 @@ def confirmation(
         danger=verb.gives_up,
         fields=fields,
         typed=selection.messages if selection.messages > over else None,
+        fill=bool(fields) and not verb.gives_up,
     )
 
 

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from console.format import Moment, count, duration, span
-from engine.base.plural import plural
+from engine.base.plural import agree, plural
 from engine.control.views import RelayerView, StandingView
 from engine.model.destination import RELAY, BadHost, Destination, Suspension
 from engine.model.event import ENGINE, Event
 from engine.model.explanation import Explanation
-from engine.model.message import Attempt, Entry, Message
+from engine.model.message import Attempt, Entry, Message, Selection
 from engine.model.probe import ProbedAddress
-from engine.model.verbs import Tone
+from engine.model.verbs import DryAsk, Tone
 
 _BEFORE_TLS = ("lookup", "connecting", "greeting", "hello", "TLS")
 
@@ -222,6 +222,20 @@ def told(row: Event) -> str:
     if row.by in ("", ENGINE):
         return said
     return f"{row.by}: {said}" if said else f"by {row.by}"
+
+
+# -- questions ------------------------------------------------------------------------------------------------------
+
+
+def outlasting(ask: DryAsk, chosen: Selection) -> str:
+    """What becomes of the end of mail that has its time before it would be due: it is given up no sooner than then."""
+    named, they = plural(chosen.outlasting, "recipient"), agree(chosen.outlasting, "it is", "they are")
+    lasting = getattr(ask, "seconds", None)
+    if lasting is None:
+        had = agree(chosen.outlasting, "has had its time: it is", "have had their time: they are")
+        return f"{named} {had} given up now, unless {agree(chosen.outlasting, 'it', 'they')} can be sent."
+    within = f"would be given up within {duration(lasting)}"
+    return f"{named} {within}: {they} given up after that, unless {agree(chosen.outlasting, 'it', 'they')} can be sent."
 
 
 # -- answers --------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from msgspec.structs import replace
 
+from console import words
 from console.commands import listings
 from console.commands.door import Door, complain, door_of, on_terminal, refuse, say, say_json
 from console.commands.lists import FILTERS, Json
@@ -177,7 +178,8 @@ def _question(verb: Verb, ask: DryAsk, chosen: Selection, health: HealthView) ->
         is_now = getattr(ask, "now", False)
         undo = " It cannot be undone." if is_now else f" It can be undone for {health.undo_seconds:g} s."
     lasting = f" for {format_duration(seconds)}" if (seconds := getattr(ask, "seconds", None)) is not None else ""
-    return f"{verb.label} {scope}{lasting}? {verb.follows}{undo}"
+    sooner = f" {words.outlasting(ask, chosen)}" if chosen.outlasting else ""
+    return f"{verb.label} {scope}{lasting}? {verb.follows}{sooner}{undo}"
 
 
 def _ask(question: str, chosen: Selection, health: HealthView) -> None:

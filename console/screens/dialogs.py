@@ -59,6 +59,7 @@ class Press(Widget, can_focus=True):
 class Dialog(Layer[dict[str, str] | None]):
     """A question with fields and two answers. Cancel has the focus, unless `fill` puts it into the first field.
 
+    That is for what has something to be filled in and gives no mail up.
     `typed`: a number that must be typed before the other answer is taken.
     """
 

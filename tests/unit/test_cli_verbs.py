@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC
 
 import pytest
+from msgspec.structs import replace
 
 from console.commands import listings, verbs
 from console.format import Moment
@@ -142,9 +143,9 @@ def test_nothing_to_give_up_is_not_asked_about(line: FakeLine) -> None:
 @pytest.mark.parametrize(
     ("verb", "follows"),
     [
-        ("retry", "They are due now."),
-        ("hold", "They stay in the queue, unsent, until they are released."),
-        ("release", "They may be sent again when they are due."),
+        ("retry", "This mail is due now."),
+        ("hold", "This mail stays in the queue, unsent, until it is released."),
+        ("release", "This mail may be sent again when it is due."),
     ],
 )
 def test_what_touches_several_messages_asks_where_somebody_sits(line: FakeLine, verb: str, follows: str) -> None:
@@ -164,7 +165,24 @@ def test_what_touches_several_messages_asks_where_somebody_sits(line: FakeLine, 
 def test_for_how_long_it_is_postponed_stands_in_the_question(line: FakeLine) -> None:
     result = line.run("postpone", "--all", input="y\n")
     assert result.exit_code == 0
-    assert result.stderr.startswith("Postpone 3 recipients of 2 messages for 1h? They are not tried before that")
+    asked = "Postpone 3 recipients of 2 messages for 1h? This mail is not tried meanwhile, and then goes by"
+    assert result.stderr.startswith(asked)
+
+
+@pytest.mark.usefixtures("terminal")
+@pytest.mark.parametrize(
+    ("words", "outlasting", "said"),
+    [
+        (("postpone", "--for", "6d"), 2,
+         "2 recipients would be given up within 6d: they are given up after that, unless they can be sent."),
+        (("retry",), 1, "1 recipient has had its time: it is given up now, unless it can be sent."),
+    ],
+)  # fmt: skip
+def test_how_many_would_be_given_up_sooner_stands_in_the_question(
+    line: FakeLine, words: tuple[str, ...], outlasting: int, said: str
+) -> None:
+    line.engine.queue.selected = replace(line.engine.queue.selected, outlasting=outlasting)
+    assert said in line.run(*words, "--all", input="y\n").stderr.splitlines()[0]
 
 
 @pytest.mark.usefixtures("terminal")
