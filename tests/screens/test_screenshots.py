@@ -54,6 +54,12 @@ def _many() -> CannedClient:
     return client
 
 
+def _outlasting() -> CannedClient:
+    client = CannedClient()
+    client.selection = replace(client.selection, outlasting=3)
+    return client
+
+
 SCENES = (
     Scene("overview"),
     Scene("overview-empty", client=_empty),
@@ -83,6 +89,7 @@ SCENES = (
     Scene("confirm", ("2", "space", "space", "B")),
     Scene("confirm-typed", ("down", "D"), client=_many),
     Scene("bounced", ("2", "end", "B", "right", "enter")),
+    Scene("postpone", ("t",), client=_outlasting),
     Scene("suspend", ("s",)),
     Scene("mark-bad", ("4", "b")),
     Scene("mark-bad-choose", ("b",)),
