@@ -198,11 +198,15 @@ def phase(row: RelayerView) -> str:
 
 def tls(row: RelayerView) -> str:
     """The version of TLS alone: `1.3`, `1.3?` where the certificate is not trusted, `none`; `-` while that is open."""
-    if not row.tls:
-        return "-" if row.phase in _BEFORE_TLS else "none"
-    number = row.tls.removeprefix("TLSv")
-    number = number if "." in number else f"{number}.0"  # OpenSSL's "TLSv1" is 1.0
-    return f"{number}{'?' if row.trusted is False else ''}"
+    return f"{_version(row.tls, row.phase) or '-'}{'?' if row.tls and row.trusted is False else ''}"
+
+
+def _version(tls: str, phase: str) -> str:
+    """The number of a version of TLS, or `none`; "" in a phase in which that is still open."""
+    if not tls:
+        return "" if phase in _BEFORE_TLS else "none"
+    number = tls.removeprefix("TLSv")
+    return number if "." in number else f"{number}.0"  # OpenSSL's "TLSv1" is 1.0
 
 
 # -- events ---------------------------------------------------------------------------------------------------------
@@ -270,12 +274,14 @@ def earliest(explanation: Explanation, moment: Moment) -> str:
 def probed(address: ProbedAddress, moment: Moment) -> Iterator[Fact]:
     """What an address of a host answered."""
     if address.trouble:
-        yield Fact("trouble", f"{address.trouble}, at {address.phase}", "bad")
+        at = "" if address.trouble.startswith("connect: ") else f", at {address.phase}"
+        yield Fact("trouble", f"{address.trouble}{at}", "bad")
     if address.greeting:
         yield Fact("greeting", address.greeting)
     if address.offered:
         yield Fact("offers", ", ".join(address.offered))
-    yield Fact("TLS", address.tls or "none")
+    if version := _version(address.tls, address.phase):  # who answered no EHLO has not said whether there is TLS
+        yield Fact("TLS", version)
     yield from _certificate(address, moment)
     if address.offered_secured:
         yield Fact("under TLS", ", ".join(address.offered_secured))

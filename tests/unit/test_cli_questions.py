@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from console import words
 from console.commands import listings
 from console.format import Moment
 from engine.control.client import Client, Refused
 from engine.model.destination import Suspension
+from engine.model.probe import ProbedAddress
 from tests.unit.fake_line import FakeLine, serving_line
 from tests.unit.fake_relay import NOW, FakeEngine, short_folder
 
@@ -59,6 +61,25 @@ def test_probe_tells_what_came_back_and_nothing_that_steers_a_terminal(line: Fak
     ]
     assert "\x1b" not in result.stdout
     assert line.engine.queue.calls == [("record", "probed", ME)]
+
+
+@pytest.mark.parametrize(
+    ("phase", "tls", "trouble", "said"),
+    [
+        ("connecting", "", "connect: connection refused", {"trouble": "connect: connection refused"}),
+        ("connecting", "", "not done within 60 s", {"trouble": "not done within 60 s, at connecting"}),
+        ("greeting", "", "no greeting within 10s", {"trouble": "no greeting within 10s, at greeting"}),
+        ("TLS", "", "TLS handshake failed", {"trouble": "TLS handshake failed, at TLS"}),
+        ("QUIT", "", "", {"TLS": "none"}),
+        ("QUIT", "TLSv1.3", "", {"TLS": "1.3"}),
+        ("QUIT", "TLSv1", "", {"TLS": "1.0"}),
+    ],
+)
+def test_a_probe_tells_of_tls_as_lists_do_and_only_where_it_came_to_that(
+    phase: str, tls: str, trouble: str, said: dict[str, str]
+) -> None:
+    one = ProbedAddress(address="192.0.2.1", port=25, phase=phase, seconds=0.1, tls=tls, trouble=trouble)
+    assert {fact.name: fact.text for fact in words.probed(one, Moment(NOW, UTC))} == said
 
 
 def test_a_hold_rule_is_made_listed_and_released(line: FakeLine) -> None:
