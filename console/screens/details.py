@@ -252,22 +252,28 @@ def _recipients(view: Message, moment: Moment) -> list[Para]:
     if not view.entries:
         return []
     paras = heading("Recipients", plural(len(view.entries), "is", "are") + " still to be served")
+    tried_alone = len(view.entries) == 1 and bool(view.attempts)  # so its last reply is the first below
     for entry in view.entries:
-        paras += _recipient(entry, moment)
+        paras += _recipient(entry, moment, says_reply=not tried_alone)
     return paras
 
 
-def _recipient(entry: Entry, moment: Moment) -> list[Para]:
+def _recipient(entry: Entry, moment: Moment, *, says_reply: bool) -> list[Para]:
     state, (_, style) = entry_state(entry, moment), entry_next(entry, moment)
     following = words.next_step(entry, moment)
     named = (f"  {entry.id}  ", "dim"), (entry.recipient, "bold"), ("   ", ""), state, (f"   {words.tries(entry)}", "")
     paras = [Para((*named, (f"   {following}" if following else "", style)), 4)]
     if ordered := words.order(entry):
         paras.append(para((f"    {ordered}", "warn"), hang=4))
-    elif waits := words.waits(entry):
+    elif (waits := words.waits(entry)) and (says_reply or not _is_reply(entry)):
         glyph, style = CONDITIONS.get(entry.condition, UNKNOWN)
         paras.append(para((f"    {glyph} {waits}", style), hang=4))
     return paras
+
+
+def _is_reply(entry: Entry) -> bool:
+    """Whether what keeps it is that it is not due after its last reply."""
+    return entry.condition == "not due" and entry.last is not None and entry.condition_why == entry.last.line
 
 
 def _attempts(view: Message, moment: Moment) -> list[Para]:

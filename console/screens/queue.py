@@ -276,6 +276,8 @@ def _status(view: Destination, moment: Moment) -> list[Piece]:
     """What its mail is, until when, and why."""
     glyph, style = CONDITIONS.get(view.condition, UNKNOWN)
     said, why = words.status(view, moment)
+    if view.last is not None and why == f": {view.last.line}":  # the last reply stands below it
+        why = ""
     return [(f"{glyph} {said}", style), (why, "")] if said else [("no mail waits", "dim")]
 
 

@@ -45,4 +45,4 @@ class Note(Ageing):
         return strip_of(lines[y] if y < len(lines) else (), self.size.width, self.over)
 
     def _lines(self, width: int) -> list[list[Piece]]:
-        return [line for each in self._paras for line in wrap(each, max(8, width))]
+        return [line for each in self._paras for line in wrap(each, max(8, width - 1))]

@@ -1,6 +1,6 @@
 """A client with canned answers at a fixed time, which remembers what it was asked."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -76,6 +76,8 @@ def _condition(row: dict[str, Any]) -> dict[str, Any]:
 def _destination(name: str, waiting: int, due: int, held: int, oldest: float, rate: float, last: Outcome | None,
                  **more: Any) -> Destination:  # fmt: skip
     row: dict[str, Any] = {"last": last, "relaying": 0, **more}
+    if last is not None and last.host and row.get("exchanges") and last.host not in row["exchanges"]:
+        row["last"] = replace(last, host=row["exchanges"][0])
     return Destination(
         name=name, waiting=waiting, due=due, held=held, oldest=NOW - oldest, rate_out=rate,
         last_at=NOW - 12 if last else None, next_due=NOW + 41, **_condition(row) | row,
@@ -169,7 +171,7 @@ def entry(number: int, part: int = 1, **more: Any) -> Entry:
     if state == "held":
         ordered = more.get("ordered") if more.get("order_at") else None
         condition = {"bounce": "to be bounced", "drop": "to be dropped"}.get(ordered or "", "held")
-        why = f"by {more.get('by', 'oncall')}: {more.get('note', '')}"
+        why = ": ".join(filter(None, (f"by {more.get('by', 'oncall')}", more.get("note", ""))))
     judged: dict[str, Any] = {"condition": condition, "condition_why": why}
     judged["next_try"] = None if state == "held" else tried
     return Entry(
@@ -190,6 +192,21 @@ ENTRIES = (
     ),
     entry(48_290, ordered="bounce", order_at=NOW + 8, state="held", by="oncall", note="runaway sender"),
 )
+
+
+def _mail_of(row: Destination) -> Iterator[Entry]:
+    """The same mail as if it were for this destination, and what that says of it."""
+    for one in ENTRIES:
+        if (one.state == "held" and not row.held) or (one.state == "relaying" and not row.relaying):
+            continue
+        last = row.last if one.attempts and row.last is not None and row.last.kind != "delivered" else None
+        more: dict[str, Any] = {} if last is not None else {"attempts": 0}
+        if row.suspended is not None:
+            why = f"by {row.suspended.by}: {row.suspended.note}"
+            more |= {"condition": "suspended", "next_try": row.suspended.until, "condition_why": why}
+        if one.ordered is None:
+            yield entry(one.message, destination=row.name, state=one.state, blocked_until=row.blocked_until,
+                        due=one.due if row.due else max(one.due, NOW + 60), last=last, **more)  # fmt: skip
 
 
 def _event(seq: int, ago: float, kind: Kind, by: str = "engine", **more: Any) -> Event:
@@ -424,8 +441,9 @@ class CannedClient(Client):
 
     async def queue(self, filter: str = "", sort: str = "id", offset: int = 0, limit: int = 100) -> Window:
         self._reach("queue", filter, sort, offset, limit)
-        rows = self.entries[offset : offset + limit]
-        return Window(total=len(self.entries), offset=offset, rows=rows)
+        named = next((row for row in self.seen.destinations if filter == f"domain={row.name}"), None)
+        found = self.entries if self.entries is not ENTRIES or named is None else tuple(_mail_of(named))
+        return Window(total=len(found), offset=offset, rows=found[offset : offset + limit])
 
     async def message(self, number: int) -> Message:
         self._reach("message", number)
