@@ -66,8 +66,8 @@ def relayer(managed: ManagedRelayer) -> views.RelayerView:
         phase=managed.phase,
         phase_since=managed.phase_since,
         started=managed.started,
-        done=managed.done,
-        taken=managed.taken,
+        done=managed.bag.done,
+        taken=managed.bag.taken,
         tls=managed.tls,
         secured=managed.secured.line if managed.is_established else "",
         trusted=managed.secured.trusted if managed.tls else None,
@@ -75,7 +75,7 @@ def relayer(managed: ManagedRelayer) -> views.RelayerView:
         ended=managed.ended,
         result=managed.result,
         site=managed.site.host,
-        domains=tuple(managed.domains),
+        domains=tuple(managed.bag.domains),
     )
 
 

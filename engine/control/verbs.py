@@ -336,9 +336,9 @@ class Verbs:
             raise Missing(
                 f"relayer {number} has ended already" if gone else f"there is no relayer {number}", where="relayer"
             )
-        left = max(0, closed.taken - closed.done)
+        left = max(0, closed.bag.taken - closed.bag.done)
         text = f"relayer {number} to {closed.host or closed.destination} is closed: {closed.result or 'it is ending'}"
-        told = f"after {plural(closed.done, 'message')}"
+        told = f"after {plural(closed.bag.done, 'message')}"
         if left:
             told += f", {left:,} not yet written down"
         await self._relay.queue.arrivals.record(

@@ -45,7 +45,7 @@ class Admission:
         # What is known only now counts for what was claimed before it was known.
         rates = [rule for rule in site.rules if rule not in known and rule.messages is not None]
         most = min([site.per_connection, *(rule.messages.available for rule in rates if rule.messages)])
-        await relayer.keep(max(most, 1))
+        await relayer.bag.keep(max(most, 1), "a limit of its site allows fewer")
         if relayer.is_in_doubt and not site.is_failing and await self._queue.claims.proves(site.name):
             relayer.is_in_doubt = False
         # From here on nothing is waited for: of two that come at once the second finds the first.

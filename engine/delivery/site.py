@@ -51,9 +51,10 @@ class Connection(Protocol):
     id: int
     destination: str
     host: str
-    taken: int
     is_in_doubt: bool
 
+    @property
+    def taken(self) -> int: ...
     @property
     def answers_for(self) -> Mapping[tuple[int, str], Claim]: ...
     @property

@@ -151,7 +151,7 @@ async def test_it_is_we_who_say_quit_once_it_is_known(internet: Internet, relay:
     assert last[-1] == "QUIT"
     assert sum(line.startswith("MAIL") for line in last) <= 5
     ended = max(relay.engine.smarthost.ended, key=lambda one: one.id)
-    assert ended.result in ("5 sent, as many as mx.few.example takes in a session", f"{ended.done} sent")
+    assert ended.result in ("5 sent, as many as mx.few.example takes in a session", f"{ended.bag.done} sent")
 
 
 class Unhurried(FarewellAtMail):

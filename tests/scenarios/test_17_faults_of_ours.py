@@ -183,7 +183,7 @@ async def test_name_servers_that_cannot_be_asked_for_want_of_files_put_no_domain
     internet: Internet, relay: Relay, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await six(internet)
-    monkeypatch.setattr("engine.delivery.relayer.shortage", lambda: "too many open files")
+    monkeypatch.setattr("engine.delivery.ways.shortage", lambda: "too many open files")
     monkeypatch.setattr(type(relay.engine.mx), "candidates", _not_to_be_asked)
     await relay.send("a@d0.example")
     await relay.settled()

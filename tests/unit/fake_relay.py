@@ -327,6 +327,15 @@ class FakeSite:
     host: str = "mx.example.org"
 
 
+@dataclass
+class FakeMailbag:
+    """Of 100 messages 12 are settled."""
+
+    done: int = 12
+    taken: int = 100
+    domains: tuple[str, ...] = ("example.org",)
+
+
 @dataclass(eq=False)
 class FakeRelayer:
     """A relayer that has sent 12 of 100 messages."""
@@ -339,8 +348,7 @@ class FakeRelayer:
     phase: str = "DATA"
     phase_since: float = NOW - 0.2
     started: float = NOW - 10
-    done: int = 12
-    taken: int = 100
+    bag: FakeMailbag = field(default_factory=FakeMailbag)
     tls: str = "TLSv1.3"
     secured: Secured = field(default_factory=lambda: Secured("TLSv1.3", True))
     is_established: bool = True
@@ -348,7 +356,6 @@ class FakeRelayer:
     ended: float | None = None
     result: str = ""
     site: FakeSite = field(default_factory=FakeSite)
-    domains: tuple[str, ...] = ("example.org",)
     transcript: FakeTranscript = field(default_factory=FakeTranscript)
 
 
