@@ -342,9 +342,9 @@ def _carried(subject: _Subject, seen: _Seen) -> str:
     if relayer is None:
         return "it is being returned to its sender, or its result is being written down"
     where = f" to {relayer.host} [{relayer.address}]" if relayer.host else ""
-    stalling = ", which is long" if relayer.stalling else ""
-    since = _left(seen.now - relayer.phase_since)
-    return f"relayer {relayer.id}{where} has it, in {relayer.phase} for {since}{stalling}"
+    stalling = ", which is long" if relayer.pace.is_stalling else ""
+    since = _left(seen.now - relayer.pace.since)
+    return f"relayer {relayer.id}{where} has it, in {relayer.pace.phase} for {since}{stalling}"
 
 
 def _kept(subject: _Subject, seen: _Seen) -> str:

@@ -12,10 +12,11 @@ from engine.delivery.hurry import Hurried, Hurry
 from engine.delivery.parts import Parts
 from engine.delivery.routes import Way, loop
 from engine.delivery.site import Connection, Site
+from engine.delivery.stall import Pace
 from engine.dns.mx import Exchange
 from engine.model.outcome import Outcome
 from engine.smtpclient.blame import Blame
-from engine.smtpclient.session import Form, LoopsBack, Phase, Session, SessionError, TlsBroken
+from engine.smtpclient.session import Form, LoopsBack, Session, SessionError, TlsBroken
 from engine.smtpclient.target import Target
 from engine.smtpclient.transcript import Transcript
 from engine.tls.demand import TlsDemand
@@ -39,17 +40,15 @@ class Dialling(Connection, Protocol):
 
     form: Form
     hurry: Hurry
+    pace: Pace
     transcript: Transcript
 
-    @property
-    def phase(self) -> Phase: ...
     @property
     def site(self) -> Site: ...
     @property
     def has_dialled(self) -> bool: ...
     @property
     def is_leaving(self) -> bool: ...
-    def enter(self, phase: Phase) -> None: ...
     def tries(self, target: Target) -> None: ...
     def leave(self, why: str) -> None: ...
 
@@ -112,7 +111,7 @@ class Opening:
                 async with self._relayer.hurry.bound():
                     session = await self._open(target)
             except Hurried as error:  # that others wait is no fault of the host's: it is not marked
-                last = Outcome.transient(str(error), enhanced="4.4.1", host=target.host, phase=self._relayer.phase)
+                last = Outcome.transient(str(error), enhanced="4.4.1", host=target.host, phase=self._relayer.pace.phase)
                 failing = None
             except LoopsBack as error:
                 self._candidates.is_ourselves(exchange, loop(self._way, error.outcome.text))
@@ -191,7 +190,7 @@ class Opening:
             hostname=self._parts.hostname,
             timeouts=self._parts.delivery.timeouts,
             transcript=relayer.transcript,
-            on_phase=relayer.enter,
+            on_phase=relayer.pace.enter,
             form=relayer.form,
             pipelining=self._parts.pipelining.may_pipeline(target.host),
             blame=self._parts.blame,

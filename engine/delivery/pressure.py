@@ -35,7 +35,7 @@ class Pressure:
         self._looked_at = self._clock.now()
         found: dict[Shares, bool] = {}
         for relayer in live if self._is_short else ():
-            if not relayer.is_doubtful or relayer.patience_ends > self._looked_at:
+            if not relayer.is_doubtful or relayer.pace.patience_ends > self._looked_at:
                 continue
             # Who has his share waits for those alone that have it: not for the slow hosts of others.
             shares = self._capacity.shares([other for other in live if other is not relayer])
@@ -59,7 +59,7 @@ class Pressure:
         if not self._is_short:
             return []
         kept = [relayer.started + PLACE_KEPT for relayer in live if not relayer.is_admitted]
-        ends = [time for relayer in live for time in (relayer.patience_ends, relayer.stalls_at)]
+        ends = [time for relayer in live for time in (relayer.pace.patience_ends, relayer.pace.stalls_at)]
         return [time for time in (*kept, *ends) if time > since]
 
     def notes(self, live: Collection[ManagedRelayer]) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from engine.delivery.opening import Opening
 from engine.delivery.parts import Parts
 from engine.delivery.routes import Way
 from engine.delivery.site import Site
-from engine.delivery.stall import PATIENCE, patience, usual
+from engine.delivery.stall import Pace
 from engine.delivery.transaction import Sent, Transaction
 from engine.delivery.turns import Flow
 from engine.delivery.verdict import Rest, Verdict, rest
@@ -28,7 +28,7 @@ from engine.delivery.ways import Ways
 from engine.model.claim import Claim
 from engine.model.outcome import Outcome
 from engine.queue.contract import QueueBroken, QueueError
-from engine.smtpclient.session import Form, Phase, Session
+from engine.smtpclient.session import Form, Session
 from engine.smtpclient.target import Target
 from engine.smtpclient.transcript import Transcript
 from engine.tls.secured import Secured
@@ -72,7 +72,7 @@ class ManagedRelayer:
     destination. `destination` is whose mail it carries at the moment, `site` what all of it shares. `is_admitted`: it
     has found its way, and has a connection. `is_in_doubt`: the destination it was opened for has not proved itself, and
     `flow` says for whom that is. `result` tells in a few words how it ended. Times are the clock's. `state` is where it
-    is in its life; `phase` is finer, for those who look.
+    is in its life; its `pace` is finer, for those who look.
     """
 
     def __init__(
@@ -97,12 +97,8 @@ class ManagedRelayer:
         self.host = ""
         self.address = ""
         self.port = 0
-        self.phase: Phase = "lookup"
-        self.started = parts.clock.now()
-        self.phase_since = self.started
-        self.stalls_at = self.started + usual(
-            self.phase, parts.delivery.timeouts
-        )  # when its phase has lasted unusually long
+        self.pace = Pace(parts.clock, parts.delivery.timeouts)
+        self.started = self.pace.since
         self.ended: float | None = None
         self.result = ""
         self.secured = Secured()
@@ -115,7 +111,6 @@ class ManagedRelayer:
         self._leaving = ""  # why, once it is to
         self._closed_by = ""
         self._called = asyncio.Event()
-        self._attempt_since: float | None = self.started
         self._most: int | None = None  # how many messages the host takes in this session, where that is known
         self._unsaid: tuple[Claim, Sequence[Outcome]] | None = None  # what another host may still better
         self._session: Session | None = None
@@ -135,16 +130,6 @@ class ManagedRelayer:
         return self.bag.taken
 
     @property
-    def stalling(self) -> bool:
-        """Whether it has been in its phase, or at its attempt, for longer than is usual."""
-        if self.ended is not None:
-            return False
-        now = self._parts.clock.now()
-        if self._attempt_since is not None and now - self._attempt_since > self._parts.delivery.timeouts.attempt / 2:
-            return True
-        return now > self.stalls_at
-
-    @property
     def age(self) -> float:
         """For how many seconds it has been there, whatever the clock was set to meanwhile."""
         return self._parts.clock.monotonic() - self._begun
@@ -152,15 +137,7 @@ class ManagedRelayer:
     @property
     def is_doubtful(self) -> bool:
         """Whether it counts among those that have not proved themselves: who keeps us waiting does, whoever it is."""
-        return self.is_in_doubt or self.stalling
-
-    @property
-    def patience_ends(self) -> float:
-        """When it has kept us waiting for long enough, if it is doubtful and others wait for its connection."""
-        ends = self.phase_since + patience(self.phase, self._parts.delivery.timeouts)
-        if ends < float("inf") and self._attempt_since is not None and self.phase != "body":
-            return min(ends, self._attempt_since + PATIENCE)
-        return ends
+        return self.is_in_doubt or self.pace.is_stalling
 
     @property
     def tls(self) -> str:
@@ -194,18 +171,14 @@ class ManagedRelayer:
         """Whether there is mail for it that it has not asked for yet."""
         return self._called.is_set()
 
-    def enter(self, phase: Phase) -> None:
-        """Be in another phase from now on."""
-        self.phase, self.phase_since = phase, self._parts.clock.now()
-        self.stalls_at = self.phase_since + usual(phase, self._parts.delivery.timeouts)
-
     def tries(self, target: Target) -> None:
         """Be at another address from now on."""
         self.host, self.address, self.port = target.host, target.address, target.port
 
     def sends(self, claim: Claim) -> None:
         """Be at another message from now on."""
-        self.destination, self._attempt_since = claim.destination, self._parts.clock.now()
+        self.destination = claim.destination
+        self.pace.attempt()
 
     def reconsider(self, destination: str) -> None:
         """What was known of the way to a destination counts no more: it is sought anew before its next message."""
@@ -258,7 +231,7 @@ class ManagedRelayer:
             fault = _Fault(Outcome.transient(why, enhanced="4.3.0", cause="ours"), may_repeat=self._session is None)
         finally:
             await self._leave_nothing_behind(fault)
-            self.enter("ended")
+            self.pace.rest("ended")
             self.state, self.ended = "ended", self._parts.clock.now()
 
     # -- the way there --------------------------------------------------------------------------------------------
@@ -282,7 +255,7 @@ class ManagedRelayer:
         while self.answers_for:
             self.destination = next(iter(self.answers_for.values())).destination
             self.state = "lookup"
-            self.enter("lookup")
+            self.pace.enter("lookup")
             way = await self._ways.to(self.destination)
             if way is not None and (not self.is_admitted or await self._ways.leads_here(way)):
                 return way
@@ -304,7 +277,8 @@ class ManagedRelayer:
 
     async def _open(self, opening: Opening) -> Session | None:
         """The next session of an attempt; None: it has been reported that there is none."""
-        self.state, self._attempt_since = "connecting", self._parts.clock.now()
+        self.state = "connecting"
+        self.pace.attempt()
         found = await opening.session()
         if isinstance(found, Session):
             self._session, self.secured = found, found.secured
@@ -357,8 +331,7 @@ class ManagedRelayer:
         until = None if claims or self._leaving else self.site.idle_until(self)
         if until is None:
             return claims, False
-        self._attempt_since = None
-        self.enter("idle")
+        self.pace.rest("idle")
         while not self._leaving and session.usable:
             self._called.clear()
             self.state = "idle"

@@ -356,7 +356,7 @@ class SmartHost:
         """Have the connection end that has been idle for longest, since another site waits for one."""
         idle = [relayer for relayer in self._live if relayer.is_idle and relayer.site.name != site]
         if idle:
-            min(idle, key=lambda relayer: relayer.phase_since).leave("another site waits for the connection")
+            min(idle, key=lambda relayer: relayer.pace.since).leave("another site waits for the connection")
 
     async def _open(self, chosen: Chosen, ends: list[float]) -> ManagedRelayer | None:
         due = chosen.due

@@ -187,7 +187,7 @@ async def in_phase(relay: Relay, phase: str) -> int:
     """The id of the one live relayer, once it is in this phase."""
     for _ in range(500):
         for one in relay.engine.smarthost.managed:
-            if one.phase == phase:
+            if one.pace.phase == phase:
                 return one.id
         await asyncio.sleep(0.01)
     raise AssertionError(f"no relayer came to {phase}")

@@ -250,12 +250,13 @@ async def test_who_has_the_message_is_waited_for_though_others_wait_for_the_conn
         for name, point in (("thinks", "content"), ("hangs", "RCPT")):
             await internet.add(f"{name}.example", mx=[(10, f"mx.{name}.example", Script({point: Action.SILENCE}))])
             await enqueue(relay, f"u@{name}.example", sender=f"{name}@example.com")
-        await until(lambda: sorted(one.phase for one in relay.engine.smarthost.managed) == ["RCPT", "reply"])
+        await until(lambda: sorted(one.pace.phase for one in relay.engine.smarthost.managed) == ["RCPT", "reply"])
         (new,) = await internet.add("new.example", mx=[(10, "mx.new.example", Healthy())])
         await enqueue(relay, "a@new.example", sender="bob@example.net")
         await until(lambda: new.messages == 1)
         assert [event.destination for event in await relay.events("deferred")] == ["hangs.example"]
-        assert [one.phase for one in relay.engine.smarthost.managed if one.destination == "thinks.example"] == ["reply"]
+        live = relay.engine.smarthost.managed
+        assert [one.pace.phase for one in live if one.destination == "thinks.example"] == ["reply"]
 
 
 async def waiting_at_holes(relay: Relay, names: Sequence[str], *, sender: str) -> None:

@@ -336,6 +336,15 @@ class FakeMailbag:
     domains: tuple[str, ...] = ("example.org",)
 
 
+@dataclass
+class FakePace:
+    """Where a relayer is since just now."""
+
+    phase: str = "DATA"
+    since: float = NOW - 0.2
+    is_stalling: bool = False
+
+
 @dataclass(eq=False)
 class FakeRelayer:
     """A relayer that has sent 12 of 100 messages."""
@@ -345,14 +354,12 @@ class FakeRelayer:
     host: str = "mx.example.org"
     address: str = "192.0.2.1"
     port: int = 25
-    phase: str = "DATA"
-    phase_since: float = NOW - 0.2
+    pace: FakePace = field(default_factory=FakePace)
     started: float = NOW - 10
     bag: FakeMailbag = field(default_factory=FakeMailbag)
     tls: str = "TLSv1.3"
     secured: Secured = field(default_factory=lambda: Secured("TLSv1.3", True))
     is_established: bool = True
-    stalling: bool = False
     ended: float | None = None
     result: str = ""
     site: FakeSite = field(default_factory=FakeSite)
@@ -366,8 +373,8 @@ class FakeSmartHost:
         self.managed: Collection[FakeRelayer] = [FakeRelayer(6, destination="example.com"), FakeRelayer(5)]
         self.ended = deque(
             [
-                FakeRelayer(3, ended=NOW - 60, phase="ended", result="connect: refused"),
-                FakeRelayer(4, ended=NOW - 30, phase="ended", result="sent 3 of 3"),
+                FakeRelayer(3, ended=NOW - 60, pace=FakePace("ended"), result="connect: refused"),
+                FakeRelayer(4, ended=NOW - 30, pace=FakePace("ended"), result="sent 3 of 3"),
             ]
         )
         self.max_connections = 20

@@ -27,15 +27,22 @@ class Told(Hurry):
         return True
 
 
+@dataclass
+class Keeping:
+    """The pace of who keeps us waiting."""
+
+    patience_ends: float
+    stalls_at: float = 0.0
+
+
 @dataclass(eq=False)
 class Slow:
     """A relayer that has a connection, and waits for its host."""
 
-    patience_ends: float
+    pace: Keeping
     is_doubtful: bool = True
     is_in_doubt: bool = True
     is_admitted: bool = True
-    stalls_at: float = 0.0
     started: float = 0.0
     flow: Flow | None = None
     hurry: Told = field(default_factory=Told)
@@ -63,14 +70,14 @@ class Open:
 
 async def test_patience_that_ended_while_the_queue_was_asked_is_looked_at_at_once() -> None:
     clock = FakeClock()
-    slow = Slow(clock.now() + 5)
+    slow = Slow(Keeping(clock.now() + 5))
     live = cast(Collection[ManagedRelayer], [slow])
     capacity = Capacity(clock, max_connections=2, max_lookups=2)
     pressure = Pressure(cast(Queue, Store()), cast(Sites, Open()), capacity, clock)
     await pressure.look(live)
     assert slow.hurry.count == 0
     await clock.advance(6)  # so long it took until somebody asked when to look again
-    assert pressure.times(live) == [slow.patience_ends]
+    assert pressure.times(live) == [slow.pace.patience_ends]
     assert pressure.times(live) == []  # where the next look fails, none follows on its heels
     await pressure.look(live)
     assert slow.hurry.count == 1
@@ -79,12 +86,12 @@ async def test_patience_that_ended_while_the_queue_was_asked_is_looked_at_at_onc
 
 async def test_patience_that_is_to_end_is_looked_at_then() -> None:
     clock = FakeClock()
-    slow = Slow(clock.now() + 5)
+    slow = Slow(Keeping(clock.now() + 5))
     live = cast(Collection[ManagedRelayer], [slow])
     capacity = Capacity(clock, max_connections=2, max_lookups=2)
     pressure = Pressure(cast(Queue, Store()), cast(Sites, Open()), capacity, clock)
     await pressure.look(live)
-    assert pressure.times(live) == pressure.times(live) == [slow.patience_ends]
+    assert pressure.times(live) == pressure.times(live) == [slow.pace.patience_ends]
     await clock.advance(5)
     await pressure.look(live)
     assert slow.hurry.count == 1
