@@ -19,7 +19,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from engine.base.text import clean
 
-MOST_VISITORS = 128  # connections of one door: the streams of events that may be followed, as many again, for asking
+MOST_GUESTS = 128  # connections of one door: the streams of events that may be followed, as many again, for asking
 HEAD_SECONDS = 30.0  # between the end of one request and the end of the head of the next; a client's own patience is 15
 LINGER = 1.0  # seconds in which the rest of a request that was refused is read
 TAKE_SECONDS = 20.0  # seconds in which who asked is to read the answer
@@ -34,7 +34,7 @@ class Door:
 
     The socket has mode 0600, or 0660 and the named `group`. A socket left behind is replaced: the caller holds the
     lock of the spool, so no other engine listens there. Whoever connects must send the whole head of a request within
-    HEAD_SECONDS, and read an answer within TAKE_SECONDS; where MOST_VISITORS stand in the door, one is sent away for
+    HEAD_SECONDS, and read an answer within TAKE_SECONDS; where MOST_GUESTS stand in the door, one is turned out for
     each who comes: who has not asked anything yet, or else who has asked nothing for longest.
     """
 
@@ -45,7 +45,7 @@ class Door:
         self._runner: web.AppRunner | None = None
         self._server: asyncio.Server | None = None
         self._inode: tuple[int, int] | None = None
-        # Who may be sent away: those who have asked nothing yet, and those who have, each the longest first.
+        # Guests who may be turned out: those who have asked nothing yet, and those who have, each the longest first.
         self._silent: dict[web.RequestHandler, asyncio.Transport] = {}
         self._idle: dict[web.RequestHandler, asyncio.Transport] = {}
         self._taking: dict[web.RequestHandler, asyncio.TimerHandle] = {}  # who may not have read its answer yet
@@ -80,8 +80,8 @@ class Door:
         if self._runner is not None:
             runner, self._runner = self._runner, None
             await runner.cleanup()
-        for who in list(self._taking):
-            self._stop_waiting(who)
+        for guest in list(self._taking):
+            self._stop_waiting(guest)
 
     @property
     def is_there(self) -> bool:
@@ -92,11 +92,9 @@ class Door:
     def note(self) -> str:
         """That as many stand in it as it holds, or ""."""
         server = self._runner.server if self._runner is not None else None
-        if server is None or len(server.connections) < MOST_VISITORS:
+        if server is None or len(server.connections) < MOST_GUESTS:
             return ""
-        return (
-            f"{self.path.name} has {MOST_VISITORS} connections, as many as it holds: the idlest is ended for each more"
-        )
+        return f"{self.path.name} has {MOST_GUESTS} connections, as many as it holds: the idlest is ended for each more"
 
     async def mend(self) -> bool:
         """Where the socket is gone or another stands in its place, listen at the path anew; whether that was so.
@@ -110,9 +108,9 @@ class Door:
         return True
 
     def asks(self, request: web.Request) -> None:
-        """A request is being answered: who sent it is not sent away meanwhile."""
-        for crowd in (self._silent, self._idle):
-            crowd.pop(request.protocol, None)
+        """A request is being answered: who sent it is not turned out meanwhile."""
+        for guests in (self._silent, self._idle):
+            guests.pop(request.protocol, None)
         if request.transport is not None and not request.transport.get_write_buffer_size():
             self._stop_waiting(request.protocol)  # the last answer was read
 
@@ -121,23 +119,23 @@ class Door:
 
         Who asks more while an answer waits has no more time for that.
         """
-        who, transport = request.protocol, request.transport
+        guest, transport = request.protocol, request.transport
         if transport is None:
             return
-        self._idle[who] = transport
-        if who not in self._taking:
+        self._idle[guest] = transport
+        if guest not in self._taking:
             loop = asyncio.get_running_loop()
-            self._taking[who] = loop.call_later(TAKE_SECONDS, self._end_the_deaf, who, transport)
+            self._taking[guest] = loop.call_later(TAKE_SECONDS, self._end_the_deaf, guest, transport)
 
-    def _end_the_deaf(self, who: web.RequestHandler, transport: asyncio.Transport) -> None:
+    def _end_the_deaf(self, guest: web.RequestHandler, transport: asyncio.Transport) -> None:
         """The time to read an answer is over."""
-        self._taking.pop(who, None)
+        self._taking.pop(guest, None)
         if waiting := transport.get_write_buffer_size():
-            log.info("control: a visitor did not read its answer in time, %d octets were left: it is ended", waiting)
+            log.info("control: a guest did not read its answer in time, %d octets were left: it is ended", waiting)
             transport.abort()
 
-    def _stop_waiting(self, who: web.RequestHandler) -> None:
-        timer = self._taking.pop(who, None)
+    def _stop_waiting(self, guest: web.RequestHandler) -> None:
+        timer = self._taking.pop(guest, None)
         if timer is not None:
             timer.cancel()
 
@@ -164,7 +162,7 @@ class Door:
     # -- who comes ------------------------------------------------------------------------------------------------
 
     def _let_in(self) -> asyncio.BaseProtocol:
-        return _Porter(self)
+        return _Doorkeeper(self)
 
     def arrives(self, transport: asyncio.Transport) -> None:
         """Somebody has connected."""
@@ -173,10 +171,10 @@ class Door:
             transport.abort()
             return
         inside = set(server.connections)
-        for crowd in (self._silent, self._idle):
-            for gone in [one for one in crowd if one not in inside]:
-                del crowd[gone]
-        if len(inside) >= MOST_VISITORS and not self._send_one_away():
+        for guests in (self._silent, self._idle):
+            for gone in [guest for guest in guests if guest not in inside]:
+                del guests[gone]
+        if len(inside) >= MOST_GUESTS and not self._turn_one_out():
             transport.abort()
             return
         handler = server()
@@ -184,17 +182,17 @@ class Door:
         transport.set_protocol(handler)
         handler.connection_made(transport)
 
-    def _send_one_away(self) -> bool:
+    def _turn_one_out(self) -> bool:
         """End one over which nothing is being answered; False where there is none."""
-        crowd = self._silent or self._idle
-        if not crowd:
+        guests = self._silent or self._idle
+        if not guests:
             return False
-        crowd.pop(next(iter(crowd))).abort()
+        guests.pop(next(iter(guests))).abort()
         return True
 
 
-class _Porter(asyncio.Protocol):
-    """Meets who comes."""
+class _Doorkeeper(asyncio.Protocol):
+    """Meets a client that has just come."""
 
     def __init__(self, door: Door) -> None:
         self._door = door

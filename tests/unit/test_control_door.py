@@ -74,47 +74,47 @@ async def test_a_body_that_does_not_come_ends_in_time_and_does_nothing(
 async def test_half_requests_are_bounded_and_keep_nobody_out(
     engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.control.door.MOST_VISITORS", 8)
+    monkeypatch.setattr("engine.control.door.MOST_GUESTS", 8)
     server = engine.server()
     await server.start()
     async with Client(engine.socket) as client:
         await client.health()
         (own,) = handlers(server)
-        crowd = [await sent(engine, HALF) for _ in range(40)]
+        guests = [await sent(engine, HALF) for _ in range(40)]
         async with Client(engine.socket) as late:
             assert (await late.health()).state == "relaying"
             assert (await client.health()).state == "relaying"
         assert client._open.connector is not None
         assert sum(map(len, client._open.connector._conns.values())) == 1
         assert own in handlers(server), "who asks now and then is not the one who is sent away"
-        await until(lambda: sum(not reader.at_eof() for reader, _ in crowd) <= 8)
+        await until(lambda: sum(not reader.at_eof() for reader, _ in guests) <= 8)
         await until(lambda: bool(server.notes))
         assert server.notes == (
             "control.sock has 8 connections, as many as it holds: the idlest is ended for each more",
         )
-        for _, writer in crowd:
+        for _, writer in guests:
             writer.close()
         await until(lambda: not server.notes)
     await server.stop()
 
 
 async def test_who_is_being_answered_is_not_sent_away(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.control.door.MOST_VISITORS", 4)
+    monkeypatch.setattr("engine.control.door.MOST_GUESTS", 4)
     async with engine.serving() as client:
         engine.queue.stalls = asyncio.Event()
         asking = asyncio.create_task(client.queue())
         follower = client.follow()
         following = asyncio.create_task(anext(follower))
         await until(lambda: len(engine.events._followers) == 1)
-        crowd = [await sent(engine, HALF) for _ in range(20)]
-        await until(lambda: sum(not reader.at_eof() for reader, _ in crowd) <= 4)
+        guests = [await sent(engine, HALF) for _ in range(20)]
+        await until(lambda: sum(not reader.at_eof() for reader, _ in guests) <= 4)
         engine.queue.stalls.set()
         assert (await asking).total == 3
         assert not following.done()
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
         await follower.aclose()
-        for _, writer in crowd:
+        for _, writer in guests:
             writer.close()
 
 
@@ -130,14 +130,14 @@ async def test_who_does_not_read_the_answer_is_ended_in_time(
     async with Client(engine.socket) as client:
         deaf = []
         for _ in range(4):
-            deaf.append(visitor := socket.socket(socket.AF_UNIX))
-            visitor.connect(str(engine.socket))
-            visitor.sendall(b"GET /v1/health HTTP/1.1\r\nHost: relay\r\n\r\n")
+            deaf.append(guest := socket.socket(socket.AF_UNIX))
+            guest.connect(str(engine.socket))
+            guest.sendall(b"GET /v1/health HTTP/1.1\r\nHost: relay\r\n\r\n")
         await until(lambda: len(handlers(server)) == 4)
         await until(lambda: not handlers(server))
         assert (await client.health()).notes == engine.notes, "who reads has it all"
-    for visitor in deaf:
-        visitor.close()
+    for guest in deaf:
+        guest.close()
     await server.stop()
     assert not [record for record in caplog.records if record.levelno > logging.INFO]
 
