@@ -16,6 +16,7 @@ from engine.control import views
 from engine.control.requests import Missing
 from engine.model import verbs
 from engine.model.order import Fate, Operation, Touched, TouchedEntry
+from engine.model.outcome import Cause
 from engine.queue.contract import Queue
 
 FOLLOWED_FOR = 300.0  # seconds
@@ -28,6 +29,9 @@ RESTS = 20.0
 _SETTLED = frozenset({"delivered", "deferred", "returned", "dropped", "gone"})
 _MOVING = frozenset({"relaying", "waiting"})  # something may soon become of these
 _FAILED = ("deferred", "blocked")
+# What is said of these, by the cause of the reason that most of them have.
+_AGAIN: dict[Cause, str] = {"reply": "refused", "connect": "not reached", "greeting": "not reached"}
+_NO_REASON: tuple[tuple[str, Cause], int] = (("", ""), 0)
 
 _WORDS = {
     "delivered": "delivered",
@@ -123,18 +127,18 @@ class FollowUps:
 
 def _of_order(number: int, order: _Order) -> views.FollowUpView:
     counts: dict[str, int] = dict.fromkeys(get_args(Fate.__annotations__["what"]), 0)
-    whys: Counter[str] = Counter()
+    whys: Counter[tuple[str, Cause]] = Counter()
     for fate, times in (*order.settled.items(), *order.unsettled.items()):
         counts[fate.what] += times
         if fate.what in _FAILED:
-            whys[clean(fate.why, WHY)] += times
-    why, most = whys.most_common(1)[0] if whys else ("", 0)
+            whys[clean(fate.why, WHY), fate.cause] += times
+    (why, cause), most = next(iter(whys.most_common(1)), _NO_REASON)
     return views.FollowUpView(
         operation=number,
         verb=order.verb,
         by=order.by,
         at=order.at,
-        text=_text(order, counts, why, most),
+        text=_text(order, counts, why, cause, most),
         over=order.is_over,
         recipients=order.recipients,
         followed=order.followed,
@@ -143,12 +147,12 @@ def _of_order(number: int, order: _Order) -> views.FollowUpView:
     )
 
 
-def _text(order: _Order, counts: dict[str, int], why: str, most: int) -> str:
-    """All in one line: `81 retried: 3 delivered, 78 refused again: connection refused`."""
+def _text(order: _Order, counts: dict[str, int], why: str, cause: Cause, most: int) -> str:
+    """All in one line: `81 retried: 3 delivered, 78 not reached again: connection refused`."""
     told = [f"{counts[what]:,} {word}" for what, word in _WORDS.items() if counts[what]]
     failed = sum(counts[what] for what in _FAILED)
     if failed:
-        how = "refused" if why[:3].isdecimal() or "refused" in why else "deferred"
+        how = _AGAIN.get(cause, "deferred")
         of_them = "" if most == failed else f", {most:,} of them"
         told.append(f"{failed:,} {how} again{of_them}: {why or 'no reason was given'}")
     if order.is_over and any(counts[what] for what in _MOVING):

@@ -7,6 +7,7 @@ from msgspec import Struct
 
 from engine.base.plural import agree, plural
 from engine.model.filter import Filter, FilterError
+from engine.model.outcome import Cause
 
 Ending = Literal["mark", "suspension", "override", "rule"]
 
@@ -92,7 +93,7 @@ class Touched:
 
 
 class Fate(NamedTuple):
-    """What became of an entry since an order let it go, and the reason where one was given.
+    """What became of an entry since an order let it go, and the reason where one was given, with its cause.
 
     `deferred`: tried without success; `blocked`: not tried, for no connection could be had to its destination;
     `later`: not due yet; `waiting`: nothing keeps it but its turn; `gone`: it has left, and no event kept says how.
@@ -103,6 +104,7 @@ class Fate(NamedTuple):
         "relaying", "held", "suspended", "blocked", "later", "waiting",
     ]  # fmt: skip
     why: str = ""
+    cause: Cause = ""  # of the outcome that `why` comes from, or of what its destination is blocked for
 
 
 class Operation(Struct, frozen=True, kw_only=True):

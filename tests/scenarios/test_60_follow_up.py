@@ -32,7 +32,7 @@ async def test_a_retry_that_fails_again_says_so_and_why(stuck: Internet, relay: 
     seen = await relay.client.operation(result.follow)
     assert (seen.verb, seen.by, seen.recipients, seen.over) == ("retry", getpass.getuser(), 3, True)
     assert seen.deferred + seen.blocked == 3
-    assert seen.text == f"3 retried: 3 refused again: {seen.why}"
+    assert seen.text == f"3 retried: 3 not reached again: {seen.why}"
     assert "refused" in seen.why
 
 
@@ -43,7 +43,7 @@ async def test_a_retry_that_succeeds_in_part_says_how_many(stuck: Internet, rela
     await relay.settled()
     seen = await relay.client.operation(result.follow)
     assert (seen.delivered, seen.deferred + seen.blocked, seen.over) == (2, 3, True)
-    assert seen.text.startswith("5 retried: 2 delivered, 3 refused again: ")
+    assert seen.text.startswith("5 retried: 2 delivered, 3 not reached again: ")
 
 
 async def test_a_reply_is_told_as_the_reason(stuck: Internet, relay: Relay) -> None:

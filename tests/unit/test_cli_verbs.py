@@ -247,7 +247,7 @@ def test_what_lets_several_messages_go_asks_where_somebody_sits(
 
 def test_what_becomes_of_a_retry_is_told_until_it_is_known(line: FakeLine, monkeypatch: pytest.MonkeyPatch) -> None:
     line.engine.queue.touched = [TouchedEntry(7, 1, 0), TouchedEntry(7, 2, 0)]
-    line.engine.queue.came_to = [Fate("delivered"), Fate("deferred", "450 4.2.1 mailbox busy")]
+    line.engine.queue.came_to = [Fate("delivered"), Fate("deferred", "450 4.2.1 mailbox busy", "reply")]
     result = line.run("retry", "id=7", "--follow")
     assert result.stdout.splitlines()[1:] == ["2 retried: 1 delivered, 1 refused again: 450 4.2.1 mailbox busy"]
     result_, followed = line.rows("retry", "id=7", "--follow")

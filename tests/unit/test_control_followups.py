@@ -12,7 +12,7 @@ from engine.queue.contract import Queue, QueueError
 from tests.clock import FakeClock
 from tests.unit.fake_relay import FakeQueue
 
-BUSY = Fate("blocked", "4.4.1 connection refused")
+SHUT = Fate("blocked", "4.4.1 connection refused", "connect")
 
 
 class Followed:
@@ -46,17 +46,26 @@ async def test_of_more_than_are_followed_it_says_so(followed: Followed) -> None:
 @pytest.mark.parametrize(
     ("fates", "text"),
     [
-        ([Fate("delivered")] * 3 + [BUSY] * 2, "5 retried: 3 delivered, 2 refused again: 4.4.1 connection refused"),
-        ([Fate("deferred", "no greeting within 300 s")], "1 retried: 1 deferred again: no greeting within 300 s"),
+        ([Fate("delivered")] * 3 + [SHUT] * 2, "5 retried: 3 delivered, 2 not reached again: 4.4.1 connection refused"),
+        ([Fate("deferred", "450 4.2.1 busy", "reply")] * 2, "2 retried: 2 refused again: 450 4.2.1 busy"),
         (
-            [BUSY, BUSY, Fate("deferred", "450 4.2.1 busy")],
-            "3 retried: 3 refused again, 2 of them: 4.4.1 connection refused",
+            [Fate("deferred", "no greeting within 300 s", "greeting")],
+            "1 retried: 1 not reached again: no greeting within 300 s",
+        ),
+        (
+            [Fate("deferred", "550 is what the peer calls it", "lost")],
+            "1 retried: 1 deferred again: 550 is what the peer calls it",
+        ),
+        ([Fate("blocked")], "1 retried: 1 deferred again: no reason was given"),
+        (
+            [SHUT, SHUT, Fate("deferred", "450 4.2.1 busy", "reply")],
+            "3 retried: 3 not reached again, 2 of them: 4.4.1 connection refused",
         ),
         (
             [Fate("returned", "5.1.1"), Fate("dropped"), Fate("held"), Fate("suspended"), Fate("later"), Fate("gone")],
             "6 retried: 1 returned, 1 dropped, 1 gone (no event says how), 1 held, 1 suspended, 1 not due yet",
         ),
-        ([BUSY._replace(why="\x1b[31mred\n")], "1 retried: 1 deferred again: \\x1b[31mred "),
+        ([SHUT._replace(why="\x1b[31mred\n")], "1 retried: 1 not reached again: \\x1b[31mred "),
     ],
 )
 async def test_it_is_told_in_one_line(followed: Followed, fates: list[Fate], text: str) -> None:

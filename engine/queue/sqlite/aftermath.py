@@ -3,6 +3,7 @@
 import json
 import sqlite3
 from collections.abc import Sequence
+from typing import Any
 
 from engine.model.destination import RELAY
 from engine.model.order import Fate, TouchedEntry
@@ -14,8 +15,9 @@ from engine.queue.sqlite.rows import outcome_of
 _STANDS = (
     "WITH asked (message, number, attempts) AS MATERIALIZED "  # so that each is read once
     "(SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(:entries)) "
-    "SELECT a.message, a.number, e.state, e.attempts > a.attempts, e.reason_key, e.due > :now, "
-    "d.blocked_until > :now, d.blocked_why, "
+    "SELECT a.message, a.number, e.state, e.attempts > a.attempts, e.reason_key, "
+    "iif(json_valid(e.last), e.last ->> 'cause', ''), e.due > :now, "
+    "d.blocked_until > :now, d.blocked_why, d.blocked_cause, "
     "EXISTS (SELECT 1 FROM suspension WHERE destination IN (:relay, e.destination) AND until > :now) FROM asked a "
     "LEFT JOIN entry e ON e.message = a.message AND e.number = a.number "
     "LEFT JOIN destination d ON d.name = e.destination"
@@ -44,18 +46,18 @@ def fates(
     )
 
 
-def _fate(row: Sequence[object], left: tuple[str, str | None] | None) -> Fate:
-    state, is_tried, reason, is_later, is_blocked, blocked_why, is_suspended = row
+def _fate(row: Sequence[Any], left: tuple[str, str | None] | None) -> Fate:
+    state, is_tried, reason, cause, is_later, is_blocked, blocked_why, blocked_cause, is_suspended = row
     if state is None:
         kind, outcome = left or ("", None)
         why = outcome_of(outcome) if kind in ("returned", "discarded") else None
         if kind == "delivered":
             return Fate("delivered")
         if kind in ("returned", "discarded"):
-            return Fate("returned", reason_of(why) if why is not None else "")
+            return Fate("returned", reason_of(why), why.cause) if why is not None else Fate("returned")
         return Fate("dropped" if kind == "dropped" else "gone")
     if is_tried:
-        return Fate("deferred", str(reason or ""))
+        return Fate("deferred", reason or "", cause or "")
     if state == "relaying":
         return Fate("relaying")
     if state == "held":
@@ -63,5 +65,5 @@ def _fate(row: Sequence[object], left: tuple[str, str | None] | None) -> Fate:
     if is_suspended:
         return Fate("suspended")
     if is_blocked:
-        return Fate("blocked", reason_of(Outcome.transient(str(blocked_why))) if blocked_why else "")
+        return Fate("blocked", reason_of(Outcome.transient(blocked_why)) if blocked_why else "", blocked_cause)
     return Fate("later" if is_later else "waiting")

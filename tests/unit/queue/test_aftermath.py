@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from engine.model.destination import RELAY, Suspension
 from engine.model.event import Event
 from engine.model.filter import Filter
@@ -9,7 +11,8 @@ from engine.model.order import Fate, Touched
 from engine.model.outcome import Outcome
 from tests.unit.queue.support import ALL, DELIVERED, LATER, Opened, Spool
 
-NO_USER = Outcome.permanent("no such user", enhanced="5.1.1")
+NO_USER = Outcome.permanent("no such user", enhanced="5.1.1", cause="policy")
+REPLIED = replace(LATER, cause="reply")
 
 
 async def tried(spool: Spool, *destinations: str) -> None:
@@ -34,7 +37,7 @@ async def test_each_entry_comes_to_what_became_of_it_since(tmp_path: Path, opene
         now = spool.clock.now()
         for name, outcome, kind, after in (
             ("sent", DELIVERED, "delivered", None),
-            ("late", LATER, "deferred", 900),
+            ("late", REPLIED, "deferred", 900),
             ("back", NO_USER, "returned", None),
         ):
             (claim,) = await spool.claim(name)
@@ -46,16 +49,16 @@ async def test_each_entry_comes_to_what_became_of_it_since(tmp_path: Path, opene
         await spool.claim("busy")
         await spool.queue.orders.hold(Filter.parse("domain=kept"), "bob", "")
         await spool.queue.standing.suspend(Suspension(destination="rest", since=now, until=now + 9, by="bob", note=""))
-        await spool.queue.standing.block("shut", now + 60, "4.4.1 connection refused")
+        await spool.queue.standing.block("shut", now + 60, "4.4.1 connection refused", cause="connect")
         assert await fates(spool, touched) == [
             Fate("delivered"),
-            Fate("deferred", "451 4.2.1 try later"),
-            Fate("returned", "5.1.1 no such user"),
+            Fate("deferred", "451 4.2.1 try later", "reply"),
+            Fate("returned", "5.1.1 no such user", "policy"),
             Fate("dropped"),
             Fate("relaying"),
             Fate("held"),
             Fate("suspended"),
-            Fate("blocked", "4.4.1 connection refused"),
+            Fate("blocked", "4.4.1 connection refused", "connect"),
             Fate("waiting"),
         ]
         await spool.queue.standing.suspend(Suspension(destination=RELAY, since=now, until=now + 9, by="bob", note=""))
