@@ -149,16 +149,16 @@ def _of_order(number: int, order: _Order) -> views.FollowUpView:
 
 def _text(order: _Order, counts: dict[str, int], why: str, cause: Cause, most: int) -> str:
     """All in one line: `81 retried: 3 delivered, 78 not reached again: connection refused`."""
-    told = [f"{counts[what]:,} {word}" for what, word in _WORDS.items() if counts[what]]
+    phrases = [f"{counts[what]:,} {word}" for what, word in _WORDS.items() if counts[what]]
     failed = sum(counts[what] for what in _FAILED)
     if failed:
         how = _AGAIN.get(cause, "deferred")
         of_them = "" if most == failed else f", {most:,} of them"
-        told.append(f"{failed:,} {how} again{of_them}: {why or 'no reason was given'}")
+        phrases.append(f"{failed:,} {how} again{of_them}: {why or 'no reason was given'}")
     if order.is_over and any(counts[what] for what in _MOVING):
-        told[-1] += "; it is followed no further"
+        phrases[-1] += "; it is followed no further"
     first = f"; of the first {order.followed:,}" if order.followed < order.recipients else ""
-    return f"{order.recipients:,} {verbs.named(order.verb).followed}{first}: {', '.join(told)}"
+    return f"{order.recipients:,} {verbs.named(order.verb).followed}{first}: {', '.join(phrases)}"
 
 
 def _of_operation(found: Operation) -> views.FollowUpView:

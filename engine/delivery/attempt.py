@@ -150,9 +150,9 @@ class AttemptManager:
     async def tell_delays(self, limit: int) -> bool:
         """Tell the senders of up to `limit` messages of their delay; True when there may be more. Raises QueueError."""
         late = await self._queue.claims.late(limit)
-        told = [await self._notices.of_delay(one, self._clock.now()) for one in late]
+        notified = [await self._notices.of_delay(one, self._clock.now()) for one in late]
         # What was not told has changed meanwhile, and is looked at again at the next check.
-        return len(told) == limit and all(told)
+        return len(notified) == limit and all(notified)
 
     async def _record(self, claim: Claim, outcomes: Sequence[Outcome]) -> None:
         """Settle a claim. A fault of ours in that holds it, for someone to see: it would be the same at each try.
@@ -203,7 +203,7 @@ class AttemptManager:
             elif is_bounce:
                 tell = "failed" if entry.number in of_bounce.for_postmaster else None
             else:
-                tell = self._notices.told(entry, outcome)
+                tell = self._notices.action(entry, outcome)
             results.append(EntryResult(number=entry.number, attempt=entry.attempt, outcome=outcome, due=due, tell=tell))
             events.append(self._event(claim, entry, outcome, now, of_bounce.said.get(entry.number, "")))
         return Settlement(message=claim.message, results=tuple(results), events=tuple(events))
@@ -225,7 +225,7 @@ class AttemptManager:
         kind: Kind
         if outcome.kind == "delivered":
             kind = "delivered"
-            if claim.sender != dsn.NULL_SENDER and self._notices.told(entry, outcome) is not None:
+            if claim.sender != dsn.NULL_SENDER and self._notices.action(entry, outcome) is not None:
                 text = "the sender asked to be told, and is"
         elif outcome.kind == "transient":
             kind = "deferred"
@@ -234,7 +234,7 @@ class AttemptManager:
         elif claim.sender == dsn.NULL_SENDER:
             kind = "discarded"
             text = f"a bounce that bounces: {of_bounce}"
-        elif self._notices.told(entry, outcome) is None:
+        elif self._notices.action(entry, outcome) is None:
             kind = "discarded"
             text = f"{NOT_WANTED} (NOTIFY={entry.dsn.notify})"
         else:

@@ -299,8 +299,8 @@ def _hosts_bad(mail: Mail, around: Around) -> Hindrance | None:
     marks = around.marks
     until = left_out_until(around)
     if until is not None:
-        told = ", ".join(f"{mark.host} by {_by(mark.by, mark.note)}" for mark in marks)
-        return Hindrance(cause="hosts bad", why=f"every exchange is marked bad: {told}", until=until)
+        marked = ", ".join(f"{mark.host} by {_by(mark.by, mark.note)}" for mark in marks)
+        return Hindrance(cause="hosts bad", why=f"every exchange is marked bad: {marked}", until=until)
     scheduled = _scheduled(mail, around)
     if not all_marked(around) or scheduled <= around.now:
         return None

@@ -59,10 +59,11 @@ _SAID: dict[Action, tuple[str, ...]] = {
 }
 
 
-class Told(Struct, frozen=True, kw_only=True):
-    """What the sender is told of one recipient. `orcpt` is as in DsnRequest; `until`: when a delayed one is given up.
+class Recipient(Struct, frozen=True, kw_only=True):
+    """What a notification says of one recipient (RFC 3464 2.3).
 
-    `at` is when it was tried last, None where that is now.
+    `orcpt` is as in DsnRequest; `until`: when a delayed one is given up. `at` is when it was tried last, None where
+    that is now.
     """
 
     recipient: str
@@ -85,24 +86,28 @@ class Original(Struct, frozen=True, kw_only=True):
     envid: str = ""
 
 
-def notification(original: Original, told: Sequence[Told], *, hostname: str, now: float) -> NewMessage | None:
+def notification(
+    original: Original, recipients: Sequence[Recipient], *, hostname: str, now: float
+) -> NewMessage | None:
     """Build the notification that tells a sender of some recipients; None when there is nobody to tell.
 
     A message with the null sender is never answered with a notification (RFC 5321 6.1), so bounces of bounces end.
     """
     if original.sender == NULL_SENDER:
         return None
-    text = _for_people(original, told, hostname)
-    report = _report(original, told, hostname, now, to=original.sender, subject=_SUBJECTS[_gravest(told)], text=text)
+    text = _for_people(original, recipients, hostname)
+    report = _report(
+        original, recipients, hostname, now, to=original.sender, subject=_SUBJECTS[_gravest(recipients)], text=text
+    )
     # 8-bit headers are allowed only where the sender's own address needs them (RFC 6532).
     utf8 = not original.sender.isascii()
     policy = _AS_IT_STANDS.clone(utf8=utf8)
-    returned = _whole(original) if any(each.action == "failed" for each in told) else None
+    returned = _whole(original) if any(each.action == "failed" for each in recipients) else None
     return NewMessage(
         sender=NULL_SENDER,
         recipients=(original.sender,),
         content=_content(report, original, returned, policy),
-        origin=f"{_ORIGINS[_gravest(told)]} of {original.message}",
+        origin=f"{_ORIGINS[_gravest(recipients)]} of {original.message}",
         subject=str(report["Subject"]),
         message_id=str(report["Message-ID"]),
         smtputf8=utf8,
@@ -110,14 +115,14 @@ def notification(original: Original, told: Sequence[Told], *, hostname: str, now
 
 
 def double_bounce(
-    original: Original, told: Sequence[Told], *, postmaster: str, hostname: str, now: float
+    original: Original, recipients: Sequence[Recipient], *, postmaster: str, hostname: str, now: float
 ) -> NewMessage:
     """Build what tells the postmaster of a bounce that could not be delivered: who should have had it, and itself.
 
     Nobody is to be told of one that `tells_of_bounce` already: the postmaster's host may send it on through us.
     """
-    text = _for_postmaster(original, told, hostname)
-    report = _report(original, told, hostname, now, to=postmaster, subject=_OF_A_BOUNCE, text=text)
+    text = _for_postmaster(original, recipients, hostname)
+    report = _report(original, recipients, hostname, now, to=postmaster, subject=_OF_A_BOUNCE, text=text)
     report[_MARK] = hostname
     utf8 = not postmaster.isascii()
     policy = _AS_IT_STANDS.clone(utf8=utf8)
@@ -141,9 +146,9 @@ def tells_of_bounce(content: bytes) -> bool:
     return re.search(rb"(?im)^%b:" % _MARK.encode(), content[:WHOLE_RETURNED]) is not None
 
 
-def _gravest(told: Sequence[Told]) -> Action:
+def _gravest(recipients: Sequence[Recipient]) -> Action:
     """What a notification of several is called after: a failure first."""
-    actions = {each.action for each in told}
+    actions = {each.action for each in recipients}
     return next(action for action in _SUBJECTS if action in actions)
 
 
@@ -158,7 +163,7 @@ def _content(
 
 
 def _report(
-    original: Original, told: Sequence[Told], hostname: str, now: float, *, to: str, subject: str, text: str
+    original: Original, recipients: Sequence[Recipient], hostname: str, now: float, *, to: str, subject: str, text: str
 ) -> MIMEMultipart:
     """RFC 6522: text for people, a status for programs; what could not be delivered is still to come."""
     report = MIMEMultipart("report", policy=email.policy.compat32, report_type="delivery-status")
@@ -169,14 +174,14 @@ def _report(
     report["Message-ID"] = make_msgid(domain=hostname)
     report["Auto-Submitted"] = "auto-replied"  # RFC 3834 5
     report.attach(MIMEText(text, "plain", "us-ascii" if text.isascii() else "utf-8"))
-    report.attach(_for_programs(original, told, hostname, now))
+    report.attach(_for_programs(original, recipients, hostname, now))
     return report
 
 
-def _for_people(original: Original, told: Sequence[Told], hostname: str) -> str:
+def _for_people(original: Original, recipients: Sequence[Recipient], hostname: str) -> str:
     lines = [f"This is the mail relay {hostname}.", ""]
     for action, (said, *more) in _SAID.items():
-        these = [each for each in told if each.action == action]
+        these = [each for each in recipients if each.action == action]
         if these:
             lines += [f"Your message of {_date(original.arrived)} {said}", *more, ""]
         lines += _of_recipients(these)
@@ -184,7 +189,7 @@ def _for_people(original: Original, told: Sequence[Told], hostname: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _for_postmaster(original: Original, told: Sequence[Told], hostname: str) -> str:
+def _for_postmaster(original: Original, recipients: Sequence[Recipient], hostname: str) -> str:
     lines = [
         f"This is the mail relay {hostname}.",
         "",
@@ -193,20 +198,20 @@ def _for_postmaster(original: Original, told: Sequence[Told], hostname: str) -> 
         "could not be delivered to",
         "",
     ]
-    lines += _of_recipients(told)
+    lines += _of_recipients(recipients)
     lines.append("It is attached, or its headers are. This relay has given it up.")
     return "\n".join(lines) + "\n"
 
 
-def _of_recipients(told: Sequence[Told]) -> list[str]:
+def _of_recipients(recipients: Sequence[Recipient]) -> list[str]:
     """The first of them by name, and how many there are besides: programs find them all in the status."""
-    lines = [line for each in told[:NAMED] for line in (*_of_recipient(each), "")]
-    if len(told) > NAMED:
-        lines += [f"  and {len(told) - NAMED:,} more, all of whom the attached status names.", ""]
+    lines = [line for each in recipients[:NAMED] for line in (*_of_recipient(each), "")]
+    if len(recipients) > NAMED:
+        lines += [f"  and {len(recipients) - NAMED:,} more, all of whom the attached status names.", ""]
     return lines
 
 
-def _of_recipient(each: Told) -> list[str]:
+def _of_recipient(each: Recipient) -> list[str]:
     outcome = each.outcome
     who = f" ({clean(outcome.host, 255)} said)" if outcome.host and outcome.code else ""
     said = textwrap.fill(outcome.line + who, 76, initial_indent="    ", subsequent_indent="    ")
@@ -214,20 +219,20 @@ def _of_recipient(each: Told) -> list[str]:
     return [f"  <{clean(each.recipient, 320)}>", said, *until]
 
 
-def _for_programs(original: Original, told: Sequence[Told], hostname: str, now: float) -> MIMEBase:
+def _for_programs(original: Original, recipients: Sequence[Recipient], hostname: str, now: float) -> MIMEBase:
     """RFC 3464 2.2 and 2.3: one group of fields for the message, then one for each recipient."""
     about = [("Reporting-MTA", f"dns; {hostname}"), ("Arrival-Date", _date(original.arrived))]
     if envid := _plain(original.envid):
         about.insert(0, ("Original-Envelope-Id", envid))  # RFC 3464 2.2.1
     part = MIMEBase("message", "delivery-status")
     part.attach(_fields(*about))
-    most = _OF_MANY if len(told) > NAMED else _LONGEST_SAID
-    for each in told:
+    most = _OF_MANY if len(recipients) > NAMED else _LONGEST_SAID
+    for each in recipients:
         part.attach(_fields(*_status_of(each, now, most)))
     return part
 
 
-def _status_of(each: Told, now: float, most: int) -> list[tuple[str, str]]:
+def _status_of(each: Recipient, now: float, most: int) -> list[tuple[str, str]]:
     outcome = each.outcome
     recipient = clean(each.recipient, 320)
     final = f"rfc822; {recipient}" if recipient.isascii() else f"utf-8; {xtext.utf8_address(recipient)}"
@@ -247,13 +252,13 @@ def _status_of(each: Told, now: float, most: int) -> list[tuple[str, str]]:
     return fields
 
 
-def plainly(told: Told) -> Told:
+def plainly(each: Recipient) -> Recipient:
     """The same in words that nothing can be wrong with."""
-    outcome = told.outcome
-    enhanced = status(outcome, told.action)
+    outcome = each.outcome
+    enhanced = status(outcome, each.action)
     plain = Outcome(kind=outcome.kind, code=outcome.code, enhanced=enhanced, text="see the relay's log")
-    recipient = xtext.utf8_address(clean(told.recipient, 320))
-    return Told(recipient=recipient, outcome=plain, action=told.action, until=told.until, at=told.at)
+    address = xtext.utf8_address(clean(each.recipient, 320))
+    return Recipient(recipient=address, outcome=plain, action=each.action, until=each.until, at=each.at)
 
 
 def status(outcome: Outcome, action: Action = "failed") -> str:

@@ -42,7 +42,7 @@ class Notices:
         self._content_returned = content_returned
 
     @staticmethod
-    def told(entry: ClaimedEntry, outcome: Outcome) -> Told | None:
+    def action(entry: ClaimedEntry, outcome: Outcome) -> Told | None:
         """What the sender is to be told of an outcome in the end; None: nothing.
 
         RFC 3461 5.2.2: of success, where it was asked for and the peer does not offer DSN: such a peer will tell
@@ -61,26 +61,26 @@ class Notices:
         Raises QueueError.
         """
         said = {entry.number: self._kept_from_postmaster(entry) for entry in failed}
-        told = frozenset(number for number, kept in said.items() if not kept)
+        for_postmaster = frozenset(number for number, kept in said.items() if not kept)
         why = f"{self._postmaster} is told"
-        if told and dsn.tells_of_bounce(await self._content(claim.message)):
-            told, why = frozenset(), "it tells of another one already, and nobody else is told"
-        return OfBounce({number: kept or why for number, kept in said.items()}, told)
+        if for_postmaster and dsn.tells_of_bounce(await self._content(claim.message)):
+            for_postmaster, why = frozenset(), "it tells of another one already, and nobody else is told"
+        return OfBounce({number: kept or why for number, kept in said.items()}, for_postmaster)
 
     async def of_settled(self, untold: Untold, now: float) -> bool:
         """Tell a sender, or the postmaster, of settled recipients; False when they have been told. Raises QueueError.
 
         The content goes back whole with one notification at the most, whatever fails after that.
         """
-        told = [
-            dsn.Told(
+        recipients = [
+            dsn.Recipient(
                 recipient=entry.recipient, outcome=entry.outcome, action=entry.action, orcpt=entry.orcpt, at=entry.at
             )
             for entry in untold.entries
         ]
         is_bounce = untold.sender == dsn.NULL_SENDER
-        if not told or (is_bounce and not self._postmaster):  # who was to be told when it failed is set no more
-            log.warning("message %d: nobody is told of %d recipients", untold.message, len(told))
+        if not recipients or (is_bounce and not self._postmaster):  # who was to be told when it failed is set no more
+            log.warning("message %d: nobody is told of %d recipients", untold.message, len(recipients))
             return await self._queue.claims.tell(untold, None)
         content = await self._content(untold.message)
         may_go_back = not untold.given_back and (is_bounce or len(content) <= self._content_returned)
@@ -95,9 +95,11 @@ class Notices:
         )
         write = self._to_postmaster if is_bounce else self._to_sender
         # Many recipients take a moment to write down, in which the mail of others is to move on.
-        is_long = len(told) > _WRITTEN_AT_ONCE
-        notice = await asyncio.to_thread(write, original, told, now) if is_long else write(original, told, now)
-        failed = any(each.action == "failed" for each in told)
+        is_long = len(recipients) > _WRITTEN_AT_ONCE
+        notice = (
+            await asyncio.to_thread(write, original, recipients, now) if is_long else write(original, recipients, now)
+        )
+        failed = any(each.action == "failed" for each in recipients)
         return await self._queue.claims.tell(untold, notice, gives_back=may_go_back and failed)
 
     def _kept_from_postmaster(self, entry: ClaimedEntry) -> str:
@@ -112,19 +114,19 @@ class Notices:
             return f"it was to the postmaster {self._postmaster}, and nobody else is told"
         return ""
 
-    def _to_postmaster(self, original: dsn.Original, told: Sequence[dsn.Told], now: float) -> NewMessage:
+    def _to_postmaster(self, original: dsn.Original, recipients: Sequence[dsn.Recipient], now: float) -> NewMessage:
         to = self._postmaster
         try:
-            return dsn.double_bounce(original, told, postmaster=to, hostname=self._hostname, now=now)
+            return dsn.double_bounce(original, recipients, postmaster=to, hostname=self._hostname, now=now)
         except Exception:
             log.exception("message %d: the postmaster cannot be told of it as they should", original.message)
-            bare, plain = replace(original, content=b""), [dsn.plainly(each) for each in told]
+            bare, plain = replace(original, content=b""), [dsn.plainly(each) for each in recipients]
             return dsn.double_bounce(bare, plain, postmaster=to, hostname=self._hostname, now=now)
 
     async def of_delay(self, late: Late, now: float) -> bool:
         """Tell a sender of a delay, once; False when there was nothing to tell any more. Raises QueueError."""
-        told = [
-            dsn.Told(
+        recipients = [
+            dsn.Recipient(
                 recipient=entry.recipient,
                 outcome=entry.last or Outcome.transient("no attempt could be made yet"),
                 action="delayed",
@@ -138,7 +140,7 @@ class Notices:
         )
         try:
             content = await self._content(late.message)
-            notice = self._to_sender(replace(original, content=content), told, now)
+            notice = self._to_sender(replace(original, content=content), recipients, now)
         except QueueError:
             raise
         except Exception:
@@ -162,13 +164,13 @@ class Notices:
         ]
         return await self._queue.claims.notify(late, notice, *events)
 
-    def _to_sender(self, original: dsn.Original, told: Sequence[dsn.Told], now: float) -> NewMessage | None:
+    def _to_sender(self, original: dsn.Original, recipients: Sequence[dsn.Recipient], now: float) -> NewMessage | None:
         try:
-            return dsn.notification(original, told, hostname=self._hostname, now=now)
+            return dsn.notification(original, recipients, hostname=self._hostname, now=now)
         except Exception:
             # Telling must not fail for the words in it: tell the sender in the plainest words instead.
             log.exception("message %d: its notification cannot be written as it should", original.message)
-            plain = [dsn.plainly(each) for each in told]
+            plain = [dsn.plainly(each) for each in recipients]
             bare = replace(original, envid="", content=b"")
             return dsn.notification(bare, plain, hostname=self._hostname, now=now)
 

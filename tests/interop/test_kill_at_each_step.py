@@ -116,8 +116,8 @@ async def test_killed_while_a_bounce_is_written_its_sender_is_told_once(step: st
             await come_back(relay)
 
             def named() -> Counter[str]:
-                told = [one.content for one in home.delivered if b"Status: 5." in one.content]
-                return Counter(name for one in told for name in answered if f"rfc822; {name}".encode() in one)
+                notifications = [one.content for one in home.delivered if b"Status: 5." in one.content]
+                return Counter(name for one in notifications for name in answered if f"rfc822; {name}".encode() in one)
 
             # What is settled and not told of yet is in no count: the sender is told in the first check.
             with contextlib.suppress(TimeoutError):

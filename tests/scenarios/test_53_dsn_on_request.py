@@ -25,7 +25,7 @@ async def world(internet: Internet) -> None:
     await internet.add("later.example", mx=[(10, "mx.later.example", Script({"RCPT": "450 4.2.1 locked"}))])
 
 
-async def told(internet: Internet, relay: Relay, count: int = 1) -> list[Delivery]:
+async def notifications(internet: Internet, relay: Relay, count: int = 1) -> list[Delivery]:
     """What the sender was told, after all has come to rest."""
     await internet.wait_for(count)
     await relay.settled()
@@ -54,7 +54,7 @@ async def test_it_is_offered(relay: Relay) -> None:
 async def test_a_failure_is_told_with_the_names_the_sender_gave(internet: Internet, relay: Relay) -> None:
     await world(internet)
     await relay.send("bob@fort.example", mail=["ENVID=QQ+2B314159"], rcpt=["ORCPT=rfc822;Bob+2Bx@old.example"])
-    (report,) = await told(internet, relay)
+    (report,) = await notifications(internet, relay)
     parts, (about, bob) = read(report.content)
     assert about["Original-Envelope-Id"] == "QQ+314159"
     assert bob["Original-Recipient"] == "rfc822; Bob+x@old.example"
@@ -87,7 +87,7 @@ async def test_who_asked_is_told_of_a_delay_and_nobody_else(
     await relay.send("bob@later.example", mail=["ENVID=e1"], rcpt=[f"NOTIFY={notify}", "ORCPT=rfc822;b@x.example"])
     await relay.settled()
     await relay.later(5 * HOUR)
-    reports = await told(internet, relay, count)
+    reports = await notifications(internet, relay, count)
     assert len(reports) == count
     for report in reports:
         _, (about, bob) = read(report.content)
@@ -98,7 +98,7 @@ async def test_who_asked_is_told_of_a_delay_and_nobody_else(
 async def test_success_is_told_as_relayed_where_the_peer_offers_no_dsn(internet: Internet, relay: Relay) -> None:
     await world(internet)
     await relay.send("bob@plain.example", mail=["RET=FULL"], rcpt=["NOTIFY=SUCCESS,FAILURE"])
-    (report,) = await told(internet, relay, 2)
+    (report,) = await notifications(internet, relay, 2)
     parts, (_, bob) = read(report.content)
     assert (bob["Action"], bob["Status"]) == ("relayed", "2.0.0")
     assert bob["Remote-MTA"] == "dns; mx.plain.example"
@@ -114,7 +114,7 @@ async def test_who_asked_for_nothing_is_told_nothing_of_success(internet: Intern
     await world(internet)
     await relay.send("bob@plain.example")
     await relay.send("bob@plain.example", sender="", rcpt=["NOTIFY=SUCCESS"])
-    assert await told(internet, relay, 2) == []
+    assert await notifications(internet, relay, 2) == []
 
 
 async def test_a_peer_that_offers_dsn_is_told_what_the_sender_asked_and_answers_for_it(
@@ -123,7 +123,7 @@ async def test_a_peer_that_offers_dsn_is_told_what_the_sender_asked_and_answers_
     await world(internet)
     asked = ["NOTIFY=SUCCESS,DELAY", "ORCPT=rfc822;Bob+2Bx@old.example"]
     await relay.send("bob@dsn.example", mail=["RET=HDRS", "ENVID=QQ+2B1"], rcpt=asked)
-    assert await told(internet, relay) == []
+    assert await notifications(internet, relay) == []
     (delivery,) = internet.delivered
     assert {"RET=HDRS", "ENVID=QQ+2B1"} <= set(delivery.parameters.split())
     assert delivery.recipient_parameters == ("NOTIFY=SUCCESS,DELAY ORCPT=rfc822;Bob+2Bx@old.example",)
@@ -141,7 +141,7 @@ async def test_a_peer_that_knows_helo_only_hears_of_no_parameters(internet: Inte
     await world(internet)
     await internet.add("old.example", mx=[(10, "mx.old.example", HelloOnly())])
     await relay.send("bob@old.example", mail=["ENVID=e1"], rcpt=["NOTIFY=SUCCESS"])
-    (report,) = await told(internet, relay, 2)
+    (report,) = await notifications(internet, relay, 2)
     _, (about, bob) = read(report.content)
     assert (about["Original-Envelope-Id"], bob["Action"]) == ("e1", "relayed")
 
@@ -155,7 +155,7 @@ async def test_each_recipient_has_wishes_of_its_own(internet: Internet, relay: R
         await smtp.rcpt("b@plain.example", options=["NOTIFY=NEVER"])
         await smtp.rcpt("c@plain.example")
         await smtp.data(LETTER)
-    (report,) = await told(internet, relay, 2)
+    (report,) = await notifications(internet, relay, 2)
     _, (_, *recipients) = read(report.content)
     assert [each["Final-Recipient"] for each in recipients] == ["rfc822; a@plain.example"]
 
@@ -166,7 +166,7 @@ async def test_a_message_that_is_asked_back_whole_comes_back_byte_for_byte(
 ) -> None:
     await world(internet)
     await relay.send("bob@fort.example", mail=["RET=FULL", "BODY=8BITMIME"], content=content)
-    (report,) = await told(internet, relay)
+    (report,) = await notifications(internet, relay)
     parts, _ = read(report.content)
     assert parts[2].get_content_type() == "message/rfc822"
     assert content in report.content
@@ -176,7 +176,7 @@ async def test_a_message_that_is_asked_back_whole_comes_back_byte_for_byte(
 async def test_a_message_too_large_to_go_back_whole_goes_back_as_its_headers(internet: Internet, relay: Relay) -> None:
     await world(internet)
     await relay.send("bob@fort.example", mail=["RET=FULL"], content=LETTER + (b"x" * 900 + b"\r\n") * 1200)
-    (report,) = await told(internet, relay)
+    (report,) = await notifications(internet, relay)
     parts, _ = read(report.content)
     assert parts[2].get_content_type() == "text/rfc822-headers"
     assert len(report.content) < 10_000
@@ -225,7 +225,7 @@ async def test_an_original_recipient_in_utf8_is_kept_in_ascii(internet: Internet
         await smtp.execute_command(b"MAIL FROM:<ann@example.com> SMTPUTF8")
         await smtp.execute_command("RCPT TO:<b@fort.example> ORCPT=utf-8;клиент@old.example".encode())
         await smtp.data(LETTER)
-    (report,) = await told(internet, relay)
+    (report,) = await notifications(internet, relay)
     _, (_, bob) = read(report.content)
     assert bob["Original-Recipient"].strip().startswith(r"utf-8; \x{43A}\x{43B}")
 

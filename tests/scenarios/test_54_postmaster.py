@@ -117,7 +117,7 @@ async def test_with_no_postmaster_it_is_in_the_log_and_among_the_events(
 async def test_the_notice_is_queued_in_the_transaction_that_removes_the_bounce(
     relay: Relay, ours: Exchange, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[tuple[int, NewMessage]] = []
+    sent: list[tuple[int, NewMessage]] = []
     tell = relay.engine.queue.claims.tell
 
     async def watched(untold: Untold, notice: NewMessage | None, *, gives_back: bool = False) -> bool:
@@ -126,13 +126,13 @@ async def test_the_notice_is_queued_in_the_transaction_that_removes_the_bounce(
         assert await tell(untold, notice, gives_back=gives_back)
         with pytest.raises(NoSuchMessage):
             await relay.engine.queue.claims.content(untold.message)
-        told.append((untold.message, notice))
+        sent.append((untold.message, notice))
         return True
 
     monkeypatch.setattr(relay.engine.queue.claims, "tell", watched)
     await relay.send("bob@fort.example")
     await at_rest(relay)
-    assert [(message, notice.recipients) for message, notice in told] == [
+    assert [(message, notice.recipients) for message, notice in sent] == [
         (1, ("ann@example.com",)),
         (2, (POSTMASTER,)),
     ]
@@ -152,9 +152,9 @@ async def test_what_an_operator_gives_up_is_no_news_to_the_postmaster(
 
 
 def test_what_the_postmaster_is_told_is_bounded() -> None:
-    told = [dsn.Told(recipient="ann@example.com", outcome=Outcome.permanent("no", enhanced="5.1.1"))]
+    recipients = [dsn.Recipient(recipient="ann@example.com", outcome=Outcome.permanent("no", enhanced="5.1.1"))]
     big = b"Subject: bounce\r\n\r\n" + b"x" * 10_000_000
     original = dsn.Original(message=1, sender="", arrived=0, content=big)
-    notice = dsn.double_bounce(original, told, postmaster=POSTMASTER, hostname="relay.example.net", now=0)
+    notice = dsn.double_bounce(original, recipients, postmaster=POSTMASTER, hostname="relay.example.net", now=0)
     assert len(notice.content) < 2 * dsn.BOUNCE_RETURNED
     assert b"Subject: bounce" in notice.content

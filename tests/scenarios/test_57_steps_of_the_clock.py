@@ -32,8 +32,8 @@ async def test_a_retry_of_five_minutes_stays_one_when_the_clock_is_set_back_a_da
     assert 0 <= entry.due - clock.now() <= 331
     await relay.later(331)
     assert exchange.messages == 1
-    (told,) = await relay.events("clock set")
-    assert told.text.startswith("the clock was set back by 1d")
+    (event,) = await relay.events("clock set")
+    assert event.text.startswith("the clock was set back by 1d")
 
 
 async def test_a_block_of_a_destination_does_not_outlast_its_bound(
@@ -70,8 +70,8 @@ async def test_mail_is_not_returned_untried_when_the_clock_is_set_ahead_by_days(
     await relay.client.ask(Resume(destination="never.example"))
     await relay.settled()
     assert never.messages == 1
-    (told,) = await relay.events("clock set")
-    assert told.text == "the clock was set ahead by 6d: what is due is tried before it is returned"
+    (event,) = await relay.events("clock set")
+    assert event.text == "the clock was set ahead by 6d: what is due is tried before it is returned"
 
 
 async def test_nothing_expires_in_the_check_that_notices_the_step(

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from engine.delivery.dsn import WHOLE_RETURNED, Action, Original, Told, notification, status
+from engine.delivery.dsn import WHOLE_RETURNED, Action, Original, Recipient, notification, status
 from engine.model.message import NewMessage, Ret
 from engine.model.outcome import Outcome
 
@@ -21,9 +21,9 @@ def original(sender: str = "ann@example.com", content: bytes = b"Subject: hi\r\n
     return Original(message=12, sender=sender, arrived=1_800_000_000.0, content=content)
 
 
-def returned(about: Original, *failed: Told) -> NewMessage:
+def returned(about: Original, *failed: Recipient) -> NewMessage:
     new = notification(
-        about, failed or [Told(recipient="bob@example.org", outcome=REFUSED)], hostname="relay", now=1.8e9
+        about, failed or [Recipient(recipient="bob@example.org", outcome=REFUSED)], hostname="relay", now=1.8e9
     )
     assert new is not None
     return new
@@ -42,7 +42,8 @@ def test_a_bounce_has_the_null_sender_and_goes_to_the_sender() -> None:
 
 def test_a_bounce_that_bounces_is_answered_with_nothing() -> None:
     assert (
-        notification(original(sender=""), [Told(recipient="x@y.example", outcome=REFUSED)], hostname="r", now=0) is None
+        notification(original(sender=""), [Recipient(recipient="x@y.example", outcome=REFUSED)], hostname="r", now=0)
+        is None
     )
 
 
@@ -50,8 +51,8 @@ def test_programs_can_parse_the_status_of_each_recipient() -> None:
     late = Outcome(kind="permanent", enhanced="5.4.7", text="delivery time expired")
     new = returned(
         original(),
-        Told(recipient="bob@example.org", outcome=REFUSED),
-        Told(recipient="eve@example.org", outcome=late),
+        Recipient(recipient="bob@example.org", outcome=REFUSED),
+        Recipient(recipient="eve@example.org", outcome=late),
     )
     message, parts = parts_of(new)
     assert message.get_content_type() == "multipart/report"
@@ -93,7 +94,7 @@ def test_only_the_headers_of_the_message_go_back() -> None:
 def test_hostile_headers_and_replies_cannot_break_the_bounce() -> None:
     nasty = Outcome.of_reply(550, "\x1b]52;c;AAAA\x07\udcff\nBcc: eve@example.org", host="mx", phase="DATA")
     content = b"Subject: \x1b[2J\xff\xfe\r\nX: " + b"y" * 5000 + b"\r\n\r\nbody"
-    new = returned(original(content=content), Told(recipient="bob@example.org", outcome=nasty))
+    new = returned(original(content=content), Recipient(recipient="bob@example.org", outcome=nasty))
     assert b"\x1b" not in new.content
     assert max(map(len, new.content.split(b"\r\n"))) <= 998
     message, _ = parts_of(new)
@@ -122,7 +123,7 @@ def test_a_transient_code_becomes_its_permanent_one_when_we_give_up() -> None:
 
 
 def test_an_internationalised_recipient_can_be_told_to_an_ascii_sender() -> None:
-    new = returned(original(), Told(recipient="клиент@example.org", outcome=REFUSED))
+    new = returned(original(), Recipient(recipient="клиент@example.org", outcome=REFUSED))
     assert rb"Final-Recipient: utf-8; \x{43A}\x{43B}" in new.content
     assert new.content.isascii() or b"base64" in new.content
     assert not new.smtputf8
@@ -130,7 +131,7 @@ def test_an_internationalised_recipient_can_be_told_to_an_ascii_sender() -> None
 
 def test_nothing_a_peer_says_can_break_the_fields_for_programs() -> None:
     odd = Outcome(kind="permanent", code=550, enhanced="5.1.1", text="ошибка" * 50, host="mx.пример", phase="RCPT")
-    assert b"Remote-MTA: dns; mx." in returned(original(), Told(recipient="bob@example.org", outcome=odd)).content
+    assert b"Remote-MTA: dns; mx." in returned(original(), Recipient(recipient="bob@example.org", outcome=odd)).content
 
 
 FORGED = "=?utf-8?q?no=0D=0A=0D=0AFinal-Recipient:_rfc822;_victim@list.example=0D=0AAction:_failed=0D=0AX:?="
@@ -138,7 +139,7 @@ FORGED = "=?utf-8?q?no=0D=0A=0D=0AFinal-Recipient:_rfc822;_victim@list.example=0
 
 @pytest.mark.parametrize("said", [f"5.1.1 {FORGED} user unknown here", f"5.1.1 {'x' * 90} {FORGED}"])
 def test_what_a_peer_encodes_is_not_decoded_into_fields_of_its_own(said: str) -> None:
-    new = returned(original(), Told(recipient="bob@example.org", outcome=Outcome.of_reply(550, said, host="mx")))
+    new = returned(original(), Recipient(recipient="bob@example.org", outcome=Outcome.of_reply(550, said, host="mx")))
     assert [name for group in groups_of(new)[1:] for name in group] == [
         "Final-Recipient", "Action", "Status", "Remote-MTA", "Diagnostic-Code", "Last-Attempt-Date",
     ]  # fmt: skip
@@ -147,7 +148,7 @@ def test_what_a_peer_encodes_is_not_decoded_into_fields_of_its_own(said: str) ->
 def test_long_fields_are_folded_at_blanks_and_say_the_same() -> None:
     address = f"{'l' * 64}@{'.'.join(['d' * 60] * 4)}"
     said = Outcome.of_reply(550, "5.1.1 " + " ".join(f"word{number}" for number in range(100)), host="mx")
-    _, bob = groups_of(returned(original(sender=address), Told(recipient=address, outcome=said)))
+    _, bob = groups_of(returned(original(sender=address), Recipient(recipient=address, outcome=said)))
     assert re.sub(r"\s+", "", bob["Final-Recipient"]) == f"rfc822;{address}"
     assert re.sub(r"\s+", " ", bob["Diagnostic-Code"]) == f"smtp; {said.line}"
 
@@ -183,8 +184,8 @@ def groups_of(new: NewMessage) -> list[Message]:
 def test_one_notification_may_tell_of_failure_and_of_success() -> None:
     new = returned(
         original(),
-        Told(recipient="eve@example.org", outcome=TAKEN, action="relayed"),
-        Told(recipient="bob@example.org", outcome=REFUSED),
+        Recipient(recipient="eve@example.org", outcome=TAKEN, action="relayed"),
+        Recipient(recipient="bob@example.org", outcome=REFUSED),
     )
     assert new.subject == "Your message could not be delivered"
     _, eve, bob = groups_of(new)
@@ -195,7 +196,9 @@ def test_one_notification_may_tell_of_failure_and_of_success() -> None:
 
 
 def test_a_delay_says_until_when_it_will_be_tried() -> None:
-    new = returned(original(), Told(recipient="bob@example.org", outcome=LATER, action="delayed", until=1.8e9 + 86_400))
+    new = returned(
+        original(), Recipient(recipient="bob@example.org", outcome=LATER, action="delayed", until=1.8e9 + 86_400)
+    )
     _, bob = groups_of(new)
     assert (bob["Action"], bob["Status"], bob["Last-Attempt-Date"]) == ("delayed", "4.2.1", None)
     assert bob["Will-Retry-Until"] == "Sat, 16 Jan 2027 08:00:00 +0000"
@@ -209,7 +212,7 @@ def test_what_never_was_tried_has_a_status_of_its_class() -> None:
 
 def test_the_senders_own_names_come_back_decoded() -> None:
     about = replace(original(), envid="QQ+2B1")
-    new = returned(about, Told(recipient="b@example.org", outcome=REFUSED, orcpt="rfc822;Bob+2Bx@old.example"))
+    new = returned(about, Recipient(recipient="b@example.org", outcome=REFUSED, orcpt="rfc822;Bob+2Bx@old.example"))
     message, bob = groups_of(new)
     assert message["Original-Envelope-Id"] == "QQ+1"
     assert bob["Original-Recipient"] == "rfc822; Bob+x@old.example"
@@ -228,7 +231,7 @@ def test_a_message_asked_back_whole_is_there_byte_for_byte() -> None:
 def test_a_message_comes_back_whole_only_where_it_failed_and_fits() -> None:
     whole = replace(original(content=b"Subject: hi\r\n\r\nsecret\r\n"), ret="FULL")
     assert b"secret" in returned(whole).content
-    delayed = Told(recipient="bob@example.org", outcome=LATER, action="delayed")
+    delayed = Recipient(recipient="bob@example.org", outcome=LATER, action="delayed")
     assert b"secret" not in returned(whole, delayed).content
     assert b"secret" not in returned(replace(whole, smtputf8=True)).content
     assert b"secret" not in returned(replace(whole, content=whole.content + b"x" * WHOLE_RETURNED)).content
@@ -251,7 +254,7 @@ def test_whatever_was_said_every_notification_parses(
     body = content.replace(b"\r", b"").replace(b"\n", b"\r\n") + b"\r\n"
     new = returned(
         replace(original(content=body), ret=ret, envid=name),
-        Told(recipient=f"{name}@example.org", outcome=outcome, action=action, orcpt=f"rfc822;{name}", until=1.9e9),
+        Recipient(recipient=f"{name}@example.org", outcome=outcome, action=action, orcpt=f"rfc822;{name}", until=1.9e9),
     )
     message, parts = parts_of(new)
     assert (len(parts), message.get_content_type()) == (3, "multipart/report")

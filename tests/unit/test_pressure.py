@@ -17,8 +17,8 @@ from tests.clock import FakeClock
 WAITING = DueSite(site="@new.example", destination="new.example", is_in_doubt=True)
 
 
-class Told(Hurry):
-    """Counts how often it was told."""
+class Counting(Hurry):
+    """Counts how often it was called."""
 
     count = 0
 
@@ -45,7 +45,7 @@ class Slow:
     is_admitted: bool = True
     started: float = 0.0
     flow: Flow | None = None
-    hurry: Told = field(default_factory=Told)
+    hurry: Counting = field(default_factory=Counting)
 
 
 class Store:
