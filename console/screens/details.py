@@ -1,5 +1,6 @@
 """What one reads in full: a message, a connection's conversation, a bad host."""
 
+from abc import abstractmethod
 from dataclasses import replace
 
 from textual.app import ComposeResult
@@ -50,9 +51,9 @@ class Detail(Front):
     def main(self) -> Widget | None:
         return self.query_one(Document)
 
+    @abstractmethod
     def paras(self, moment: Moment) -> list[Para]:
         """The text, or nothing as long as nothing was fetched."""
-        raise NotImplementedError
 
     def show(self, moment: Moment) -> None:
         self._trouble = ""

@@ -1,5 +1,6 @@
 """What every screen of the console has: health above, the way here, the body, and the foot with its keys."""
 
+from abc import abstractmethod
 from contextlib import suppress
 from typing import Any, cast
 
@@ -26,7 +27,10 @@ SHORT, TALL = 20, 30  # rows below which the row pointed at has no line of its o
 
 
 class Front(Screen[None]):
-    """A screen with the health line on top. Subclasses give the body, and say what is pointed at."""
+    """A screen with the health line on top. Subclasses give the body, and say what is pointed at.
+
+    What is abstract in it is so for the type checker alone: a screen's metaclass is Textual's.
+    """
 
     BINDINGS = [  # noqa: RUF012 (Textual's own way of declaring them)
         Binding("tab", "app.run('next')", show=False),
@@ -56,14 +60,14 @@ class Front(Screen[None]):
 
     # -- what a subclass says -------------------------------------------------------------------------------------
 
+    @abstractmethod
     def body(self) -> ComposeResult:
         """What stands between health line and foot."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def context(self) -> str:
         """Which of the registry's contexts this is."""
-        raise NotImplementedError
 
     def crumbs(self) -> list[str]:
         """The way from the top to here; nothing for a screen of the top level."""

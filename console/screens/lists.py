@@ -29,7 +29,9 @@ class Panes(Front):
         if table is not None and isinstance(table.parent, Pane):
             self._last = table.parent
         if self._last is None or not self._last.display:
-            self._last = self.query(Pane).first()
+            first = self.query("Pane").first()
+            assert isinstance(first, Pane)
+            self._last = first
         return self._last
 
     @property
@@ -45,7 +47,7 @@ class Panes(Front):
 
     def seen_panes(self) -> list[AnyPane]:
         """The panes one sees."""
-        return [pane for pane in self.query(Pane) if pane.display]
+        return [pane for pane in self.query("Pane") if isinstance(pane, Pane) and pane.display]
 
     def focus_is_seen(self) -> bool:
         return self.focused in [pane.table for pane in self.seen_panes()]

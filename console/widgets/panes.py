@@ -1,5 +1,6 @@
 """The panes: destinations, relayers, bad hosts and events, a part of the overview or a whole screen; and reasons."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Generic, TypeVar
@@ -29,7 +30,10 @@ MISSED_AT_MOST = 1_000  # events that are fetched after those known; of more the
 
 
 class Pane(Vertical, Generic[R]):
-    """A table with a title. `full`: it is a whole screen, without the title, and may ask for more."""
+    """A table with a title. `full`: it is a whole screen, without the title, and may ask for more.
+
+    What is abstract in it is so for the type checker alone: a widget's metaclass is Textual's.
+    """
 
     context = ""
     key = ""
@@ -87,21 +91,21 @@ class Pane(Vertical, Generic[R]):
         pieces.append((rule * max(0, self.size.width - width_of(pieces)), "key" if here else "dim"))
         self.query_one(Line).say(pieces)
 
+    @abstractmethod
     def select(self, overview: OverviewView) -> Sequence[R]:
         """The rows of a snapshot."""
-        raise NotImplementedError
 
-    def words(self, row: R) -> str:
-        """What the filter looks into."""
-        raise NotImplementedError
+    def words(self, _row: R) -> str:
+        """What the filter looks into; "" where the engine filters."""
+        return ""
 
+    @abstractmethod
     def title(self, overview: OverviewView) -> str:
         """What the title says beside the name."""
-        raise NotImplementedError
 
+    @abstractmethod
     def target(self, overview: OverviewView) -> Target | None:
         """What is pointed at."""
-        raise NotImplementedError
 
     def arranged(self, rows: Sequence[R]) -> list[R]:
         """The rows that match the filter, in the order asked for."""
@@ -149,13 +153,13 @@ class WindowPane(Pane[R]):
             self.table.show(rows, moment, total=total, start=start)
         self.head(overview)
 
+    @abstractmethod
     def how_many(self, overview: OverviewView) -> int:
         """How many rows there are, without a filter."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def fetch(self, client: Client, start: int) -> Any:
         """A window of the list, in the order and with the filter asked for. Raises Refused and EngineUnreachable."""
-        raise NotImplementedError
 
 
 class DestinationsPane(WindowPane[Destination]):
