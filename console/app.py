@@ -238,9 +238,9 @@ class Console(KeyedApp[None], SparingApp[None]):
     async def _follow(self) -> None:
         """Say what has become of the last order, unless something else is being said."""
         said = await self.following.look(self.client, self.moment.now)
-        is_free = self.moment.now >= self._said_until or self._said[0] in ("", self.following.told)
+        is_free = self.moment.now >= self._said_until or self._said[0] in ("", self.following.text)
         if said is not None and is_free:
-            self.following.told = said[0]
+            self.following.text = said[0]
             self.tell(*said)
 
     async def _reload_front(self, anyway: bool = False) -> None:

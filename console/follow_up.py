@@ -15,20 +15,20 @@ PATIENCE = 5.0  # seconds a look may take; the next one is made with the next sn
 class FollowUp:
     """Follows one order, the last one given here, by the number that its result had.
 
-    The engine ends it, and bounds it in time. `told`: what was last said of the order, its result at first.
+    The engine ends it, and bounds it in time. `text`: what was last said of the order, its result at first.
     """
 
     def __init__(self) -> None:
-        self.told = ""
+        self.text = ""
         self._number = 0
         self._from = 0.0
 
-    def begin(self, result: Result, told: str, now: float) -> None:
-        """Follow what this action did, and no longer what one before it did. `told` is how its result was said.
+    def begin(self, result: Result, text: str, now: float) -> None:
+        """Follow what this action did, and no longer what one before it did. `text` is how its result was said.
 
         What can be undone is followed from when it cannot be any more, all else once its result can have been read.
         """
-        self.told = told
+        self.text = text
         self._number = result.follow
         self._from = result.undo_until or now + READ_FOR
 
@@ -48,9 +48,9 @@ class FollowUp:
         if number != self._number:  # another order was given meanwhile
             return None
         said = _said(seen)
-        if seen.over and said[0] == self.told:
+        if seen.over and said[0] == self.text:
             self._end(number)
-        return said if said[0] != self.told and _is_news(seen) else None
+        return said if said[0] != self.text and _is_news(seen) else None
 
     def _end(self, number: int) -> None:
         if self._number == number:

@@ -44,22 +44,22 @@ def run(
     what is said there is seen, for as long as draining takes. Does not return where the app is stuck on its terminal:
     the process ends, with status 0, once the engine has stopped.
     """
-    told = threading.Event()
+    leaving = threading.Event()
     ended = threading.Event()
 
     def leave(_number: int, _frame: FrameType | None) -> None:
-        told.set()
+        leaving.set()
 
     before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
     settings = _terminal_settings()
     watcher = threading.Thread(
-        target=_watch, args=(app, told, ended, stop_engine, settings), name="terminal", daemon=True
+        target=_watch, args=(app, leaving, ended, stop_engine, settings), name="terminal", daemon=True
     )
     watcher.start()
     try:
         app.run()
     finally:
-        if not told.is_set():
+        if not leaving.is_set():
             with suppress(OSError):  # it may hang up at this very moment
                 say_draining()
         stop_engine()
@@ -87,12 +87,12 @@ def answer_stops(app: App[Any]) -> None:
 
 def _watch(
     app: App[Any],
-    told: threading.Event,
+    leaving: threading.Event,
     ended: threading.Event,
     stop_engine: Callable[[], object],
     settings: list[Any] | None,
 ) -> None:
-    while not told.wait(_WATCH_SECONDS):
+    while not leaving.wait(_WATCH_SECONDS):
         if ended.is_set():
             return
         if _hung_up():

@@ -70,10 +70,10 @@ async def do(console: Desk[Front], verb: Verb, argument: str, target: Target | N
     elif isinstance(ask, DryAsk):
         ask = await _agreed(console, verb, ask, target, named=argument)
     else:
-        told = f"{given.get(subject.name)}" if subject is not None else ""
+        value = f"{given.get(subject.name)}" if subject is not None else ""
         to = f" to {target.what}" if verb.on == "relayer" and not argument and target is not None else ""
         if ask is None or verb.on == "relayer":
-            ask = await _filled(console, verb, given, told + to)
+            ask = await _filled(console, verb, given, value + to)
     if ask is not None:
         console.report(await console.client.ask(ask))
 

@@ -218,7 +218,7 @@ def whom(row: Event) -> str:
     return row.recipient or row.host or whole or row.sender or (f"{row.message}" if row.message else "")
 
 
-def told(row: Event) -> str:
+def event(row: Event) -> str:
     """What was said or done, and by whom when it was an operator."""
     said = row.text
     if row.outcome is not None:

@@ -353,18 +353,18 @@ def run_daemon(settings: Settings, ready: Callable[[Engine], None] = lambda _: N
     under way is not cut short by us, for it may be at work on the store. Raises EngineFailed.
     """
     last_resort = LastResort()
-    told: Future[None] = Future()
+    leave: Future[None] = Future()
 
     def heed() -> None:
         last_resort.arm()
-        if not told.done():
-            told.set_result(None)
+        if not leave.done():
+            leave.set_result(None)
 
     async def serve() -> None:
         async with _running(settings) as engine:
-            if not told.done():  # else it was told while it started, and has only to stop
+            if not leave.done():  # else it was told while it started, and has only to stop
                 ready(engine)
-            waits = (asyncio.wrap_future(told), asyncio.ensure_future(engine.supervision.failed.wait()))
+            waits = (asyncio.wrap_future(leave), asyncio.ensure_future(engine.supervision.failed.wait()))
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             for wait in waits:
                 wait.cancel()

@@ -133,7 +133,7 @@ def event_line(event: Event, moment: Moment) -> str:
     named = event.of or (str(event.message) if event.message else "")
     whom = words.whom(event)
     host = f"({event.host})" if event.host and event.host != whom else ""
-    what = "  ".join(filter(None, (named, "" if whom == named else whom, words.told(event), host)))
+    what = "  ".join(filter(None, (named, "" if whom == named else whom, words.event(event), host)))
     return f"{moment.clock(event.at)}  {event.kind:<11}  {what}"
 
 

@@ -216,14 +216,14 @@ def _watch(door: Door, operation: int, json: bool) -> None:
     """Say what becomes of an action, line by line, until that is over."""
 
     async def watch(client: Client) -> None:
-        told = ""
+        last = ""
         while True:
             seen = await client.operation(operation)
             if json and seen.over:
                 say_json(seen)
-            elif not json and seen.text != told:
-                told = seen.text
-                say(told)
+            elif not json and seen.text != last:
+                last = seen.text
+                say(last)
             if seen.over:
                 return
             await asyncio.sleep(LOOK_EVERY)

@@ -142,4 +142,4 @@ def _event(row: Event, moment: Moment) -> list[Piece]:
     kind, style = event_kind(row, moment)
     whom = words.whom(row)
     host = f"  {row.host}" if row.host and row.host != whom else ""
-    return [(whom, "dim"), _SPACE, (kind, style), _SPACE, (words.told(row), ""), (host, "dim")]
+    return [(whom, "dim"), _SPACE, (kind, style), _SPACE, (words.event(row), ""), (host, "dim")]

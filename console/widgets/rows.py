@@ -13,7 +13,7 @@ from engine.model.verbs import VERBS
 
 # A glyph and a word before it is a colour.
 EVENTS: dict[str, tuple[str, str]] = {
-    **{verb.told: (verb.glyph, verb.tone) for verb in VERBS},
+    **{verb.event: (verb.glyph, verb.tone) for verb in VERBS},
     "started": ("●", "good"),
     "stopped": ("■", "warn"),
     "sick": ("✗", "bad"),
@@ -145,12 +145,12 @@ def event_kind(row: Event, _moment: Moment) -> Piece:
 
 def event_says(row: Event, _moment: Moment) -> Piece:
     """What was said or done, and by whom when it was an operator."""
-    return words.told(row), "dim" if row.by in ("", ENGINE) else ""
+    return words.event(row), "dim" if row.by in ("", ENGINE) else ""
 
 
 def event_what(row: Event, _moment: Moment) -> Piece:
     """Whom it happened to, and what was said."""
-    return "  ".join(filter(None, (words.whom(row), words.told(row)))), ""
+    return "  ".join(filter(None, (words.whom(row), words.event(row)))), ""
 
 
 DESTINATIONS: tuple[Column[Destination], ...] = (

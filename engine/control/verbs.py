@@ -338,13 +338,13 @@ class Verbs:
             )
         left = max(0, closed.bag.taken - closed.bag.done)
         text = f"relayer {number} to {closed.host or closed.destination} is closed: {closed.result or 'it is ending'}"
-        told = f"after {plural(closed.bag.done, 'message')}"
+        after = f"after {plural(closed.bag.done, 'message')}"
         if left:
-            told += f", {left:,} not yet written down"
+            after += f", {left:,} not yet written down"
         await self._relay.queue.arrivals.record(
-            Event(at=now, kind="closed", by=by, destination=closed.destination, host=closed.host, text=told)
+            Event(at=now, kind="closed", by=by, destination=closed.destination, host=closed.host, text=after)
         )
-        text += f", {told}; the rest waits again, and {closed.destination} rests for a moment"
+        text += f", {after}; the rest waits again, and {closed.destination} rests for a moment"
         return Result(verb="close", text=text)
 
     def _left(self, until: float) -> str:
@@ -378,8 +378,8 @@ def _counted(changed: Changed, did: str, not_so: str) -> str:
     if not changed.recipients:
         return f"nothing changed; {left}"
     named = f"{plural(changed.recipients, 'recipient')} of {plural(changed.messages, 'message')}"
-    told = f"{named} {agree(changed.recipients, 'is', 'are')} {did}"
-    return f"{told}; {left}" if changed.skipped else told
+    result = f"{named} {agree(changed.recipients, 'is', 'are')} {did}"
+    return f"{result}; {left}" if changed.skipped else result
 
 
 def _named(destination: str) -> str:

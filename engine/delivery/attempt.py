@@ -20,7 +20,7 @@ from engine.base.text import clean
 from engine.delivery import dsn
 from engine.delivery.notices import NOT_WANTED, Notices, OfBounce
 from engine.delivery.retry import RetryPlan
-from engine.model.claim import Claim, ClaimedEntry, EntryResult, Settlement, Told
+from engine.model.claim import Action, Claim, ClaimedEntry, EntryResult, Settlement
 from engine.model.event import ENGINE, Event, Kind
 from engine.model.outcome import Outcome
 from engine.queue.contract import NotRunning, Queue, QueueBroken, QueueBusy, QueueError, QueueFull
@@ -195,7 +195,7 @@ class AttemptManager:
         of_bounce = await self._notices.of_bounce(claim, failed) if failed and is_bounce else OfBounce({}, frozenset())
         for entry, outcome in every:
             due = None
-            tell: Told | None = None
+            tell: Action | None = None
             if outcome.kind == "transient":
                 due = self._retries.next_due(
                     claim.destination, outcome, now=now, failures=entry.attempts + 1, expires=entry.expires

@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from engine.base import xtext
 from engine.base.text import clean
+from engine.model import claim
 from engine.model.message import NewMessage, Ret
 from engine.model.outcome import Outcome
 
@@ -37,7 +38,7 @@ _LONGEST_LINE = 990  # characters; RFC 5322 2.1.1 allows 998, of which folding t
 # fields that it spells, and an address that looks like one could not be written at all.
 _AS_IT_STANDS = email.policy.SMTP.clone(refold_source="none")
 
-Action = Literal["failed", "delayed", "relayed"]  # RFC 3464 2.3.3
+Action = claim.Action | Literal["delayed"]  # RFC 3464 2.3.3
 
 _SUBJECTS: dict[Action, str] = {
     "failed": "Your message could not be delivered",

@@ -8,7 +8,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.delivery import dsn
-from engine.model.claim import Claim, ClaimedEntry, Late, Told, Untold
+from engine.model.claim import Action, Claim, ClaimedEntry, Late, Untold
 from engine.model.event import Event
 from engine.model.message import NewMessage
 from engine.model.outcome import Outcome
@@ -42,7 +42,7 @@ class Notices:
         self._content_returned = content_returned
 
     @staticmethod
-    def action(entry: ClaimedEntry, outcome: Outcome) -> Told | None:
+    def action(entry: ClaimedEntry, outcome: Outcome) -> Action | None:
         """What the sender is to be told of an outcome in the end; None: nothing.
 
         RFC 3461 5.2.2: of success, where it was asked for and the peer does not offer DSN: such a peer will tell

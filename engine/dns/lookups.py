@@ -208,15 +208,16 @@ def _judged(found: Found, name: dns.name.Name, rdtype: RdataType) -> _Answer:
 
 def _of_errors(error: dns.resolver.NoNameservers, name: dns.name.Name, what: str) -> _Answer:
     """What the name servers said that dnspython could do nothing with."""
-    told = []
+    failures = []
     for server, over_tcp, _, problem, response in error.kwargs["errors"]:
         if isinstance(problem, dns.message.ChainTooLong) and response is not None:
             return _Answer(Found(tuple(_aliases(response, name))))
         if isinstance(problem, dns.message.Truncated) and not over_tcp:
             continue  # what came over TCP then is what counts
         address = str(server).removeprefix("Do53:").rpartition("@")[0] or str(server)
-        told.append(f"{address}: {problem or type(problem).__name__}")
-    return _Answer(trouble=LookupFailed, text=f"DNS has no answer for the {what} ({'; '.join(dict.fromkeys(told))})")
+        failures.append(f"{address}: {problem or type(problem).__name__}")
+    why = "; ".join(dict.fromkeys(failures))
+    return _Answer(trouble=LookupFailed, text=f"DNS has no answer for the {what} ({why})")
 
 
 def _aliases(response: dns.message.Message, name: dns.name.Name) -> Iterable[dns.name.Name]:

@@ -341,8 +341,8 @@ class MXCalculator:
         """That the engine has marked as many hosts as it remembers, or ""."""
         if self._marks.of_engine < ENGINE_MARKS:
             return ""
-        told = "hosts are marked bad by the engine, as many as it remembers"
-        return f"{ENGINE_MARKS:,} {told}: for each further one the mark that ends first is let go"
+        what = "hosts are marked bad by the engine, as many as it remembers"
+        return f"{ENGINE_MARKS:,} {what}: for each further one the mark that ends first is let go"
 
     @contextlib.contextmanager
     def _unless_refused(self, host: str) -> Iterator[None]:

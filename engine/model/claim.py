@@ -8,7 +8,7 @@ from engine.model.event import Event
 from engine.model.message import NO_DSN_REQUEST, DsnRequest, Ret
 from engine.model.outcome import Outcome
 
-Told = Literal["failed", "relayed"]  # RFC 3464 2.3.3
+Action = Literal["failed", "relayed"]  # RFC 3464 2.3.3, of what is settled
 
 
 class DueSite(Struct, frozen=True, kw_only=True):
@@ -109,7 +109,7 @@ class EntryResult(Struct, frozen=True, kw_only=True):
     attempt: int
     outcome: Outcome
     due: float | None = None
-    tell: Told | None = None
+    tell: Action | None = None
 
 
 class Settlement(Struct, frozen=True, kw_only=True):
@@ -126,7 +126,7 @@ class UntoldEntry(Struct, frozen=True, kw_only=True):
     number: int
     recipient: str
     outcome: Outcome
-    action: Told
+    action: Action
     at: float
     orcpt: str = ""
 

@@ -133,16 +133,16 @@ class Operation(Struct, frozen=True, kw_only=True):
     def result(self) -> str:
         """The exact result in words: `12 messages (14 recipients) dropped; 1 was released meanwhile`."""
         done = {"bounce": "bounced", "drop": "dropped"}.get(self.verb, "given up")
-        told = [f"nothing {done} yet" if self.left else f"nothing was {done}"]
+        parts = [f"nothing {done} yet" if self.left else f"nothing was {done}"]
         if self.gone_recipients:
             all_alone = self.gone_messages == self.gone_recipients
             recipients = "" if all_alone else f" ({plural(self.gone_recipients, 'recipient')})"
-            told = [f"{plural(self.gone_messages, 'message')}{recipients} {done}"]
+            parts = [f"{plural(self.gone_messages, 'message')}{recipients} {done}"]
         if self.left:
-            told.append(f"{plural(self.left, 'recipient')} still to go")
+            parts.append(f"{plural(self.left, 'recipient')} still to go")
         if self.released:
-            told.append(f"{self.released:,} {agree(self.released, 'was', 'were')} released meanwhile")
+            parts.append(f"{self.released:,} {agree(self.released, 'was', 'were')} released meanwhile")
         others = self.recipients - self.gone_recipients - self.released - self.left
         if others > 0:
-            told.append(f"{others:,} went another way meanwhile: held, undone, ordered anew or sent")
-        return "; ".join(told)
+            parts.append(f"{others:,} went another way meanwhile: held, undone, ordered anew or sent")
+        return "; ".join(parts)

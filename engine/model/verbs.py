@@ -201,7 +201,7 @@ class Verb(Struct, frozen=True, kw_only=True):
     titles, `help` says what it does in a line and `more` what else is to be known. `on` is what it acts on, `ending`
     what it ends. `title` is the question before it, with {} for what is named, and `follows` what will be so. What
     `gives_up` mail asks in any case, and can be undone for a while. `followed`: what is told of mail that it let go.
-    `told` is the kind of the events that it is told by, with their `glyph`.
+    `event` is the kind of the events that tell of it, with their `glyph`.
     """
 
     word: str
@@ -209,7 +209,7 @@ class Verb(Struct, frozen=True, kw_only=True):
     on: Subject
     label: str
     help: str
-    told: Kind
+    event: Kind
     more: str = ""
     title: str = ""
     follows: str = ""
@@ -231,60 +231,60 @@ class Verb(Struct, frozen=True, kw_only=True):
 
 
 VERBS: tuple[Verb, ...] = (
-    Verb(word="check", ask=Check, on="relay", label="Check", told="checked",
+    Verb(word="check", ask=Check, on="relay", label="Check", event="checked",
          help="Look now for what can be sent"),
-    Verb(word="retry", ask=Retry, on="mail", label="Retry", told="retried", followed="retried",
+    Verb(word="retry", ask=Retry, on="mail", label="Retry", event="retried", followed="retried",
          help="Make messages due now", follows="This mail is due now."),
-    Verb(word="postpone", ask=Postpone, on="mail", label="Postpone", told="postponed", glyph="◷",
+    Verb(word="postpone", ask=Postpone, on="mail", label="Postpone", event="postponed", glyph="◷",
          help="Make messages due after a while, and not before",
          more="Then they go by themselves. What waits for longer already stays as it is, and what is still to come is "
          "not concerned. What would be given up before is given up then, unless it can be sent. Retry makes them due "
          "before, and postponing them anew sets another time: both take back what that did to their end. Mark good and "
          "an override of their destination make them due before, too, but leave them the end that they were given.",
          follows="This mail is not tried meanwhile, and then goes by itself."),
-    Verb(word="hold", ask=Hold, on="mail", label="Hold", told="held",
+    Verb(word="hold", ask=Hold, on="mail", label="Hold", event="held",
          help="Keep messages from being sent until released",
          follows="This mail stays in the queue, unsent, until it is released."),
-    Verb(word="release", ask=Release, on="mail", label="Release", told="released", followed="released",
+    Verb(word="release", ask=Release, on="mail", label="Release", event="released", followed="released",
          help="Let held messages go on", more="Ends a bounce or drop that was not yet carried out, too.",
          follows="This mail may be sent again when it is due."),
-    Verb(word="bounce", ask=Bounce, on="mail", label="Bounce", told="ordered", gives_up=True,
+    Verb(word="bounce", ask=Bounce, on="mail", label="Bounce", event="ordered", gives_up=True,
          help="Give messages up and tell their senders", follows="Whoever sent this mail is told.", tone="warn"),
-    Verb(word="drop", ask=Drop, on="mail", label="Drop", told="ordered", gives_up=True,
+    Verb(word="drop", ask=Drop, on="mail", label="Drop", event="ordered", gives_up=True,
          help="Give messages up and tell nobody", follows="Nobody is told.", tone="warn"),
-    Verb(word="undo", ask=Undo, on="order", label="Undo", told="undone",
+    Verb(word="undo", ask=Undo, on="order", label="Undo", event="undone",
          help="Take back a bounce or drop, while there is time"),
-    Verb(word="suspend", ask=Suspend, on="destination", label="Suspend", told="suspended", glyph="‖", tone="warn",
+    Verb(word="suspend", ask=Suspend, on="destination", label="Suspend", event="suspended", glyph="‖", tone="warn",
          help="Open no new connections to a destination for a while",
          more="To one destination, or to none at all. It ends by itself.",
          follows="No new connections are opened meanwhile; open ones finish. It ends by itself."),
-    Verb(word="resume", ask=Resume, on="destination", label="Resume", told="resumed", ending="suspension",
+    Verb(word="resume", ask=Resume, on="destination", label="Resume", event="resumed", ending="suspension",
          help="End a suspension", follows="Connections are opened again, at first one to each site."),
-    Verb(word="mark-bad", ask=MarkBad, on="host", label="Mark bad", told="marked bad", glyph="▼", tone="bad",
+    Verb(word="mark-bad", ask=MarkBad, on="host", label="Mark bad", event="marked bad", glyph="▼", tone="bad",
          help="Leave an MX host out for a while", title="Mark {} bad?",
          follows="It is left out meanwhile, or until it is marked good. Mail goes to other exchanges, if any."),
-    Verb(word="mark-good", ask=MarkGood, on="bad host", label="Mark good", told="marked good", ending="mark",
+    Verb(word="mark-good", ask=MarkGood, on="bad host", label="Mark good", event="marked good", ending="mark",
          help="Use an MX host again and let its backlog go", title="Mark {} good?", followed="let go",
          follows="This mail is due now, and goes gently: one connection first, then 2, 4, 8.", glyph="▲", tone="good"),
-    Verb(word="hold-rule", ask=HoldRule, on="mail to come", label="Hold rule", told="held",
+    Verb(word="hold-rule", ask=HoldRule, on="mail to come", label="Hold rule", event="held",
          help="Hold mail that is still to come for a while",
          more="And what waits of it. It ends by itself; then all that it held goes on.", title="Hold mail to come?",
          follows="It is held when it comes in, and what waits of it, too. The rule ends by itself; then it goes on."),
-    Verb(word="release-rule", ask=ReleaseRule, on="rule", label="Release rule", told="released", ending="rule",
+    Verb(word="release-rule", ask=ReleaseRule, on="rule", label="Release rule", event="released", ending="rule",
          help="End a hold rule; what it held goes on", title="Release rule {}?",
          follows="This mail goes on when it is due."),
-    Verb(word="override", ask=Override, on="destination", label="Override", told="overridden", tone="warn",
+    Verb(word="override", ask=Override, on="destination", label="Override", event="overridden", tone="warn",
          help="Send a destination's mail to another host for a while",
          more="Instead of its mail exchanges. It ends by itself.",
          follows="Meanwhile its mail goes to another host than its exchanges. It ends by itself."),
-    Verb(word="end-override", ask=EndOverride, on="destination", label="End override", told="ended",
+    Verb(word="end-override", ask=EndOverride, on="destination", label="End override", event="ended",
          help="End an override; mail goes its own way again", title="End the override of {}?", ending="override",
          follows="This mail is due now, to the exchanges of its own destination."),
-    Verb(word="close", ask=Close, on="relayer", label="Close", told="closed", glyph="■", tone="warn",
+    Verb(word="close", ask=Close, on="relayer", label="Close", event="closed", glyph="■", tone="warn",
          help="End one connection; what it carries waits again", title="Close connection {}?",
          follows="What it carries waits again, untried; but what the peer may have taken already may arrive twice. Its "
          "destination rests for a moment, then connections are opened again."),
-    Verb(word="probe", ask=Probe, on="host", label="Probe", told="probed",
+    Verb(word="probe", ask=Probe, on="host", label="Probe", event="probed",
          help="Speak to a host without sending it mail, and tell what came back",
          more="Connects to each of its addresses, says EHLO, STARTTLS and QUIT."),
 )  # fmt: skip

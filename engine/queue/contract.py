@@ -297,8 +297,8 @@ class Standing(ABC):
         """The latest time of an event since the clock was last found to be set; 0.0 without one."""
 
     @abstractmethod
-    async def clock_was_set(self, told: str, longest_wait: Callable[[str], float], longest_block: float) -> int:
-        """The clock was set: put right all times that are wrong by it, and record an event that begins with `told`.
+    async def clock_was_set(self, text: str, longest_wait: Callable[[str], float], longest_block: float) -> int:
+        """The clock was set: put right all times that are wrong by it, and record an event that begins with `text`.
 
         No entry waits for longer than its destination's `longest_wait` then, in seconds, and no block lasts for longer
         than `longest_block`; what was to stand for a while and began in what is now the future stands for that long

@@ -340,8 +340,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         secrets = [("intake.submission.key", submission.key), ("intake.submission.users", submission.users)]
         secrets += [(f"route[{n}].password_file", route.password_file) for n, route in enumerate(self.route)]
         for name, file in secrets:
-            if file is not None and (told := open_to_all(file)):
-                yield f"{name}: {told}; chmod o-r it"
+            if file is not None and (problem := open_to_all(file)):
+                yield f"{name}: {problem}; chmod o-r it"
 
 
 def _is_full_name(hostname: str) -> bool:

@@ -96,7 +96,7 @@ class Prober:
         finally:
             conversation.close()
         seconds = time.monotonic() - began
-        return conversation.told(seconds, verify_trouble)
+        return conversation.result(seconds, verify_trouble)
 
 
 class _Conversation:
@@ -146,7 +146,7 @@ class _Conversation:
         """Let go of the connection."""
         self._wire.close()
 
-    def told(self, seconds: float, verify_trouble: str) -> ProbedAddress:
+    def result(self, seconds: float, verify_trouble: str) -> ProbedAddress:
         """What came of it."""
         return ProbedAddress(
             address=self._address,

@@ -33,7 +33,7 @@ def test_console_commands_and_http_have_the_words_of_the_table() -> None:
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.word)
 def test_each_verb_can_be_carried_out_and_is_told_by_an_event_that_has_a_glyph(verb: Verb) -> None:
     assert callable(getattr(Verbs, verb.word.replace("-", "_")))
-    assert verb.told in EVENTS
+    assert verb.event in EVENTS
     assert verb.is_previewed or not verb.ending
     assert bool(verb.follows) == (verb.word not in ("check", "undo", "probe"))
 

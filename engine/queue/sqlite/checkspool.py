@@ -61,13 +61,13 @@ def repair(folder: Path, now: Callable[[], float] = time.time) -> Checked:
         found = _problems(file)
         if not found:
             return Checked(is_sound=True, lines=(f"{file}: in order; there is nothing to repair",))
-        told = [f"{file}: {fault}" for fault in found]
+        lines = [f"{file}: {fault}" for fault in found]
         if all(any(words in fault for words in _OF_INDEXES) for fault in found) and _reindexed(file):
-            return Checked(is_sound=True, lines=(*told, "repaired: its indexes have been made anew; nothing is lost"))
+            return Checked(is_sound=True, lines=(*lines, "repaired: its indexes have been made anew; nothing is lost"))
         kept = file.with_name(f"{FILE}.damaged-{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now()))}")
         saved = _made_anew(file, now)
         _exchange(file, kept)
-        return Checked(is_sound=True, lines=(*told, "repaired: it has been copied", *saved, f"kept as it was: {kept}"))
+        return Checked(is_sound=True, lines=(*lines, "repaired: it has been copied", *saved, f"kept as it was: {kept}"))
 
 
 @contextmanager

@@ -132,8 +132,8 @@ class Damage:
         if may_be_all:
             self._mendings_left -= 1
             done = mend(connection)  # the record of events first: what follows is told in it
-        told = self._mend_small(connection, now)
-        if not done and not told:
+        events = self._mend_small(connection, now)
+        if not done and not events:
             self._mendings_left = 0  # it is in the mail itself: looking again would find the same
             return []
         self.mended += 1
@@ -141,16 +141,16 @@ class Damage:
         if may_be_all:
             self.said = ""
         with transaction(connection):
-            told += [insert_event(connection, Event(at=now, kind="damaged", text=text)) for text in done]
-        for event in told:
+            events += [insert_event(connection, Event(at=now, kind="damaged", text=text)) for text in done]
+        for event in events:
             log.error("a page of the queue was damaged: %s", event.text)
-        return told
+        return events
 
     def _mend_small(self, connection: sqlite3.Connection, now: float) -> list[Event]:
         if not self._are_small_due:
             return []
-        told, lost = mend_small_tables(connection, now)
-        self._small_left -= bool(told)
-        self._small_at = 0.0 if told else time.monotonic() + SMALL_EVERY
+        events, lost = mend_small_tables(connection, now)
+        self._small_left -= bool(events)
+        self._small_at = 0.0 if events else time.monotonic() + SMALL_EVERY
         self._lost = tuple(dict.fromkeys((*self._lost, *lost)))
-        return told
+        return events

@@ -42,7 +42,7 @@ def enqueue(tx: Transaction, message: NewMessage, terms: Terms) -> int:
         know_destination(tx, destination)
     everyone = message.dsn or [NO_DSN_REQUEST] * len(destinations)
     # RFC 3461 6: nobody is told of what has the null sender.
-    told = terms.delay_notice > 0 and message.sender != ""
+    is_notified = terms.delay_notice > 0 and message.sender != ""
     tx.connection.executemany(
         "INSERT INTO entry (message, number, recipient, destination, state, due, expires, notify, orcpt, notice_at) "
         "VALUES (?, ?, ?, ?, 'waiting', ?, ?, ?, ?, ?)",
@@ -56,7 +56,7 @@ def enqueue(tx: Transaction, message: NewMessage, terms: Terms) -> int:
                 patience[destination],
                 dsn.notify,
                 dsn.orcpt,
-                tx.now + terms.delay_notice if told and dsn.include("DELAY") else None,
+                tx.now + terms.delay_notice if is_notified and dsn.include("DELAY") else None,
             )
             for place, (recipient, destination, dsn) in enumerate(
                 zip(message.recipients, destinations, everyone, strict=True), 1

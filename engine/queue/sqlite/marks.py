@@ -62,10 +62,10 @@ class Marks(Role, contract.Marks):
         return snapshot.connection.execute("SELECT 1 FROM mark WHERE host = ?", (host,)).fetchone() is not None
 
     @written
-    def _remove(self, tx: Transaction, host: str, by: str, told: str) -> None:
+    def _remove(self, tx: Transaction, host: str, by: str, text: str) -> None:
         if tx.execute("DELETE FROM mark WHERE host = ?", (host,)).rowcount:
             _unblock_because_of(tx, host, 0.0)
-            tx.record(Event(at=tx.now, kind="marked good", by=by, host=host, text=told))
+            tx.record(Event(at=tx.now, kind="marked good", by=by, host=host, text=text))
 
 
 def _unblock_because_of(tx: Transaction, host: str, until: float) -> None:

@@ -8,7 +8,7 @@ sender whose address may be forged.
 import json
 import sqlite3
 
-from engine.model.claim import Told, Untold, UntoldEntry
+from engine.model.claim import Action, Untold, UntoldEntry
 from engine.model.message import NewMessage
 from engine.model.outcome import Outcome
 from engine.queue.sqlite.connection import of_each
@@ -23,7 +23,7 @@ RECIPIENTS_TOLD = 1000
 LONGEST_GATHER = 3600.0
 
 
-def keep(tx: Transaction, message: int, number: int, outcome: Outcome, action: Told, terms: Terms) -> None:
+def keep(tx: Transaction, message: int, number: int, outcome: Outcome, action: Action, terms: Terms) -> None:
     """Keep what is to be told of an entry that is about to leave, and when that is to be told."""
     tx.execute(
         "INSERT INTO untold (message, number, recipient, orcpt, action, outcome, at) "
@@ -58,12 +58,12 @@ def untold(connection: sqlite3.Connection, limit: int, *, now: float, singly: bo
 def tell(tx: Transaction, untold: Untold, notice: NewMessage | None, terms: Terms, *, gives_back: bool) -> bool:
     """Queue a notification and forget what it tells; do nothing unless all of that is still to be told."""
     message = untold.message
-    told = (message, json.dumps([entry.number for entry in untold.entries]))
+    these = (message, json.dumps([entry.number for entry in untold.entries]))
     which = "FROM untold WHERE message = ? AND number IN (SELECT value FROM json_each(?))"
-    (count,) = tx.execute(f"SELECT count(*) {which}", told).fetchone()
+    (count,) = tx.execute(f"SELECT count(*) {which}", these).fetchone()
     if count != len(untold.entries):
         return False
-    tx.execute(f"DELETE {which}", told)
+    tx.execute(f"DELETE {which}", these)
     tx.execute(
         "UPDATE message SET tellings = tellings + 1, given_back = max(given_back, ?), "
         "tell_at = iif(EXISTS (SELECT 1 FROM untold WHERE message = message.number), ?, NULL) WHERE number = ?",

@@ -48,7 +48,7 @@ class Mended(NamedTuple):
     That is named as in "hold rules".
     """
 
-    told: list[Event]
+    events: list[Event]
     lost: list[str]
 
 
@@ -81,9 +81,9 @@ def mend_small_tables(connection: sqlite3.Connection, now: float) -> Mended:
         if _indexes_anew(connection, table):
             text = f"indexes of the table {table} have been made anew; nothing is lost"
             with transaction(connection):
-                done.told.append(insert_event(connection, Event(at=now, kind="damaged", text=text)))
+                done.events.append(insert_event(connection, Event(at=now, kind="damaged", text=text)))
             continue
-        done.told.append(_from_what_can_be_read(connection, table, named, now))
+        done.events.append(_from_what_can_be_read(connection, table, named, now))
         if table in _OF_OPERATORS:
             done.lost.append(named)
     return done

@@ -59,10 +59,10 @@ class Salvaged:
     @property
     def lines(self) -> list[str]:
         """What an operator is told."""
-        told = [f"{plural(self.messages, 'message')} with {plural(self.recipients, 'recipient')} are in the new queue"]
-        told += [f"held: {line}" for _, _, line in self.held]
-        told += [f"lost: {line}" for _, _, line in self.lost]
-        return told
+        lines = [f"{plural(self.messages, 'message')} with {plural(self.recipients, 'recipient')} are in the new queue"]
+        lines += [f"held: {line}" for _, _, line in self.held]
+        lines += [f"lost: {line}" for _, _, line in self.lost]
+        return lines
 
 
 def salvage(old: sqlite3.Connection, new: sqlite3.Connection, now: float) -> Salvaged:
@@ -329,13 +329,13 @@ class _Salvage:
             )
 
     def _see_to_the_untold(self) -> None:
-        """What a sender is to be told has a time, and nothing else has; what is told without its content is named."""
-        told = "EXISTS (SELECT 1 FROM untold WHERE untold.message = message.number)"
-        query = f"SELECT number FROM message WHERE tell_at IS NOT NULL AND NOT {told} ORDER BY number"
+        """What a sender is to be told has a time, and nothing else has; what of it has no content is named."""
+        untold = "EXISTS (SELECT 1 FROM untold WHERE untold.message = message.number)"
+        query = f"SELECT number FROM message WHERE tell_at IS NOT NULL AND NOT {untold} ORDER BY number"
         for (number,) in self._new.execute(query).fetchall():
             self._found.lost.append((number, 0, f"message {number}: {_OF_UNTOLD}"))
-        self._new.execute(f"UPDATE message SET tell_at = NULL WHERE NOT {told}")
-        self._new.execute(f"UPDATE message SET tell_at = ? WHERE tell_at IS NULL AND {told}", (self._now,))
+        self._new.execute(f"UPDATE message SET tell_at = NULL WHERE NOT {untold}")
+        self._new.execute(f"UPDATE message SET tell_at = ? WHERE tell_at IS NULL AND {untold}", (self._now,))
         settled = (
             "SELECT m.number, b.sha256, b.content FROM message m LEFT JOIN body b ON b.message = m.number "
             "WHERE NOT EXISTS (SELECT 1 FROM entry WHERE message = m.number) AND m.tell_at IS NOT NULL"

@@ -184,7 +184,7 @@ class Standing(Role, contract.Standing):
         )
         return float(snapshot.connection.execute(query).fetchone()[0])
 
-    async def clock_was_set(self, told: str, longest_wait: Callable[[str], float], longest_block: float) -> int:
+    async def clock_was_set(self, text: str, longest_wait: Callable[[str], float], longest_block: float) -> int:
         async def put_right() -> int:
             database = self.database
             await database.do(lambda tx: times.put_standing_right(tx, longest_block))
@@ -195,7 +195,7 @@ class Standing(Role, contract.Standing):
                     partial(times.put_entries_right, after=after, terms=database.terms, longest_wait=longest_wait)
                 )
                 changed, after = changed + step.changed, step.after
-            await database.do(lambda tx: times.tell(tx, told, changed))
+            await database.do(lambda tx: times.tell(tx, text, changed))
             return changed
 
         return await self.database.to_its_end(put_right())

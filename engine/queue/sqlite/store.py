@@ -88,7 +88,7 @@ class SqliteQueue(Queue):
             return ""
         writer, readers = self._database.writer, self._database.readers
         path = self._database.path
-        return writer.damage.trouble or writer.fault or who_reads.told(writer.stuck_log, path, readers.seconds)
+        return writer.damage.trouble or writer.fault or who_reads.trouble(writer.stuck_log, path, readers.seconds)
 
     @property
     def spare(self) -> int:

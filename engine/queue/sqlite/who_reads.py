@@ -17,7 +17,7 @@ _OPEN = range(128, 129)  # and on this one, whoever has the file open
 _OURS = 5.0  # seconds; a question of our own that takes longer may be what keeps the log
 
 
-def told(stuck: tuple[int, float] | None, store: Path, seconds: float, locks: Path = _LOCKS) -> str:
+def trouble(stuck: tuple[int, float] | None, store: Path, seconds: float, locks: Path = _LOCKS) -> str:
     """What an operator is told of a log of so many bytes that are `stuck` since then, or "".
 
     `seconds` is how long our own oldest question has been read for; `locks` is the kernel's list of locks.

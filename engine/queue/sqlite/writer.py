@@ -305,9 +305,9 @@ class Writer:
     def _tell_of_damage(self) -> None:
         """Record what was found to be unreadable."""
         if events := self.damage.to_tell(self._clock.now()):
-            told = _Job(lambda tx: tx.record(*events), 0, self._loop.create_future())
-            told.future.add_done_callback(_have_looked)
-            self._commit([told])
+            job = _Job(lambda tx: tx.record(*events), 0, self._loop.create_future())
+            job.future.add_done_callback(_have_looked)
+            self._commit([job])
 
     def _transact(self, group: list[_Job]) -> list[Event]:
         events: list[Event] = []
@@ -420,11 +420,11 @@ class Writer:
         """Make anew what is damaged and holds no mail; True where something was."""
         if self.broken or not self.damage.is_to_be_mended:
             return False
-        told: list[Event] = []
-        done = self._keep("mending", lambda: told.extend(self.damage.mend(self._connection, self._clock.now())))
-        if told:
-            self._call(self._deliver, told)
-        return done and bool(told)
+        events: list[Event] = []
+        done = self._keep("mending", lambda: events.extend(self.damage.mend(self._connection, self._clock.now())))
+        if events:
+            self._call(self._deliver, events)
+        return done and bool(events)
 
     def _may_give_back(self) -> bool:
         return self._jobs.empty() and not self.broken and not self.damage.is_met

@@ -175,6 +175,6 @@ async def test_cut_short_before_it_is_told_the_table_is_as_it_was(
                 renewal.mend_small_tables(connection, 0.0)
         assert not connection.in_transaction
         assert not renewal.is_whole(connection, "hold_rule")
-        (told,) = renewal.mend_small_tables(connection, 0.0).told
+        (told,) = renewal.mend_small_tables(connection, 0.0).events
         assert renewal.is_whole(connection, "hold_rule")
         assert connection.execute("SELECT text FROM event ORDER BY seq DESC").fetchone() == (told.text,)

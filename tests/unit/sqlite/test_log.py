@@ -190,7 +190,7 @@ def test_who_reads_is_found_among_the_kernels_locks(tmp_path: Path) -> None:
 
 
 def test_a_question_of_our_own_that_takes_long_is_told_as_that(tmp_path: Path) -> None:
-    told = who_reads.told((200 * MIB, 0.0), tmp_path / FILE, 61.0, tmp_path / "none")
+    told = who_reads.trouble((200 * MIB, 0.0), tmp_path / FILE, 61.0, tmp_path / "none")
     assert told.startswith("a question asked of the queue is being answered for 61 s")
     assert "200 MiB" in told
-    assert who_reads.told(None, tmp_path / FILE, 61.0) == ""
+    assert who_reads.trouble(None, tmp_path / FILE, 61.0) == ""
