@@ -36,7 +36,10 @@ async def test_a_fault_of_ours_is_an_attempt_with_a_pause_and_not_a_loop(
         raise KeyError("a bug")
 
     monkeypatch.setattr(Session, "_transact", faulty)
+    # One by one the second could come while the first is carried, and have a connection of its own.
+    await relay.client.ask(Suspend(destination="*", seconds=600, note="so that all are due at once"))
     await relay.send("a@example.org", times=2)
+    await relay.client.ask(Resume(destination="*"))
     await relay.settled()
     assert exchange.sessions == 1
     waiting = await relay.entries()
