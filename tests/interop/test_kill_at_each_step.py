@@ -20,6 +20,7 @@ from tests.interop.test_kill import interruptions
 from tests.interop.test_postfix_tools import until_empty
 from tests.serving import Served, serving
 from tests.smtp import smtp_client
+from tests.waiting import until
 
 MESSAGES = 3
 ONE_CONNECTION = "max_connections = 1"
@@ -121,9 +122,7 @@ async def test_killed_while_a_bounce_is_written_its_sender_is_told_once(step: st
 
             # What is settled and not told of yet is in no count: the sender is told in the first check.
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(20):
-                    while not set(answered) <= set(named()):
-                        await asyncio.sleep(0.05)
+                await until(lambda: set(answered) <= set(named()))
             await until_empty(relay.control_socket, 30)
         found = named()
     assert set(answered) <= set(found)

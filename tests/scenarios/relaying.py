@@ -3,7 +3,7 @@
 import asyncio
 import random
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -37,13 +37,6 @@ from tests.smtp import smtp_client
 DRAIN = 0.3  # seconds: enough for any peer but those that keep us waiting on purpose
 QUICK = Timeouts(connect=2, greeting=1, hello=1, tls=2, mail=2, rcpt=2, data=2, block=2, reply=2, quit=1, attempt=10)
 LETTER = b"From: ann@example.com\r\nTo: bob@example.org\r\nSubject: hello\r\n\r\nHow are you?\r\n"
-
-
-async def until(so: Callable[[], bool]) -> None:
-    """Wait for something to become so, in real time; the machine may be busy."""
-    async with asyncio.timeout(30):
-        while not so():
-            await asyncio.sleep(0.005)
 
 
 class Relay:

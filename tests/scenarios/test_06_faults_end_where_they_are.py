@@ -17,8 +17,9 @@ from engine.sandbox.tempers import BlackHole, Dead, Healthy, Refusing, Script, S
 from engine.settings.settings import Route
 from engine.smtpclient.session import Session
 from tests.clock import FakeClock
-from tests.scenarios.relaying import QUICK, Relay, relaying, until
+from tests.scenarios.relaying import QUICK, Relay, relaying
 from tests.scenarios.submitting import talk
+from tests.waiting import until, until_told
 
 DAY = 86_400.0
 
@@ -226,10 +227,9 @@ async def test_a_broken_store_is_told_and_takes_nothing_more(
     with pytest.raises(Exception, match="I/O"):
         await relay.engine.smarthost.check_state()
     relay.engine.smarthost.wake()
-    async with asyncio.timeout(5):
-        while not (await relay.client.health()).trouble:
-            await asyncio.sleep(0.01)
-    assert (await relay.client.health()).state == "sick"
+    await until(lambda: "disk I/O error" in relay.engine.smarthost.trouble)
+    health = await relay.client.health()
+    assert (health.state, "disk I/O error" in health.trouble) == ("sick", True)
     monkeypatch.undo()
 
 
@@ -314,15 +314,17 @@ async def test_what_is_overdue_and_finds_no_room_is_not_tried_in_a_loop(
     monkeypatch.setattr(relay.engine.smarthost, "_check", counted)
     await relay.clock.advance(5 * DAY + 60)
     await relay.settled()
-    await asyncio.sleep(0.3)
+    smarthost = relay.engine.smarthost
+    # It waits for a time that is to come: one that looks again at once never does.
+    await until(lambda: not smarthost._checks and (smarthost.next_check or 0.0) > relay.clock.now())
+    assert not smarthost._woken.is_set()
     assert checks < 10
     monkeypatch.undo()
     assert await relay.events("discarded") == []
     await relay.later(60)
     assert await relay.entries("domain=x.example") == ()
-    async with asyncio.timeout(10):
-        while len(await relay.events("discarded")) < 120:  # the senders' domain does not exist
-            await asyncio.sleep(0.01)
+    discarded = await until_told(lambda: relay.events("discarded"), lambda found: len(found) >= 120)
+    assert len(discarded) == 120  # the senders' domain does not exist
 
 
 async def test_what_is_overdue_is_given_up_though_nobody_can_be_told_and_they_are_told_once_there_is_room(
@@ -354,9 +356,7 @@ async def test_a_connection_is_closed_when_it_cannot_be_noted_that_its_host_is_g
     monkeypatch.setattr(type(relay.engine.queue.marks), "remove", full)
     await relay.later(4000)
     assert exchange.sessions == 1
-    async with asyncio.timeout(10):
-        while exchange.open:
-            await asyncio.sleep(0.01)
+    await until(lambda: not exchange.open)
     monkeypatch.undo()
     await relay.later(4000)
     assert exchange.messages == 1

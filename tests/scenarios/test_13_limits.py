@@ -19,10 +19,11 @@ from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import BlackHole, Dead, Healthy, Script, Slow
 from engine.settings.settings import Limit
 from tests.clock import FakeClock
-from tests.scenarios.relaying import QUICK, Relay, relaying, until
+from tests.scenarios.relaying import QUICK, Relay, relaying
 from tests.scenarios.test_11_sites import one_each
 from tests.scenarios.test_12_coming_back import fill
 from tests.sites import sites_of
+from tests.waiting import until
 
 
 class Full(Slow):

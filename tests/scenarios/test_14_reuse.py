@@ -12,7 +12,8 @@ from engine.sandbox.exchanges import Session as Peer
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Healthy, Script
 from tests.clock import FakeClock
-from tests.scenarios.relaying import Relay, relaying, until
+from tests.scenarios.relaying import Relay, relaying
+from tests.waiting import until
 
 waiting = partial(relaying, idle=2.0)
 

@@ -14,6 +14,7 @@ from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Healthy, Refusing
 from tests.clock import FakeClock
 from tests.scenarios.relaying import Relay
+from tests.waiting import until
 
 MANY = 60
 
@@ -164,9 +165,7 @@ class Unhurried(FarewellAtMail):
     async def reply(self, session: Peer, verb: str, argument: str) -> str | bytes | Action | None:
         if verb == "MAIL" and self.awaited is not None:
             with suppress(TimeoutError):
-                async with asyncio.timeout(1):
-                    while self.awaited.most_open < 2:
-                        await asyncio.sleep(0.005)
+                await until(lambda: self.awaited is not None and self.awaited.most_open >= 2, 1)
         return await super().reply(session, verb, argument)
 
 

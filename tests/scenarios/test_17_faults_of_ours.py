@@ -21,9 +21,10 @@ from engine.smtpclient.dialler import TcpDialler
 from engine.smtpclient.mail import Mail
 from engine.smtpclient.session import Session
 from tests.clock import FakeClock
-from tests.scenarios.relaying import LETTER, Relay, relaying, until
+from tests.scenarios.relaying import LETTER, Relay, relaying
 from tests.serving import serving
 from tests.smtp import smtp_client
+from tests.waiting import until
 
 DOMAINS = [f"d{number}.example" for number in range(6)]
 FILES = 120

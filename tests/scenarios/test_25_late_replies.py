@@ -16,8 +16,9 @@ from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Healthy
 from engine.smtpclient.dialler import TcpDialler
 from engine.smtpclient.wire import _Protocol
-from tests.scenarios.relaying import Relay, until
+from tests.scenarios.relaying import Relay
 from tests.scenarios.test_session_outcomes import MAIL, session_with
+from tests.waiting import until
 
 BYE = b"421 4.4.5 enough\r\n"
 TWO = replace(MAIL, recipients=("known@x.example", "nobody@x.example"))

@@ -20,6 +20,7 @@ from engine.settings.settings import Settings
 from tests.clock import FakeClock
 from tests.scenarios.submitting import ANYWHERE, Keys, made_keys, plain, secured, submission, talk
 from tests.unit.fake_arrivals import FakeArrivals
+from tests.waiting import until
 
 NOBODY = (ip_network("192.0.2.0/24"),)
 
@@ -155,9 +156,7 @@ async def test_a_handshake_that_is_never_made_ends_in_time(
                 await client.ehlo()
                 assert (await client.say("STARTTLS")).startswith("220")
             assert await asyncio.wait_for(_end(client.reader), 5)
-            async with asyncio.timeout(5):
-                while server.sessions:
-                    await asyncio.sleep(0.01)
+            await until(lambda: not server.sessions)
 
 
 @pytest.mark.parametrize("how", ["close", "abort"])
@@ -170,12 +169,9 @@ async def test_who_leaves_in_the_handshake_leaves_no_session(keys: Keys, implici
                 await client.reply()
                 await client.ehlo()
                 assert (await client.say("STARTTLS")).startswith("220")
-            async with asyncio.timeout(5):
-                while not server.sessions:
-                    await asyncio.sleep(0.01)
-                getattr(client.writer.transport, how)()
-                while server.sessions or len(server._reception.occupancy):
-                    await asyncio.sleep(0.01)
+            await until(lambda: bool(server.sessions))
+            getattr(client.writer.transport, how)()
+            await until(lambda: not server.sessions and not len(server._reception.occupancy))
 
 
 async def test_who_is_sent_away_in_the_handshake_hears_nothing_in_the_clear(keys: Keys) -> None:

@@ -14,6 +14,7 @@ from engine.settings.settings import Limits
 from tests.clock import FakeClock
 from tests.scenarios.submitting import LETTER, Keys, made_keys, secured, submission, talk
 from tests.unit.fake_arrivals import FakeArrivals
+from tests.waiting import until
 
 GOOD, ATTACKER = "127.0.0.1", "127.0.0.66"
 GOOD_ONLY = (ip_network("127.0.0.1/32"),)
@@ -254,9 +255,7 @@ async def test_hundreds_of_idle_and_dripping_sessions_keep_no_good_client_out(ke
         await dripping
         for writer in held:
             writer.transport.abort()
-        async with asyncio.timeout(5):
-            while server.sessions:
-                await asyncio.sleep(0.01)
+        await until(lambda: not server.sessions)
         left = server._reception.occupancy
         for count in (left._strangers, left._known, left._addresses, left._by_address, left._by_login):
             assert not count

@@ -4,7 +4,7 @@ import asyncio
 import gc
 import os
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -24,6 +24,7 @@ from tests.clock import FakeClock
 from tests.scenarios.relaying import Relay
 from tests.scenarios.submitting import ANYWHERE, PATIENCE, Keys, Talk, made_keys, submission, talk
 from tests.unit.fake_arrivals import FakeArrivals
+from tests.waiting import until
 
 MIB = 2**20
 LARGEST = Smtp().max_message_size
@@ -71,12 +72,6 @@ async def half_sent(client: Talk, octets: int) -> None:
     await at_data(client)
     client.send(b"Subject: x\r\n\r\n" + (b"y" * 998 + b"\r\n") * (octets // 1000))
     await until(lambda: client.writer.transport.get_write_buffer_size() == 0)
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not holds():
-            await asyncio.sleep(0.01)
 
 
 async def send(client: Talk, content: bytes) -> str:

@@ -1,6 +1,5 @@
 """40. Explain names the one true cause of why mail is not moving, and tells the rest as facts."""
 
-import asyncio
 import getpass
 
 import pytest
@@ -14,6 +13,7 @@ from engine.sandbox.tempers import BlackHole, Dead, Healthy, Script
 from engine.settings.settings import Limit, Route
 from tests.clock import FakeClock
 from tests.scenarios.relaying import QUICK, Relay, relaying
+from tests.waiting import until
 
 MINUTE, HOUR = 60.0, 3600.0
 ME = getpass.getuser()
@@ -117,9 +117,7 @@ async def test_a_connection_limit_with_the_settings_name(internet: Internet, clo
     await internet.add("good.example", mx=[(10, "mx.good.example", Healthy())])
     async with relaying(internet, clock=clock, max_connections=1) as relay:
         await relay.send("a@void.example")
-        async with asyncio.timeout(5):
-            while not relay.engine.smarthost.managed:
-                await asyncio.sleep(0.01)
+        await until(lambda: bool(relay.engine.smarthost.managed))
         await relay.send("b@good.example")
         one = await explained(relay, "2")
         assert one.cause == "limit"
@@ -134,9 +132,7 @@ async def test_a_connection_limit_of_one_destination_with_its_name(internet: Int
     await internet.add("void.example", mx=[(10, "mx.void.example", BlackHole())])
     async with relaying(internet, clock=clock, limit=(Limit(destination="void.example", connections=1),)) as relay:
         await relay.send("a@void.example")
-        async with asyncio.timeout(5):
-            while not relay.engine.smarthost.managed:
-                await asyncio.sleep(0.01)
+        await until(lambda: bool(relay.engine.smarthost.managed))
         await relay.send("b@void.example")
         one = await explained(relay, "2")
         assert (one.cause, one.earliest) == ("limit", None)
@@ -217,10 +213,9 @@ async def test_the_next_try_of_what_is_due_is_when_its_destination_is_blocked_no
 async def test_blocked_after_a_connection_that_was_closed(internet: Internet, relay: Relay) -> None:
     await internet.add("void.example", mx=[(10, "mx.void.example", BlackHole())])
     await relay.send("a@void.example")
-    async with asyncio.timeout(5):
-        while not (live := list(relay.engine.smarthost.managed)):
-            await asyncio.sleep(0.01)
-    await relay.client.ask(Close(relayer=live[0].id))
+    await until(lambda: bool(relay.engine.smarthost.managed))
+    (live,) = relay.engine.smarthost.managed
+    await relay.client.ask(Close(relayer=live.id))
     one = await explained(relay, "1")
     assert one.cause == "blocked"
     assert f"closed by {ME}" in one.text

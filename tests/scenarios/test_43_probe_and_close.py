@@ -20,7 +20,8 @@ from engine.settings.settings import Route, TlsRules
 from engine.smtpclient import probe as probing
 from engine.smtpclient.probe import read_certificate
 from tests.clock import FakeClock
-from tests.scenarios.relaying import Relay, relaying, until
+from tests.scenarios.relaying import Relay, relaying
+from tests.waiting import until
 
 
 def only(found: Probed) -> ProbedAddress:
@@ -185,12 +186,8 @@ def test_bytes_that_are_no_certificate_are_said_to_be_none() -> None:
 
 async def in_phase(relay: Relay, phase: str) -> int:
     """The id of the one live relayer, once it is in this phase."""
-    for _ in range(500):
-        for one in relay.engine.smarthost.managed:
-            if one.pace.phase == phase:
-                return one.id
-        await asyncio.sleep(0.01)
-    raise AssertionError(f"no relayer came to {phase}")
+    await until(lambda: any(one.pace.phase == phase for one in relay.engine.smarthost.managed))
+    return next(one.id for one in relay.engine.smarthost.managed if one.pace.phase == phase)
 
 
 @pytest.fixture

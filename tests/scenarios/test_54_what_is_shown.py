@@ -14,8 +14,9 @@ from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import BlackHole, Dead, Encrypted, Healthy, Script
 from engine.settings.settings import Limit, Route, TlsRules
 from tests.clock import FakeClock
-from tests.scenarios.relaying import Relay, relaying, until
+from tests.scenarios.relaying import Relay, relaying
 from tests.scenarios.securing import rules
+from tests.waiting import until
 
 __all__ = ["rules"]
 

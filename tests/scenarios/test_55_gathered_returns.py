@@ -1,6 +1,5 @@
 """55. What fails of one message is told in one notification, with its content once; recipients are limited."""
 
-import asyncio
 import email
 import email.policy
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from engine.sandbox.tempers import Healthy, Refusing, Script
 from engine.settings.settings import Dsn
 from tests.clock import FakeClock
 from tests.scenarios.relaying import LETTER, Relay, relaying
+from tests.waiting import until_told
 
 GATHER = Dsn().gather
 LARGE = LETTER + (b"x" * 900 + b"\r\n") * 40
@@ -135,9 +135,7 @@ async def test_an_operators_bounce_of_a_message_to_a_thousand_is_told_of_once(ho
     await relay.send(*names)
     await relay.client.ask(Bounce(filter="id=1", note="wrong list"))
     await relay.later(60)
-    async with asyncio.timeout(30):
-        while await relay.entries("id=1"):  # some of it goes back in each check
-            await asyncio.sleep(0.01)
+    await until_told(lambda: relay.entries("id=1"), lambda left: not left)  # some of it goes back in each check
     await relay.client.ask(Resume(destination="*"))
     await home.wait_for(1)
     await relay.settled()

@@ -23,7 +23,8 @@ from engine.queue.sqlite.writer import Writer
 from engine.sandbox.exchanges import Exchange
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Dead, Healthy
-from tests.scenarios.relaying import Relay, until
+from tests.scenarios.relaying import Relay
+from tests.waiting import until
 
 
 @pytest.fixture(autouse=True)

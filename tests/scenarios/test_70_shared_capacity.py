@@ -24,7 +24,8 @@ from engine.sandbox.names import Fault
 from engine.sandbox.tempers import BlackHole, Healthy, Script, Slow, Tarpit
 from engine.settings.settings import Timeouts
 from tests.clock import FakeClock
-from tests.scenarios.relaying import LETTER, Relay, relaying, until
+from tests.scenarios.relaying import LETTER, Relay, relaying
+from tests.waiting import until
 
 HEALTHY = 4  # domains that have taken mail before
 MESSAGES = 40  # to these, measured
@@ -68,9 +69,7 @@ async def healthy_p95(relay: Relay) -> float:
         await enqueue(relay, recipient, sender="bob@example.net")
         await asyncio.sleep(EVERY)
     with suppress(TimeoutError):
-        async with asyncio.timeout(2 * P95):
-            while sum(exchange.messages for exchange in exchanges) < HEALTHY + MESSAGES:
-                await asyncio.sleep(0.05)
+        await until(lambda: sum(one.messages for one in exchanges) >= HEALTHY + MESSAGES, 2 * P95)
     arrived = {to: one.at for each in exchanges for one in each.delivered for to in one.recipients}
     took = [arrived.get(to, clock.now()) - at for to, at in sent.items()]
     return statistics.quantiles(took, n=20)[-1]
@@ -177,9 +176,7 @@ async def test_new_mail_of_another_sender_has_its_turn_beside_a_message_to_600_n
         await until(lambda: relay.engine.smarthost.connections >= 2)
         (new,) = await internet.add("new.example", mx=[(10, "mx.new.example", Healthy())])
         await enqueue(relay, "a@new.example", sender="bob@example.net")
-        async with asyncio.timeout(P95):
-            while not new.messages:
-                await asyncio.sleep(0.02)
+        await until(lambda: new.messages > 0, P95)
 
 
 async def test_under_pressure_those_that_keep_us_waiting_give_way_to_others(internet: Internet) -> None:

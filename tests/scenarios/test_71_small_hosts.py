@@ -12,8 +12,9 @@ from engine.base.clock import SystemClock
 from engine.sandbox.exchanges import Session as Peer
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Healthy
-from tests.scenarios.relaying import LETTER, Relay, relaying, until
+from tests.scenarios.relaying import LETTER, Relay, relaying
 from tests.scenarios.test_70_shared_capacity import HEALTHY, P95, PATIENT, REAL, enqueue, healthy_p95
+from tests.waiting import until
 
 MESSAGES = 300
 

@@ -15,10 +15,11 @@ from engine.queue.sqlite.writer import Writer
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Dead, Healthy
 from tests.clock import FakeClock
-from tests.scenarios.relaying import relaying, until
+from tests.scenarios.relaying import relaying
 from tests.unit.queue.support import CONTENT
 from tests.unit.sqlite.pages import damage
 from tests.unit.sqlite.support import SqliteSpool
+from tests.waiting import until, until_told
 
 MESSAGES = 120
 DOMAINS = 6
@@ -121,9 +122,7 @@ async def test_a_drop_on_very_many_is_carried_out_between_other_mail_and_goes_on
         assert ordered.operation is not None
         await relay.engine.stop(drain=0.1)
     async with relaying(internet, clock=clock, spool=tmp_path / "spool") as relay:
-        async with asyncio.timeout(30):
-            while await relay.entries():
-                await asyncio.sleep(0.01)
+        await until_told(relay.entries, lambda left: not left)
         (told,) = await relay.events("carried out")
         assert "(90 recipients) dropped" in told.text
 

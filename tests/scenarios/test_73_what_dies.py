@@ -15,8 +15,9 @@ from engine.control.client import Client, view_socket
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Healthy
 from engine.settings.settings import Settings
-from tests.scenarios.relaying import Relay, until
+from tests.scenarios.relaying import Relay
 from tests.unit.fake_relay import short_folder
+from tests.waiting import until
 
 NAMES = ("the smart host", "the drop folder's intake", "the drop folder's watch", "the look at the doors")
 

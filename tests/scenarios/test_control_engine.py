@@ -14,6 +14,7 @@ from engine.model.message import NewMessage
 from engine.model.verbs import Check, Hold, MarkBad, MarkGood, Release, Retry, Suspend, Undo
 from engine.settings.settings import Dns, Drop, Intake, Nameserver, Settings, Smtp
 from tests.unit.fake_relay import short_folder
+from tests.waiting import until, until_told
 
 CONTENT = b"From: ann@example.net\r\nSubject: hello\r\n\r\nThe body\r\n"
 
@@ -81,9 +82,7 @@ async def test_a_drop_is_undone_while_there_is_time() -> None:
 async def test_a_drop_at_once_leaves_only_its_events() -> None:
     async with suspended() as (_, client):
         await client.ask(verbs.Drop(filter="id=3", now=True))
-        async with asyncio.timeout(10):
-            while not (message := await client.message(3)).finished:
-                await asyncio.sleep(0.01)
+        message = await until_told(lambda: client.message(3), lambda seen: seen.finished)
         assert [one.kind for one in message.events] == ["accepted", "accepted", "dropped", "dropped"]
         assert (await client.health()).waiting == 4
 
@@ -131,13 +130,10 @@ async def test_who_did_what_is_told_live_and_later() -> None:
 
         following = asyncio.create_task(follow())
         try:
-            async with asyncio.timeout(10):
-                while not engine.events._followers:
-                    await asyncio.sleep(0.005)
-                await client.ask(Retry(filter="id=1"))
-                await client.ask(Check())
-                while "checked" not in seen.values():
-                    await asyncio.sleep(0.005)
+            await until(lambda: bool(engine.events._followers))
+            await client.ask(Retry(filter="id=1"))
+            await client.ask(Check())
+            await until(lambda: "checked" in seen.values())
         finally:
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
@@ -150,9 +146,7 @@ async def test_a_console_that_follows_does_not_keep_the_engine_from_stopping() -
     with short_folder() as folder:
         async with running(Path(folder)) as (engine, client):
             following = asyncio.create_task(_all(client))
-            async with asyncio.timeout(10):
-                while not engine.events._followers:
-                    await asyncio.sleep(0.005)
+            await until(lambda: bool(engine.events._followers))
             began = asyncio.get_running_loop().time()
             await engine.stop()
             assert asyncio.get_running_loop().time() - began < 5

@@ -1,6 +1,5 @@
 """The demo's world is complete, and traffic reaches it."""
 
-import asyncio
 import email
 import email.policy
 import random
@@ -19,6 +18,7 @@ from engine.sandbox.traffic import Traffic
 from engine.settings.settings import TlsRules
 from tests.clock import FakeClock
 from tests.scenarios.relaying import relaying
+from tests.waiting import until
 
 
 async def test_the_standard_world_has_a_few_dozen_domains_and_every_temper(internet: Internet) -> None:
@@ -86,9 +86,7 @@ async def test_traffic_goes_on_after_a_refusal_and_a_lost_connection(internet: I
 async def test_traffic_stops_when_it_is_told_to(internet: Internet, relay: Exchange) -> None:
     relay.temper = Refusing()
     async with Traffic(relay.address, relay.port, {"a.example": 1.0}, rate=1000) as traffic:
-        async with asyncio.timeout(10):
-            while not traffic.refused:
-                await asyncio.sleep(0.01)
+        await until(lambda: traffic.refused > 0)
     assert relay.messages == 0
 
 
