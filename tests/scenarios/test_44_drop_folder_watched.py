@@ -16,7 +16,19 @@ from engine.intake.drop.folder import DropIntake
 from engine.intake.drop.watch import CannotWatch
 from engine.settings.settings import Settings
 from tests.clock import FakeClock
-from tests.scenarios.test_intake_drop import MAIL, PATIENCE, before, eventually, in_time, moved, watching
+from tests.scenarios.test_intake_drop import (
+    MAIL,
+    PATIENCE,
+    Looks,
+    before,
+    eventually,
+    in_time,
+    is_watched,
+    moved,
+    reason,
+    watched,
+    watching,
+)
 from tests.unit.fake_arrivals import FakeArrivals
 
 ODD = os.fsdecode(b"caf\xe9\xff.eml")
@@ -25,10 +37,11 @@ ODD = os.fsdecode(b"caf\xe9\xff.eml")
 async def test_a_name_that_is_no_utf8_ends_no_watch_and_its_file_is_taken(tmp_path: Path) -> None:
     queue = FakeArrivals()
     async with watching(queue, tmp_path) as intake:  # whose clock stands still: only the watch can find what comes
-        await asyncio.sleep(0.2)
+        await watched(tmp_path)
         for number, name in enumerate((ODD, "plain.eml", os.fsdecode(b"\xc3.eml"), "last.eml"), 1):
             moved(tmp_path, name)
             await eventually(lambda n=number: len(queue.forgotten) == n)  # type: ignore[misc]
+            assert len(queue.messages) == number
         moved(tmp_path, os.fsdecode(b"bad\xff.eml"), b"no header")
         await eventually(lambda: len(list((tmp_path / "drop" / "failed").iterdir())) == 2)
         assert intake.trouble == ""
@@ -55,20 +68,16 @@ async def test_a_watch_that_ends_is_trouble_and_begins_anew_and_the_folder_is_re
         await eventually(lambda: "the drop folder is not watched (No space left" in intake.trouble)
         for number in range(1, 4):
             moved(tmp_path, f"{number}.eml")
-            async with asyncio.timeout(PATIENCE):
-                while len(queue.forgotten) < number:
-                    await clock.advance(1)
-                    await asyncio.sleep(0.01)
-        while len(tried) < 8:
-            await clock.advance(1)
-            await asyncio.sleep(0.01)
+            await in_time(clock, lambda n=number: len(queue.forgotten) == n, by=1)  # type: ignore[misc]
+        await in_time(clock, lambda: len(tried) >= 8, by=1)
         # After 1, 2, 4, 8, 16 seconds and then every 30.
         assert all(later - one >= min(30, 2**number) for number, (one, later) in enumerate(pairwise(tried)))
         assert clock.now() < tried[0] + 3600
     await in_time(clock, lambda: intake.trouble == "")
     moved(tmp_path, "new.eml")
-    await eventually(lambda: len(queue.forgotten) == 4)
+    await eventually(lambda: len(queue.forgotten) == 4)  # without the clock having moved
     await intake.stop(1.0)
+    assert len(queue.messages) == 4
 
 
 async def test_a_system_that_watches_no_folders_is_noted_and_the_folder_is_read_every_second(
@@ -86,29 +95,36 @@ async def test_a_system_that_watches_no_folders_is_noted_and_the_folder_is_read_
             "the drop folder is not watched (this system has no inotify); it is read every 1 s instead",
         )
         moved(tmp_path, "a.eml")
+        began = clock.now()
         await in_time(clock, lambda: len(queue.forgotten) == 1, by=1)
+        assert clock.now() - began < drop.RESCAN
+    assert len(queue.messages) == 1
 
 
 async def test_folders_that_were_cleared_away_are_made_anew_and_watched(tmp_path: Path) -> None:
     queue, clock = FakeArrivals(), FakeClock()
     async with watching(queue, tmp_path, clock) as intake:
-        await asyncio.sleep(0.2)
+        await watched(tmp_path)
         shutil.rmtree(tmp_path / "drop")
         await eventually(lambda: (tmp_path / "drop" / "failed").is_dir())
         assert (tmp_path / "drop").stat().st_mode & 0o777 == 0o700
-        await in_time(clock, lambda: intake.trouble == "", by=1)
+        await in_time(clock, lambda: is_watched(tmp_path) and intake.trouble == "", by=1)
         moved(tmp_path, "new.eml")
         await eventually(lambda: len(queue.forgotten) == 1)
+    assert len(queue.messages) == 1
 
 
 async def test_what_cannot_be_taken_is_set_aside_though_the_folder_for_it_is_lost(tmp_path: Path) -> None:
     queue = FakeArrivals()
-    async with watching(queue, tmp_path):
-        await asyncio.sleep(0.2)
-        (tmp_path / "drop" / "failed").rmdir()
+    failed = tmp_path / "drop" / "failed"
+    async with watching(queue, tmp_path) as intake:
+        await watched(tmp_path)
+        await Looks(intake).done()
+        failed.rmdir()
         path = moved(tmp_path, "bad.eml", b"no header")
         await eventually(lambda: not path.exists())
-        await eventually(lambda: (tmp_path / "drop" / "failed" / "bad.eml.reason").exists())
+    assert (failed / "bad.eml").read_bytes() == b"no header"
+    assert reason(tmp_path, "bad.eml")
 
 
 async def test_files_that_can_only_be_left_hide_no_other_and_are_not_tried_again_at_once(
@@ -133,11 +149,11 @@ async def test_files_that_can_only_be_left_hide_no_other_and_are_not_tried_again
         assert len(tried) == 2500
         assert "cannot be set aside either" in intake.trouble
         assert intake.notes == ()
-        async with asyncio.timeout(PATIENCE):
-            while len(tried) < 5000:  # the look that took the last one may not have ended when the clock moves
-                await clock.advance(30)
-                await asyncio.sleep(0.2)
-        assert min(Counter(tried).values()) == 2  # a third look may have begun by now
+        await Looks(intake).done()  # the look that took the last one has ended when the clock moves
+        assert len(tried) == 2500
+        await clock.advance(drop.RESCAN)
+        await eventually(lambda: len(tried) >= 5000)
+        assert set(Counter(tried).values()) == {2}
     assert len(caplog.records) < 100  # of very many only some are told
 
 
@@ -160,44 +176,41 @@ async def test_a_file_that_is_put_right_is_taken_at_once(tmp_path: Path, monkeyp
         moved(tmp_path, "a.eml", MAIL)  # another file under the same name
         await eventually(lambda: len(queue.forgotten) == 1)
         await eventually(lambda: intake.trouble == "")
+    assert [message.content.endswith(b"\r\n\r\nbody\r\n") for message in queue.messages] == [True]
 
 
 async def test_nobody_wakes_up_while_nothing_comes(tmp_path: Path) -> None:
     queue = FakeArrivals()
     async with watching(queue, tmp_path, SystemClock()):
-        woken = []  # in all threads, each half second; on a busy machine one may be, for a page or a lock
+        # That nobody does for a while is seen by a while alone; in all threads, each half second. On a busy machine one
+        # may be woken, for a page or a lock.
+        woken = []
         for _ in range(5):
             before_ = resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw
             await asyncio.sleep(0.5)
             woken.append(resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw - before_)
         assert min(woken) <= 3, woken  # it was over 20, in each
         moved(tmp_path, "new.eml")
-        async with asyncio.timeout(5):
-            while not queue.forgotten:
-                await asyncio.sleep(0.05)
+        await eventually(lambda: len(queue.forgotten) == 1)
+    assert len(queue.messages) == 1
 
 
 async def test_a_file_that_is_only_touched_has_nobody_look_without_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looks = 0
-    look = DropIntake._look
-
-    async def counted(self: DropIntake) -> float:
-        nonlocal looks
-        looks += 1
-        return await look(self)
-
-    monkeypatch.setattr(DropIntake, "_look", counted)
     monkeypatch.setattr(drop, "set_aside", lambda *_: (_ for _ in ()).throw(PermissionError(1, "no")))
     path = before(tmp_path, "a.eml", b"no header")
-    async with watching(FakeArrivals(), tmp_path):
-        await asyncio.sleep(0.2)
-        looks = 0
-        for _ in range(500):
+    loop = asyncio.get_running_loop()
+    async with watching(FakeArrivals(), tmp_path) as intake, asyncio.timeout(PATIENCE):
+        await watched(tmp_path)
+        looks = Looks(intake)
+        await looks.done()
+        first, began = looks.begun, loop.time()
+        while looks.begun < first + 10:
             with path.open("ab"):
-                await asyncio.sleep(0.001)
-        assert looks <= 500 * 0.001 * 20 + 20  # one in fifty milliseconds, however long this took
+                await asyncio.sleep(0)
+        # One in fifty milliseconds, however long that took; the first of them may have waited for most of its time.
+        assert loop.time() - began >= 9 * drop.GAP * 0.9
 
 
 async def test_very_many_files_that_are_still_written_are_not_all_remembered(
@@ -208,16 +221,21 @@ async def test_very_many_files_that_are_still_written_are_not_all_remembered(
     for number in range(50):
         os.utime(before(tmp_path, f"{number}.eml"), (clock.now(), clock.now()))
     async with watching(queue, tmp_path, clock) as intake:
-        await eventually(lambda: len(intake._settling) == 10)
-        await asyncio.sleep(0.2)
+        await Looks(intake).done()
         assert len(intake._settling) == 10
         assert not queue.messages
         await in_time(clock, lambda: len(queue.forgotten) == 50, by=1)
+    assert len(queue.messages) == 50
 
 
 async def test_stopping_ends_the_watch_at_once(tmp_path: Path) -> None:
-    for _ in range(20):
-        async with watching(FakeArrivals(), tmp_path):
-            pass
-        async with watching(FakeArrivals(), tmp_path):
-            await asyncio.sleep(0.01)
+    tasks = asyncio.all_tasks()
+    for is_on in (False, True) * 20:
+        intake = DropIntake(FakeArrivals(), tmp_path / "drop", Settings(hostname="relay.example"), FakeClock())
+        await intake.start()
+        if is_on:
+            await watched(tmp_path)
+        async with asyncio.timeout(PATIENCE):
+            await intake.stop(10 * PATIENCE)  # what was waited for would take as long
+        assert not is_watched(tmp_path)
+        assert asyncio.all_tasks() == tasks

@@ -4,12 +4,13 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from engine.base.clock import SystemClock
+from engine.intake.drop.dropfile import SETTLE
 from engine.intake.drop.dropped import Dropped
 from engine.intake.drop.folder import DropIntake
 from engine.intake.errors import IntakeError
@@ -18,6 +19,7 @@ from engine.queue.contract import QueueBroken, QueueBusy, QueueDamaged, QueueErr
 from engine.settings.settings import Intake, Settings, Smtp
 from tests.clock import FakeClock
 from tests.unit.fake_arrivals import FakeArrivals
+from tests.waiting import until
 
 MAIL = b"From: a@example.org\nTo: b@example.net\nSubject: hello\n\nbody\n"
 SETTINGS = Settings(hostname="relay.example", intake=Intake(smtp=Smtp(max_message_size=10_240)))
@@ -52,19 +54,57 @@ def moved(folder: Path, name: str, content: bytes = MAIL) -> Path:
 
 
 async def eventually(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not holds():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.01)
+    await until(holds, PATIENCE)
 
 
 async def in_time(clock: FakeClock, holds: Callable[[], bool], by: float = 30) -> None:
     """Move the clock on until something holds: a look that is under way when it moves reckons from then."""
-    deadline = time.monotonic() + PATIENCE
-    while not holds():
-        assert time.monotonic() < deadline
-        await clock.advance(by)
-        await asyncio.sleep(0.05)
+    async with asyncio.timeout(PATIENCE):
+        while not holds():
+            await clock.advance(by)
+            await asyncio.sleep(0.01)
+
+
+def is_watched(folder: Path) -> bool:
+    """Whether this process has the kernel watch the drop folder (proc(5), of fdinfo: inotify)."""
+    if not (folder / "drop").is_dir():
+        return False
+    inode = f" ino:{(folder / 'drop').stat().st_ino:x} "
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):  # it is closed by now
+            if str(link.readlink()) == "anon_inode:inotify":
+                lines = Path("/proc/self/fdinfo", link.name).read_text().splitlines()
+                if any(line.startswith("inotify wd:") and inode in line for line in lines):
+                    return True
+    return False
+
+
+async def watched(folder: Path) -> None:
+    """Wait until the watch is on."""
+    await eventually(lambda: is_watched(folder))
+
+
+class Looks:
+    """Counts the looks of an intake at its folder, from here on: those that have begun, and those that have ended."""
+
+    def __init__(self, intake: DropIntake) -> None:
+        self.begun = self.ended = 0
+        self._intake = intake
+        self._look = intake._look
+        intake._look = self._counted  # type: ignore[method-assign]
+
+    async def done(self) -> None:
+        """Wait until one more has been made, from its beginning to its end, and nothing calls for another."""
+        more = self.begun + 1
+        self._intake._wake.set()
+        await eventually(lambda: self.ended >= more and self.ended == self.begun and not self._intake._wake.is_set())
+
+    async def _counted(self) -> float:
+        self.begun += 1
+        try:
+            return await self._look()
+        finally:
+            self.ended += 1
 
 
 def reason(folder: Path, name: str) -> str:
@@ -88,7 +128,7 @@ async def test_files_that_lie_there_at_the_start_are_sent(tmp_path: Path) -> Non
 async def test_a_file_that_is_moved_in_is_sent_at_once(tmp_path: Path) -> None:
     queue = FakeArrivals()
     async with watching(queue, tmp_path):
-        await asyncio.sleep(0.2)  # the watch is on
+        await watched(tmp_path)
         path = moved(tmp_path, "new.eml")
         await eventually(lambda: len(queue.forgotten) == 1)
         assert not path.exists()
@@ -99,19 +139,15 @@ async def test_a_change_the_watch_missed_is_found_by_the_next_look(tmp_path: Pat
     clock = FakeClock()
     intake = DropIntake(queue, tmp_path / "drop", SETTINGS, clock)
     intake._watch = lambda: asyncio.sleep(0)  # type: ignore[method-assign]
-    look, has_looked = intake._look, asyncio.Event()
-
-    async def looked() -> float:
-        pause = await look()
-        has_looked.set()
-        return pause
-
-    intake._look = looked  # type: ignore[method-assign]
+    looks = Looks(intake)
     await intake.start()
-    await has_looked.wait()
+    await eventually(lambda: looks.ended > 0 and clock.waiting == 1)
     moved(tmp_path, "new.eml")
+    looked = looks.begun
     await clock.advance(29)
-    await asyncio.sleep(0.1)
+    for _ in range(5):  # whoever waited for this moment has gone on before those who ask for it only now
+        await clock.wait(asyncio.Event(), clock.now())
+    assert looks.begun == looked
     assert not queue.messages
     await clock.advance(1)
     await eventually(lambda: len(queue.forgotten) == 1)
@@ -127,16 +163,26 @@ async def test_only_names_that_end_in_eml_are_looked_at(tmp_path: Path) -> None:
     assert all(path.exists() for path in others)
 
 
+class Committing(FakeArrivals):
+    """Looks at a file at the very end of each commit."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.was_there: list[bool] = []
+        self._path = path
+
+    async def enqueue(self, message: NewMessage) -> int:
+        number = await super().enqueue(message)
+        self.was_there.append(self._path.exists())
+        return number
+
+
 async def test_a_file_is_deleted_only_when_it_is_committed(tmp_path: Path) -> None:
-    queue = FakeArrivals()
-    queue.open_gate.clear()
     path = before(tmp_path, "a.eml")
+    queue = Committing(path)
     async with watching(queue, tmp_path):
-        await queue.started.wait()
-        await asyncio.sleep(0.05)
-        assert path.exists()
-        queue.open_gate.set()
         await eventually(lambda: not path.exists())
+    assert queue.was_there == [True]
 
 
 async def test_a_file_committed_before_a_crash_is_not_sent_twice(tmp_path: Path) -> None:
@@ -168,9 +214,9 @@ async def test_a_queue_that_takes_nothing_leaves_the_file_where_it_is(tmp_path: 
     queue.fail = error
     path = before(tmp_path, "a.eml")
     clock = FakeClock()
-    async with watching(queue, tmp_path, clock):
-        await queue.started.wait()
-        await asyncio.sleep(0.05)
+    async with watching(queue, tmp_path, clock) as intake:
+        await Looks(intake).done()
+        assert queue.started.is_set()
         assert path.exists()
         assert not list((tmp_path / "drop" / "failed").iterdir())
         queue.fail = None
@@ -213,30 +259,26 @@ async def test_a_file_that_meets_damage_in_the_queue_holds_up_none_behind_it(
         await eventually(lambda: len(queue.messages) == 22)
         assert queue.tried == 9
         queue.error = QueueBusy("somebody else has it")  # as long as nothing is taken, nothing else is tried
-        looks = 0
-        look = intake._look
-
-        async def counted() -> float:
-            nonlocal looks
-            looks += 1
-            return await look()
-
-        intake._look = counted  # type: ignore[method-assign]
+        looks = Looks(intake)
         await in_time(clock, lambda: queue.tried > 9)
-        await asyncio.sleep(0.1)
-        assert queue.tried - 9 <= 8 * looks
+        await looks.done()
+        assert queue.tried - 9 <= 8 * looks.begun
 
 
 async def test_a_file_that_is_still_written_is_left_until_it_is_whole(tmp_path: Path) -> None:
-    queue = FakeArrivals()
+    queue, clock = FakeArrivals(), FakeClock()
     path = before(tmp_path, "a.eml", MAIL[:30])
-    async with watching(queue, tmp_path, SystemClock()):
+    os.utime(path, (clock.now(), clock.now()))
+    async with watching(queue, tmp_path, clock) as intake:
+        looks = Looks(intake)
         for end in (40, 50, len(MAIL)):
-            await asyncio.sleep(0.4)
+            await clock.advance(SETTLE * 0.9)
+            await looks.done()
             assert not queue.messages
             with path.open("ab") as file:
                 file.write(MAIL[path.stat().st_size : end])
-        await eventually(lambda: len(queue.forgotten) == 1)
+            os.utime(path, (clock.now(), clock.now()))  # no look comes between: this loop does not turn meanwhile
+        await in_time(clock, lambda: len(queue.forgotten) == 1, by=SETTLE)
     assert queue.messages[0].content.endswith(b"\r\n\r\nbody\r\n")
 
 
@@ -245,12 +287,11 @@ async def test_a_file_from_the_future_is_taken_once_it_is_still(tmp_path: Path) 
     clock = FakeClock()
     path = before(tmp_path, "a.eml")
     os.utime(path, (clock.now() + 9999, clock.now() + 9999))
-    async with watching(queue, tmp_path, clock):
-        await asyncio.sleep(0.1)
+    async with watching(queue, tmp_path, clock) as intake:
+        await Looks(intake).done()
         assert not queue.messages
-        while not queue.forgotten:  # it may not have been looked at yet, however long that took
-            await clock.advance(1)
-            await asyncio.sleep(0.01)
+        await in_time(clock, lambda: len(queue.forgotten) == 1, by=SETTLE)
+    assert len(queue.messages) == 1
 
 
 def symlink(path: Path) -> None:
@@ -390,7 +431,7 @@ async def test_a_look_that_fails_is_trouble_until_the_next_good_one(
 async def test_a_folder_that_cannot_be_read_is_trouble_until_it_can(tmp_path: Path) -> None:
     queue, clock = FakeArrivals(), FakeClock()
     async with watching(queue, tmp_path, clock) as intake:
-        await asyncio.sleep(0.1)
+        await watched(tmp_path)
         (tmp_path / "drop").rename(tmp_path / "away")
         (tmp_path / "drop").write_bytes(b"no folder")
         await in_time(clock, lambda: intake.trouble.startswith("the drop folder cannot be read: File exists"))
@@ -425,8 +466,8 @@ async def test_a_full_disk_leaves_no_reasons_without_their_files(
     queue, clock = FakeArrivals(), FakeClock()
     path = before(tmp_path, "a.eml", b"no header")
     monkeypatch.setattr("engine.intake.drop.dropfile.clean", lambda text, limit: full(path, path))
-    async with watching(queue, tmp_path, clock):
-        await asyncio.sleep(0.2)
+    async with watching(queue, tmp_path, clock) as intake:
+        await Looks(intake).done()
     assert path.exists()
     assert not list((tmp_path / "drop" / "failed").iterdir())
 
