@@ -26,13 +26,16 @@ async def test_ctrl_z_stops_an_attached_console_and_fg_brings_it_back(tmp_path: 
         await shown.type(f"{SMARTHOST} --config {relay.settings} attach\n")
         await shown.shows("relaying", "no mail waits")
         await shown.press("C-z")
-        await shown.shows("Stopped", "ready>")
+        stopped = await shown.shows("Stopped", "ready>")
+        assert "no mail waits" not in stopped, "the terminal is the shell's again"
         await shown.type("fg\n")
-        await shown.shows("relaying", "no mail waits")
+        assert "ready>" not in await shown.shows("relaying", "no mail waits"), "and the console's"
         await shown.press("2")
-        await shown.shows("the queue is empty")
+        assert "the queue is empty" in await shown.shows("the queue is empty")
         await shown.press("q")
-        await shown.shows("ready>")
+        assert "the queue is empty" not in await shown.shows("ready>")
+        await shown.type("echo status $?\n")
+        assert "status 0" in await shown.shows("status 0")
 
 
 @needs("tmux")
@@ -42,7 +45,11 @@ async def test_where_no_shell_would_bring_it_back_it_does_not_stop(tmp_path: Pat
         async with screen(tmp_path, command, 80, 24) as shown:
             await shown.shows("relaying")
             await shown.press("C-z")
-            await shown.shows("no shell here")
+            said = await shown.shows("no shell here")
+            assert "no shell here" in said
+            assert "relaying" in said, "and is there"
+            await shown.press("2")
+            assert "the queue is empty" in await shown.shows("the queue is empty"), "and goes on"
 
 
 @needs("tmux", "bash")
@@ -54,7 +61,11 @@ async def test_with_the_engine_inside_it_says_why_it_does_not_stop(tmp_path: Pat
         await shown.type(f"{SMARTHOST} --config {settings}\n")
         await shown.shows("relaying")
         await shown.press("C-z")
-        await shown.shows("runs inside this console")
+        said = await shown.shows("runs inside this console")
+        assert "runs inside this console" in said
+        assert "ready>" not in said
+        await shown.press("2")
+        assert "the queue is empty" in await shown.shows("the queue is empty"), "and goes on"
 
 
 @needs("tmux")
@@ -62,9 +73,10 @@ async def test_ctrl_l_draws_over_what_something_else_has_written_on_the_terminal
     async with relay_at_rest() as relay:
         command = [str(SMARTHOST), "--config", str(relay.settings), "attach"]
         async with screen(tmp_path, command, 80, 24) as shown:
-            await shown.shows("relaying", "no mail waits")
+            before = await shown.shows("relaying", "no mail waits")
             Path(shown.tmux("display-message", "-p", "#{pane_tty}").strip()).write_text("\x1b[5;5HBroadcast message")
-            await shown.shows("Broadcast message")
+            assert "Broadcast message" in (await shown.shows("Broadcast message")).splitlines()[4]
             await shown.press("C-l")
-            await shown.until(lambda seen: "Broadcast" not in seen, "the screen as it was")
-            await shown.shows("relaying", "no mail waits")
+            after = await shown.until(lambda seen: "no mail waits" in seen and "Broadcast" not in seen, "what it was")
+            assert after.splitlines()[4] == before.splitlines()[4]
+            assert "Broadcast" not in after

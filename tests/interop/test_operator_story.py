@@ -8,13 +8,16 @@ import subprocess
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from engine.base.clock import SystemClock
+from engine.model.event import ENGINE
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Healthy, Script
 from tests.interop.needs import needs, program
+from tests.interop.test_postfix_tools import until_empty
 from tests.interop.tmux import Screen, screen
 from tests.serving import SMARTHOST, Served, free_port, serving, until_listening
 from tests.smtp import smtp_client
@@ -40,8 +43,8 @@ def attempts(internet: Internet) -> list[str]:
     return [line for _, line in internet.exchange("mx.stuck.example").commands if line.startswith("MAIL")]
 
 
-async def tell(shown: Screen, internet: Internet) -> None:
-    """The story, with the keys that README gives."""
+async def tell(shown: Screen, internet: Internet) -> str:
+    """The story, with the keys that README gives, each after what it answers is seen; give the screen at its end."""
     await shown.shows("stuck.example", "450 4.2.1")
     await shown.press("Enter")
     await shown.shows("stuck.example", SAID, "a@stuck.example", "mx.stuck.example")
@@ -66,7 +69,27 @@ async def tell(shown: Screen, internet: Internet) -> None:
     await shown.shows("is used again", "no bad hosts")
     await internet.wait_for(3)
     await shown.press("6")
-    await shown.shows("delivered", "a@stuck.example", "marked good")
+    return await shown.shows("delivered", "a@stuck.example", "marked good")
+
+
+class Came(NamedTuple):
+    """What came of it, by the relay's own record: what operators `did`, the hosts `marked`, how much waits, arrived."""
+
+    did: tuple[str, ...]
+    marked: tuple[str, ...]
+    waiting: int
+    arrived: int
+
+
+async def came_of(relay: Served, internet: Internet) -> Came:
+    async with relay.client() as client:
+        did = tuple(event.kind for event in await client.events(limit=1000) if event.by != ENGINE)
+        marked = tuple(host.host for host in (await client.hosts()).rows)
+        waiting = (await client.health()).waiting
+    return Came(did, marked, waiting, internet.exchange("mx.stuck.example").messages)
+
+
+STORY = Came(did=("retried", "marked bad", "marked good"), marked=(), waiting=0, arrived=3)
 
 
 @needs("tmux")
@@ -75,7 +98,10 @@ async def test_a_stuck_domain_is_seen_understood_and_set_going(tmp_path: Path, c
     async with stuck() as (internet, relay):
         command = [str(SMARTHOST), "--config", str(relay.settings), "attach"]
         async with screen(tmp_path, command, columns, lines) as shown:
-            await tell(shown, internet)
+            told = await tell(shown, internet)
+        assert "marked good" in told
+        await until_empty(relay.control_socket)
+        assert await came_of(relay, internet) == STORY
 
 
 def _why_no_ssh() -> str:
@@ -138,17 +164,22 @@ async def test_the_same_over_an_ssh_line(tmp_path: Path, columns: int, lines: in
     async with stuck() as (internet, relay), sshd(tmp_path) as ssh:
         attach = f"{SMARTHOST} --config {relay.settings} attach"
         async with screen(tmp_path, [*ssh, attach], columns, lines) as shown:
-            await tell(shown, internet)
+            told = await tell(shown, internet)
+        assert "marked good" in told
+        await until_empty(relay.control_socket)
+        assert await came_of(relay, internet) == STORY
 
 
 @needs("tmux")
 async def test_a_read_only_console_looks_and_does_nothing(tmp_path: Path) -> None:
-    async with stuck() as (_, relay):
+    async with stuck() as (internet, relay):
         command = [str(SMARTHOST), "--config", str(relay.settings), "attach", "--read-only"]
         async with screen(tmp_path, command, 80, 24) as shown:
             await shown.shows("stuck.example", "read-only")
             await shown.press("r", "b", "s")
             await shown.press("Enter")
             seen = await shown.shows(SAID)
+            assert SAID in seen
             assert "Retry" not in seen
             assert "Mark bad?" not in seen
+        assert await came_of(relay, internet) == Came(did=(), marked=(), waiting=3, arrived=0)

@@ -18,8 +18,10 @@ from engine.sandbox.tempers import Healthy, Said
 from tests.serving import SMARTHOST, Served
 from tests.smtp import smtp_client
 from tests.terminals import on_a_terminal
+from tests.waiting import until
 
 LEAVES_WITHIN = 25.0  # seconds; draining has ten
+OTHER_SCREEN_ON, OTHER_SCREEN_OFF = b"\x1b[?1049h", b"\x1b[?1049l"  # xterm's second screen, which the console draws on
 
 
 class Terminal:
@@ -31,23 +33,28 @@ class Terminal:
         home = {"HOME": str(relay.settings.parent)}
         self.process, self._master = on_a_terminal([SMARTHOST, "--config", relay.settings], env=home)
 
-    async def read_until(self, text: bytes, seconds: float = 20) -> None:
-        """Read what the console draws until `text` is among it."""
-        async with asyncio.timeout(seconds):
-            while text not in self.seen:
-                with suppress(BlockingIOError):
-                    self.seen += os.read(self._master, 65536)
-                await asyncio.sleep(0.02)
+    async def read_until(self, text: bytes, seconds: float = 20) -> bytes:
+        """Read what the console draws until `text` is among it; give all that was read since `seen` was emptied."""
+        await until(lambda: text in self._read(), seconds)
+        return self.seen
 
     async def ended(self, seconds: float = LEAVES_WITHIN) -> int:
         """Wait for the process to end; give its status."""
-        async with asyncio.timeout(seconds):
-            while (status := self.process.poll()) is None:
-                await asyncio.sleep(0.05)
-        return status
+        await until(lambda: self.process.poll() is not None, seconds)
+        return self.process.wait()
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the process is stopped, as by ctrl+z (proc(5), stat: its state follows its name)."""
+        return Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
     def press(self, keys: bytes) -> None:
         os.write(self._master, keys)
+
+    def _read(self) -> bytes:
+        with suppress(BlockingIOError):
+            self.seen += os.read(self._master, 65536)
+        return self.seen
 
     def hang_up(self) -> None:
         """The line drops: the kernel sends SIGHUP."""
@@ -130,11 +137,15 @@ async def test_a_console_that_was_stopped_is_drawn_anew_when_it_goes_on() -> Non
     async with Internet(clock=SystemClock()) as internet, console(internet) as terminal:
         await terminal.read_until(b"no mail waits")
         terminal.process.send_signal(signal.SIGTSTP)
-        await terminal.read_until(b"\x1b[?1049l")
+        left = await terminal.read_until(OTHER_SCREEN_OFF)
+        assert left.index(b"no mail waits") < left.index(OTHER_SCREEN_OFF), "it gives the terminal back as it was"
+        await until(lambda: terminal.is_stopped)
         terminal.seen = b""
         terminal.process.send_signal(signal.SIGCONT)
-        await terminal.read_until(b"\x1b[?1049h")
-        await terminal.read_until(b"no mail waits")
+        await terminal.read_until(OTHER_SCREEN_ON)
+        drawn = await terminal.read_until(b"no mail waits")
+        assert drawn.index(OTHER_SCREEN_ON) < drawn.index(b"no mail waits")
+        assert not terminal.is_stopped
 
 
 async def test_going_on_without_having_been_stopped_is_nothing() -> None:
@@ -143,13 +154,12 @@ async def test_going_on_without_having_been_stopped_is_nothing() -> None:
         await terminal.read_until(b"no mail waits")
         tasks = Path(f"/proc/{terminal.process.pid}/task")
         before = len(list(tasks.iterdir()))
-        for _ in range(5):
+        for key, shown in (b"2", b"the queue is empty"), (b"1", b"no mail waits"), (b"2", b"the queue is empty"):
             terminal.process.send_signal(signal.SIGCONT)
-            await asyncio.sleep(0.1)
-        terminal.seen = b""
-        terminal.press(b"2")
-        await terminal.read_until(b"the queue is empty")
-        assert len(list(tasks.iterdir())) == before, "threads"
+            terminal.seen = b""
+            terminal.press(key)
+            assert shown in await terminal.read_until(shown)  # by then it has been told
+            assert len(list(tasks.iterdir())) == before, "threads"
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from engine.settings.settings import Control, Dns, Intake, Nameserver, Settings,
 from tests import plain_user
 from tests.plain_user import GROUP, USER
 from tests.terminals import on_a_terminal
+from tests.waiting import until
 
 pytestmark = plain_user.needs_root
 
@@ -44,7 +45,7 @@ def one_line(said: str) -> str:
 
 
 @asynccontextmanager
-async def an_engine(spool: Path, control: Control | None = None) -> AsyncIterator[None]:
+async def an_engine(spool: Path, control: Control | None = None) -> AsyncIterator[Engine]:
     """A relay of root's whose control socket the group may use."""
     engine = Engine(
         Settings(
@@ -57,7 +58,7 @@ async def an_engine(spool: Path, control: Control | None = None) -> AsyncIterato
     )
     await engine.start()
     try:
-        yield
+        yield engine
     finally:
         await engine.stop(drain=0.3)
 
@@ -186,24 +187,23 @@ class Attached:
         self.process, self._line = on_a_terminal(command, env={"XDG_STATE_HOME": str(home)})
         self._seen = b""
 
-    async def shows(self, *texts: bytes) -> None:
-        """Wait until all these were drawn."""
-        async with asyncio.timeout(30):
-            while not all(text in self._seen for text in texts):
-                self._read()
-                assert self.process.poll() is None, self._seen.decode(errors="replace")[-2000:]
-                await asyncio.sleep(0.05)
+    async def shows(self, *texts: bytes) -> bytes:
+        """Wait until all these were drawn, or it has ended; give all that was drawn."""
+        await until(lambda: all(text in self._read() for text in texts) or self.process.poll() is not None)
+        return self._seen
 
     def press(self, key: bytes) -> None:
         os.write(self._line, key)
 
     async def ended(self) -> int:
         """Wait until it has ended; give its status."""
-        async with asyncio.timeout(30):
-            while (status := self.process.poll()) is None:
-                self._read()
-                await asyncio.sleep(0.05)
-        return status
+
+        def has_ended() -> bool:
+            self._read()
+            return self.process.poll() is not None
+
+        await until(has_ended)
+        return self.process.wait()
 
     def close(self) -> None:
         if self.process.poll() is None:
@@ -211,15 +211,16 @@ class Attached:
             self.process.wait()
         os.close(self._line)
 
-    def _read(self) -> None:
+    def _read(self) -> bytes:
         with suppress(OSError):  # there is nothing to read, or nobody to write
             self._seen += os.read(self._line, 65536)
+        return self._seen
 
 
 async def test_a_member_of_the_group_attaches_the_console(folder: Path) -> None:
     async with an_engine(folder / "spool"):
         with closing(Attached(folder)) as attached:
-            await attached.shows(b"no mail waits")
+            assert b"no mail waits" in await attached.shows(b"no mail waits")
             attached.press(b"q")
             assert await attached.ended() == 0
 
@@ -315,9 +316,13 @@ def test_config_check_notes_what_everybody_may_read(folder: Path) -> None:
     assert f"intake.submission.users: {users} may be read by everybody on this machine (mode 0644)" in done.stdout
 
 
+REFUSED = b"Check: this console may only look"
+
+
 async def test_the_console_of_who_may_look_says_so_and_its_keys_act_on_nothing(folder: Path) -> None:
-    async with an_engine(folder / "spool", VIEWER):
+    async with an_engine(folder / "spool", VIEWER) as engine:
         with closing(Attached(folder)) as attached:
-            await attached.shows(b"no mail waits", b"read-only")
+            assert b"read-only" in await attached.shows(b"no mail waits", b"read-only")
             attached.press(b"c")
-            await attached.shows(b"Check: this console may only look")
+            assert REFUSED in await attached.shows(REFUSED)
+        assert [event.kind for event in await engine.queue.listing.events(limit=100)] == ["started"]
