@@ -6,10 +6,9 @@ header before it is parsed.
 """
 
 import asyncio
-import socket
 import struct
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import dns.asyncquery
 import dns.exception
@@ -61,25 +60,28 @@ class BoundedNameserver(dns.nameserver.Do53Nameserver):
         source: str | None,  # noqa: ARG002
         source_port: int,  # noqa: ARG002
         max_size: bool,
-        backend: Any,
+        backend: Any,  # noqa: ARG002
         one_rr_per_rrset: bool = False,  # noqa: ARG002
         ignore_trailing: bool = False,  # noqa: ARG002
     ) -> dns.message.Message:
         """Ask over TCP where `max_size`, else over UDP. Raises what dnspython's own does, and AnswerTooLarge."""
         if max_size:
             return await self._over_tcp(request, timeout)
-        family = dns.inet.af_for_address(self.address)
-        async with await backend.make_socket(family, socket.SOCK_DGRAM) as sock:
+        datagrams = _Datagrams(dns.inet.af_for_address(self.address))
+        try:
+            await datagrams.open()
             return await dns.asyncquery.udp(
                 request,
                 self.address,
                 timeout=timeout,
                 port=self.port,
-                sock=_Datagrams(sock),
+                sock=datagrams,
                 raise_on_truncation=True,
                 ignore_errors=True,
                 ignore_unexpected=True,
             )
+        finally:
+            datagrams.close()
 
     async def _over_tcp(self, request: dns.message.QueryMessage, timeout: float) -> dns.message.Message:
         """RFC 1035 4.2.2: the length comes first."""
@@ -137,25 +139,64 @@ def _says_something(message: dns.message.Message) -> bool:
     return found.answer is not None or bool(found.cnames)
 
 
-class _Datagrams:
-    """A socket of dnspython's whose datagrams are no longer than we said we take; of a longer one the rest is missing.
+class _Datagrams(asyncio.DatagramProtocol):
+    """The socket of one question, as dnspython uses one; of a datagram longer than we said we take the rest is missing.
 
-    So it is one that is truncated, which is asked for once more over TCP.
+    So it is one that is truncated, which is asked for once more over TCP. dnspython's own would stay open where whoever
+    asks is cancelled while it is made: uvloop does not close it then, and only its protocol ever learns of it.
     """
 
-    def __init__(self, sock: Any) -> None:
-        self._sock = sock
-        self.family = sock.family
+    def __init__(self, family: int) -> None:
+        self.family = family
+        self._came: asyncio.Queue[tuple[bytes, Any] | Exception] = asyncio.Queue()
+        self._transport: asyncio.DatagramTransport | None = None
+        self._is_closed = False
 
-    async def sendto(self, what: bytes, destination: Any, timeout: float | None) -> int:
-        """Send a question."""
-        return int(await self._sock.sendto(what, destination, timeout))
+    async def open(self) -> None:
+        """Make it. Raises OSError."""
+        await asyncio.get_running_loop().create_datagram_endpoint(lambda: self, family=self.family)
 
-    async def recvfrom(self, size: int, timeout: float | None) -> tuple[bytes, Any]:
-        """A datagram and who sent it."""
-        wire, sender = await self._sock.recvfrom(size, timeout)
-        if len(wire) > EDNS_PAYLOAD:
-            head = bytearray(wire[:EDNS_PAYLOAD])
+    def close(self) -> None:
+        """Close it, or have it closed as soon as it is made."""
+        self._is_closed = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """It is made."""
+        self._transport = cast(asyncio.DatagramTransport, transport)
+        if self._is_closed:
+            self._transport.abort()
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        """Keep what has come until it is asked for."""
+        if len(data) > EDNS_PAYLOAD:
+            head = bytearray(data[:EDNS_PAYLOAD])
             head[_TRUNCATED_AT] |= _TRUNCATED
-            wire = bytes(head)
-        return wire, sender
+            data = bytes(head)
+        self._came.put_nowait((data, addr))
+
+    def error_received(self, exc: Exception) -> None:
+        """Keep it: whoever asks next raises it."""
+        self._came.put_nowait(exc)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing will come any more."""
+        self._came.put_nowait(exc or EOFError("the socket was closed"))
+
+    async def sendto(self, what: bytes, destination: Any, timeout: float | None) -> int:  # noqa: ARG002
+        """Send a question; this waits for nothing."""
+        assert self._transport is not None
+        self._transport.sendto(what, destination)
+        return len(what)
+
+    async def recvfrom(self, size: int, timeout: float | None) -> tuple[bytes, Any]:  # noqa: ARG002
+        """A datagram and who sent it. Raises dns.exception.Timeout, OSError."""
+        try:
+            async with asyncio.timeout(timeout):
+                came = await self._came.get()
+        except TimeoutError as error:
+            raise dns.exception.Timeout(timeout=timeout) from error  # type: ignore[no-untyped-call]
+        if isinstance(came, Exception):
+            raise came
+        return came

@@ -7,6 +7,7 @@ import time
 import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
+from pathlib import Path
 
 import dns.exception
 import dns.message
@@ -23,10 +24,12 @@ from engine.dns.lookups import LookupFailed, Lookups, name_of, resolver_for
 from engine.dns.mx import MOST_EXCHANGES, MXCalculator
 from engine.dns.nameserver import EDNS_PAYLOAD, LARGEST, LARGEST_OTHER, MOST_PARSED, parsed
 from engine.sandbox.internet import Internet
+from engine.sandbox.names import Fault
 from tests.clock import FakeClock
 from tests.scenarios.large_answers import LargeAnswers, large_answers, records
 from tests.scenarios.marks import MarksInMemory
 from tests.scenarios.relaying import relaying
+from tests.waiting import until
 
 KIB = 1024
 SIXTY_KB = {"MX": 2500, "A": 3700, "AAAA": 2100, "TXT": 280, "TLSA": 1250}
@@ -268,6 +271,30 @@ async def test_health_tells_of_answers_that_were_refused_and_mail_waits(internet
         assert entry.last.text.count("bytes; of more than 16,384 none is read for MX") == 1
         health = await relay.client.health()
         assert any("too large to be read" in one for one in health.notes)
+
+
+def sockets() -> int:
+    """How many this process has open."""
+    found = 0
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):  # it is closed by now
+            found += str(link.readlink()).startswith("socket:")
+    return found
+
+
+@pytest.mark.filterwarnings("ignore:unclosed resource")  # told by a loop that ends, it would keep that from ending
+async def test_a_question_that_is_cancelled_at_any_step_leaves_no_socket_open(internet: Internet) -> None:
+    internet.dns.behave("silent.example", Fault.SILENT)
+    resolver = resolver_for([internet.nameserver])
+    before = sockets()
+    for steps in range(12):  # it waits for the answer well before the last
+        asking = asyncio.create_task(resolver.resolve("silent.example", "MX", search=False))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        asking.cancel()
+        await asyncio.wait({asking})
+        assert asking.cancelled()
+    await until(lambda: sockets() <= before, 5)
 
 
 async def test_the_loop_is_not_held_by_what_is_parsed(large: LargeAnswers) -> None:
