@@ -77,7 +77,6 @@ async def test_its_life_has_an_end_though_the_clock_is_set_back(
             await until(lambda: all(one.is_idle for one in relay.engine.smarthost.managed))
             await clock.set_by(step if number == 2 else 0.0)
             await clock.advance(1.5)
-            await asyncio.sleep(0.05)
         assert exchange.sessions == 2
 
 
@@ -132,7 +131,7 @@ class Leaving(Healthy):
         if self.last_word:
             session._writer.write(self.last_word)
         session._writer.close()
-        await asyncio.sleep(0.05)
+        await session._writer.wait_closed()
 
 
 @pytest.mark.parametrize("word", [b"", b"421 4.4.2 idle for too long\r\n"])
@@ -144,7 +143,9 @@ async def test_a_peer_that_closes_an_idle_connection_defers_nothing(
         (exchange,) = await internet.add("example.org", mx=[(10, "mx.example.org", leaving)])
         await relay.send("a@example.org")
         await idles(relay)
+        (idle,) = relay.engine.smarthost.managed
         await leaving.leave()
+        await until(lambda: idle._session is None or not idle._session.usable)  # it has heard of it
         await relay.send("b@example.org", times=3)
         await exchange.wait_for(4)
         assert exchange.sessions in (2, 3)  # after the first as many as a site begins with
@@ -253,7 +254,10 @@ async def test_an_idle_connection_wakes_nobody(internet: Internet, clock: FakeCl
             return await right()
 
         relay.engine.smarthost._check = counted  # type: ignore[method-assign]
-        await asyncio.sleep(0.2)
+        smarthost = relay.engine.smarthost
+        await until(lambda: not smarthost._checks and (smarthost.next_check or 0.0) > clock.now())
+        for _ in range(20):  # each goes there and back through the same loop
+            await relay.client.health()
         assert checks <= 1
 
 
