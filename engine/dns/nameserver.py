@@ -38,6 +38,8 @@ LARGEST_OTHER = 8 * 1024  # bytes: CNAME, TXT
 # some that say how long there is nothing (SOA) and what the server can do (OPT).
 MOST_PARSED = MOST_RECORDS + 28
 
+MOST_DATAGRAMS = 32  # that wait to be looked at; of more the rest is dropped, as the kernel does
+
 _COUNTS = struct.Struct("!4H")  # of the questions and of the records of three sections (RFC 1035 4.1.1)
 _COUNTS_AT = 4
 _TRUNCATED_AT, _TRUNCATED = 2, 0x02  # the octet of the header that has TC, and its bit
@@ -148,7 +150,7 @@ class _Datagrams(asyncio.DatagramProtocol):
 
     def __init__(self, family: int) -> None:
         self.family = family
-        self._came: asyncio.Queue[tuple[bytes, Any] | Exception] = asyncio.Queue()
+        self._came: asyncio.Queue[tuple[bytes, Any] | Exception] = asyncio.Queue(MOST_DATAGRAMS)
         self._transport: asyncio.DatagramTransport | None = None
         self._is_closed = False
 
@@ -174,15 +176,15 @@ class _Datagrams(asyncio.DatagramProtocol):
             head = bytearray(data[:EDNS_PAYLOAD])
             head[_TRUNCATED_AT] |= _TRUNCATED
             data = bytes(head)
-        self._came.put_nowait((data, addr))
+        self._keep((data, addr))
 
     def error_received(self, exc: Exception) -> None:
         """Keep it: whoever asks next raises it."""
-        self._came.put_nowait(exc)
+        self._keep(exc)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing will come any more."""
-        self._came.put_nowait(exc or EOFError("the socket was closed"))
+        self._keep(exc or EOFError("the socket was closed"))
 
     async def sendto(self, what: bytes, destination: Any, timeout: float | None) -> int:  # noqa: ARG002
         """Send a question; this waits for nothing."""
@@ -200,3 +202,7 @@ class _Datagrams(asyncio.DatagramProtocol):
         if isinstance(came, Exception):
             raise came
         return came
+
+    def _keep(self, came: tuple[bytes, Any] | Exception) -> None:
+        if not self._came.full():
+            self._came.put_nowait(came)
