@@ -140,6 +140,36 @@ async def test_a_failed_sync_while_the_log_is_copied_counts_as_a_failed_write(
             await spool.add()
 
 
+class Silent:
+    """A connection whose log tells nothing of how far it is copied."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self.asked = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def execute(self, query: str, *values: Any) -> Any:
+        if query.startswith("PRAGMA wal_checkpoint"):
+            self.asked += 1
+            return self._connection.execute("SELECT 1 WHERE 0")
+        return self._connection.execute(query, *values)
+
+
+async def test_a_log_that_does_not_say_how_far_it_is_copied_keeps_no_mail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.queue.sqlite.upkeep.CHECKPOINT_GROUPS", 1)
+    async with opened(tmp_path) as spool:
+        silent = Silent(spool.writer._connection)
+        spool.writer._connection = spool.writer._upkeep._connection = cast(sqlite3.Connection, silent)
+        await spool.add()
+        await spool.add()
+        assert silent.asked
+        assert spool.queue.broken == ""
+
+
 async def test_a_broken_store_closes_without_writing(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
         await spool.add()
