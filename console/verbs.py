@@ -357,8 +357,8 @@ def _example(entry: Entry) -> Para:
     """One of the messages an action would touch."""
     return para(
         (f"  {entry.id:>9}  ", "dim"),
-        (crop(safe(entry.recipient), 28), ""),
-        (f"  from {crop(safe(entry.sender or '<>'), 24)}", "dim"),
+        (crop(safe(entry.recipient), 26), ""),
+        (f"  from {crop(safe(entry.sender or '<>'), 22)}", "dim"),
     )
 
 

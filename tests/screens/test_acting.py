@@ -55,6 +55,19 @@ async def test_cancel_has_the_focus_so_that_enter_does_nothing(at_the_console: C
         assert "left as it was" in hand.status
 
 
+async def test_an_example_with_long_names_stands_on_one_line(at_the_console: Console_) -> None:
+    long = replace(canned.ENTRIES[0], recipient=f"{'r' * 40}@example.org", sender=f"{'s' * 40}@example.net")
+    client = CannedClient()
+    client.selection = replace(client.selection, examples=(long,))
+    async with at_the_console(client=client) as hand:
+        await hand.press("B")
+        text = _dialog(hand).query_one(Note)
+        lines = [text.render_line(y).text.strip() for y in range(text.size.height)]
+        [example] = [line for line in lines if "rrr" in line]
+        assert "from sss" in example
+        assert not any(line.startswith("sss") for line in lines)
+
+
 async def test_what_was_confirmed_is_what_is_done_up_to_the_newest_message_of_the_preview(
     at_the_console: Console_,
 ) -> None:
