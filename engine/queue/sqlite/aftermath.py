@@ -9,7 +9,7 @@ from engine.model.destination import RELAY
 from engine.model.order import Fate, TouchedEntry
 from engine.model.outcome import Outcome
 from engine.model.reason import reason_of
-from engine.queue.sqlite.rows import outcome_of
+from engine.queue.columns import outcome_of
 
 # In the order of TouchedEntry and of `_fate`; () for what has left the queue.
 _STANDS = (

@@ -3,10 +3,10 @@
 from engine.model.event import Event
 from engine.model.message import NewMessage
 from engine.queue import contract
+from engine.queue.columns import storable
 from engine.queue.contract import KnownLogin
 from engine.queue.sqlite import mail
 from engine.queue.sqlite.database import Role, Snapshot, read, written
-from engine.queue.sqlite.rows import storable
 from engine.queue.sqlite.writer import Transaction
 
 LOGINS_KEPT = 10_000  # pairs of a login and an address; those not seen for longest are let go

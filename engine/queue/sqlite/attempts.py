@@ -12,8 +12,8 @@ from engine.model.destination import RELAY
 from engine.model.event import ENGINE, Event
 from engine.model.message import NO_DSN_REQUEST, DsnRequest
 from engine.model.outcome import Outcome
+from engine.queue.columns import outcome_of, storable
 from engine.queue.sqlite.connection import is_damage
-from engine.queue.sqlite.rows import outcome_of, storable
 from engine.queue.sqlite.writer import Transaction
 
 SKIPPED_AT_MOST = 5000  # entries

@@ -20,12 +20,12 @@ from engine.model import event as events
 from engine.model.event import Event
 from engine.model.filter import Filter
 from engine.model.order import Changed, Touched, TouchedEntry
+from engine.queue.columns import storable
 from engine.queue.contract import QueueError
 from engine.queue.sqlite import operations, rules
 from engine.queue.sqlite.database import Database
 from engine.queue.sqlite.endings import waits_for
 from engine.queue.sqlite.exchanges import unblock
-from engine.queue.sqlite.rows import storable
 from engine.queue.sqlite.selection import OWN_END, candidates, newest_message
 from engine.queue.sqlite.where import Where, looked_up
 from engine.queue.sqlite.writer import Transaction

@@ -10,6 +10,7 @@ from engine.model.claim import NONE_TAKEN, Claim, DueSite, Late, Relaying, Settl
 from engine.model.event import Event
 from engine.model.message import NewMessage
 from engine.queue import contract
+from engine.queue.columns import storable
 from engine.queue.content import BLOCK, Content
 from engine.queue.contract import QueueDamaged
 from engine.queue.sqlite import (
@@ -25,7 +26,6 @@ from engine.queue.sqlite import (
 )
 from engine.queue.sqlite.database import Database, Role, Snapshot, read, written
 from engine.queue.sqlite.expiry import Expired
-from engine.queue.sqlite.rows import storable
 from engine.queue.sqlite.writer import Transaction
 
 TIDY_EVERY = 3600.0  # seconds between two looks for what is idle

@@ -12,9 +12,9 @@ from msgspec.structs import asdict, replace
 
 from engine.model.claim import NONE_TAKEN, Room, Shares
 from engine.model.destination import Destination, Suspension, Totals
+from engine.queue.columns import outcome_of
 from engine.queue.contract import DESTINATION_SORTS, QueueError
 from engine.queue.sqlite import bearings
-from engine.queue.sqlite.rows import outcome_of
 
 # A count of so many rows is used again for a while: RESTS times as long as it took, so that however big the queue and
 # however many look, counting takes no more than a twentieth of a core.

@@ -5,8 +5,8 @@ import sqlite3
 from engine.model.destination import RELAY
 from engine.model.message import Selection
 from engine.model.order import Ending
+from engine.queue.columns import storable
 from engine.queue.sqlite import rules
-from engine.queue.sqlite.rows import storable
 from engine.queue.sqlite.selection import chosen
 from engine.queue.sqlite.where import Where
 

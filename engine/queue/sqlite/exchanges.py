@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from engine.model.destination import unknown_site
-from engine.queue.sqlite.rows import storable
+from engine.queue.columns import storable
 from engine.queue.sqlite.writer import Transaction
 
 

@@ -10,9 +10,9 @@ from msgspec.structs import replace
 
 from engine.base.kept import Kept
 from engine.model.destination import HeldBack
+from engine.queue.columns import storable
 from engine.queue.sqlite.bearings import bearings
 from engine.queue.sqlite.destinations import COSTLY, RESTS
-from engine.queue.sqlite.rows import storable
 
 NAMED = 100  # destinations
 ALTERNATES_NAMED = 20  # hosts

@@ -11,12 +11,13 @@ from engine.model.message import Attempt, Entry, Message, Selection, Window
 from engine.model.order import Ending
 from engine.model.reason import Reason
 from engine.queue import contract
+from engine.queue.columns import outcome_of, storable
 from engine.queue.contract import SORTS, NoSuchMessage, QueueError
 from engine.queue.sqlite import destinations, endings
 from engine.queue.sqlite.database import Database, Role, Snapshot, seen
 from engine.queue.sqlite.held_back import HeldBackAnswers
 from engine.queue.sqlite.reasons import ReasonAnswers
-from engine.queue.sqlite.rows import ENTRY_COLUMNS, EVENT_COLUMNS, entries_of, event_of, outcome_of, storable
+from engine.queue.sqlite.rows import ENTRY_COLUMNS, EVENT_COLUMNS, entries_of, event_of
 from engine.queue.sqlite.selection import JOIN, chosen, newest_message
 from engine.queue.sqlite.where import Where, contains, looked_up
 

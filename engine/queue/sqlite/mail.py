@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 from engine.model.event import Event
 from engine.model.message import NO_DSN_REQUEST, NewMessage
+from engine.queue.columns import storable
 from engine.queue.contract import QueueError
 from engine.queue.sqlite import rules
 from engine.queue.sqlite.exchanges import know_destination
-from engine.queue.sqlite.rows import storable
 from engine.queue.sqlite.writer import Transaction
 
 

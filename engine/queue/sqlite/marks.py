@@ -7,9 +7,9 @@ from engine.model.destination import Mark
 from engine.model.event import ENGINE, Event
 from engine.model.order import Touched
 from engine.queue import contract
+from engine.queue.columns import outcome_json, outcome_of, storable
 from engine.queue.sqlite.bulk import Bulk
 from engine.queue.sqlite.database import Role, Snapshot, read, written
-from engine.queue.sqlite.rows import outcome_json, outcome_of, storable
 from engine.queue.sqlite.writer import Transaction
 
 

@@ -6,8 +6,8 @@ from engine.base.duration import format_duration
 from engine.base.text import clean
 from engine.model.destination import Override, unknown_site
 from engine.model.event import ENGINE, Event
+from engine.queue.columns import storable
 from engine.queue.sqlite.exchanges import note_destination, unblock
-from engine.queue.sqlite.rows import storable
 from engine.queue.sqlite.writer import Transaction
 
 _COLUMNS = 'destination, host, port, since, until, "by", note'

@@ -6,11 +6,10 @@ from typing import Any
 
 import msgspec
 
-from engine.base.text import clean
 from engine.model.destination import Bearing
 from engine.model.event import Event
 from engine.model.message import Entry
-from engine.model.outcome import Outcome
+from engine.queue.columns import outcome_json, outcome_of, storable
 from engine.queue.sqlite.bearings import bearings
 
 # Of `entry AS e JOIN message AS m`, in the order of the fields of Entry up to that with what bears on it.
@@ -25,45 +24,6 @@ _INSERT_EVENT = (
     "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 EVENT_COLUMNS = 'seq, at, kind, "by", message, entry, sender, recipient, destination, host, outcome, text'
-
-_decode_outcome = msgspec.json.Decoder(Outcome).decode
-_encode = msgspec.json.Encoder().encode
-
-
-def storable(text: str) -> str:
-    """Give `text` as it can be stored. A surrogate, which no encoder takes, would make the whole operation fail."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return clean(text)
-    return text
-
-
-def outcome_json(outcome: Outcome | None) -> str | None:
-    """Give an outcome as its column holds it."""
-    if outcome is None:
-        return None
-    try:
-        return _encode(outcome).decode()
-    except UnicodeEncodeError:
-        safe = msgspec.structs.replace(
-            outcome,
-            text=storable(outcome.text),
-            enhanced=storable(outcome.enhanced),
-            host=storable(outcome.host),
-            phase=storable(outcome.phase),
-        )
-        return _encode(safe).decode()
-
-
-def outcome_of(column: str | None) -> Outcome | None:
-    """Read what `outcome_json` wrote. A damaged one says so: it must not hide the row it belongs to."""
-    if column is None:
-        return None
-    try:
-        return _decode_outcome(column)
-    except msgspec.MsgspecError:
-        return Outcome.transient("the record of this outcome is damaged")
 
 
 def entries_of(connection: sqlite3.Connection, rows: Iterable[tuple[Any, ...]], now: float) -> tuple[Entry, ...]:

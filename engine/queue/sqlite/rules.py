@@ -15,7 +15,7 @@ from engine.base.text import clean
 from engine.model.event import ENGINE, Event
 from engine.model.filter import Filter, FilterError
 from engine.model.order import MOST_RULES, HoldRule
-from engine.queue.sqlite.rows import storable
+from engine.queue.columns import storable
 from engine.queue.sqlite.where import Where, where
 from engine.queue.sqlite.writer import Transaction
 

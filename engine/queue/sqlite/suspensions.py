@@ -2,7 +2,7 @@
 
 from engine.model.destination import Suspension
 from engine.model.event import ENGINE, Event
-from engine.queue.sqlite.rows import storable
+from engine.queue.columns import storable
 from engine.queue.sqlite.writer import Transaction
 
 
