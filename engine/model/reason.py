@@ -44,7 +44,7 @@ class Reason(Struct, frozen=True, kw_only=True):
     reason.
 
     Of mail that was never tried `group` is what its destination is blocked for, the same as if it had got that reply
-    itself; or who has suspended or held it; or that nothing keeps it (see engine.queue.sqlite.untried).
+    itself; or who has suspended or held it; or that nothing keeps it (see engine.queue.untried).
     Of `destinations` in all, `busiest` names three, the one with most entries first; `oldest` is when the first of
     the messages came, `example` a last outcome as it was.
     """

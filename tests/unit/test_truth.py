@@ -19,7 +19,7 @@ from engine.model.filter import Filter, Term
 from engine.model.message import Entry
 from engine.model.outcome import Outcome
 from engine.model.reason import reason_of, reason_of_line
-from engine.queue.sqlite.untried import HOSTS_BAD, NOT_TRIED
+from engine.queue.untried import HOSTS_BAD, NOT_TRIED
 from tests.unit.sqlite.support import SqliteSpool, opened
 
 HOSTS = [f"mx{number}.example" for number in range(5)]

@@ -8,8 +8,9 @@ from engine.model.event import Event
 from engine.model.message import NO_DSN_REQUEST, DsnRequest, NewMessage
 from engine.model.outcome import Outcome
 from engine.queue.columns import outcome_of
+from engine.queue.mail import Terms
 from engine.queue.sqlite.attempts import how_it_fared
-from engine.queue.sqlite.mail import Terms, enqueue
+from engine.queue.sqlite.mail import enqueue
 from engine.queue.sqlite.writer import Transaction
 
 ENTRIES_AT_ONCE = 1000  # recipients in all that `late` gives; a message with more is told of in parts

@@ -12,8 +12,9 @@ from engine.model.claim import Action, Untold, UntoldEntry
 from engine.model.message import NewMessage
 from engine.model.outcome import Outcome
 from engine.queue.columns import outcome_json, outcome_of
+from engine.queue.mail import Terms
 from engine.queue.sqlite.connection import of_each
-from engine.queue.sqlite.mail import Terms, enqueue, remove_if_finished
+from engine.queue.sqlite.mail import enqueue, remove_if_finished
 from engine.queue.sqlite.writer import Transaction
 
 # Recipients in one notification: as many as one message has by SMTP, so that what came as one goes back as one.

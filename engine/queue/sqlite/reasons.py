@@ -13,6 +13,7 @@ from engine.queue.columns import outcome_of
 from engine.queue.sqlite import untried
 from engine.queue.sqlite.destinations import COSTLY, RESTS
 from engine.queue.sqlite.where import Where, where
+from engine.queue.untried import HELD
 
 BUSIEST = 3  # destinations named of one reason
 
@@ -32,7 +33,7 @@ _TRIED = (
 _IN_ALL = "SELECT name, waiting + held + relaying FROM destination WHERE waiting > 0"
 _RELAYING = "SELECT DISTINCT reason_key FROM entry INDEXED BY entry_relaying WHERE state = 'relaying'"
 _HELD = (
-    f"SELECT DISTINCT {untried.HELD} FROM destination d CROSS JOIN entry e INDEXED BY entry_destination "
+    f"SELECT DISTINCT {HELD} FROM destination d CROSS JOIN entry e INDEXED BY entry_destination "
     "ON e.destination = d.name WHERE d.held > 0 AND e.state = 'held' AND e.reason_key IS NULL"
 )
 

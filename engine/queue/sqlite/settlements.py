@@ -5,8 +5,9 @@ from engine.model.event import ENGINE
 from engine.model.reason import reason_of
 from engine.queue.columns import outcome_json, storable
 from engine.queue.contract import NotRunning
+from engine.queue.mail import Terms
 from engine.queue.sqlite import notifications, operations
-from engine.queue.sqlite.mail import Terms, remove_if_finished
+from engine.queue.sqlite.mail import remove_if_finished
 from engine.queue.sqlite.writer import Transaction
 
 _HOUR = 3600.0  # seconds; when a destination took mail is kept to the hour, since it is in an index

@@ -7,6 +7,7 @@ from pathlib import Path
 from engine.base.clock import Clock
 from engine.model.event import Event
 from engine.queue.contract import Queue, QueueDamaged
+from engine.queue.mail import Terms
 from engine.queue.sqlite import bulk, filesystems, who_reads
 from engine.queue.sqlite.arrivals import Arrivals
 from engine.queue.sqlite.attempts import recover
@@ -14,7 +15,6 @@ from engine.queue.sqlite.claims import Claims
 from engine.queue.sqlite.connection import SEE_TO_IT
 from engine.queue.sqlite.database import Database
 from engine.queue.sqlite.listing import Listing
-from engine.queue.sqlite.mail import Terms
 from engine.queue.sqlite.marks import Marks
 from engine.queue.sqlite.orders import Orders
 from engine.queue.sqlite.selection import newest_message

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 from engine.base.plural import plural
 from engine.model.event import Event
+from engine.queue.mail import Terms
 from engine.queue.sqlite import bearings
-from engine.queue.sqlite.mail import Terms
 from engine.queue.sqlite.notifications import LONGEST_GATHER
 from engine.queue.sqlite.writer import Transaction
 

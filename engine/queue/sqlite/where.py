@@ -6,16 +6,8 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from engine.model.filter import NULL_SENDER, Filter, Term
-from engine.queue.sqlite.untried import (
-    HELD,
-    NOT_TRIED,
-    POSTPONED,
-    Untried,
-    is_of_held,
-    is_reply,
-    postponed_by,
-    waiting,
-)
+from engine.queue.sqlite.untried import POSTPONED, waiting
+from engine.queue.untried import HELD, NOT_TRIED, Untried, is_of_held, is_reply, postponed_by
 
 _COLUMNS = {"to": "e.recipient", "from": "m.sender", "subject": "m.subject", "reply": "e.last_line"}
 _FREE_TEXT = ("m.sender", "e.recipient", "m.subject", "e.last_line")

@@ -11,8 +11,8 @@ from engine.model.filter import Filter, Term
 from engine.model.outcome import Outcome
 from engine.queue.sqlite import reasons, schedule
 from engine.queue.sqlite.expiry import EXPIRED
-from engine.queue.sqlite.untried import NOT_TRIED
 from engine.queue.sqlite.where import where
+from engine.queue.untried import NOT_TRIED
 from tests.unit.queue.support import ALL, DELIVERED, LATER
 from tests.unit.sqlite.support import SqliteSpool, opened
 
