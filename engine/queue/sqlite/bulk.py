@@ -5,23 +5,20 @@ reader looks for the next entries, the writer looks at them again and changes th
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
-from typing import Literal, NamedTuple
 
 import msgspec
-from msgspec import Struct
 
-from engine.base.duration import format_duration
-from engine.base.plural import plural
 from engine.base.text import clean
-from engine.model import event as events
 from engine.model.event import Event
 from engine.model.filter import Filter
 from engine.model.order import Changed, Touched, TouchedEntry
+from engine.queue import orders
 from engine.queue.columns import storable
 from engine.queue.contract import QueueError
+from engine.queue.orders import Candidate, Order
 from engine.queue.sqlite import operations, rules
 from engine.queue.sqlite.database import Database
 from engine.queue.sqlite.endings import waits_for
@@ -32,169 +29,29 @@ from engine.queue.sqlite.writer import Transaction
 
 CHUNK = 1000  # entries in one transaction
 
-_DONE = {"bounce": "is returned", "drop": "is dropped"}
-
-
-class _Entry(NamedTuple):
-    """What of an entry decides whether an order touches it."""
-
-    message: int
-    number: int
-    destination: str
-    state: str
-    ordered: str | None
-    order_due: float | None  # of its bounce or drop
-    giving_up: int
-    rule: int | None
-    operation: int | None
-    attempts: int
-    due: float
-    end: float  # see selection.OWN_END
-    postponed_at: float | None
-
-
-class Order(Struct, frozen=True, kw_only=True):
-    """What is done to each entry: `touches` says to which, `sql` does it with `values`, :message, :number and :end.
-
-    `verb` is how the event says it. `wait`: it is carried out so many seconds after the last entry has been ordered,
-    and can be undone until then; None: it is done at once. `until`: when what it makes due is due. `undoes`: the
-    operation that is taken back. `is_told`: with an event, of which `detail` is the end; one that belongs to another
-    change is told of only when it is cut short.
-    """
-
-    kind: events.Kind
-    verb: str
-    touches: Callable[[_Entry], bool]
-    sql: str
-    values: dict[str, object]
-    by: str
-    note: str = ""
-    unblocks: bool = False
-    undoes: int = 0
-    is_told: bool = True
-    wait: float | None = None
-    until: float = 0.0
-    detail: str = ""
-
-
-def retry(by: str, now: float) -> Order:
-    """Due now, and their destinations unblocked. What was postponed has its own end again, and a try now in any case.
-
-    For the time of what has had its time meanwhile is over from now on, and not since (as with `release`).
-    """
-    return Order(
-        kind="retried",
-        verb="retry",
-        by=by,
-        touches=lambda entry: entry.state == "waiting",
-        sql="UPDATE entry SET due = :now, expires = iif(postponed_at IS NULL, expires, max(:end, :now)), "
-        "postponed_at = NULL, postponed_by = '' WHERE message = :message AND number = :number AND due > :now",
-        values={"now": now},
-        unblocks=True,
-        until=now,
-    )
-
-
-def postpone(by: str, until: float, now: float) -> Order:
-    """Due at `until` and not before. What waits for longer already stays as it is, unless that was by such an order.
-
-    What would be given up before is given up then: so it can be tried at that moment first, as what is released. That
-    lasts as long as the postponement: made due sooner by another such order, it ends sooner, too.
-    """
-    return Order(
-        kind="postponed",
-        verb="postpone",
-        by=by,
-        touches=lambda entry: entry.state == "waiting" and (entry.due < until or entry.postponed_at is not None),
-        sql="UPDATE entry SET due = :until, expires = max(:end, :until), postponed_at = :now, postponed_by = :by "
-        "WHERE message = :message AND number = :number",
-        values={"until": until, "now": now, "by": storable(by)},
-        until=until,
-        detail=f"; for {format_duration(round(until - now))}",
-    )
-
-
-def let_go(verb: str, by: str, now: float) -> Order:
-    """As `retry`, but a part of what `verb` does, which unblocks the destinations and tells of all.
-
-    What was postponed beyond its end keeps the time that it was given: it goes, but nobody has taken that back.
-    """
-    sql = (
-        "UPDATE entry SET due = :now, postponed_at = NULL, postponed_by = '' "
-        "WHERE message = :message AND number = :number AND due > :now"
-    )
-    return msgspec.structs.replace(retry(by, now), verb=verb, sql=sql, unblocks=False, is_told=False)
-
-
-def hold(by: str, note: str) -> Order:
-    """Held at once, or once the attempt that runs has ended.
-
-    What a rule holds is held beyond the end of the rule, and what was to be bounced or dropped stays instead.
-    """
-    return Order(
-        kind="held",
-        verb="hold",
-        by=by,
-        note=note,
-        touches=lambda entry: not entry.giving_up and (entry.ordered != "hold" or entry.rule is not None),
-        sql="UPDATE entry SET state = iif(state = 'waiting', 'held', state), ordered = 'hold', ordered_by = :by, "
-        "note = :note, operation = NULL, prior = '', prior_by = '', prior_note = '', rule = NULL "
-        "WHERE message = :message AND number = :number",
-        values={"by": storable(by), "note": storable(note)},
-    )
-
-
-def release(by: str, now: float) -> Order:
-    """Waiting again, without any order. The time of what has had its time meanwhile is over from now on, and not since.
-
-    So a try of its destination that was made while it was held is none in its stead (see engine.queue.sqlite.expiry).
-    """
-    return Order(
-        kind="released",
-        verb="release",
-        by=by,
-        touches=lambda entry: not entry.giving_up and (entry.state == "held" or entry.ordered is not None),
-        sql="UPDATE entry SET state = iif(state = 'held', 'waiting', state), ordered = NULL, "
-        "ordered_by = '', note = '', operation = NULL, prior = '', prior_by = '', prior_note = '', rule = NULL, "
-        "expires = iif(state = 'held', max(expires, :now), expires) WHERE message = :message AND number = :number",
-        values={"now": now},
-    )
-
-
-def give_up(order: Literal["bounce", "drop"], by: str, note: str, wait: float, now: float) -> Order:
-    """Bounced or dropped after a while, and held until then. What was before the first such order is kept for undo."""
-    return Order(
-        kind="ordered",
-        verb=order,
-        by=by,
-        note=note,
-        touches=lambda entry: (
-            not entry.giving_up
-            and not (entry.ordered == order and entry.order_due is not None and entry.order_due <= now + wait)
-        ),
-        sql="UPDATE entry SET state = iif(state = 'waiting', 'held', state), "
-        "prior = CASE WHEN prior <> '' THEN prior WHEN ordered = 'hold' THEN 'held' ELSE 'waiting' END, "
-        "prior_by = iif(prior <> '', prior_by, ordered_by), prior_note = iif(prior <> '', prior_note, note), "
-        "ordered = :order, ordered_by = :by, note = :note, operation = :operation "
-        "WHERE message = :message AND number = :number",
-        values={"order": order, "by": storable(by), "note": storable(note)},
-        wait=wait,
-    )
-
-
-def undo(operation: int, by: str) -> Order:
-    """As they were before they were ordered to be bounced or dropped."""
-    return Order(
-        kind="undone",
-        verb="undo",
-        by=by,
-        touches=lambda entry: not entry.giving_up,
-        sql="UPDATE entry SET state = iif(state = 'held', prior, state), ordered = iif(prior = 'held', 'hold', NULL), "
-        "ordered_by = prior_by, note = prior_note, operation = NULL, prior = '', prior_by = '', "
-        "prior_note = '' WHERE message = :message AND number = :number",
-        values={},
-        undoes=operation,
-    )
+# What an order does to an entry, with its values, :message, :number, :operation, and :end (see selection.OWN_END).
+_CHANGES: Mapping[orders.Change, str] = {
+    "retry": "UPDATE entry SET due = :now, expires = iif(postponed_at IS NULL, expires, max(:end, :now)), "
+    "postponed_at = NULL, postponed_by = '' WHERE message = :message AND number = :number AND due > :now",
+    "postpone": "UPDATE entry SET due = :until, expires = max(:end, :until), postponed_at = :now, postponed_by = :by "
+    "WHERE message = :message AND number = :number",
+    "let go": "UPDATE entry SET due = :now, postponed_at = NULL, postponed_by = '' "
+    "WHERE message = :message AND number = :number AND due > :now",
+    "hold": "UPDATE entry SET state = iif(state = 'waiting', 'held', state), ordered = 'hold', ordered_by = :by, "
+    "note = :note, operation = NULL, prior = '', prior_by = '', prior_note = '', rule = NULL "
+    "WHERE message = :message AND number = :number",
+    "release": "UPDATE entry SET state = iif(state = 'held', 'waiting', state), ordered = NULL, "
+    "ordered_by = '', note = '', operation = NULL, prior = '', prior_by = '', prior_note = '', rule = NULL, "
+    "expires = iif(state = 'held', max(expires, :now), expires) WHERE message = :message AND number = :number",
+    "give up": "UPDATE entry SET state = iif(state = 'waiting', 'held', state), "
+    "prior = CASE WHEN prior <> '' THEN prior WHEN ordered = 'hold' THEN 'held' ELSE 'waiting' END, "
+    "prior_by = iif(prior <> '', prior_by, ordered_by), prior_note = iif(prior <> '', prior_note, note), "
+    "ordered = :order, ordered_by = :by, note = :note, operation = :operation "
+    "WHERE message = :message AND number = :number",
+    "undo": "UPDATE entry SET state = iif(state = 'held', prior, state), ordered = iif(prior = 'held', 'hold', NULL), "
+    "ordered_by = prior_by, note = prior_note, operation = NULL, prior = '', prior_by = '', "
+    "prior_note = '' WHERE message = :message AND number = :number",
+}
 
 
 class Bulk:
@@ -216,13 +73,13 @@ class Bulk:
         """Take back an order to bounce or drop; from the first moment on no more of it is carried out."""
         await self._database.do(lambda tx: tx.execute("UPDATE operation SET due = NULL WHERE id = ?", (operation,)))
         selected = Where("e.operation = ?", (operation,))
-        changed = await self._carry_out(undo(operation, by), selected, f"operation {operation}")
+        changed = await self._carry_out(orders.undo(operation, by), selected, f"operation {operation}")
         return msgspec.structs.replace(changed, operation=0)
 
     async def make_due(self, host: str, by: str, touched: Touched | None = None) -> int:
         """Make due now what waits in destinations that have this host, and else only bad ones; give how many."""
         now = self._database.clock.now()
-        done = await self._carry_out(let_go("mark-good", by, now), waits_for(host, now), host, touched)
+        done = await self._carry_out(orders.let_go("mark-good", by, now), waits_for(host, now), host, touched)
         return done.recipients
 
     async def make_due_in(self, destination: str, verb: str, by: str) -> int:
@@ -231,7 +88,7 @@ class Bulk:
         selected = Where(
             "e.destination = ? AND e.state = 'waiting' AND e.due > ?", (storable(destination).lower(), now)
         )
-        return (await self._carry_out(let_go(verb, by, now), selected, destination)).recipients
+        return (await self._carry_out(orders.let_go(verb, by, now), selected, destination)).recipients
 
     async def _carry_out(self, order: Order, selected: Where, named: str, touched: Touched | None = None) -> Changed:
         done = Changed(messages=0, recipients=0)
@@ -257,7 +114,7 @@ class Bulk:
             cut_short = partial(_cut_short, operation=done.operation, why=clean(str(error), 300))
             with suppress(QueueError):  # then the next start says it
                 await self._database.do(cut_short)
-            raise type(error)(f"{error}; {_so_far(order, done)}") from error
+            raise type(error)(f"{error}; {orders.so_far(order, done)}") from error
 
     async def _find(self, selected: Where, after: tuple[int, int]) -> list[tuple[int, int]]:
         return await self._database.readers.ask(lambda c: candidates(c, selected, after, CHUNK), order=True)
@@ -355,27 +212,16 @@ def _cut_short(tx: Transaction, operation: int, why: str) -> None:
     tx.execute("UPDATE operation SET finished = 1 WHERE id = ?", (operation,))
 
 
-def _so_far(order: Order, done: Changed) -> str:
-    """What an order that failed half-way has done, and the way on."""
-    count = plural(done.recipients, "recipient")
-    if order.wait is None:
-        return f"{order.verb}: done for {count} so far; give the order again for the rest"
-    return f"{count} so far held, and none of them {_DONE[order.verb]}: undo operation {done.operation}, or order again"
-
-
 def _event(now: float, operation: int, tx: Transaction, detail: str = "") -> Event:
-    kind, verb, named, by, note, messages, recipients = tx.execute(
+    row = tx.execute(
         'SELECT kind, verb, filter, "by", note, messages, recipients FROM operation WHERE id = ?', (operation,)
     ).fetchone()
-    why = f" ({note})" if note else ""
-    which = f"; operation {operation}" if kind == "ordered" else ""  # for who did not wait for the answer
-    text = f"{verb} {plural(recipients, 'recipient')} in {plural(messages, 'message')}: {named}{why}{detail}{which}"
-    return Event(at=now, kind=kind, by=by, text=clean(text))
+    return orders.told(now, operation, orders.Given(*row), detail)
 
 
 def _apply(
     tx: Transaction, order: Order, selected: Where, ids: list[tuple[int, int]], operation: int = 0
-) -> tuple[list[_Entry], int]:
+) -> tuple[list[Candidate], int]:
     """Do it to those of `ids` that still match and may be touched; give these, and how many were skipped."""
     rows = tx.execute(
         "SELECT e.message, e.number, e.destination, e.state, e.ordered, "
@@ -386,10 +232,10 @@ def _apply(
         f"CROSS JOIN message m ON m.number = e.message WHERE {selected.sql}",
         (json.dumps(ids), *selected.values),
     ).fetchall()
-    matching = [_Entry(*row) for row in rows]
+    matching = [Candidate(*row) for row in rows]
     touched = [entry for entry in matching if order.touches(entry)]
     tx.connection.executemany(
-        order.sql,
+        _CHANGES[order.change],
         [
             {
                 **order.values,

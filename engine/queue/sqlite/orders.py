@@ -5,7 +5,7 @@ from typing import Literal
 
 from engine.model.filter import Filter
 from engine.model.order import Changed, Fate, Operation, Touched, TouchedEntry
-from engine.queue import contract
+from engine.queue import contract, orders
 from engine.queue.sqlite import aftermath, bulk, operations
 from engine.queue.sqlite.database import Role, Snapshot, seen
 
@@ -16,18 +16,18 @@ class Orders(Role, contract.Orders):
     async def retry(
         self, filter: Filter, by: str, newest: int | None = None, touched: Touched | None = None
     ) -> Changed:
-        return await self._carry_out(bulk.retry(by, self._now()), filter, newest, touched)
+        return await self._carry_out(orders.retry(by, self._now()), filter, newest, touched)
 
     async def postpone(self, filter: Filter, by: str, until: float, newest: int | None = None) -> Changed:
-        return await self._carry_out(bulk.postpone(by, until, self._now()), filter, newest)
+        return await self._carry_out(orders.postpone(by, until, self._now()), filter, newest)
 
     async def hold(self, filter: Filter, by: str, note: str, newest: int | None = None) -> Changed:
-        return await self._carry_out(bulk.hold(by, note), filter, newest)
+        return await self._carry_out(orders.hold(by, note), filter, newest)
 
     async def release(
         self, filter: Filter, by: str, newest: int | None = None, touched: Touched | None = None
     ) -> Changed:
-        return await self._carry_out(bulk.release(by, self._now()), filter, newest, touched)
+        return await self._carry_out(orders.release(by, self._now()), filter, newest, touched)
 
     async def give_up(
         self,
@@ -38,7 +38,7 @@ class Orders(Role, contract.Orders):
         wait: float,
         newest: int | None = None,
     ) -> Changed:
-        return await self._carry_out(bulk.give_up(order, by, note, wait, self._now()), filter, newest)
+        return await self._carry_out(orders.give_up(order, by, note, wait, self._now()), filter, newest)
 
     async def undo(self, operation: int, by: str) -> Changed:
         return await self.database.to_its_end(bulk.Bulk(self.database).undo(operation, by))
@@ -55,7 +55,7 @@ class Orders(Role, contract.Orders):
         return self.database.clock.now()
 
     async def _carry_out(
-        self, order: bulk.Order, filter: Filter, newest: int | None, touched: Touched | None = None
+        self, order: orders.Order, filter: Filter, newest: int | None, touched: Touched | None = None
     ) -> Changed:
         carried_out = bulk.Bulk(self.database).carry_out(order, filter, newest, touched)
         return await self.database.to_its_end(carried_out)
