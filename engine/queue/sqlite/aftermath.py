@@ -3,15 +3,12 @@
 import json
 import sqlite3
 from collections.abc import Sequence
-from typing import Any
 
 from engine.model.destination import RELAY
 from engine.model.order import Fate, TouchedEntry
-from engine.model.outcome import Outcome
-from engine.model.reason import reason_of
-from engine.queue.columns import outcome_of
+from engine.queue.fates import Stands, fate_of
 
-# In the order of TouchedEntry and of `_fate`; () for what has left the queue.
+# In the order of TouchedEntry and of Stands; NULL for what has left the queue.
 _STANDS = (
     "WITH asked (message, number, attempts) AS MATERIALIZED "  # so that each is read once
     "(SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(:entries)) "
@@ -40,30 +37,7 @@ def fates(
         (message, entry): (kind, outcome)
         for message, entry, kind, outcome in connection.execute(_LEFT, (json.dumps(gone), since))
     }
-    stands = {(message, number): row for message, number, *row in rows}
+    stands = {(message, number): Stands(*row) for message, number, *row in rows}
     return tuple(
-        _fate(stands[entry.message, entry.number], how.get((entry.message, entry.number))) for entry in entries
+        fate_of(stands[entry.message, entry.number], how.get((entry.message, entry.number))) for entry in entries
     )
-
-
-def _fate(row: Sequence[Any], left: tuple[str, str | None] | None) -> Fate:
-    state, is_tried, reason, cause, is_later, is_blocked, blocked_why, blocked_cause, is_suspended = row
-    if state is None:
-        kind, outcome = left or ("", None)
-        why = outcome_of(outcome) if kind in ("returned", "discarded") else None
-        if kind == "delivered":
-            return Fate("delivered")
-        if kind in ("returned", "discarded"):
-            return Fate("returned", reason_of(why), why.cause) if why is not None else Fate("returned")
-        return Fate("dropped" if kind == "dropped" else "gone")
-    if is_tried:
-        return Fate("deferred", reason or "", cause or "")
-    if state == "relaying":
-        return Fate("relaying")
-    if state == "held":
-        return Fate("held")
-    if is_suspended:
-        return Fate("suspended")
-    if is_blocked:
-        return Fate("blocked", reason_of(Outcome.transient(blocked_why)) if blocked_why else "", blocked_cause)
-    return Fate("later" if is_later else "waiting")

@@ -3,13 +3,12 @@
 from engine.model.event import Event
 from engine.model.message import NewMessage
 from engine.queue import contract
+from engine.queue.bounds import LOGINS_KEPT
 from engine.queue.columns import storable
 from engine.queue.contract import KnownLogin
 from engine.queue.sqlite import mail
 from engine.queue.sqlite.database import Role, Snapshot, read, written
 from engine.queue.sqlite.writer import Transaction
-
-LOGINS_KEPT = 10_000  # pairs of a login and an address; those not seen for longest are let go
 
 
 class Arrivals(Role, contract.Arrivals):

@@ -12,11 +12,10 @@ from engine.model.destination import RELAY
 from engine.model.event import ENGINE, Event
 from engine.model.message import NO_DSN_REQUEST, DsnRequest
 from engine.model.outcome import Outcome
+from engine.queue.bounds import SKIPPED_AT_MOST
 from engine.queue.columns import outcome_of, storable
 from engine.queue.sqlite.connection import is_damage
 from engine.queue.sqlite.writer import Transaction
-
-SKIPPED_AT_MOST = 5000  # entries
 
 # Back to what it was before the claim: an order that stands keeps it held.
 _GIVE_BACK = (

@@ -10,6 +10,7 @@ from engine.model.claim import NONE_TAKEN, Claim, DueSite, Late, Relaying, Settl
 from engine.model.event import Event
 from engine.model.message import NewMessage
 from engine.queue import contract
+from engine.queue.bounds import DROPS_AT_ONCE, TIDY_EVERY
 from engine.queue.columns import storable
 from engine.queue.content import BLOCK, Content
 from engine.queue.contract import QueueDamaged
@@ -27,8 +28,6 @@ from engine.queue.sqlite import (
 from engine.queue.sqlite.database import Database, Role, Snapshot, read, written
 from engine.queue.sqlite.expiry import Expired
 from engine.queue.sqlite.writer import Transaction
-
-TIDY_EVERY = 3600.0  # seconds between two looks for what is idle
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +137,7 @@ class Claims(Role, contract.Claims):
         # A part of each, so that no check takes long: the next one goes on.
         self._has_more_to_do = False
         with suppress(QueueDamaged):  # which is told; what is overdue is another matter
-            self._has_more_to_do = await database.do(overdue.carry_out_drops) == overdue.DROPS_AT_ONCE
+            self._has_more_to_do = await database.do(overdue.carry_out_drops) == DROPS_AT_ONCE
         if not self._ruling.locked():  # else who holds it does the same
             async with self._ruling:
                 self._has_more_to_do |= await database.do(rules.step) is not None

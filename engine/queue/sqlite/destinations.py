@@ -12,6 +12,7 @@ from msgspec.structs import asdict, replace
 
 from engine.model.claim import NONE_TAKEN, Room, Shares
 from engine.model.destination import Destination, Suspension, Totals
+from engine.queue.bounds import NEIGHBOURS
 from engine.queue.columns import outcome_of
 from engine.queue.contract import DESTINATION_SORTS, QueueError
 from engine.queue.sqlite import bearings
@@ -22,7 +23,6 @@ BIG = 50_000
 RESTS = 20
 COSTLY = 0.05  # seconds; an answer that took as long is given again for RESTS times that
 
-_NEIGHBOURS = 20  # other destinations of a site that are named
 _DUE = "SELECT count(*) FROM entry WHERE destination = d.name AND state = 'waiting' AND due <= ?"
 _OLDEST = "(SELECT arrived FROM message WHERE number = (SELECT min(message) FROM entry WHERE destination = d.name))"
 TAKEN = (
@@ -161,7 +161,7 @@ def destination(connection: sqlite3.Connection, name: str, counts: DueCounts, *,
         others = connection.execute(
             "SELECT name FROM destination WHERE site = ? AND ready IS NOT NULL AND name <> ? "
             "ORDER BY waiting DESC, name LIMIT ?",
-            (found.site, name, _NEIGHBOURS),
+            (found.site, name, NEIGHBOURS),
         )
         return replace(found, neighbours=tuple(other for (other,) in others))
     return Destination(**asdict(bearings.of_unknown(connection, name, now)))

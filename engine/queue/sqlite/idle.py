@@ -1,12 +1,7 @@
 """What is of no more use, and is forgotten: destinations without mail, marks that have ended, orders long done."""
 
+from engine.queue.bounds import FORGET_AT_ONCE, IDLE_SECONDS, KEEP_OPERATIONS, PROVED_KEPT, PROVED_SECONDS
 from engine.queue.sqlite.writer import Transaction
-
-IDLE_SECONDS = 86400.0  # a destination with nothing in it, and a mark that has ended, are forgotten after
-FORGET_AT_ONCE = 1000  # destinations, and marks, forgotten in one transaction
-KEEP_OPERATIONS = 30 * 86400.0  # seconds
-PROVED_SECONDS = 8 * 86400.0  # for so long what took mail has proved itself; a week's letter finds it so
-PROVED_KEPT = 50_000  # destinations with nothing in them that are remembered for it, those that took mail last
 
 
 def forget_idle(tx: Transaction) -> bool:

@@ -7,13 +7,12 @@ from engine.model.claim import Late, LateEntry
 from engine.model.event import Event
 from engine.model.message import NO_DSN_REQUEST, DsnRequest, NewMessage
 from engine.model.outcome import Outcome
+from engine.queue.bounds import LATE_AT_ONCE
 from engine.queue.columns import outcome_of
 from engine.queue.mail import Terms
 from engine.queue.sqlite.attempts import how_it_fared
 from engine.queue.sqlite.mail import enqueue
 from engine.queue.sqlite.writer import Transaction
-
-ENTRIES_AT_ONCE = 1000  # recipients in all that `late` gives; a message with more is told of in parts
 
 
 def late(connection: sqlite3.Connection, limit: int, *, now: float) -> list[Late]:
@@ -22,7 +21,7 @@ def late(connection: sqlite3.Connection, limit: int, *, now: float) -> list[Late
         "SELECT message, number, recipient, destination, expires, last, notify, orcpt FROM entry "
         "WHERE state = 'waiting' AND notice_at IS NOT NULL AND notice_at <= ? AND expires > ? "
         "ORDER BY notice_at LIMIT ?",
-        (now, now, ENTRIES_AT_ONCE),
+        (now, now, LATE_AT_ONCE),
     )
     found: dict[int, list[LateEntry]] = {}
     fared: dict[str, Outcome | None] = {}

@@ -11,17 +11,12 @@ import sqlite3
 from engine.model.claim import Action, Untold, UntoldEntry
 from engine.model.message import NewMessage
 from engine.model.outcome import Outcome
+from engine.queue.bounds import LONGEST_GATHER, RECIPIENTS_TOLD
 from engine.queue.columns import outcome_json, outcome_of
 from engine.queue.mail import Terms
 from engine.queue.sqlite.connection import of_each
 from engine.queue.sqlite.mail import enqueue, remove_if_finished
 from engine.queue.sqlite.writer import Transaction
-
-# Recipients in one notification: as many as one message has by SMTP, so that what came as one goes back as one.
-RECIPIENTS_TOLD = 1000
-# Seconds. Each further notification of one message gathers for twice as long, up to this: what fails at times of its
-# destinations' choosing costs the sender 7 notifications, and then one an hour.
-LONGEST_GATHER = 3600.0
 
 
 def keep(tx: Transaction, message: int, number: int, outcome: Outcome, action: Action, terms: Terms) -> None:

@@ -8,14 +8,14 @@ from typing import Any
 from engine.model.claim import Claim
 from engine.model.event import Event
 from engine.model.outcome import Outcome
+from engine.queue.bounds import DROPS_AT_ONCE
+from engine.queue.expiry import Taken
 from engine.queue.sqlite import operations
 from engine.queue.sqlite.attempts import claimed, how_it_fared
 from engine.queue.sqlite.connection import is_damage
-from engine.queue.sqlite.expiry import Expired, Place, Taken
+from engine.queue.sqlite.expiry import Expired, Place
 from engine.queue.sqlite.mail import remove_if_finished
 from engine.queue.sqlite.writer import Transaction
-
-DROPS_AT_ONCE = 500  # entries dropped in one transaction
 
 # What is to be bounced or dropped by orders whose time has come; an order that is not whole yet has none.
 _ORDERED_AWAY = (

@@ -4,22 +4,15 @@ A rule's row stays until all that it held has been let go, so that whatever is c
 """
 
 import json
-import logging
 import sqlite3
-from functools import lru_cache
-from typing import NamedTuple
 
-from engine.base.duration import format_duration
-from engine.base.plural import plural
-from engine.base.text import clean
-from engine.model.event import ENGINE, Event
-from engine.model.filter import Filter, FilterError
-from engine.model.order import MOST_RULES, HoldRule
+from engine.model.filter import Filter
+from engine.model.order import HoldRule
+from engine.queue import rules as told
 from engine.queue.columns import storable
+from engine.queue.rules import Step, filter_of, rule_of
 from engine.queue.sqlite.where import Where, where
 from engine.queue.sqlite.writer import Transaction
-
-log = logging.getLogger(__name__)
 
 CHUNK = 1000  # messages looked at, or entries let go, in one transaction
 
@@ -27,14 +20,6 @@ _HOLD = (
     "UPDATE entry SET state = iif(state = 'waiting', 'held', state), ordered = 'hold', ordered_by = ?, note = ?, "
     "rule = ? WHERE message = ? AND number = ?"
 )
-
-
-class Step(NamedTuple):
-    """What one transaction did for rule `id`: how many recipients, and whether there is more to do."""
-
-    id: int
-    recipients: int
-    more: bool
 
 
 def add(tx: Transaction, filter: Filter, until: float, by: str, note: str) -> HoldRule:
@@ -48,9 +33,9 @@ def add(tx: Transaction, filter: Filter, until: float, by: str, note: str) -> Ho
         (known[0] if known else None, named, since, until, by, note, newest),
     )
     assert cursor.lastrowid is not None
-    text = f"hold rule {cursor.lastrowid}: {named} for {format_duration(until - tx.now)}{_why(note)}"
-    tx.record(Event(at=tx.now, kind="held", by=by, text=clean(text)))
-    return HoldRule(id=cursor.lastrowid, filter=named, since=since, until=until, by=by, note=note)
+    rule = HoldRule(id=cursor.lastrowid, filter=named, since=since, until=until, by=by, note=note)
+    tx.record(told.made(tx.now, rule))
+    return rule
 
 
 def apply(tx: Transaction, message: int) -> None:
@@ -63,19 +48,7 @@ def apply(tx: Transaction, message: int) -> None:
         ).fetchall()
         for number, sender, recipient, destination in rows:
             tx.execute(_HOLD, (rule.by, rule.note, rule.id, message, number))
-            tx.record(
-                Event(
-                    at=tx.now,
-                    kind="held",
-                    by=rule.by,
-                    message=message,
-                    entry=number,
-                    sender=sender,
-                    recipient=recipient,
-                    destination=destination,
-                    text=f"hold rule {rule.id}{_why(rule.note)}",
-                )
-            )
+            tx.record(told.held(tx.now, rule, message, number, sender, recipient, destination))
 
 
 def step(tx: Transaction) -> Step | None:
@@ -131,10 +104,7 @@ def let_go(tx: Transaction) -> Step | None:
         tx.execute("UPDATE hold_rule SET released = released + ? WHERE id = ?", (freed, rule_id))
         return Step(rule_id, freed, more)
     tx.execute("DELETE FROM hold_rule WHERE id = ?", (rule_id,))
-    over = "" if ended_by else ": its time was over"
-    count = before + freed
-    text = f"hold rule {rule_id} ({named}) has ended{over}; {plural(count, 'recipient')} let go"
-    tx.record(Event(at=tx.now, kind="released", by=ended_by or ENGINE, text=clean(text)))
+    tx.record(told.ended(tx.now, rule_id, named, ended_by, before + freed))
     return Step(rule_id, freed, more)
 
 
@@ -150,7 +120,7 @@ def rules(connection: sqlite3.Connection, now: float) -> tuple[HoldRule, ...]:
         "FROM hold_rule WHERE until > ? ORDER BY id",
         (now,),
     )
-    return tuple(HoldRule(**dict(zip(HoldRule.__struct_fields__, row, strict=True))) for row in rows)
+    return tuple(map(rule_of, rows))
 
 
 def rules_on(connection: sqlite3.Connection, recipient: str, destination: str, now: float) -> tuple[HoldRule, ...]:
@@ -212,24 +182,9 @@ def _in_force(tx: Transaction) -> list[tuple[HoldRule, Where]]:
     rows = tx.execute(
         'SELECT id, filter, since, until, "by", note, 0 FROM hold_rule WHERE until > ? ORDER BY id', (tx.now,)
     )
-    known = [HoldRule(**dict(zip(HoldRule.__struct_fields__, row, strict=True))) for row in rows]
-    return [(rule, selected) for rule in known if (selected := _where(rule, tx.now)) is not None]
+    return [(rule, selected) for rule in map(rule_of, rows) if (selected := _where(rule, tx.now)) is not None]
 
 
 def _where(rule: HoldRule, now: float) -> Where | None:
-    read = _read(rule.filter)
-    return where(read, now) if read is not None else None
-
-
-@lru_cache(maxsize=2 * MOST_RULES)
-def _read(text: str) -> Filter | None:
-    """A rule's filter. One that this version cannot read holds nothing: it must not keep all mail from coming in."""
-    try:
-        return Filter.parse(text)
-    except FilterError as error:
-        log.error("a hold rule cannot be read, and holds nothing: %s", error)
-        return None
-
-
-def _why(note: str) -> str:
-    return f" ({note})" if note else ""
+    named = filter_of(rule.filter)
+    return where(named, now) if named is not None else None

@@ -15,16 +15,11 @@ from typing import Any, NamedTuple
 from engine.base.registrable import registrable
 from engine.model.claim import NONE_TAKEN, DueSite, Shares
 from engine.model.destination import RELAY
+from engine.queue.bounds import DOUBTFUL_AT_ONCE, DOUBTFUL_SEEN, FEW
 from engine.queue.sqlite import bearings
 from engine.queue.sqlite.connection import of_each
 from engine.queue.sqlite.destinations import RESTS, TAKEN, values_of
 
-# Destinations due; of fewer each is looked at and they are sorted, of more they are walked in order of their turns.
-FEW = 1000
-# Of those in doubt, so many destinations are looked at together (those of two messages that have as many as one may
-# have), and turns shared out among so many of them: of those that were never tried, and of those that have failed.
-DOUBTFUL_SEEN = 20_000
-DOUBTFUL_AT_ONCE = 500
 COSTLY = 0.002  # seconds of the processor for that; what took as long is not looked for again for RESTS times that
 SINGLY_SEEN = 20_000  # destinations read one by one beside a damaged page: a third of a second's worth
 

@@ -3,11 +3,11 @@
 import sqlite3
 
 from engine.model.message import Selection
+from engine.queue.bounds import EXAMPLES
 from engine.queue.sqlite.rows import ENTRY_COLUMNS, entries_of
 from engine.queue.sqlite.where import Where
 
 JOIN = " JOIN message m ON m.number = e.message"
-EXAMPLES = 3
 
 # When an entry is given up if nobody postpones it. An order to postpone it may have moved its end to the time at which
 # it is due: then its own is that of its message, which is the latest that any of the recipients came with.

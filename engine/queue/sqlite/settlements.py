@@ -3,14 +3,13 @@
 from engine.model.claim import EntryResult, Settlement
 from engine.model.event import ENGINE
 from engine.model.reason import reason_of
+from engine.queue.bounds import TOOK_EVERY
 from engine.queue.columns import outcome_json, storable
 from engine.queue.contract import NotRunning
 from engine.queue.mail import Terms
 from engine.queue.sqlite import notifications, operations
 from engine.queue.sqlite.mail import remove_if_finished
 from engine.queue.sqlite.writer import Transaction
-
-_HOUR = 3600.0  # seconds; when a destination took mail is kept to the hour, since it is in an index
 
 
 def settle(tx: Transaction, settlement: Settlement, terms: Terms) -> None:
@@ -40,7 +39,8 @@ def settle(tx: Transaction, settlement: Settlement, terms: Terms) -> None:
         )
     if any(result.attempt and result.outcome.kind == "delivered" for result in settlement.results):
         tx.execute(
-            "UPDATE destination SET took_at = ? WHERE name = ? AND took_at < ?", (tx.now, destination, tx.now - _HOUR)
+            "UPDATE destination SET took_at = ? WHERE name = ? AND took_at < ?",
+            (tx.now, destination, tx.now - TOOK_EVERY),
         )
     operations.count(tx, bounced)
     remove_if_finished(tx, message)

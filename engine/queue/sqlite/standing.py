@@ -9,6 +9,7 @@ from engine.model.filter import Filter
 from engine.model.order import HoldRule
 from engine.model.outcome import Cause
 from engine.queue import contract
+from engine.queue.bounds import POLICIES_KEPT
 from engine.queue.columns import storable
 from engine.queue.contract import KeptPolicy
 from engine.queue.sqlite import bearings, overrides, rules, suspensions, times
@@ -16,8 +17,6 @@ from engine.queue.sqlite.bulk import Bulk
 from engine.queue.sqlite.database import Database, Role, Snapshot, read, seen, written
 from engine.queue.sqlite.exchanges import know_destination, note_destination, unblock
 from engine.queue.sqlite.writer import Transaction
-
-POLICIES_KEPT = 10_000  # a domain beyond that has its policy fetched anew when mail goes there
 
 _BLOCK = (
     "UPDATE destination SET blocked_until = :until, blocked_why = :why, blocked_cause = :cause, "

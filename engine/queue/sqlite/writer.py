@@ -19,6 +19,7 @@ from typing import Any, Literal, TypeVar
 from engine.base.clock import Clock
 from engine.base.text import clean
 from engine.model.event import Event
+from engine.queue.bounds import MAX_GROUP, MAX_GROUP_WEIGHT
 from engine.queue.contract import QueueBroken, QueueBusy, QueueDamaged, QueueError, QueueFull
 from engine.queue.sqlite.connection import Unsure, connect_writer, is_busy, is_damage, sure
 from engine.queue.sqlite.damage import Damage
@@ -27,8 +28,6 @@ from engine.queue.sqlite.upkeep import Upkeep
 
 T = TypeVar("T")
 
-MAX_GROUP = 256  # operations in one transaction
-MAX_GROUP_WEIGHT = 32 * 2**20  # bytes of content in one transaction
 IDLE = 1.0  # seconds without an operation, after which what the log holds is copied into the file
 LOOK_AGAIN = 5.0  # seconds until a log that somebody keeps from being copied, or from shrinking, is looked at again
 MOST_FAULTS = 10  # of ours in a row, after which the thread ends: it would only turn in place

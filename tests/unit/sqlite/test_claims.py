@@ -8,9 +8,10 @@ import pytest
 from engine.model.claim import EntryResult, Settlement
 from engine.model.filter import Filter
 from engine.model.outcome import Outcome
+from engine.queue import expiry
 from engine.queue.contract import NoSuchMessage, QueueError
-from engine.queue.sqlite import expiry, idle
-from engine.queue.sqlite.expiry import PASS_EVERY
+from engine.queue.expiry import PASS_EVERY
+from engine.queue.sqlite import idle
 from tests.clock import FakeClock
 from tests.unit.queue.support import ALL, CONTENT, DELIVERED, LATER, new_message
 from tests.unit.queue.test_claims import tried
@@ -83,7 +84,7 @@ async def test_a_missing_body_is_told_from_a_missing_message(tmp_path: Path) -> 
 async def test_what_has_expired_and_stays_keeps_nothing_from_going_back_and_is_looked_at_in_bounded_steps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.queue.sqlite.expiry.LOOKED_AT", 3)
+    monkeypatch.setattr(expiry, "LOOKED_AT", 3)
     async with opened(tmp_path, give_up_after=10) as spool:
         for number in range(10):  # never tried, so that it stays
             await spool.add(f"u{number}@stays.example")

@@ -221,7 +221,7 @@ async def test_claims_are_given_back_though_one_is_on_a_damaged_page(tmp_path: P
 async def test_beside_a_damaged_page_a_check_looks_at_so_many_and_a_pass_begins_so_often(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.queue.sqlite.expiry.LOOKED_AT", 50)
+    monkeypatch.setattr("engine.queue.expiry.LOOKED_AT", 50)
     await filled(tmp_path)
     damage(tmp_path, "entry", which=0.5)
     async with opened(tmp_path) as spool:

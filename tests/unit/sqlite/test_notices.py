@@ -28,7 +28,7 @@ async def test_the_mark_and_the_notice_are_one_transaction(tmp_path: Path, monke
 async def test_a_message_with_more_recipients_than_one_notice_names_is_told_of_in_parts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(notices, "ENTRIES_AT_ONCE", 3)
+    monkeypatch.setattr(notices, "LATE_AT_ONCE", 3)
     async with opened(tmp_path, delay_notice=FOUR_HOURS) as spool:
         await waiting(spool, *(f"{name}@example.org" for name in "abcde"))
         told = []

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.queue.sqlite import overdue
+from engine.queue.sqlite import claims, overdue
 from tests.unit.queue.support import ALL
 from tests.unit.queue.test_operations import GIVEN_UP, told
 from tests.unit.sqlite.support import opened
@@ -28,7 +28,8 @@ async def test_a_bounce_is_told_of_with_the_return_of_its_last_recipient(tmp_pat
 async def test_drops_that_take_several_transactions_are_counted_as_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(overdue, "DROPS_AT_ONCE", 2)
+    for module in (claims, overdue):
+        monkeypatch.setattr(module, "DROPS_AT_ONCE", 2)
     async with opened(tmp_path) as spool:
         await spool.add("a@one.example", "b@two.example", "c@three.example")
         await spool.add("d@one.example", "e@two.example")

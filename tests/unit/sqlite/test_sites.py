@@ -8,6 +8,7 @@ import pytest
 
 from engine.model.claim import Shares
 from engine.model.destination import unknown_site
+from engine.queue import bounds
 from engine.queue.sqlite import schedule
 from tests.unit.queue.test_sites import taken_by
 from tests.unit.sqlite.support import opened
@@ -38,7 +39,7 @@ async def test_behind_a_message_to_ten_thousand_destinations_that_has_its_share_
     async with opened(tmp_path) as spool:
         many = await spool.add(*(f"u@d{number}.example" for number in range(10_000)))
         await spool.add("a@new.example", sender="bob@example.net")
-        assert len(await spool.queue.claims.doubtful_sites()) == schedule.DOUBTFUL_AT_ONCE
+        assert len(await spool.queue.claims.doubtful_sites()) == bounds.DOUBTFUL_AT_ONCE
         (due,) = await spool.queue.claims.doubtful_sites(taken=Shares(messages=frozenset({many})))
         assert due.destination == "new.example"
         (due,) = await spool.queue.claims.doubtful_sites(taken=Shares(senders=frozenset({"ann@example.net"})))

@@ -12,7 +12,7 @@ from engine.delivery.housekeeping import Housekeeping
 from engine.delivery.retry import RetryPlan
 from engine.model.filter import Filter
 from engine.queue.contract import QueueError
-from engine.queue.sqlite import bulk, overdue, rules
+from engine.queue.sqlite import bulk, claims, overdue, rules
 from engine.queue.sqlite.writer import Writer
 from engine.settings.settings import Retry
 from tests.unit.queue.support import ALL, DELIVERED
@@ -21,7 +21,8 @@ from tests.unit.sqlite.support import opened
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(overdue, "DROPS_AT_ONCE", 5)
+    for module in (claims, overdue):
+        monkeypatch.setattr(module, "DROPS_AT_ONCE", 5)
     monkeypatch.setattr(rules, "CHUNK", 5)
     monkeypatch.setattr(bulk, "CHUNK", 5)
 
