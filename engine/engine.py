@@ -25,7 +25,7 @@ from engine.delivery.attempt import AttemptManager
 from engine.delivery.explain import Explainer
 from engine.delivery.parts import Parts
 from engine.delivery.retry import RetryPlan
-from engine.delivery.routes import Router, read_passwords
+from engine.delivery.routes import Router
 from engine.delivery.smarthost import SmartHost
 from engine.dns.lookups import Lookups, resolver_for
 from engine.dns.mx import MXCalculator
@@ -34,7 +34,7 @@ from engine.intake.errors import IntakeError
 from engine.intake.floor import DiskFloor
 from engine.intake.smtp.listener import SmtpIntake
 from engine.model.event import Event
-from engine.queue.contract import QueueError
+from engine.queue.contract import Queue, QueueError
 from engine.queue.spool import Spool, SpoolError, SpoolOwned
 from engine.queue.sqlite.filesystems import unsafe
 from engine.queue.sqlite.store import SqliteQueue
@@ -261,7 +261,20 @@ class Engine:
 # -- the parts, each with what the settings say of it -----------------------------------------------------------------
 
 
-def _queue(settings: Settings, folder: Path, clock: Clock, retries: RetryPlan) -> SqliteQueue:
+def _queue(settings: Settings, folder: Path, clock: Clock, retries: RetryPlan) -> Queue:
+    store = settings.queue
+    if store.store:
+        from engine.queue.postgres.store import PostgresQueue  # its driver takes long to load
+
+        return PostgresQueue(
+            store.store,
+            clock,
+            password=_password("the queue", store.password_file) if store.password_file is not None else "",
+            give_up_after=retries.give_up_after,
+            delay_notice=settings.dsn.delay_notice,
+            gather=settings.dsn.gather,
+            events_kept=settings.events.kept,
+        )
     return SqliteQueue(
         folder,
         clock,
@@ -273,9 +286,7 @@ def _queue(settings: Settings, folder: Path, clock: Clock, retries: RetryPlan) -
     )
 
 
-def _mx(
-    settings: Settings, resolver: Resolver, clock: Clock, queue: SqliteQueue, draw: random.Random | None
-) -> MXCalculator:
+def _mx(settings: Settings, resolver: Resolver, clock: Clock, queue: Queue, draw: random.Random | None) -> MXCalculator:
     delivery = settings.delivery
     return MXCalculator(
         resolver,
@@ -289,7 +300,7 @@ def _mx(
     )
 
 
-def _attempts(settings: Settings, queue: SqliteQueue, retries: RetryPlan, clock: Clock) -> AttemptManager:
+def _attempts(settings: Settings, queue: Queue, retries: RetryPlan, clock: Clock) -> AttemptManager:
     return AttemptManager(
         queue,
         retries,
@@ -304,7 +315,7 @@ def _router(
     settings: Settings,
     mx: MXCalculator,
     tls: TlsPolicy,
-    queue: SqliteQueue,
+    queue: Queue,
     listening: Callable[[], tuple[Listen, ...]],
 ) -> Router:
     delivery = settings.delivery
@@ -324,15 +335,21 @@ def _router(
 
 
 def _passwords(settings: Settings) -> dict[str, str]:
-    """The password of each route that has one. That the files could be opened was so when the settings were read."""
-    found: dict[str, str] = {}
-    for route in settings.route:
-        try:
-            found |= read_passwords([route])
-        except (OSError, UnicodeDecodeError) as error:
-            why = f"it is not UTF-8 (octet {error.start})" if isinstance(error, UnicodeDecodeError) else error.strerror
-            raise CannotStart(f"the route of {route.domain}: password_file {route.password_file}: {why}") from error
-    return found
+    """The password of each route that has one."""
+    return {
+        route.domain: _password(f"the route of {route.domain}", route.password_file)
+        for route in settings.route
+        if route.password_file is not None
+    }
+
+
+def _password(of: str, file: Path) -> str:
+    """The password in a file. That it could be opened was so when the settings were read. Raises CannotStart."""
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        why = f"it is not UTF-8 (octet {error.start})" if isinstance(error, UnicodeDecodeError) else error.strerror
+        raise CannotStart(f"{of}: password_file {file}: {why}") from error
 
 
 async def _mended(control: ControlServer) -> str:

@@ -18,6 +18,8 @@ import hypothesis
 import pytest
 from argon2 import PasswordHasher
 
+from tests import postgres, store
+
 # What a process needs to run at all; the rest of the environment says who runs it, and where. A wish that no bytecode
 # be written is left out as well: the program is started some 150 times, and would be compiled anew each time, as the
 # tests would by each worker.
@@ -58,6 +60,23 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("smarthost")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--store", choices=store.STORES, default="sqlite", help="the store that the scenarios run on")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    store.chosen = config.getoption("--store")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown() -> None:
+    postgres.forget()
+
+
+def pytest_sessionfinish() -> None:
+    postgres.end()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _the_default_port_is_taken() -> Iterator[None]:
     """Nobody may count on the port that a relay has by default: one may be running here."""
@@ -83,6 +102,7 @@ def _no_answer_is_costly(monkeypatch: pytest.MonkeyPatch) -> None:
     """What takes long here says that the machine is busy; the queue would give the same answer again for a while."""
     for module in (
         *(f"queue.sqlite.{name}" for name in ("destinations", "schedule", "reasons", "held_back")),
+        *(f"queue.postgres.{name}" for name in ("answers", "schedule")),
         "control.followups",
     ):
         monkeypatch.setattr(f"engine.{module}.COSTLY", math.inf)

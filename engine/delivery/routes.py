@@ -313,12 +313,3 @@ def _site(*parts: str) -> str:
     if len(name) <= LONGEST_SITE:
         return name
     return f"{name[:100]}... {hashlib.sha256(name.encode('utf-8', 'replace')).hexdigest()}"
-
-
-def read_passwords(routes: Sequence[Route]) -> dict[str, str]:
-    """Read the password of each route that names a file for it; that it can be read was checked with the settings."""
-    return {
-        route.domain: Path(route.password_file).read_text(encoding="utf-8").strip()
-        for route in routes
-        if route.password_file
-    }

@@ -28,6 +28,7 @@ from engine.settings.settings import (
     Limit,
     Limits,
     Log,
+    QueueStore,
     Retry,
     RetryOf,
     Route,
@@ -182,6 +183,7 @@ _READERS: _Readers = {
     },
     DestinationTls: {"domain": values.domain_or_all, "level": values.tls, "ca_file": values.readable_file},
     TlsRules: {"mta_sts": values.flag, "dane": values.flag, "ca_file": values.readable_file},
+    QueueStore: {"store": values.database, "password_file": values.readable_file},
     Events: {"kept": values.count},
     Log: {"level": values.log_level},
     Control: {"group": values.group, "view_group": values.group},
@@ -243,6 +245,8 @@ def _read(into: type[_Table], table: object, at: str, problems: list[str], reade
     settings = into(**read)
     if isinstance(settings, Route):
         problems.extend(f"{at}.{problem}" for problem in _unsafe(settings))
+    if isinstance(settings, QueueStore) and settings.password_file is not None and not settings.store:
+        problems.append(f"{at}.store: missing; a password_file needs the database it belongs to")
     if isinstance(settings, Delivery) and settings.bad_mx_timeout_max < settings.bad_mx_timeout:
         problems.append(
             f"{at}.bad_mx_timeout_max: {settings.bad_mx_timeout_max:.0f} s is shorter than a mark lasts at first; "

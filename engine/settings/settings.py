@@ -245,6 +245,17 @@ class TlsRules(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     destination: tuple[DestinationTls, ...] = ()
 
 
+class QueueStore(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[queue]`: where the queue is kept.
+
+    `store` is "" (one file in the spool) or a PostgreSQL database, "postgresql://user@host/name"; `password_file` holds
+    the password of that user.
+    """
+
+    store: str = ""
+    password_file: Path | None = None
+
+
 class Events(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[events]`: how many of what happened are kept in the spool."""
 
@@ -304,6 +315,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     route: tuple[Route, ...] = ()
     limit: tuple[Limit, ...] = ()
     tls: TlsRules = field(default_factory=TlsRules)
+    queue: QueueStore = field(default_factory=QueueStore)
     events: Events = field(default_factory=Events)
     log: Log = field(default_factory=Log)
     control: Control = field(default_factory=Control)
@@ -339,6 +351,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         submission = self.intake.submission
         secrets = [("intake.submission.key", submission.key), ("intake.submission.users", submission.users)]
         secrets += [(f"route[{n}].password_file", route.password_file) for n, route in enumerate(self.route)]
+        secrets.append(("queue.password_file", self.queue.password_file))
         for name, file in secrets:
             if file is not None and (problem := open_to_all(file)):
                 yield f"{name}: {problem}; chmod o-r it"

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_args
+from urllib.parse import parse_qs, urlsplit
 
 from msgspec import Struct
 
@@ -241,6 +242,24 @@ def network(value: object) -> Network:
         except ValueError:
             hint = ""
         raise ValueError(f"{_shown(value)} is no network{hint}; write it as 192.0.2.0/24 or 2001:db8::/32") from error
+
+
+def database(value: object) -> str:
+    """A PostgreSQL database by its URI, without a password; "" is none."""
+    named = text(value)
+    if not named:
+        return ""
+    allowed = 'allowed is "postgresql://user@host/name", with more hosts and parameters as libpq has them'
+    try:
+        parts = urlsplit(named)
+        password = parts.password or parse_qs(parts.query).get("password")
+    except ValueError as error:
+        raise ValueError(f"{_shown(value)} is no URI; {allowed}") from error
+    if parts.scheme not in ("postgresql", "postgres"):
+        raise ValueError(f"{_shown(value)} is no PostgreSQL database; {allowed}")
+    if password:
+        raise ValueError("a password stands in it; write it into a file, and name that in queue.password_file")
+    return named
 
 
 def folder(value: object) -> Path:

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from msgspec.structs import replace
 
 from engine.control.client import Client
@@ -15,6 +16,7 @@ from engine.engine import Engine
 from engine.model.event import Event
 from engine.model.filter import Filter
 from engine.model.message import Entry, NewMessage
+from engine.queue.sqlite.store import SqliteQueue
 from engine.sandbox.internet import Internet
 from engine.settings.settings import (
     Delivery,
@@ -24,6 +26,7 @@ from engine.settings.settings import (
     Limit,
     Listen,
     Nameserver,
+    QueueStore,
     Retry,
     Route,
     Settings,
@@ -33,6 +36,7 @@ from engine.settings.settings import (
 )
 from tests.clock import FakeClock
 from tests.smtp import smtp_client
+from tests.store import store_of
 
 DRAIN = 0.3  # seconds: enough for any peer but those that keep us waiting on purpose
 QUICK = Timeouts(connect=2, greeting=1, hello=1, tls=2, mail=2, rcpt=2, data=2, block=2, reply=2, quit=1, attempt=10)
@@ -48,6 +52,13 @@ class Relay:
         self.client = client
         self.internet = internet
         self.spool = spool
+
+    @property
+    def sqlite(self) -> SqliteQueue:
+        """The store, for those who look into it; a test that does has no meaning with another."""
+        if not isinstance(self.engine.queue, SqliteQueue):
+            pytest.skip("it looks into the store in SQLite")
+        return self.engine.queue
 
     async def send(
         self,
@@ -117,6 +128,7 @@ async def relaying(
     validating: bool = False,
     hostname: str = "relay.example.net",
     listen: tuple[Listen, ...] = (Listen("127.0.0.1", 0),),
+    queue: QueueStore | None = None,
     **delivery: Any,
 ) -> AsyncIterator[Relay]:
     """Run an engine whose mail goes into `internet`. Further keywords are settings of [delivery]."""
@@ -137,6 +149,7 @@ async def relaying(
             tls=tls or TlsRules(),
             retry=retry or Retry(),
             dsn=dsn or Dsn(),
+            queue=queue or await store_of(path),
         )
         engine = Engine(settings, clock=clock, draw=random.Random(1), https_port=internet.policies.port)
         await engine.start()

@@ -64,7 +64,7 @@ async def fill(relay: Relay, domain: str, count: int) -> None:
             numbers,
         )
 
-    await relay.engine.queue._database.writer.do(copy)
+    await relay.sqlite._database.writer.do(copy)
 
 
 def _message(recipient: str) -> NewMessage:

@@ -11,6 +11,7 @@ from engine.queue.content import BLOCK
 from engine.queue.sqlite.store import FILE, SqliteQueue
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Encrypted, Healthy, Slow
+from tests import store
 from tests.scenarios.relaying import LETTER, Relay
 
 MIB = 1024 * 1024
@@ -38,6 +39,7 @@ async def test_a_large_message_arrives_as_it_was_written_in_clear_text_and_under
     assert [delivery.content for delivery in internet.delivered] == [content, content]
 
 
+@store.only("sqlite")
 async def test_a_message_that_turns_out_to_be_damaged_on_its_way_is_held_and_never_ended(
     internet: Internet, relay: Relay
 ) -> None:

@@ -163,7 +163,7 @@ async def test_letting_go_and_looking_through_what_waits_that_were_cut_short_go_
     await relay.send("a@good.example", times=7)
     await relay.settled()
     monkeypatch.setattr("engine.queue.sqlite.rules.CHUNK", 2)
-    writer = relay.engine.queue._database.writer
+    writer = relay.sqlite._database.writer
     draw, do = random.Random(1), writer.do
 
     async def sometimes(operation: Callable[[Transaction], Any], weight: int = 0) -> Any:
@@ -198,7 +198,7 @@ async def test_a_rule_of_an_older_version_that_cannot_be_read_keeps_no_mail_from
 ) -> None:
     await relay.client.ask(HoldRule(filter="domain=other.example", seconds=HOUR, note=""))
     await relay.client.ask(HoldRule(filter="domain=good.example", seconds=HOUR, note=""))
-    await relay.engine.queue._database.writer.do(
+    await relay.sqlite._database.writer.do(
         lambda tx: tx.execute(
             "UPDATE hold_rule SET filter = 'domain=*bücher.example', swept = 0, newest = 9 WHERE id = 2"
         )

@@ -10,7 +10,6 @@ import pytest
 from engine.delivery.notices import Notices
 from engine.model.verbs import Hold, Release, Suspend
 from engine.queue.contract import QueueFull
-from engine.queue.sqlite.claims import Claims
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Healthy, Script
 from engine.settings.settings import Dsn
@@ -120,7 +119,7 @@ async def test_a_full_disk_delays_the_notice_and_nothing_else(
     async def full(*_: object) -> None:
         raise QueueFull("no room")
 
-    monkeypatch.setattr(Claims, "notify", full)
+    monkeypatch.setattr(type(relay.engine.queue.claims), "notify", full)
     await relay.later(5 * HOUR)
     await relay.send("c@example.com")
     await internet.wait_for(1)

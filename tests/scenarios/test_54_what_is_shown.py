@@ -250,7 +250,7 @@ async def test_counting_what_is_ready_is_bounded_by_what_is_due(internet: Intern
     await relay.client.ask(Suspend(destination="*", seconds=HOUR, note=""))
     await relay.send(*(f"a@d{number}.example" for number in range(200)))
     asked: list[str] = []
-    readers = relay.engine.queue._database.readers
+    readers = relay.sqlite._database.readers
     await asyncio.wrap_future(readers._console.submit(lambda: readers._connection().set_trace_callback(asked.append)))
     begin = time.monotonic()
     assert len((await relay.client.queue(limit=200)).rows) == 200

@@ -107,7 +107,7 @@ async def test_each_further_notification_of_a_message_gathers_for_longer(home: I
             await relay.later(60)
         at = (await relay.events("returned"))[-1].at
         due = (await relay.engine.queue.claims.next_due(relay.clock.now() - 1)) or 0.0
-        tell_at = relay.engine.queue._database.writer._connection.execute("SELECT tell_at FROM message").fetchone()[0]
+        tell_at = relay.sqlite._database.writer._connection.execute("SELECT tell_at FROM message").fetchone()[0]
         assert due <= tell_at
         waits.append(tell_at - at)
         await relay.later(tell_at - relay.clock.now() + 0.001)

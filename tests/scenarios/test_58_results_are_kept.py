@@ -23,8 +23,11 @@ from engine.queue.sqlite.writer import Writer
 from engine.sandbox.exchanges import Exchange
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Dead, Healthy
+from tests import store
 from tests.scenarios.relaying import Relay
 from tests.waiting import until
+
+pytestmark = store.only("sqlite")
 
 
 @pytest.fixture(autouse=True)
@@ -137,7 +140,7 @@ async def test_a_store_locked_by_another_program_leaves_nothing_relaying(
     exchange: Exchange, relay: Relay, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As by a shell that is open on the file, while an operator closes what seems to hang."""
-    relay.engine.queue._database.writer._connection.execute("PRAGMA busy_timeout = 20")
+    relay.sqlite._database.writer._connection.execute("PRAGMA busy_timeout = 20")
     await relay.client.ask(Suspend(destination="good.example", seconds=600, note="so that all are due at once"))
     await relay.send("bob@good.example", times=60)
     with contextlib.closing(sqlite3.connect(relay.spool / "queue.db", isolation_level=None)) as shell:
@@ -261,7 +264,7 @@ async def test_what_is_relayed_by_nobody_is_put_back_and_told_as_interrupted(exc
     await relay.settled()
     await relay.client.ask(Suspend(destination="good.example", seconds=60, note="so that it waits"))
     await relay.send("eve@good.example")
-    relay.engine.queue._database.writer._connection.execute("DELETE FROM suspension")
+    relay.sqlite._database.writer._connection.execute("DELETE FROM suspension")
     relay.engine.smarthost._woken.clear()
     (claim,) = await relay.engine.queue.claims.claim("good.example", 10, 999)
     assert claim.entries[0].recipient == "eve@good.example"

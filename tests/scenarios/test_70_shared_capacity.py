@@ -23,6 +23,7 @@ from engine.sandbox.internet import Internet
 from engine.sandbox.names import Fault
 from engine.sandbox.tempers import BlackHole, Healthy, Script, Slow, Tarpit
 from engine.settings.settings import Timeouts
+from tests import store
 from tests.clock import FakeClock
 from tests.scenarios.relaying import LETTER, Relay, relaying
 from tests.waiting import until
@@ -84,7 +85,7 @@ def silent(internet: Internet, names: Sequence[str]) -> None:
 async def test_one_message_to_600_names_whose_name_server_is_silent_keeps_no_mail_of_others(
     internet: Internet, monkeypatch: pytest.MonkeyPatch, costly: float
 ) -> None:
-    monkeypatch.setattr("engine.queue.sqlite.schedule.COSTLY", costly)
+    monkeypatch.setattr(f"engine.queue.{store.chosen}.schedule.COSTLY", costly)
     async with crowded(internet) as relay:
         names = [f"d{number}.evil.example" for number in range(600)]
         silent(internet, names)
@@ -166,7 +167,7 @@ async def test_new_mail_of_another_sender_has_its_turn_beside_a_message_to_600_n
     internet: Internet, monkeypatch: pytest.MonkeyPatch, costly: float
 ) -> None:
     """Among those that have proved nothing it is not behind 600 others."""
-    monkeypatch.setattr("engine.queue.sqlite.schedule.COSTLY", costly)
+    monkeypatch.setattr(f"engine.queue.{store.chosen}.schedule.COSTLY", costly)
     async with crowded(internet) as relay:
         exchange = await internet.host("mx.evil.example", Slow(60.0))
         for number in range(600):

@@ -10,16 +10,19 @@ import pytest
 from engine.control.client import Refused
 from engine.model.destination import RELAY
 from engine.model.verbs import Drop, Hold, Suspend
-from engine.queue.sqlite import bulk, overdue
+from engine.queue.sqlite import bulk, claims, overdue
 from engine.queue.sqlite.writer import Writer
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Dead, Healthy
+from tests import store
 from tests.clock import FakeClock
 from tests.scenarios.relaying import relaying
 from tests.unit.queue.support import CONTENT
 from tests.unit.sqlite.pages import damage
 from tests.unit.sqlite.support import SqliteSpool
 from tests.waiting import until, until_told
+
+pytestmark = store.only("sqlite")
 
 MESSAGES = 120
 DOMAINS = 6
@@ -111,7 +114,8 @@ async def test_a_stop_ends_with_an_order_on_very_many_under_way(
 async def test_a_drop_on_very_many_is_carried_out_between_other_mail_and_goes_on_after_a_stop(
     internet: Internet, clock: FakeClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(overdue, "DROPS_AT_ONCE", 2)
+    for module in (claims, overdue):
+        monkeypatch.setattr(module, "DROPS_AT_ONCE", 2)
     await homes(internet)
     async with relaying(internet, clock=clock, spool=tmp_path / "spool") as relay:
         await relay.send(*(f"u{number}@dead.example" for number in range(90)))

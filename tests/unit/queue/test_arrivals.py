@@ -105,7 +105,6 @@ async def test_what_was_queued_is_there_after_closing(tmp_path: Path, opened: Op
     clock = FakeClock()
     async with opened(tmp_path, clock) as spool:
         number = await spool.add()
-    assert [path.name for path in tmp_path.iterdir()] == ["queue.db"]  # the log was copied into it
     async with opened(tmp_path, clock) as spool:
         assert await spool.queue.claims.content(number) == CONTENT
 

@@ -1,0 +1,47 @@
+"""What comes in: messages, events that come with no change of the queue, and who has logged in to bring mail."""
+
+from engine.model.event import Event
+from engine.model.message import NewMessage
+from engine.queue import contract
+from engine.queue.bounds import LOGINS_KEPT
+from engine.queue.contract import KnownLogin
+from engine.queue.postgres import mail
+from engine.queue.postgres.database import Role, read, written
+from engine.queue.postgres.rows import storable
+from engine.queue.postgres.transaction import Snapshot, Transaction
+
+
+class Arrivals(Role, contract.Arrivals):
+    """A message and all that belongs to it is written in one transaction (see engine.queue.postgres.mail)."""
+
+    async def enqueue(self, message: NewMessage) -> int:
+        database = self.database
+        return await database.do(lambda tx: mail.enqueue(tx, message, database.terms), weight=len(message.content))
+
+    @written
+    async def forget_key(self, tx: Transaction, key: str) -> None:
+        await tx.execute("DELETE FROM taken_key WHERE key = $1", storable(key))
+
+    @written
+    async def record(self, tx: Transaction, *events: Event) -> None:
+        tx.record(*events)
+
+    @written
+    async def remember_login(self, tx: Transaction, login: str, address: str) -> None:
+        await tx.execute(
+            "INSERT INTO known_login (login, address, at) VALUES ($1, $2, $3) "
+            "ON CONFLICT (login, address) DO UPDATE SET at = excluded.at",
+            storable(login),
+            storable(address),
+            tx.now,
+        )
+        await tx.execute(
+            "DELETE FROM known_login WHERE (login, address) IN "
+            "(SELECT login, address FROM known_login ORDER BY at DESC OFFSET $1)",
+            LOGINS_KEPT,
+        )
+
+    @read
+    async def known_logins(self, snapshot: Snapshot) -> tuple[KnownLogin, ...]:
+        rows = await snapshot.fetch("SELECT login, address, at FROM known_login ORDER BY at")
+        return tuple(KnownLogin(login=login, address=address, at=at) for login, address, at in rows)

@@ -1,0 +1,288 @@
+"""The operator's orders: retry, postpone, hold, release, bounce, drop, undo, on whatever a filter names.
+
+An order on many entries is carried out in chunks, each a transaction of its own, so that mail moves meanwhile: a
+reader looks for the next entries, the writer looks at them again and changes those it may, all in one statement.
+"""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
+from typing import NamedTuple
+
+import msgspec
+
+from engine.base.text import clean
+from engine.model.event import Event
+from engine.model.filter import Filter
+from engine.model.order import Changed, Touched, TouchedEntry
+from engine.queue import orders
+from engine.queue.contract import QueueError
+from engine.queue.orders import Candidate, Order
+from engine.queue.postgres import operations, rules
+from engine.queue.postgres.database import Database
+from engine.queue.postgres.endings import waits_for
+from engine.queue.postgres.exchanges import unblock
+from engine.queue.postgres.rows import pairs, storable
+from engine.queue.postgres.selection import OWN_END, candidates, newest_message
+from engine.queue.postgres.transaction import Snapshot, Transaction
+from engine.queue.postgres.where import Where, looked_up, numbered
+
+CHUNK = 1000  # entries in one transaction
+
+
+class _Change(NamedTuple):
+    """What is set of an entry: `$4` and on are the named `values` of the order, and k.own_end is selection.OWN_END."""
+
+    sets: str
+    values: tuple[str, ...] = ()
+    which: str = ""  # of the entries
+
+
+_CHANGES: Mapping[orders.Change, _Change] = {
+    "retry": _Change(
+        "due = $4::float8, expires = CASE WHEN postponed_at IS NULL THEN expires ELSE greatest(k.own_end, $4) END, "
+        "postponed_at = NULL, postponed_by = ''",
+        ("now",),
+        " AND e.due > $4",
+    ),
+    "postpone": _Change(
+        "due = $4::float8, expires = greatest(k.own_end, $4), postponed_at = $5::float8, postponed_by = $6::text",
+        ("until", "now", "by"),
+    ),
+    "let go": _Change("due = $4::float8, postponed_at = NULL, postponed_by = ''", ("now",), " AND e.due > $4"),
+    "hold": _Change(
+        "state = CASE WHEN state = 'waiting' THEN 'held' ELSE state END, ordered = 'hold', ordered_by = $4::text, "
+        "note = $5::text, operation = NULL, prior = '', prior_by = '', prior_note = '', rule = NULL",
+        ("by", "note"),
+    ),
+    "release": _Change(
+        "state = CASE WHEN state = 'held' THEN 'waiting' ELSE state END, ordered = NULL, ordered_by = '', note = '', "
+        "operation = NULL, prior = '', prior_by = '', prior_note = '', rule = NULL, "
+        "expires = CASE WHEN state = 'held' THEN greatest(expires, $4::float8) ELSE expires END",
+        ("now",),
+    ),
+    "give up": _Change(
+        "state = CASE WHEN state = 'waiting' THEN 'held' ELSE state END, "
+        "prior = CASE WHEN prior <> '' THEN prior WHEN ordered = 'hold' THEN 'held' ELSE 'waiting' END, "
+        "prior_by = CASE WHEN prior <> '' THEN prior_by ELSE ordered_by END, "
+        "prior_note = CASE WHEN prior <> '' THEN prior_note ELSE note END, "
+        "ordered = $4::text, ordered_by = $5::text, note = $6::text, operation = $7::bigint",
+        ("order", "by", "note", "operation"),
+    ),
+    "undo": _Change(
+        "state = CASE WHEN state = 'held' THEN prior ELSE state END, "
+        "ordered = CASE WHEN prior = 'held' THEN 'hold' END, ordered_by = prior_by, note = prior_note, "
+        "operation = NULL, prior = '', prior_by = '', prior_note = ''"
+    ),
+}
+_GIVEN = "kind, verb, filter, by, note, messages, recipients"  # in the order of the fields of orders.Given
+
+
+class Bulk:
+    """Carries orders out, in chunks, until the store is about to be closed."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def carry_out(
+        self, order: Order, filter: Filter, newest: int | None, touched: Touched | None = None
+    ) -> Changed:
+        """Do it to whatever the filter names up to message `newest`, with one event in the end."""
+        now = self._database.clock.now()
+
+        async def look_up(s: Snapshot) -> Where:
+            return await looked_up(s, filter, now, await newest_message(s) if newest is None else newest)
+
+        selected = await self._database.ask(look_up)
+        return await self._carry_out(order, selected, str(filter) or "everything", touched)
+
+    async def undo(self, operation: int, by: str) -> Changed:
+        """Take back an order to bounce or drop; from the first moment on no more of it is carried out."""
+        await self._database.do(lambda tx: tx.execute("UPDATE operation SET due = NULL WHERE id = $1", operation))
+        selected = Where("e.operation = ?::bigint", (operation,))
+        changed = await self._carry_out(orders.undo(operation, by), selected, f"operation {operation}")
+        return msgspec.structs.replace(changed, operation=0)
+
+    async def make_due(self, host: str, by: str, touched: Touched | None = None) -> int:
+        """Make due now what waits in destinations that have this host, and else only bad ones; give how many."""
+        now = self._database.clock.now()
+        done = await self._carry_out(orders.let_go("mark-good", by, now), waits_for(host, now), host, touched)
+        return done.recipients
+
+    async def make_due_in(self, destination: str, verb: str, by: str) -> int:
+        """Make due now what waits in one destination; give how many."""
+        now = self._database.clock.now()
+        selected = Where(
+            "e.destination = ?::text AND e.state = 'waiting' AND e.due > ?::float8",
+            (storable(destination).lower(), now),
+        )
+        return (await self._carry_out(orders.let_go(verb, by, now), selected, destination)).recipients
+
+    async def _carry_out(self, order: Order, selected: Where, named: str, touched: Touched | None = None) -> Changed:
+        done = Changed(messages=0, recipients=0)
+        after = (0, 0)
+        outlasting = 0
+        try:
+            while True:
+                found = await self._find(selected, after)
+                if not found and not done.operation:
+                    return done
+                chunk = _Chunk(order, selected, named, found, done.operation, outlasting, last=len(found) < CHUNK)
+                done = await self._database.do(chunk)
+                outlasting = done.outlasting
+                if touched is not None:
+                    touched.add(chunk.operation, chunk.since, chunk.touched)
+                if chunk.last:
+                    return done if order.wait is not None else msgspec.structs.replace(done, operation=0)
+                after = found[-1]
+                self._database.go_on()
+        except QueueError as error:
+            if not done.operation:
+                raise
+            cut_short = partial(_cut_short, operation=done.operation, why=clean(str(error), 300))
+            with suppress(QueueError):  # then the next start says it
+                await self._database.do(cut_short)
+            raise type(error)(f"{error}; {orders.so_far(order, done)}") from error
+
+    async def _find(self, selected: Where, after: tuple[int, int]) -> list[tuple[int, int]]:
+        return await self._database.ask(lambda s: candidates(s, selected, after, CHUNK))
+
+
+class _Chunk:
+    """One chunk of an order, as an operation of the writer; the last one writes the event that tells of all."""
+
+    def __init__(
+        self,
+        order: Order,
+        selected: Where,
+        named: str,
+        ids: list[tuple[int, int]],
+        operation: int,
+        outlasting: int,
+        *,
+        last: bool,
+    ) -> None:
+        self.order = order
+        self.selected = selected
+        self.named = clean(named, 500)
+        self.ids = ids
+        self.operation = operation
+        self.outlasting = outlasting  # those of the chunks before
+        self.last = last
+        self.since = 0  # known of the first chunk alone
+        self.touched: list[TouchedEntry] = []
+        self._is_first = not operation
+
+    async def __call__(self, tx: Transaction) -> Changed:
+        if self._is_first:
+            self.operation, self.since = await self._begin(tx)
+        touched, skipped = await _apply(tx, self.order, self.selected, self.ids, self.operation)
+        self.touched = [TouchedEntry(entry.message, entry.number, entry.attempts) for entry in touched]
+        due = tx.now + self.order.wait if self.last and self.order.wait is not None else None
+        row = await tx.row(
+            "UPDATE operation SET messages = messages + cardinality($2::bigint[]) - (last = ANY($2))::int, "
+            "recipients = recipients + $3, skipped = skipped + $4, "
+            "last = coalesce($2[cardinality($2)], last), finished = $5, due = $6 "
+            f"WHERE id = $1 RETURNING skipped, {_GIVEN}",
+            self.operation,
+            list(dict.fromkeys(entry.message for entry in touched)),
+            len(touched),
+            skipped,
+            self.last,
+            due,
+        )
+        assert row is not None
+        all_skipped, *values = row
+        given = orders.Given(*values)
+        outlasting = self.outlasting + sum(entry.end < self.order.until for entry in touched)
+        changed = Changed(
+            messages=given.messages,
+            recipients=given.recipients,
+            skipped=all_skipped,
+            operation=self.operation,
+            due=due,
+            outlasting=outlasting,
+        )
+        if not self.last:
+            return changed
+        if self.order.undoes:  # what was being returned already goes on, should that not succeed
+            await operations.go_on(tx, self.order.undoes)
+        if not changed.recipients or not self.order.is_told:
+            await tx.execute("DELETE FROM operation WHERE id = $1", self.operation)
+            return changed if changed.recipients else msgspec.structs.replace(changed, operation=0, due=None)
+        beyond = f", {outlasting:,} of them beyond their time" if outlasting else ""
+        tx.record(orders.told(tx.now, self.operation, given, self.order.detail + beyond))
+        return changed
+
+    async def _begin(self, tx: Transaction) -> tuple[int, int]:
+        """Its number, and that of the last event before it."""
+        order = self.order
+        row = await tx.row(
+            "INSERT INTO operation (kind, verb, filter, by, note, at) VALUES ($1, $2, $3, $4, $5, $6) "
+            "RETURNING id, (SELECT coalesce(max(seq), 0) FROM event)",
+            order.kind,
+            order.verb,
+            storable(self.named),
+            storable(order.by),
+            storable(order.note),
+            tx.now,
+        )
+        assert row is not None
+        return row[0], row[1]
+
+
+async def end_unfinished(tx: Transaction) -> None:
+    """Tell of the orders that were cut short by the end of the engine, with what they touched until then."""
+    rows = await tx.fetch(f"UPDATE operation SET finished = TRUE WHERE NOT finished RETURNING id, {_GIVEN}")
+    for operation, *given in sorted(map(tuple, rows)):
+        tx.record(_event_of_cut_short(tx.now, operation, orders.Given(*given), "the engine ended"))
+
+
+async def _cut_short(tx: Transaction, operation: int, why: str) -> None:
+    """Tell of an order that is not whole. One to bounce or drop is due at no time: what it holds stays held."""
+    row = await tx.row(f"UPDATE operation SET finished = TRUE WHERE id = $1 RETURNING {_GIVEN}", operation)
+    assert row is not None
+    tx.record(_event_of_cut_short(tx.now, operation, orders.Given(*row), why))
+
+
+def _event_of_cut_short(now: float, operation: int, given: orders.Given, why: str) -> Event:
+    return orders.told(now, operation, given, f" (cut short: {why})")
+
+
+async def _apply(
+    tx: Transaction, order: Order, selected: Where, ids: list[tuple[int, int]], operation: int
+) -> tuple[list[Candidate], int]:
+    """Do it to those of `ids` that still match and may be touched; give these, and how many were skipped."""
+    rows = await tx.fetch(
+        numbered(
+            "SELECT e.message, e.number, e.destination, e.state, e.ordered, o.due, e.giving_up, e.rule, e.operation, "
+            f"e.attempts, e.due, {OWN_END}, e.postponed_at "
+            f"{rules.GIVEN} LEFT JOIN operation o ON o.id = e.operation WHERE {selected.sql} "
+            "ORDER BY e.message, e.number"
+        ),
+        *pairs(ids),
+        *selected.values,
+    )
+    matching = [Candidate(*row) for row in rows]
+    touched = [entry for entry in matching if order.touches(entry)]
+    if touched:
+        await _change(tx, order, touched, operation)
+    if order.kind == "released":
+        await operations.note_released(tx, [entry.operation for entry in touched if entry.operation is not None])
+    if order.undoes:
+        await rules.hold_what_is_free(tx, [(entry.message, entry.number) for entry in touched])
+    if order.unblocks:
+        await unblock(tx, {entry.destination for entry in touched})
+    return touched, len(matching) - len(touched)
+
+
+async def _change(tx: Transaction, order: Order, touched: list[Candidate], operation: int) -> None:
+    change = _CHANGES[order.change]
+    values = {**order.values, "operation": operation}
+    await tx.execute(
+        f"UPDATE entry e SET {change.sets} FROM unnest($1::bigint[], $2::int[], $3::float8[]) "
+        f"AS k (message, number, own_end) WHERE e.message = k.message AND e.number = k.number{change.which}",
+        *pairs((entry.message, entry.number) for entry in touched),
+        [entry.end for entry in touched],
+        *(storable(value) if isinstance(value := values[name], str) else value for name in change.values),
+    )

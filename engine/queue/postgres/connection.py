@@ -1,0 +1,100 @@
+"""Connections to the database: how they are made, what they are set to, and what their errors mean."""
+
+from typing import Any, NamedTuple
+
+import asyncpg
+
+from engine.base.text import clean
+from engine.queue.contract import QueueBusy, QueueError, QueueFull
+
+SCHEMA = "smarthost"  # which the tables are in
+CONNECT_SECONDS = 10.0
+COMMAND_SECONDS = 30.0  # for any one answer of the server
+STATEMENTS_KEPT = 1000  # prepared, on each connection
+OWNER = 0x736D6172  # the lock of the engine that has the queue open, by pg_advisory_lock
+
+LOCK_TIMEOUT = "10s"
+
+_SETTINGS = {
+    "application_name": "smarthost",
+    "search_path": SCHEMA,
+    "timezone": "UTC",
+    "client_encoding": "UTF8",
+    "lock_timeout": LOCK_TIMEOUT,
+    "idle_in_transaction_session_timeout": "60s",  # an engine that was stopped in the middle keeps nobody for longer
+    # A machine that is gone must not own the queue for hours: its session ends within half a minute.
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "4",
+    "tcp_user_timeout": "30s",
+    "random_page_cost": "1.1",  # rows are looked up one by one: a plan that reads a whole table is the wrong one
+    "jit": "off",  # whose compiling costs more than any question here
+}
+
+
+class Server(NamedTuple):
+    """Where the database is, and by which password it is reached; "": by none, or as the environment says."""
+
+    dsn: str
+    password: str = ""
+
+    def __repr__(self) -> str:
+        return f"Server({self.dsn!r})"  # the password is for nobody's eyes
+
+
+async def connect(server: Server) -> Any:
+    """A connection of our own. Raises QueueBusy, which never names the password."""
+    try:
+        connection = await asyncpg.connect(
+            server.dsn,
+            password=server.password or None,
+            timeout=CONNECT_SECONDS,
+            command_timeout=COMMAND_SECONDS,
+            statement_cache_size=STATEMENTS_KEPT,
+            max_cached_statement_lifetime=0,
+            server_settings=_SETTINGS,
+        )
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
+        raise QueueBusy(f"the database cannot be reached: {said(error)}") from error
+    return connection
+
+
+def said(error: BaseException) -> str:
+    """What an error says, fit to be shown."""
+    return clean(str(error) or type(error).__name__, 300)
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether an error says that the connection is of no use any more; what was being done may or may not be done."""
+    return isinstance(
+        error,
+        (
+            OSError,
+            TimeoutError,
+            asyncpg.InterfaceError,
+            asyncpg.PostgresConnectionError,
+            asyncpg.exceptions.OperatorInterventionError,  # the server is shut down, or somebody ended the session
+            asyncpg.IdleInTransactionSessionTimeoutError,
+        ),
+    )
+
+
+def is_to_be_repeated(error: BaseException) -> bool:
+    """Whether the same may succeed a moment later: two have waited for each other, or for too long."""
+    return isinstance(
+        error,
+        (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, asyncpg.LockNotAvailableError),
+    )
+
+
+def refusal(error: Exception) -> Exception:
+    """What an error of the database means to who asked; another's is given as it is."""
+    if is_lost(error):
+        return QueueBusy(f"the database cannot be reached: {said(error)}")
+    if isinstance(error, (asyncpg.DiskFullError, asyncpg.OutOfMemoryError)):
+        return QueueFull(f"no room for the queue: {said(error)}")
+    if is_to_be_repeated(error):
+        return QueueBusy(f"others hold what this needs: {said(error)}")
+    if isinstance(error, asyncpg.PostgresError):
+        return QueueError(f"the queue could not be written: {said(error)}")
+    return error

@@ -1,0 +1,86 @@
+"""The store in PostgreSQL: one database, a writer of this engine, and readers that never wait for it."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from engine.base.clock import Clock
+from engine.model.event import Event
+from engine.queue.contract import Queue
+from engine.queue.mail import Terms
+from engine.queue.postgres import bulk
+from engine.queue.postgres.arrivals import Arrivals
+from engine.queue.postgres.attempts import recover
+from engine.queue.postgres.claims import Claims
+from engine.queue.postgres.connection import Server
+from engine.queue.postgres.database import Database
+from engine.queue.postgres.listing import Listing
+from engine.queue.postgres.marks import Marks
+from engine.queue.postgres.orders import Orders
+from engine.queue.postgres.standing import Standing
+from engine.queue.postgres.transaction import Transaction
+from engine.settings.settings import Events, Retry
+
+_RETRY, _EVENTS = Retry(), Events()  # as the settings have it where nobody says
+
+
+class PostgresQueue(Queue):
+    """The durable queue in the database that `dsn` names, its tables made by `open` where there are none.
+
+    `give_up_after` is in seconds from arrival, or gives them for a destination; so is `delay_notice`, after which the
+    sender is told (0: never), and `gather`, for which what failed is gathered. Of the events the newest `events_kept`
+    are kept. One engine has it open at a time: another is refused.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        clock: Clock,
+        *,
+        password: str = "",
+        give_up_after: float | Callable[[str], float] = _RETRY.give_up_after,
+        delay_notice: float = 0.0,
+        gather: float = 0.0,
+        events_kept: int = _EVENTS.kept,
+    ) -> None:
+        self.on_events: Callable[[Sequence[Event]], None] = lambda _: None
+        patience = give_up_after if callable(give_up_after) else (lambda _: give_up_after)
+        self._database = Database(Server(dsn, password), clock, Terms(patience, delay_notice, gather))
+        self._events_kept = events_kept
+        ruling = asyncio.Lock()
+        self.arrivals = Arrivals(self._database)
+        self.claims = Claims(self._database, ruling)
+        self.standing = Standing(self._database, ruling)
+        self.orders = Orders(self._database)
+        self.listing = Listing(self._database)
+        self.marks = Marks(self._database)
+
+    async def open(self) -> int:
+        await self._database.open(self._deliver, self._events_kept)
+        try:
+            return await self._database.do(_recover)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        await self._database.close()
+
+    @property
+    def broken(self) -> str:
+        return ""  # it works again once the database can be reached
+
+    @property
+    def trouble(self) -> str:
+        return self._database.trouble
+
+    @property
+    def spare(self) -> int:
+        return 0  # the database's disk is not ours to look at
+
+    def _deliver(self, events: Sequence[Event]) -> None:
+        self.on_events(events)
+
+
+async def _recover(tx: Transaction) -> int:
+    await bulk.end_unfinished(tx)
+    return await recover(tx)

@@ -1,0 +1,284 @@
+"""The one writer of an engine: it takes all operations waiting at a moment into one transaction.
+
+One commit then makes many messages durable. Where any of them fails the transaction is undone, and each is done in one
+of its own: one that fails undoes nothing of the others.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import Any, TypeVar
+
+import asyncpg
+import msgspec
+
+from engine.base.clock import Clock
+from engine.model.event import Event
+from engine.queue.bounds import MAX_GROUP, MAX_GROUP_WEIGHT
+from engine.queue.contract import QueueBusy, QueueError
+from engine.queue.postgres.connection import (
+    LOCK_TIMEOUT,
+    OWNER,
+    Server,
+    connect,
+    is_lost,
+    is_to_be_repeated,
+    refusal,
+    said,
+)
+from engine.queue.postgres.rows import INSERT_EVENTS, event_values
+from engine.queue.postgres.transaction import Transaction
+
+T = TypeVar("T")
+
+TRIES = 5  # of a transaction that met others', before who asked is told
+PRUNE_EVERY = 1000  # events written between two looks at how many are kept
+PRUNE_AT_ONCE = 5000
+LOOKS = 100  # at what became of a commit whose answer was lost, LOOK_AGAIN seconds apart
+LOOK_AGAIN = 0.1
+OWNER_SECONDS = 3.0  # for a session of ours that was lost to end; then it is another engine's
+END_SECONDS = 8.0  # for what is under way when the store is closed; then it is cut short
+
+log = logging.getLogger(__name__)
+
+Operation = Callable[[Transaction], Awaitable[Any]]
+
+
+class _Job:
+    """One operation, and the future its caller waits for."""
+
+    def __init__(self, operation: Operation, weight: int) -> None:
+        self.operation = operation
+        self.weight = weight
+        self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    def answer(self, result: Any) -> None:
+        if not self.future.done():
+            self.future.set_result(result)
+
+    def refuse(self, error: Exception) -> None:
+        """Tell who asked; one instance each, since a traceback grows with everyone who raises it."""
+        if not self.future.done():
+            own = type(error)(*error.args) if isinstance(error, QueueError) else error
+            own.__cause__ = error.__cause__
+            self.future.set_exception(own)
+
+
+class Writer:
+    """Runs operations on a connection of its own, in order. `deliver` is called with the events of each transaction.
+
+    It is made anew where it is lost. What a lost commit came to is asked of the database: nothing is done twice, and
+    nobody is told of success that was none. `trouble` says why nothing can be written now, or is "".
+    """
+
+    def __init__(
+        self, server: Server, clock: Clock, deliver: Callable[[Sequence[Event]], None], events_kept: int
+    ) -> None:
+        self._server = server
+        self._clock = clock
+        self._deliver = deliver
+        self._events_kept = events_kept
+        self._jobs: asyncio.Queue[_Job | None] = asyncio.Queue()
+        self._carried: _Job | None = None
+        self._connection: Any = None
+        self._task: asyncio.Task[None] | None = None
+        self._is_closing = False
+        self._since_prune = PRUNE_EVERY
+        self.trouble = ""
+
+    async def open(self) -> None:
+        """Connect and take the queue. Raises QueueError where another engine has it."""
+        await self._connect()
+        self._task = asyncio.create_task(self._run(), name="queue-writer")
+
+    async def close(self) -> None:
+        """Finish what was asked for, within END_SECONDS, and leave."""
+        if self._task is None:
+            return
+        self._is_closing = True
+        self._jobs.put_nowait(None)
+        _, pending = await asyncio.wait([self._task], timeout=END_SECONDS)
+        if pending:
+            self._task.cancel()
+            await asyncio.wait([self._task], timeout=END_SECONDS)
+        while not self._jobs.empty():
+            if (job := self._jobs.get_nowait()) is not None:
+                job.refuse(QueueError("the queue is closed"))
+        await self._disconnect()
+
+    async def do(self, operation: Callable[[Transaction], Awaitable[T]], weight: int = 0) -> T:
+        """Run an operation; it is committed when this returns. Who is cancelled has it done all the same."""
+        if self._is_closing or self._task is None or self._task.done():
+            raise QueueError("the queue is closed")
+        job = _Job(operation, weight)
+        self._jobs.put_nowait(job)
+        found: T = await asyncio.shield(job.future)
+        return found
+
+    # -- the task ---------------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        while True:
+            group, is_last = await self._take()
+            try:
+                await self._commit(group)
+            finally:
+                for job in group:  # of what was cut short nobody is to wait
+                    job.refuse(QueueError("the queue is closed"))
+            if is_last:
+                return
+
+    async def _take(self) -> tuple[list[_Job], bool]:
+        """Wait for an operation and take all that wait with it, within the bounds of a group; True: it is the last."""
+        group: list[_Job] = []
+        weight = 0
+        job = self._carried or await self._jobs.get()
+        self._carried = None
+        while job is not None:
+            if group and weight + job.weight > MAX_GROUP_WEIGHT:
+                self._carried = job
+                return group, False
+            group.append(job)
+            weight += job.weight
+            if len(group) == MAX_GROUP or self._jobs.empty():
+                return group, False
+            job = self._jobs.get_nowait()
+        return group, True
+
+    async def _commit(self, group: list[_Job]) -> None:
+        if not group:
+            return
+        if await self._try(group) is None:
+            return
+        for job in group:
+            if (error := await self._try([job])) is not None:
+                job.refuse(error)
+
+    async def _try(self, group: list[_Job]) -> Exception | None:
+        """Do a group in one transaction, and answer who asked; give the error that undid it, of which none is told."""
+        error: Exception = QueueBusy("the database cannot be reached")
+        for _ in range(TRIES):
+            xid = ""
+            try:
+                if self._connection is None or self._connection.is_closed():
+                    await self._connect()
+                await self._connection.execute("BEGIN")
+                results, events = await self._do(group)
+                xid, events = await self._record(events)
+                await self._connection.execute("COMMIT")
+            except Exception as met:  # noqa: BLE001  it is for who asked, whatever it is
+                error = met
+                lost = is_lost(met)
+                if lost and xid and await self._is_committed(xid):
+                    self._answer(group, results, events)
+                    return None
+                await self._undo(lost=lost)
+                if lost or is_to_be_repeated(met):
+                    continue
+                if self._connection is None:  # another engine has it
+                    self.trouble = str(met)
+                return refusal(met)
+            self.trouble = ""
+            self._answer(group, results, events)
+            await self._prune(len(events))
+            return None
+        self.trouble = str(refusal(error))
+        return refusal(error)
+
+    async def _do(self, group: list[_Job]) -> tuple[list[Any], list[Event]]:
+        results, events = [], []
+        for job in group:
+            transaction = Transaction(self._connection, self._clock.now())
+            results.append(await job.operation(transaction))
+            events += transaction.events
+        return results, events
+
+    async def _record(self, events: list[Event]) -> tuple[str, list[Event]]:
+        """Write the events; give the number by which it can be asked what became of this, and them as written."""
+        if events:
+            rows = await self._connection.fetch(
+                INSERT_EVENTS.replace("RETURNING seq", "RETURNING seq, pg_current_xact_id()::text"),
+                *event_values(events),
+            )
+            numbered = [msgspec.structs.replace(event, seq=row[0]) for event, row in zip(events, rows, strict=True)]
+            return rows[0][1], numbered
+        return await self._connection.fetchval("SELECT pg_current_xact_id_if_assigned()::text") or "", []
+
+    async def _is_committed(self, xid: str) -> bool:
+        """What became of a commit whose answer was lost. Raises nothing: what cannot be known was not done, as told."""
+        try:
+            await self._disconnect()
+            await self._connect()
+            for _ in range(LOOKS):
+                status = await self._connection.fetchval("SELECT pg_xact_status($1::text::xid8)", xid)
+                if status != "in progress":
+                    return bool(status == "committed")
+                await asyncio.sleep(LOOK_AGAIN)  # its session is not ended yet
+        except Exception as error:  # noqa: BLE001
+            log.error("what became of a commit cannot be known: %s", said(error))
+        return False
+
+    def _answer(self, group: list[_Job], results: list[Any], events: list[Event]) -> None:
+        """Hand the events on, then the answers. What a follower does wrong goes to the loop's handler."""
+        if events:
+            try:
+                self._deliver(events)
+            except Exception as error:  # noqa: BLE001
+                asyncio.get_running_loop().call_exception_handler(
+                    {"message": "who follows the events of the queue failed", "exception": error}
+                )
+        for job, result in zip(group, results, strict=True):
+            job.answer(result)
+
+    async def _undo(self, *, lost: bool) -> None:
+        if lost:
+            await self._disconnect()
+            return
+        with suppress(Exception):
+            await self._connection.execute("ROLLBACK")
+
+    async def _prune(self, events: int) -> None:
+        """Remove events past the number kept, where it is time for that."""
+        self._since_prune += events
+        if self._since_prune < PRUNE_EVERY:
+            return
+        self._since_prune = 0
+        try:
+            done: str = await self._connection.execute(
+                "DELETE FROM event WHERE seq <= (SELECT max(seq) FROM event) - $1 "
+                "AND seq < (SELECT min(seq) FROM event) + $2",
+                self._events_kept,
+                PRUNE_AT_ONCE,
+            )
+        except Exception as error:  # noqa: BLE001  it is done another time
+            log.warning("old events could not be removed: %s", said(error))
+            return
+        if done == f"DELETE {PRUNE_AT_ONCE}":
+            self._since_prune = PRUNE_EVERY
+
+    async def _connect(self) -> None:
+        """Connect and own the queue. A session of ours that was lost may own it a moment longer: that is waited for.
+
+        Raises QueueError where another engine owns it.
+        """
+        connection = await connect(self._server)
+        try:
+            await connection.execute(f"SET lock_timeout = '{OWNER_SECONDS:g}s'")
+            await connection.execute("SELECT pg_advisory_lock($1)", OWNER)
+            await connection.execute(f"SET lock_timeout = '{LOCK_TIMEOUT}'")
+        except asyncpg.LockNotAvailableError as error:
+            connection.terminate()
+            raise QueueError("another engine has the queue in this database open") from error
+        except BaseException:
+            connection.terminate()
+            raise
+        self._connection = connection
+
+    async def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            try:
+                await connection.close(timeout=2)
+            except Exception:  # noqa: BLE001
+                connection.terminate()

@@ -1,0 +1,173 @@
+"""The writer of the store in PostgreSQL: groups, what undoes them, and connections that are lost at any moment."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from engine.model.event import Event
+from engine.queue.contract import QueueBusy, QueueError
+from engine.queue.postgres.connection import Server, connect
+from engine.queue.postgres.transaction import Transaction
+from engine.queue.postgres.writer import Writer
+from tests import postgres
+from tests.clock import FakeClock
+
+pytestmark = pytest.mark.skipif(bool(postgres.why_not()), reason=postgres.why_not() or "it is there")
+
+KEEP = "INSERT INTO taken_key (key, message) VALUES ($1, $2)"
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> Server:
+    cluster = await asyncio.to_thread(postgres.cluster)
+    return Server(await cluster.database(tmp_path))
+
+
+@pytest.fixture
+async def events() -> list[Event]:
+    return []
+
+
+@pytest.fixture
+async def writer(server: Server, events: list[Event]) -> AsyncIterator[Writer]:
+    writer = Writer(server, FakeClock(), events.extend, events_kept=100)
+    await writer.open()
+    yield writer
+    await writer.close()
+
+
+def keep(key: str, *told: str) -> Any:
+    async def operation(tx: Transaction) -> str:
+        await tx.execute(KEEP, key, 1)
+        tx.record(*(Event(at=tx.now, kind="started", text=text) for text in told))
+        return key
+
+    return operation
+
+
+async def kept(server: Server) -> list[str]:
+    connection = await connect(server)
+    try:
+        return [row[0] for row in await connection.fetch("SELECT key FROM taken_key ORDER BY key")]
+    finally:
+        await connection.close()
+
+
+async def test_what_is_asked_at_once_is_one_transaction_with_its_events_in_order(
+    server: Server, writer: Writer, events: list[Event]
+) -> None:
+    done = await asyncio.gather(*(writer.do(keep(f"k{n}", f"first of {n}", f"second of {n}")) for n in range(5)))
+    assert done == [f"k{n}" for n in range(5)]
+    assert await kept(server) == done
+    assert [event.text for event in events] == [f"{place} of {n}" for n in range(5) for place in ("first", "second")]
+    assert [event.seq for event in events] == sorted({event.seq for event in events})
+    connection = await connect(server)
+    assert await connection.fetchval("SELECT count(DISTINCT xmin::text) FROM taken_key") == 1
+    await connection.close()
+
+
+async def test_one_that_fails_undoes_nothing_of_the_others(server: Server, writer: Writer, events: list[Event]) -> None:
+    async def failing(tx: Transaction) -> None:
+        await tx.execute(KEEP, "gone", 1)
+        raise KeyError("a bug")
+
+    async def refused(tx: Transaction) -> None:
+        await tx.execute("INSERT INTO taken_key (key) VALUES ('no message')")
+
+    found = await asyncio.gather(
+        writer.do(keep("a", "a")), writer.do(failing), writer.do(refused), writer.do(keep("b", "b")),
+        return_exceptions=True,
+    )  # fmt: skip
+    assert [type(one) for one in found] == [str, KeyError, QueueError, str]
+    assert await kept(server) == ["a", "b"]
+    assert [event.text for event in events] == ["a", "b"]
+
+
+class Losing:
+    """A connection that is lost at a statement: before the server has it, or before its answer is here."""
+
+    def __init__(self, connection: Any, statement: str, *, after: bool) -> None:
+        self._connection = connection
+        self._statement = statement
+        self._after = after
+        self.lost = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    async def execute(self, query: str, *values: object) -> Any:
+        if not query.startswith(self._statement):
+            return await self._connection.execute(query, *values)
+        if self._after:
+            await self._connection.execute(query, *values)
+        self.lost += 1
+        self._connection.terminate()
+        raise asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before it was done", "after it was done"])
+@pytest.mark.parametrize("statement", ["BEGIN", "INSERT INTO taken_key", "COMMIT"])
+async def test_a_connection_lost_at_any_moment_has_all_done_once(
+    server: Server, writer: Writer, events: list[Event], statement: str, *, after: bool
+) -> None:
+    losing = writer._connection = Losing(writer._connection, statement, after=after)
+    assert await writer.do(keep("once", "told once")) == "once"
+    assert losing.lost == 1
+    assert await kept(server) == ["once"]
+    assert [event.text for event in events] == ["told once"]
+    assert writer.trouble == ""
+
+
+async def test_a_session_that_the_server_ends_is_made_anew(server: Server, writer: Writer) -> None:
+    await writer.do(keep("a"))
+    pid = writer._connection.get_server_pid()
+    other = await connect(server)
+    assert await other.fetchval("SELECT pg_terminate_backend($1, 5000)", pid)
+    await other.close()
+    assert await writer.do(keep("b")) == "b"
+    assert await kept(server) == ["a", "b"]
+
+
+async def test_one_engine_has_the_queue_and_another_is_refused_until_it_has_gone(
+    server: Server, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.queue.postgres.writer.OWNER_SECONDS", 0.1)
+    second = Writer(server, FakeClock(), lambda _: None, events_kept=100)
+    with pytest.raises(QueueError, match="another engine has the queue"):
+        await second.open()
+    await writer.close()
+    await second.open()
+    assert await second.do(keep("its own")) == "its own"
+    await second.close()
+
+
+async def test_who_is_cancelled_has_it_done_all_the_same(server: Server, writer: Writer) -> None:
+    asking = asyncio.ensure_future(writer.do(keep("done")))
+    await asyncio.sleep(0)
+    asking.cancel()
+    await writer.do(keep("later"))
+    assert await kept(server) == ["done", "later"]
+
+
+async def test_a_database_that_cannot_be_reached_is_named_and_its_password_is_not(tmp_path: Path) -> None:
+    nowhere = Server(f"postgresql://relay@/queue?host={tmp_path}", password="s3cret")
+    with pytest.raises(QueueBusy, match="the database cannot be reached") as told:
+        await Writer(nowhere, FakeClock(), lambda _: None, events_kept=1).open()
+    assert "s3cret" not in f"{told.value}{told.value.__cause__}{nowhere!r}"
+
+
+async def test_of_the_events_the_newest_are_kept(
+    server: Server, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.queue.postgres.writer.PRUNE_EVERY", 50)
+    for n in range(30):
+        await writer.do(keep(f"k{n}", *(f"{n}.{m}" for m in range(10))))
+    connection = await connect(server)
+    count, newest = await connection.fetchrow("SELECT count(*), max(seq) FROM event")
+    await connection.close()
+    assert 100 <= count < 150 + 10
+    assert newest == 300
