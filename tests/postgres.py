@@ -107,6 +107,17 @@ class Cluster:
             self._used[owner] = self._empty.pop() if self._empty else await self._make()
         return self.dsn(self._used[owner])
 
+    async def bare_database(self, encoding: str = "UTF8") -> str:
+        """One of which nothing is made yet, and which is used once; gives its dsn."""
+        self._made += 1
+        connection = await asyncpg.connect(self.dsn("postgres"), timeout=SECONDS)
+        try:
+            like = f"ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
+            await connection.execute(f"CREATE DATABASE bare_{self._made} {like}")
+        finally:
+            await connection.close()
+        return self.dsn(f"bare_{self._made}")
+
     async def forget(self) -> None:
         """Empty the databases in use, for the tests to come: to make one anew takes ten times as long."""
         while self._used:

@@ -44,8 +44,11 @@ class Database:
         first = await connect(self._server)
         try:
             await prepare(first)
-        finally:
             await first.close(timeout=2)
+        except Exception as error:
+            raise refusal(error) from error
+        finally:
+            first.terminate()
         writer = Writer(self._server, self.clock, deliver, events_kept)
         await writer.open()
         self._writer = writer

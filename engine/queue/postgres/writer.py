@@ -40,6 +40,9 @@ LOOK_AGAIN = 0.1
 OWNER_SECONDS = 3.0  # for a session of ours that was lost to end; then it is another engine's
 END_SECONDS = 8.0  # for what is under way when the store is closed; then it is cut short
 
+# What was answered with 250 is on the disk, whatever is usual in this database. More than that is left as it is set.
+_DURABLY = "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
+
 log = logging.getLogger(__name__)
 
 Operation = Callable[[Transaction], Awaitable[Any]]
@@ -267,6 +270,7 @@ class Writer:
             await connection.execute(f"SET lock_timeout = '{OWNER_SECONDS:g}s'")
             await connection.execute("SELECT pg_advisory_lock($1)", OWNER)
             await connection.execute(f"SET lock_timeout = '{LOCK_TIMEOUT}'")
+            await connection.execute(_DURABLY)
         except asyncpg.LockNotAvailableError as error:
             connection.terminate()
             raise QueueError("another engine has the queue in this database open") from error

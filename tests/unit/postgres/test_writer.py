@@ -11,10 +11,12 @@ import pytest
 from engine.model.event import Event
 from engine.queue.contract import QueueBusy, QueueError
 from engine.queue.postgres.connection import Server, connect
+from engine.queue.postgres.store import PostgresQueue
 from engine.queue.postgres.transaction import Transaction
 from engine.queue.postgres.writer import Writer
 from tests import postgres
 from tests.clock import FakeClock
+from tests.waiting import until_told
 
 pytestmark = pytest.mark.skipif(bool(postgres.why_not()), reason=postgres.why_not() or "it is there")
 
@@ -171,3 +173,46 @@ async def test_of_the_events_the_newest_are_kept(
     await connection.close()
     assert 100 <= count < 150 + 10
     assert newest == 300
+
+
+async def test_what_is_committed_is_on_the_disk_also_where_the_database_does_not_wait_for_it(
+    server: Server, writer: Writer
+) -> None:
+    other = await connect(server)
+    assert await other.fetchval("SHOW synchronous_commit") == "off", "so that something is shown here"
+    await other.close()
+
+    async def asked(tx: Transaction) -> str:
+        return str(await tx.value("SHOW synchronous_commit"))
+
+    assert await writer.do(asked) == "on"
+
+
+async def test_a_user_who_may_make_no_tables_is_told_so(tmp_path: Path) -> None:
+    cluster = await asyncio.to_thread(postgres.cluster)
+    name = await cluster.bare_database()
+    connection = await asyncpg.connect(name)
+    await connection.execute("DROP ROLE IF EXISTS poor; CREATE ROLE poor LOGIN")
+    await connection.close()
+    queue = PostgresQueue(name.replace("smarthost@", "poor@"), FakeClock())
+    with pytest.raises(QueueError, match="permission denied for database"):
+        await queue.open()
+    assert await _sessions(name) == 0
+
+
+async def test_a_database_whose_texts_are_not_utf_8_is_refused(tmp_path: Path) -> None:
+    cluster = await asyncio.to_thread(postgres.cluster)
+    name = await cluster.bare_database(encoding="SQL_ASCII")
+    with pytest.raises(QueueError, match="keeps its texts in SQL_ASCII: make one with ENCODING 'UTF8'"):
+        await PostgresQueue(name, FakeClock()).open()
+
+
+async def _sessions(name: str) -> int:
+    """How many are in a database besides the one that asks."""
+    connection = await asyncpg.connect(name)
+    try:
+        query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        await until_told(lambda: connection.fetchval(query), lambda count: count == 0)
+        return 0
+    finally:
+        await connection.close()
