@@ -178,6 +178,7 @@ async def test_new_mail_of_another_sender_has_its_turn_beside_a_message_to_600_n
         (new,) = await internet.add("new.example", mx=[(10, "mx.new.example", Healthy())])
         await enqueue(relay, "a@new.example", sender="bob@example.net")
         await until(lambda: new.messages > 0, P95)
+        assert (new.messages, exchange.messages) == (1, 0), "and not once the others were through"
 
 
 async def test_under_pressure_those_that_keep_us_waiting_give_way_to_others(internet: Internet) -> None:

@@ -125,6 +125,9 @@ async def test_the_look_is_made_by_itself(relay: Relay, monkeypatch: pytest.Monk
     control = relay.spool / "control.sock"
     control.unlink()
     await until(control.exists)
+    assert control.is_socket()
+    async with Client(control) as newcomer:
+        assert (await newcomer.health()).hostname == "relay.example.net"
 
 
 async def test_secrets_on_a_file_system_that_hangs_take_no_thread_from_the_mail(

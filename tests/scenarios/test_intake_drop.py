@@ -440,6 +440,8 @@ async def test_a_folder_that_cannot_be_read_is_trouble_until_it_can(tmp_path: Pa
         before(tmp_path, "a.eml")
         await in_time(clock, lambda: len(queue.forgotten) == 1)
         await eventually(lambda: intake.trouble == "")
+        assert len(queue.messages) == 1
+        assert not (tmp_path / "drop" / "a.eml").exists()
 
 
 async def test_a_fault_of_the_queue_leaves_the_file_and_is_trouble(

@@ -15,6 +15,7 @@ from typing import Any
 import aiosmtplib
 import pytest
 
+from engine.intake.smtp.connection import Connection
 from engine.intake.smtp.listener import IntakeError, SmtpIntake
 from engine.model.message import NewMessage
 from engine.queue.contract import QueueBroken, QueueError, QueueFull
@@ -22,6 +23,7 @@ from engine.settings.settings import Intake, Listen, Settings
 from engine.settings.settings import Smtp as SmtpSettings
 from tests.clock import FakeClock
 from tests.unit.fake_arrivals import FakeArrivals
+from tests.waiting import until
 
 LINE = "Subject: hello\r\n\r\nbody\r\n"
 STRANGERS = (ip_network("192.0.2.0/24"),)
@@ -510,8 +512,22 @@ ENDS = (
 )
 
 
+@pytest.fixture
+def octets(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many octets came in each read of the server, so that a client can wait until a part of its own is one."""
+    came: list[int] = []
+    take = Connection.data_received
+
+    def data_received(connection: Connection, data: bytes) -> None:
+        came.append(len(data))
+        take(connection, data)
+
+    monkeypatch.setattr(Connection, "data_received", data_received)
+    return came
+
+
 @pytest.mark.parametrize("end", ENDS)
-async def test_one_message_never_becomes_two(end: bytes) -> None:
+async def test_one_message_never_becomes_two(end: bytes, octets: list[int]) -> None:
     smuggled = b"MAIL FROM:<x@x.example>\r\nRCPT TO:<y@y.example>\r\nDATA\r\nSubject: smuggled\r\n\r\nx"
     content = b"Subject: one\r\n\r\nfirst" + end + smuggled + b"\r\n.\r\n"
     queue = FakeArrivals()
@@ -520,9 +536,9 @@ async def test_one_message_never_becomes_two(end: bytes) -> None:
             before = len(queue.messages)
             await client.begin()
             assert (await client.say("DATA")).startswith("354")
+            octets.clear()
             client.send(content[:split])
-            await client.writer.drain()
-            await asyncio.sleep(0.002)  # so that the parts arrive as two
+            await until(lambda split=split: sum(octets) == split)  # type: ignore[misc]
             client.send(content[split:])
             reply = await client.reply()
             assert reply.startswith("554" if b"\0" in end else "250")
@@ -535,7 +551,7 @@ async def test_one_message_never_becomes_two(end: bytes) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b".", b"\r\n", b"\r\n.", b".\r", b"\n.\r\n", b"\r\n\r\n", b"a\r\n..\r\n"])
-async def test_the_end_is_found_wherever_the_bytes_are_split(content: bytes) -> None:
+async def test_the_end_is_found_wherever_the_bytes_are_split(content: bytes, octets: list[int]) -> None:
     stuffed = b"".join(b"." + line if line.startswith(b".") else line for line in content.splitlines(keepends=True))
     wire = (stuffed + b"\r\n" if not stuffed.endswith(b"\r\n") and stuffed else stuffed) + b".\r\n"
     queue = FakeArrivals()
@@ -543,9 +559,9 @@ async def test_the_end_is_found_wherever_the_bytes_are_split(content: bytes) -> 
         for split in range(len(wire) + 1):
             await client.begin()
             assert (await client.say("DATA")).startswith("354")
+            octets.clear()
             client.send(wire[:split])
-            await client.writer.drain()
-            await asyncio.sleep(0.002)
+            await until(lambda split=split: sum(octets) == split)  # type: ignore[misc]
             client.send(wire[split:])
             assert (await client.reply()).startswith("250")
             assert (await client.say("NOOP")) == "250 OK"

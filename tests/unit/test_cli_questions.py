@@ -10,7 +10,7 @@ import pytest
 from console import words
 from console.commands import listings
 from console.format import Moment
-from engine.control.client import Client, Refused
+from engine.control.client import Refused
 from engine.model.destination import Suspension
 from engine.model.probe import ProbedAddress
 from tests.unit.fake_line import FakeLine, serving_line
@@ -150,11 +150,7 @@ def test_a_connection_is_closed(line: FakeLine) -> None:
 async def test_a_subject_too_long_or_empty_is_refused() -> None:
     with short_folder() as folder:
         async with FakeEngine(Path(folder)).serving() as client:
-            await _refused(client, "x" * 401)
-            await _refused(client, " ")
-
-
-async def _refused(client: Client, subject: str) -> None:
-    with pytest.raises(Refused) as refused:
-        await client.explain(subject)
-    assert "48213" in refused.value.refusal.allowed
+            for subject in ("x" * 401, " "):
+                with pytest.raises(Refused) as refused:
+                    await client.explain(subject)
+                assert "48213" in refused.value.refusal.allowed

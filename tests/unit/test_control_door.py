@@ -47,10 +47,15 @@ async def sent(engine: FakeEngine, said: bytes) -> tuple[asyncio.StreamReader, a
 async def test_half_a_request_ends_in_time(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine.control.door.HEAD_SECONDS", 0.2)
     async with engine.serving():
-        for said in (b"", HALF, b"GET /v1/health HTTP/1.1\r\nHost: relay\r\n\r\n"):
+        for said, has_answer in (
+            (b"", False),
+            (HALF, False),
+            (b"GET /v1/health HTTP/1.1\r\nHost: relay\r\n\r\n", True),
+        ):
             reader, writer = await sent(engine, said)
             async with asyncio.timeout(10):
-                await reader.read()  # to its end
+                answer = await reader.read()  # to its end
+            assert answer.startswith(b"HTTP/1.1 200 ") == has_answer
             writer.close()
 
 

@@ -17,6 +17,7 @@ from engine.control.client import Client, EngineUnreachable
 from engine.model.event import ENGINE
 from engine.model.verbs import Check
 from tests.unit.fake_relay import FakeEngine, short_folder
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -94,10 +95,13 @@ async def test_a_socket_that_another_made_meanwhile_is_not_taken_away(engine: Fa
 async def test_a_server_can_be_stopped_twice_and_before_it_was_started(engine: FakeEngine) -> None:
     server = engine.server()
     await server.stop()
+    assert not engine.socket.exists()
     server = engine.server()
     await server.start()
+    assert engine.socket.exists()
     await server.stop()
     await server.stop()
+    assert not engine.socket.exists()
 
 
 async def test_it_stops_quickly_while_a_request_hangs_and_a_connection_idles(engine: FakeEngine) -> None:
@@ -105,9 +109,9 @@ async def test_it_stops_quickly_while_a_request_hangs_and_a_connection_idles(eng
     await server.start()
     async with Client(engine.socket) as client:
         await client.health()
-        engine.queue.stalls = asyncio.Event()
+        stalls = engine.queue.stalls = asyncio.Event()
         hanging = asyncio.create_task(client.queue())
-        await asyncio.sleep(0.05)
+        await until(lambda: bool(stalls._waiters))
         began = time.monotonic()
         await server.stop()
         assert time.monotonic() - began < 2

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import queue
 import signal
 import threading
 import time
@@ -75,7 +76,10 @@ async def test_what_was_cancelled_by_nobody_who_may_is_begun_anew() -> None:
     (task,) = [one for one in asyncio.all_tasks() if one.get_name() == "the worker"]
     task.cancel()
     await until(lambda: worker.runs == 2)
+    assert task.cancelled()
+    assert supervision.trouble.endswith("and was begun anew just now")
     await supervision.end("the worker")
+    assert worker.runs == 2
 
 
 async def test_what_holds_for_a_while_is_well_again() -> None:
@@ -192,17 +196,15 @@ def test_a_log_that_hangs_keeps_no_process_from_ending(monkeypatch: pytest.Monke
 
 
 def test_a_signal_to_end_is_heard_while_the_main_thread_hangs() -> None:
-    heard: list[str] = []
+    heard: queue.Queue[str] = queue.Queue()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    with told_to_end(lambda: heard.append(threading.current_thread().name)):
+    with told_to_end(lambda: heard.put(threading.current_thread().name)):
         (ear,) = [one for one in threading.enumerate() if one.name == "signals"]
         assert ear.ident is not None
-        for count, number in enumerate((signal.SIGTERM, signal.SIGINT, signal.SIGHUP), 1):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.pthread_kill(ear.ident, number)  # a process of one's own gets it by itself; here are other threads
-            ended = time.monotonic() + 10
-            while len(heard) < count and time.monotonic() < ended:
-                time.sleep(0.01)
-    assert heard == ["signals"] * 3
+            assert heard.get(timeout=10) == "signals"
+    assert heard.empty()
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
     assert not [one for one in threading.enumerate() if one.name == "signals"]
 

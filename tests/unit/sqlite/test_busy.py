@@ -12,6 +12,7 @@ from engine.queue.contract import NotRunning, QueueBusy, QueueError
 from tests.unit.queue.support import DELIVERED, LATER
 from tests.unit.sqlite.support import opened
 from tests.unit.sqlite.test_faults import fail_at
+from tests.waiting import until
 
 
 @contextmanager
@@ -49,7 +50,8 @@ async def test_a_shell_that_is_done_in_time_is_not_noticed(tmp_path: Path) -> No
     async with opened(tmp_path) as spool:
         with shell_inside_begin(tmp_path):
             waiting = asyncio.ensure_future(spool.add())
-            await asyncio.sleep(0.05)
+            await until(lambda: bool(spool.writer._group))
+            assert not waiting.done()
         assert await waiting == 1
 
 

@@ -19,6 +19,7 @@ from engine.queue.sqlite.connection import VERSION
 from tests.clock import FakeClock
 from tests.unit.queue.support import ALL, DELIVERED, LATER, new_message
 from tests.unit.sqlite.support import SqliteSpool, opened
+from tests.waiting import until
 
 
 async def limit_pages(spool: SqliteSpool, more: int) -> None:
@@ -132,10 +133,7 @@ async def test_a_failed_sync_while_the_log_is_copied_counts_as_a_failed_write(
         fail_at(spool, "PRAGMA wal_checkpoint")
         with suppress(QueueBroken):  # what was done before may be copied, and fail, before this is taken
             await spool.add()
-        for _ in range(100):
-            if spool.queue.broken:
-                break
-            await asyncio.sleep(0.01)
+        await until(lambda: bool(spool.queue.broken))
         with pytest.raises(QueueBroken):
             await spool.add()
 

@@ -19,6 +19,7 @@ from engine.queue.sqlite.store import FILE
 from engine.queue.sqlite.upkeep import LAST_ROOM
 from tests.unit.queue.support import ALL
 from tests.unit.sqlite.support import SqliteSpool, opened
+from tests.waiting import until
 
 MIB = 2**20
 
@@ -124,9 +125,8 @@ async def test_another_program_that_reads_is_told_with_its_name_until_it_is_done
         await spool.add()
         with read_by_another(tmp_path) as pid:
             await grow(spool, 3)
-            async with asyncio.timeout(20):
-                while not (told := spool.queue.trouble):
-                    await asyncio.sleep(0.01)
+            await until(lambda: bool(spool.queue.trouble))
+            told = spool.queue.trouble
             assert told.startswith("another program (")
             assert f"pid {pid})" in told
             assert "reads the queue since 2027-01-15 08:00:00 UTC" in told  # by the clock of the tests

@@ -1,6 +1,5 @@
 """Room on the disk: what mail has left is used again or given back, and the last of it is for what is queued."""
 
-import asyncio
 import os
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from engine.queue.sqlite.store import FILE
 from engine.queue.sqlite.upkeep import LAST_ROOM
 from tests.unit.queue.support import ALL, DELIVERED
 from tests.unit.sqlite.support import SqliteSpool, opened
+from tests.waiting import until
 
 MIB = 2**20
 
@@ -40,9 +40,7 @@ async def test_more_room_than_is_needed_soon_goes_back_to_the_file_system(
     async with opened(tmp_path) as spool:
         kept = await spool.add("still@waits.example", content=b"x" * 300_000)
         await filled_and_drained(spool)
-        async with asyncio.timeout(60):
-            while spool.queue.spare > MIB or (tmp_path / FILE).stat().st_size > 3 * MIB:
-                await asyncio.sleep(0.01)
+        await until(lambda: spool.queue.spare <= MIB and (tmp_path / FILE).stat().st_size <= 3 * MIB)
         assert await spool.queue.claims.content(kept) == b"x" * 300_000
         assert spool.sql("PRAGMA integrity_check") == [("ok",)]
 
@@ -53,9 +51,8 @@ async def test_what_the_log_holds_is_copied_once_nothing_more_comes(
     monkeypatch.setattr("engine.queue.sqlite.writer.IDLE", 0.01)
     async with opened(tmp_path) as spool:
         await spool.add(content=b"Subject: needle\r\n\r\n")
-        async with asyncio.timeout(60):
-            while b"needle" not in (tmp_path / FILE).read_bytes():
-                await asyncio.sleep(0.01)
+        await until(lambda: b"needle" in (tmp_path / FILE).read_bytes())
+        assert len(await spool.entries()) == 1, "and it is as it was"
 
 
 async def test_the_last_room_on_the_disk_is_for_what_is_queued_already(

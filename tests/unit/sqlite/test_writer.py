@@ -15,6 +15,7 @@ from engine.queue.sqlite.writer import Transaction, Writer
 from tests.clock import FakeClock
 from tests.unit.queue.support import ALL
 from tests.unit.sqlite.support import SqliteSpool, opened
+from tests.waiting import until
 
 
 def raising(error: BaseException) -> Callable[..., NoReturn]:
@@ -123,13 +124,19 @@ async def test_a_thread_that_hangs_does_not_keep_the_store_open(
     """As in a sync on a disk that answers no more. What it had in hand is answered with an error."""
     monkeypatch.setattr(writing, "END_SECONDS", 0.1)
     monkeypatch.setattr(writing, "GIVE_UP_SECONDS", 0.1)
-    hangs = threading.Event()
+    begun, hangs = threading.Event(), threading.Event()
     spool = SqliteSpool(tmp_path, FakeClock())
     await spool.queue.open()
     await spool.add()
-    waiting = asyncio.ensure_future(spool.writer.do(lambda _: hangs.wait(20)))
+
+    def hang(_: Transaction) -> None:
+        begun.set()
+        hangs.wait(20)
+
+    waiting = asyncio.ensure_future(spool.writer.do(hang))
+    await until(begun.is_set)
     behind = asyncio.ensure_future(spool.add())
-    await asyncio.sleep(0.05)
+    await until(lambda: not spool.writer._jobs.empty())
     thread = spool.writer._thread
     async with asyncio.timeout(10):
         await spool.queue.close()
