@@ -95,7 +95,7 @@ async def test_a_stop_ends_with_an_order_on_very_many_under_way(
     """The order is cut short between two of its transactions, and the next start tells how far it came."""
     await homes(internet)
     folder = await waiting_mail(tmp_path, clock)
-    monkeypatch.setattr(bulk, "CHUNK", 1)
+    monkeypatch.setattr("engine.queue.bulk.CHUNK", 1)
     monkeypatch.setattr("engine.queue.sqlite.database.STOP_SECONDS", 0.1)
     chunks = _slowed(monkeypatch)
     async with relaying(internet, clock=clock, spool=folder) as relay:
@@ -156,7 +156,7 @@ def _slowed(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     do = Writer.do
 
     async def slowly(self: Writer, operation: Callable[..., Any], weight: int = 0) -> Any:
-        if isinstance(operation, bulk._Chunk):
+        if getattr(operation, "func", None) is bulk._do:
             chunks.append(operation)
             await asyncio.sleep(0.1)
         return await do(self, operation, weight)

@@ -267,7 +267,7 @@ async def test_a_jam_behind_one_reply_stands_under_it_whole_and_is_acted_on_whol
 async def test_a_retry_of_a_jam_counts_all_of_it_though_the_first_of_it_unblocks_its_destination(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.queue.sqlite.bulk.CHUNK", 10)
+    monkeypatch.setattr("engine.queue.bulk.CHUNK", 10)
     async with opened(tmp_path) as spool:
         for number in range(35):
             await spool.add(f"r{number}@d.example")

@@ -5,18 +5,16 @@ reader looks for the next entries, the writer looks at them again and changes th
 """
 
 from collections.abc import Mapping
-from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
 import msgspec
 
-from engine.base.text import clean
 from engine.model.event import Event
 from engine.model.filter import Filter
 from engine.model.order import Changed, Touched, TouchedEntry
-from engine.queue import orders
-from engine.queue.contract import QueueError
+from engine.queue import bulk, orders
+from engine.queue.bulk import Chunk
 from engine.queue.orders import Candidate, Order
 from engine.queue.postgres import operations, rules
 from engine.queue.postgres.database import Database
@@ -26,8 +24,6 @@ from engine.queue.postgres.rows import pairs, storable
 from engine.queue.postgres.selection import OWN_END, candidates, newest_message
 from engine.queue.postgres.transaction import Snapshot, Transaction
 from engine.queue.postgres.where import Where, looked_up, numbered
-
-CHUNK = 1000  # entries in one transaction
 
 
 class _Change(NamedTuple):
@@ -78,7 +74,7 @@ _CHANGES: Mapping[orders.Change, _Change] = {
 _GIVEN = "kind, verb, filter, by, note, messages, recipients"  # in the order of the fields of orders.Given
 
 
-class Bulk:
+class Bulk(bulk.Bulk[Where]):
     """Carries orders out, in chunks, until the store is about to be closed."""
 
     def __init__(self, database: Database) -> None:
@@ -94,19 +90,19 @@ class Bulk:
             return await looked_up(s, filter, now, await newest_message(s) if newest is None else newest)
 
         selected = await self._database.ask(look_up)
-        return await self._carry_out(order, selected, str(filter) or "everything", touched)
+        return await self.carry_out_on(order, selected, str(filter) or "everything", touched)
 
     async def undo(self, operation: int, by: str) -> Changed:
         """Take back an order to bounce or drop; from the first moment on no more of it is carried out."""
         await self._database.do(lambda tx: tx.execute("UPDATE operation SET due = NULL WHERE id = $1", operation))
         selected = Where("e.operation = ?::bigint", (operation,))
-        changed = await self._carry_out(orders.undo(operation, by), selected, f"operation {operation}")
+        changed = await self.carry_out_on(orders.undo(operation, by), selected, f"operation {operation}")
         return msgspec.structs.replace(changed, operation=0)
 
     async def make_due(self, host: str, by: str, touched: Touched | None = None) -> int:
         """Make due now what waits in destinations that have this host, and else only bad ones; give how many."""
         now = self._database.clock.now()
-        done = await self._carry_out(orders.let_go("mark-good", by, now), waits_for(host, now), host, touched)
+        done = await self.carry_out_on(orders.let_go("mark-good", by, now), waits_for(host, now), host, touched)
         return done.recipients
 
     async def make_due_in(self, destination: str, verb: str, by: str) -> int:
@@ -116,119 +112,81 @@ class Bulk:
             "e.destination = ?::text AND e.state = 'waiting' AND e.due > ?::float8",
             (storable(destination).lower(), now),
         )
-        return (await self._carry_out(orders.let_go(verb, by, now), selected, destination)).recipients
+        return (await self.carry_out_on(orders.let_go(verb, by, now), selected, destination)).recipients
 
-    async def _carry_out(self, order: Order, selected: Where, named: str, touched: Touched | None = None) -> Changed:
-        done = Changed(messages=0, recipients=0)
-        after = (0, 0)
-        outlasting = 0
-        try:
-            while True:
-                found = await self._find(selected, after)
-                if not found and not done.operation:
-                    return done
-                chunk = _Chunk(order, selected, named, found, done.operation, outlasting, last=len(found) < CHUNK)
-                done = await self._database.do(chunk)
-                outlasting = done.outlasting
-                if touched is not None:
-                    touched.add(chunk.operation, chunk.since, chunk.touched)
-                if chunk.last:
-                    return done if order.wait is not None else msgspec.structs.replace(done, operation=0)
-                after = found[-1]
-                self._database.go_on()
-        except QueueError as error:
-            if not done.operation:
-                raise
-            cut_short = partial(_cut_short, operation=done.operation, why=clean(str(error), 300))
-            with suppress(QueueError):  # then the next start says it
-                await self._database.do(cut_short)
-            raise type(error)(f"{error}; {orders.so_far(order, done)}") from error
+    # -- the steps of it ------------------------------------------------------------------------------------------
 
-    async def _find(self, selected: Where, after: tuple[int, int]) -> list[tuple[int, int]]:
-        return await self._database.ask(lambda s: candidates(s, selected, after, CHUNK))
+    async def find(self, selected: Where, after: tuple[int, int], limit: int) -> list[tuple[int, int]]:
+        return await self._database.ask(lambda s: candidates(s, selected, after, limit))
+
+    async def do(self, chunk: Chunk[Where]) -> Changed:
+        return await self._database.do(partial(_do, chunk=chunk))
+
+    async def cut_short(self, operation: int, why: str) -> None:
+        await self._database.do(partial(_cut_short, operation=operation, why=why))
+
+    def go_on(self) -> None:
+        self._database.go_on()
 
 
-class _Chunk:
-    """One chunk of an order, as an operation of the writer; the last one writes the event that tells of all."""
-
-    def __init__(
-        self,
-        order: Order,
-        selected: Where,
-        named: str,
-        ids: list[tuple[int, int]],
-        operation: int,
-        outlasting: int,
-        *,
-        last: bool,
-    ) -> None:
-        self.order = order
-        self.selected = selected
-        self.named = clean(named, 500)
-        self.ids = ids
-        self.operation = operation
-        self.outlasting = outlasting  # those of the chunks before
-        self.last = last
-        self.since = 0  # known of the first chunk alone
-        self.touched: list[TouchedEntry] = []
-        self._is_first = not operation
-
-    async def __call__(self, tx: Transaction) -> Changed:
-        if self._is_first:
-            self.operation, self.since = await self._begin(tx)
-        touched, skipped = await _apply(tx, self.order, self.selected, self.ids, self.operation)
-        self.touched = [TouchedEntry(entry.message, entry.number, entry.attempts) for entry in touched]
-        due = tx.now + self.order.wait if self.last and self.order.wait is not None else None
-        row = await tx.row(
-            "UPDATE operation SET messages = messages + cardinality($2::bigint[]) - (last = ANY($2))::int, "
-            "recipients = recipients + $3, skipped = skipped + $4, "
-            "last = coalesce($2[cardinality($2)], last), finished = $5, due = $6 "
-            f"WHERE id = $1 RETURNING skipped, {_GIVEN}",
-            self.operation,
-            list(dict.fromkeys(entry.message for entry in touched)),
-            len(touched),
-            skipped,
-            self.last,
-            due,
-        )
-        assert row is not None
-        all_skipped, *values = row
-        given = orders.Given(*values)
-        outlasting = self.outlasting + sum(entry.end < self.order.until for entry in touched)
-        changed = Changed(
-            messages=given.messages,
-            recipients=given.recipients,
-            skipped=all_skipped,
-            operation=self.operation,
-            due=due,
-            outlasting=outlasting,
-        )
-        if not self.last:
-            return changed
-        if self.order.undoes:  # what was being returned already goes on, should that not succeed
-            await operations.go_on(tx, self.order.undoes)
-        if not changed.recipients or not self.order.is_told:
-            await tx.execute("DELETE FROM operation WHERE id = $1", self.operation)
-            return changed if changed.recipients else msgspec.structs.replace(changed, operation=0, due=None)
-        beyond = f", {outlasting:,} of them beyond their time" if outlasting else ""
-        tx.record(orders.told(tx.now, self.operation, given, self.order.detail + beyond))
+async def _do(tx: Transaction, chunk: Chunk[Where]) -> Changed:
+    """Do one chunk; the last one writes the event that tells of all. Run anew, it begins where it began."""
+    if chunk.is_first:
+        chunk.operation, chunk.since = await _begin(tx, chunk)
+    touched, skipped = await _apply(tx, chunk.order, chunk.selected, chunk.ids, chunk.operation)
+    chunk.touched = [TouchedEntry(entry.message, entry.number, entry.attempts) for entry in touched]
+    due = tx.now + chunk.order.wait if chunk.last and chunk.order.wait is not None else None
+    row = await tx.row(
+        "UPDATE operation SET messages = messages + cardinality($2::bigint[]) - (last = ANY($2))::int, "
+        "recipients = recipients + $3, skipped = skipped + $4, "
+        "last = coalesce($2[cardinality($2)], last), finished = $5, due = $6 "
+        f"WHERE id = $1 RETURNING skipped, {_GIVEN}",
+        chunk.operation,
+        list(dict.fromkeys(entry.message for entry in touched)),
+        len(touched),
+        skipped,
+        chunk.last,
+        due,
+    )
+    assert row is not None
+    all_skipped, *values = row
+    given = orders.Given(*values)
+    outlasting = chunk.outlasting + sum(entry.end < chunk.order.until for entry in touched)
+    changed = Changed(
+        messages=given.messages,
+        recipients=given.recipients,
+        skipped=all_skipped,
+        operation=chunk.operation,
+        due=due,
+        outlasting=outlasting,
+    )
+    if not chunk.last:
         return changed
+    if chunk.order.undoes:  # what was being returned already goes on, should that not succeed
+        await operations.go_on(tx, chunk.order.undoes)
+    if not changed.recipients or not chunk.order.is_told:
+        await tx.execute("DELETE FROM operation WHERE id = $1", chunk.operation)
+        return changed if changed.recipients else msgspec.structs.replace(changed, operation=0, due=None)
+    beyond = f", {outlasting:,} of them beyond their time" if outlasting else ""
+    tx.record(orders.told(tx.now, chunk.operation, given, chunk.order.detail + beyond))
+    return changed
 
-    async def _begin(self, tx: Transaction) -> tuple[int, int]:
-        """Its number, and that of the last event before it."""
-        order = self.order
-        row = await tx.row(
-            "INSERT INTO operation (kind, verb, filter, by, note, at) VALUES ($1, $2, $3, $4, $5, $6) "
-            "RETURNING id, (SELECT coalesce(max(seq), 0) FROM event)",
-            order.kind,
-            order.verb,
-            storable(self.named),
-            storable(order.by),
-            storable(order.note),
-            tx.now,
-        )
-        assert row is not None
-        return row[0], row[1]
+
+async def _begin(tx: Transaction, chunk: Chunk[Where]) -> tuple[int, int]:
+    """Its number, and that of the last event before it."""
+    order = chunk.order
+    row = await tx.row(
+        "INSERT INTO operation (kind, verb, filter, by, note, at) VALUES ($1, $2, $3, $4, $5, $6) "
+        "RETURNING id, (SELECT coalesce(max(seq), 0) FROM event)",
+        order.kind,
+        order.verb,
+        storable(chunk.named),
+        storable(order.by),
+        storable(order.note),
+        tx.now,
+    )
+    assert row is not None
+    return row[0], row[1]
 
 
 async def end_unfinished(tx: Transaction) -> None:

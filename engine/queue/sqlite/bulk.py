@@ -6,18 +6,16 @@ reader looks for the next entries, the writer looks at them again and changes th
 
 import json
 from collections.abc import Mapping
-from contextlib import suppress
 from functools import partial
 
 import msgspec
 
-from engine.base.text import clean
 from engine.model.event import Event
 from engine.model.filter import Filter
 from engine.model.order import Changed, Touched, TouchedEntry
-from engine.queue import orders
+from engine.queue import bulk, orders
+from engine.queue.bulk import Chunk
 from engine.queue.columns import storable
-from engine.queue.contract import QueueError
 from engine.queue.orders import Candidate, Order
 from engine.queue.sqlite import operations, rules
 from engine.queue.sqlite.database import Database
@@ -26,8 +24,6 @@ from engine.queue.sqlite.exchanges import unblock
 from engine.queue.sqlite.selection import OWN_END, candidates, newest_message
 from engine.queue.sqlite.where import Where, looked_up
 from engine.queue.sqlite.writer import Transaction
-
-CHUNK = 1000  # entries in one transaction
 
 # What an order does to an entry, with its values, :message, :number, :operation, and :end (see selection.OWN_END).
 _CHANGES: Mapping[orders.Change, str] = {
@@ -54,7 +50,7 @@ _CHANGES: Mapping[orders.Change, str] = {
 }
 
 
-class Bulk:
+class Bulk(bulk.Bulk[Where]):
     """Carries orders out, in chunks, until the store is about to be closed."""
 
     def __init__(self, database: Database) -> None:
@@ -67,19 +63,19 @@ class Bulk:
         bound = await self._database.readers.ask(newest_message) if newest is None else newest
         now = self._database.clock.now()
         selected = await self._database.readers.ask(lambda c: looked_up(c, filter, now, bound), order=True)
-        return await self._carry_out(order, selected, str(filter) or "everything", touched)
+        return await self.carry_out_on(order, selected, str(filter) or "everything", touched)
 
     async def undo(self, operation: int, by: str) -> Changed:
         """Take back an order to bounce or drop; from the first moment on no more of it is carried out."""
         await self._database.do(lambda tx: tx.execute("UPDATE operation SET due = NULL WHERE id = ?", (operation,)))
         selected = Where("e.operation = ?", (operation,))
-        changed = await self._carry_out(orders.undo(operation, by), selected, f"operation {operation}")
+        changed = await self.carry_out_on(orders.undo(operation, by), selected, f"operation {operation}")
         return msgspec.structs.replace(changed, operation=0)
 
     async def make_due(self, host: str, by: str, touched: Touched | None = None) -> int:
         """Make due now what waits in destinations that have this host, and else only bad ones; give how many."""
         now = self._database.clock.now()
-        done = await self._carry_out(orders.let_go("mark-good", by, now), waits_for(host, now), host, touched)
+        done = await self.carry_out_on(orders.let_go("mark-good", by, now), waits_for(host, now), host, touched)
         return done.recipients
 
     async def make_due_in(self, destination: str, verb: str, by: str) -> int:
@@ -88,116 +84,78 @@ class Bulk:
         selected = Where(
             "e.destination = ? AND e.state = 'waiting' AND e.due > ?", (storable(destination).lower(), now)
         )
-        return (await self._carry_out(orders.let_go(verb, by, now), selected, destination)).recipients
+        return (await self.carry_out_on(orders.let_go(verb, by, now), selected, destination)).recipients
 
-    async def _carry_out(self, order: Order, selected: Where, named: str, touched: Touched | None = None) -> Changed:
-        done = Changed(messages=0, recipients=0)
-        after = (0, 0)
-        outlasting = 0
-        try:
-            while True:
-                found = await self._find(selected, after)
-                if not found and not done.operation:
-                    return done
-                chunk = _Chunk(order, selected, named, found, done.operation, outlasting, last=len(found) < CHUNK)
-                done = await self._database.do(chunk)
-                outlasting = done.outlasting
-                if touched is not None:
-                    touched.add(chunk.operation, chunk.since, chunk.touched)
-                if chunk.last:
-                    return done if order.wait is not None else msgspec.structs.replace(done, operation=0)
-                after = found[-1]
-                self._database.go_on()
-        except QueueError as error:
-            if not done.operation:
-                raise
-            cut_short = partial(_cut_short, operation=done.operation, why=clean(str(error), 300))
-            with suppress(QueueError):  # then the next start says it
-                await self._database.do(cut_short)
-            raise type(error)(f"{error}; {orders.so_far(order, done)}") from error
+    # -- the steps of it ------------------------------------------------------------------------------------------
 
-    async def _find(self, selected: Where, after: tuple[int, int]) -> list[tuple[int, int]]:
-        return await self._database.readers.ask(lambda c: candidates(c, selected, after, CHUNK), order=True)
+    async def find(self, selected: Where, after: tuple[int, int], limit: int) -> list[tuple[int, int]]:
+        return await self._database.readers.ask(lambda c: candidates(c, selected, after, limit), order=True)
+
+    async def do(self, chunk: Chunk[Where]) -> Changed:
+        return await self._database.do(partial(_do, chunk=chunk))
+
+    async def cut_short(self, operation: int, why: str) -> None:
+        await self._database.do(partial(_cut_short, operation=operation, why=why))
+
+    def go_on(self) -> None:
+        self._database.go_on()
 
 
-class _Chunk:
-    """One chunk of an order, as an operation of the writer; the last one writes the event that tells of all."""
-
-    def __init__(
-        self,
-        order: Order,
-        selected: Where,
-        named: str,
-        ids: list[tuple[int, int]],
-        operation: int,
-        outlasting: int,
-        *,
-        last: bool,
-    ) -> None:
-        self.order = order
-        self.selected = selected
-        self.named = clean(named, 500)
-        self.ids = ids
-        self.operation = operation
-        self.outlasting = outlasting  # those of the chunks before
-        self.last = last
-        self.since = 0
-        self.touched: list[TouchedEntry] = []
-        self._is_first = not operation
-
-    def __call__(self, tx: Transaction) -> Changed:
-        operation = self._begin(tx) if self._is_first else self.operation
-        (self.since,) = tx.execute("SELECT coalesce(max(seq), 0) FROM event").fetchone()
-        touched, skipped = _apply(tx, self.order, self.selected, self.ids, operation)
-        self.operation = operation
-        self.touched = [TouchedEntry(entry.message, entry.number, entry.attempts) for entry in touched]
-        messages = list(dict.fromkeys(entry.message for entry in touched))
-        (before,) = tx.execute("SELECT last FROM operation WHERE id = ?", (operation,)).fetchone()
-        due = tx.now + self.order.wait if self.last and self.order.wait is not None else None
-        row = tx.execute(
-            "UPDATE operation SET messages = messages + ?, recipients = recipients + ?, skipped = skipped + ?, "
-            "last = ?, finished = ?, due = ? WHERE id = ? RETURNING messages, recipients, skipped",
-            (
-                len(messages) - (before in messages),
-                len(touched),
-                skipped,
-                messages[-1] if messages else before,
-                self.last,
-                due,
-                operation,
-            ),
-        ).fetchone()
-        outlasting = self.outlasting + sum(entry.end < self.order.until for entry in touched)
-        changed = Changed(
-            messages=row[0],
-            recipients=row[1],
-            skipped=row[2],
-            operation=operation,
-            due=due,
-            outlasting=outlasting,
-        )
-        if not self.last:
-            return changed
-        if self.order.undoes:  # what was being returned already goes on, should that not succeed
-            operations.go_on(tx, self.order.undoes)
-        if not changed.recipients:
-            tx.execute("DELETE FROM operation WHERE id = ?", (operation,))
-            return msgspec.structs.replace(changed, operation=0, due=None)
-        if not self.order.is_told:
-            tx.execute("DELETE FROM operation WHERE id = ?", (operation,))
-            return changed
-        beyond = f", {outlasting:,} of them beyond their time" if outlasting else ""
-        tx.record(_event(tx.now, operation, tx, self.order.detail + beyond))
+def _do(tx: Transaction, chunk: Chunk[Where]) -> Changed:
+    """Do one chunk; the last one writes the event that tells of all. Run anew, it begins where it began."""
+    operation = _begin(tx, chunk) if chunk.is_first else chunk.operation
+    (chunk.since,) = tx.execute("SELECT coalesce(max(seq), 0) FROM event").fetchone()
+    touched, skipped = _apply(tx, chunk.order, chunk.selected, chunk.ids, operation)
+    chunk.operation = operation
+    chunk.touched = [TouchedEntry(entry.message, entry.number, entry.attempts) for entry in touched]
+    messages = list(dict.fromkeys(entry.message for entry in touched))
+    (before,) = tx.execute("SELECT last FROM operation WHERE id = ?", (operation,)).fetchone()
+    due = tx.now + chunk.order.wait if chunk.last and chunk.order.wait is not None else None
+    row = tx.execute(
+        "UPDATE operation SET messages = messages + ?, recipients = recipients + ?, skipped = skipped + ?, "
+        "last = ?, finished = ?, due = ? WHERE id = ? RETURNING messages, recipients, skipped",
+        (
+            len(messages) - (before in messages),
+            len(touched),
+            skipped,
+            messages[-1] if messages else before,
+            chunk.last,
+            due,
+            operation,
+        ),
+    ).fetchone()
+    outlasting = chunk.outlasting + sum(entry.end < chunk.order.until for entry in touched)
+    changed = Changed(
+        messages=row[0],
+        recipients=row[1],
+        skipped=row[2],
+        operation=operation,
+        due=due,
+        outlasting=outlasting,
+    )
+    if not chunk.last:
         return changed
+    if chunk.order.undoes:  # what was being returned already goes on, should that not succeed
+        operations.go_on(tx, chunk.order.undoes)
+    if not changed.recipients:
+        tx.execute("DELETE FROM operation WHERE id = ?", (operation,))
+        return msgspec.structs.replace(changed, operation=0, due=None)
+    if not chunk.order.is_told:
+        tx.execute("DELETE FROM operation WHERE id = ?", (operation,))
+        return changed
+    beyond = f", {outlasting:,} of them beyond their time" if outlasting else ""
+    tx.record(_event(tx.now, operation, tx, chunk.order.detail + beyond))
+    return changed
 
-    def _begin(self, tx: Transaction) -> int:
-        order = self.order
-        cursor = tx.execute(
-            'INSERT INTO operation (kind, verb, filter, "by", note, at) VALUES (?, ?, ?, ?, ?, ?)',
-            (order.kind, order.verb, self.named, storable(order.by), storable(order.note), tx.now),
-        )
-        assert cursor.lastrowid is not None
-        return cursor.lastrowid
+
+def _begin(tx: Transaction, chunk: Chunk[Where]) -> int:
+    order = chunk.order
+    cursor = tx.execute(
+        'INSERT INTO operation (kind, verb, filter, "by", note, at) VALUES (?, ?, ?, ?, ?, ?)',
+        (order.kind, order.verb, chunk.named, storable(order.by), storable(order.note), tx.now),
+    )
+    assert cursor.lastrowid is not None
+    return cursor.lastrowid
 
 
 def end_unfinished(tx: Transaction) -> None:

@@ -7,14 +7,13 @@ import pytest
 from engine.model import order
 from engine.model.destination import Mark
 from engine.model.order import Changed, Touched, TouchedEntry
-from engine.queue.sqlite import bulk
 from tests.unit.queue.support import ALL
 from tests.unit.queue.test_aftermath import tried
 from tests.unit.sqlite.support import opened
 
 
 async def test_an_order_writes_down_what_it_touches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bulk, "CHUNK", 2)
+    monkeypatch.setattr("engine.queue.bulk.CHUNK", 2)
     monkeypatch.setattr(order, "FOLLOWED", 3)
     async with opened(tmp_path) as spool:
         await spool.add(*(f"u{n}@example.org" for n in range(5)))

@@ -21,7 +21,7 @@ from tests.unit.sqlite.support import opened
 async def test_an_order_on_many_goes_in_chunks_and_is_told_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bulk, "CHUNK", 7)
+    monkeypatch.setattr("engine.queue.bulk.CHUNK", 7)
     async with opened(tmp_path) as spool:
         for _ in range(7):
             await spool.add("a@example.org", "b@example.com", "c@example.org")
@@ -40,7 +40,7 @@ async def test_an_order_on_many_goes_in_chunks_and_is_told_once(
 async def test_in_how_many_chunks_it_may_be_all_that_is_postponed_beyond_its_time_is_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bulk, "CHUNK", 7)
+    monkeypatch.setattr("engine.queue.bulk.CHUNK", 7)
     async with opened(tmp_path, give_up_after=1000.0) as spool:
         await spool.add(*(f"a{n}@example.org" for n in range(20)))
         await spool.clock.advance(100)
@@ -55,7 +55,7 @@ async def test_in_how_many_chunks_it_may_be_all_that_is_postponed_beyond_its_tim
 async def test_an_order_is_carried_out_to_its_end_though_who_gave_it_is_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bulk, "CHUNK", 5)
+    monkeypatch.setattr("engine.queue.bulk.CHUNK", 5)
     async with opened(tmp_path) as spool:
         await spool.add(*(f"u{n}@example.org" for n in range(40)))
         task = asyncio.create_task(spool.queue.orders.hold(ALL, "oncall", ""))
@@ -68,9 +68,9 @@ async def test_an_order_is_carried_out_to_its_end_though_who_gave_it_is_gone(
 
 
 async def test_the_time_to_undo_begins_when_all_is_ordered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bulk, "CHUNK", 5)
+    monkeypatch.setattr("engine.queue.bulk.CHUNK", 5)
     async with opened(tmp_path) as spool:
-        find = bulk.Bulk._find
+        find = bulk.Bulk.find
 
         async def slowly(self: bulk.Bulk, *sought: Any) -> list[tuple[int, int]]:
             await spool.clock.advance(20)
@@ -78,7 +78,7 @@ async def test_the_time_to_undo_begins_when_all_is_ordered(tmp_path: Path, monke
             return await find(self, *sought)
 
         await spool.add(*(f"u{n}@example.org" for n in range(40)))
-        monkeypatch.setattr(bulk.Bulk, "_find", slowly)
+        monkeypatch.setattr(bulk.Bulk, "find", slowly)
         changed = await spool.queue.orders.give_up("drop", ALL, "oncall", "runaway", 10)
         assert changed.due == await spool.queue.claims.next_due() == spool.clock.now() + 10
         await spool.queue.claims.overdue(9)
@@ -91,9 +91,9 @@ async def test_the_time_to_undo_begins_when_all_is_ordered(tmp_path: Path, monke
 async def test_while_an_order_is_undone_no_more_of_it_is_carried_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bulk, "CHUNK", 5)
+    monkeypatch.setattr("engine.queue.bulk.CHUNK", 5)
     async with opened(tmp_path) as spool:
-        find = bulk.Bulk._find
+        find = bulk.Bulk.find
 
         async def slowly(self: bulk.Bulk, *sought: Any) -> list[tuple[int, int]]:
             await spool.clock.advance(20)
@@ -102,7 +102,7 @@ async def test_while_an_order_is_undone_no_more_of_it_is_carried_out(
 
         await spool.add(*(f"u{n}@example.org" for n in range(40)))
         changed = await spool.queue.orders.give_up("drop", ALL, "oncall", "runaway", 10)
-        monkeypatch.setattr(bulk.Bulk, "_find", slowly)
+        monkeypatch.setattr(bulk.Bulk, "find", slowly)
         assert (await spool.queue.orders.undo(changed.operation, "oncall")).recipients == 40
 
 
@@ -128,20 +128,20 @@ async def test_a_bounce_that_is_due_is_not_looked_through_for_drops(tmp_path: Pa
 async def test_of_an_order_that_fails_half_way_nothing_is_carried_out_and_it_can_be_undone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: Literal["bounce", "drop"]
 ) -> None:
-    monkeypatch.setattr(bulk, "CHUNK", 5)
+    monkeypatch.setattr("engine.queue.bulk.CHUNK", 5)
     async with opened(tmp_path) as spool:
-        find = bulk.Bulk._find
+        find = bulk.Bulk.find
 
-        async def busy(self: bulk.Bulk, selected: Where, after: tuple[int, int]) -> list[tuple[int, int]]:
+        async def busy(self: bulk.Bulk, selected: Where, after: tuple[int, int], limit: int) -> list[tuple[int, int]]:
             if after[1] >= 10:
                 raise QueueBusy("another program holds the queue")
-            return await find(self, selected, after)
+            return await find(self, selected, after, limit)
 
         await spool.add(*(f"u{n}@example.org" for n in range(40)))
         before = await spool.entries()
         spool.events.clear()
         with monkeypatch.context() as patched:
-            patched.setattr(bulk.Bulk, "_find", busy)
+            patched.setattr(bulk.Bulk, "find", busy)
             with pytest.raises(QueueBusy, match=r"10 recipients so far held, .*: undo operation 1, or order again"):
                 await spool.queue.orders.give_up(order, ALL, "oncall", "runaway", 10)
         (told,) = spool.events

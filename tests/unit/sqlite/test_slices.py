@@ -24,7 +24,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (claims, overdue):
         monkeypatch.setattr(module, "DROPS_AT_ONCE", 5)
     monkeypatch.setattr(rules, "CHUNK", 5)
-    monkeypatch.setattr(bulk, "CHUNK", 5)
+    monkeypatch.setattr("engine.queue.bulk.CHUNK", 5)
 
 
 def counting(monkeypatch: pytest.MonkeyPatch, counted: Callable[[Any], bool]) -> list[object]:
@@ -120,7 +120,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     do = Writer.do
 
     async def slowly(self: Writer, operation: Any, weight: int = 0) -> Any:
-        if operation is rules.let_go or operation is rules.step or isinstance(operation, bulk._Chunk):
+        if operation is rules.let_go or operation is rules.step or getattr(operation, "func", None) is bulk._do:
             steps.append(operation)
             await asyncio.sleep(0.02)
         return await do(self, operation, weight)
