@@ -13,7 +13,7 @@ from pathlib import Path
 import uvloop
 from dns.asyncresolver import Resolver
 
-from engine.base.clock import Clock, SystemClock
+from engine.base.clock import Clock, FollowingClock, SystemClock
 from engine.base.lookout import Lookout
 from engine.base.supervision import LastResort, Supervision, told_to_end, within
 from engine.base.text import clean
@@ -34,6 +34,7 @@ from engine.intake.errors import IntakeError
 from engine.intake.floor import DiskFloor
 from engine.intake.smtp.listener import SmtpIntake
 from engine.model.event import Event
+from engine.model.node import News
 from engine.queue.contract import Queue, QueueError
 from engine.queue.spool import Spool, SpoolError, SpoolOwned
 from engine.queue.sqlite.filesystems import unsafe
@@ -87,7 +88,7 @@ class Engine:
     ) -> None:
         self._settings = settings
         self._secrets = Lookout[tuple[str, ...]](lambda: settings.notes, (), "look at secrets")
-        self._clock = clock or SystemClock()
+        self._clock = clock or (FollowingClock() if settings.queue.store else SystemClock())
         self._exit = AsyncExitStack()
         self._control: ControlServer | None = None
         self._doors = ""
@@ -101,6 +102,7 @@ class Engine:
         retries = RetryPlan(settings.retry, draw)
         self.queue = _queue(settings, spool.path, self._clock, retries)
         self.queue.on_events = self.events.publish
+        self.queue.on_news = self._hear
         resolver = resolver_for(
             [str(each) for each in settings.dns.nameservers],
             timeout=DNS_TIMEOUT,
@@ -234,6 +236,28 @@ class Engine:
         with suppress(QueueError):  # a full or broken store is no reason not to stop
             await self.queue.arrivals.record(Event(at=self._clock.now(), kind="stopped"))
 
+    def _hear(self, news: News) -> None:
+        """Another node has done what concerns us: do what whoever does it here does besides writing it."""
+        match news.kind:
+            case "resumed":
+                self.smarthost.resumed(news.name)
+            case "redirected":
+                self.smarthost.redirected(news.name)
+            case "marks":
+                self._recall_marks()
+            case _:
+                self.smarthost.wake()
+
+    def _recall_marks(self) -> None:
+        async def recall() -> None:
+            with suppress(QueueError):  # they are read again at the next news
+                await self.mx.load()
+                self.smarthost.let_go()
+
+        recalling = asyncio.create_task(recall(), name="marks of other nodes")
+        self._recording.add(recalling)
+        recalling.add_done_callback(self._recording.discard)
+
     def _listening(self) -> tuple[Listen, ...]:
         """Where mail comes in: by the settings, which hold before the doors are open, and as the system chose."""
         smtp = self.smtp
@@ -270,6 +294,11 @@ def _queue(settings: Settings, folder: Path, clock: Clock, retries: RetryPlan) -
             store.store,
             clock,
             password=_password("the queue", store.password_file) if store.password_file is not None else "",
+            node=store.node or settings.hostname,
+            heartbeat=store.heartbeat,
+            takeover=store.takeover,
+            version=version("smarthost"),
+            follow=clock.follow if isinstance(clock, FollowingClock) else lambda _, __: None,
             give_up_after=retries.give_up_after,
             delay_notice=settings.dsn.delay_notice,
             gather=settings.dsn.gather,

@@ -27,6 +27,7 @@ EVENTS: dict[str, tuple[str, str]] = {
     "discarded": ("✗", "bad"),
     "dropped": ("✗", "bad"),
     "interrupted": ("!", "warn"),
+    "node lost": ("!", "warn"),
     "damaged": ("!", "bad"),
     "carried out": ("✎", ""),
     "unreachable": ("✗", "bad"),

@@ -206,7 +206,7 @@ class AttemptManager:
                 tell = self._notices.action(entry, outcome)
             results.append(EntryResult(number=entry.number, attempt=entry.attempt, outcome=outcome, due=due, tell=tell))
             events.append(self._event(claim, entry, outcome, now, of_bounce.said.get(entry.number, "")))
-        return Settlement(message=claim.message, results=tuple(results), events=tuple(events))
+        return Settlement(message=claim.message, results=tuple(results), events=tuple(events), epoch=claim.epoch)
 
     def _in_the_end(self, entry: ClaimedEntry, outcome: Outcome, now: float) -> Outcome:
         """A transient failure of mail that is out of time is for good (RFC 5321 4.5.4.1)."""

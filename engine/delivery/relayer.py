@@ -27,7 +27,7 @@ from engine.delivery.verdict import Rest, Verdict, rest
 from engine.delivery.ways import Ways
 from engine.model.claim import Claim
 from engine.model.outcome import Outcome
-from engine.queue.contract import QueueBroken, QueueError
+from engine.queue.contract import NotHeld, QueueBroken, QueueError
 from engine.smtpclient.session import Form, Session
 from engine.smtpclient.target import Target
 from engine.smtpclient.transcript import Transcript
@@ -216,6 +216,8 @@ class ManagedRelayer:
         except QueueBroken as error:
             self.result = f"the queue is broken: {error}"
             raise
+        except NotHeld as error:  # what is on its way is broken off, and goes back untried where it is still ours
+            self.result = str(error)
         except QueueError as error:
             # Nothing the peer has taken is concerned (see AttemptManager.report): it goes back untried.
             self._transaction = None

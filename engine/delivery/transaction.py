@@ -10,7 +10,7 @@ from engine.delivery.site import Connection, Site
 from engine.delivery.verdict import Verdict, verdict
 from engine.model.claim import Claim
 from engine.model.outcome import Outcome
-from engine.queue.contract import QueueBroken, QueueBusy, QueueError
+from engine.queue.contract import NotHeld, QueueBroken, QueueBusy, QueueError
 from engine.smtpclient.mail import Mail, mail_of
 from engine.smtpclient.session import Session
 from engine.smtpclient.transcript import Transcript
@@ -56,14 +56,18 @@ class Transaction:
     async def run(self, *, was_idle: bool, may_go_on: bool) -> Sent:
         """Send the message and record what came of it, or leave it for another session. Raises QueueError.
 
+        NotHeld: it may be another node's to send; the peer has no whole message.
+
         `was_idle`: the session, just before; `may_go_on`: another host of the site may be tried.
         """
         try:
-            mail = mail_of(self._claim, await self._parts.queue.claims.open_content(self._claim.message))
+            self._see_that_it_is_held()
+            content = await self._parts.queue.claims.open_content(self._claim.message)
+            mail = mail_of(self._claim, content, before_its_end=self._see_that_it_is_held)
             self._relayer.sends(self._claim)
             self._is_under_way = True
             outcomes = self._outcomes = await self._within_bounds(mail)
-        except (QueueBroken, QueueBusy):
+        except (QueueBroken, QueueBusy, NotHeld):
             raise
         except QueueError as error:  # before the final dot: the peer has no whole message
             self._is_under_way = False
@@ -92,6 +96,10 @@ class Transaction:
             return  # it goes back untried
         count = len(self._claim.entries)
         await self._bag.report_or_keep(self._claim, outcomes if len(outcomes) == count else outcomes * count)
+
+    def _see_that_it_is_held(self) -> None:
+        if not self._parts.queue.claims.holds(self._claim):
+            raise NotHeld("the lease of this node has ended: its mail is for others to send")
 
     async def _within_bounds(self, mail: Mail) -> list[Outcome]:
         """Every phase has its time-out; a peer that drips just within each of them has this one."""

@@ -223,11 +223,15 @@ class MXCalculator:
     # -- which are bad ------------------------------------------------------------------------------------------------
 
     async def load(self) -> None:
-        """Take over the marks the store has kept."""
-        for mark in await self._store.all():
-            self._marks[mark.host] = mark
-            if mark.by == ENGINE:
-                self._repeated[mark.host] = (mark.times, self._clock.now())
+        """Take over the marks that the store has, in place of what is known: other nodes keep theirs there too."""
+        async with self._marking:
+            kept = {mark.host: mark for mark in await self._store.all()}
+            for host in [host for host in self._marks if host not in kept]:
+                del self._marks[host]
+            for host, mark in kept.items():
+                self._marks[host] = mark
+                if mark.by == ENGINE:
+                    self._repeated[host] = (mark.times, self._clock.now())
         self._expire()
         await self._let_go()
 

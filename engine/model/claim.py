@@ -76,7 +76,10 @@ class ClaimedEntry(Struct, frozen=True, kw_only=True):
 
 
 class Claim(Struct, frozen=True, kw_only=True):
-    """One message and those of its recipients, all of one destination, that one relayer answers for until settled."""
+    """One message and those of its recipients, all of one destination, that one relayer answers for until settled.
+
+    `epoch` is the life of the node that claimed it, where several share a queue (0: only one has it).
+    """
 
     message: int
     sender: str
@@ -88,6 +91,7 @@ class Claim(Struct, frozen=True, kw_only=True):
     entries: tuple[ClaimedEntry, ...]
     ret: Ret = ""
     envid: str = ""
+    epoch: int = 0
 
 
 class Relaying(NamedTuple):
@@ -113,11 +117,15 @@ class EntryResult(Struct, frozen=True, kw_only=True):
 
 
 class Settlement(Struct, frozen=True, kw_only=True):
-    """What one attempt came to for a message: applied whole, in one transaction, with what is to be told of it."""
+    """What one attempt came to for a message: applied whole, in one transaction, with what is to be told of it.
+
+    `epoch` is that of the claim.
+    """
 
     message: int
     results: tuple[EntryResult, ...]
     events: tuple[Event, ...] = ()
+    epoch: int = 0
 
 
 class UntoldEntry(Struct, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ from engine.model.outcome import Outcome
 
 if TYPE_CHECKING:
     Kind = Literal[
-        "started", "stopped", "sick", "clock set",
+        "started", "stopped", "sick", "clock set", "node lost",
         "accepted", "refused",
         "delivered", "deferred", "notified", "returned", "discarded", "dropped", "interrupted", "damaged",
         "checked", "retried", "postponed", "held", "released", "ordered", "undone", "carried out",
@@ -24,9 +24,10 @@ ENGINE = "engine"  # who did it, where no operator did
 
 
 class Event(Struct, frozen=True, kw_only=True):
-    """One thing that happened. `seq` is given by the store and grows by one; `by` is "engine" or an operator.
+    """One thing that happened. `seq` is given by the store and grows; `by` is "engine" or an operator.
 
-    `message` and `entry` name what it happened to (0: none); `text` is cleaned and says what the fields do not.
+    `message` and `entry` name what it happened to (0: none); `text` is cleaned and says what the fields do not. `node`
+    is where it happened, of several that share a queue.
     """
 
     at: float
@@ -40,6 +41,7 @@ class Event(Struct, frozen=True, kw_only=True):
     host: str = ""
     outcome: Outcome | None = None
     text: str = ""
+    node: str = ""
     seq: int = 0
 
     @property

@@ -19,6 +19,7 @@ from engine.model.destination import Destination, HeldBack, Mark, Over, Override
 from engine.model.event import Event
 from engine.model.filter import Filter
 from engine.model.message import Message, NewMessage, Selection, Window
+from engine.model.node import News
 from engine.model.order import Changed, Ending, Fate, HoldRule, Operation, Touched, TouchedEntry
 from engine.model.outcome import Cause
 from engine.model.reason import Reason
@@ -50,6 +51,10 @@ class QueueDamaged(QueueError):
 
 class NotRunning(QueueError):
     """The attempt to be settled is not running any more: it was settled, put back or interrupted before."""
+
+
+class NotHeld(QueueError):
+    """A claim may be another node's by now: see Claims.holds. Nothing of it is to be sent any more."""
 
 
 class NoSuchMessage(QueueError):
@@ -200,8 +205,15 @@ class Claims(ABC):
         """Hold the entries of a message that cannot be read, saying why, so that all others go on."""
 
     @abstractmethod
+    def holds(self, claim: Claim) -> bool:
+        """Whether a claim is for sure nobody else's now. Where it is not, nothing of it is to be sent any more.
+
+        It is not once the lease of this node has ended, where several share a queue: others may have taken over.
+        """
+
+    @abstractmethod
     async def relaying(self) -> tuple[Relaying, ...]:
-        """All entries that are being relayed, or returned."""
+        """All entries that are being relayed, or returned, by this node."""
 
     @abstractmethod
     async def put_back_orphans(self, orphans: Sequence[Relaying], why: str) -> int:
@@ -534,9 +546,15 @@ class Marks(ABC):
 
 
 class Queue(ABC):
-    """The durable queue: its life, and its roles. `on_events` is called with the events of each commit, on its loop."""
+    """The durable queue: its life, and its roles.
+
+    `on_events` is called with the events of each commit of this node, on its loop; `on_news` with what other nodes have
+    done that concerns this one. News may be lost: who hears them is told nothing that he would not find by himself, in
+    time.
+    """
 
     on_events: Callable[[Sequence[Event]], None]
+    on_news: Callable[[News], None]
     arrivals: Arrivals
     claims: Claims
     standing: Standing

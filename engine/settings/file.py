@@ -183,7 +183,13 @@ _READERS: _Readers = {
     },
     DestinationTls: {"domain": values.domain_or_all, "level": values.tls, "ca_file": values.readable_file},
     TlsRules: {"mta_sts": values.flag, "dane": values.flag, "ca_file": values.readable_file},
-    QueueStore: {"store": values.database, "password_file": values.readable_file},
+    QueueStore: {
+        "store": values.database,
+        "password_file": values.readable_file,
+        "node": values.node,
+        "heartbeat": values.duration,
+        "takeover": values.duration,
+    },
     Events: {"kept": values.count},
     Log: {"level": values.log_level},
     Control: {"group": values.group, "view_group": values.group},
@@ -247,6 +253,11 @@ def _read(into: type[_Table], table: object, at: str, problems: list[str], reade
         problems.extend(f"{at}.{problem}" for problem in _unsafe(settings))
     if isinstance(settings, QueueStore) and settings.password_file is not None and not settings.store:
         problems.append(f"{at}.store: missing; a password_file needs the database it belongs to")
+    if isinstance(settings, QueueStore) and settings.takeover < 3 * settings.heartbeat:
+        problems.append(
+            f"{at}.takeover: {settings.takeover:g} s is less than three heartbeats, and one late one has others "
+            f"take over; allowed is {3 * settings.heartbeat:g} s or more"
+        )
     if isinstance(settings, Delivery) and settings.bad_mx_timeout_max < settings.bad_mx_timeout:
         problems.append(
             f"{at}.bad_mx_timeout_max: {settings.bad_mx_timeout_max:.0f} s is shorter than a mark lasts at first; "

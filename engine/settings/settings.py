@@ -249,11 +249,16 @@ class QueueStore(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[queue]`: where the queue is kept.
 
     `store` is "" (one file in the spool) or a PostgreSQL database, "postgresql://user@host/name"; `password_file` holds
-    the password of that user.
+    the password of that user. Several engines may share a database, each as a `node` of its own name ("": the host name
+    of the machine). Each says every `heartbeat` seconds that it lives; one that has not for `takeover` seconds has lost
+    what it was sending to the others.
     """
 
     store: str = ""
     password_file: Path | None = None
+    node: str = ""
+    heartbeat: float = 10.0
+    takeover: float = 30.0
 
 
 class Events(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -28,6 +28,7 @@ _TEN_YEARS = 3_650 * 86_400
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 _UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 _SIZE = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)\s*((?:[kmgt]i?)?b|)", re.ASCII | re.IGNORECASE)
+_NODE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,62}[A-Za-z0-9])?", re.ASCII)
 _SMALLEST, _LARGEST = 1024, 512 * 2**20
 _HOST_AND_PORT = re.compile(r"(\[[^\]]+\]|[^:\[\]]+):(\d{1,5})", re.ASCII)
 
@@ -259,6 +260,16 @@ def database(value: object) -> str:
         raise ValueError(f"{_shown(value)} is no PostgreSQL database; {allowed}")
     if password:
         raise ValueError("a password stands in it; write it into a file, and name that in queue.password_file")
+    return named
+
+
+def node(value: object) -> str:
+    """The name of a node: up to 64 letters, digits, dots and hyphens; "" is none."""
+    named = text(value)
+    if named and not _NODE.fullmatch(named):
+        raise ValueError(
+            f"{_shown(value)} is no name of a node; allowed are up to 64 letters, digits, dots and hyphens"
+        )
     return named
 
 

@@ -1,6 +1,6 @@
 """What one transaction carries, and the commands that name it."""
 
-from collections.abc import Container
+from collections.abc import Callable, Container
 
 from msgspec import Struct
 
@@ -12,7 +12,8 @@ from engine.queue.content import Content
 class Mail(Struct, frozen=True, kw_only=True):
     """Envelope and content, which has CRLF line ends, and whether envelope or headers need more than SMTP has.
 
-    `ret`, `envid` and the DSN request of each recipient (or ()) are as the sender gave them.
+    `ret`, `envid` and the DSN request of each recipient (or ()) are as the sender gave them. `before_its_end` is called
+    when all of it is sent but the final dot; where it raises, that is not.
     """
 
     sender: str
@@ -23,6 +24,7 @@ class Mail(Struct, frozen=True, kw_only=True):
     ret: Ret = ""
     envid: str = ""
     dsn: tuple[DsnRequest, ...] = ()
+    before_its_end: Callable[[], None] = lambda: None
 
     @property
     def size(self) -> int:
@@ -30,7 +32,7 @@ class Mail(Struct, frozen=True, kw_only=True):
         return len(self.content) if isinstance(self.content, bytes) else self.content.size
 
 
-def mail_of(claim: Claim, content: Content) -> Mail:
+def mail_of(claim: Claim, content: Content, *, before_its_end: Callable[[], None] = lambda: None) -> Mail:
     """What a claim asks to be sent; a content of one block, as most are, is at hand."""
     return Mail(
         sender=claim.sender,
@@ -41,6 +43,7 @@ def mail_of(claim: Claim, content: Content) -> Mail:
         ret=claim.ret,
         envid=claim.envid,
         dsn=tuple(entry.dsn for entry in claim.entries),
+        before_its_end=before_its_end,
     )
 
 

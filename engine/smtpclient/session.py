@@ -265,7 +265,8 @@ class Session:
     async def deliver(self, mail: Mail) -> list[Outcome]:
         """Send one message; give an outcome for each recipient, in their order. Raises nothing of the network's.
 
-        What reading the content raises goes on; the session is over then, and the peer has no whole message.
+        What reading the content raises, or `before_its_end`, goes on; the session is over then, and the peer has no
+        whole message.
         """
         self.dotted = self._has_flown = False
         self.in_hand = None
@@ -341,6 +342,11 @@ class Session:
         early = await self._wire.send_body(mail.content, timeouts.block)
         if early is not None:
             return self._not_delivered(early)
+        try:
+            mail.before_its_end()
+        except BaseException:
+            self.close()
+            raise
         self._enter("reply")
         self.dotted = True
         reply = await self._wire.send_end(timeouts.reply)

@@ -9,9 +9,10 @@ from urllib.parse import urlsplit
 import aiosmtplib
 import asyncpg
 import pytest
+from msgspec.structs import replace
 
 from engine.engine import CannotStart
-from engine.model.verbs import Suspend
+from engine.model.verbs import MarkBad, MarkGood, Resume, Suspend
 from engine.sandbox.exchanges import Session
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Healthy
@@ -97,16 +98,35 @@ async def test_what_was_sent_while_the_database_was_away_is_recorded_then_and_no
         assert internet.messages == 1
 
 
-async def test_another_engine_is_refused_and_takes_over_once_the_first_has_gone(
+async def test_another_engine_of_the_same_name_is_refused_and_has_the_queue_once_the_first_has_gone(
     internet: Internet, clock: FakeClock, store: QueueStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.queue.postgres.writer.OWNER_SECONDS", 0.1)
+    monkeypatch.setattr("engine.queue.postgres.writer.NAME_SECONDS", 0.1)
     await internet.add("late.example", mx=[(10, "mx.late.example", Healthy())])
     async with relaying(internet, clock=clock, queue=store) as first:
         await first.client.ask(Suspend(destination="late.example", seconds=3600, note="test"))
         await first.send("a@late.example")
-        with pytest.raises(CannotStart, match="another engine has the queue in this database open"):
+        with pytest.raises(CannotStart, match="another engine is node"):
             async with relaying(internet, clock=clock, queue=store):
                 raise AssertionError("it started")
     async with relaying(internet, clock=clock, queue=store) as second:
         assert [entry.recipient for entry in await second.entries()] == ["a@late.example"]
+
+
+async def test_what_one_node_is_told_holds_for_the_others_at_once(
+    internet: Internet, clock: FakeClock, store: QueueStore
+) -> None:
+    await internet.add("late.example", mx=[(10, "mx.late.example", Healthy())])
+    a, b = replace(store, node="a"), replace(store, node="b")
+    async with relaying(internet, clock=clock, queue=a) as first, relaying(internet, clock=clock, queue=b) as second:
+        await first.client.ask(Suspend(destination="late.example", seconds=3600, note="test"))
+        await second.send("a@late.example")
+        assert [entry.recipient for entry in await first.entries()] == ["a@late.example"]
+        await second.client.ask(Resume(destination="late.example"))
+        await internet.wait_for(1)
+        await until_told(first.entries, lambda entries: not entries)
+        await first.client.ask(MarkBad(host="mx.late.example", seconds=3600, note="no"))
+        await until_told(second.client.health, lambda health: health.bad_hosts == 1)
+        await first.client.ask(MarkGood(host="mx.late.example"))
+        await until_told(second.client.health, lambda health: health.bad_hosts == 0)
+        assert internet.messages == 1

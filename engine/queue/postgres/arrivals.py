@@ -20,7 +20,7 @@ class Arrivals(Role, contract.Arrivals):
 
     @written
     async def forget_key(self, tx: Transaction, key: str) -> None:
-        await tx.execute("DELETE FROM taken_key WHERE key = $1", storable(key))
+        await tx.execute("DELETE FROM taken_key WHERE key = $1", mail.key_of(tx, key))
 
     @written
     async def record(self, tx: Transaction, *events: Event) -> None:

@@ -49,14 +49,13 @@ CLAIMED = (
 )
 # The number of an attempt only grows: it serves as the count of turns.
 _CLAIM = (
-    "WITH taken AS (UPDATE entry e SET state = 'relaying' "
+    "WITH taken AS (UPDATE entry e SET state = 'relaying', epoch = $5 "
     "FROM unnest($1::bigint[], $2::int[]) WITH ORDINALITY AS k (message, number, place) "
     "WHERE e.message = k.message AND e.number = k.number AND e.state = 'waiting' RETURNING e.*, k.place), "
-    "started AS (INSERT INTO attempt (message, entry, relayer, started) "
-    "SELECT message, number, $3, $4 FROM taken ORDER BY place RETURNING id, message, entry), "
-    "turned AS (UPDATE destination d SET turn = 2 * a.last, touched = $4 FROM (SELECT e.destination, max(s.id) AS last "
-    "FROM taken e JOIN started s ON s.message = e.message AND s.entry = e.number GROUP BY e.destination) a "
-    "WHERE d.name = a.destination) "
+    "started AS (INSERT INTO attempt (message, entry, relayer, started, node) "
+    "SELECT message, number, $3, $4, $6 FROM taken ORDER BY place RETURNING id, message, entry), "
+    "turned AS (INSERT INTO change (destination, turn, touched) SELECT e.destination, 2 * max(s.id), $4 "
+    "FROM taken e JOIN started s ON s.message = e.message AND s.entry = e.number GROUP BY e.destination) "
     f"SELECT {CLAIMED}, s.id FROM taken e JOIN started s ON s.message = e.message AND s.entry = e.number "
     "JOIN message m ON m.number = e.message ORDER BY e.place"
 )
@@ -65,9 +64,9 @@ _CLAIM = (
 _GIVEN_BACK = "state = CASE WHEN ordered IS NULL THEN 'waiting' ELSE 'held' END, giving_up = false"
 # Those of some claimed entries whose very claim still stands: they may have been settled, and claimed anew.
 _RUNNING = (
-    "SELECT k.message, k.number, k.attempt FROM unnest($1::bigint[], $2::int[], $3::bigint[]) "
-    "AS k (message, number, attempt) WHERE CASE WHEN k.attempt = 0 "
-    "THEN EXISTS (SELECT 1 FROM entry e WHERE e.message = k.message AND e.number = k.number AND e.giving_up) "
+    "SELECT k.message, k.number, k.attempt FROM unnest($1::bigint[], $2::int[], $3::bigint[], $4::bigint[]) "
+    "AS k (message, number, attempt, epoch) WHERE CASE WHEN k.attempt = 0 THEN EXISTS (SELECT 1 FROM entry e "
+    "WHERE e.message = k.message AND e.number = k.number AND e.giving_up AND e.epoch = k.epoch) "
     "ELSE EXISTS (SELECT 1 FROM attempt a WHERE a.id = k.attempt AND a.ended IS NULL AND NOT a.interrupted) END"
 )
 
@@ -140,22 +139,33 @@ async def set_aside(tx: Transaction, claim: Claim, why: str) -> None:
 
 
 async def recover(tx: Transaction) -> int:
-    """Put back what was being relayed when the engine ended, and say so of each attempt; give how many there were."""
+    """Put back what is being relayed by no node that lives, and say so of each attempt; give how many there were.
+
+    What such a node has claimed stands: it can commit nothing more.
+    """
     rows = await tx.fetch(
-        "SELECT e.message, e.number, m.sender, e.recipient, e.destination, e.giving_up "
-        "FROM entry e JOIN message m ON m.number = e.message WHERE e.state = 'relaying' ORDER BY e.message, e.number"
+        "SELECT e.message, e.number, m.sender, e.recipient, e.destination, e.giving_up, a.node "
+        "FROM entry e JOIN message m ON m.number = e.message "
+        "LEFT JOIN attempt a ON a.message = e.message AND a.entry = e.number AND a.ended IS NULL AND NOT a.interrupted "
+        "WHERE e.state = 'relaying' AND e.epoch <> ALL(ARRAY(SELECT epoch FROM node WHERE NOT is_lost)) "
+        "ORDER BY e.message, e.number FOR UPDATE OF e SKIP LOCKED"
     )
-    why = {True: "the engine ended before it was returned", False: "the engine ended while it was being relayed"}
-    await _interrupt(tx, [(*row[:5], why[row[5]]) for row in rows])
+    await _interrupt(tx, [(*row[:5], _how_it_ended(tx, row[6], is_returned=row[5])) for row in rows])
     return len(rows)
 
 
-async def relaying(s: Snapshot) -> tuple[Relaying, ...]:
-    """All that is being relayed, or returned; by the index of what is, and by message."""
+def _how_it_ended(tx: Transaction, node: str | None, *, is_returned: bool) -> str:
+    whose = "the engine ended" if node == tx.node else f"node {node} was lost" if node else "the node was lost"
+    return f"{whose} before it was returned" if is_returned else f"{whose} while it was being relayed"
+
+
+async def relaying(s: Snapshot, epoch: int) -> tuple[Relaying, ...]:
+    """All that is being relayed, or returned, under an epoch; by the index of what is, and by message."""
     rows = await s.fetch(
         "SELECT e.message, e.number, coalesce(a.id, 0), coalesce(a.relayer, 0) FROM entry e "
         "LEFT JOIN attempt a ON a.message = e.message AND a.entry = e.number AND a.ended IS NULL AND NOT a.interrupted "
-        "WHERE e.state = 'relaying' ORDER BY e.message, e.number"
+        "WHERE e.state = 'relaying' AND e.epoch = $1 ORDER BY e.message, e.number",
+        epoch,
     )
     return tuple(Relaying(*row) for row in rows)
 
@@ -198,10 +208,11 @@ async def how_they_fared(s: Snapshot, destinations: Collection[str]) -> dict[str
 
 def claims_of(
     rows: Iterable[Row],
+    epoch: int,
     given_up: Mapping[tuple[int, str], Mapping[int, str]] | None = None,
     fared: Mapping[str, Outcome | None] | None = None,
 ) -> list[Claim]:
-    """Claims of rows of CLAIMED, each with the number of its attempt behind that.
+    """Claims of rows of CLAIMED, each with the number of its attempt behind that, made under an epoch.
 
     `given_up` says by whose order an entry leaves, and why; `fared` how its destination did.
     """
@@ -225,7 +236,7 @@ def claims_of(
     names = ("sender", "size", "arrived", "eight_bit", "smtputf8", "ret", "envid")
     fields = {message: dict(zip(names, row, strict=True)) for message, row in messages.items()}
     return [
-        Claim(message=message, destination=destination, entries=tuple(found), **fields[message])
+        Claim(message=message, destination=destination, entries=tuple(found), epoch=epoch, **fields[message])
         for (message, destination), found in entries.items()
     ]
 
@@ -258,7 +269,7 @@ async def _claim(tx: Transaction, names: Sequence[str], limit: int, relayer: int
         ids += ((message, number) for message, numbers in taken.items() for number in numbers)
     if not ids:
         return []
-    return claims_of(await tx.fetch(_CLAIM, *pairs(ids), relayer, tx.now))
+    return claims_of(await tx.fetch(_CLAIM, *pairs(ids), relayer, tx.now, tx.epoch, tx.node), tx.epoch)
 
 
 class _Due(NamedTuple):
@@ -333,8 +344,8 @@ async def _interrupt(tx: Transaction, rows: Sequence[Row]) -> None:
         )
 
 
-def _keys(claims: Sequence[Claim]) -> tuple[list[int], list[int], list[int]]:
-    """The entries of claims, with their attempts, as three parameters."""
-    entries = [(claim.message, entry) for claim in claims for entry in claim.entries]
-    messages, numbers = pairs((message, entry.number) for message, entry in entries)
-    return messages, numbers, [entry.attempt for _, entry in entries]
+def _keys(claims: Sequence[Claim]) -> tuple[list[int], ...]:
+    """The entries of claims, with their attempts and epochs, as four parameters."""
+    entries = [(claim, entry) for claim in claims for entry in claim.entries]
+    messages, numbers = pairs((claim.message, entry.number) for claim, entry in entries)
+    return messages, numbers, [entry.attempt for _, entry in entries], [claim.epoch for claim, _ in entries]

@@ -12,6 +12,7 @@ import msgspec
 
 from engine.model.event import Event
 from engine.model.filter import Filter
+from engine.model.node import QUEUED
 from engine.model.order import Changed, Touched, TouchedEntry
 from engine.queue import bulk, orders
 from engine.queue.bulk import Chunk
@@ -176,7 +177,7 @@ async def _begin(tx: Transaction, chunk: Chunk[Where]) -> tuple[int, int]:
     """Its number, and that of the last event before it."""
     order = chunk.order
     row = await tx.row(
-        "INSERT INTO operation (kind, verb, filter, by, note, at) VALUES ($1, $2, $3, $4, $5, $6) "
+        "INSERT INTO operation (kind, verb, filter, by, note, at, epoch) VALUES ($1, $2, $3, $4, $5, $6, $7) "
         "RETURNING id, (SELECT coalesce(max(seq), 0) FROM event)",
         order.kind,
         order.verb,
@@ -184,14 +185,18 @@ async def _begin(tx: Transaction, chunk: Chunk[Where]) -> tuple[int, int]:
         storable(order.by),
         storable(order.note),
         tx.now,
+        tx.epoch,
     )
     assert row is not None
     return row[0], row[1]
 
 
 async def end_unfinished(tx: Transaction) -> None:
-    """Tell of the orders that were cut short by the end of the engine, with what they touched until then."""
-    rows = await tx.fetch(f"UPDATE operation SET finished = TRUE WHERE NOT finished RETURNING id, {_GIVEN}")
+    """Tell of the orders that were cut short by the end of the node they were given at, with what they touched."""
+    rows = await tx.fetch(
+        "UPDATE operation SET finished = TRUE WHERE NOT finished "
+        f"AND epoch <> ALL(ARRAY(SELECT epoch FROM node WHERE NOT is_lost)) RETURNING id, {_GIVEN}"
+    )
     for operation, *given in sorted(map(tuple, rows)):
         tx.record(_event_of_cut_short(tx.now, operation, orders.Given(*given), "the engine ended"))
 
@@ -216,7 +221,7 @@ async def _apply(
             "SELECT e.message, e.number, e.destination, e.state, e.ordered, o.due, e.giving_up, e.rule, e.operation, "
             f"e.attempts, e.due, {OWN_END}, e.postponed_at "
             f"{rules.GIVEN} LEFT JOIN operation o ON o.id = e.operation WHERE {selected.sql} "
-            "ORDER BY e.message, e.number"
+            "ORDER BY e.message, e.number FOR UPDATE OF e"
         ),
         *pairs(ids),
         *selected.values,
@@ -230,7 +235,8 @@ async def _apply(
     if order.undoes:
         await rules.hold_what_is_free(tx, [(entry.message, entry.number) for entry in touched])
     if order.unblocks:
-        await unblock(tx, {entry.destination for entry in touched})
+        tx.in_the_end(partial(unblock, tx, {entry.destination for entry in touched}))
+    tx.tell(QUEUED)
     return touched, len(matching) - len(touched)
 
 

@@ -113,7 +113,10 @@ class Claims(Role, contract.Claims):
 
     @read
     async def relaying(self, snapshot: Snapshot) -> tuple[Relaying, ...]:
-        return await attempts.relaying(snapshot)
+        return await attempts.relaying(snapshot, self.database.node.epoch)
+
+    def holds(self, claim: Claim) -> bool:
+        return self.database.node.holds(claim.epoch)
 
     @written
     async def put_back_orphans(self, tx: Transaction, orphans: Sequence[Relaying], why: str) -> int:

@@ -11,8 +11,16 @@ SCHEMA = "smarthost"  # which the tables are in
 CONNECT_SECONDS = 10.0
 COMMAND_SECONDS = 30.0  # for any one answer of the server
 STATEMENTS_KEPT = 1000  # prepared, on each connection
-OWNER = 0x736D6172  # the lock of the engine that has the queue open, by pg_advisory_lock
+# Locks of pg_advisory_lock: of the node that has a name (with a hash of that), of who makes or changes tables, and of
+# work that one node does at a time. The next one after MAKING is `alone` of functions.sql.
+NODE = 0x736D6172
+MAKING = NODE + 1
+OVERDUE = NODE + 3
+RULING = NODE + 4
+TAKING = NODE + 5
 
+CHANNEL = "smarthost"  # on which nodes tell each other their news
+FENCED = "SH001"  # what `conclude` says to a node whose epoch is over
 LOCK_TIMEOUT = "10s"
 
 _SETTINGS = {
@@ -21,7 +29,7 @@ _SETTINGS = {
     "timezone": "UTC",
     "client_encoding": "UTF8",
     "lock_timeout": LOCK_TIMEOUT,
-    "idle_in_transaction_session_timeout": "60s",  # an engine that was stopped in the middle keeps nobody for longer
+    "idle_in_transaction_session_timeout": "5s",  # an engine that was stopped in the middle keeps nobody for longer
     # A machine that is gone must not own the queue for hours: its session ends within half a minute.
     "tcp_keepalives_idle": "10",
     "tcp_keepalives_interval": "5",
@@ -95,6 +103,8 @@ def refusal(error: Exception) -> Exception:
         return QueueFull(f"no room for the queue: {said(error)}")
     if is_to_be_repeated(error):
         return QueueBusy(f"others hold what this needs: {said(error)}")
+    if isinstance(error, asyncpg.PostgresError) and error.sqlstate == FENCED:
+        return QueueBusy("others have taken over from this node")
     if isinstance(error, asyncpg.PostgresError):
         return QueueError(f"the queue could not be written: {said(error)}")
     return error

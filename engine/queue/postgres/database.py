@@ -14,6 +14,7 @@ from engine.queue.contract import QueueError
 from engine.queue.mail import Terms
 from engine.queue.postgres.connection import Server, connect, refusal
 from engine.queue.postgres.migrations import prepare
+from engine.queue.postgres.node import Node
 from engine.queue.postgres.transaction import Snapshot, Transaction
 from engine.queue.postgres.writer import Writer
 
@@ -28,7 +29,8 @@ STOP_SECONDS = 2.0  # for an operator's orders that are under way when the store
 class Database:
     """One database, and those who write and read it, from `open` to `close`; the roles ask all they ask of it."""
 
-    def __init__(self, server: Server, clock: Clock, terms: Terms) -> None:
+    def __init__(self, server: Server, node: Node, clock: Clock, terms: Terms) -> None:
+        self.node = node
         self.clock = clock
         self.terms = terms
         self._server = server
@@ -49,7 +51,7 @@ class Database:
             raise refusal(error) from error
         finally:
             first.terminate()
-        writer = Writer(self._server, self.clock, deliver, events_kept)
+        writer = Writer(self._server, self.node, self.clock, deliver, events_kept)
         await writer.open()
         self._writer = writer
         self._readers = asyncio.Queue()

@@ -22,11 +22,12 @@ async def know_destinations(tx: Transaction, names: Collection[str]) -> None:
     # order of the names, so that two who do this at a time never wait for each other.
     known = sorted(set(names))
     await tx.execute(
+        "WITH k AS (SELECT * FROM unnest($1::text[], $2::text[]) AS k (name, site)), "
+        "touched AS (INSERT INTO change (destination, touched) SELECT d.name, $3 FROM k "
+        "JOIN destination d ON d.name = k.name WHERE d.touched < $3::float8 - $4::float8) "
         "INSERT INTO destination (name, site, turn, touched) "
         "SELECT k.name, k.site, CASE WHEN s.is_called THEN 2 * s.last_value - 1 ELSE 0 END, $3 "
-        "FROM unnest($1::text[], $2::text[]) AS k (name, site) CROSS JOIN attempt_id_seq s "
-        "ON CONFLICT (name) DO UPDATE SET touched = excluded.touched "
-        "WHERE destination.touched < excluded.touched - $4::float8",
+        "FROM k CROSS JOIN attempt_id_seq s ON CONFLICT (name) DO NOTHING",
         known,
         [unknown_site(name) for name in known],
         tx.now,

@@ -1,6 +1,7 @@
 """What is of no more use, and is forgotten: destinations without mail, marks that have ended, orders long done."""
 
 from engine.queue.bounds import FORGET_AT_ONCE, IDLE_SECONDS, KEEP_OPERATIONS, PROVED_KEPT, PROVED_SECONDS
+from engine.queue.postgres.connection import OVERDUE
 from engine.queue.postgres.transaction import Transaction
 
 
@@ -13,16 +14,13 @@ async def forget_idle(tx: Transaction) -> bool:
     """
     long_ago = tx.now - IDLE_SECONDS
     proved = await _proved_since(tx)
-    await tx.execute(
-        "UPDATE destination SET took_at = 0 WHERE name IN "
-        "(SELECT name FROM destination WHERE took_at > 0 AND took_at < $1 LIMIT $2)",
-        tx.now - PROVED_SECONDS,
-        FORGET_AT_ONCE,
-    )
+    if not await tx.conducts(OVERDUE):
+        return False
+    tx.in_the_end(lambda: _forget_proofs(tx))
     destinations = await tx.execute(
         "DELETE FROM destination WHERE name IN (SELECT name FROM destination WHERE waiting + held + relaying = 0 "
         "AND touched < $1 AND coalesce(last_at, 0) < $1 AND took_at < $2 AND blocked_until <= $3 "
-        "AND name NOT IN (SELECT destination FROM suspension) LIMIT $4)",
+        "AND name NOT IN (SELECT destination FROM suspension) LIMIT $4 FOR UPDATE SKIP LOCKED)",
         long_ago,
         proved,
         tx.now,
@@ -37,6 +35,15 @@ async def forget_idle(tx: Transaction) -> bool:
         tx.now - KEEP_OPERATIONS,
     )
     return destinations < FORGET_AT_ONCE and marks < FORGET_AT_ONCE
+
+
+async def _forget_proofs(tx: Transaction) -> None:
+    await tx.execute(
+        "UPDATE destination SET took_at = 0 WHERE name IN "
+        "(SELECT name FROM destination WHERE took_at > 0 AND took_at < $1 LIMIT $2)",
+        tx.now - PROVED_SECONDS,
+        FORGET_AT_ONCE,
+    )
 
 
 async def _proved_since(tx: Transaction) -> float:

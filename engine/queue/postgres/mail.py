@@ -3,6 +3,7 @@
 import hashlib
 
 from engine.model.message import NO_DSN_REQUEST, NewMessage
+from engine.model.node import QUEUED
 from engine.queue.mail import Terms, accepted, check_envelope, destination_of
 from engine.queue.postgres import rules
 from engine.queue.postgres.exchanges import know_destinations
@@ -16,14 +17,15 @@ async def enqueue(tx: Transaction, message: NewMessage, terms: Terms) -> int:
     What a hold rule names is held from the first moment on. A key that is taken gives the number it had. Raises
     QueueError for an envelope that cannot be kept.
     """
-    if message.key is not None:
-        taken = await tx.value("SELECT message FROM taken_key WHERE key = $1", storable(message.key))
+    key = key_of(tx, message.key) if message.key is not None else None
+    if key is not None:
+        taken = await tx.value("SELECT message FROM taken_key WHERE key = $1", key)
         if taken is not None:
             return int(taken)
     check_envelope(message)
     destinations = [destination_of(recipient) for recipient in message.recipients]
     expires = {name: tx.now + terms.give_up_after(name) for name in destinations}
-    number = await _insert(tx, message, max(expires.values()))
+    number = await _insert(tx, message, key, max(expires.values()))
     await know_destinations(tx, sorted(expires))
     everyone = message.dsn or [NO_DSN_REQUEST] * len(destinations)
     await tx.execute(
@@ -41,11 +43,17 @@ async def enqueue(tx: Transaction, message: NewMessage, terms: Terms) -> int:
         [terms.notice_at(message, dsn, tx.now) for dsn in everyone],
     )
     tx.record(*accepted(message, number, tx.now))
+    tx.tell(QUEUED)
     await rules.apply(tx, number)
     return number
 
 
-async def _insert(tx: Transaction, message: NewMessage, expires: float) -> int:
+def key_of(tx: Transaction, key: str) -> str:
+    """A key as it is kept: what one node calls so may be another thing at the next, whose files are its own."""
+    return storable(f"{tx.node}:{key}")
+
+
+async def _insert(tx: Transaction, message: NewMessage, key: str | None, expires: float) -> int:
     number: int = await tx.value(
         "WITH m AS (INSERT INTO message (sender, size, arrived, expires, origin, subject, message_id, eight_bit, "
         "smtputf8, ret, envid) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) RETURNING number), "
@@ -64,8 +72,8 @@ async def _insert(tx: Transaction, message: NewMessage, expires: float) -> int:
         hashlib.sha256(message.content).digest(),
         message.content,
     )
-    if message.key is not None:
-        await tx.execute("INSERT INTO taken_key (key, message) VALUES ($1, $2)", storable(message.key), number)
+    if key is not None:
+        await tx.execute("INSERT INTO taken_key (key, message) VALUES ($1, $2)", key, number)
     return number
 
 

@@ -1,10 +1,12 @@
 """The marks of bad MX hosts."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from engine.base.plural import plural
 from engine.model.destination import Mark
 from engine.model.event import ENGINE, Event
+from engine.model.node import MARKS
 from engine.model.order import Touched
 from engine.queue import contract
 from engine.queue.columns import outcome_of
@@ -32,7 +34,7 @@ class Marks(Role, contract.Marks):
         before = await tx.value("SELECT until FROM mark WHERE host = $1", host)
         # An operator who corrects 30 d to 10 m is not to find mail waiting for 30 d.
         if before is not None and mark.until < before:
-            await unblock_because_of(tx, host, mark.until)
+            tx.in_the_end(partial(unblock_because_of, tx, host, mark.until))
         await tx.execute(
             "INSERT INTO mark (host, since, until, by, note, last, times) VALUES ($1, $2, $3, $4, $5, $6, $7) "
             "ON CONFLICT (host) DO UPDATE SET since = excluded.since, until = excluded.until, by = excluded.by, "
@@ -46,6 +48,7 @@ class Marks(Role, contract.Marks):
             mark.times,
         )
         tx.record(Event(at=tx.now, kind="marked bad", by=by, host=host, outcome=mark.last, text=note))
+        tx.tell(MARKS)
 
     async def remove(self, host: str, by: str, touched: Touched | None = None) -> int:
         name = storable(host).lower()
@@ -74,5 +77,6 @@ class Marks(Role, contract.Marks):
     @written
     async def _remove(self, tx: Transaction, host: str, by: str, text: str) -> None:
         if await tx.execute("DELETE FROM mark WHERE host = $1", host):
-            await unblock_because_of(tx, host, 0.0)
+            tx.in_the_end(partial(unblock_because_of, tx, host, 0.0))
             tx.record(Event(at=tx.now, kind="marked good", by=by, host=host, text=text))
+            tx.tell(MARKS)

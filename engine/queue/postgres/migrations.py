@@ -5,16 +5,16 @@ from importlib import resources
 from typing import Any
 
 from engine.queue.contract import QueueError
-from engine.queue.postgres.connection import OWNER, SCHEMA
+from engine.queue.postgres.connection import MAKING, SCHEMA
 
-VERSION = 1
-_MAKING = OWNER + 1  # the lock of who makes or changes the tables
+VERSION = 2
 
 
 @cache
 def schema() -> str:
-    """The statements that make the tables of this version."""
-    return (resources.files("engine.queue.postgres") / "schema.sql").read_text("utf-8")
+    """The statements that make the tables of this version, and what is done with them."""
+    folder = resources.files("engine.queue.postgres")
+    return "".join((folder / name).read_text("utf-8") for name in ("schema.sql", "functions.sql"))
 
 
 async def prepare(connection: Any) -> None:
@@ -23,7 +23,7 @@ async def prepare(connection: Any) -> None:
     if encoding != "UTF8":
         raise QueueError(f"the database keeps its texts in {encoding}: make one with ENCODING 'UTF8'")
     async with connection.transaction():
-        await connection.execute("SELECT pg_advisory_xact_lock($1)", _MAKING)
+        await connection.execute("SELECT pg_advisory_xact_lock($1)", MAKING)
         if await connection.fetchval("SELECT to_regclass($1)", f"{SCHEMA}.version") is None:
             await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
             await connection.execute(schema())

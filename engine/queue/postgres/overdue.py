@@ -6,6 +6,7 @@ from engine.queue.bounds import DROPS_AT_ONCE
 from engine.queue.expiry import Place, Taken
 from engine.queue.postgres import operations
 from engine.queue.postgres.attempts import CLAIMED, claims_of, how_they_fared
+from engine.queue.postgres.connection import OVERDUE
 from engine.queue.postgres.expiry import Expired
 from engine.queue.postgres.mail import remove_if_finished
 from engine.queue.postgres.rows import pairs
@@ -32,14 +33,16 @@ _WITH_THEM = (
 )
 _DROP = (
     f"WITH due AS ({_ORDERED_AWAY.format(verb='drop')}), gone AS (DELETE FROM entry e USING due d "
-    "WHERE e.message = d.message AND e.number = d.number RETURNING e.*, d.due AS order_due) "
+    "WHERE e.message = d.message AND e.number = d.number AND e.state = 'held' AND e.ordered = 'drop' "
+    "RETURNING e.*, d.due AS order_due) "
     "SELECT e.message, e.number, m.sender, e.recipient, e.destination, e.ordered_by, e.note, e.operation, e.counted "
     "FROM gone e JOIN message m ON m.number = e.message ORDER BY e.order_due, e.operation, e.message, e.number"
 )
 _GIVE_UP = (
-    "WITH taken AS (UPDATE entry e SET state = 'relaying', giving_up = true "
+    "WITH taken AS (UPDATE entry e SET state = 'relaying', giving_up = true, epoch = $3 "
     "FROM unnest($1::bigint[], $2::int[]) WITH ORDINALITY AS k (message, number, place) "
-    "WHERE e.message = k.message AND e.number = k.number RETURNING e.*, k.place) "
+    "WHERE e.message = k.message AND e.number = k.number "
+    "AND (e.state = 'waiting' OR (e.state = 'held' AND e.ordered = 'bounce')) RETURNING e.*, k.place) "
     f"SELECT {CLAIMED}, 0 FROM taken e JOIN message m ON m.number = e.message ORDER BY e.place"
 )
 
@@ -48,15 +51,17 @@ async def overdue(tx: Transaction, limit: int, expired: Expired | None) -> tuple
     """Claim up to `limit` messages whose bounce is due, or that have expired and are given up (None: none is).
 
     Entries that were never tried have as their `last` why their destination could not be had. Gives also where the
-    walk over what has expired is to go on, once this is committed.
+    walk over what has expired is to go on, once this is committed. One node does this at a time.
     """
+    if not await tx.conducts(OVERDUE):
+        return [], None
     taken = await _bounced(tx, limit)
     place = await expired.given_up(tx, taken, limit) if expired is not None else None
     if not taken:
         return [], place
     fared = await how_they_fared(tx, {destination for _, destination in taken})
     ids = pairs((message, number) for (message, _), reasons in taken.items() for number in reasons)
-    return claims_of(await tx.fetch(_GIVE_UP, *ids), taken, fared), place
+    return claims_of(await tx.fetch(_GIVE_UP, *ids, tx.epoch), tx.epoch, taken, fared), place
 
 
 async def carry_out_drops(tx: Transaction) -> int:
@@ -65,6 +70,8 @@ async def carry_out_drops(tx: Transaction) -> int:
     With the last of an order it is told what became of the whole; that of a bounce, too, whose last entry went
     another way.
     """
+    if not await tx.conducts(OVERDUE):
+        return 0
     dropped = await tx.fetch(_DROP, tx.now, DROPS_AT_ONCE)
     if dropped:
         await remove_if_finished(tx, *{row[0] for row in dropped})

@@ -1,6 +1,7 @@
 """Overrides in the store: the destinations whose mail goes to a host that an operator named."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from engine.base.duration import format_duration
@@ -81,6 +82,10 @@ async def _ended(tx: Transaction, rows: Sequence[Sequence[Any]], by: str, text: 
 
 async def _go_anew(tx: Transaction, destinations: Sequence[str], *hosts: str) -> None:
     """Nothing that was known of the way to destinations counts any more; `hosts` are what is known now."""
+    tx.in_the_end(partial(_forget_ways, tx, destinations, *hosts))
+
+
+async def _forget_ways(tx: Transaction, destinations: Sequence[str], *hosts: str) -> None:
     await unblock(tx, destinations)
     for destination in destinations:
         await note_destination(tx, destination, hosts, None)

@@ -18,12 +18,12 @@ ENTRY_COLUMNS = (
     "e.ordered_by, e.note, coalesce(e.reason_key, ''), e.rule, (SELECT until FROM hold_rule WHERE id = e.rule), "
     "e.postponed_by"
 )
-EVENT_COLUMNS = "seq, at, kind, by, message, entry, sender, recipient, destination, host, outcome, text"
-# One statement for all events of a transaction; they are numbered in the order in which they are given.
-INSERT_EVENTS = (
-    "INSERT INTO event (at, kind, by, message, entry, sender, recipient, destination, host, outcome, text) "
-    "SELECT * FROM unnest($1::float8[], $2::text[], $3::text[], $4::bigint[], $5::int[], $6::text[], $7::text[], "
-    "$8::text[], $9::text[], $10::text[], $11::text[]) RETURNING seq"
+EVENT_COLUMNS = "seq, at, kind, by, message, entry, sender, recipient, destination, host, outcome, text, node"
+# How a transaction ends: see functions.sql. The events are numbered in the order in which they are given.
+CONCLUDE = (
+    "SELECT seq, pg_current_xact_id()::text FROM conclude($1::bigint, $2::text[], $3::float8[], $4::text[], "
+    "$5::text[], $6::bigint[], $7::int[], $8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], "
+    "$14::text[]) AS seq"
 )
 _TEXTS = ("by", "sender", "recipient", "destination", "host", "text")
 
@@ -38,14 +38,16 @@ def outcome_json(outcome: Any) -> str | None:
     return columns.outcome_json(outcome)
 
 
-def storable_event(event: Event) -> Event:
-    """The event as it can be stored."""
+def storable_event(event: Event, node: str = "") -> Event:
+    """The event of a node as it can be stored."""
     changed = {name: text for name in _TEXTS if (text := storable(getattr(event, name))) != getattr(event, name)}
+    if node:
+        changed["node"] = node
     return msgspec.structs.replace(event, **changed) if changed else event
 
 
 def event_values(events: Sequence[Event]) -> tuple[list[object], ...]:
-    """The parameters of INSERT_EVENTS."""
+    """The columns of events, as CONCLUDE takes them."""
     return (
         [event.at for event in events],
         [event.kind for event in events],
@@ -58,6 +60,7 @@ def event_values(events: Sequence[Event]) -> tuple[list[object], ...]:
         [event.host for event in events],
         [outcome_json(event.outcome) for event in events],
         [event.text for event in events],
+        [event.node for event in events],
     )
 
 
@@ -72,7 +75,7 @@ def event_of(row: Sequence[Any]) -> Event:
     """Give an event from a row of EVENT_COLUMNS."""
     names = ("seq", "at", "kind", "by", "message", "entry", "sender", "recipient", "destination", "host")
     values = dict(zip(names, row, strict=False))
-    return Event(**values, outcome=outcome_of(row[10]), text=row[11])
+    return Event(**values, outcome=outcome_of(row[10]), text=row[11], node=row[12])
 
 
 def pairs(ids: Iterable[tuple[int, int]]) -> tuple[list[int], list[int]]:

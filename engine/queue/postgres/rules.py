@@ -10,6 +10,7 @@ from typing import NamedTuple
 from engine.model.filter import Filter
 from engine.model.order import HoldRule
 from engine.queue import rules as told
+from engine.queue.postgres.connection import RULING, TAKING
 from engine.queue.postgres.rows import pairs, storable
 from engine.queue.postgres.selection import JOIN
 from engine.queue.postgres.transaction import Row, Snapshot, Transaction
@@ -47,6 +48,8 @@ class _Kept(NamedTuple):
 async def add(tx: Transaction, filter: Filter, until: float, by: str, note: str) -> HoldRule:
     """Keep a rule; what waits is looked at by `step` afterwards."""
     named, by, note = storable(str(filter)), storable(by), storable(note)
+    # What is being taken in, without this rule, is to be among what waits: its end is awaited. (See writer._BEGIN.)
+    await tx.execute("SELECT pg_advisory_xact_lock($1)", TAKING)
     newest = "(SELECT coalesce(max(number), 0) FROM message)"
     row = await tx.row(
         f"UPDATE hold_rule SET until = $3, by = $4, note = $5, newest = {newest}, swept = 0, ended_by = '', "
@@ -84,7 +87,7 @@ async def apply(tx: Transaction, message: int) -> None:
 
 async def step(tx: Transaction) -> Step | None:
     """Do some of what is left to do for any rule; None when there is nothing."""
-    kept = await _kept(tx)
+    kept = await _kept_alone(tx)
     return await _let_go(tx, kept) or await _sweep(tx, kept)
 
 
@@ -98,7 +101,7 @@ async def end(tx: Transaction, id: int, by: str) -> bool:
 
 async def let_go(tx: Transaction) -> Step | None:
     """Let go some of what a rule that is over holds; with the last of it the rule is forgotten. None without one."""
-    return await _let_go(tx, await _kept(tx))
+    return await _let_go(tx, await _kept_alone(tx))
 
 
 async def hold_what_is_free(tx: Transaction, ids: Sequence[tuple[int, int]]) -> None:
@@ -238,6 +241,14 @@ async def _hold(tx: Transaction, rules: Sequence[HoldRule], among: str, *values:
 async def _kept(tx: Transaction) -> list[_Kept]:
     """All rules, the oldest first: they are few, and mostly there is none."""
     return [_Kept(rule_of(row[:6]), *row[6:]) for row in map(tuple, await tx.fetch(_RULES))]
+
+
+async def _kept_alone(tx: Transaction) -> list[_Kept]:
+    """The same, where there is any, once no other node is about to carry them out."""
+    if not await tx.value("SELECT EXISTS (SELECT 1 FROM hold_rule)"):
+        return []
+    await tx.execute("SELECT pg_advisory_xact_lock($1)", RULING)
+    return await _kept(tx)
 
 
 def _where(rule: HoldRule, now: float) -> Where | None:

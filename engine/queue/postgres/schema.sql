@@ -1,8 +1,22 @@
--- The store's tables in PostgreSQL, version 1, in a schema of their own. One row of `entry` is one recipient of one
+-- The store's tables in PostgreSQL, version 2, in a schema of their own. One row of `entry` is one recipient of one
 -- message. Texts are compared by their octets (COLLATE "C"), as names of hosts and addresses are.
+-- What functions and triggers do stands in functions.sql.
 
 CREATE TABLE version (number INTEGER NOT NULL);
-INSERT INTO version VALUES (1);
+INSERT INTO version VALUES (2);
+
+CREATE TABLE node (                                 -- the engines that share this queue
+    name        TEXT    COLLATE "C" PRIMARY KEY,
+    epoch       BIGINT  NOT NULL UNIQUE,            -- of its present life: what it claims carries it
+    version     TEXT    COLLATE "C" NOT NULL,
+    since       FLOAT8  NOT NULL,                   -- times are of this server
+    beat        FLOAT8  NOT NULL,
+    until       FLOAT8  NOT NULL,                   -- its lease: after that it sends nothing, and others take over
+    is_lost     BOOLEAN NOT NULL DEFAULT FALSE,     -- they have; it does nothing more under this epoch
+    said        TEXT    COLLATE "C" NOT NULL DEFAULT ''  -- what it says of itself, as JSON
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
+
+CREATE SEQUENCE epoch;                              -- never given twice
 
 CREATE TABLE message (
     number      BIGINT  GENERATED ALWAYS AS IDENTITY PRIMARY KEY,  -- never given twice
@@ -45,7 +59,7 @@ ALTER TABLE body ALTER COLUMN content SET STORAGE EXTERNAL;  -- so that a part o
 CREATE TABLE destination (
     name          TEXT    COLLATE "C" PRIMARY KEY,
     site          TEXT    COLLATE "C" NOT NULL,     -- those of one site share connections; '@' || name: not known yet
-    waiting       BIGINT  NOT NULL DEFAULT 0,       -- these counts and the edge are kept by the triggers below
+    waiting       BIGINT  NOT NULL DEFAULT 0,       -- these counts and the edge are kept by triggers on entry
     held          BIGINT  NOT NULL DEFAULT 0,
     relaying      BIGINT  NOT NULL DEFAULT 0,
     edge          FLOAT8,                           -- when the first waiting entry is due
@@ -97,6 +111,7 @@ CREATE TABLE entry (
     counted      BIGINT,                            -- the bounce or drop that has counted its message already
     postponed_at FLOAT8,                            -- when it was ordered to be due at `due`; NULL: it is by itself
     postponed_by TEXT    COLLATE "C" NOT NULL DEFAULT '',  -- and by whom
+    epoch        BIGINT,                            -- of the node that claimed it last
     PRIMARY KEY (message, number)
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
 
@@ -104,64 +119,12 @@ CREATE INDEX entry_destination ON entry (destination, message, number);
 CREATE INDEX entry_due         ON entry (destination, due, message, number) WHERE state = 'waiting';
 CREATE INDEX entry_fresh       ON entry (destination, due, message, number) WHERE state = 'waiting' AND attempts = 0;
 CREATE INDEX entry_expires     ON entry (expires, message, number) WHERE state = 'waiting';
-CREATE INDEX entry_relaying    ON entry (message, number) WHERE state = 'relaying';
+CREATE INDEX entry_relaying    ON entry (epoch, message, number) WHERE state = 'relaying';
 CREATE INDEX entry_notice      ON entry (notice_at)       WHERE state = 'waiting' AND notice_at IS NOT NULL;
 CREATE INDEX entry_reason      ON entry (reason_key, destination) WHERE reason_key IS NOT NULL;
 CREATE INDEX entry_operation   ON entry (operation, message, number) WHERE operation IS NOT NULL;
 CREATE INDEX entry_postponed   ON entry (postponed_by)    WHERE postponed_by <> '';
 CREATE INDEX entry_rule        ON entry (rule, message, number) WHERE rule IS NOT NULL;
-
--- Counts and edges follow the entries, once a statement and not once a row.
-
-CREATE FUNCTION entries_added() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-    UPDATE destination d SET
-        waiting = d.waiting + n.waiting, held = d.held + n.held, relaying = d.relaying + n.relaying,
-        edge = least(d.edge, n.edge)
-    FROM (SELECT destination, count(*) FILTER (WHERE state = 'waiting') AS waiting,
-                 count(*) FILTER (WHERE state = 'held') AS held, count(*) FILTER (WHERE state = 'relaying') AS relaying,
-                 min(due) FILTER (WHERE state = 'waiting') AS edge
-          FROM added GROUP BY destination) n
-    WHERE d.name = n.destination;
-    RETURN NULL;
-END $$;
-
-CREATE FUNCTION entries_changed() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-    UPDATE destination d SET
-        waiting = d.waiting + n.waiting, held = d.held + n.held, relaying = d.relaying + n.relaying,
-        edge = CASE WHEN n.timed THEN (SELECT min(e.due) FROM entry e WHERE e.destination = d.name AND e.state = 'waiting')
-                    ELSE d.edge END
-    FROM (SELECT destination, sum(waiting) AS waiting, sum(held) AS held, sum(relaying) AS relaying,
-                 bool_or(timed) AS timed
-          FROM (SELECT b.destination,
-                       (a.state = 'waiting')::int - (b.state = 'waiting')::int AS waiting,
-                       (a.state = 'held')::int - (b.state = 'held')::int AS held,
-                       (a.state = 'relaying')::int - (b.state = 'relaying')::int AS relaying,
-                       (a.state = 'waiting' OR b.state = 'waiting') AND (a.state <> b.state OR a.due <> b.due) AS timed
-                FROM before b JOIN after a ON a.message = b.message AND a.number = b.number) c
-          GROUP BY destination) n
-    WHERE d.name = n.destination AND (n.timed OR n.waiting <> 0 OR n.held <> 0 OR n.relaying <> 0);
-    RETURN NULL;
-END $$;
-
-CREATE FUNCTION entries_left() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-    UPDATE destination d SET
-        waiting = d.waiting - n.waiting, held = d.held - n.held, relaying = d.relaying - n.relaying,
-        edge = CASE WHEN n.waiting > 0
-                    THEN (SELECT min(e.due) FROM entry e WHERE e.destination = d.name AND e.state = 'waiting')
-                    ELSE d.edge END
-    FROM (SELECT destination, count(*) FILTER (WHERE state = 'waiting') AS waiting,
-                 count(*) FILTER (WHERE state = 'held') AS held, count(*) FILTER (WHERE state = 'relaying') AS relaying
-          FROM gone GROUP BY destination) n
-    WHERE d.name = n.destination;
-    RETURN NULL;
-END $$;
-
-CREATE TRIGGER entries_added AFTER INSERT ON entry REFERENCING NEW TABLE AS added
-    FOR EACH STATEMENT EXECUTE FUNCTION entries_added();
-CREATE TRIGGER entries_changed AFTER UPDATE ON entry REFERENCING OLD TABLE AS before NEW TABLE AS after
-    FOR EACH STATEMENT EXECUTE FUNCTION entries_changed();
-CREATE TRIGGER entries_left AFTER DELETE ON entry REFERENCING OLD TABLE AS gone
-    FOR EACH STATEMENT EXECUTE FUNCTION entries_left();
 
 CREATE TABLE attempt (
     id          BIGINT  GENERATED ALWAYS AS IDENTITY PRIMARY KEY,  -- never given twice
@@ -171,7 +134,8 @@ CREATE TABLE attempt (
     started     FLOAT8  NOT NULL,
     ended       FLOAT8,
     outcome     TEXT    COLLATE "C",                -- Outcome as JSON
-    interrupted BOOLEAN NOT NULL DEFAULT FALSE
+    interrupted BOOLEAN NOT NULL DEFAULT FALSE,
+    node        TEXT    COLLATE "C" NOT NULL DEFAULT ''  -- whose attempt it is
 );
 
 CREATE INDEX attempt_message ON attempt (message);
@@ -264,7 +228,8 @@ CREATE TABLE operation (
     gone_messages   BIGINT NOT NULL DEFAULT 0,      -- of a bounce or drop: what it has been carried out on so far
     gone_recipients BIGINT NOT NULL DEFAULT 0,
     released    BIGINT  NOT NULL DEFAULT 0,         -- of a bounce or drop: what was released before that
-    due         FLOAT8                              -- of a bounce or drop: when it is done; NULL: not whole yet, or over
+    due         FLOAT8,                             -- of a bounce or drop: when it is done; NULL: not whole yet, or over
+    epoch       BIGINT                              -- of the node that carries it out
 );
 
 CREATE INDEX operation_due ON operation (due) WHERE due IS NOT NULL;
@@ -281,7 +246,8 @@ CREATE TABLE event (
     destination TEXT    COLLATE "C" NOT NULL,
     host        TEXT    COLLATE "C" NOT NULL,
     outcome     TEXT    COLLATE "C",                -- Outcome as JSON
-    text        TEXT    COLLATE "C" NOT NULL
+    text        TEXT    COLLATE "C" NOT NULL,
+    node        TEXT    COLLATE "C" NOT NULL DEFAULT ''  -- of which node it is told
 );
 
 CREATE INDEX event_message ON event (message) WHERE message > 0;

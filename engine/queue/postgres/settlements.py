@@ -21,6 +21,7 @@ _END_ATTEMPTS = (
     "AND a.entry = k.number AND a.ended IS NULL AND NOT a.interrupted RETURNING a.id) "
     "SELECT e.number, e.destination, e.operation, e.counted FROM k "
     "JOIN entry e ON e.message = $1 AND e.number = k.number AND e.state = 'relaying' AND e.giving_up = (k.attempt = 0) "
+    "AND (k.attempt <> 0 OR e.epoch = $6) "
     "WHERE k.attempt = 0 OR k.attempt IN (SELECT id FROM ended)"
 )
 # Back to waiting, or held where an order was given meanwhile. Words count only where there was an attempt.
@@ -39,7 +40,7 @@ _WAIT_AGAIN = (
 async def settle(tx: Transaction, settlement: Settlement, terms: Terms) -> None:
     """Apply a settlement whole. Raises NotRunning for an entry that is not being relayed by this attempt."""
     message, results = settlement.message, settlement.results
-    running = await _end_attempts(tx, message, results)
+    running = await _end_attempts(tx, message, results, settlement.epoch)
     leaving = [result for result in results if result.due is None]
     if leaving:
         await notifications.keep(tx, message, leaving, terms)
@@ -52,8 +53,9 @@ async def settle(tx: Transaction, settlement: Settlement, terms: Terms) -> None:
     if answers := [result for result in results if result.attempt]:
         last = answers[-1]
         await tx.execute(
-            "UPDATE destination SET last = $2, last_at = $3, "
-            "took_at = CASE WHEN $4 AND took_at < $3 - $5::float8 THEN $3 ELSE took_at END WHERE name = $1",
+            "INSERT INTO change (destination, last, last_at, took_at) "
+            "SELECT name, $2, $3, CASE WHEN $4 AND took_at < $3 - $5::float8 THEN $3 END FROM destination "
+            "WHERE name = $1",
             running[last.number].destination,
             outcome_json(last.outcome),
             tx.now,
@@ -83,7 +85,9 @@ class _Running(NamedTuple):
     counted: int | None
 
 
-async def _end_attempts(tx: Transaction, message: int, results: Sequence[EntryResult]) -> dict[int, _Running]:
+async def _end_attempts(
+    tx: Transaction, message: int, results: Sequence[EntryResult], epoch: int
+) -> dict[int, _Running]:
     rows = await tx.fetch(
         _END_ATTEMPTS,
         message,
@@ -91,6 +95,7 @@ async def _end_attempts(tx: Transaction, message: int, results: Sequence[EntryRe
         [result.attempt for result in results],
         [outcome_json(result.outcome) for result in results],
         tx.now,
+        epoch,
     )
     running = {number: _Running(*fields) for number, *fields in rows}
     for result in results:

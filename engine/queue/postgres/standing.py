@@ -6,6 +6,7 @@ from functools import partial
 
 from engine.model.destination import Over, Override, Suspension
 from engine.model.filter import Filter
+from engine.model.node import QUEUED, News
 from engine.model.order import HoldRule
 from engine.model.outcome import Cause
 from engine.queue import contract
@@ -35,13 +36,13 @@ class Standing(Role, contract.Standing):
     async def note_destination(
         self, tx: Transaction, destination: str, exchanges: Sequence[str] | None, site: str | None = None
     ) -> None:
-        await note_destination(tx, destination, exchanges, site)
+        tx.in_the_end(partial(note_destination, tx, destination, exchanges, site))
 
     @written
     async def block(
         self, tx: Transaction, destination: str, until: float, why: str, *, failed: bool = True, cause: Cause = ""
     ) -> None:
-        await _block(tx, None, (destination,), until, why, failed=failed, cause=cause)
+        tx.in_the_end(partial(_block, tx, None, (destination,), until, why, failed=failed, cause=cause))
 
     @written
     async def block_site(
@@ -55,15 +56,18 @@ class Standing(Role, contract.Standing):
         failed: bool = True,
         cause: Cause = "",
     ) -> None:
-        await _block(tx, storable(site), destinations, until, why, failed=failed, cause=cause)
+        block = partial(_block, tx, storable(site), destinations, until, why, failed=failed, cause=cause)
+        tx.in_the_end(block)
 
     @written
     async def unblock_site(self, tx: Transaction, site: str) -> None:
-        await unblock_site(tx, site)
+        tx.in_the_end(partial(unblock_site, tx, site))
+        tx.tell(QUEUED)
 
     @written
     async def unblock(self, tx: Transaction, destinations: Sequence[str]) -> None:
-        await unblock(tx, destinations)
+        tx.in_the_end(partial(unblock, tx, destinations))
+        tx.tell(QUEUED)
 
     @read
     async def sts_policy(self, snapshot: Snapshot, domain: str) -> KeptPolicy | None:
@@ -98,6 +102,7 @@ class Standing(Role, contract.Standing):
 
     @written
     async def resume(self, tx: Transaction, destination: str, by: str) -> bool:
+        tx.tell(News("resumed", storable(destination).lower()))
         return await suspensions.resume(tx, destination, by)
 
     @read
@@ -204,14 +209,19 @@ class Standing(Role, contract.Standing):
 
     @written
     async def _end_what_is_over(self, tx: Transaction) -> Over:
-        return Over(suspended=await suspensions.end_suspensions(tx), overridden=await overrides.end_overrides(tx))
+        over = Over(suspended=await suspensions.end_suspensions(tx), overridden=await overrides.end_overrides(tx))
+        tx.tell(*(News("resumed", name) for name in over.suspended))
+        tx.tell(*(News("redirected", name) for name in over.overridden))
+        return over
 
     @written
     async def _set_override(self, tx: Transaction, override: Override) -> None:
+        tx.tell(News("redirected", storable(override.destination).lower()))
         await overrides.set_override(tx, override)
 
     @written
     async def _end_override(self, tx: Transaction, destination: str, by: str) -> Override | None:
+        tx.tell(News("redirected", storable(destination).lower()))
         return await overrides.end_override(tx, destination, by)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 from engine.base.clock import Clock
 from engine.model.event import Event
+from engine.model.node import News
 from engine.queue.contract import Queue
 from engine.queue.mail import Terms
 from engine.queue.postgres import bulk
@@ -15,12 +16,14 @@ from engine.queue.postgres.connection import Server
 from engine.queue.postgres.database import Database
 from engine.queue.postgres.listing import Listing
 from engine.queue.postgres.marks import Marks
+from engine.queue.postgres.node import Node, begin_anew, is_someone_lost, take_over
 from engine.queue.postgres.orders import Orders
+from engine.queue.postgres.pulse import Pulse
 from engine.queue.postgres.standing import Standing
 from engine.queue.postgres.transaction import Transaction
-from engine.settings.settings import Events, Retry
+from engine.settings.settings import Events, QueueStore, Retry
 
-_RETRY, _EVENTS = Retry(), Events()  # as the settings have it where nobody says
+_RETRY, _EVENTS, _STORE = Retry(), Events(), QueueStore()  # as the settings have it where nobody says
 
 
 class PostgresQueue(Queue):
@@ -28,7 +31,9 @@ class PostgresQueue(Queue):
 
     `give_up_after` is in seconds from arrival, or gives them for a destination; so is `delay_notice`, after which the
     sender is told (0: never), and `gather`, for which what failed is gathered. Of the events the newest `events_kept`
-    are kept. One engine has it open at a time: another is refused.
+    are kept. Several engines may have it open at a time, each as the `node` of a name of its own; see there for
+    `heartbeat` and `takeover`, in seconds. `follow` is told the time of the database, and within how many seconds that
+    is known, at each heartbeat: it is the time that all of them go by.
     """
 
     def __init__(
@@ -37,6 +42,11 @@ class PostgresQueue(Queue):
         clock: Clock,
         *,
         password: str = "",
+        node: str = "",
+        heartbeat: float = _STORE.heartbeat,
+        takeover: float = _STORE.takeover,
+        version: str = "",
+        follow: Callable[[float, float], None] = lambda _, __: None,
         give_up_after: float | Callable[[str], float] = _RETRY.give_up_after,
         delay_notice: float = 0.0,
         gather: float = 0.0,
@@ -44,7 +54,11 @@ class PostgresQueue(Queue):
     ) -> None:
         self.on_events: Callable[[Sequence[Event]], None] = lambda _: None
         patience = give_up_after if callable(give_up_after) else (lambda _: give_up_after)
-        self._database = Database(Server(dsn, password), clock, Terms(patience, delay_notice, gather))
+        self.on_news: Callable[[News], None] = lambda _: None
+        server = Server(dsn, password)
+        self.node = Node(node, heartbeat=heartbeat, takeover=takeover, version=version)
+        self._database = Database(server, self.node, clock, Terms(patience, delay_notice, gather))
+        self._pulse = Pulse(server, self.node, self._take_over, self._begin_anew, self._hear, follow)
         self._events_kept = events_kept
         ruling = asyncio.Lock()
         self.arrivals = Arrivals(self._database)
@@ -57,12 +71,14 @@ class PostgresQueue(Queue):
     async def open(self) -> int:
         await self._database.open(self._deliver, self._events_kept)
         try:
+            await self._pulse.start()
             return await self._database.do(_recover)
         except BaseException:
             await self.close()
             raise
 
     async def close(self) -> None:
+        await self._pulse.stop()
         await self._database.close()
 
     @property
@@ -71,7 +87,7 @@ class PostgresQueue(Queue):
 
     @property
     def trouble(self) -> str:
-        return self._database.trouble
+        return self._database.trouble or self._pulse.trouble
 
     @property
     def spare(self) -> int:
@@ -80,7 +96,22 @@ class PostgresQueue(Queue):
     def _deliver(self, events: Sequence[Event]) -> None:
         self.on_events(events)
 
+    def _hear(self, news: News) -> None:
+        self.on_news(news)
+
+    async def _take_over(self) -> None:
+        """See whose lease has ended, and put back what they had."""
+        if await self._database.ask(is_someone_lost):
+            await self._database.do(take_over)
+            await self._database.do(_recover)
+
+    async def _begin_anew(self) -> None:
+        """A new life begins as an engine does that is started."""
+        await self._database.do(begin_anew)
+        await self._database.do(_recover)
+
 
 async def _recover(tx: Transaction) -> int:
+    """Put back what nobody living has, in a transaction after the one in which others lost it: then it is all there."""
     await bulk.end_unfinished(tx)
     return await recover(tx)

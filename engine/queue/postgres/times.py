@@ -20,18 +20,22 @@ _SINCE = ("mark", "suspension", "hold_rule", "override")
 async def put_standing_right(tx: Transaction, longest_block: float) -> None:
     """Pull in what lasts until a time: blocks, marks, suspensions, rules, overrides, orders, what is to be told."""
     now = tx.now
+    tx.in_the_end(lambda: _put_destinations_right(tx, longest_block))
+    for table in _SINCE:
+        await tx.execute(f"UPDATE {table} SET until = $1::float8 + (until - since), since = $1 WHERE since > $1", now)
+    await tx.execute("UPDATE operation SET due = $1::float8 + (due - at), at = $1 WHERE at > $1", now)
+    await tx.execute("UPDATE message SET tell_at = $1::float8 WHERE tell_at > $2::float8", now, now + LONGEST_GATHER)
+
+
+async def _put_destinations_right(tx: Transaction, longest_block: float) -> None:
     await tx.execute(
         "UPDATE destination SET blocked_until = least(blocked_until, $2::float8), "
         "unreached_at = least(unreached_at, $1::float8), touched = least(touched, $1), took_at = least(took_at, $1), "
         "last_at = CASE WHEN last_at > $1 THEN $1 ELSE last_at END "  # it may be NULL, which least() would pass over
         "WHERE blocked_until > $2 OR unreached_at > $1 OR last_at > $1 OR touched > $1 OR took_at > $1",
-        now,
-        now + longest_block,
+        tx.now,
+        tx.now + longest_block,
     )
-    for table in _SINCE:
-        await tx.execute(f"UPDATE {table} SET until = $1::float8 + (until - since), since = $1 WHERE since > $1", now)
-    await tx.execute("UPDATE operation SET due = $1::float8 + (due - at), at = $1 WHERE at > $1", now)
-    await tx.execute("UPDATE message SET tell_at = $1::float8 WHERE tell_at > $2::float8", now, now + LONGEST_GATHER)
 
 
 async def put_entries_right(

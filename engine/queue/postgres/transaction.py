@@ -1,9 +1,10 @@
 """What an operation and a question are given: a connection to ask, the time, and where events are recorded."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 from engine.model.event import Event
+from engine.model.node import News
 from engine.queue.postgres.rows import storable_event
 
 Row = Sequence[Any]  # a row of an answer: by position, or to be unpacked
@@ -31,11 +32,18 @@ class Snapshot:
 
 
 class Transaction(Snapshot):
-    """What an operation is given. It may be run anew after it was undone: it changes nothing but the store."""
+    """What an operation is given. It may be run anew after it was undone: it changes nothing but the store.
 
-    def __init__(self, connection: Any, now: float) -> None:
+    `node` and `epoch` are whose it is; `news` is what other nodes are to hear of once it is committed.
+    """
+
+    def __init__(self, connection: Any, now: float, node: str = "", epoch: int = 0) -> None:
         super().__init__(connection, now)
+        self.node = node
+        self.epoch = epoch
         self.events: list[Event] = []
+        self.news: list[News] = []
+        self.last: list[Callable[[], Awaitable[object]]] = []
 
     async def execute(self, query: str, *values: object) -> int:
         """Change rows; give how many."""
@@ -48,6 +56,22 @@ class Transaction(Snapshot):
         if rows := list(rows):
             await self._connection.executemany(query, rows)
 
+    def in_the_end(self, step: Callable[[], Awaitable[object]]) -> None:
+        """Do this last, when no transaction of another node is about to end.
+
+        It is for what changes rows of `destination`: all nodes write there, and would else wait for each other in no
+        order. What it reads is what is committed then.
+        """
+        self.last.append(step)
+
+    async def conducts(self, work: int) -> bool:
+        """Whether this node may do some work that one node does at a time; no other does until this is committed."""
+        return bool(await self.value("SELECT pg_try_advisory_xact_lock($1)", work))
+
+    def tell(self, *news: News) -> None:
+        """Have the other nodes hear of this once it is committed; nobody here does."""
+        self.news += news
+
     def record(self, *events: Event) -> None:
         """Write events in this transaction, in the end of it; they are handed on once it is committed."""
-        self.events += map(storable_event, events)
+        self.events += (storable_event(event, self.node) for event in events)

@@ -18,8 +18,10 @@ from engine.model.event import Event
 from engine.queue.bounds import MAX_GROUP, MAX_GROUP_WEIGHT
 from engine.queue.contract import QueueBusy, QueueError
 from engine.queue.postgres.connection import (
+    FENCED,
     LOCK_TIMEOUT,
-    OWNER,
+    NODE,
+    TAKING,
     Server,
     connect,
     is_lost,
@@ -27,7 +29,8 @@ from engine.queue.postgres.connection import (
     refusal,
     said,
 )
-from engine.queue.postgres.rows import INSERT_EVENTS, event_values
+from engine.queue.postgres.node import Node
+from engine.queue.postgres.rows import CONCLUDE, event_values
 from engine.queue.postgres.transaction import Transaction
 
 T = TypeVar("T")
@@ -37,11 +40,24 @@ PRUNE_EVERY = 1000  # events written between two looks at how many are kept
 PRUNE_AT_ONCE = 5000
 LOOKS = 100  # at what became of a commit whose answer was lost, LOOK_AGAIN seconds apart
 LOOK_AGAIN = 0.1
-OWNER_SECONDS = 3.0  # for a session of ours that was lost to end; then it is another engine's
+NAME_SECONDS = 3.0  # for a session of ours that was lost to end; then the name is another engine's
+STOP_SECONDS = 2.0  # for saying that the node leaves
 END_SECONDS = 8.0  # for what is under way when the store is closed; then it is cut short
 
 # What was answered with 250 is on the disk, whatever is usual in this database. More than that is left as it is set.
 _DURABLY = "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
+
+# What a transaction changes of destinations, until it ends: see functions.sql. `edge` is when the first entry is due
+# that waits now, `vacated` when the first was due that waits no more; other columns are those of `destination`.
+_CHANGE = (
+    'CREATE TEMPORARY TABLE change (destination TEXT COLLATE "C" NOT NULL, waiting BIGINT, held BIGINT, '
+    "relaying BIGINT, edge FLOAT8, vacated FLOAT8, turn BIGINT, touched FLOAT8, last TEXT, last_at FLOAT8, "
+    "took_at FLOAT8, place BIGINT GENERATED ALWAYS AS IDENTITY) ON COMMIT DELETE ROWS"
+)
+
+# Whatever may take mail in holds this lock with all others, so that who makes a hold rule can wait for mail that is
+# being taken in without it (see engine.queue.postgres.rules).
+_BEGIN = f"BEGIN; SELECT pg_advisory_xact_lock_shared({TAKING})"
 
 log = logging.getLogger(__name__)
 
@@ -72,13 +88,15 @@ class Writer:
     """Runs operations on a connection of its own, in order. `deliver` is called with the events of each transaction.
 
     It is made anew where it is lost. What a lost commit came to is asked of the database: nothing is done twice, and
-    nobody is told of success that was none. `trouble` says why nothing can be written now, or is "".
+    nobody is told of success that was none. What was written for a life of the node that is over is undone, and done
+    anew in the next. `trouble` says why nothing can be written now, or is "".
     """
 
     def __init__(
-        self, server: Server, clock: Clock, deliver: Callable[[Sequence[Event]], None], events_kept: int
+        self, server: Server, node: Node, clock: Clock, deliver: Callable[[Sequence[Event]], None], events_kept: int
     ) -> None:
         self._server = server
+        self._node = node
         self._clock = clock
         self._deliver = deliver
         self._events_kept = events_kept
@@ -91,8 +109,13 @@ class Writer:
         self.trouble = ""
 
     async def open(self) -> None:
-        """Connect and take the queue. Raises QueueError where another engine has it."""
+        """Connect, and begin a life of the node. Raises QueueError where another engine has its name."""
         await self._connect()
+        try:
+            await self._join()
+        except Exception as error:
+            await self._disconnect()
+            raise refusal(error) from error
         self._task = asyncio.create_task(self._run(), name="queue-writer")
 
     async def close(self) -> None:
@@ -108,6 +131,9 @@ class Writer:
         while not self._jobs.empty():
             if (job := self._jobs.get_nowait()) is not None:
                 job.refuse(QueueError("the queue is closed"))
+        with suppress(Exception):  # then others find that it is gone when its lease ends
+            async with asyncio.timeout(STOP_SECONDS):
+                await self._node.leave(self._connection)
         await self._disconnect()
 
     async def do(self, operation: Callable[[Transaction], Awaitable[T]], weight: int = 0) -> T:
@@ -166,12 +192,21 @@ class Writer:
             try:
                 if self._connection is None or self._connection.is_closed():
                     await self._connect()
-                await self._connection.execute("BEGIN")
-                results, events = await self._do(group)
-                xid, events = await self._record(events)
+                await self._connection.execute(_BEGIN)
+                results, events, news = await self._do(group)
+                xid, events = await self._conclude(events, news)
                 await self._connection.execute("COMMIT")
             except Exception as met:  # noqa: BLE001  it is for who asked, whatever it is
                 error = met
+                if getattr(met, "sqlstate", "") == FENCED:
+                    log.warning("others have taken over from node %s: it begins anew", self._node.name)
+                    await self._undo(lost=False)
+                    try:
+                        await self._join()
+                    except Exception as refused:  # noqa: BLE001
+                        error = refused
+                        await self._undo(lost=is_lost(refused))
+                    continue
                 lost = is_lost(met)
                 if lost and xid and await self._is_committed(xid):
                     self._answer(group, results, events)
@@ -179,7 +214,7 @@ class Writer:
                 await self._undo(lost=lost)
                 if lost or is_to_be_repeated(met):
                     continue
-                if self._connection is None:  # another engine has it
+                if self._connection is None:  # another engine has its name
                     self.trouble = str(met)
                 return refusal(met)
             self.trouble = ""
@@ -189,24 +224,43 @@ class Writer:
         self.trouble = str(refusal(error))
         return refusal(error)
 
-    async def _do(self, group: list[_Job]) -> tuple[list[Any], list[Event]]:
-        results, events = [], []
+    async def _do(self, group: list[_Job]) -> tuple[list[Any], list[Event], list[str]]:
+        """Do what was asked for, in order; give the results, and what is to be told here and to other nodes."""
+        name, epoch = self._node.name, self._node.epoch
+        transactions, results = [], []
         for job in group:
-            transaction = Transaction(self._connection, self._clock.now())
+            transaction = Transaction(self._connection, self._clock.now(), name, epoch)
+            transactions.append(transaction)
             results.append(await job.operation(transaction))
-            events += transaction.events
-        return results, events
+        if last := [step for transaction in transactions for step in transaction.last]:
+            await self._connection.execute("SELECT alone()")
+            for step in last:
+                await step()
+        events = [event for transaction in transactions for event in transaction.events]
+        return results, events, sorted({" ".join(told) for transaction in transactions for told in transaction.news})
 
-    async def _record(self, events: list[Event]) -> tuple[str, list[Event]]:
-        """Write the events; give the number by which it can be asked what became of this, and them as written."""
-        if events:
-            rows = await self._connection.fetch(
-                INSERT_EVENTS.replace("RETURNING seq", "RETURNING seq, pg_current_xact_id()::text"),
-                *event_values(events),
-            )
-            numbered = [msgspec.structs.replace(event, seq=row[0]) for event, row in zip(events, rows, strict=True)]
-            return rows[0][1], numbered
-        return await self._connection.fetchval("SELECT pg_current_xact_id_if_assigned()::text") or "", []
+    async def _conclude(self, events: list[Event], news: list[str]) -> tuple[str, list[Event]]:
+        """Write what all have in common; give the number by which it can be asked what became of this, and the events.
+
+        What changed nothing needs none of that.
+        """
+        xid = ""
+        if not events:
+            xid = await self._connection.fetchval("SELECT pg_current_xact_id_if_assigned()::text") or ""
+            if not xid:
+                return "", []
+        rows = await self._connection.fetch(CONCLUDE, self._node.epoch, news, *event_values(events))
+        if not rows:
+            return xid, []
+        numbered = [msgspec.structs.replace(event, seq=row[0]) for event, row in zip(events, rows, strict=True)]
+        return rows[0][1], numbered
+
+    async def _join(self) -> None:
+        """Begin a life of the node. Raises whatever keeps it from that."""
+        await self._connection.execute("BEGIN")
+        epoch, asked = await self._node.join(Transaction(self._connection, self._clock.now()))
+        await self._connection.execute("COMMIT")
+        self._node.joined(epoch, asked)
 
     async def _is_committed(self, xid: str) -> bool:
         """What became of a commit whose answer was lost. Raises nothing: what cannot be known was not done, as told."""
@@ -261,19 +315,21 @@ class Writer:
             self._since_prune = PRUNE_EVERY
 
     async def _connect(self) -> None:
-        """Connect and own the queue. A session of ours that was lost may own it a moment longer: that is waited for.
+        """Connect in the name of the node. A session of ours that was lost may have it for a moment: that is awaited.
 
-        Raises QueueError where another engine owns it.
+        Raises QueueError where another engine has it.
         """
         connection = await connect(self._server)
         try:
-            await connection.execute(f"SET lock_timeout = '{OWNER_SECONDS:g}s'")
-            await connection.execute("SELECT pg_advisory_lock($1)", OWNER)
+            await connection.execute(f"SET lock_timeout = '{NAME_SECONDS:g}s'")
+            await connection.execute("SELECT pg_advisory_lock($1, hashtext($2))", NODE, self._node.name)
             await connection.execute(f"SET lock_timeout = '{LOCK_TIMEOUT}'")
             await connection.execute(_DURABLY)
+            await connection.execute(_CHANGE)
         except asyncpg.LockNotAvailableError as error:
             connection.terminate()
-            raise QueueError("another engine has the queue in this database open") from error
+            why = f'another engine is node "{self._node.name}" of the queue in this database'
+            raise QueueError(f"{why}: give each a name of its own (queue.node)") from error
         except BaseException:
             connection.terminate()
             raise

@@ -119,6 +119,9 @@ class Claims(Role, contract.Claims):
     def set_aside(self, tx: Transaction, claim: Claim, why: str) -> None:
         attempts.set_aside(tx, claim, why)
 
+    def holds(self, claim: Claim) -> bool:
+        return claim.epoch == 0  # a spool has one owner, for as long as it is open
+
     @read
     def relaying(self, snapshot: Snapshot) -> tuple[Relaying, ...]:
         return attempts.relaying(snapshot.connection)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from engine.base.clock import Clock
 from engine.model.event import Event
+from engine.model.node import News
 from engine.queue.contract import Queue, QueueDamaged
 from engine.queue.mail import Terms
 from engine.queue.sqlite import bulk, filesystems, who_reads
@@ -48,6 +49,7 @@ class SqliteQueue(Queue):
         unsafe_on: Callable[[Path], str] = filesystems.unsafe,
     ) -> None:
         self.on_events: Callable[[Sequence[Event]], None] = lambda _: None
+        self.on_news: Callable[[News], None] = lambda _: None  # a spool has one owner: there are none
         patience = give_up_after if callable(give_up_after) else (lambda _: give_up_after)
         self._database = Database(directory / FILE, clock, Terms(patience, delay_notice, gather))
         self._events_kept = events_kept

@@ -11,6 +11,7 @@ import pytest
 from engine.model.event import Event
 from engine.queue.contract import QueueBusy, QueueError
 from engine.queue.postgres.connection import Server, connect
+from engine.queue.postgres.node import Node
 from engine.queue.postgres.store import PostgresQueue
 from engine.queue.postgres.transaction import Transaction
 from engine.queue.postgres.writer import Writer
@@ -36,10 +37,14 @@ async def events() -> list[Event]:
 
 @pytest.fixture
 async def writer(server: Server, events: list[Event]) -> AsyncIterator[Writer]:
-    writer = Writer(server, FakeClock(), events.extend, events_kept=100)
+    writer = Writer(server, node(), FakeClock(), events.extend, events_kept=100)
     await writer.open()
     yield writer
     await writer.close()
+
+
+def node(name: str = "a") -> Node:
+    return Node(name, heartbeat=10.0, takeover=30.0)
 
 
 def keep(key: str, *told: str) -> Any:
@@ -137,9 +142,9 @@ async def test_a_session_that_the_server_ends_is_made_anew(server: Server, write
 async def test_one_engine_has_the_queue_and_another_is_refused_until_it_has_gone(
     server: Server, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.queue.postgres.writer.OWNER_SECONDS", 0.1)
-    second = Writer(server, FakeClock(), lambda _: None, events_kept=100)
-    with pytest.raises(QueueError, match="another engine has the queue"):
+    monkeypatch.setattr("engine.queue.postgres.writer.NAME_SECONDS", 0.1)
+    second = Writer(server, node(), FakeClock(), lambda _: None, events_kept=100)
+    with pytest.raises(QueueError, match='another engine is node "a" of the queue'):
         await second.open()
     await writer.close()
     await second.open()
@@ -158,7 +163,7 @@ async def test_who_is_cancelled_has_it_done_all_the_same(server: Server, writer:
 async def test_a_database_that_cannot_be_reached_is_named_and_its_password_is_not(tmp_path: Path) -> None:
     nowhere = Server(f"postgresql://relay@/queue?host={tmp_path}", password="s3cret")
     with pytest.raises(QueueBusy, match="the database cannot be reached") as told:
-        await Writer(nowhere, FakeClock(), lambda _: None, events_kept=1).open()
+        await Writer(nowhere, node(), FakeClock(), lambda _: None, events_kept=1).open()
     assert "s3cret" not in f"{told.value}{told.value.__cause__}{nowhere!r}"
 
 

@@ -40,7 +40,7 @@ class Spool:
         results = tuple(
             EntryResult(number=entry.number, attempt=entry.attempt, outcome=outcome, due=due) for entry in claim.entries
         )
-        await self.queue.claims.settle(Settlement(message=claim.message, results=results))
+        await self.queue.claims.settle(Settlement(message=claim.message, results=results, epoch=claim.epoch))
 
     async def carry_out(self) -> int:
         """Have all carried out that is due by order, a part at a time; give how many checks that took."""

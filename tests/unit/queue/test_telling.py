@@ -33,7 +33,7 @@ async def fails(spool: Spool, claim: Claim, numbers: Sequence[int] = ()) -> None
         else EntryResult(number=entry.number, attempt=entry.attempt, outcome=LATER, due=spool.clock.now() + 1e4)
         for entry in claim.entries
     ]
-    await spool.queue.claims.settle(Settlement(message=claim.message, results=tuple(results)))
+    await spool.queue.claims.settle(Settlement(message=claim.message, results=tuple(results), epoch=claim.epoch))
 
 
 async def test_it_is_gathered_for_a_time_which_wakes_the_engine(tmp_path: Path, opened: Opened) -> None:

@@ -1,0 +1,120 @@
+"""The pulse of a node: it says at every heartbeat that it lives, takes over from who does not, and hears the others.
+
+All of it on a connection of its own: a writer that is busy must not have a node be thought dead.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, get_args
+
+from engine.model.node import NODES, QUEUED, News, NewsKind
+from engine.queue.contract import QueueError
+from engine.queue.postgres.connection import CHANNEL, Server, connect, said
+from engine.queue.postgres.node import Fenced, Node
+from engine.queue.postgres.transaction import Snapshot
+
+AGAIN = 1.0  # seconds between tries to be heard
+STOP_SECONDS = 2.0  # for the statement that is under way when the store is closed
+
+_KINDS: dict[str, NewsKind] = {kind: kind for kind in get_args(NewsKind)}
+
+log = logging.getLogger(__name__)
+
+
+class Pulse:
+    """Beats from `start` to `stop`. `take_over` is run after each beat, `hear` is called with the news of others.
+
+    Where others have taken over from this node, `begin_anew` is run.
+    `follow` is told the time of the database, and within how many seconds that is known. `trouble` is what keeps the
+    node from sending, or "".
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        node: Node,
+        take_over: Callable[[], Awaitable[None]],
+        begin_anew: Callable[[], Awaitable[None]],
+        hear: Callable[[News], None],
+        follow: Callable[[float, float], None],
+    ) -> None:
+        self._server = server
+        self._node = node
+        self._take_over = take_over
+        self._begin_anew = begin_anew
+        self._hear = hear
+        self._follow = follow
+        self._connection: Any = None
+        self._task: asyncio.Task[None] | None = None
+        self._soon = asyncio.Event()
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing is sent, or ""."""
+        if self._task is None or self._node.left > 0:
+            return ""
+        return f"node {self._node.name} was not heard of by the database for too long: it sends nothing"
+
+    async def start(self) -> None:
+        """Connect and beat once. Raises QueueError."""
+        await self._beat()
+        self._task = asyncio.create_task(self._run(), name="pulse")
+
+    async def stop(self) -> None:
+        """Beat no more."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task], timeout=STOP_SECONDS)
+        self._disconnect()
+
+    async def _run(self) -> None:
+        # A beat that came too late, or was not heard, is made up for at once.
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._node.heartbeat if self._connection is not None else AGAIN):
+                    await self._soon.wait()
+            self._soon.clear()
+            try:
+                await self._beat()
+                await self._take_over()
+            except Fenced:
+                with suppress(QueueError):  # then at the next beat
+                    await self._begin_anew()
+                self._soon.set()
+            except Exception as error:  # noqa: BLE001  whatever it is, the next beat is due
+                log.warning("a heartbeat of node %s was not heard: %s", self._node.name, said(error))
+
+    async def _beat(self) -> None:
+        try:
+            if self._connection is None or self._connection.is_closed():
+                self._connection = await connect(self._server)
+                await self._connection.add_listener(CHANNEL, self._told)
+                self._hear(NODES)  # what was told meanwhile was not heard
+                self._hear(QUEUED)
+            asked = time.monotonic()
+            async with asyncio.timeout(self._node.heartbeat):
+                now = await self._node.beat(Snapshot(self._connection, 0.0), "")
+            within = (time.monotonic() - asked) / 2
+            self._follow(now + within, within)
+        except QueueError:
+            raise
+        except BaseException:
+            self._disconnect()
+            raise
+
+    def _told(self, _connection: object, _pid: int, _channel: str, payload: str) -> None:
+        epoch, kind, name = (*payload.split(" ", 2), "", "")[:3]
+        if epoch == str(self._node.epoch):
+            return
+        if kind == "nodes":
+            self._soon.set()
+        self._hear(News(_KINDS.get(kind, "queued"), name))
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.terminate()
