@@ -1,7 +1,8 @@
-"""A PostgreSQL server of the tests' own: a private cluster in a temporary folder, reached by a Unix socket alone.
+"""PostgreSQL servers of the tests' own, each a private cluster in a temporary folder.
 
-One for each process that runs tests, started when the first one asks and ended with the process. It syncs nothing: what
-is tested is what we ask of it, and not the disk.
+`cluster` is one for each process that runs tests, started when the first one asks and ended with the process, and
+reached by a Unix socket alone. It syncs nothing: what is tested is what we ask of it, and not the disk. A test that
+ends its server and starts it again has a `Server` for itself.
 """
 
 import asyncio
@@ -13,14 +14,16 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 
 import asyncpg
 
 SECONDS = 30.0  # for the server to start, and to end
+NONE_MORE: Mapping[str, str] = MappingProxyType({})
 _SETTINGS = {
-    "listen_addresses": "",
     "fsync": "off",
     "synchronous_commit": "off",
     "full_page_writes": "off",
@@ -65,41 +68,83 @@ def end() -> None:
         cluster().end()
 
 
-class Cluster:
-    """A server that runs until the process ends."""
+class Server:
+    """A server with a cluster of its own, that runs until the process ends; `settings` are beside the usual ones.
 
-    def __init__(self) -> None:
+    It listens at a Unix socket in its `folder`, and at a `port` of 127.0.0.1 where one is given. `on_disk`: its files
+    are on a disk that can be synced, and not in memory.
+    """
+
+    def __init__(self, settings: Mapping[str, str] = NONE_MORE, *, port: int = 0, on_disk: bool = False) -> None:
         programs = folder_of_programs()
         assert programs is not None
-        self._made = 0
-        self._used: dict[Path, str] = {}
-        self._empty: list[str] = []
-        self._tables: list[str] = []
-        self.folder = Path(tempfile.mkdtemp(prefix="smarthost-pg-", dir=_where()))
-        as_whom: dict[str, str] = {}
+        self.port = port or 5432
+        self.folder = Path(tempfile.mkdtemp(prefix="smarthost-pg-", dir=None if on_disk else _where()))
+        self._as_whom: dict[str, str] = {}
         if os.geteuid() == 0:
             shutil.chown(self.folder, "postgres", "postgres")
-            as_whom = {"user": "postgres", "group": "postgres"}
+            self._as_whom = {"user": "postgres", "group": "postgres"}
         data = self.folder / "data"
         # What locale there is here says nothing of the one there will be.
         made = ["--no-sync", "--auth=trust", "--username=smarthost", "--encoding=UTF8", "--locale=C.UTF-8"]
         subprocess.run(
             [programs / "initdb", *made, "-D", data],
-            check=True, stdout=subprocess.DEVNULL, cwd=self.folder, timeout=SECONDS, **as_whom,  # type: ignore[call-overload]
+            check=True, stdout=subprocess.DEVNULL, cwd=self.folder, timeout=SECONDS, **self._as_whom,  # type: ignore[call-overload]
         )  # fmt: skip
-        options = [word for name, value in _SETTINGS.items() for word in ("-c", f"{name}={value}")]
+        all_settings = {**_SETTINGS, "listen_addresses": "127.0.0.1" if port else "", **settings}
+        options = [word for name, value in all_settings.items() for word in ("-c", f"{name}={value}")]
+        self._command = [programs / "postgres", "-D", data, "-k", self.folder, "-p", f"{self.port}", *options]
         self._log = (self.folder / "log").open("wb")
-        self._server = subprocess.Popen(
-            [programs / "postgres", "-D", data, "-k", self.folder, *options],
-            stdout=self._log, stderr=self._log, cwd=self.folder, start_new_session=True, **as_whom,  # type: ignore[call-overload]
-        )  # fmt: skip
+        self._server: subprocess.Popen[bytes] | None = None
         atexit.register(self.end)
-        self._wait()
-        asyncio.run(self._make_template())
+        self.start()
 
     def dsn(self, name: str) -> str:
-        """How a database of this server is named to who connects."""
-        return f"postgresql://smarthost@/{name}?host={self.folder}"
+        """How a database of this server is named to who connects by its socket."""
+        return f"postgresql://smarthost@/{name}?host={self.folder}&port={self.port}"
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        self._server = subprocess.Popen(
+            self._command,
+            stdout=self._log, stderr=self._log, cwd=self.folder, start_new_session=True, **self._as_whom,  # type: ignore[call-overload]
+        )  # fmt: skip
+        until = time.monotonic() + SECONDS
+        while not (self.folder / f".s.PGSQL.{self.port}").exists() or not _answers(self.dsn("postgres")):
+            if self._server.poll() is not None or time.monotonic() > until:
+                raise RuntimeError(f"PostgreSQL did not start: {(self.folder / 'log').read_text()[-500:]}")
+            time.sleep(0.02)
+
+    def stop(self, *, at_once: bool = False) -> None:
+        """End it: its sessions are ended, and it waits for them; `at_once`, as if the machine had gone."""
+        assert self._server is not None
+        self._server.send_signal(signal.SIGQUIT if at_once else signal.SIGINT)
+        try:
+            self._server.wait(SECONDS)
+        except subprocess.TimeoutExpired:
+            self._server.kill()
+            self._server.wait()
+
+    def end(self) -> None:
+        """End it and remove all it has."""
+        if self._log.closed:
+            return
+        if self._server is not None and self._server.poll() is None:
+            self.stop()
+        self._log.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Cluster(Server):
+    """A server of which each test's folder has a database."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._made = 0
+        self._used: dict[Path, str] = {}
+        self._empty: list[str] = []
+        self._tables: list[str] = []
+        asyncio.run(self._make_template())
 
     async def database(self, owner: Path) -> str:
         """The database of a test's folder, empty when it is asked for first; gives its dsn."""
@@ -141,25 +186,6 @@ class Cluster:
         finally:
             await connection.close()
         return name
-
-    def end(self) -> None:
-        """End the server and remove all it has."""
-        if self._log.closed:
-            return
-        self._server.send_signal(signal.SIGINT)  # its sessions are ended, and it waits for them
-        try:
-            self._server.wait(SECONDS)
-        except subprocess.TimeoutExpired:
-            self._server.kill()
-        self._log.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _wait(self) -> None:
-        until = time.monotonic() + SECONDS
-        while not (self.folder / ".s.PGSQL.5432").exists() or not _answers(self.dsn("postgres")):
-            if self._server.poll() is not None or time.monotonic() > until:
-                raise RuntimeError(f"PostgreSQL did not start: {(self.folder / 'log').read_text()[-500:]}")
-            time.sleep(0.02)
 
     async def _make_template(self) -> None:
         from engine.queue.postgres.connection import SCHEMA, Server, connect
