@@ -3,11 +3,13 @@
 Memory is bounded by the settings: all that one limit names draws from the same two buckets.
 """
 
-from collections.abc import Collection, Sequence
+import math
+from collections.abc import Callable, Collection, Sequence
 
 from msgspec import Struct
 
 from engine.base.clock import Clock
+from engine.model.node import ALL_OF_IT, Share
 from engine.settings.settings import Limit
 
 _MINUTE = 60.0  # seconds
@@ -38,22 +40,36 @@ class Bucket:
     """
 
     def __init__(self, per_minute: int, clock: Clock) -> None:
-        self.size = max(1, per_minute // 10)
+        self._clock = clock
+        self._per_minute = -1
+        self._tokens = float(max(1, per_minute // 10))
+        self._at = clock.now()
+        self.set_to(per_minute)
+
+    def set_to(self, per_minute: int) -> None:
+        """So many come from now on; 0: none."""
+        if per_minute == self._per_minute:
+            return
+        if self._per_minute > 0:
+            self._fill()
+        self._per_minute = per_minute
+        self.size = max(1, per_minute // 10) if per_minute else 0
         # What may be taken at once and what comes within the minute after are no more than the limit together.
         self._rate = (per_minute - self.size if self.size > 1 else per_minute) / _MINUTE
         self._wanted = min(self.size, _WORTH_WAKING)
-        self._clock = clock
-        self._tokens = float(self.size)
-        self._at = clock.now()
+        self._tokens = min(float(self.size), self._tokens)
 
     @property
     def available(self) -> int:
         """How many may be taken now."""
+        self._fill()
+        return max(0, int(self._tokens))
+
+    def _fill(self) -> None:
         now = self._clock.now()
         # A clock that is set back gives nothing and takes nothing.
         self._tokens = min(float(self.size), self._tokens + max(0.0, now - self._at) * self._rate)
         self._at = now
-        return max(0, int(self._tokens))
 
     def take(self, count: int) -> None:
         """Take some; what was not available is owed."""
@@ -65,19 +81,52 @@ class Bucket:
 
     @property
     def ready_at(self) -> float:
-        """When there are enough again that it is worth looking."""
+        """When there are enough again that it is worth looking; infinite where none come."""
+        if not self._rate:
+            return math.inf
         missing = 0.0 if self.available >= self._wanted else self._wanted - self._tokens
         return self._clock.now() + missing / self._rate + _SLACK
 
 
 class Rule:
-    """One limit of the settings, at work; `open` are the connections to all sites that it is for."""
+    """One limit of the settings, at work; `open` are the connections to all sites that it is for.
 
-    def __init__(self, setting: Limit, clock: Clock) -> None:
+    It holds for all nodes together: `share` says which part of it is this one's.
+    """
+
+    def __init__(self, setting: Limit, clock: Clock, share: Callable[[], Share] = lambda: ALL_OF_IT) -> None:
         self.setting = setting
         self.open: set[object] = set()
-        self.messages = Bucket(setting.messages_per_minute, clock) if setting.messages_per_minute else None
-        self.connections = Bucket(setting.connections_per_minute, clock) if setting.connections_per_minute else None
+        self._share = share
+        self._messages = Bucket(setting.messages_per_minute, clock) if setting.messages_per_minute else None
+        self._connections = Bucket(setting.connections_per_minute, clock) if setting.connections_per_minute else None
+
+    @property
+    def messages(self) -> Bucket | None:
+        """Of messages, where they are limited."""
+        return self._ours(self._messages, self.setting.messages_per_minute)
+
+    @property
+    def connections(self) -> Bucket | None:
+        """Of new connections, where they are limited."""
+        return self._ours(self._connections, self.setting.connections_per_minute)
+
+    @property
+    def most(self) -> int | None:
+        """How many connections there may be at a time, where that is limited."""
+        return None if self.setting.connections is None else self._part(self.setting.connections)
+
+    def _ours(self, bucket: Bucket | None, per_minute: int | None) -> Bucket | None:
+        if bucket is not None and per_minute is not None:
+            bucket.set_to(self._part(per_minute))
+        return bucket
+
+    def _part(self, number: int) -> int:
+        return self._share().of(number, self.setting.destination)
+
+    def _told(self, number: int | None, of: str) -> str:
+        part = self._part(number or 0)
+        return f"{number} {of}" if part == number else f"{part} {of} from this node, of {number} from all"
 
     def name(self, key: str) -> str:
         """The dotted name of one of its settings."""
@@ -99,27 +148,41 @@ class Rule:
 
     def on_messages(self) -> Limiting | None:
         """Whether, and until when, it keeps messages from being sent."""
-        if self.messages is None or self.messages.available:
+        bucket = self.messages
+        if bucket is None or bucket.available:
             return None
-        name, per_minute = self.name("messages_per_minute"), self.setting.messages_per_minute
-        return Limiting(name, self.messages.ready_at, f"no more than {per_minute} a minute")
+        told = self._told(self.setting.messages_per_minute, "a minute")
+        return Limiting(self.name("messages_per_minute"), _until(bucket), f"no more than {told}")
 
     def on_new_connections(self, open_now: int) -> Limiting | None:
         """Whether, and until when, it keeps connections from being opened while `open_now` are open."""
-        most = self.setting.connections
+        most = self.most
         if most is not None and open_now >= most:
-            return Limiting(self.name("connections"), None, f"{open_now} of {most} open")
-        if self.connections is None or self.connections.available:
+            return Limiting(
+                self.name("connections"), None, told_of_share(open_now, most, self.setting.connections or 0)
+            )
+        bucket = self.connections
+        if bucket is None or bucket.available:
             return None
-        name, per_minute = self.name("connections_per_minute"), self.setting.connections_per_minute
-        return Limiting(name, self.connections.ready_at, f"no more than {per_minute} a minute")
+        told = self._told(self.setting.connections_per_minute, "a minute")
+        return Limiting(self.name("connections_per_minute"), _until(bucket), f"no more than {told}")
+
+
+def _until(bucket: Bucket) -> float | None:
+    return bucket.ready_at if bucket.size else None  # what is another node's waits for no time
+
+
+def told_of_share(open_now: int, part: int, number: int) -> str:
+    """How many connections are open of those that there may be, from this node and from all."""
+    return f"{open_now} of {part} open" + ("" if part == number else f", this node's part of {number}")
 
 
 class Limits:
-    """All limits of the settings."""
+    """All limits of the settings; see Rule for `share`."""
 
-    def __init__(self, settings: Sequence[Limit], clock: Clock) -> None:
-        self._rules = tuple(Rule(setting, clock) for setting in settings)
+    def __init__(self, settings: Sequence[Limit], clock: Clock, share: Callable[[], Share] = lambda: ALL_OF_IT) -> None:
+        self.share = share
+        self._rules = tuple(Rule(setting, clock, share) for setting in settings)
         self._named = {setting.destination for setting in settings}
 
     def name(self, domain: str) -> bool:

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from engine.base.clock import Clock
 from engine.base.plural import plural
-from engine.delivery.limits import Limiting, Limits, Rule
+from engine.delivery.limits import Limiting, Limits, Rule, told_of_share
 from engine.delivery.pause import Pause
 from engine.delivery.retry import RetryPlan
 from engine.model.claim import Claim
@@ -99,6 +99,14 @@ class Common:
         self.failing: dict[str, Site] = {}
         self.live: dict[Connection, None] = {}
 
+    def initial(self, name: str) -> int:
+        """How many connections a site gets at first, from this node: each may find out whether it takes mail."""
+        return max(1, self.limits.share().of(self.terms.initial, name))
+
+    def most(self, name: str) -> int:
+        """How many connections a site may have, from this node."""
+        return self.limits.share().of(self.terms.most, name)
+
     def unblock_all(self) -> None:
         """An operator, or a host that answers, has let something go: what is still blocked is so in the store."""
         for site in list(self.blocked.values()):
@@ -117,7 +125,7 @@ class Site:
         self.host = ""
         self.rules: tuple[Rule, ...] = ()
         self.connections: list[Connection] = []
-        self.window = common.terms.initial
+        self.window = common.initial(name)
         self.is_coming_back = False
         self.is_failing = False  # it was left alone, and has taken no mail since
         self.failures = 0
@@ -257,8 +265,8 @@ class Site:
 
     @property
     def _bound(self) -> int:
-        most = self._common.terms.most
-        return min((rule.setting.connections for rule in self.rules if rule.setting.connections), default=most)
+        most = self._common.most(self.name)
+        return min((rule.most for rule in self.rules if rule.most is not None), default=most)
 
     def _why_not_more(self, count: int) -> Limiting:
         bound = self._bound
@@ -268,10 +276,10 @@ class Site:
             text = f"no more than {plural(self._ceiling, 'connection')} for a while: {self._ceiling_why}"
             return Limiting("adaptive concurrency", self._ceiling_until, text)
         if bound <= self.window:
-            named = next(
-                (rule.name("connections") for rule in self.rules if rule.setting.connections == bound), _SETTING
-            )
-            return Limiting(named, None, f"{count} of {bound} open")
+            rule = next((rule for rule in self.rules if rule.most == bound), None)
+            named = rule.name("connections") if rule is not None else _SETTING
+            of_all = self._common.terms.most if rule is None else rule.setting.connections or bound
+            return Limiting(named, None, told_of_share(count, bound, of_all))
         text = f"{count} of {self.window} open; more follow as they deliver"
         return Limiting("delivery.initial_connections", None, text)
 

@@ -47,7 +47,7 @@ class Sites:
                 site.come_back()
         self._sites.move_to_end(name)
         if not site.connections and now - site.last_used > RESTED:
-            site.window = min(site.window, self._common.terms.initial)
+            site.window = min(site.window, self._common.initial(name))
         if hosts:
             site.host = hosts[0]
         if hosts or not site.rules:

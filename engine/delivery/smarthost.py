@@ -72,7 +72,9 @@ class SmartHost:
             lifetime=delivery.connection_lifetime,
             idle=delivery.idle,
         )
-        common = self._common = Common(queue, clock, retries, Limits(limits, clock), terms, wake=self.wake)
+        common = self._common = Common(
+            queue, clock, retries, Limits(limits, clock, lambda: queue.share), terms, wake=self.wake
+        )
         self.pause = common.pause
         self.capacity = Capacity(clock, max_connections=delivery.max_connections, max_lookups=delivery.max_lookups)
         self._sites = Sites(common, self.capacity)

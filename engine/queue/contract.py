@@ -19,7 +19,7 @@ from engine.model.destination import Destination, HeldBack, Mark, Over, Override
 from engine.model.event import Event
 from engine.model.filter import Filter
 from engine.model.message import Message, NewMessage, Selection, Window
-from engine.model.node import News
+from engine.model.node import News, Share
 from engine.model.order import Changed, Ending, Fate, HoldRule, Operation, Touched, TouchedEntry
 from engine.model.outcome import Cause
 from engine.model.reason import Reason
@@ -586,6 +586,11 @@ class Queue(ABC):
     @abstractmethod
     def trouble(self) -> str:
         """What is not well with a store that goes on all the same, or "": a page of it is damaged, say."""
+
+    @property
+    @abstractmethod
+    def share(self) -> Share:
+        """Which part of what all nodes may have together is this one's now. All of it where there is no other."""
 
     @property
     @abstractmethod

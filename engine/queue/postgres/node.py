@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from engine.model.event import Event
-from engine.model.node import NODES
+from engine.model.node import ALL_OF_IT, NODES, Share
 from engine.queue.contract import QueueError
 from engine.queue.postgres.connection import CHANNEL
 from engine.queue.postgres.transaction import Snapshot, Transaction
@@ -44,6 +44,7 @@ class Node:
         self.takeover = takeover
         self.version = version
         self.epoch = 0
+        self.share = ALL_OF_IT
         self._clock = clock
         self._leased_until = 0.0
 
@@ -72,6 +73,7 @@ class Node:
             self.version,
             self.takeover,
         )
+        await tx.execute("SELECT pg_notify($1, $2)", CHANNEL, f"{epoch} nodes ")
         return int(epoch), asked
 
     def joined(self, epoch: int, asked: float) -> None:
@@ -80,7 +82,10 @@ class Node:
         self._leased_until = asked + self.takeover * LEASED
 
     async def beat(self, s: Snapshot, said: str) -> float:
-        """Renew the lease; give the time of the database. Raises Fenced where the epoch is over."""
+        """Renew the lease, and see who is there; give the time of the database. Raises Fenced where the epoch is over.
+
+        What is shared is shared with who has not been taken over from yet: it may still have its part of it.
+        """
         epoch, asked = self.epoch, self._clock()
         now = await s.value(
             "UPDATE node SET beat = t.now, until = t.now + $2::float8, said = $3 "
@@ -93,6 +98,9 @@ class Node:
         if now is None:
             self._leased_until = 0.0
             raise Fenced(f"others have taken over from node {self.name}")
+        names = [name for (name,) in await s.fetch("SELECT name FROM node WHERE NOT is_lost ORDER BY name")]
+        if self.name in names:
+            self.share = Share(len(names), names.index(self.name))
         if epoch == self.epoch:
             self._leased_until = max(self._leased_until, asked + self.takeover * LEASED)
         return float(now)

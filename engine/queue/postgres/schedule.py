@@ -267,9 +267,11 @@ class _Look:
         return (rows[0][0], rows[0][1]) if rows else None
 
     def _walk(self, columns: str, has_failed: bool) -> str:
+        # What has failed comes back with one connection, of whatever node: who tries it now is the only one to.
+        kind = "d.blocked_until > 0 AND d.relaying = 0" if has_failed else "d.blocked_until = 0"
         return (
             f"SELECT {columns} FROM {self._table} d WHERE {_DUE} AND d.took_at = 0 "
-            f"AND d.blocked_until {'>' if has_failed else '='} 0 AND (d.turn, d.name) > ($3, $4) "
+            f"AND {kind} AND (d.turn, d.name) > ($3, $4) "
             "ORDER BY d.turn, d.name LIMIT $5"
         )
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from engine.base.clock import Clock
 from engine.model.event import Event
-from engine.model.node import News
+from engine.model.node import News, Share
 from engine.queue.contract import Queue
 from engine.queue.mail import Terms
 from engine.queue.postgres import bulk
@@ -88,6 +88,10 @@ class PostgresQueue(Queue):
     @property
     def trouble(self) -> str:
         return self._database.trouble or self._pulse.trouble
+
+    @property
+    def share(self) -> Share:
+        return self.node.share
 
     @property
     def spare(self) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from engine.base.clock import Clock
 from engine.model.event import Event
-from engine.model.node import News
+from engine.model.node import ALL_OF_IT, News, Share
 from engine.queue.contract import Queue, QueueDamaged
 from engine.queue.mail import Terms
 from engine.queue.sqlite import bulk, filesystems, who_reads
@@ -91,6 +91,10 @@ class SqliteQueue(Queue):
         writer, readers = self._database.writer, self._database.readers
         path = self._database.path
         return writer.damage.trouble or writer.fault or who_reads.trouble(writer.stuck_log, path, readers.seconds)
+
+    @property
+    def share(self) -> Share:
+        return ALL_OF_IT
 
     @property
     def spare(self) -> int:
