@@ -2,6 +2,7 @@
 
     direct      smtp-source to smtp-sink, no relay between them: what the tools themselves take
     smarthost   through `smarthost serve`, which has as many connections to one destination by default as Postfix has
+    postgresql  the same with its queue in a PostgreSQL on this machine, which syncs (where it is installed)
     postfix     through a Postfix of its own (as root, where it is installed)
 
 each in turn, several rounds. Absolute figures depend on the machine; the ratios of the medians are what counts.
@@ -22,10 +23,12 @@ from pathlib import Path
 
 from engine.base.clock import SystemClock
 from engine.sandbox.internet import Internet
+from tests import postgres
 from tests.interop.needs import program
 from tests.serving import free_port, serving
 
 SINK = "127.0.0.9"
+_SYNCS = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on", "autovacuum": "on"}
 
 _MAIN = """
 compatibility_level = 3.6
@@ -127,6 +130,15 @@ async def main(messages: int, rounds: int) -> None:
             async with serving(internet.nameserver, sink_port) as relay:
                 return await timed(relay.port, sink_port, messages)
 
+        async def through_postgresql() -> float:
+            server = await asyncio.to_thread(postgres.Server, _SYNCS, on_disk=True)
+            try:
+                store = f'[queue]\nstore = "{server.dsn("postgres")}"'
+                async with serving(internet.nameserver, sink_port, store) as relay:
+                    return await timed(relay.port, sink_port, messages)
+            finally:
+                await asyncio.to_thread(server.end)
+
         async def through_postfix() -> float:
             async with postfix(sink_port) as door:
                 return await timed(door, sink_port, messages)
@@ -135,6 +147,8 @@ async def main(messages: int, rounds: int) -> None:
             "direct": lambda: timed(sink_port, sink_port, messages),
             "smarthost": through_smarthost,
         }
+        if not postgres.why_not():
+            ways["postgresql"] = through_postgresql
         if os.getuid() == 0 and program("postfix"):
             ways["postfix"] = through_postfix
         for _ in range(rounds):

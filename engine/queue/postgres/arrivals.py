@@ -1,12 +1,14 @@
 """What comes in: messages, events that come with no change of the queue, and who has logged in to bring mail."""
 
+from functools import partial
+
 from engine.model.event import Event
 from engine.model.message import NewMessage
 from engine.queue import contract
 from engine.queue.bounds import LOGINS_KEPT
 from engine.queue.contract import KnownLogin
 from engine.queue.postgres import mail
-from engine.queue.postgres.database import Role, read, written
+from engine.queue.postgres.database import Database, Role, read, written
 from engine.queue.postgres.rows import storable
 from engine.queue.postgres.transaction import Snapshot, Transaction
 
@@ -14,9 +16,12 @@ from engine.queue.postgres.transaction import Snapshot, Transaction
 class Arrivals(Role, contract.Arrivals):
     """A message and all that belongs to it is written in one transaction (see engine.queue.postgres.mail)."""
 
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self._enqueue = partial(mail.enqueue_all, terms=database.terms)
+
     async def enqueue(self, message: NewMessage) -> int:
-        database = self.database
-        return await database.do(lambda tx: mail.enqueue(tx, message, database.terms), weight=len(message.content))
+        return await self.database.do_together(self._enqueue, message, weight=len(message.content))
 
     @written
     async def forget_key(self, tx: Transaction, key: str) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Collection, Sequence
+from functools import partial
 
 from engine.base.text import clean
 from engine.model.claim import NONE_TAKEN, Claim, DueSite, Late, Relaying, Settlement, Shares, Untold
@@ -42,6 +43,7 @@ class Claims(Role, contract.Claims):
         self._ruling = ruling
         self._doubtful = schedule.DoubtfulSites()
         self._expired = Expired()
+        self._settle = partial(settlements.settle, terms=database.terms)
         self._tidied = 0.0
         self._has_more_to_do = False
 
@@ -99,9 +101,8 @@ class Claims(Role, contract.Claims):
         first = await ask(body.first)
         return Content(body.size, first, lambda: ask(body.next))
 
-    @written
-    async def settle(self, tx: Transaction, settlement: Settlement) -> None:
-        await settlements.settle(tx, settlement, self.database.terms)
+    async def settle(self, settlement: Settlement) -> None:
+        await self.database.do_together(self._settle, settlement)
 
     async def put_back(self, claims: Sequence[Claim], why: str) -> None:
         log.debug("%d messages put back: %s", len(claims), clean(why))

@@ -16,8 +16,9 @@ from engine.queue.postgres.connection import Server, connect, refusal
 from engine.queue.postgres.migrations import prepare
 from engine.queue.postgres.node import Node
 from engine.queue.postgres.transaction import Snapshot, Transaction
-from engine.queue.postgres.writer import Writer
+from engine.queue.postgres.writer import Together, Writer
 
+A = TypeVar("A")
 T = TypeVar("T")
 P = ParamSpec("P")
 R = TypeVar("R", bound="Role")
@@ -81,6 +82,12 @@ class Database:
         if self._writer is None:
             raise QueueError("the queue is not open")
         return await self._writer.do(operation, weight)
+
+    async def do_together(self, operation: Together[A, T], item: A, weight: int = 0) -> T:
+        """Run an operation of the writer for all who ask for it at a moment; see there."""
+        if self._writer is None:
+            raise QueueError("the queue is not open")
+        return await self._writer.do_together(operation, item, weight)
 
     async def ask(self, question: Callable[[Snapshot], Awaitable[T]]) -> T:
         """Answer a question on one committed state. Raises QueueError."""

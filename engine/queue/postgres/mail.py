@@ -1,9 +1,12 @@
 """How a message comes into the store (envelope, content, one entry a recipient, the key it came with) and leaves it."""
 
 import hashlib
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from engine.model.message import NO_DSN_REQUEST, NewMessage
 from engine.model.node import QUEUED
+from engine.queue.contract import QueueError
 from engine.queue.mail import Terms, accepted, check_envelope, destination_of
 from engine.queue.postgres import rules
 from engine.queue.postgres.exchanges import know_destinations
@@ -12,40 +15,42 @@ from engine.queue.postgres.transaction import Transaction
 
 
 async def enqueue(tx: Transaction, message: NewMessage, terms: Terms) -> int:
-    """Write a message, due now and to be given up as the terms say; give its number.
+    """Write one message; see `enqueue_all`. Raises QueueError for an envelope that cannot be kept."""
+    (found,) = await enqueue_all(tx, [message], terms)
+    if isinstance(found, QueueError):
+        raise found
+    return found
 
-    What a hold rule names is held from the first moment on. A key that is taken gives the number it had. Raises
-    QueueError for an envelope that cannot be kept.
+
+async def enqueue_all(tx: Transaction, messages: Sequence[NewMessage], terms: Terms) -> list[int | QueueError]:
+    """Write messages, due now and to be given up as the terms say; give the number of each, or why it cannot be kept.
+
+    What a hold rule names is held from the first moment on. A key that is taken gives the number it had.
     """
-    key = key_of(tx, message.key) if message.key is not None else None
-    if key is not None:
-        taken = await tx.value("SELECT message FROM taken_key WHERE key = $1", key)
-        if taken is not None:
-            return int(taken)
-    check_envelope(message)
-    destinations = [destination_of(recipient) for recipient in message.recipients]
-    expires = {name: tx.now + terms.give_up_after(name) for name in destinations}
-    number = await _insert(tx, message, key, max(expires.values()))
-    await know_destinations(tx, sorted(expires))
-    everyone = message.dsn or [NO_DSN_REQUEST] * len(destinations)
-    await tx.execute(
-        "INSERT INTO entry (message, number, recipient, destination, state, due, expires, notify, orcpt, notice_at) "
-        "SELECT $1, n, recipient, destination, 'waiting', $2, expires, notify, orcpt, notice_at FROM "
-        "unnest($3::text[], $4::text[], $5::float8[], $6::text[], $7::text[], $8::float8[]) WITH ORDINALITY "
-        "AS r (recipient, destination, expires, notify, orcpt, notice_at, n)",
-        number,
-        tx.now,
-        list(message.recipients),
-        destinations,
-        [expires[name] for name in destinations],
-        [dsn.notify for dsn in everyone],
-        [storable(dsn.orcpt) for dsn in everyone],
-        [terms.notice_at(message, dsn, tx.now) for dsn in everyone],
-    )
-    tx.record(*accepted(message, number, tx.now))
-    tx.tell(QUEUED)
-    await rules.apply(tx, number)
-    return number
+    keys = [key_of(tx, message.key) if message.key is not None else None for message in messages]
+    taken = await _taken(tx, [key for key in keys if key is not None])
+    refused: dict[int, QueueError] = {}
+    new: dict[int, NewMessage] = {}  # by their places among all
+    firsts: dict[str, int] = {}
+    for place, (message, key) in enumerate(zip(messages, keys, strict=True)):
+        if key is not None and (key in taken or firsts.setdefault(key, place) != place):
+            continue
+        try:
+            check_envelope(message)
+        except QueueError as error:
+            refused[place] = error
+        else:
+            new[place] = message
+    numbers = dict(zip(new, await _insert(tx, list(new.values()), terms), strict=True)) if new else {}
+    fresh = {key: numbers[place] for place, key in enumerate(keys) if key is not None and place in numbers}
+    if fresh:
+        query = "INSERT INTO taken_key (key, message) SELECT * FROM unnest($1::text[], $2::bigint[])"
+        await tx.execute(query, list(fresh), list(fresh.values()))
+    taken |= fresh
+    return [
+        refused[place] if place in refused else numbers[place] if place in numbers else taken[key or ""]
+        for place, key in enumerate(keys)
+    ]
 
 
 def key_of(tx: Transaction, key: str) -> str:
@@ -53,45 +58,101 @@ def key_of(tx: Transaction, key: str) -> str:
     return storable(f"{tx.node}:{key}")
 
 
-async def _insert(tx: Transaction, message: NewMessage, key: str | None, expires: float) -> int:
-    number: int = await tx.value(
-        "WITH m AS (INSERT INTO message (sender, size, arrived, expires, origin, subject, message_id, eight_bit, "
-        "smtputf8, ret, envid) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) RETURNING number), "
-        "b AS (INSERT INTO body (message, sha256, content) SELECT number, $12, $13 FROM m) SELECT number FROM m",
-        message.sender,
-        len(message.content),
+async def _taken(tx: Transaction, keys: Sequence[str]) -> dict[str, int]:
+    if not keys:
+        return {}
+    return dict(map(tuple, await tx.fetch("SELECT key, message FROM taken_key WHERE key = ANY($1::text[])", keys)))
+
+
+async def _insert(tx: Transaction, messages: Sequence[NewMessage], terms: Terms) -> list[int]:
+    """Write messages with their entries; give their numbers."""
+    query = "SELECT nextval('message_number_seq'), EXISTS (SELECT 1 FROM hold_rule) FROM generate_series(1, $1::int)"
+    rows = await tx.fetch(query, len(messages))
+    numbers = [number for number, _ in rows]
+    entries = [
+        entry
+        for message, number in zip(messages, numbers, strict=True)
+        for entry in _entries(tx, message, number, terms)
+    ]
+    expires = dict.fromkeys(numbers, 0.0)
+    for entry in entries:
+        expires[entry.message] = max(expires[entry.message], entry.expires)
+    await tx.execute(
+        "WITH m AS (INSERT INTO message (number, arrived, sender, size, expires, origin, subject, message_id, "
+        "eight_bit, smtputf8, ret, envid) OVERRIDING SYSTEM VALUE SELECT number, $1, sender, size, expires, origin, "
+        "subject, message_id, eight_bit, smtputf8, ret, envid FROM unnest($2::bigint[], $3::text[], $4::bigint[], "
+        "$5::float8[], $6::text[], $7::text[], $8::text[], $9::boolean[], $10::boolean[], $11::text[], $12::text[]) "
+        "AS k (number, sender, size, expires, origin, subject, message_id, eight_bit, smtputf8, ret, envid)) "
+        "INSERT INTO body (message, sha256, content) SELECT * FROM unnest($2::bigint[], $13::bytea[], $14::bytea[])",
         tx.now,
-        expires,
-        storable(message.origin),
-        storable(message.subject),
-        storable(message.message_id),
-        not message.content.isascii(),
-        message.smtputf8,
-        message.ret,
-        storable(message.envid),
-        hashlib.sha256(message.content).digest(),
-        message.content,
+        numbers,
+        [message.sender for message in messages],
+        [len(message.content) for message in messages],
+        list(expires.values()),
+        [storable(message.origin) for message in messages],
+        [storable(message.subject) for message in messages],
+        [storable(message.message_id) for message in messages],
+        [not message.content.isascii() for message in messages],
+        [message.smtputf8 for message in messages],
+        [message.ret for message in messages],
+        [storable(message.envid) for message in messages],
+        [hashlib.sha256(message.content).digest() for message in messages],
+        [message.content for message in messages],
     )
-    if key is not None:
-        await tx.execute("INSERT INTO taken_key (key, message) VALUES ($1, $2)", key, number)
-    return number
+    await know_destinations(tx, {entry.destination for entry in entries})
+    await tx.execute(
+        "INSERT INTO entry (message, number, recipient, destination, state, due, expires, notify, orcpt, notice_at) "
+        "SELECT message, number, recipient, destination, 'waiting', $1, expires, notify, orcpt, notice_at FROM "
+        "unnest($2::bigint[], $3::int[], $4::text[], $5::text[], $6::float8[], $7::text[], $8::text[], $9::float8[]) "
+        "AS k (message, number, recipient, destination, expires, notify, orcpt, notice_at)",
+        tx.now,
+        *map(list, zip(*entries, strict=True)),
+    )
+    for message, number in zip(messages, numbers, strict=True):
+        tx.record(*accepted(message, number, tx.now))
+    tx.tell(QUEUED)
+    if rows[0][1]:
+        await rules.apply(tx, numbers)
+    return numbers
 
 
-async def remove_if_finished(tx: Transaction, *messages: int) -> None:
+class _NewEntry(NamedTuple):
+    message: int
+    number: int
+    recipient: str
+    destination: str
+    expires: float
+    notify: str
+    orcpt: str
+    notice_at: float | None
+
+
+def _entries(tx: Transaction, message: NewMessage, number: int, terms: Terms) -> Iterator[_NewEntry]:
+    everyone = message.dsn or [NO_DSN_REQUEST] * len(message.recipients)
+    for place, (recipient, dsn) in enumerate(zip(message.recipients, everyone, strict=True), 1):
+        name = destination_of(recipient)
+        expires, notice_at = tx.now + terms.give_up_after(name), terms.notice_at(message, dsn, tx.now)
+        yield _NewEntry(number, place, recipient, name, expires, dsn.notify, storable(dsn.orcpt), notice_at)
+
+
+async def remove_if_finished(tx: Transaction, *messages: int) -> set[int]:
     """Remove messages without entries, with body and attempts; where something is to be told of one, tell that now.
 
-    It leaves with that (see engine.queue.postgres.notifications): there is nothing more to be gathered.
+    It leaves with that (see engine.queue.postgres.notifications): there is nothing more to be gathered. Gives those
+    that were removed.
     """
-    gone = await tx.execute(
+    gone = await tx.fetch(
         "DELETE FROM message m WHERE number = ANY($1::bigint[]) "
         "AND NOT EXISTS (SELECT 1 FROM entry WHERE message = m.number) "
-        "AND NOT EXISTS (SELECT 1 FROM untold WHERE message = m.number)",
+        "AND NOT EXISTS (SELECT 1 FROM untold WHERE message = m.number) "
+        "RETURNING number",
         messages,
     )
-    if gone < len(messages):
+    if len(gone) < len(messages):
         await tx.execute(
             "UPDATE message m SET tell_at = $2 WHERE number = ANY($1::bigint[]) AND tell_at > $2 "
             "AND NOT EXISTS (SELECT 1 FROM entry WHERE message = m.number)",
             messages,
             tx.now,
         )
+    return {number for (number,) in gone}

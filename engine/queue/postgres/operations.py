@@ -14,6 +14,7 @@ from engine.model.order import Operation
 from engine.queue.postgres.transaction import Row, Snapshot, Transaction
 
 _COLUMNS = "id, verb, filter, by, at, messages, recipients, gone_messages, gone_recipients, released, due, finished"
+_TOLD = ", ".join(f"o.{column.strip()}" for column in _COLUMNS.split(","))
 
 
 class Gone(NamedTuple):
@@ -78,17 +79,15 @@ async def go_on(tx: Transaction, operation: int) -> None:
 
 async def tell_of_whole_ones(tx: Transaction) -> None:
     """Tell what came of each order that is due and has no entry left."""
+    # Of two nodes that find it whole one tells it.
     rows = await tx.fetch(
-        f"SELECT {_COLUMNS}, 0 FROM operation o WHERE due <= $1 "
-        "AND NOT EXISTS (SELECT 1 FROM entry WHERE operation = o.id) ORDER BY due, id",
+        "UPDATE operation o SET due = NULL FROM operation before WHERE o.due <= $1 AND before.id = o.id "
+        f"AND NOT EXISTS (SELECT 1 FROM entry WHERE operation = o.id) RETURNING before.due, {_TOLD}, 0",
         tx.now,
     )
-    if not rows:
-        return
-    for operation in map(_operation, rows):
+    for operation in map(_operation, (row for _, *row in sorted(map(tuple, rows)))):
         text = f"{operation.verb}: {operation.result}; operation {operation.id}: {operation.filter}"
         tx.record(Event(at=tx.now, kind="carried out", by=operation.by, text=clean(text)))
-    await tx.execute("UPDATE operation SET due = NULL WHERE id = ANY($1::bigint[])", [row[0] for row in rows])
 
 
 async def operation(s: Snapshot, id: int) -> Operation | None:

@@ -76,10 +76,12 @@ async def add(tx: Transaction, filter: Filter, until: float, by: str, note: str)
     return rule
 
 
-async def apply(tx: Transaction, message: int) -> None:
-    """Hold those recipients of a message just taken in that a rule in force names."""
+async def apply(tx: Transaction, messages: Sequence[int]) -> None:
+    """Hold those recipients of messages just taken in that a rule in force names."""
     in_force = [kept.rule for kept in await _kept(tx) if kept.is_in_force(tx.now)]
-    rows = await _hold(tx, in_force, f"FROM entry e{JOIN} WHERE e.message = ? AND e.ordered IS NULL", message)
+    rows = await _hold(
+        tx, in_force, f"FROM entry e{JOIN} WHERE e.message = ANY(?::bigint[]) AND e.ordered IS NULL", messages
+    )
     by_id = {rule.id: rule for rule in in_force}
     for rule_id, *entry in rows:
         tx.record(told.held(tx.now, by_id[rule_id], *entry))

@@ -61,19 +61,24 @@ _BEGIN = f"BEGIN; SELECT pg_advisory_xact_lock_shared({TAKING})"
 
 log = logging.getLogger(__name__)
 
-Operation = Callable[[Transaction], Awaitable[Any]]
+A = TypeVar("A")
+# Does the same for several who asked, in one go; gives each a result, or the error that concerns this one alone.
+Together = Callable[[Transaction, Sequence[A]], Awaitable[Sequence[T | QueueError]]]
 
 
 class _Job:
-    """One operation, and the future its caller waits for."""
+    """What somebody asked for, and waits for: an operation by itself, or one that is done for several, and the item."""
 
-    def __init__(self, operation: Operation, weight: int) -> None:
+    def __init__(self, operation: Callable[..., Awaitable[Any]], weight: int, item: tuple[Any, ...] = ()) -> None:
         self.operation = operation
+        self.item = item
         self.weight = weight
         self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
     def answer(self, result: Any) -> None:
-        if not self.future.done():
+        if isinstance(result, QueueError):
+            self.refuse(result)
+        elif not self.future.done():
             self.future.set_result(result)
 
     def refuse(self, error: Exception) -> None:
@@ -138,12 +143,19 @@ class Writer:
 
     async def do(self, operation: Callable[[Transaction], Awaitable[T]], weight: int = 0) -> T:
         """Run an operation; it is committed when this returns. Who is cancelled has it done all the same."""
+        found: T = await self._ask(_Job(operation, weight))
+        return found
+
+    async def do_together(self, operation: Together[A, T], item: A, weight: int = 0) -> T:
+        """The same, done in one go for all who ask for it at a moment; `operation` is the same object for all."""
+        found: T = await self._ask(_Job(operation, weight, (item,)))
+        return found
+
+    async def _ask(self, job: _Job) -> Any:
         if self._is_closing or self._task is None or self._task.done():
             raise QueueError("the queue is closed")
-        job = _Job(operation, weight)
         self._jobs.put_nowait(job)
-        found: T = await asyncio.shield(job.future)
-        return found
+        return await asyncio.shield(job.future)
 
     # -- the task ---------------------------------------------------------------------------------------------------
 
@@ -227,17 +239,29 @@ class Writer:
     async def _do(self, group: list[_Job]) -> tuple[list[Any], list[Event], list[str]]:
         """Do what was asked for, in order; give the results, and what is to be told here and to other nodes."""
         name, epoch = self._node.name, self._node.epoch
-        transactions, results = [], []
+        transactions: list[Transaction] = []
+        results: dict[_Job, Any] = {}
         for job in group:
+            if job in results:
+                continue
             transaction = Transaction(self._connection, self._clock.now(), name, epoch)
             transactions.append(transaction)
-            results.append(await job.operation(transaction))
+            if job.item:
+                others = [other for other in group if other.operation is job.operation]
+                found = await job.operation(transaction, [item for other in others for item in other.item])
+                results.update(zip(others, found, strict=True))
+            else:
+                results[job] = await job.operation(transaction)
         if last := [step for transaction in transactions for step in transaction.last]:
             await self._connection.execute("SELECT alone()")
             for step in last:
                 await step()
         events = [event for transaction in transactions for event in transaction.events]
-        return results, events, sorted({" ".join(told) for transaction in transactions for told in transaction.news})
+        return (
+            [results[job] for job in group],
+            events,
+            sorted({" ".join(told) for transaction in transactions for told in transaction.news}),
+        )
 
     async def _conclude(self, events: list[Event], news: list[str]) -> tuple[str, list[Event]]:
         """Write what all have in common; give the number by which it can be asked what became of this, and the events.
