@@ -57,6 +57,8 @@ INTAKE_SECONDS = 5.0  # how long senders may take to end their message
 # what writes down.
 STEP_SECONDS = 5.0
 WRITE_SECONDS = 20.0
+# Until what another node has taken in is looked at: it sees to that itself as far as it can, and there may be much.
+HEARD_SECONDS = 0.25
 LOOK_SECONDS = 10.0  # between looks whether the doors are still there
 UNSEEN = 30.0  # seconds after which health tells of a look at keys, passwords and users that does not end
 DNS_TIMEOUT = 3.0  # seconds for one question to one name server
@@ -94,6 +96,7 @@ class Engine:
         self._doors = ""
         self._recording: set[asyncio.Task[None]] = set()
         self._drain = DRAIN_SECONDS
+        self._heard: asyncio.TimerHandle | None = None
         self._shortage = ""  # of descriptors
         self.supervision = Supervision(self._died)
         control = settings.control
@@ -245,8 +248,12 @@ class Engine:
                 self.smarthost.redirected(news.name)
             case "marks":
                 self._recall_marks()
-            case _:
-                self.smarthost.wake()
+            case _ if self._heard is None:
+                self._heard = asyncio.get_running_loop().call_later(HEARD_SECONDS, self._look_at_what_was_heard)
+
+    def _look_at_what_was_heard(self) -> None:
+        self._heard = None
+        self.smarthost.wake()
 
     def _recall_marks(self) -> None:
         async def recall() -> None:

@@ -68,6 +68,12 @@ def pytest_configure(config: pytest.Config) -> None:
     store.chosen = config.getoption("--store")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if store.chosen == "postgres" and (why := postgres.why_not()):
+        for item in items:
+            item.add_marker(pytest.mark.skip(reason=why))
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown() -> None:
     postgres.forget()
