@@ -7,8 +7,8 @@
     clock       the clock of a node is an hour ahead or back for a while
 
 drawn by the seed, under steady load, half of it from smtp-source where that is installed. A node is left alone while
-something befalls it. In the end what was answered with 250, what arrived and what is on record are compared; where
-something is wrong the exit status is 1. With one node (`--nodes 1`) nobody takes over.
+something befalls it, and for a moment after. In the end what was answered with 250, what arrived and what is on record
+are compared; where something is wrong the exit status is 1. With one node (`--nodes 1`) nobody takes over.
 
     uv run python -m tests.bench.nodes [--minutes M] [--nodes N] [--rate R] [--seed S]
 """
@@ -36,6 +36,7 @@ FROZEN = 40.0  # seconds
 DOWN = (1.0, 30.0)  # seconds that a node is gone or cut off: from, to
 DATABASE_DOWN = (0.5, 5.0)
 WRONG = (2.0, 20.0)  # seconds that a clock is wrong
+REST = 8.0  # seconds that a node is left alone after what befell it, to be itself again
 AFTER = 20.0  # seconds of load after the last fault
 HEARTBEAT, TAKEOVER = 3.0, 10.0  # seconds; shorter than usual, so that there is more of it in five minutes
 
@@ -94,6 +95,7 @@ class Misfortune:
             self._befallen.add(whom)
             try:
                 await fault(self._fleet, seconds)
+                await asyncio.sleep(REST)
             finally:
                 self._befallen.discard(whom)
 

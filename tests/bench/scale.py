@@ -26,6 +26,7 @@ from tests.nodes.node import HAS_NODES
 from tests.nodes.peers import DOMAINS
 
 LONGEST = 300.0  # seconds
+TAKES = 0.02  # seconds that a peer takes for a message
 WARM = 120  # messages that do not count: until every destination has proved itself
 
 _runs = itertools.count(1)
@@ -68,8 +69,8 @@ async def main(messages: int, rounds: int, connections: int) -> None:
     for _ in range(rounds):
         for name, (nodes, apart) in ways.items():
             terms = Terms(
-                nodes=nodes, apart=apart, max_connections=connections, heartbeat=10.0, takeover=30.0, has_ways=False,
-                on_disk=True, database={"fsync": "on", "full_page_writes": "on", "autovacuum": "on"},
+                nodes=nodes, apart=apart, takes=TAKES, max_connections=connections, heartbeat=10.0, takeover=30.0,
+                has_ways=False, on_disk=True, database={"fsync": "on", "full_page_writes": "on", "autovacuum": "on"},
             )  # fmt: skip
             async with fleet(terms) as those:
                 await timed(those, WARM)

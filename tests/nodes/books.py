@@ -36,7 +36,8 @@ class Comeback(Struct, frozen=True):
 class Takeover(Struct, frozen=True, kw_only=True):
     """A node that could do nothing from `at` on, and the seconds until nothing of before was claimed any more.
 
-    Infinite: they were until it was back. `is_judged`: the database was there all the while, so that `bound` holds.
+    `claims` is how many those were; infinite: they were until it was back. `is_judged`: the database was there all the
+    while, so that `bound` holds.
     """
 
     node: str

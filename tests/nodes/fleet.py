@@ -4,8 +4,8 @@ import asyncio
 import math
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
 import asyncpg
@@ -21,6 +21,7 @@ from tests.serving import free_port
 
 LOOKS = 0.25  # seconds between two looks at what is still claimed
 QUIET = 60.0  # seconds in which all that was answered for must have left, once nothing more befalls the nodes
+OTHERS_SETTLE = 1.5  # seconds after which what is claimed still is that of the node which can do nothing
 SLACK = 2.0  # seconds that a takeover may take beside `takeover` and the check: the machine is busy
 
 _STILL_CLAIMED = "SELECT id FROM smarthost.attempt WHERE ended IS NULL AND NOT interrupted"
@@ -38,7 +39,7 @@ class Terms(Struct, frozen=True, kw_only=True):
     heartbeat: float = 1.0
     takeover: float = 3.0
     check: float = 1.0
-    takes: float = 0.02
+    takes: float = 0.3
     max_connections: int = 20
     on_disk: bool = False
     database: Mapping[str, str] = NONE_MORE
@@ -62,6 +63,21 @@ class Fleet:
         self.internet = internet
         self.books = books
         self.troubles = 0
+        self._befallen: set[str] = set()
+
+    @contextmanager
+    def befalling(self, node: Node) -> Iterator[None]:
+        """Something befalls a node that keeps it from its work while this lasts."""
+        self._befallen.add(node.name)
+        try:
+            yield
+        finally:
+            self._befallen.discard(node.name)
+
+    @property
+    def well(self) -> list[Node]:
+        """The nodes that nothing befalls now."""
+        return [node for node in self.nodes if node.name not in self._befallen]
 
     def over(self, fault: str, *nodes: Node) -> None:
         """What befell these nodes is over now."""
@@ -79,12 +95,15 @@ class Fleet:
             return
         at = time.time()
         claims = [row[0] for row in await self._ask(_STILL_CLAIMED) or ()]
+        its = 0  # what is claimed still when others have long settled theirs
         took: float | None = None
         while took is None and (gone := time.monotonic() - begin) < seconds - LOOKS:
             rows = await self._ask(_OF_THESE, claims)
             if rows is not None and rows[0][0] == 0:
                 took = gone
-            else:
+            elif rows is not None and gone > OTHERS_SETTLE:
+                its = max(its, rows[0][0])
+            if took is None:
                 await asyncio.sleep(LOOKS)
         self.books.takeovers.append(
             Takeover(
@@ -93,7 +112,7 @@ class Fleet:
                 at=at,
                 took=math.inf if took is None else took,
                 bound=self.terms.bound,
-                claims=len(claims),
+                claims=its,
                 is_judged=troubles == self.troubles,
             )
         )
