@@ -6,7 +6,7 @@ from engine.model.event import Event
 from engine.model.message import NewMessage
 from engine.queue import contract
 from engine.queue.bounds import LOGINS_KEPT
-from engine.queue.contract import KnownLogin
+from engine.queue.contract import KnownLogin, QueueBusy
 from engine.queue.postgres import mail
 from engine.queue.postgres.database import Database, Role, read, written
 from engine.queue.postgres.rows import storable
@@ -21,6 +21,8 @@ class Arrivals(Role, contract.Arrivals):
         self._enqueue = partial(mail.enqueue_all, terms=database.terms)
 
     async def enqueue(self, message: NewMessage) -> int:
+        if not self.database.node.left:  # else a sender would wait for as long as the database may take to answer
+            raise QueueBusy("the database cannot be reached")
         return await self.database.do_together(self._enqueue, message, weight=len(message.content))
 
     @written

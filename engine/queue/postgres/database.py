@@ -12,7 +12,7 @@ from engine.base.clock import Clock
 from engine.model.event import Event
 from engine.queue.contract import QueueError
 from engine.queue.mail import Terms
-from engine.queue.postgres.connection import Server, connect, refusal
+from engine.queue.postgres.connection import Server, connect, is_lost, refusal
 from engine.queue.postgres.migrations import prepare
 from engine.queue.postgres.node import Node
 from engine.queue.postgres.transaction import Snapshot, Transaction
@@ -105,8 +105,12 @@ class Database:
                 return await question(Snapshot(connection, now))
         except QueueError:
             raise
-        except Exception as error:
-            refused = refusal(error)
+        except BaseException as error:
+            if connection is not None and (is_lost(error) or not isinstance(error, Exception)):
+                # Its BEGIN may still be on the way, and asyncpg would take what is asked next for a part of that
+                # transaction: it would see the state of that moment for ever.
+                connection.terminate()
+            refused = refusal(error) if isinstance(error, Exception) else error
             if refused is error:
                 raise
             raise refused from error

@@ -12,7 +12,7 @@ from engine.model.claim import Claim
 from engine.model.destination import Suspension
 from engine.model.filter import Filter
 from engine.model.node import MARKS, QUEUED, News
-from engine.queue.contract import NotRunning, QueueError
+from engine.queue.contract import NotRunning, QueueBusy, QueueError
 from engine.queue.postgres.connection import Server, connect
 from engine.queue.postgres.store import PostgresQueue
 from tests import postgres
@@ -161,6 +161,8 @@ async def test_a_node_that_the_database_does_not_hear_holds_nothing_after_its_le
         assert queue.trouble == ""
         now += 1.1  # others take over after 300
         assert not queue.claims.holds(claim)
+        with pytest.raises(QueueBusy):
+            await queue.arrivals.enqueue(new_message("x@example.org"))
         assert queue.trouble == "node a was not heard of by the database for too long: it sends nothing"
     finally:
         await queue.close()
