@@ -167,6 +167,19 @@ class Setup(Door):
             refuse(str(error))
         return done.is_sound, done.lines
 
+    def moved(
+        self, source: str, target: str, tell: Callable[[str], None], password_file: Path | None, abandon: bool
+    ) -> tuple[bool, tuple[str, ...]]:
+        """Whether all of a queue has been moved, and what to tell of that; says so where it cannot be."""
+        from engine.moving import CannotMove, command_of, move_queue
+
+        try:
+            return move_queue(source, target, tell, password_file=password_file, end_it=abandon)
+        except CannotMove as error:
+            refuse(str(error))
+        except KeyboardInterrupt:
+            refuse(f"stopped; `{command_of(source, target)}` goes on with it")
+
     def send(self, words: list[str]) -> int:
         """Do what sendmail does with these words."""
         from engine.intake.sendmail.command import main as sendmail
@@ -249,7 +262,7 @@ lists.add_to(app)
 verbs.add_to(app)
 questions.add_to(app)
 app.add_typer(config_app, name="config")
-spool.add_to(app, lambda context, folder, repair: _setup(context).checked(folder, repair))
+spool.add_to(app, lambda context: _setup(context))
 app.add_typer(user.app_for(lambda context: _setup(context).users()), name="user")
 
 

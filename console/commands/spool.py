@@ -1,8 +1,8 @@
-"""The command that looks after a spool which no engine owns: check-spool."""
+"""The commands that look after a queue which no engine has open: check-spool and move-queue."""
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import typer
 
@@ -13,10 +13,31 @@ Folder = Annotated[
 ]
 Repair = Annotated[bool, typer.Option("--repair", help="Put right what is not in order; the old queue is kept.")]
 Found = tuple[bool, tuple[str, ...]]
+From = Annotated[
+    str, typer.Argument(metavar="FROM", help="The queue to be moved: a spool's folder, or postgresql://...")
+]
+To = Annotated[str, typer.Argument(metavar="TO", help="Where to: the same.")]
+PasswordFile = Annotated[
+    Path | None,
+    typer.Option("--password-file", metavar="FILE", readable=False, help="The database's; else as libpq finds it."),
+]
+Abandon = Annotated[bool, typer.Option("--abandon", help="End a move half-way: what is left stays where it is.")]
 
 
-def add_to(app: typer.Typer, checked: Callable[[typer.Context, Path | None, bool], Found]) -> None:
-    """Add the command; `checked` looks at a spool, or repairs it, and says whether it is in order and what to tell."""
+class Keeper(Protocol):
+    """Who does what the commands ask, and says whether that is well, and what to tell of it."""
+
+    def checked(self, folder: Path | None, repair: bool) -> Found:
+        """Look at a spool, or repair it."""
+
+    def moved(
+        self, source: str, target: str, tell: Callable[[str], None], password_file: Path | None, abandon: bool
+    ) -> Found:
+        """Move a queue, or end that half-way; `tell` is called with how far it is."""
+
+
+def add_to(app: typer.Typer, keeper: Callable[[typer.Context], Keeper]) -> None:
+    """Add the commands."""
 
     @app.command("check-spool")
     def check_spool(context: typer.Context, folder: Folder = None, repair: Repair = False) -> None:
@@ -24,8 +45,27 @@ def add_to(app: typer.Typer, checked: Callable[[typer.Context, Path | None, bool
 
         Only while no engine owns the spool. Exit status: 0 in order, or repaired; 1 damaged, or it could not be done.
         """
-        is_sound, lines = checked(context, folder, repair)
-        for line in lines:
-            (say if is_sound else complain)(line)
-        if not is_sound:
-            raise typer.Exit(Status.REFUSED)
+        _tell(keeper(context).checked(folder, repair))
+
+    @app.command("move-queue")
+    def move_queue(
+        context: typer.Context,
+        source: From,
+        target: To,
+        password_file: PasswordFile = None,
+        abandon: Abandon = False,
+    ) -> None:
+        """Move a queue into a database, or back.
+
+        Only while no engine has either open. Stopped or killed, it goes on when it is run again. Exit status: 0 all is
+        moved; 1 some cannot be read and is left, or it could not be done.
+        """
+        _tell(keeper(context).moved(source, target, say, password_file, abandon))
+
+
+def _tell(found: Found) -> None:
+    is_well, lines = found
+    for line in lines:
+        (say if is_well else complain)(line)
+    if not is_well:
+        raise typer.Exit(Status.REFUSED)

@@ -251,3 +251,18 @@ CREATE TABLE event (
 );
 
 CREATE INDEX event_message ON event (message) WHERE message > 0;
+
+-- Of moves from one store to another: see engine.queue.moving.
+
+CREATE TABLE leaving (                              -- one row at the most: no engine opens this queue while it is there
+    move        TEXT    COLLATE "C" PRIMARY KEY,    -- names the move at both ends
+    source      TEXT    COLLATE "C" NOT NULL,       -- this queue and the other one, as an operator has named them
+    target      TEXT    COLLATE "C" NOT NULL,
+    agreed      BOOLEAN NOT NULL                    -- the other end knows of it, and may have some of the mail
+);
+
+CREATE TABLE coming (
+    move        TEXT    COLLATE "C" PRIMARY KEY,
+    shifts      TEXT    COLLATE "C" NOT NULL,       -- what is added to the numbers that come, by table, as JSON
+    batch       TEXT    COLLATE "C" NOT NULL        -- the messages that came last, by the numbers they had, as JSON
+);

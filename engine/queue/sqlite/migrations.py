@@ -12,7 +12,7 @@ from engine.base.files import sync
 from engine.base.text import clean
 from engine.queue.contract import QueueError
 
-VERSION = 6  # of the schema, kept in PRAGMA user_version
+VERSION = 7  # of the schema, kept in PRAGMA user_version
 
 # In version 1 each entry had the time of its bounce or drop; now the order as a whole has it.
 _FROM_1 = """
@@ -92,6 +92,21 @@ _NOTED = (
 )
 _FROM_5 = "\n".join(f"ALTER TABLE {table} RENAME COLUMN {FORMERLY[name]} TO {name};" for table, name in _NOTED)
 
+# In version 6 a queue could not be moved to another store.
+_FROM_6 = """
+CREATE TABLE leaving (
+    move        TEXT    NOT NULL PRIMARY KEY,
+    source      TEXT    NOT NULL,
+    target      TEXT    NOT NULL,
+    agreed      INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE coming (
+    move        TEXT    NOT NULL PRIMARY KEY,
+    shifts      TEXT    NOT NULL,
+    batch       TEXT    NOT NULL
+) STRICT, WITHOUT ROWID;
+"""
+
 # What brings each version to the next, and the columns that come with it.
 _STEPS: Mapping[int, tuple[str, frozenset[tuple[str, str]]]] = {
     1: (_FROM_1, frozenset({("operation", "due")})),
@@ -125,6 +140,15 @@ _STEPS: Mapping[int, tuple[str, frozenset[tuple[str, str]]]] = {
         frozenset({("destination", "blocked_cause"), ("entry", "postponed_at"), ("entry", "postponed_by")}),
     ),
     5: (_FROM_5, frozenset(_NOTED)),
+    6: (
+        _FROM_6,
+        frozenset(
+            {
+                *(("leaving", name) for name in ("move", "source", "target", "agreed")),
+                *(("coming", name) for name in ("move", "shifts", "batch")),
+            }
+        ),
+    ),
 }
 
 log = logging.getLogger(__name__)

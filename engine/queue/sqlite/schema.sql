@@ -1,4 +1,4 @@
--- The store's tables, version 6. One row of `entry` is one recipient of one message.
+-- The store's tables, version 7. One row of `entry` is one recipient of one message.
 
 CREATE TABLE message (
     number      INTEGER PRIMARY KEY AUTOINCREMENT,  -- never given twice, not even after the message has left
@@ -272,3 +272,18 @@ CREATE TABLE event (
 ) STRICT;
 
 CREATE INDEX event_message ON event (message) WHERE message > 0;
+
+-- Of moves from one store to another: see engine.queue.moving.
+
+CREATE TABLE leaving (                              -- one row at the most: no engine opens this queue while it is there
+    move        TEXT    NOT NULL PRIMARY KEY,       -- names the move at both ends
+    source      TEXT    NOT NULL,                   -- this queue and the other one, as an operator has named them
+    target      TEXT    NOT NULL,
+    agreed      INTEGER NOT NULL                    -- 1: the other end knows of it, and may have some of the mail
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE coming (
+    move        TEXT    NOT NULL PRIMARY KEY,
+    shifts      TEXT    NOT NULL,                   -- what is added to the numbers that come, by table, as JSON
+    batch       TEXT    NOT NULL                    -- the messages that came last, by the numbers they had, as JSON
+) STRICT, WITHOUT ROWID;

@@ -7,8 +7,9 @@ from pathlib import Path
 from engine.base.clock import Clock
 from engine.model.event import Event
 from engine.model.node import ALL_OF_IT, News, Share
-from engine.queue.contract import Queue, QueueDamaged
+from engine.queue.contract import Queue, QueueDamaged, QueueError
 from engine.queue.mail import Terms
+from engine.queue.moving import Leaving
 from engine.queue.sqlite import bulk, filesystems, who_reads
 from engine.queue.sqlite.arrivals import Arrivals
 from engine.queue.sqlite.attempts import recover
@@ -105,5 +106,7 @@ class SqliteQueue(Queue):
 
 
 def _recover(tx: Transaction) -> int:
+    if (mark := tx.execute("SELECT move, source, target FROM leaving").fetchone()) is not None:
+        raise QueueError(Leaving(*mark).refusal)
     bulk.end_unfinished(tx)
     return recover(tx)

@@ -225,8 +225,28 @@ async def test_a_queue_of_a_newer_version_is_refused(tmp_path: Path) -> None:
         await SqliteSpool(tmp_path, spool.clock).queue.open()
 
 
+# What version 7 has more than version 6.
+_BACK_TO_6 = (
+    "DROP TABLE leaving",
+    "DROP TABLE coming",
+    "PRAGMA user_version = 6",
+)
+
+
+async def test_a_queue_of_the_sixth_version_is_brought_to_this_one(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        number = await spool.add("a@example.org")
+        for statement in _BACK_TO_6:
+            spool.sql(statement)
+    async with opened(tmp_path) as spool:
+        assert spool.sql("PRAGMA user_version") == [(VERSION,)]
+        assert (await spool.entry(number)).recipient == "a@example.org"
+        assert spool.sql("SELECT count(*) FROM leaving") == spool.sql("SELECT count(*) FROM coming") == [(0,)]
+
+
 # Where version 6 has another name than version 5.
 _BACK_TO_5 = (
+    *_BACK_TO_6,
     *(
         f"ALTER TABLE {table} RENAME COLUMN note TO reason"
         for table in ("entry", "suspension", "hold_rule", "override", "mark", "operation")

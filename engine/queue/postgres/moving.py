@@ -1,0 +1,226 @@
+"""One end of a move (see engine.queue.moving) in a database: the lock of who has it open is held."""
+
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Self
+
+import asyncpg
+
+from engine.queue.contract import QueueError
+from engine.queue.moving import (
+    EVERY,
+    NUMBERED,
+    OF_MAIL,
+    CannotMove,
+    End,
+    Row,
+    Table,
+    Unreadable,
+    Waiting,
+)
+from engine.queue.postgres import bulk, rules
+from engine.queue.postgres.attempts import recover
+from engine.queue.postgres.connection import OWNER, SCHEMA, Server, connect, refusal, said
+from engine.queue.postgres.exchanges import know_destinations
+from engine.queue.postgres.migrations import prepare
+from engine.queue.postgres.rows import INSERT_EVENTS, event_values, storable
+from engine.queue.postgres.transaction import Transaction
+
+CLEAR_SECONDS = 600.0  # for a table that is emptied once all is moved
+
+_OWNER = (
+    "SELECT a.pid, coalesce(a.client_hostname, host(a.client_addr)) "
+    "FROM pg_locks l JOIN pg_stat_activity a USING (pid) "
+    "WHERE l.locktype = 'advisory' AND l.granted AND l.objid = $1::bigint::oid AND l.objsubid = 1 "
+    "AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+)
+_DURABLY = "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
+
+
+class PostgresEnd(End):
+    """The queue in a database. Entering it raises CannotMove where an engine has it, or there is none to be moved."""
+
+    def __init__(self, server: Server, now: Callable[[], float], *, is_source: bool) -> None:
+        self.address = server.dsn
+        self._server = server
+        self._now = now
+        self._is_source = is_source
+        self._types: dict[tuple[str, str], str] = {}
+        self._connection: Any
+
+    async def __aenter__(self) -> Self:
+        try:
+            self._connection = await connect(self._server)
+        except QueueError as error:
+            raise CannotMove(f"{self.address}: {error}") from error
+        try:
+            await self._begin()
+        except BaseException:
+            self._connection.terminate()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        try:
+            await self._connection.close(timeout=2)
+        except Exception:  # noqa: BLE001  all that was done is committed
+            self._connection.terminate()
+
+    async def _begin(self) -> None:
+        with self._telling():
+            there = await self._connection.fetchval("SELECT to_regclass($1)", f"{SCHEMA}.version")
+            if there is None and self._is_source:
+                raise CannotMove(f"{self.address}: there is no queue in it")
+            await prepare(self._connection)
+            if not await self._connection.fetchval("SELECT pg_try_advisory_lock($1)", OWNER):
+                found = await self._connection.fetchrow(_OWNER, OWNER)
+                who = f" (session {found[0]}, from {found[1] or 'its own machine'})" if found is not None else ""
+                raise CannotMove(f"{self.address}: an engine has this queue open{who}; stop it first")
+            await self._connection.execute(_DURABLY)
+            rows = await self._connection.fetch(
+                "SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod) FROM pg_attribute a "
+                "JOIN pg_class c ON c.oid = a.attrelid WHERE c.relnamespace = to_regnamespace($1) "
+                "AND c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped",
+                SCHEMA,
+            )
+            self._types = {(table, column): kind for table, column, kind in rows}
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        with self._telling():
+            async with self._connection.transaction():
+                yield
+
+    async def read(self, table: Table, after: Row | None, limit: int) -> list[Row]:
+        behind = f"WHERE ({_names(table.key)}) > ({_places(len(after), 2)})" if after is not None else ""
+        return await self._rows(table, f"{behind} ORDER BY {_names(table.key)} LIMIT $1", limit, *(after or ()))
+
+    async def read_of(self, table: Table, first: Any, last: Any) -> list[Row]:
+        which = f"WHERE {table.belongs} BETWEEN $1 AND $2 ORDER BY {_names(table.key)}"
+        return await self._rows(table, which, first, last)
+
+    async def waiting(self, after: int, limit: int) -> list[Waiting]:
+        with self._telling():
+            return [
+                Waiting(*row)
+                for row in await self._connection.fetch(
+                    "SELECT number, size, (SELECT count(*) FROM entry WHERE message = m.number) "
+                    "+ (SELECT count(*) FROM untold WHERE message = m.number) "
+                    "+ (SELECT count(*) FROM attempt WHERE message = m.number) "
+                    "FROM message m WHERE number > $1 ORDER BY number LIMIT $2",
+                    after,
+                    limit,
+                )
+            ]
+
+    async def count(self) -> int:
+        with self._telling():
+            return int(await self._connection.fetchval("SELECT count(*) FROM message"))
+
+    async def add(self, table: Table, rows: Sequence[Row]) -> set[Row]:
+        if not rows:
+            return set()
+        types = [self._types[table.name, name] for name in table.columns]
+        columns = ", ".join(f"${place}::{kind}[]" for place, kind in enumerate(types, 1))
+        values = [
+            [storable(each) if each else each for each in column] if kind == "text" else column
+            for kind, column in zip(types, zip(*rows, strict=True), strict=True)
+        ]
+        with self._telling():
+            added = await self._connection.fetch(
+                f"INSERT INTO {table.name} ({_names(table.columns)}) OVERRIDING SYSTEM VALUE "
+                f"SELECT * FROM unnest({columns}) ON CONFLICT DO NOTHING RETURNING {_names(table.key)}",
+                *values,
+            )
+        return set(map(tuple, added))
+
+    async def forget(self, table: Table, key: Row) -> None:
+        places = " AND ".join(f'"{name}" = ${place}' for place, name in enumerate(table.key, 1))
+        with self._telling():
+            await self._connection.execute(f"DELETE FROM {table.name} WHERE {places}", *key)
+
+    async def remove(self, messages: Sequence[int]) -> None:
+        with self._telling():
+            for table in OF_MAIL[::-1]:  # each in one statement; to leave it to the message would take one for each
+                await self._connection.execute(
+                    f"DELETE FROM {table.name} WHERE {table.belongs} = ANY($1::bigint[])", messages
+                )
+
+    async def clear(self) -> None:
+        with self._telling():
+            for table in (*OF_MAIL[::-1], *EVERY[::-1]):
+                await self._connection.execute(f"DELETE FROM {table.name}", timeout=CLEAR_SECONDS)
+
+    async def given(self) -> dict[str, int]:
+        with self._telling():
+            return {
+                table.name: await self._connection.fetchval(
+                    f"SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {_sequence(table)}"
+                )
+                for table in NUMBERED
+            }
+
+    async def number_from(self, numbers: Mapping[str, int]) -> None:
+        given = await self.given()
+        with self._telling():
+            for table in NUMBERED:
+                if numbers[table.name] > given[table.name]:
+                    await self._connection.execute(
+                        "SELECT setval($1::text::regclass, $2)", _sequence(table), numbers[table.name]
+                    )
+
+    async def put_back_interrupted(self) -> None:
+        with self._telling():
+            tx = self._transaction()
+            await bulk.end_unfinished(tx)
+            await recover(tx)
+            await self._record(tx)
+
+    async def know_destinations(self, names: Sequence[str]) -> None:
+        with self._telling():
+            rows = await self._connection.fetch("SELECT name FROM destination WHERE name = ANY($1::text[])", names)
+            await know_destinations(self._transaction(), set(names) - {name for (name,) in rows})
+
+    async def hold_by_rules(self, messages: Sequence[int]) -> None:
+        with self._telling():
+            tx = self._transaction()
+            for message in messages:
+                await rules.apply(tx, message)
+            await self._record(tx)
+
+    def now(self) -> float:
+        return self._now()
+
+    def _transaction(self) -> Transaction:
+        return Transaction(self._connection, self._now())
+
+    async def _record(self, tx: Transaction) -> None:
+        if tx.events:
+            await self._connection.execute(INSERT_EVENTS, *event_values(tx.events))
+
+    async def _rows(self, table: Table, which: str, *values: object) -> list[Row]:
+        with self._telling():
+            found = await self._connection.fetch(f"SELECT {_names(table.columns)} FROM {table.name} {which}", *values)
+        return list(map(tuple, found))
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Raises for an error of the database one that says what to do."""
+        try:
+            yield
+        except asyncpg.DataCorruptedError as error:
+            raise Unreadable(f"{self.address}: {said(error)}") from error
+        except (QueueError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+            raise CannotMove(f"{self.address}: {refusal(error)}") from error
+
+
+def _names(columns: Sequence[str]) -> str:
+    return ", ".join(f'"{name}"' for name in columns)
+
+
+def _places(count: int, first: int) -> str:
+    return ", ".join(f"${place}" for place in range(first, first + count))
+
+
+def _sequence(table: Table) -> str:
+    return f"{table.name}_{table.key[0]}_seq"
