@@ -19,6 +19,7 @@ from typer.core import TyperGroup
 from console import faults
 from console.commands import lists, questions, spool, user, verbs
 from console.commands.door import Door, Status, complain, refuse, say
+from console.commands.spool import How
 from engine.control.client import answers, control_socket, view_socket
 
 if TYPE_CHECKING:
@@ -168,13 +169,13 @@ class Setup(Door):
         return done.is_sound, done.lines
 
     def moved(
-        self, source: str, target: str, tell: Callable[[str], None], password_file: Path | None, abandon: bool
+        self, source: str, target: str, tell: Callable[[str], None], password_file: Path | None, how: How
     ) -> tuple[bool, tuple[str, ...]]:
         """Whether all of a queue has been moved, and what to tell of that; says so where it cannot be."""
         from engine.moving import CannotMove, command_of, move_queue
 
         try:
-            return move_queue(source, target, tell, password_file=password_file, end_it=abandon)
+            return move_queue(source, target, tell, password_file=password_file, how=how)
         except CannotMove as error:
             refuse(str(error))
         except KeyboardInterrupt:

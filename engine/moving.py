@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import Literal
 
 from engine.base.clock import SystemClock
 from engine.base.plural import agree, plural
@@ -17,32 +18,40 @@ __all__ = ["CannotMove", "command_of", "move_queue"]
 TOLD_EVERY = 2.0  # seconds between two lines on how far it is
 NAMED = 100  # messages that cannot be moved are named; the others are counted
 
+How = Literal["move", "abandon", "lost"]
+
 _SCHEMES = ("postgresql:", "postgres:")
 
 
 def move_queue(
-    source: str, target: str, tell: Callable[[str], None], *, password_file: Path | None = None, end_it: bool = False
+    source: str, target: str, tell: Callable[[str], None], *, password_file: Path | None = None, how: How = "move"
 ) -> tuple[bool, tuple[str, ...]]:
-    """Move a queue, or go on with that; `end_it`: leave the rest where it is. Each is a spool or a database.
+    """Move a queue, or go on with that; or "abandon" it: leave the rest where it is. Each is a spool or a database.
+
+    "lost" abandons a move to a queue that is gone for good, and does not ask it.
 
     `tell` has a line every TOLD_EVERY seconds. Gives whether all was moved, and what to say of it. Raises CannotMove,
     and KeyboardInterrupt, after which it can be run again.
     """
-    return asyncio.run(_move(source, target, _Progress(tell), password_file, end_it=end_it))
+    return asyncio.run(_move(source, target, _Progress(tell), password_file, how))
 
 
 async def _move(
-    source: str, target: str, told: "_Progress", password_file: Path | None, *, end_it: bool
+    source: str, target: str, told: "_Progress", password_file: Path | None, how: How
 ) -> tuple[bool, tuple[str, ...]]:
     password = _password(password_file)
     ends = [_address(source), _address(target)]
     if ends[0] == ends[1]:
         raise CannotMove(f"{ends[0]}: this is the queue it is to be moved to")
-    async with _end(ends[0], password, is_source=True) as left, _end(ends[1], password) as taken:
-        if end_it:
-            await abandon(left, taken)
-            return True, (f"ended: what was moved is in {taken.address}, the rest is in {left.address}",)
-        return _said(await move(left, taken, told), left.address, taken.address)
+    async with _end(ends[0], password, is_source=True) as left:
+        if how == "lost":
+            await abandon(left, None)
+            return True, (f"ended: what was not moved, and perhaps some of what was, is in {left.address}",)
+        async with _end(ends[1], password) as taken:
+            if how == "abandon":
+                await abandon(left, taken)
+                return True, (f"ended: what was moved is in {taken.address}, the rest is in {left.address}",)
+            return _said(await move(left, taken, told), left.address, taken.address)
 
 
 def _said(moved: Moved, source: str, target: str) -> tuple[bool, tuple[str, ...]]:

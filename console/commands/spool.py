@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Protocol
+from typing import Annotated, Literal, Protocol
 
 import typer
 
@@ -22,6 +22,10 @@ PasswordFile = Annotated[
     typer.Option("--password-file", metavar="FILE", readable=False, help="The database's; else as libpq finds it."),
 ]
 Abandon = Annotated[bool, typer.Option("--abandon", help="End a move half-way: what is left stays where it is.")]
+Lost = Annotated[
+    bool, typer.Option("--lost", help="The same, where TO is gone for good: what may be there stays here, too.")
+]
+How = Literal["move", "abandon", "lost"]
 
 
 class Keeper(Protocol):
@@ -31,9 +35,9 @@ class Keeper(Protocol):
         """Look at a spool, or repair it."""
 
     def moved(
-        self, source: str, target: str, tell: Callable[[str], None], password_file: Path | None, abandon: bool
+        self, source: str, target: str, tell: Callable[[str], None], password_file: Path | None, how: How
     ) -> Found:
-        """Move a queue, or end that half-way; `tell` is called with how far it is."""
+        """Move a queue, or end that half-way, with the other one "lost" or not; `tell` is called with how far it is."""
 
 
 def add_to(app: typer.Typer, keeper: Callable[[typer.Context], Keeper]) -> None:
@@ -54,13 +58,15 @@ def add_to(app: typer.Typer, keeper: Callable[[typer.Context], Keeper]) -> None:
         target: To,
         password_file: PasswordFile = None,
         abandon: Abandon = False,
+        lost: Lost = False,
     ) -> None:
         """Move a queue into a database, or back.
 
         Only while no engine has either open. Stopped or killed, it goes on when it is run again. Exit status: 0 all is
         moved; 1 some cannot be read and is left, or it could not be done.
         """
-        _tell(keeper(context).moved(source, target, say, password_file, abandon))
+        how: How = "lost" if lost else "abandon" if abandon else "move"
+        _tell(keeper(context).moved(source, target, say, password_file, how))
 
 
 def _tell(found: Found) -> None:

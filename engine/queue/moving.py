@@ -156,7 +156,10 @@ class Leaving(NamedTuple):
 
 
 class Coming(NamedTuple):
-    """A move into this queue: how far each kind of number is shifted, and the messages that came last, as they were."""
+    """A move into this queue: how far each kind of number is shifted, and the messages that came last, as they were.
+
+    Once all has come there are no shifts: nothing more is to come.
+    """
 
     move: str
     shifts: Mapping[str, int]
@@ -167,6 +170,11 @@ class Coming(NamedTuple):
         """Read a row of COMING."""
         move, shifts, batch = row
         return cls(move, msgspec.json.decode(shifts), tuple(msgspec.json.decode(batch)))
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all has come."""
+        return not self.shifts
 
     @property
     def row(self) -> Row:
@@ -266,31 +274,38 @@ async def move(source: End, target: End, told: Callable[[int, int], object]) -> 
     mark = await _leave(source, target)
     coming = await _agree(source, target, mark)
     await _go_on_after(source, coming)
-    rules = await _move_standing(source, target, coming.shifts)
-    done = await _move_mail(source, target, coming, rules, told)
-    async for rows in _chunks(source, EVENT):
+    done = Moved(messages=0)
+    if not coming.is_whole:
+        rules = await _move_standing(source, target, coming.shifts)
+        done = await _move_mail(source, target, coming, rules, told)
+        await _copy(source, target, EVENT, coming.shifts)
+        if done.left:
+            return done
         async with target.transaction():
-            await target.add(EVENT, [_shifted(EVENT, row, coming.shifts) for row in rows])
-    if not done.left:
-        async with source.transaction():
-            await source.clear()
-            await source.forget(LEAVING, (mark.move,))
-        async with target.transaction():
-            await target.forget(COMING, (mark.move,))
-    return done
-
-
-async def abandon(source: End, target: End) -> None:
-    """End a move half-way: what has been moved stays moved, all else stays, and both are queues as any other."""
-    mark = await leaving(source)
-    if mark is None:
-        raise CannotMove(f"{source.address} is not being moved: there is nothing to abandon")
-    if mark.agreed:
-        await _go_on_after(source, await _known(target, mark))
+            await _note(target, Coming(mark.move, {}))
     async with source.transaction():
+        await source.clear()
         await source.forget(LEAVING, (mark.move,))
     async with target.transaction():
         await target.forget(COMING, (mark.move,))
+    return done
+
+
+async def abandon(source: End, target: End | None) -> None:
+    """End a move half-way: what has been moved stays moved, all else stays, and both are queues as any other.
+
+    Without a target it is gone for good, and cannot be asked what it has of the last batch: that stays here, too.
+    """
+    mark = await leaving(source)
+    if mark is None:
+        raise CannotMove(f"{source.address} is not being moved: there is nothing to abandon")
+    if mark.agreed and target is not None:
+        await _go_on_after(source, await _known(target, mark))
+    async with source.transaction():
+        await source.forget(LEAVING, (mark.move,))
+    if target is not None:
+        async with target.transaction():
+            await target.forget(COMING, (mark.move,))
 
 
 async def leaving(end: End) -> Leaving | None:
@@ -322,27 +337,32 @@ async def _leave(source: End, target: End) -> Leaving:
 
 async def _agree(source: End, target: End, mark: Leaving) -> Coming:
     """Have the other end know of the move, with room for our numbers; from then on it can be no other."""
+    given = await source.given()
     if mark.agreed:
         coming = await _known(target, mark)
-    else:
-        coming = await _announce(target, mark.move)
-        async with source.transaction():
-            await source.forget(LEAVING, (mark.move,))
-            await source.add(LEAVING, [Leaving(mark.move, source.address, target.address, agreed=True)])
-    given = await source.given()
-    async with target.transaction():
-        await target.number_from({name: coming.shifts[name] + number for name, number in given.items()})
+        if not coming.is_whole:  # a repair may have given more
+            async with target.transaction():
+                await _make_room(target, coming, given)
+        return coming
+    coming = await _coming(target, mark.move) or await _announce(target, mark.move, given)
+    async with source.transaction():
+        await source.forget(LEAVING, (mark.move,))
+        await source.add(LEAVING, [Leaving(mark.move, source.address, target.address, agreed=True)])
     return coming
 
 
-async def _announce(target: End, move: str) -> Coming:
-    if (found := await _coming(target, move)) is not None:
-        return found
-    given = await target.given()
-    coming = Coming(move, dict.fromkeys(given, 0) if await _is_empty(target) else given)
+async def _announce(target: End, move: str, given: Mapping[str, int]) -> Coming:
+    """Keep room for all numbers given here in the transaction that tells of the move: others may be on their way."""
+    here = await target.given()
+    coming = Coming(move, dict.fromkeys(here, 0) if await _is_empty(target) else here)
     async with target.transaction():
         await target.add(COMING, [coming.row])
+        await _make_room(target, coming, given)
     return coming
+
+
+async def _make_room(target: End, coming: Coming, given: Mapping[str, int]) -> None:
+    await target.number_from({name: coming.shifts[name] + number for name, number in given.items()})
 
 
 async def _known(target: End, mark: Leaving) -> Coming:
@@ -359,9 +379,15 @@ async def _coming(target: End, move: str) -> Coming | None:
     return Coming.of(found[0]) if found else None
 
 
+async def _note(target: End, coming: Coming) -> None:
+    await target.forget(COMING, (coming.move,))
+    await target.add(COMING, [coming.row])
+
+
 async def _is_empty(end: End) -> bool:
-    """Whether no number that a queue has given stands anywhere in it: then it may be given by another's."""
-    return not any([await end.read(table, None, 1) for table in (*NUMBERED, TAKEN_KEY)])
+    """Whether no number that a queue has given stands anywhere in it, nor any is to come: then it may be another's."""
+    to_come = [row for row in await end.read(COMING, None, STANDING_AT_ONCE) if not Coming.of(row).is_whole]
+    return not (to_come or any([await end.read(table, None, 1) for table in (*NUMBERED, TAKEN_KEY)]))
 
 
 async def _go_on_after(source: End, coming: Coming) -> None:
@@ -384,10 +410,14 @@ async def _move_standing(source: End, target: End, shifts: Mapping[str, int]) ->
             await target.add(EXCHANGE, [row for row in exchanges if row[:1] in new])
     rules = await _move_rules(source, target, shifts)
     for table in STANDING:
-        async for rows in _chunks(source, table):
-            async with target.transaction():
-                await target.add(table, [_shifted(table, row, shifts) for row in rows])
+        await _copy(source, target, table, shifts)
     return rules
+
+
+async def _copy(source: End, target: End, table: Table, shifts: Mapping[str, int]) -> None:
+    async for rows in _chunks(source, table):
+        async with target.transaction():
+            await target.add(table, [_shifted(table, row, shifts) for row in rows])
 
 
 async def _move_rules(source: End, target: End, shifts: Mapping[str, int]) -> dict[int, int]:
@@ -435,15 +465,12 @@ async def _write(
     (destination,) = ENTRY.places("destination")
     numbers = [row[0] for row in mail[MESSAGE.name]]
     async with target.transaction():
-        await target.forget(COMING, (coming.move,))
-        await target.add(COMING, [coming._replace(batch=tuple(numbers)).row])
+        await _note(target, coming._replace(batch=tuple(numbers)))
         await target.know_destinations(sorted({row[destination] for row in mail[ENTRY.name]}))
         for table in OF_MAIL:
             rows = [_shifted(table, row, shifts, rules) for row in mail[table.name]]
             if len(await target.add(table, rows)) < len(rows):
-                raise CannotMove(
-                    f"{target.address} has a {table.name} of the number of one that comes: nothing is moved"
-                )
+                raise CannotMove(f"{target.address} has a {table.name} of the number of one that comes")
         if has_rules:
             await target.hold_by_rules([number + shifts["message"] for number in numbers])
 

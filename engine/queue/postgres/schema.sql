@@ -263,6 +263,6 @@ CREATE TABLE leaving (                              -- one row at the most: no e
 
 CREATE TABLE coming (
     move        TEXT    COLLATE "C" PRIMARY KEY,
-    shifts      TEXT    COLLATE "C" NOT NULL,       -- what is added to the numbers that come, by table, as JSON
+    shifts      TEXT    COLLATE "C" NOT NULL,       -- what is added to numbers, by table, as JSON; {}: all has come
     batch       TEXT    COLLATE "C" NOT NULL        -- the messages that came last, by the numbers they had, as JSON
 );

@@ -226,7 +226,7 @@ class Writer:
                 await self._undo(lost=lost)
                 if lost or is_to_be_repeated(met):
                     continue
-                if self._connection is None:  # another engine has its name
+                if self._connection is None or self._connection.is_closed():  # another engine has its name
                     self.trouble = str(met)
                 return refusal(met)
             self.trouble = ""

@@ -284,6 +284,6 @@ CREATE TABLE leaving (                              -- one row at the most: no e
 
 CREATE TABLE coming (
     move        TEXT    NOT NULL PRIMARY KEY,
-    shifts      TEXT    NOT NULL,                   -- what is added to the numbers that come, by table, as JSON
+    shifts      TEXT    NOT NULL,                   -- what is added to numbers, by table, as JSON; {}: all has come
     batch       TEXT    NOT NULL                    -- the messages that came last, by the numbers they had, as JSON
 ) STRICT, WITHOUT ROWID;

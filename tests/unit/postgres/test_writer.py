@@ -116,6 +116,20 @@ class Losing:
         raise asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
 
 
+async def test_one_that_comes_back_to_a_queue_that_is_being_moved_away_is_refused(
+    server: Server, writer: Writer
+) -> None:
+    await writer.do(keep("a"))
+    other = await connect(server)
+    await other.fetch("SELECT pg_terminate_backend($1, 5000)", writer._connection.get_server_pid())
+    await other.execute("INSERT INTO leaving VALUES ('x', 'here', 'there', true)")
+    await other.close()
+    with pytest.raises(QueueError, match="the queue here is being moved to there, and no engine may open it"):
+        await writer.do(keep("b"))
+    assert await kept(server) == ["a"]
+    assert "is being moved to there" in writer.trouble
+
+
 @pytest.mark.parametrize("after", [False, True], ids=["before it was done", "after it was done"])
 @pytest.mark.parametrize("statement", ["BEGIN", "INSERT INTO taken_key", "COMMIT"])
 async def test_a_connection_lost_at_any_moment_has_all_done_once(
