@@ -25,7 +25,7 @@ from msgspec import Struct
 
 MESSAGES_AT_ONCE = 1000  # in one transaction
 WEIGHT_AT_ONCE = 8 * 2**20  # bytes of content; one message that has more goes alone
-ROWS_AT_ONCE = 10_000  # recipients and attempts of those messages
+ROWS_AT_ONCE = 10_000  # recipients, attempts and events of those messages
 STANDING_AT_ONCE = 1000  # rows of what is no mail
 
 Row = tuple[Any, ...]
@@ -42,8 +42,8 @@ class Unreadable(CannotMove):
 class Table(NamedTuple):
     """A table that every store has: its key, all columns to be moved, and what is in them.
 
-    `belongs` is the column by which rows go together; `numbers` says whose numbers are in a column, by table; `flags`
-    are true or false.
+    `belongs` is the column by which rows go together, and `which` what else is said to find them by it; `numbers` says
+    whose numbers are in a column, by table; `flags` are true or false.
     """
 
     name: str
@@ -52,6 +52,12 @@ class Table(NamedTuple):
     belongs: str
     numbers: Mapping[str, str] = {}
     flags: frozenset[str] = frozenset()
+    which: str = ""
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """By what rows that go together are in order."""
+        return tuple(dict.fromkeys((self.belongs, *self.key)))
 
     def places(self, *columns: str) -> tuple[int, ...]:
         """Where columns stand in a row."""
@@ -123,12 +129,13 @@ EVENT = _table(
     "event",
     "seq",
     "at kind by message entry sender recipient destination host outcome text",
+    belongs="message",
     numbers={"seq": "event", "message": "message"},
-)
+)._replace(which="AND message > 0")  # as its index has it
 
-OF_MAIL = (MESSAGE, BODY, ENTRY, UNTOLD, ATTEMPT)  # each after what its rows refer to
+OF_MAIL = (MESSAGE, BODY, ENTRY, UNTOLD, ATTEMPT, EVENT)  # each after what its rows refer to
 STANDING = (SUSPENSION, OVERRIDE, MARK, STS_POLICY, KNOWN_LOGIN, OPERATION, TAKEN_KEY)
-EVERY = (DESTINATION, EXCHANGE, HOLD_RULE, *STANDING, *OF_MAIL, EVENT)
+EVERY = (DESTINATION, EXCHANGE, HOLD_RULE, *STANDING, *OF_MAIL)
 
 # The tables that tell of moves, which stay where they are, and those whose rows are numbered by the store.
 LEAVING = _table("leaving", "move", "source target agreed", flags="agreed")
@@ -215,7 +222,7 @@ class End(ABC):
 
     @abstractmethod
     async def read_of(self, table: Table, first: Any, last: Any) -> list[Row]:
-        """The rows that belong to anything from `first` to `last`, in order of their key."""
+        """The rows that belong to anything from `first` to `last`, in order of that and of their key."""
 
     @abstractmethod
     async def waiting(self, after: int, limit: int) -> list[Waiting]:
@@ -278,9 +285,9 @@ async def move(source: End, target: End, told: Callable[[int, int], object]) -> 
     if not coming.is_whole:
         rules = await _move_standing(source, target, coming.shifts)
         done = await _move_mail(source, target, coming, rules, told)
-        await _copy(source, target, EVENT, coming.shifts)
         if done.left:
             return done
+        await _copy(source, target, EVENT, coming.shifts)  # of what has left long ago, or is no mail
         async with target.transaction():
             await _note(target, Coming(mark.move, {}))
     async with source.transaction():
@@ -469,7 +476,7 @@ async def _write(
         await target.know_destinations(sorted({row[destination] for row in mail[ENTRY.name]}))
         for table in OF_MAIL:
             rows = [_shifted(table, row, shifts, rules) for row in mail[table.name]]
-            if len(await target.add(table, rows)) < len(rows):
+            if len(await target.add(table, rows)) < len(rows) and table is not EVENT:
                 raise CannotMove(f"{target.address} has a {table.name} of the number of one that comes")
         if has_rules:
             await target.hold_by_rules([number + shifts["message"] for number in numbers])

@@ -3,9 +3,11 @@
 import asyncio
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from engine.model.destination import RELAY
 from engine.model.verbs import Resume, Suspend
 from engine.queue import moving
 from engine.queue.spool import Spool
+from engine.queue.sqlite.store import FILE
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Healthy
 from engine.settings.settings import QueueStore
@@ -149,6 +152,33 @@ async def test_a_process_that_is_killed_or_told_to_stop_loses_and_doubles_nothin
         assert [(one.message, one.recipient) for one in await relay.entries()] == [
             (one.message, one.recipient) for one in before
         ]
+
+
+async def test_what_cannot_be_read_is_named_and_left_in_a_queue_of_its_own(
+    internet: Internet, clock: FakeClock, store: QueueStore, tmp_path: Path
+) -> None:
+    spool = tmp_path / "spool"
+    async with relaying(internet, clock=clock, spool=spool, queue=HERE) as relay:
+        await relay.client.ask(Suspend(destination=RELAY, seconds=3600, note="moving"))
+        for place in range(3):
+            await relay.enqueue(new_message(f"a{place}@example.org"))
+    with closing(sqlite3.connect(spool / FILE)) as connection, connection:
+        connection.execute("UPDATE body SET content = zeroblob(length(content)) WHERE message = 2")
+    command = moving.command_of(str(spool), store.store)
+    result = await run(spool, store.store)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.splitlines() == [
+        "message 2: its content is not what came",
+        f"2 messages moved from {spool} to {store.store}; 1 message stays, which cannot be read",
+        f"repair that and run `{command}` again; or have it a queue as before with `{command} --abandon`",
+    ]
+    result = await run(spool, store.store, "--lost")
+    told = f"ended: what was not moved, and perhaps some of what was, is in {spool}\n"
+    assert (result.exit_code, result.stdout) == (0, told)
+    async with relaying(internet, clock=clock, spool=spool, queue=HERE) as relay:
+        assert [entry.message for entry in await relay.entries()] == [2]
+    result = await run(spool, store.store, "--abandon")
+    assert (result.exit_code, result.stderr) == (1, f"{spool} is not being moved: there is nothing to abandon\n")
 
 
 def test_what_cannot_be_moved_is_told_and_changes_nothing(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ class PostgresEnd(End):
         return await self._rows(table, f"{behind} ORDER BY {_names(table.key)} LIMIT $1", limit, *(after or ()))
 
     async def read_of(self, table: Table, first: Any, last: Any) -> list[Row]:
-        which = f"WHERE {table.belongs} BETWEEN $1 AND $2 ORDER BY {_names(table.key)}"
+        which = f"WHERE {table.belongs} BETWEEN $1 AND $2 {table.which} ORDER BY {_names(table.order)}"
         return await self._rows(table, which, first, last)
 
     async def waiting(self, after: int, limit: int) -> list[Waiting]:
@@ -107,6 +107,7 @@ class PostgresEnd(End):
                     "SELECT number, size, (SELECT count(*) FROM entry WHERE message = m.number) "
                     "+ (SELECT count(*) FROM untold WHERE message = m.number) "
                     "+ (SELECT count(*) FROM attempt WHERE message = m.number) "
+                    "+ (SELECT count(*) FROM event WHERE message = m.number AND message > 0) "
                     "FROM message m WHERE number > $1 ORDER BY number LIMIT $2",
                     after,
                     limit,
@@ -143,12 +144,12 @@ class PostgresEnd(End):
         with self._telling():
             for table in OF_MAIL[::-1]:  # each in one statement; to leave it to the message would take one for each
                 await self._connection.execute(
-                    f"DELETE FROM {table.name} WHERE {table.belongs} = ANY($1::bigint[])", messages
+                    f"DELETE FROM {table.name} WHERE {table.belongs} = ANY($1::bigint[]) {table.which}", messages
                 )
 
     async def clear(self) -> None:
         with self._telling():
-            for table in (*OF_MAIL[::-1], *EVERY[::-1]):
+            for table in EVERY[::-1]:
                 await self._connection.execute(f"DELETE FROM {table.name}", timeout=CLEAR_SECONDS)
 
     async def given(self) -> dict[str, int]:

@@ -11,9 +11,9 @@ from engine.base.text import clean
 from engine.queue.contract import QueueError
 from engine.queue.moving import (
     BODY,
+    EVENT,
     EVERY,
     NUMBERED,
-    OF_MAIL,
     CannotMove,
     End,
     Row,
@@ -101,7 +101,8 @@ class SqliteEnd(End):
         return self._rows(table, f"{behind} ORDER BY {_names(table.key)} LIMIT ?", *(after or ()), limit)
 
     async def read_of(self, table: Table, first: Any, last: Any) -> list[Row]:
-        return self._rows(table, f"WHERE {table.belongs} BETWEEN ? AND ? ORDER BY {_names(table.key)}", first, last)
+        which = f"WHERE {table.belongs} BETWEEN ? AND ? {table.which} ORDER BY {_names(table.order)}"
+        return self._rows(table, which, first, last)
 
     async def waiting(self, after: int, limit: int) -> list[Waiting]:
         with self._telling():
@@ -111,6 +112,7 @@ class SqliteEnd(End):
                     "SELECT number, size, (SELECT count(*) FROM entry WHERE message = m.number) "
                     "+ (SELECT count(*) FROM untold WHERE message = m.number) "
                     "+ (SELECT count(*) FROM attempt WHERE message = m.number) "
+                    "+ (SELECT count(*) FROM event WHERE message = m.number AND message > 0) "
                     "FROM message m WHERE number > ? ORDER BY number LIMIT ?",
                     (after, limit),
                 )
@@ -134,12 +136,14 @@ class SqliteEnd(End):
             self._connection.execute(f"DELETE FROM {table.name} WHERE {places}", key)
 
     async def remove(self, messages: Sequence[int]) -> None:
-        with self._telling():  # all that belongs to one goes with it
-            self._connection.executemany("DELETE FROM message WHERE number = ?", [(number,) for number in messages])
+        keys = [(number,) for number in messages]
+        with self._telling():  # all that belongs to one goes with it, but for its events
+            self._connection.executemany(f"DELETE FROM event WHERE message = ? {EVENT.which}", keys)
+            self._connection.executemany("DELETE FROM message WHERE number = ?", keys)
 
     async def clear(self) -> None:
         with self._telling():
-            for table in (*OF_MAIL[::-1], *EVERY[::-1]):
+            for table in EVERY[::-1]:
                 self._connection.execute(f"DELETE FROM {table.name}")
         self._is_clear = True
 

@@ -361,8 +361,10 @@ async def test_abandoned_at_any_step_each_message_is_in_one_of_them(way: Way, mo
         while await marked(way, clock) and await killed(way, clock, again, abandon, commits=True):
             again += 1  # what ends it is killed, too
         here, there = await rows(way.source, clock), await rows(way.target, clock)
-        for table in OF_MAIL:
-            assert sorted(here[table.name] + there[table.name]) == before[table.name], f"killed at step {kill}"
+        for name in (table.name for table in OF_MAIL):
+            found = here[name] + there[name]
+            # What has been told of no message may be in both: that is no mail.
+            assert sorted(set(found) if name == "event" else found) == before[name], f"killed at step {kill}"
         shares.add((len(here["message"]), len(there["message"])))
         for place in way:  # both are queues as any other
             async with place.opened(clock):
@@ -495,7 +497,8 @@ async def test_what_is_damaged_is_left_and_named_and_all_else_goes(way: Way) -> 
     here, there = await rows(way.source, clock), await rows(way.target, clock)
     assert [row[0] for row in here["message"]] == [2, 4]
     assert [row[0] for row in there["message"]] == [1, 3]
-    assert here["event"] == there["event"] == before["event"], "a repair needs them"
+    assert {row[4] for row in here["event"]} == {0, 2, 4}, "a repair needs them"
+    assert {row[4] for row in there["event"]} == {1, 3}
     assert await marked(way, clock)
     assert await moved(way, clock) == Moved(messages=0, left=result.left)
     async with await way.source.end(clock, is_source=True) as end, end.transaction():
