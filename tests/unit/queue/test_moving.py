@@ -1,6 +1,7 @@
 """A queue is moved from one store to another: all of it, each message once, whenever it is killed on the way."""
 
 import asyncio
+import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -20,16 +21,17 @@ from engine.queue.moving import EVERY, OF_MAIL, CannotMove, End, Leaving, Moved,
 from engine.queue.postgres.connection import Server
 from engine.queue.postgres.moving import PostgresEnd
 from engine.queue.sqlite.moving import SqliteEnd
+from engine.queue.sqlite.upkeep import Upkeep
 from tests import postgres as server
 from tests.clock import FakeClock
 from tests.unit.postgres import support as postgres
 from tests.unit.queue.support import ALL, DELIVERED, LATER, Opened, Spool
-from tests.unit.sqlite import support as sqlite
+from tests.unit.sqlite import support as sqlite_store
 
 GATHER = 15.0
 TERMS = {"gather": GATHER, "delay_notice": 3600.0}
 NO = Outcome.of_reply(550, "5.1.1 no such user")
-STORES: dict[str, Opened] = {"sqlite": sqlite.opened, "postgres": postgres.opened}
+STORES: dict[str, Opened] = {"sqlite": sqlite_store.opened, "postgres": postgres.opened}
 needs_server = pytest.mark.skipif(bool(server.why_not()), reason=server.why_not() or "it is there")
 
 
@@ -431,6 +433,42 @@ async def test_no_engine_opens_a_queue_that_is_half_moved(way: Way, monkeypatch:
     await moved(way, clock)
     async with way.source.opened(clock) as spool:
         assert await spool.entries() == ()
+
+
+@pytest.mark.parametrize(("weight", "rows_at_once"), [(10, 10_000), (2**20, 3)])
+async def test_what_is_large_goes_in_batches_of_its_own(
+    way: Way, monkeypatch: pytest.MonkeyPatch, weight: int, rows_at_once: int
+) -> None:
+    monkeypatch.setattr(moving, "WEIGHT_AT_ONCE", weight)
+    monkeypatch.setattr(moving, "ROWS_AT_ONCE", rows_at_once)
+    monkeypatch.setattr(moving, "STANDING_AT_ONCE", 1)
+    clock = FakeClock()
+    _, before = await filled(way, clock)
+    told: list[tuple[int, int]] = []
+    async with ends(way, clock) as (source, target):
+        await move(source, target, lambda moved, of: told.append((moved, of)))
+    assert await rows(way.target, clock) == before
+    count = len(before["message"])
+    assert told == [(place, count) for place in range(1, count + 1)]
+
+
+async def test_a_full_disk_ends_it_and_with_room_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    way, clock = Way(Place("sqlite", tmp_path / "from"), Place("sqlite", tmp_path / "to")), FakeClock()
+    before = await few(way, clock)
+    room = Upkeep.leave_room
+
+    def full(upkeep: Upkeep, weight: int, changed: int) -> None:
+        room(upkeep, weight, changed)
+        if weight:
+            raise sqlite3.OperationalError("the disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Upkeep, "leave_room", full)
+        with pytest.raises(CannotMove, match=r"to/queue.db: the disk is full"):
+            await moved(way, clock)
+    assert (await rows(way.target, clock))["message"] == []
+    await moved(way, clock)
+    assert await rows(way.target, clock) == before
 
 
 async def test_two_queues_may_be_on_their_way_into_one(
