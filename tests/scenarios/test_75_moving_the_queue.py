@@ -62,7 +62,7 @@ async def test_mail_taken_in_here_is_delivered_from_there(
         assert internet.messages == 0, "the suspension has come along"
         refused = await run(store.store, tmp_path / "other")
         assert refused.exit_code == 1
-        assert "an engine has this queue open (session " in refused.stderr
+        assert "an engine has this queue open (node " in refused.stderr
         await relay.client.ask(Resume(destination=RELAY))
         await internet.wait_for(20)
         await relay.settled()

@@ -30,6 +30,7 @@ NO_BOUNDS = {
     "engine.queue.moving._NO_NUMBER",
     "engine.queue.postgres.bearings.WIDTH",
     "engine.queue.postgres.connection.MAKING",
+    "engine.queue.postgres.connection.MOVING",
     "engine.queue.postgres.connection.NODE",
     "engine.queue.postgres.connection.OVERDUE",
     "engine.queue.postgres.connection.RULING",

@@ -21,13 +21,15 @@ class Arrivals(Role, contract.Arrivals):
         self._enqueue = partial(mail.enqueue_all, terms=database.terms)
 
     async def enqueue(self, message: NewMessage) -> int:
-        if not self.database.node.left:  # else a sender would wait for as long as the database may take to answer
+        if (
+            self.database.is_open and not self.database.node.left
+        ):  # else a sender would wait for as long as the database may take to answer
             raise QueueBusy("the database cannot be reached")
         return await self.database.do_together(self._enqueue, message, weight=len(message.content))
 
     @written
     async def forget_key(self, tx: Transaction, key: str) -> None:
-        await tx.execute("DELETE FROM taken_key WHERE key = $1", mail.key_of(tx, key))
+        await tx.execute("DELETE FROM taken_key WHERE key = $1 AND node IN ($2, '')", storable(key), tx.node)
 
     @written
     async def record(self, tx: Transaction, *events: Event) -> None:

@@ -18,6 +18,17 @@ MAKING = NODE + 1
 OVERDUE = NODE + 3
 RULING = NODE + 4
 TAKING = NODE + 5
+MOVING = NODE + 6  # held by all engines that have the queue open, or by who moves it alone
+
+# What a transaction changes of destinations, until it ends: see functions.sql. `edge` is when the first entry is due
+# that waits now, `vacated` when the first was due that waits no more; other columns are those of `destination`.
+CHANGE = (
+    'CREATE TEMPORARY TABLE change (destination TEXT COLLATE "C" NOT NULL, waiting BIGINT, held BIGINT, '
+    "relaying BIGINT, edge FLOAT8, vacated FLOAT8, turn BIGINT, touched FLOAT8, last TEXT, last_at FLOAT8, "
+    "took_at FLOAT8, place BIGINT GENERATED ALWAYS AS IDENTITY) ON COMMIT DELETE ROWS"
+)
+# What was answered with 250 is on the disk, whatever is usual in this database. More than that is left as it is set.
+DURABLY = "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
 
 CHANNEL = "smarthost"  # on which nodes tell each other their news
 FENCED = "SH001"  # what `conclude` says to a node whose epoch is over

@@ -73,6 +73,11 @@ class Database:
         self._connected.clear()
 
     @property
+    def is_open(self) -> bool:
+        """Whether anything can be asked of it."""
+        return self._writer is not None
+
+    @property
     def trouble(self) -> str:
         """Why nothing can be written now, or ""."""
         return self._writer.trouble if self._writer is not None else ""

@@ -45,14 +45,15 @@ CREATE OR REPLACE TRIGGER entries_left AFTER DELETE ON entry REFERENCING OLD TAB
 CREATE OR REPLACE FUNCTION alone() RETURNS void LANGUAGE sql AS $$ SELECT pg_advisory_xact_lock(1936548212) $$;
 
 -- End a transaction of the node with this epoch: alone from here to the commit, so that what is numbered here is
--- committed in the order of its numbers. Refused where another life of the node has begun, or others have taken over.
+-- committed in the order of its numbers. Refused where another life of the node has begun, or others have taken over;
+-- epoch 0 is of who moves the queue, beside whom there is no node.
 -- Writes what changed of destinations, and the events; gives the numbers of these.
 CREATE OR REPLACE FUNCTION conclude(
     of_epoch bigint, news text[], ats float8[], kinds text[], bys text[], messages bigint[], entries int[],
     senders text[], recipients text[], destinations text[], hosts text[], outcomes text[], texts text[], nodes text[]
 ) RETURNS SETOF bigint LANGUAGE plpgsql AS $$ BEGIN
     PERFORM alone();
-    IF NOT EXISTS (SELECT 1 FROM node WHERE epoch = of_epoch AND NOT is_lost) THEN
+    IF of_epoch <> 0 AND NOT EXISTS (SELECT 1 FROM node WHERE epoch = of_epoch AND NOT is_lost) THEN
         RAISE EXCEPTION 'epoch % is over', of_epoch USING ERRCODE = 'SH001';
     END IF;
     UPDATE destination d SET

@@ -27,7 +27,7 @@ async def enqueue_all(tx: Transaction, messages: Sequence[NewMessage], terms: Te
 
     What a hold rule names is held from the first moment on. A key that is taken gives the number it had.
     """
-    keys = [key_of(tx, message.key) if message.key is not None else None for message in messages]
+    keys = [storable(message.key) if message.key is not None else None for message in messages]
     taken = await _taken(tx, [key for key in keys if key is not None])
     refused: dict[int, QueueError] = {}
     new: dict[int, NewMessage] = {}  # by their places among all
@@ -44,8 +44,8 @@ async def enqueue_all(tx: Transaction, messages: Sequence[NewMessage], terms: Te
     numbers = dict(zip(new, await _insert(tx, list(new.values()), terms), strict=True)) if new else {}
     fresh = {key: numbers[place] for place, key in enumerate(keys) if key is not None and place in numbers}
     if fresh:
-        query = "INSERT INTO taken_key (key, message) SELECT * FROM unnest($1::text[], $2::bigint[])"
-        await tx.execute(query, list(fresh), list(fresh.values()))
+        query = "INSERT INTO taken_key (node, key, message) SELECT $1, * FROM unnest($2::text[], $3::bigint[])"
+        await tx.execute(query, tx.node, list(fresh), list(fresh.values()))
     taken |= fresh
     return [
         refused[place] if place in refused else numbers[place] if place in numbers else taken[key or ""]
@@ -53,15 +53,11 @@ async def enqueue_all(tx: Transaction, messages: Sequence[NewMessage], terms: Te
     ]
 
 
-def key_of(tx: Transaction, key: str) -> str:
-    """A key as it is kept: what one node calls so may be another thing at the next, whose files are its own."""
-    return storable(f"{tx.node}:{key}")
-
-
 async def _taken(tx: Transaction, keys: Sequence[str]) -> dict[str, int]:
     if not keys:
         return {}
-    return dict(map(tuple, await tx.fetch("SELECT key, message FROM taken_key WHERE key = ANY($1::text[])", keys)))
+    query = "SELECT key, message FROM taken_key WHERE key = ANY($1::text[]) AND node IN ($2, '')"
+    return dict(map(tuple, await tx.fetch(query, keys, tx.node)))
 
 
 async def _insert(tx: Transaction, messages: Sequence[NewMessage], terms: Terms) -> list[int]:

@@ -6,6 +6,7 @@ from typing import Any, Self
 
 import asyncpg
 
+from engine.model.event import Event
 from engine.queue.contract import QueueError
 from engine.queue.moving import (
     EVERY,
@@ -20,21 +21,19 @@ from engine.queue.moving import (
 )
 from engine.queue.postgres import bulk, rules
 from engine.queue.postgres.attempts import recover
-from engine.queue.postgres.connection import OWNER, SCHEMA, Server, connect, refusal, said
+from engine.queue.postgres.connection import CHANGE, DURABLY, MOVING, SCHEMA, Server, connect, refusal, said
 from engine.queue.postgres.exchanges import know_destinations
 from engine.queue.postgres.migrations import prepare
-from engine.queue.postgres.rows import INSERT_EVENTS, event_values, storable
+from engine.queue.postgres.rows import CONCLUDE, event_values, storable
 from engine.queue.postgres.transaction import Transaction
 
 CLEAR_SECONDS = 600.0  # for a table that is emptied once all is moved
 
-_OWNER = (
-    "SELECT a.pid, coalesce(a.client_hostname, host(a.client_addr)) "
-    "FROM pg_locks l JOIN pg_stat_activity a USING (pid) "
-    "WHERE l.locktype = 'advisory' AND l.granted AND l.objid = $1::bigint::oid AND l.objsubid = 1 "
-    "AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+# Who sends from it, or may: a node that cannot reach the database does so until its lease ends.
+_NODES = (
+    "SELECT name, greatest(0, until - extract(epoch FROM clock_timestamp())::float8) FROM node "
+    "WHERE NOT is_lost AND until > extract(epoch FROM clock_timestamp()) ORDER BY name"
 )
-_DURABLY = "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
 
 
 class PostgresEnd(End):
@@ -46,6 +45,7 @@ class PostgresEnd(End):
         self._now = now
         self._is_source = is_source
         self._types: dict[tuple[str, str], str] = {}
+        self._events: list[Event] = []
         self._connection: Any
 
     async def __aenter__(self) -> Self:
@@ -72,11 +72,19 @@ class PostgresEnd(End):
             if there is None and self._is_source:
                 raise CannotMove(f"{self.address}: there is no queue in it")
             await prepare(self._connection)
-            if not await self._connection.fetchval("SELECT pg_try_advisory_lock($1)", OWNER):
-                found = await self._connection.fetchrow(_OWNER, OWNER)
-                who = f" (session {found[0]}, from {found[1] or 'its own machine'})" if found is not None else ""
-                raise CannotMove(f"{self.address}: an engine has this queue open{who}; stop it first")
-            await self._connection.execute(_DURABLY)
+            is_free = await self._connection.fetchval("SELECT pg_try_advisory_lock($1)", MOVING)
+            nodes = await self._connection.fetch(_NODES)
+            if not is_free:
+                who = ", ".join(name for name, _ in nodes)
+                what = f"an engine has this queue open (node {who}); stop it first" if nodes else "it is being moved"
+                raise CannotMove(f"{self.address}: {what}")
+            if nodes:
+                name, left = max(nodes, key=lambda node: float(node[1]))
+                why = f"node {name} was not stopped, and may still send from this queue for {left:.0f} s"
+                raise CannotMove(f"{self.address}: {why}; wait, or start it and stop it")
+            await self._connection.execute("UPDATE node SET is_lost = TRUE")
+            await self._connection.execute(DURABLY)
+            await self._connection.execute(CHANGE)
             rows = await self._connection.fetch(
                 "SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod) FROM pg_attribute a "
                 "JOIN pg_class c ON c.oid = a.attrelid WHERE c.relnamespace = to_regnamespace($1) "
@@ -89,7 +97,9 @@ class PostgresEnd(End):
     async def transaction(self) -> AsyncIterator[None]:
         with self._telling():
             async with self._connection.transaction():
+                self._events.clear()
                 yield
+                await self._connection.execute(CONCLUDE, 0, [], *event_values(self._events))
 
     async def read(self, table: Table, after: Row | None, limit: int) -> list[Row]:
         behind = f"WHERE ({_names(table.key)}) > ({_places(len(after), 2)})" if after is not None else ""
@@ -175,7 +185,7 @@ class PostgresEnd(End):
             tx = self._transaction()
             await bulk.end_unfinished(tx)
             await recover(tx)
-            await self._record(tx)
+            self._events += tx.events
 
     async def know_destinations(self, names: Sequence[str]) -> None:
         with self._telling():
@@ -185,19 +195,14 @@ class PostgresEnd(End):
     async def hold_by_rules(self, messages: Sequence[int]) -> None:
         with self._telling():
             tx = self._transaction()
-            for message in messages:
-                await rules.apply(tx, message)
-            await self._record(tx)
+            await rules.apply(tx, messages)
+            self._events += tx.events
 
     def now(self) -> float:
         return self._now()
 
     def _transaction(self) -> Transaction:
         return Transaction(self._connection, self._now())
-
-    async def _record(self, tx: Transaction) -> None:
-        if tx.events:
-            await self._connection.execute(INSERT_EVENTS, *event_values(tx.events))
 
     async def _rows(self, table: Table, which: str, *values: object) -> list[Row]:
         with self._telling():

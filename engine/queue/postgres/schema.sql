@@ -141,8 +141,10 @@ CREATE TABLE attempt (
 CREATE INDEX attempt_message ON attempt (message);
 
 CREATE TABLE taken_key (
-    key         TEXT    COLLATE "C" PRIMARY KEY,
-    message     BIGINT  NOT NULL                    -- the number it had; the message may have left since
+    key         TEXT    COLLATE "C" NOT NULL,
+    node        TEXT    COLLATE "C" NOT NULL DEFAULT '',  -- whose key it is: their drop folders are not the same; '': any
+    message     BIGINT  NOT NULL,                   -- the number it had; the message may have left since
+    PRIMARY KEY (key, node)
 );
 
 CREATE TABLE exchange (

@@ -17,9 +17,13 @@ from engine.base.clock import Clock
 from engine.model.event import Event
 from engine.queue.bounds import MAX_GROUP, MAX_GROUP_WEIGHT
 from engine.queue.contract import QueueBusy, QueueError
+from engine.queue.moving import Leaving
 from engine.queue.postgres.connection import (
+    CHANGE,
+    DURABLY,
     FENCED,
     LOCK_TIMEOUT,
+    MOVING,
     NODE,
     TAKING,
     Server,
@@ -43,17 +47,6 @@ LOOK_AGAIN = 0.1
 NAME_SECONDS = 3.0  # for a session of ours that was lost to end; then the name is another engine's
 STOP_SECONDS = 2.0  # for saying that the node leaves
 END_SECONDS = 8.0  # for what is under way when the store is closed; then it is cut short
-
-# What was answered with 250 is on the disk, whatever is usual in this database. More than that is left as it is set.
-_DURABLY = "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
-
-# What a transaction changes of destinations, until it ends: see functions.sql. `edge` is when the first entry is due
-# that waits now, `vacated` when the first was due that waits no more; other columns are those of `destination`.
-_CHANGE = (
-    'CREATE TEMPORARY TABLE change (destination TEXT COLLATE "C" NOT NULL, waiting BIGINT, held BIGINT, '
-    "relaying BIGINT, edge FLOAT8, vacated FLOAT8, turn BIGINT, touched FLOAT8, last TEXT, last_at FLOAT8, "
-    "took_at FLOAT8, place BIGINT GENERATED ALWAYS AS IDENTITY) ON COMMIT DELETE ROWS"
-)
 
 # Whatever may take mail in holds this lock with all others, so that who makes a hold rule can wait for mail that is
 # being taken in without it (see engine.queue.postgres.rules).
@@ -341,15 +334,17 @@ class Writer:
     async def _connect(self) -> None:
         """Connect in the name of the node. A session of ours that was lost may have it for a moment: that is awaited.
 
-        Raises QueueError where another engine has it.
+        Raises QueueError where another engine has it, and where the queue is being moved away, which may have begun
+        while the connection was lost.
         """
         connection = await connect(self._server)
         try:
             await connection.execute(f"SET lock_timeout = '{NAME_SECONDS:g}s'")
+            await _see_that_it_stays(connection)
             await connection.execute("SELECT pg_advisory_lock($1, hashtext($2))", NODE, self._node.name)
             await connection.execute(f"SET lock_timeout = '{LOCK_TIMEOUT}'")
-            await connection.execute(_DURABLY)
-            await connection.execute(_CHANGE)
+            await connection.execute(DURABLY)
+            await connection.execute(CHANGE)
         except asyncpg.LockNotAvailableError as error:
             connection.terminate()
             why = f'another engine is node "{self._node.name}" of the queue in this database'
@@ -366,3 +361,13 @@ class Writer:
                 await connection.close(timeout=2)
             except Exception:  # noqa: BLE001
                 connection.terminate()
+
+
+async def _see_that_it_stays(connection: Any) -> None:
+    """Keep the queue from being moved while this session is there. Raises QueueError where it is being moved."""
+    try:
+        await connection.execute("SELECT pg_advisory_lock_shared($1)", MOVING)
+    except asyncpg.LockNotAvailableError as error:
+        raise QueueError("the queue in this database is being moved") from error
+    if (mark := await connection.fetchrow("SELECT move, source, target FROM leaving")) is not None:
+        raise QueueError(Leaving(*mark).refusal)

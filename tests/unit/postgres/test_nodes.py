@@ -259,6 +259,8 @@ async def test_what_is_told_is_told_once(node: Opening) -> None:
     await a.queue.orders.give_up("bounce", ALL, "me", "", 0.0)
     await a.settle(claim, refused, after=0.0)
     claims: list[Claim] = []
-    for found in await asyncio.gather(a.queue.claims.overdue(10), b.queue.claims.overdue(10)):
-        claims += found
+    while not claims:  # who meets the other at it leaves it to him, who may be past this part of it
+        for found in await asyncio.gather(a.queue.claims.overdue(10), b.queue.claims.overdue(10)):
+            claims += found
     assert len(claims) == 1
+    assert await a.queue.claims.overdue(10) + await b.queue.claims.overdue(10) == []
