@@ -2,8 +2,11 @@
 -- message. Texts are compared by their octets (COLLATE "C"), as names of hosts and addresses are.
 -- What functions and triggers do stands in functions.sql.
 
-CREATE TABLE version (number INTEGER NOT NULL);
-INSERT INTO version VALUES (2);
+CREATE TABLE version (
+    number      INTEGER NOT NULL,
+    usable_from INTEGER NOT NULL                    -- the oldest version whose engines can go on with these tables
+);
+INSERT INTO version VALUES (2, 2);
 
 CREATE TABLE node (                                 -- the engines that share this queue
     name        TEXT    COLLATE "C" PRIMARY KEY,

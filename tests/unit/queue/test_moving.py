@@ -547,7 +547,7 @@ async def test_what_is_damaged_is_left_and_named_and_all_else_goes(way: Way) -> 
 async def test_every_table_and_column_is_moved_or_left_on_purpose(way: Way) -> None:
     left = {
         *(("destination", name) for name in ("waiting", "held", "relaying", "edge", "ready")),  # follow the entries
-        ("version", "number"),
+        *(("version", name) for name in ("number", "usable_from")),
         *(("node", name) for name in ("name", "epoch", "version", "since", "beat", "until", "is_lost", "said")),
         *(("entry", "epoch"), ("operation", "epoch"), ("attempt", "node"), ("event", "node")),  # of lives that are over
         ("taken_key", "node"),  # whoever has the drop folder then
