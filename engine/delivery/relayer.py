@@ -27,7 +27,7 @@ from engine.delivery.verdict import Rest, Verdict, rest
 from engine.delivery.ways import Ways
 from engine.model.claim import Claim
 from engine.model.outcome import Outcome
-from engine.queue.contract import NotHeld, QueueBroken, QueueError
+from engine.queue.contract import NotHeld, QueueBroken, QueueBusy, QueueError
 from engine.smtpclient.session import Form, Session
 from engine.smtpclient.target import Target
 from engine.smtpclient.transcript import Transcript
@@ -40,6 +40,8 @@ _LAST_SECONDS = 10.0  # for writing down what a relayer leaves behind
 # It finds its way, opens a connection, carries messages over it, waits for more; it writes down what it leaves behind.
 # From there it comes back to an earlier one where some of its mail needs another way.
 State = Literal["lookup", "connecting", "carrying", "idle", "ending", "ended"]
+
+STORE_PAUSE = 2.0  # seconds for which a site is left alone once the store could not be asked about its mail
 
 
 class _Fault(NamedTuple):
@@ -218,6 +220,10 @@ class ManagedRelayer:
             raise
         except NotHeld as error:  # what is on its way is broken off, and goes back untried where it is still ours
             self.result = str(error)
+        except QueueBusy as error:  # as above; and what the site has comes back as soon as the store does
+            self._transaction = None
+            self.result = f"the store could not be asked: {error}"
+            self.site.leave_alone(self._parts.clock.now() + STORE_PAUSE, self.result, failed=False)
         except QueueError as error:
             # Nothing the peer has taken is concerned (see AttemptManager.report): it goes back untried.
             self._transaction = None

@@ -7,8 +7,10 @@ from msgspec.structs import replace
 
 import engine.delivery.dsn
 from engine.delivery.attempt import AttemptManager
+from engine.delivery.relayer import STORE_PAUSE
 from engine.model.claim import Claim
 from engine.model.verbs import MarkBad, MarkGood, Resume, Suspend
+from engine.queue.content import Content
 from engine.queue.contract import QueueBroken, QueueBusy, QueueError, QueueFull
 from engine.sandbox.exchanges import Session as Peer
 from engine.sandbox.exchanges import Temper
@@ -448,3 +450,28 @@ async def test_what_falls_due_is_done_in_time_though_something_else_is_due_and_c
         await clock.advance(due - clock.now())
         await internet.wait_for(1)
         assert later.messages == 1
+
+
+async def test_a_store_that_cannot_be_asked_for_a_moment_keeps_no_site_from_mail_for_longer(
+    internet: Internet, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await internet.add("good.example", mx=[(10, "mx.good.example", Healthy())])
+    async with relaying(internet, clock=clock) as relay:
+        claims = relay.engine.queue.claims
+        opened = claims.open_content
+        refused: list[int] = []
+
+        async def open_content(message: int) -> Content:
+            if not refused:
+                refused.append(message)
+                raise QueueBusy("the database cannot be reached")
+            return await opened(message)
+
+        monkeypatch.setattr(claims, "open_content", open_content)
+        await relay.send("a@good.example")
+        await until(lambda: bool(refused))
+        await relay.settled()
+        assert internet.messages == 0
+        assert (await relay.engine.queue.listing.destination("good.example")).blocked_until is None
+        await relay.later(STORE_PAUSE + 0.1)
+        assert internet.messages == 1

@@ -13,7 +13,6 @@ from engine.queue.contract import QueueError
 from engine.queue.postgres.connection import MAKING, NODE, SCHEMA
 
 VERSION = 2
-_ENGINE_OF_1 = NODE  # the lock that the one engine of version 1 holds
 
 
 @cache
@@ -47,7 +46,8 @@ async def prepare(connection: Any) -> None:
 
 async def _bring_up(connection: Any, version: int) -> None:
     """From one version to the next, in one transaction: whatever ends it, it is whole or has not begun."""
-    if version == 1 and not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _ENGINE_OF_1):
+    # The one engine of version 1 holds this lock by itself, with no name.
+    if version == 1 and not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", NODE):
         raise QueueError("an engine of an older smarthost has this queue open: stop it first")
     for number in range(version + 1, VERSION + 1):
         await connection.execute(statements(f"version_{number}.sql"))
