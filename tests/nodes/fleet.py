@@ -147,7 +147,7 @@ class Fleet:
             return None
         try:
             rows: list[asyncpg.Record] = await connection.fetch(query, *values, timeout=5)
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
             return None
         finally:
             connection.terminate()

@@ -35,6 +35,7 @@ NO_BOUNDS = {
     "engine.queue.postgres.connection.OVERDUE",
     "engine.queue.postgres.connection.RULING",
     "engine.queue.postgres.connection.TAKING",
+    "engine.queue.postgres.migrations.OLDEST",
     "engine.queue.postgres.migrations.VERSION",
     "engine.queue.postgres.node.LEASED",
     "engine.queue.sqlite.bearings.WIDTH",

@@ -23,24 +23,31 @@ _MORE_TIMES = 4  # so many times as many entries are read at each further look
 _OPEN = f"NOT EXISTS (SELECT 1 FROM suspension WHERE destination IN ('{RELAY}', d.name) AND until > $2)"
 _DUE = (
     "SELECT {kind}, due, message, number FROM entry WHERE destination = {name} AND state = 'waiting' AND due <= {now} "
-    "{which} ORDER BY due, message, number LIMIT {limit}"
+    "{which} ORDER BY due, message, number LIMIT {limit} {skip}"
 )
 _FRESH = "AND attempts = 0"
-# The first due of several destinations, of those never tried and of all.
-_FIRST_DUE = (
-    "SELECT d.name, e.* FROM unnest($1::text[]) AS d (name) CROSS JOIN LATERAL ("
-    f"({_DUE.format(kind='true AS is_fresh', name='d.name', now='$2', which=_FRESH, limit='$3')}) UNION ALL "
-    f"({_DUE.format(kind='false', name='d.name', now='$2', which='', limit='$3')})) e"
-)
+# Where there are other nodes, what one of them is about to claim is passed over, and not waited for.
+_SKIP = {False: "", True: "FOR UPDATE SKIP LOCKED"}
+# The first due of several destinations, of those never tried and of all; by whether there are other nodes.
+_FIRST_DUE = {
+    has_others: "SELECT d.name, e.* FROM unnest($1::text[]) AS d (name) CROSS JOIN LATERAL "
+    "(SELECT * FROM ({fresh}) f UNION ALL SELECT * FROM ({every}) a) e".format(
+        fresh=_DUE.format(kind="true AS is_fresh", name="d.name", now="$2", which=_FRESH, limit="$3", skip=skip),
+        every=_DUE.format(kind="false AS is_fresh", name="d.name", now="$2", which="", limit="$3", skip=skip),
+    )
+    for has_others, skip in _SKIP.items()
+}
 _MORE_DUE = {
-    is_fresh: _DUE.format(
+    (is_fresh, has_others): _DUE.format(
         kind=str(is_fresh).lower(),
         name="$1",
         now="$2",
         which=f"AND (due, message, number) > ($4, $5, $6) {_FRESH if is_fresh else ''}",
         limit="$3",
+        skip=skip,
     )
     for is_fresh in (False, True)
+    for has_others, skip in _SKIP.items()
 }
 # What a claim says of its entries, of `entry AS e` and `message AS m`: as `claims_of` takes it, with the attempt.
 CLAIMED = (
@@ -251,7 +258,7 @@ async def _claim(tx: Transaction, names: Sequence[str], limit: int, relayer: int
     # Enough of each where a message has one entry in it, and all have as much that is due.
     size = limit // len(names) + 8
     due: dict[tuple[str, bool], list[_Due]] = {}
-    for name, is_fresh, *entry in await tx.fetch(_FIRST_DUE, names, tx.now, size):
+    for name, is_fresh, *entry in await tx.fetch(_FIRST_DUE[tx.has_others], names, tx.now, size):
         due.setdefault((name, is_fresh), []).append(_Due(*entry))
     ids: list[tuple[int, int]] = []
     for name in names:
@@ -307,7 +314,7 @@ async def _take(tx: Transaction, taken: dict[int, list[int]], look: _Look, limit
         if len(entries) < size or left <= 0:
             return
         size = min(_MORE_TIMES * size, left)
-        rows = await tx.fetch(_MORE_DUE[look.is_fresh], look.destination, tx.now, size, *entries[-1])
+        rows = await tx.fetch(_MORE_DUE[look.is_fresh, tx.has_others], look.destination, tx.now, size, *entries[-1])
         entries = [_Due(*entry) for _, *entry in rows]
 
 

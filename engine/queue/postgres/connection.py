@@ -40,7 +40,7 @@ _SETTINGS = {
     "timezone": "UTC",
     "client_encoding": "UTF8",
     "lock_timeout": LOCK_TIMEOUT,
-    "idle_in_transaction_session_timeout": "5s",  # an engine that was stopped in the middle keeps nobody for longer
+    "idle_in_transaction_session_timeout": "5s",  # who asks and was stopped in the middle keeps nothing for longer
     # A machine that is gone must not own the queue for hours: its session ends within half a minute.
     "tcp_keepalives_idle": "10",
     "tcp_keepalives_interval": "5",
@@ -49,6 +49,17 @@ _SETTINGS = {
     "random_page_cost": "1.1",  # rows are looked up one by one: a plan that reads a whole table is the wrong one
     "jit": "off",  # whose compiling costs more than any question here
 }
+
+# What says that a connection is of no use any more.
+LOST = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # it was lost in the middle of what the driver asks for itself
+    asyncpg.PostgresConnectionError,
+    asyncpg.exceptions.OperatorInterventionError,  # the server is shut down, or somebody ended the session
+    asyncpg.IdleInTransactionSessionTimeoutError,
+)
 
 
 class Server(NamedTuple):
@@ -73,7 +84,7 @@ async def connect(server: Server) -> Any:
             max_cached_statement_lifetime=0,
             server_settings=_SETTINGS,
         )
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
+    except (*LOST, asyncpg.PostgresError, ValueError) as error:
         raise QueueBusy(f"the database cannot be reached: {said(error)}") from error
     return connection
 
@@ -85,17 +96,7 @@ def said(error: BaseException) -> str:
 
 def is_lost(error: BaseException) -> bool:
     """Whether an error says that the connection is of no use any more; what was being done may or may not be done."""
-    return isinstance(
-        error,
-        (
-            OSError,
-            TimeoutError,
-            asyncpg.InterfaceError,
-            asyncpg.PostgresConnectionError,
-            asyncpg.exceptions.OperatorInterventionError,  # the server is shut down, or somebody ended the session
-            asyncpg.IdleInTransactionSessionTimeoutError,
-        ),
-    )
+    return isinstance(error, LOST)
 
 
 def is_to_be_repeated(error: BaseException) -> bool:

@@ -13,6 +13,7 @@ from engine.queue.contract import QueueError
 from engine.queue.postgres.connection import MAKING, NODE, SCHEMA
 
 VERSION = 2
+OLDEST = 15  # version of the server
 
 
 @cache
@@ -24,6 +25,8 @@ def statements(*names: str) -> str:
 
 async def prepare(connection: Any) -> None:
     """See that the tables are there, and of a version that this engine can use. Raises QueueError."""
+    if (major := connection.get_server_version().major) < OLDEST:
+        raise QueueError(f"the database is PostgreSQL {major}: it takes {OLDEST} or newer")
     encoding = await connection.fetchval("SHOW server_encoding")
     if encoding != "UTF8":
         raise QueueError(f"the database keeps its texts in {encoding}: make one with ENCODING 'UTF8'")

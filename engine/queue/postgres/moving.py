@@ -21,7 +21,7 @@ from engine.queue.moving import (
 )
 from engine.queue.postgres import bulk, rules
 from engine.queue.postgres.attempts import recover
-from engine.queue.postgres.connection import CHANGE, DURABLY, MOVING, SCHEMA, Server, connect, refusal, said
+from engine.queue.postgres.connection import CHANGE, DURABLY, LOST, MOVING, SCHEMA, Server, connect, refusal, said
 from engine.queue.postgres.exchanges import know_destinations
 from engine.queue.postgres.migrations import prepare
 from engine.queue.postgres.rows import CONCLUDE, event_values, storable
@@ -216,7 +216,7 @@ class PostgresEnd(End):
             yield
         except asyncpg.DataCorruptedError as error:
             raise Unreadable(f"{self.address}: {said(error)}") from error
-        except (QueueError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        except (QueueError, asyncpg.PostgresError, *LOST) as error:
             raise CannotMove(f"{self.address}: {refusal(error)}") from error
 
 

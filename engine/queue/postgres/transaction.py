@@ -34,13 +34,17 @@ class Snapshot:
 class Transaction(Snapshot):
     """What an operation is given. It may be run anew after it was undone: it changes nothing but the store.
 
-    `node` and `epoch` are whose it is; `news` is what other nodes are to hear of once it is committed.
+    `node` and `epoch` are whose it is, `has_others` whether there are other nodes; `news` is what these are to hear of
+    once it is committed.
     """
 
-    def __init__(self, connection: Any, now: float, node: str = "", epoch: int = 0) -> None:
+    def __init__(
+        self, connection: Any, now: float, node: str = "", epoch: int = 0, *, has_others: bool = False
+    ) -> None:
         super().__init__(connection, now)
         self.node = node
         self.epoch = epoch
+        self.has_others = has_others
         self.events: list[Event] = []
         self.news: list[News] = []
         self.last: list[Callable[[], Awaitable[object]]] = []

@@ -44,6 +44,7 @@ PRUNE_EVERY = 1000  # events written between two looks at how many are kept
 PRUNE_AT_ONCE = 5000
 LOOKS = 100  # at what became of a commit whose answer was lost, LOOK_AGAIN seconds apart
 LOOK_AGAIN = 0.1
+HALTED_SECONDS = 5.0  # in the middle of a transaction, and no longer than a third of `takeover`; then it is undone
 NAME_SECONDS = 3.0  # for a session of ours that was lost to end; then the name is another engine's
 STOP_SECONDS = 2.0  # for saying that the node leaves
 END_SECONDS = 8.0  # for what is under way when the store is closed; then it is cut short
@@ -231,13 +232,13 @@ class Writer:
 
     async def _do(self, group: list[_Job]) -> tuple[list[Any], list[Event], list[str]]:
         """Do what was asked for, in order; give the results, and what is to be told here and to other nodes."""
-        name, epoch = self._node.name, self._node.epoch
+        name, epoch, has_others = self._node.name, self._node.epoch, self._node.share.nodes > 1
         transactions: list[Transaction] = []
         results: dict[_Job, Any] = {}
         for job in group:
             if job in results:
                 continue
-            transaction = Transaction(self._connection, self._clock.now(), name, epoch)
+            transaction = Transaction(self._connection, self._clock.now(), name, epoch, has_others=has_others)
             transactions.append(transaction)
             if job.item:
                 others = [other for other in group if other.operation is job.operation]
@@ -339,6 +340,9 @@ class Writer:
         """
         connection = await connect(self._server)
         try:
+            # One that was stopped in the middle of a transaction must not keep others from taking over.
+            halted = min(HALTED_SECONDS, self._node.takeover / 3)
+            await connection.execute(f"SET idle_in_transaction_session_timeout = '{1000 * halted:.0f}ms'")
             await connection.execute(f"SET lock_timeout = '{NAME_SECONDS:g}s'")
             await _see_that_it_stays(connection)
             await connection.execute("SELECT pg_advisory_lock($1, hashtext($2))", NODE, self._node.name)

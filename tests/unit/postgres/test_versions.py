@@ -108,6 +108,12 @@ async def test_an_engine_of_version_1_is_not_taken_by_surprise() -> None:
     await (await opened(old)).queue.close()
 
 
+async def test_a_server_that_is_too_old_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.queue.postgres.migrations.OLDEST", 99)
+    with pytest.raises(QueueError, match=r"the database is PostgreSQL \d+: it takes 99 or newer"):
+        await opened(await database())
+
+
 @pytest.mark.parametrize("usable_from", [2, 3])
 async def test_tables_of_a_newer_version_are_used_as_far_as_that_says(usable_from: int) -> None:
     server = await database()
