@@ -28,6 +28,8 @@ EVENTS: dict[str, tuple[str, str]] = {
     "dropped": ("✗", "bad"),
     "interrupted": ("!", "warn"),
     "node lost": ("!", "warn"),
+    "drained": ("◐", "warn"),
+    "undrained": ("●", "good"),
     "damaged": ("!", "bad"),
     "carried out": ("✎", ""),
     "unreachable": ("✗", "bad"),

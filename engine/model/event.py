@@ -14,7 +14,7 @@ if TYPE_CHECKING:
         "checked", "retried", "postponed", "held", "released", "ordered", "undone", "carried out",
         "suspended", "resumed",
         "marked bad", "marked good",
-        "overridden", "ended", "probed", "closed",
+        "overridden", "ended", "probed", "closed", "drained", "undrained",
         "unreachable",
     ]  # fmt: skip
 else:

@@ -111,7 +111,10 @@ class Window(Struct, frozen=True, kw_only=True):
 
 
 class Attempt(Struct, frozen=True, kw_only=True):
-    """One try at one entry. While it runs, or if the engine was killed in it, there is no outcome."""
+    """One try at one entry. While it runs, or if the engine was killed in it, there is no outcome.
+
+    `node` is whose it was, of several that share a queue.
+    """
 
     entry: int
     relayer: int
@@ -119,6 +122,7 @@ class Attempt(Struct, frozen=True, kw_only=True):
     ended: float | None = None
     outcome: Outcome | None = None
     interrupted: bool = False
+    node: str = ""
 
 
 class Message(Struct, frozen=True, kw_only=True):

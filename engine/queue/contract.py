@@ -9,7 +9,7 @@ The way of a message, 2 of 7: here it waits. From engine.intake.smtp.session; on
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Literal
 
 from msgspec import Struct
@@ -19,7 +19,7 @@ from engine.model.destination import Destination, HeldBack, Mark, Over, Override
 from engine.model.event import Event
 from engine.model.filter import Filter
 from engine.model.message import Message, NewMessage, Selection, Window
-from engine.model.node import News, Share
+from engine.model.node import News, NodeState, Said, Share
 from engine.model.order import Changed, Ending, Fate, HoldRule, Operation, Touched, TouchedEntry
 from engine.model.outcome import Cause
 from engine.model.reason import Reason
@@ -55,6 +55,14 @@ class NotRunning(QueueError):
 
 class NotHeld(QueueError):
     """A claim may be another node's by now: see Claims.holds. Nothing of it is to be sent any more."""
+
+
+class NoSuchNode(QueueError):
+    """There is no node of this name among those that share the queue, or not any more."""
+
+
+class NodeSilent(QueueError):
+    """A node did not answer in time, or not with anything that could be read."""
 
 
 class NoSuchMessage(QueueError):
@@ -545,6 +553,55 @@ class Marks(ABC):
         """Let go of marks, which changes nothing else and is no event."""
 
 
+class Nodes(ABC):
+    """The engines that share the queue: who they are, which of them are drained, and what one asks another.
+
+    `report` gives what this node says of itself, and is asked at each heartbeat. `on_request` answers what other nodes
+    ask of this one; its answer is bounded, as their questions are.
+    """
+
+    report: Callable[[], Said]
+    on_request: Callable[[bytes], Awaitable[bytes]]
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What this node is called; "" where the queue is one engine's alone."""
+
+    @property
+    @abstractmethod
+    def is_drained(self) -> bool:
+        """Whether this node is drained, as of its last heartbeat. Where that changes, `on_news` is told NODES."""
+
+    @property
+    @abstractmethod
+    def lease(self) -> float:
+        """For how many seconds this node may send if it is not heard of any more; 0.0: not any more."""
+
+    @abstractmethod
+    async def all(self) -> tuple[NodeState, ...]:
+        """All nodes by name, those too that were lost in the last day; () where the queue is one engine's alone."""
+
+    @abstractmethod
+    async def drain(self, name: str, by: str) -> bool:
+        """Have a node take no mail in and claim none until that is undone; False where it is drained already.
+
+        It outlasts the life of the node. Raises NoSuchNode.
+        """
+
+    @abstractmethod
+    async def undrain(self, name: str, by: str) -> bool:
+        """Have a node take and send mail again; False where it is not drained. Raises NoSuchNode."""
+
+    @abstractmethod
+    async def ask(self, name: str, request: bytes, seconds: float) -> bytes:
+        """Ask another node, and give its answer.
+
+        Raises NoSuchNode, and NodeSilent where it has not answered within `seconds`: then what was asked and not begun
+        is not done any more.
+        """
+
+
 class Queue(ABC):
     """The durable queue: its life, and its roles.
 
@@ -561,6 +618,7 @@ class Queue(ABC):
     orders: Orders
     listing: Listing
     marks: Marks
+    nodes: Nodes
 
     @abstractmethod
     async def open(self) -> int:

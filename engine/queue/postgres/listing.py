@@ -163,7 +163,7 @@ async def _entries(s: Snapshot, number: int) -> tuple[Entry, ...]:
 
 async def _attempts(s: Snapshot, number: int) -> tuple[Attempt, ...]:
     rows = await s.fetch(
-        "SELECT entry, relayer, started, ended, outcome, interrupted FROM attempt WHERE message = $1 ORDER BY id",
+        "SELECT entry, relayer, started, ended, outcome, interrupted, node FROM attempt WHERE message = $1 ORDER BY id",
         number,
     )
     return tuple(
@@ -174,6 +174,7 @@ async def _attempts(s: Snapshot, number: int) -> tuple[Attempt, ...]:
             ended=ended,
             outcome=outcome_of(outcome),
             interrupted=interrupted,
+            node=node,
         )
-        for entry, relayer, started, ended, outcome, interrupted in rows
+        for entry, relayer, started, ended, outcome, interrupted, node in rows
     )

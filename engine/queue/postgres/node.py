@@ -19,6 +19,7 @@ from engine.queue.postgres.transaction import Snapshot, Transaction
 # Of the time after which others take over: for so long a node sends after its last heartbeat. The rest is for what it
 # has on the wire then, and for clocks that do not go alike.
 LEASED = 5 / 6
+LOST_KEPT = 86_400.0  # seconds for which it is known of a node that was lost
 
 
 def boottime() -> float:
@@ -45,6 +46,8 @@ class Node:
         self.version = version
         self.epoch = 0
         self.share = ALL_OF_IT
+        self.is_drained = False  # as of the last heartbeat
+        self.is_asked = False  # something by another node that waits for an answer
         self._clock = clock
         self._leased_until = 0.0
 
@@ -84,25 +87,30 @@ class Node:
     async def beat(self, s: Snapshot, said: str) -> float:
         """Renew the lease, and see who is there; give the time of the database. Raises Fenced where the epoch is over.
 
-        What is shared is shared with who has not been taken over from yet: it may still have its part of it.
+        What is shared is shared with who has not been taken over from yet: it may still have its part of it. Who is
+        drained needs none.
         """
         epoch, asked = self.epoch, self._clock()
-        now = await s.value(
+        found = await s.row(
             "UPDATE node SET beat = t.now, until = t.now + $2::float8, said = $3 "
             "FROM (SELECT extract(epoch FROM clock_timestamp())::float8 AS now) t "
-            "WHERE epoch = $1 AND NOT is_lost RETURNING t.now",
+            "WHERE epoch = $1 AND NOT is_lost "
+            "RETURNING t.now, EXISTS (SELECT 1 FROM drained d WHERE d.name = node.name), "
+            "EXISTS (SELECT 1 FROM errand e WHERE e.epoch = $1 AND NOT e.is_taken)",
             epoch,
             self.takeover,
             said,
         )
-        if now is None:
+        if found is None:
             self._leased_until = 0.0
             raise Fenced(f"others have taken over from node {self.name}")
-        names = [name for (name,) in await s.fetch("SELECT name FROM node WHERE NOT is_lost ORDER BY name")]
+        query = "SELECT name FROM node WHERE NOT is_lost AND name NOT IN (SELECT name FROM drained) ORDER BY name"
+        names = [name for (name,) in await s.fetch(query)]
         if self.name in names:
             self.share = Share(len(names), names.index(self.name))
         if epoch == self.epoch:
             self._leased_until = max(self._leased_until, asked + self.takeover * LEASED)
+        now, self.is_drained, self.is_asked = found
         return float(now)
 
     async def leave(self, connection: Any) -> None:
@@ -136,6 +144,9 @@ async def take_over(tx: Transaction) -> list[str]:
         "RETURNING name"
     )
     names = sorted(name for (name,) in rows)
+    await tx.execute(
+        "DELETE FROM node WHERE is_lost AND until < extract(epoch FROM clock_timestamp()) - $1::float8", LOST_KEPT
+    )
     for name in names:
         tx.record(Event(at=tx.now, kind="node lost", text=f"node {name} was not heard of: others take over from it"))
     tx.tell(NODES)

@@ -13,6 +13,7 @@ from typing import Any, get_args
 from engine.model.node import NODES, QUEUED, News, NewsKind
 from engine.queue.contract import QueueError
 from engine.queue.postgres.connection import CHANNEL, Server, connect, said
+from engine.queue.postgres.errands import Errands
 from engine.queue.postgres.node import Fenced, Node
 from engine.queue.postgres.transaction import Snapshot
 
@@ -28,8 +29,8 @@ class Pulse:
     """Beats from `start` to `stop`. `take_over` is run after each beat, `hear` is called with the news of others.
 
     Where others have taken over from this node, `begin_anew` is run.
-    `follow` is told the time of the database, and within how many seconds that is known. `trouble` is what keeps the
-    node from sending, or "".
+    `follow` is told the time of the database, and within how many seconds that is known. `say` gives what the node says
+    of itself; of its `errands` it hears. `trouble` is what keeps the node from sending, or "".
     """
 
     def __init__(
@@ -40,13 +41,16 @@ class Pulse:
         begin_anew: Callable[[], Awaitable[None]],
         hear: Callable[[News], None],
         follow: Callable[[float, float], None],
+        errands: Errands,
     ) -> None:
+        self.say: Callable[[], str] = str
         self._server = server
         self._node = node
         self._take_over = take_over
         self._begin_anew = begin_anew
         self._hear = hear
         self._follow = follow
+        self._errands = errands
         self._connection: Any = None
         self._task: asyncio.Task[None] | None = None
         self._soon = asyncio.Event()
@@ -62,6 +66,10 @@ class Pulse:
         """Connect and beat once. Raises QueueError."""
         await self._beat()
         self._task = asyncio.create_task(self._run(), name="pulse")
+
+    def soon(self) -> None:
+        """Beat at once: something is said, or told, that need not wait."""
+        self._soon.set()
 
     async def stop(self) -> None:
         """Beat no more."""
@@ -95,11 +103,15 @@ class Pulse:
                 await self._connection.add_listener(CHANNEL, self._told)
                 self._hear(NODES)  # what was told meanwhile was not heard
                 self._hear(QUEUED)
-            asked = time.monotonic()
+            asked, was_drained = time.monotonic(), self._node.is_drained
             async with asyncio.timeout(self._node.heartbeat):
-                now = await self._node.beat(Snapshot(self._connection, 0.0), "")
+                now = await self._node.beat(Snapshot(self._connection, 0.0), self.say())
             within = (time.monotonic() - asked) / 2
             self._follow(now + within, within)
+            if self._node.is_drained != was_drained:
+                self._hear(NODES)
+            if self._node.is_asked:
+                self._errands.look()
         except QueueError:
             raise
         except BaseException:
@@ -109,6 +121,9 @@ class Pulse:
     def _told(self, _connection: object, _pid: int, _channel: str, payload: str) -> None:
         epoch, kind, name = (*payload.split(" ", 2), "", "")[:3]
         if epoch == str(self._node.epoch):
+            return
+        if kind in ("errand", "answer"):
+            self._errands.told(kind, name)
             return
         if kind == "nodes":
             self._soon.set()

@@ -21,6 +21,24 @@ CREATE TABLE node (                                 -- the engines that share th
 
 CREATE SEQUENCE epoch;                              -- never given twice
 
+CREATE TABLE drained (                              -- nodes that take and send nothing until that is undone
+    name        TEXT    COLLATE "C" PRIMARY KEY,    -- whatever life of that name it is
+    since       FLOAT8  NOT NULL,
+    by          TEXT    COLLATE "C" NOT NULL
+);
+
+CREATE UNLOGGED TABLE errand (                      -- what one node asks another; it is gone with the server's life
+    id          BIGINT  GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    epoch       BIGINT  NOT NULL,                   -- of who is asked: a later life does not answer it
+    asker       BIGINT  NOT NULL,                   -- the epoch of who asks
+    request     BYTEA   NOT NULL,
+    until       FLOAT8  NOT NULL,                   -- nobody waits for the answer any more
+    is_taken    BOOLEAN NOT NULL DEFAULT FALSE,
+    answer      BYTEA                               -- NULL: none yet; empty: it could not be answered
+);
+
+CREATE INDEX errand_epoch ON errand (epoch, id) WHERE NOT is_taken;
+
 CREATE TABLE message (
     number      BIGINT  GENERATED ALWAYS AS IDENTITY PRIMARY KEY,  -- never given twice
     sender      TEXT    COLLATE "C" NOT NULL,       -- "" is the null reverse-path

@@ -14,9 +14,11 @@ from engine.queue.postgres.attempts import recover
 from engine.queue.postgres.claims import Claims
 from engine.queue.postgres.connection import Server
 from engine.queue.postgres.database import Database
+from engine.queue.postgres.errands import Errands
 from engine.queue.postgres.listing import Listing
 from engine.queue.postgres.marks import Marks
 from engine.queue.postgres.node import Node, begin_anew, is_someone_lost, take_over
+from engine.queue.postgres.nodes import Nodes
 from engine.queue.postgres.orders import Orders
 from engine.queue.postgres.pulse import Pulse
 from engine.queue.postgres.standing import Standing
@@ -58,7 +60,8 @@ class PostgresQueue(Queue):
         server = Server(dsn, password)
         self.node = Node(node, heartbeat=heartbeat, takeover=takeover, version=version)
         self._database = Database(server, self.node, clock, Terms(patience, delay_notice, gather))
-        self._pulse = Pulse(server, self.node, self._take_over, self._begin_anew, self._hear, follow)
+        self._errands = Errands(server, self.node)
+        self._pulse = Pulse(server, self.node, self._take_over, self._begin_anew, self._hear, follow, self._errands)
         self._events_kept = events_kept
         ruling = asyncio.Lock()
         self.arrivals = Arrivals(self._database)
@@ -67,10 +70,13 @@ class PostgresQueue(Queue):
         self.orders = Orders(self._database)
         self.listing = Listing(self._database)
         self.marks = Marks(self._database)
+        self.nodes = Nodes(self._database, self.node, self._errands, self._pulse.soon)
+        self._pulse.say = self.nodes.said
 
     async def open(self) -> int:
         await self._database.open(self._deliver, self._events_kept)
         try:
+            self._errands.open()
             await self._pulse.start()
             return await self._database.do(_recover)
         except BaseException:
@@ -78,6 +84,7 @@ class PostgresQueue(Queue):
             raise
 
     async def close(self) -> None:
+        self._errands.close()
         await self._pulse.stop()
         await self._database.close()
 

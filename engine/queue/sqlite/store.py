@@ -18,6 +18,7 @@ from engine.queue.sqlite.connection import SEE_TO_IT
 from engine.queue.sqlite.database import Database
 from engine.queue.sqlite.listing import Listing
 from engine.queue.sqlite.marks import Marks
+from engine.queue.sqlite.nodes import Nodes
 from engine.queue.sqlite.orders import Orders
 from engine.queue.sqlite.selection import newest_message
 from engine.queue.sqlite.standing import Standing
@@ -62,6 +63,7 @@ class SqliteQueue(Queue):
         self.orders = Orders(self._database)
         self.listing = Listing(self._database)
         self.marks = Marks(self._database)
+        self.nodes = Nodes()
 
     async def open(self) -> int:
         database = self._database

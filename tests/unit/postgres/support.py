@@ -17,7 +17,7 @@ async def opened(directory: Path, clock: FakeClock | None = None, **settings: An
     """Open the queue of this folder, in a database of its own, and close it in the end."""
     server = await asyncio.to_thread(cluster)
     clock = clock or FakeClock()
-    spool = Spool(PostgresQueue(await server.database(directory), clock, **settings), clock)
+    spool = Spool(PostgresQueue(await server.database(directory), clock, **{"node": "a", **settings}), clock)
     await spool.queue.open()
     try:
         yield spool
