@@ -14,11 +14,11 @@ GROUPS: tuple[Group, ...] = ("Act", "Go", "Look", "Console")
 # What terminals, tmux and screen keep for themselves: never bound here. But ctrl+z does what it does in a shell.
 RESERVED = frozenset({"ctrl+a", "ctrl+b", "ctrl+d", "ctrl+s", "ctrl+c", "ctrl+backslash"})
 
-LISTS = frozenset({"destinations", "queue", "relayers", "hosts", "reasons", "events"})
+LISTS = frozenset({"destinations", "queue", "relayers", "hosts", "reasons", "events", "nodes"})
 MAIL = frozenset({"destinations", "queue", "reasons", "destination", "message"})
 # What is for no row, and need not wait for the first ones of a screen that is opening.
 AT_ONCE = frozenset({"check", "undo", "back", "command", "filter", "help", "redraw", "background", "quit", "overview",
-                     "queue", "relayers", "hosts", "reasons", "events", "overrides"})  # fmt: skip
+                     "queue", "relayers", "hosts", "reasons", "events", "overrides", "nodes"})  # fmt: skip
 EVERYWHERE = LISTS | {"destination", "message", "finished", "relayer", "host", "answer", "overrides"}
 
 
@@ -70,7 +70,8 @@ class Target:
 
     `filter` names messages in the engine's own terms, and `what` in the operator's; `single`: it is one message or
     one recipient, so that what can be taken back needs no question. `bad` are those of `hosts` marked bad.
-    `relayer` is the number of a connection.
+    `relayer` is the number of a connection, and `node` the name of the engine that has it, where several share the
+    queue; without a connection it is the node that is meant.
     """
 
     what: str
@@ -80,6 +81,7 @@ class Target:
     hosts: tuple[str, ...] = ()
     bad: tuple[str, ...] = ()
     relayer: int = 0
+    node: str = ""
     relay: bool = field(default=False)
 
 
@@ -145,6 +147,8 @@ ACTIONS: tuple[Action, ...] = (
     _verb("probe", "i", on=frozenset({"hosts", "host", "relayers", "relayer"}), rank=21),
     _verb("override", "v", on=frozenset({"destination"}), rank=32),
     _verb("end-override", "X", also=("end",)),
+    _verb("drain", "d", on=frozenset({"nodes"}), rank=10),
+    _verb("undrain", "n", on=frozenset({"nodes"}), rank=12),
     _verb("hold-rule", "H"),
     _verb("release-rule"),
     Action("explain", ("e",), "explain", "Explain", "Say why mail is not moving, or what would happen to it", "Look",
@@ -165,7 +169,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("back", ("escape",), "back", "Back", "Clear marks, then the filter, then go back", "Go",
            on=EVERYWHERE - LISTS, rank=4),
     Action("next", ("tab",), "next", "Next pane", "Go to the next pane, or the next screen where there is one pane",
-           "Go", on=frozenset({"destinations", "relayers", "hosts", "reasons", "events"}), rank=42),
+           "Go", on=frozenset({"destinations", "relayers", "hosts", "reasons", "events", "nodes"}), rank=42),
     Action("previous", ("shift+tab",), "previous", "Previous pane", "Go to the pane before", "Go"),
     Action("overview", ("1",), "overview", "Overview", "Destinations, relayers, bad hosts and events at once", "Go"),
     Action("queue", ("2",), "queue", "Queue", "Every recipient of every message", "Go", usage="[FILTER]"),
@@ -174,6 +178,8 @@ ACTIONS: tuple[Action, ...] = (
     Action("reasons", ("5",), "reasons", "Reasons", "Why mail waits, in groups", "Go"),
     Action("events", ("6",), "events", "Events", "What happened, and who did it", "Go", usage="[WORDS]"),
     Action("overrides", ("7",), "overrides", "Overrides", "All that stands until a time, by whom and why", "Go"),
+    Action("nodes", ("8",), "nodes", "Nodes", "The engines that share the queue, and how each of them is", "Go",
+           usage="[WORDS]"),
     Action("command", ("colon",), "command", "Command", "Type a command", "Console", on=EVERYWHERE, rank=5),
     Action("palette", ("ctrl+p",), "palette", "Palette", "Find anything one can do by its name", "Console"),
     Action("help", ("question_mark",), "help", "Help", "Every key and command", "Console", on=EVERYWHERE, rank=2),

@@ -296,7 +296,12 @@ class Console(KeyedApp[None], SparingApp[None]):
         names = [("1", first), ("2", "Queue"), ("3", "Relayers"), ("4", "Bad MX"), ("5", "Reasons"), ("6", "Events")]
         if self.wide:
             numbers[0] = ""
-        return [(key, name, number) for (key, name), number in zip(names, numbers, strict=True)]
+        tabs = [(key, name, number) for (key, name), number in zip(names, numbers, strict=True)]
+        nodes = seen.health.nodes if seen is not None else 0
+        front = self.front
+        if nodes or (front is not None and front.tab == "8"):
+            tabs.append(("8", "Nodes", str(nodes or "")))
+        return tabs
 
     def status(self) -> Piece:
         """What the status line says on its left."""
@@ -424,6 +429,7 @@ class Console(KeyedApp[None], SparingApp[None]):
             "hosts": lambda text, _: navigation.go(self, "hosts", text),
             "reasons": lambda text, _: navigation.go(self, "reasons", text),
             "events": lambda text, _: navigation.go(self, "events", text),
+            "nodes": lambda text, _: navigation.go(self, "nodes", text),
             "overrides": lambda _, __: self.open_answer(OverridesScreen()),
             "command": lambda _, __: prompts.prompt(self, "command"),
             "palette": lambda _, __: prompts.palette(self),
@@ -473,9 +479,9 @@ class Console(KeyedApp[None], SparingApp[None]):
         way = (front.crumbs() or [self._name_of(front)]) if front is not None else []
         self._enter(MessageScreen(number, way))
 
-    def open_relayer(self, number: int, host: str) -> None:
-        """Drill into a connection."""
-        self._enter(RelayerScreen(number, host))
+    def open_relayer(self, number: int, host: str, node: str = "") -> None:
+        """Drill into a connection, of the node named."""
+        self._enter(RelayerScreen(number, host, node))
 
     def open_reason(self, why: str) -> None:
         """Drill into the mail that waits for one reason."""

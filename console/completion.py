@@ -7,7 +7,7 @@ from console.actions import STATES, TERMS, Registry
 from engine.control.client import Client
 from engine.control.views import OverviewView
 
-Sort = Literal["destination", "host"]
+Sort = Literal["destination", "host", "node"]
 NAMES = 100  # names asked for at a time
 _QUOTED = '"'
 
@@ -41,6 +41,8 @@ async def command(line: str, registry: Registry, names: Names) -> Completed:
         fits += await names("destination", last)
     if "HOST" in wanted:
         fits += await names("host", last)
+    if "NODE" in wanted:
+        fits += await names("node", last)
     return _complete(head, last, fits)
 
 
@@ -90,6 +92,8 @@ async def known_names(client: Client, overview: OverviewView | None, sort: Sort,
     if sort == "destination":
         rows = (await client.destinations(match=begun, limit=NAMES)).rows if begun else ()
         names = [row.name for row in (*rows, *(overview.destinations if overview else ()))]
+    elif sort == "node":
+        return sorted(row.name for row in await client.nodes() if row.name.lower().startswith(begun))
     elif overview is not None:
         found = (await client.hosts(match=begun, limit=NAMES)).rows if begun else ()
         names = [host.host for host in (*found, *overview.hosts)]

@@ -186,8 +186,8 @@ class Desk(Protocol[F]):
         """Drill into a message."""
         ...
 
-    def open_relayer(self, number: int, host: str) -> None:
-        """Drill into a connection."""
+    def open_relayer(self, number: int, host: str, node: str = "") -> None:
+        """Drill into a connection, of the node named."""
         ...
 
     def open_reason(self, why: str) -> None:

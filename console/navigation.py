@@ -42,9 +42,9 @@ def step(console: Desk[Front], by: int) -> None:
         at = next((index for index, table in enumerate(panes) if table.has_focus), 0)
         front.set_focus(panes[(at + by) % len(panes)])
     elif front.tab:
-        order = ["overview", "queue", *TOP]
-        keys = ["1", "2", *(key for key, _ in TOP.values())]
-        go(console, order[(keys.index(front.tab) + by) % len(order)])
+        by_key = {"1": "overview", "2": "queue", **{key: name for name, (key, _) in TOP.items()}}
+        keys = [key for key, _, _ in console.tabs()]
+        go(console, by_key[keys[(keys.index(front.tab) + by) % len(keys)]])
 
 
 def back(console: Desk[Front]) -> Coroutine[Any, Any, None] | None:

@@ -6,7 +6,7 @@ from console.actions import Target
 from console.desk import Desk
 from console.screens.answers import ExplainScreen, ProbeScreen
 from console.screens.front import Front
-from console.verbs import pointed
+from console.verbs import pointed, typed
 from engine.model.verbs import named
 
 _ID = re.compile(r"id=(\d+(?:\.\d+)?)", re.ASCII)
@@ -26,14 +26,15 @@ async def explain(console: Desk[Front], argument: str, target: Target | None) ->
 
 
 async def probe(console: Desk[Front], argument: str, target: Target | None) -> None:
-    """Speak to a host without sending it mail."""
-    host = argument or await pointed(console, named("probe"), target)
+    """Speak to a host without sending it mail, from the node that is named behind it, or from the one attached to."""
+    given = typed(named("probe"), argument)
+    host = given.get("host") or await pointed(console, named("probe"), target)
     console.go_on()
     if not host:
         return
     front = console.front
     console.tell(f"Probe: speaking to {host}…", "dim")
-    found = await console.client.probe(host)
+    found = await console.client.probe(host, given.get("node", ""))
     console.answer(f"Probe of {host}", lambda: ProbeScreen(found), front, target)
 
 

@@ -36,6 +36,7 @@ _MISSING: dict[Subject, str] = {
     "mail": "point at a message or a destination first, or name a filter",
     "destination": "point at a destination first, or name one",
     "relayer": "point at a connection first, or name it by its number",
+    "node": "point at a node first, or name one; 8 lists them",
     "rule": "name a hold rule by its number; 7 lists them",
     "order": "there is nothing that could be taken back",
 }
@@ -62,6 +63,8 @@ async def do(console: Desk[Front], verb: Verb, argument: str, target: Target | N
         if not found and verb.on != "mail to come":  # which is asked for
             return
         given[subject.name] = found
+        if verb.on == "relayer" and target is not None:
+            given["node"] = target.node
     if verb.is_previewed and any(parameter.name == "seconds" for parameter in parameters(verb.ask)):
         given.setdefault("seconds", DEFAULT_TIME)  # it is asked for with what would be touched
     ask = verb.ask(**given) if not _asks_more(verb, given) else None
@@ -72,7 +75,7 @@ async def do(console: Desk[Front], verb: Verb, argument: str, target: Target | N
     else:
         value = f"{given.get(subject.name)}" if subject is not None else ""
         to = f" to {target.what}" if verb.on == "relayer" and not argument and target is not None else ""
-        if ask is None or verb.on == "relayer":
+        if ask is None or verb.on in ("relayer", "node"):
             ask = await _filled(console, verb, given, value + to)
     if ask is not None:
         console.report(await console.client.ask(ask))
@@ -92,7 +95,7 @@ def typed(verb: Verb, argument: str) -> dict[str, Any]:
     if verb.on == "mail" and any(parameter.name == "seconds" for parameter in wanted):
         rest, seconds = _time_at_the_end(rest)
         return ({"filter": rest} if rest else {}) | ({} if seconds is None else {"seconds": seconds})
-    for parameter in (parameter for parameter in wanted if parameter.required and parameter.kind is not float):
+    for parameter in (one for one in wanted if (one.required or one.name == "node") and one.kind is not float):
         value, rest = _name(parameter, verb.on, rest)
         if value:
             found[parameter.name] = value
@@ -161,6 +164,8 @@ async def pointed(console: Desk[Front], verb: Verb, target: Target | None) -> An
             found = target.destination if target is not None else ""
         case "relayer":
             found = target.relayer if target is not None else 0
+        case "node":
+            found = target.node if target is not None else ""
         case "host" | "bad host":
             return await _one_host(console, verb, target)
         case "order":
@@ -246,7 +251,9 @@ def _read(fields: list[Blank], answers: dict[str, str]) -> dict[str, Any]:
 
 def _is_filled_in(verb: Verb, parameter: Parameter) -> bool:
     """Whether a parameter is asked for in a dialog: all but what the verb acts on, unless that is still to come."""
-    return parameter.kind is not bool and (parameter is not _subject(verb) or verb.on == "mail to come")
+    if parameter.kind is bool or parameter.name == "node":
+        return False
+    return parameter is not _subject(verb) or verb.on == "mail to come"
 
 
 def _blank(console: Desk[Front], verb: Verb, parameter: Parameter, given: dict[str, Any]) -> Blank:

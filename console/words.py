@@ -14,6 +14,7 @@ from engine.model.destination import RELAY, BadHost, Destination, Suspension
 from engine.model.event import ENGINE, Event
 from engine.model.explanation import Explanation
 from engine.model.message import Attempt, Entry, Message, Selection
+from engine.model.node import NodeState
 from engine.model.probe import ProbedAddress
 from engine.model.verbs import DryAsk, Tone
 
@@ -92,12 +93,15 @@ def waits(row: Entry) -> str:
 def attempt(attempt: Attempt, moment: Moment) -> tuple[str, str]:
     """How an attempt ended, and where that was: the host, the phase, how safe it was."""
     if attempt.outcome is None:
-        ended = f"running for {span(moment.now - attempt.started)}"
-        return ("interrupted: the engine ended in the middle of it" if attempt.interrupted else ended), ""
+        running = f"running for {span(moment.now - attempt.started)}"
+        who = f"node {attempt.node}" if attempt.node else "the engine"
+        at = f"node {attempt.node}" if attempt.node and not attempt.interrupted else ""
+        return (f"interrupted: {who} ended in the middle of it" if attempt.interrupted else running), at
     place = " ".join(
         filter(None, (attempt.outcome.host, f"at {attempt.outcome.phase}" if attempt.outcome.phase else ""))
     )
-    return attempt.outcome.kind, "  ".join(filter(None, (place, attempt.outcome.secured)))
+    by = f"by node {attempt.node}" if attempt.node else ""
+    return attempt.outcome.kind, "  ".join(filter(None, (place, attempt.outcome.secured, by)))
 
 
 # The worst first.
@@ -207,6 +211,36 @@ def _version(tls: str, phase: str) -> str:
         return "" if phase in _BEFORE_TLS else "none"
     number = tls.removeprefix("TLSv")
     return number if "." in number else f"{number}.0"  # OpenSSL's "TLSv1" is 1.0
+
+
+# -- nodes ----------------------------------------------------------------------------------------------------------
+
+
+def node(row: NodeState) -> str:
+    """What a node is in a word: relaying, drained, sick, silent, lost."""
+    if row.is_lost:
+        return "lost"
+    if row.is_drained:
+        return "drained"
+    if row.is_silent:
+        return "silent"
+    return "sick" if row.said.state == "sick" else "relaying"
+
+
+def node_says(row: NodeState, moment: Moment) -> str:
+    """Why a node is what it is, where there is something to say."""
+    said = []
+    if row.is_lost:
+        said.append(f"not heard of since {moment.short(row.beat)}: others send what it had")
+    elif row.is_silent:
+        said.append("it lives, and does not answer")
+    if row.drained_at is not None:
+        relays = f", {plural(row.said.relaying, 'message')} to finish" if row.said.relaying and not row.is_lost else ""
+        word = "drained " if row.is_lost or row.is_silent else ""  # else it is what the node is
+        said.append(f"{word}by {row.drained_by} since {moment.short(row.drained_at)}{relays}")
+    if not row.is_lost and row.said.trouble:
+        said.append(row.said.trouble)
+    return "; ".join(said)
 
 
 # -- events ---------------------------------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ from engine.intake.errors import IntakeError
 from engine.intake.floor import DiskFloor
 from engine.intake.smtp.listener import SmtpIntake
 from engine.model.event import Event
-from engine.model.node import News
+from engine.model.node import News, Said
 from engine.queue.contract import Queue, QueueError
 from engine.queue.spool import Spool, SpoolError, SpoolOwned
 from engine.queue.sqlite.filesystems import unsafe
@@ -106,6 +106,7 @@ class Engine:
         self.queue = _queue(settings, spool.path, self._clock, retries)
         self.queue.on_events = self.events.publish
         self.queue.on_news = self._hear
+        self.queue.nodes.report = self._said
         resolver = resolver_for(
             [str(each) for each in settings.dns.nameservers],
             timeout=DNS_TIMEOUT,
@@ -166,7 +167,8 @@ class Engine:
             raise
         except (SpoolError, QueueError, IntakeError, OSError) as error:
             raise CannotStart(str(error)) from error
-        log.info("relaying as %s from %s", self._settings.hostname, self._spool.path)
+        node = f", node {self.queue.nodes.name} of those that share its queue" if self.queue.nodes.name else ""
+        log.info("relaying as %s from %s%s", self._settings.hostname, self._spool.path, node)
         for note in self._secrets.seen:
             log.info("%s", note)
         if self._shortage:
@@ -180,6 +182,7 @@ class Engine:
             interrupted = await self.queue.open()
             opening.push_async_callback(within, WRITE_SECONDS, "the queue", self.queue.close)
             opening.push_async_callback(within, STEP_SECONDS, "the TLS policies", self.tls.close)
+            self._heed_drain()
             await self.mx.load()
             started = self._clock.now()
             text = f"{interrupted} interrupted attempts put back" if interrupted else ""
@@ -248,12 +251,37 @@ class Engine:
                 self.smarthost.redirected(news.name)
             case "marks":
                 self._recall_marks()
+            case "nodes":
+                self._heed_drain()
+                self.smarthost.wake()
             case _ if self._heard is None:
                 self._heard = asyncio.get_running_loop().call_later(HEARD_SECONDS, self._look_at_what_was_heard)
 
     def _look_at_what_was_heard(self) -> None:
         self._heard = None
         self.smarthost.wake()
+
+    def _heed_drain(self) -> None:
+        """Take mail and send it, or leave that to others, as operators have it."""
+        is_drained = self.queue.nodes.is_drained
+        if is_drained != self.smarthost.is_drained:
+            log.info("node %s is %s", self.queue.nodes.name, "drained" if is_drained else "not drained any more")
+            self.smtp.drain(is_drained)
+            self.smarthost.stand_aside(is_drained)
+
+    def _said(self) -> Said:
+        """What this node says of itself to the others."""
+        smarthost, trouble = self.smarthost, self.trouble
+        state = "sick" if trouble else "draining" if smarthost.draining or smarthost.is_drained else "relaying"
+        return Said(
+            state=state,
+            trouble=trouble,
+            connections=smarthost.connections,
+            max_connections=smarthost.max_connections,
+            relaying=sum(map(len, smarthost.managed.values())),
+            rate_in=self.events.rate_in(),
+            rate_out=self.events.rate_out(),
+        )
 
     def _recall_marks(self) -> None:
         async def recall() -> None:

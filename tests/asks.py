@@ -6,7 +6,7 @@ from engine.model.verbs import Ask, Verb, parameters
 
 _KNOWN: dict[str, Any] = {
     "filter": "id=7", "operation": 41, "destination": "example.org", "seconds": 60.0, "rule": 1, "relayer": 5,
-    "host": "mx1.dead.example", "to": "mx.example.net",
+    "host": "mx1.dead.example", "to": "mx.example.net", "node": "b",
 }  # fmt: skip
 
 

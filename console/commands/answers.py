@@ -33,6 +33,8 @@ def explain_lines(found: views.ExplainView, moment: Moment) -> Iterator[str]:
         yield f"  {explanation.text}"
         yield f"  earliest    {words.earliest(explanation, moment)}"
         yield from (f"  {fact.name:<11} {fact.text}" for fact in explanation.facts)
+    if found.node:
+        yield f"(as node {found.node} sees it)"
 
 
 def probe_lines(found: Probed, moment: Moment) -> Iterator[str]:

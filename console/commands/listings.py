@@ -12,6 +12,7 @@ from engine.control import views
 from engine.model.destination import BadHost, Destination
 from engine.model.event import Event
 from engine.model.message import Attempt, Entry, Message
+from engine.model.node import NodeState
 from engine.model.reason import Reason
 
 WIDE = 110  # from this width on there is room for more columns
@@ -92,6 +93,33 @@ def relayer_row(row: views.RelayerView, moment: Moment) -> list[str]:
     return [str(row.id), host, phase, time_in, done, words.tls(row), row.destination]
 
 
+RELAYERS_OF_NODES = (*RELAYERS, Column("NODE"))
+
+NODES = (
+    Column("NODE", least=8),
+    Column("STATE"),
+    Column("CONNS", right=True),
+    Column("MAIL", right=True),
+    Column("IN/S", right=True),
+    Column("OUT/S", right=True),
+    Column("UP", right=True),
+    Column("HEARD", right=True),
+    Column("VERSION"),
+    Column("WHAT IS TO BE KNOWN", least=12),
+)
+
+
+def node_row(row: NodeState, moment: Moment) -> list[str]:
+    """A row of the nodes; of one that is lost nothing is known that it said."""
+    said = row.said
+    load = [f"{said.connections}/{said.max_connections}", str(said.relaying), rate(said.rate_in), rate(said.rate_out)]
+    if row.is_lost:
+        load = ["-"] * len(load)
+    up = "-" if row.is_lost else moment.since(row.since)
+    name = f"{row.name} *" if row.is_this else row.name
+    return [name, words.node(row), *load, up, moment.since(row.beat), row.version, words.node_says(row, moment)]
+
+
 HOSTS = (
     Column("HOST", least=16),
     Column("BACK IN", right=True),
@@ -133,7 +161,8 @@ def event_line(event: Event, moment: Moment) -> str:
     named = event.of or (str(event.message) if event.message else "")
     whom = words.whom(event)
     host = f"({event.host})" if event.host and event.host != whom else ""
-    what = "  ".join(filter(None, (named, "" if whom == named else whom, words.event(event), host)))
+    at = f"node {event.node}" if event.node else ""
+    what = "  ".join(filter(None, (named, "" if whom == named else whom, words.event(event), host, at)))
     return f"{moment.clock(event.at)}  {event.kind:<11}  {what}"
 
 
@@ -152,6 +181,9 @@ def health_lines(health: views.HealthView, moment: Moment) -> Iterator[str]:
     yield f"  look-ups     {health.lookups} of {health.max_lookups}"
     if health.next_check is not None:
         yield f"  next check   {moment.left(health.next_check)}"
+    if health.node:
+        lost = f", {health.nodes_lost} lost" if health.nodes_lost else ""
+        yield f"  node         {health.node}, one of {health.nodes}{lost}"
     yield f"  engine       {health.version}, pid {health.pid}, since {moment.both(health.started)}"
     yield from (f"  note         {note}" for note in health.notes)
 
@@ -189,7 +221,8 @@ def transcript_lines(found: views.TranscriptView, moment: Moment) -> Iterator[st
     if relayer.ended is not None:
         state = f"ended {moment.both(relayer.ended)}: {relayer.result}"
     done = f"{relayer.done} of {relayer.taken} done"
-    yield f"relayer {relayer.id} to {words.place(relayer)} for {relayer.destination}, {done}, {state}"
+    of = f" of node {relayer.node}" if relayer.node else ""
+    yield f"relayer {relayer.id}{of} to {words.place(relayer)} for {relayer.destination}, {done}, {state}"
     if len(relayer.domains) > 1:
         yield f"it has carried mail for {', '.join(relayer.domains)}"
     if found.cut:
@@ -213,7 +246,7 @@ def _attempt(message: int, attempt: Attempt, moment: Moment) -> str:
     said, place = words.attempt(attempt, moment)
     began = f"{moment.clock(attempt.started)}  {message}.{attempt.entry}  relayer {attempt.relayer}"
     if attempt.outcome is None or attempt.ended is None:
-        return f"{began}  {said}"
+        return f"{began}  {said}{f'  ({place})' if place else ''}"
     twice = f"  ! {words.DUPLICATE}" if attempt.outcome.may_duplicate else ""
     replied = f"{attempt.outcome.line}{f'  ({place})' if place else ''}"
     return f"{began}  {span(attempt.ended - attempt.started)}  {said}  {replied}{twice}"

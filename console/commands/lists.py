@@ -29,6 +29,7 @@ PAGE = 1000  # the most the engine gives at a time
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 Limit = Annotated[int, typer.Option("--limit", min=0, help="At most so many; 0 for all.")]
+AtNode = Annotated[str, typer.Option("--node", metavar="NODE", help="Of this node, where several share the queue.")]
 Words = Annotated[list[str] | None, typer.Argument(metavar="FILTER", help="Which messages; see below.")]
 
 _ID = re.compile(r"(\d{1,18})(\.\d{1,9})?", re.ASCII)
@@ -44,7 +45,7 @@ def add_to(app: typer.Typer) -> None:
     """Add these commands to the command line."""
     app.command()(status)
     app.command(epilog=FILTERS)(queue)
-    for command in (show, destinations, relayers, hosts, reasons, events):
+    for command in (show, destinations, relayers, nodes, hosts, reasons, events):
         app.command()(command)
 
 
@@ -137,22 +138,49 @@ def relayers(
         int | None, typer.Argument(metavar="[ID]", min=1, help="Show what this one and its peer said.")
     ] = None,
     ended: Annotated[int, typer.Option(min=0, max=PAGE, help="And so many of those that ended last.")] = 0,
+    node: AtNode = "",
     json: Json = False,
 ) -> None:
-    """List the connections, or show what one said."""
+    """List the connections, or show what one said.
+
+    Where several nodes share the queue, those of all of them; one is named by its node and its number.
+    """
     door, moment = door_of(context), listings.here_and_now()
     if id is not None:
         number = id
-        found = door.ask(lambda client: client.transcript(number))
+        found = door.ask(lambda client: client.transcript(number, node))
         if json:
             say_json(found)
             return
         for line in listings.transcript_lines(found, moment):
             say(line)
         return
-    rows = door.ask(lambda client: client.relayers(ended))
-    _table(rows, listings.RELAYERS, [listings.relayer_row(row, moment) for row in rows], json=json)
+    rows, silent = door.ask(lambda client: _of_all_nodes(client, ended))
+    rows = tuple(row for row in rows if node in ("", row.node))
+    if any(row.node for row in rows):
+        cells = [[*listings.relayer_row(row, moment), row.node] for row in rows]
+        _table(rows, listings.RELAYERS_OF_NODES, cells, json=json)
+    else:
+        _table(rows, listings.RELAYERS, [listings.relayer_row(row, moment) for row in rows], json=json)
     _end(len(rows), len(rows), "open connection", filtered=False)
+    for name in silent:
+        complain(f"node {name} does not answer: its connections are not listed")
+
+
+async def _of_all_nodes(client: Client, ended: int) -> tuple[tuple[views.RelayerView, ...], list[str]]:
+    """The connections, and which nodes did not answer."""
+    rows = await client.relayers(ended)
+    return rows, [state.name for state in await client.nodes() if state.is_silent]
+
+
+def nodes(context: typer.Context, json: Json = False) -> None:
+    """List the engines that share the queue.
+
+    How each of them is, with its load, since when, and when it was heard of last; * is the one that was asked.
+    """
+    rows, moment = door_of(context).ask(lambda client: client.nodes()), listings.here_and_now()
+    _table(rows, listings.NODES, [listings.node_row(row, moment) for row in rows], json=json)
+    _end(len(rows), len(rows), "node: the queue is this engine's alone", filtered=False)
 
 
 def hosts(

@@ -7,7 +7,7 @@ import typer
 from console.commands import answers, listings
 from console.commands.columns import aligned, line_width
 from console.commands.door import Status, complain, door_of, say, say_json
-from console.commands.lists import PAGE, Json
+from console.commands.lists import PAGE, AtNode, Json
 from engine.control import views
 from engine.control.client import Client
 
@@ -23,13 +23,14 @@ def explain(
     subject: Annotated[
         str, typer.Argument(metavar="MESSAGE|ADDRESS|DOMAIN", help="48213, 48213.2, bob@example.org or example.org.")
     ],
+    node: AtNode = "",
     json: Json = False,
 ) -> None:
     """Say why mail is not moving.
 
     The one true cause first, then all else that bears on it. For an address or domain without mail: what would happen.
     """
-    found = door_of(context).ask(lambda client: client.explain(subject))
+    found = door_of(context).ask(lambda client: client.explain(subject, node))
     if json:
         say_json(found)
         return
@@ -40,13 +41,14 @@ def explain(
 def probe(
     context: typer.Context,
     host: Annotated[str, typer.Argument(metavar="HOST[:PORT]", help="A host, or one of its addresses.")],
+    node: AtNode = "",
     json: Json = False,
 ) -> None:
     """Speak to a host without sending it mail.
 
     Connects to each of its addresses, says EHLO, STARTTLS and QUIT, and tells what came back.
     """
-    found = door_of(context).ask(lambda client: client.probe(host))
+    found = door_of(context).ask(lambda client: client.probe(host, node))
     if json:
         say_json(found)
     else:

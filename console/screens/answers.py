@@ -57,7 +57,8 @@ class ExplainScreen(Answer):
         return Target(destination, destination=destination)
 
     def paras(self, moment: Moment) -> list[Para]:
-        asked = para((f"  as it was {moment.both(self._view.now)}; e asks anew", "dim"))
+        at = f", as node {self._view.node} sees it" if self._view.node else ""
+        asked = para((f"  as it was {moment.both(self._view.now)}{at}; e asks anew", "dim"))
         return [
             *(each for explanation in self._view.explanations for each in _explanation(explanation, moment)),
             Para(),

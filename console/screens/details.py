@@ -164,10 +164,11 @@ class HostScreen(Detail):
 class RelayerScreen(Front):
     """One connection and every line said over it, live."""
 
-    def __init__(self, number: int, host: str) -> None:
+    def __init__(self, number: int, host: str, node: str = "") -> None:
         super().__init__()
         self.number = number
         self.host = host
+        self.node = node
         self._view: TranscriptView | None = None
         self._trouble = ""
 
@@ -183,15 +184,16 @@ class RelayerScreen(Front):
         return self.query_one(Document)
 
     def crumbs(self) -> list[str]:
-        return ["Relayers", f"{self.host} #{self.number}"]
+        return ["Relayers", f"{self.host} #{self.number}{f' of node {self.node}' if self.node else ''}"]
 
     def target(self) -> Target | None:
         overview = self.console.overview
-        return None if overview is None else replace(host_target(self.host, overview), relayer=self.number)
+        target = None if overview is None else host_target(self.host, overview)
+        return None if target is None else replace(target, relayer=self.number, node=self.node)
 
     async def reload(self, client: Client) -> None:
         if self._view is None or self._view.relayer.ended is None:
-            self._view = await client.transcript(self.number)
+            self._view = await client.transcript(self.number, self.node)
 
     def fail(self, why: str) -> None:
         self._trouble = why

@@ -9,11 +9,21 @@ from textual.widget import Widget
 from console.actions import Target
 from console.format import Moment
 from console.screens.front import Front
-from console.widgets.panes import AnyPane, DestinationsPane, EventsPane, HostsPane, Pane, ReasonsPane, RelayersPane
+from console.widgets.panes import (
+    AnyPane,
+    DestinationsPane,
+    EventsPane,
+    HostsPane,
+    NodesPane,
+    Pane,
+    ReasonsPane,
+    RelayersPane,
+)
 from engine.control.client import Client
 from engine.control.views import RelayerView
 from engine.model.destination import BadHost, Destination
 from engine.model.event import Event
+from engine.model.node import NodeState
 from engine.model.reason import Reason
 
 
@@ -104,13 +114,15 @@ class Panes(Front):
         if isinstance(row, Destination):
             self.console.open_destination(row.name)
         elif isinstance(row, RelayerView):
-            self.console.open_relayer(row.id, row.host)
+            self.console.open_relayer(row.id, row.host, row.node)
         elif isinstance(row, BadHost):
             self.console.open_host(row.host)
         elif isinstance(row, Reason):
             self.console.open_reason(row.group)
         elif isinstance(row, Event):
             self._open_event(row)
+        elif isinstance(row, NodeState):
+            self.console.action_run("relayers", row.name)
 
     def _open_event(self, row: Event) -> None:
         if row.message:
@@ -162,4 +174,5 @@ TOP: dict[str, tuple[str, Callable[[], Front]]] = {
     "hosts": ("4", lambda: PaneScreen(HostsPane, "4")),
     "reasons": ("5", lambda: PaneScreen(ReasonsPane, "5")),
     "events": ("6", lambda: PaneScreen(EventsPane, "6")),
+    "nodes": ("8", lambda: PaneScreen(NodesPane, "8")),
 }

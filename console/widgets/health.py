@@ -6,6 +6,8 @@ from console.format import Moment, age, count, rate, safe
 from console.widgets.line import Line, Piece, crop, width_of
 from engine.control.views import HealthView
 
+NODE = 14  # cells for the name of the node that one is attached to
+
 STATES: dict[str, Piece] = {
     "relaying": ("● relaying", "good"),
     "suspended": ("‖ SUSPENDED", "caution"),
@@ -60,9 +62,14 @@ def _parts(health: HealthView, moment: Moment, read_only: bool) -> list[Part]:
     if health.suspended is not None:
         held = health.suspended
         state.append((f" until {moment.short(held.until)}, {moment.left(held.until)} left", "warn"))
-    parts = [Part(((health.hostname, "bold"),), 6), Part(tuple(state), 0)]
+    name = Part(((health.hostname, "bold"),), 7)
+    if health.node:
+        lost = f", {health.nodes_lost} lost" if health.nodes_lost else ""
+        node = crop(safe(health.node), NODE).rstrip()
+        name = Part((("node ", "dim"), (node, "bold"), (f" of {health.nodes}", "dim"), (lost, "warn")), 3)
+    parts = [name, Part(tuple(state), 0)]
     if health.suspended is not None and (health.suspended.by or health.suspended.note):
-        parts.append(Part(((f"{health.suspended.by}: {health.suspended.note}", "warn"),), 4))
+        parts.append(Part(((f"{health.suspended.by}: {health.suspended.note}", "warn"),), 5))
     if health.trouble:
         parts.append(Part(((crop(safe(health.trouble), 40).rstrip(), "bad"),), 1))
     if read_only:
@@ -81,19 +88,19 @@ def _parts(health: HealthView, moment: Moment, read_only: bool) -> list[Part]:
         )
     )
     # What is due and kept from going (blocked, suspended, limited) is not ready: two numbers.
-    parts.append(Part(((count(health.ready), "bold"), (" ready", "dim")), 4))
+    parts.append(Part(((count(health.ready), "bold"), (" ready", "dim")), 5))
     full = health.max_connections > 0 and health.connections >= health.max_connections
     parts += [
-        _pair("in", f"{rate(health.rate_in)}/s", 5),
-        _pair("out", f"{rate(health.rate_out)}/s", 3),
-        _pair("conns", f"{health.connections}/{health.max_connections}", 7, "warn" if full else "bold"),
+        _pair("in", f"{rate(health.rate_in)}/s", 6),
+        _pair("out", f"{rate(health.rate_out)}/s", 4),
+        _pair("conns", f"{health.connections}/{health.max_connections}", 8, "warn" if full else "bold"),
     ]
     if health.next_check is not None:
-        parts.append(_pair("check", moment.left(health.next_check), 8))
+        parts.append(_pair("check", moment.left(health.next_check), 9))
     if health.oldest is not None:
-        parts.append(_pair("oldest", moment.since(health.oldest), 9))
+        parts.append(_pair("oldest", moment.since(health.oldest), 10))
     if health.notes:  # `smarthost status` says them all
-        parts.append(_pair("notes", str(len(health.notes)), 10))
+        parts.append(_pair("notes", str(len(health.notes)), 11))
     return parts
 
 

@@ -8,10 +8,20 @@ from typing import Any, Generic, TypeVar
 from textual.app import ComposeResult
 from textual.containers import Vertical
 
+from console import words
 from console.actions import Target, domain_filter, group_filter
 from console.format import Moment, count
 from console.widgets.line import Line, Piece, width_of
-from console.widgets.rows import DESTINATIONS, EVENT_ROWS, HOSTS, REASONS, RELAYERS
+from console.widgets.rows import (
+    DESTINATIONS,
+    EVENT_ROWS,
+    EVENT_ROWS_OF_NODES,
+    HOSTS,
+    NODES,
+    REASONS,
+    RELAYERS,
+    RELAYERS_OF_NODES,
+)
 from console.widgets.table import Table
 from engine.base.plural import plural
 from engine.base.words import stand_in, words_of
@@ -19,6 +29,7 @@ from engine.control.client import Client
 from engine.control.views import DestinationsView, HostsView, OverviewView, RelayerView
 from engine.model.destination import BadHost, Destination
 from engine.model.event import Event
+from engine.model.node import NodeState
 from engine.model.reason import Reason
 
 R = TypeVar("R")
@@ -208,23 +219,32 @@ class RelayersPane(Pane[RelayerView]):
 
     def __init__(self, *, full: bool = False) -> None:
         super().__init__(
-            Table(RELAYERS, lambda row: str(row.id), empty="no connections are open", id="relayers"), full=full
+            Table(RELAYERS, lambda row: f"{row.node} {row.id}", empty="no connections are open", id="relayers"),
+            full=full,
         )
+
+    def show(self, overview: OverviewView, moment: Moment) -> None:
+        self.table.use(RELAYERS_OF_NODES if overview.health.node else RELAYERS)
+        super().show(overview, moment)
 
     def select(self, overview: OverviewView) -> Sequence[RelayerView]:
         return overview.relayers
 
     def words(self, row: RelayerView) -> str:
-        return f"{row.host} {row.destination} {row.address} {row.phase} {row.tls}{' stalling' if row.stalling else ''}"
+        stalling = " stalling" if row.stalling else ""
+        return f"{row.host} {row.destination} {row.address} {row.phase} {row.tls} {row.node}{stalling}"
 
     def title(self, overview: OverviewView) -> str:
         stalling = sum(row.stalling for row in overview.relayers)
         health = overview.health
-        return f"{health.connections} of {health.max_connections}" + (f" · ▲ {stalling} stalling" if stalling else "")
+        said = f"{health.connections} of {health.max_connections}"
+        if health.node:
+            said = f"{len(overview.relayers)} on {plural(health.nodes - health.nodes_lost, 'node')}"
+        return said + (f" · ▲ {stalling} stalling" if stalling else "")
 
     def target(self, overview: OverviewView) -> Target | None:
         row = self.table.pointed
-        return None if row is None else replace(host_target(row.host, overview), relayer=row.id)
+        return None if row is None else replace(host_target(row.host, overview), relayer=row.id, node=row.node)
 
 
 class HostsPane(WindowPane[BadHost]):
@@ -259,6 +279,33 @@ class HostsPane(WindowPane[BadHost]):
     def target(self, overview: OverviewView) -> Target | None:
         row = self.table.pointed
         return None if row is None else host_target(row.host, overview)
+
+
+class NodesPane(Pane[NodeState]):
+    """The engines that share the queue. A whole screen only."""
+
+    context, label, key = "nodes", "Nodes", "8"
+
+    def __init__(self, *, full: bool = False) -> None:
+        none = "there are no nodes: the queue is this engine's alone"
+        super().__init__(Table(NODES, lambda row: row.name, empty=none, id="nodes"), full=full)
+        self._states: tuple[NodeState, ...] = ()
+
+    async def reload(self, client: Client, _overview: OverviewView) -> None:
+        self._states = await client.nodes()
+
+    def select(self, _overview: OverviewView) -> Sequence[NodeState]:
+        return self._states
+
+    def words(self, row: NodeState) -> str:
+        return " ".join((row.name, words.node(row), row.version, row.drained_by, row.said.trouble))
+
+    def title(self, _overview: OverviewView) -> str:
+        return plural(len(self._states), "node")
+
+    def target(self, _overview: OverviewView) -> Target | None:
+        row = self.table.pointed
+        return None if row is None else Target(f"node {row.name}", node=row.name)
 
 
 class ReasonsPane(Pane[Reason]):
@@ -301,6 +348,10 @@ class EventsPane(Pane[Event]):
         self._events: list[Event] = []
         self._match: str | None = None
         self._ends = False
+
+    def show(self, overview: OverviewView, moment: Moment) -> None:
+        self.table.use(EVENT_ROWS_OF_NODES if overview.health.node else EVENT_ROWS)
+        super().show(overview, moment)
 
     def select(self, overview: OverviewView) -> Sequence[Event]:
         own = self.full or bool(self.filter)

@@ -13,6 +13,7 @@ from console.widgets.rows import (
     destination_status,
     entry_state,
     event_kind,
+    node_state,
     relayer_phase,
 )
 from engine.base.plural import plural
@@ -20,6 +21,7 @@ from engine.control.views import RelayerView
 from engine.model.destination import BadHost, Destination
 from engine.model.event import Event
 from engine.model.message import Entry
+from engine.model.node import NodeState
 from engine.model.reason import Reason
 
 _SPACE: Piece = ("  ", "")
@@ -73,6 +75,7 @@ def in_full(row: object, moment: Moment) -> list[Piece]:
         BadHost: _host,
         Reason: _reason,
         Event: _event,
+        NodeState: _node,
     }
     tell = tells.get(type(row))
     pieces: list[Piece] = [] if tell is None else tell(row, moment)
@@ -121,6 +124,7 @@ def _relayer(row: RelayerView, moment: Moment) -> list[Piece]:
         result,
         ("  " if result[0] else "", ""),
         (f"for {row.destination}{more}", ""),
+        (f"  node {row.node}" if row.node else "", "dim"),
     ]
 
 
@@ -138,8 +142,16 @@ def _reason(row: Reason, _moment: Moment) -> list[Piece]:
     return [(row.group, ""), (f"  {names}" if names else "", "dim")]
 
 
+def _node(row: NodeState, moment: Moment) -> list[Piece]:
+    state, style = node_state(row, moment)
+    known = f"  version {row.version}, up {moment.since(row.since)}, heard of {moment.since(row.beat)} ago"
+    said = words.node_says(row, moment)
+    return [(row.name, "dim"), _SPACE, (state, style), (f"  {said}" if said else "", style), (known, "dim")]
+
+
 def _event(row: Event, moment: Moment) -> list[Piece]:
     kind, style = event_kind(row, moment)
     whom = words.whom(row)
     host = f"  {row.host}" if row.host and row.host != whom else ""
-    return [(whom, "dim"), _SPACE, (kind, style), _SPACE, (words.event(row), ""), (host, "dim")]
+    at = f"  node {row.node}" if row.node else ""
+    return [(whom, "dim"), _SPACE, (kind, style), _SPACE, (words.event(row), ""), (f"{host}{at}", "dim")]

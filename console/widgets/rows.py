@@ -8,6 +8,7 @@ from engine.control.views import RelayerView
 from engine.model.destination import BadHost, Destination
 from engine.model.event import ENGINE, Event
 from engine.model.message import Entry
+from engine.model.node import NodeState
 from engine.model.reason import Reason
 from engine.model.verbs import VERBS
 
@@ -28,8 +29,6 @@ EVENTS: dict[str, tuple[str, str]] = {
     "dropped": ("✗", "bad"),
     "interrupted": ("!", "warn"),
     "node lost": ("!", "warn"),
-    "drained": ("◐", "warn"),
-    "undrained": ("●", "good"),
     "damaged": ("!", "bad"),
     "carried out": ("✎", ""),
     "unreachable": ("✗", "bad"),
@@ -156,6 +155,32 @@ def event_what(row: Event, _moment: Moment) -> Piece:
     return "  ".join(filter(None, (words.whom(row), words.event(row)))), ""
 
 
+NODE_STATES: dict[str, tuple[str, str]] = {
+    "relaying": ("●", "good"),
+    "drained": ("◐", "warn"),
+    "silent": ("?", "warn"),
+    "sick": ("✗", "bad"),
+    "lost": ("!", "bad"),
+}
+
+
+def node_name(row: NodeState, _moment: Moment) -> Piece:
+    """Its name, and whether it is the one that this console is attached to."""
+    return f"{row.name}{' (this one)' if row.is_this else ''}", "bold" if row.is_this else ""
+
+
+def node_state(row: NodeState, _moment: Moment) -> Piece:
+    """What a node is: a glyph and a word."""
+    said = words.node(row)
+    glyph, style = NODE_STATES[said]
+    return f"{glyph} {said}", style
+
+
+def _live(text: str, row: NodeState, style: str = "") -> Piece:
+    """What a node said of itself, as long as it lives."""
+    return ("-", "dim") if row.is_lost else (text, style)
+
+
 DESTINATIONS: tuple[Column[Destination], ...] = (
     Column("destination", 17, lambda r, _: (r.name, ""), grow=5, letter="N", sort="name"),
     Column("waiting", 8, lambda r, _: number(r.waiting), right=True, letter="W", sort="waiting"),
@@ -178,6 +203,28 @@ RELAYERS: tuple[Column[RelayerView], ...] = (
     Column("open for", 8, lambda r, m: (m.since(r.started), ""), rank=5, right=True),
     Column("for", 20, carried_for, rank=4, grow=10),
     Column("address", 20, lambda r, _: (f"{r.address}:{r.port}" if r.address else "-", "dim"), rank=6, rest=True),
+)  # fmt: skip
+
+# With whose they are, where several nodes share the queue.
+RELAYERS_OF_NODES = (
+    RELAYERS[0],
+    Column[RelayerView]("node", 6, lambda r, _: (r.node, ""), rank=2, grow=10, letter="N", sort="node",
+                        order=lambda r: r.node),
+    *RELAYERS[1:],
+)  # fmt: skip
+
+NODES: tuple[Column[NodeState], ...] = (
+    Column("node", 14, node_name, grow=16, letter="N", sort="node", order=lambda r: r.name),
+    Column("state", 10, node_state),
+    Column("conns", 7, lambda r, _: _live(f"{r.said.connections}/{r.said.max_connections}", r), rank=2, right=True),
+    Column("mail", 5, lambda r, _: number(0 if r.is_lost else r.said.relaying), rank=3, right=True),
+    Column("in/s", 5, lambda r, _: _live(rate(r.said.rate_in), r), rank=2, right=True),
+    Column("out/s", 5, lambda r, _: _live(rate(r.said.rate_out), r), rank=1, right=True),
+    Column("up", 6, lambda r, m: _live(m.since(r.since), r), rank=3, right=True),
+    Column("heard", 6, lambda r, m: (m.since(r.beat), "warn" if r.is_lost else ""), rank=4, right=True),
+    Column("version", 7, lambda r, _: (r.version, "dim"), rank=5),
+    Column("what is to be known", 20, lambda r, m: (words.node_says(r, m), NODE_STATES[words.node(r)][1]), rank=1,
+           rest=True),
 )  # fmt: skip
 
 HOSTS: tuple[Column[BadHost], ...] = (
@@ -210,6 +257,12 @@ EVENT_ROWS: tuple[Column[Event], ...] = (
     Column("message", 8, lambda r, _: (str(r.message) if r.message else "", "dim"), rank=3, right=True),
     Column("what", 24, event_what, rank=1, grow=36, rest=True),
 )  # fmt: skip
+
+EVENT_ROWS_OF_NODES = (
+    *EVENT_ROWS[:2],
+    Column[Event]("node", 6, lambda r, _: (r.node, "dim"), rank=2, grow=6),
+    *EVENT_ROWS[2:],
+)
 
 QUEUE: tuple[Column[Entry], ...] = (
     Column("id", 9, lambda r, _: (r.id, ""), right=True, letter="I", sort="id"),

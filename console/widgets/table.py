@@ -104,6 +104,12 @@ class Table(ScrollView, Ageing, Generic[R], can_focus=True):
         if not self._covered():
             self.post_message(self.Wanted(self))
 
+    def use(self, columns: Sequence[Column[R]]) -> None:
+        """Have these columns from the next rows on."""
+        if self.columns != tuple(columns):
+            self.columns = tuple(columns)
+            self._needs, self._fitted = [], []
+
     def sorts(self) -> dict[str, str]:
         """The letters that sort, and by what."""
         return {column.letter: column.sort for column in self.columns if column.letter}

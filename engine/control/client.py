@@ -26,6 +26,7 @@ from engine.model import verbs
 from engine.model.destination import BadHost, Destination, Suspension
 from engine.model.event import Event
 from engine.model.message import Message, Selection, Window
+from engine.model.node import NodeState
 from engine.model.probe import Probed
 from engine.model.reason import Reason
 
@@ -119,9 +120,13 @@ class Client:
         """The live relayers, then up to `ended` of those that ended last."""
         return await self._get(tuple[views.RelayerView, ...], "relayers", ended=ended)
 
-    async def transcript(self, relayer: int) -> views.TranscriptView:
-        """What a relayer and its peer have said, live or shortly after its end."""
-        return await self._get(views.TranscriptView, f"relayers/{relayer}")
+    async def transcript(self, relayer: int, node: str = "") -> views.TranscriptView:
+        """What a relayer (`node`: of which, where not the one asked) and its peer have said, also when it has ended."""
+        return await self._get(views.TranscriptView, f"relayers/{relayer}", node=node or None)
+
+    async def nodes(self) -> tuple[NodeState, ...]:
+        """The engines that share the queue, by name; () where it is one engine's alone."""
+        return await self._get(tuple[NodeState, ...], "nodes")
 
     async def hosts(self, match: str = "", sort: str = "back", offset: int = 0, limit: int = 100) -> views.HostsView:
         """A window of the MX hosts marked bad; `match` are words in name, maker, note or last reply, `!` leaves out.
@@ -146,9 +151,12 @@ class Client:
         """What stands until a time: suspensions, hold rules, host marks, overrides; the first to end first."""
         return await self._get(tuple[views.StandingView, ...], "overrides", offset=offset, limit=limit)
 
-    async def explain(self, subject: str) -> views.ExplainView:
-        """Why a message (48213, 48213.2), or mail for an address or domain, is not moving, or what would happen."""
-        return await self._get(views.ExplainView, f"explain/{quote(subject, safe='@')}")
+    async def explain(self, subject: str, node: str = "") -> views.ExplainView:
+        """Why a message (48213, 48213.2), or mail for an address or domain, is not moving, or what would happen.
+
+        `node`: as another one sees it than is asked.
+        """
+        return await self._get(views.ExplainView, f"explain/{quote(subject, safe='@')}", node=node or None)
 
     async def operation(self, number: int) -> views.FollowUpView:
         """What has become of what an action touched: `follow` of its result is the number."""
@@ -205,9 +213,9 @@ class Client:
         """What an ask would touch; it touches nothing. Refused with `not_found` where there is nothing to end."""
         return await self._post(Selection, verbs.dry(ask))
 
-    async def probe(self, host: str) -> Probed:
-        """Speak to a host ("HOST" or "HOST:PORT") without sending it mail."""
-        return await self._post(Probed, verbs.Probe(host=host))
+    async def probe(self, host: str, node: str = "") -> Probed:
+        """Speak to a host ("HOST" or "HOST:PORT") without sending it mail; `node`: from another one than is asked."""
+        return await self._post(Probed, verbs.Probe(host=host, node=node))
 
     # -- the wire -------------------------------------------------------------------------------------------------
 

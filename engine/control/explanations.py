@@ -1,6 +1,9 @@
 """Explain, as it is asked for: a message, one of its recipients, an address or a domain, by what one types."""
 
 import re
+from contextlib import suppress
+
+from msgspec.structs import replace
 
 from engine.base.address import Address, AddressError, parse_path
 from engine.control import requests, views
@@ -24,8 +27,54 @@ class Explanations:
     def __init__(self, relay: Relay) -> None:
         self._relay = relay
 
-    async def explain(self, text: str) -> views.ExplainView:
-        """Explain what `text` names."""
+    async def explain(self, text: str, node: str = "") -> views.ExplainView:
+        """Explain what `text` names, as the node named sees it ("": this one, and of what others carry, they)."""
+        colleagues = self._relay.colleagues
+        if colleagues.is_another(node):
+            return replace(await colleagues.explain(node, text), node=node)
+        found = await self.explain_here(text)
+        nodes = await colleagues.states()
+        if len(nodes) < 2:
+            return found
+        explanations = [await self._by_who_carries(each) for each in found.explanations]
+        if not any(state.is_active for state in nodes):
+            explanations = [_nobody_sends(each) for each in explanations]
+        return replace(found, explanations=tuple(explanations), node=colleagues.name)
+
+    async def _by_who_carries(self, explanation: Explanation) -> Explanation:
+        """What is being relayed by another node is explained by that one, which has its relayer."""
+        if explanation.cause != "being relayed":
+            return explanation
+        if not explanation.entry:
+            return self._of_domain(explanation)
+        message, _, number = explanation.entry.partition(".")
+        with suppress(NoSuchMessage):
+            attempts = (await self._relay.queue.listing.message(int(message))).attempts
+            open_ones = (one for one in attempts if one.entry == int(number) and one.ended is None)
+            node = next((one.node for one in open_ones if not one.interrupted), "")
+            if self._relay.colleagues.is_another(node):
+                return await self._as_seen_by(node, explanation)
+        return explanation
+
+    async def _as_seen_by(self, node: str, explanation: Explanation) -> Explanation:
+        try:
+            theirs = (await self._relay.colleagues.explain(node, explanation.entry)).explanations
+        except Wrong as error:
+            return replace(explanation, text=f"node {node} has it; {error}")
+        found = next((one for one in theirs if one.entry == explanation.entry), explanation)
+        return replace(found, text=f"node {node}: {found.text}")
+
+    def _of_domain(self, explanation: Explanation) -> Explanation:
+        """A domain of whose mail some is being relayed: over a connection of ours, or of another node."""
+        name = explanation.destination
+        rows = [row for row in self._relay.colleagues.relayers_seen if row.destination == name]
+        if any(relayer.destination == name for relayer in self._relay.smarthost.managed) or not rows:
+            return explanation
+        to = f" to {rows[0].host} [{rows[0].address}]" if rows[0].host else ""
+        return replace(explanation, text=f"relayer {rows[0].id}{to} of node {rows[0].node} has it, in {rows[0].phase}")
+
+    async def explain_here(self, text: str) -> views.ExplainView:
+        """The same by what this engine alone knows."""
         subject = text.strip()
         if not subject or len(subject) > _LONGEST:
             raise Wrong("this names nothing that could be explained", where="subject", allowed=_ALLOWED)
@@ -67,6 +116,14 @@ class Explanations:
         named = Filter(terms=(at_its_domain, Term(field="to", op=op, value=str(address))))
         rows = (await self._relay.queue.listing.window(named, "due", 0, 10 * MAX_ENTRIES)).rows
         return [row for row in rows if row.recipient.casefold() == str(address).casefold()][:MAX_ENTRIES]
+
+
+def _nobody_sends(explanation: Explanation) -> Explanation:
+    """Where every node is drained nothing goes, whatever else is so."""
+    if explanation.cause not in ("nothing", "not due", "limit", "rate"):
+        return explanation
+    text = f"every node is drained: none sends anything before `smarthost undrain`; else: {explanation.text}"
+    return replace(explanation, cause="draining", text=text, until=None, earliest=None)
 
 
 def _address(text: str) -> Address:

@@ -53,12 +53,13 @@ class Judge:
         """A destination with what it is, and what only the running engine knows of it."""
         around = self._around(row)
         verdict = condition.of_destination(row, around)
+        elsewhere = sum(row.name in other.domains for other in self._relay.colleagues.relayers_seen)
         return replace(
             row,
             condition=verdict.condition,
             next_try=verdict.next_try,
             condition_why=verdict.why,
-            connections=self._connections[row.site],
+            connections=self._connections[row.site] + elsewhere,
             marked=around.marks,
             rate_out=self._relay.events.rate_out(row.name),
         )

@@ -9,16 +9,23 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from engine.control import views
+from engine.model.node import NodeState
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Figures(Struct, frozen=True, kw_only=True):
-    """What is counted, at one moment."""
+    """What is counted, at one moment.
+
+    `node` is which of the `nodes` that share the queue this is, with `lease` seconds left; "": there are none.
+    """
 
     health: views.HealthView
     events: dict[str, int]
     bad_hosts: int
+    node: str = ""
+    nodes: tuple[NodeState, ...] = ()
+    lease: float = 0.0
 
 
 def exposition(figures: Figures) -> bytes:
@@ -49,6 +56,8 @@ class _Shown(Collector):
         for kind, count in sorted(self._figures.events.items()):
             events.add_metric([kind], count)
         yield events
+        if self._figures.node:
+            yield from self._of_nodes()
         age = 0.0 if health.oldest is None else max(0.0, health.now - health.oldest)
         for name, what, value in (
             ("due_recipients", "Recipients waiting whose time has come", health.due),
@@ -65,3 +74,20 @@ class _Shown(Collector):
             ("start_time_seconds", "When the engine started, in seconds since 1970", health.started),
         ):
             yield GaugeMetricFamily(f"smarthost_{name}", what, value)
+
+    def _of_nodes(self) -> Iterable[Metric]:
+        figures = self._figures
+        labels = {"node": figures.node, "version": figures.health.version}
+        which = GaugeMetricFamily("smarthost_node_info", "1, with which node this is", labels=list(labels))
+        which.add_metric(list(labels.values()), 1.0)
+        yield which
+        nodes = GaugeMetricFamily("smarthost_nodes", "Engines that share the queue, by state", labels=["state"])
+        for state, count in (
+            ("live", sum(not node.is_lost for node in figures.nodes)),
+            ("lost", sum(node.is_lost for node in figures.nodes)),
+            ("drained", sum(node.is_drained for node in figures.nodes)),
+        ):
+            nodes.add_metric([state], count)
+        yield nodes
+        left = "Seconds for which this node may send if the database does not hear of it any more"
+        yield GaugeMetricFamily("smarthost_lease_seconds", left, figures.lease)

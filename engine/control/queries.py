@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 
 from msgspec.structs import replace
 
@@ -15,6 +16,7 @@ from engine.model.destination import RELAY, BadHost, Destination, HeldBack, Mark
 from engine.model.event import Event
 from engine.model.filter import Filter
 from engine.model.message import Message, Window
+from engine.model.node import NodeState
 from engine.model.reason import Reason
 from engine.queue.contract import NoSuchMessage, QueueError
 
@@ -37,12 +39,18 @@ class Queries:
         try:
             totals = await relay.queue.listing.totals(relay.smarthost.room())
             suspensions = await self.suspensions()
+            nodes = await relay.colleagues.states()
         except QueueError as error:
-            totals, suspensions = _NOTHING, ()
+            totals, suspensions, nodes = _NOTHING, (), ()
             trouble = trouble or f"the queue cannot be read: {error}"
-        return self._health(
+        health = self._health(
             totals, next((suspension for suspension in suspensions if suspension.destination == RELAY), None), trouble
         )
+        notes = (*health.notes, *relay.colleagues.notes(nodes))
+        if len(nodes) < 2:
+            return replace(health, notes=notes)
+        lost = sum(state.is_lost for state in nodes)
+        return replace(health, notes=notes, node=relay.colleagues.name, nodes=len(nodes), nodes_lost=lost)
 
     async def overview(self, destinations: int, hosts: int, events: int) -> views.OverviewView:
         """The four panes and the health line. Where the store cannot be read, its panes are empty."""
@@ -56,7 +64,7 @@ class Queries:
                 raise
             busiest, first_back, happened = (), (), ()
         return views.OverviewView(
-            health=health, destinations=busiest, relayers=self.relayers(0), hosts=first_back, events=happened
+            health=health, destinations=busiest, relayers=await self.relayers(0), hosts=first_back, events=happened
         )
 
     async def window(self, filter: Filter, sort: str, offset: int, limit: int) -> Window:
@@ -83,7 +91,9 @@ class Queries:
         except QueueError as error:
             headers = (f"(the content cannot be read: {error})",)
         entries = Judge(self._relay).entries(found.entries)
-        return replace(found, entries=entries, headers=headers, events=events)
+        shown = replace(found, entries=entries, headers=headers, events=events)
+        await self._relay.colleagues.states()
+        return self._relay.colleagues.unnamed_message(shown)
 
     async def destinations(self, match: str, sort: str, offset: int, limit: int) -> views.DestinationsView:
         """A window of the destinations."""
@@ -95,14 +105,38 @@ class Queries:
         """One destination."""
         return Judge(self._relay).destination(await self._relay.queue.listing.destination(name))
 
-    def relayers(self, ended: int) -> tuple[views.RelayerView, ...]:
-        """The live relayers in the order they started, then up to `ended` of those that ended last, newest first."""
+    async def relayers(self, ended: int) -> tuple[views.RelayerView, ...]:
+        """The live relayers in the order they started, then up to `ended` of those that ended last, newest first.
+
+        Where several nodes share the queue those of the others follow, node by node, as far as they answer.
+        """
+        colleagues, others = self._relay.colleagues, tuple[views.RelayerView, ...]()
+        with suppress(QueueError):  # ours are there all the same
+            others = await colleagues.relayers(ended)
+        own = self.own_relayers(ended)
+        return (*(replace(row, node=colleagues.name) for row in own), *others) if colleagues.name else own
+
+    async def nodes(self) -> tuple[NodeState, ...]:
+        """The engines that share the queue, each with whether it answers; () where it is this one's alone."""
+        await self._relay.colleagues.relayers()
+        return await self._relay.colleagues.states()
+
+    def own_relayers(self, ended: int) -> tuple[views.RelayerView, ...]:
+        """Those of this engine, in that order."""
         live = sorted(self._relay.smarthost.managed, key=lambda relayer: relayer.id)
         gone = list(self._relay.smarthost.ended)[::-1][:ended]
         return tuple(map(presentation.relayer, (*live, *gone)))
 
-    def transcript(self, number: int) -> views.TranscriptView:
-        """What one relayer and its peer have said. Raises Missing."""
+    async def transcript(self, number: int, node: str) -> views.TranscriptView:
+        """What one relayer, of the node named ("": this one), and its peer have said. Raises Missing."""
+        colleagues = self._relay.colleagues
+        if colleagues.is_another(node):
+            return await colleagues.transcript(node, number)
+        found = self.own_transcript(number)
+        return replace(found, relayer=replace(found.relayer, node=colleagues.name))
+
+    def own_transcript(self, number: int) -> views.TranscriptView:
+        """The same of a relayer of this engine. Raises Missing."""
         smarthost = self._relay.smarthost
         found = next((relayer for relayer in (*smarthost.managed, *smarthost.ended) if relayer.id == number), None)
         if found is None:
@@ -166,14 +200,39 @@ class Queries:
         limit: int = 100,
     ) -> tuple[Event, ...]:
         """Events kept, in order of `seq`: the newest come last."""
-        return await self._relay.queue.listing.events(
+        found = await self._relay.queue.listing.events(
             before=before, after=after, message=message, match=match, limit=limit
         )
+        await self._relay.colleagues.states()
+        return self._relay.colleagues.unnamed(found)
+
+    async def events_of_all(self, after: int) -> tuple[Event, ...] | None:
+        """Events after one, of all nodes; None where this engine is alone, which knows all of them at once."""
+        if len(await self._relay.colleagues.states()) < 2:
+            return None
+        return await self.events(after=after, limit=_EVENTS_OF_MESSAGE)
+
+    async def newest_event(self) -> int:
+        """The number of the newest event."""
+        return max((event.seq for event in await self.events(limit=1)), default=0)
 
     async def figures(self) -> Figures:
         """What a monitoring system counts."""
         counts = {str(kind): count for kind, count in self._relay.events.counts().items()}
-        return Figures(health=await self.health(), events=counts, bad_hosts=self._relay.mx.marked)
+        health, nodes = await self.health(), self._relay.queue.nodes
+        return Figures(
+            health=health,
+            events=counts,
+            bad_hosts=self._relay.mx.marked,
+            node=nodes.name,
+            nodes=await self._node_states(),
+            lease=nodes.lease,
+        )
+
+    async def _node_states(self) -> tuple[NodeState, ...]:
+        with suppress(QueueError):
+            return await self._relay.colleagues.states()
+        return ()
 
     def _health(self, totals: Totals, suspended: Suspension | None, trouble: str) -> views.HealthView:
         relay, settings = self._relay, self._relay.settings
@@ -181,7 +240,7 @@ class Queries:
         state: views.HealthState = "relaying"
         if trouble:
             state = "sick"
-        elif smarthost.draining:
+        elif smarthost.draining or smarthost.is_drained:
             state = "draining"
         elif suspended:
             state = "suspended"

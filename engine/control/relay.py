@@ -3,9 +3,11 @@
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
 from engine.base.clock import Clock
+from engine.control.colleagues import Colleagues
 from engine.control.feed import EventLog
 from engine.delivery.explain import Explainer
 from engine.delivery.routes import Router
@@ -38,6 +40,11 @@ class Relay:
     version: str
     trouble: Callable[[], str]
     notes: Callable[[], Sequence[str]] = tuple
+
+    @cached_property
+    def colleagues(self) -> Colleagues:
+        """The other engines that share the queue."""
+        return Colleagues(self.queue)
 
 
 async def afterwards(work: Coroutine[Any, Any, T], then: Callable[[], None]) -> T:

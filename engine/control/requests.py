@@ -32,6 +32,7 @@ LONGEST = 30 * 86400.0
 
 # RFC 1123 2.1, and the underscore that names in use have; A-labels, as MX answers give them.
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
+_NODE = re.compile(r"[A-Za-z0-9._-]{1,255}")
 
 
 class Wrong(Exception):
@@ -193,6 +194,15 @@ def host(text: str) -> str:
     if not 1 <= len(name) <= 253 or not all(map(_LABEL.fullmatch, name.split("."))):
         allowed = "letters, digits, hyphens and dots, as in mx1.example.org"
         raise Wrong(f"{clean(text, 80)!r} is no host name", where="host", allowed=allowed)
+    return name
+
+
+def node(text: str) -> str:
+    """The name of a node, or "". Raises Wrong."""
+    name = text.strip()
+    if name and not _NODE.fullmatch(name):
+        allowed = "a name as `smarthost nodes` lists it"
+        raise Wrong(f"{clean(text, 80)!r} is no name of a node", where="node", allowed=allowed)
     return name
 
 

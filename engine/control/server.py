@@ -19,6 +19,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from engine.base.text import clean
 from engine.control import metrics, presentation, requests, views
+from engine.control.answering import Answering
 from engine.control.door import Door
 from engine.control.explanations import Explanations
 from engine.control.followups import FollowUps
@@ -62,11 +63,14 @@ class ControlServer:
         self._followups = FollowUps(relay.queue, relay.clock)
         self._verbs = Verbs(relay, self._followups)
         self._explanations = Explanations(relay)
+        relay.queue.nodes.on_request = Answering(self._queries, self._explanations, self._verbs).answer
+        elsewhere = self._queries if relay.queue.nodes.name else None
         # Each door has streams of its own, and only so many viewers are answered at a time. An operator's orders wait
         # for none of them, for they have a thread of their own in the store; what only looks waits for its turn there,
         # whoever asks.
         self._streams, self._viewers_streams = (
-            EventStreams(relay.events, sign_of_life=sign_of_life, patience=patience) for _ in range(2)
+            EventStreams(relay.events, elsewhere=elsewhere, sign_of_life=sign_of_life, patience=patience)
+            for _ in range(2)
         )
         self._viewers_turns = asyncio.Semaphore(VIEWERS_AT_ONCE)
         self._who_acts = f"{path.name}: its owner, root{f', and the members of {group}' if group else ''}"
@@ -123,6 +127,7 @@ class ControlServer:
             web.get("/v1/destinations/{name}", self._destination),
             web.get("/v1/relayers", self._relayers),
             web.get("/v1/relayers/{number}", self._transcript),
+            web.get("/v1/nodes", self._nodes),
             web.get("/v1/hosts", self._hosts),
             web.get("/v1/hosts/{name}", self._host),
             web.get("/v1/reasons", self._reasons),
@@ -219,11 +224,16 @@ class ControlServer:
 
     async def _relayers(self, request: web.Request) -> web.Response:
         requests.only(request, "ended")
-        return _answer(self._queries.relayers(requests.number(request, "ended", 0, 0, requests.LIMIT)))
+        return _answer(await self._queries.relayers(requests.number(request, "ended", 0, 0, requests.LIMIT)))
 
     async def _transcript(self, request: web.Request) -> web.Response:
+        requests.only(request, "node")
+        number = requests.whole(request.match_info["number"], "id")
+        return _answer(await self._queries.transcript(number, requests.node(request.query.get("node", ""))))
+
+    async def _nodes(self, request: web.Request) -> web.Response:
         requests.only(request)
-        return _answer(self._queries.transcript(requests.whole(request.match_info["number"], "id")))
+        return _answer(await self._queries.nodes())
 
     async def _hosts(self, request: web.Request) -> web.Response:
         requests.only(request, "match", "sort", "offset", "limit")
@@ -247,8 +257,9 @@ class ControlServer:
         return _answer(await self._queries.overrides(*_window(request)))
 
     async def _explain(self, request: web.Request) -> web.Response:
-        requests.only(request)
-        return _answer(await self._explanations.explain(request.match_info["subject"]))
+        requests.only(request, "node")
+        node = requests.node(request.query.get("node", ""))
+        return _answer(await self._explanations.explain(request.match_info["subject"], node))
 
     async def _operation(self, request: web.Request) -> web.Response:
         requests.only(request)

@@ -1,6 +1,8 @@
 """The live stream of events: one JSON object a line, for as long as the follower reads and the engine runs."""
 
 import asyncio
+from collections.abc import Sequence
+from typing import Protocol
 
 from aiohttp import web
 
@@ -8,20 +10,43 @@ from engine.control import presentation
 from engine.control.feed import EventLog
 from engine.control.requests import Wrong
 from engine.model.event import Event
+from engine.queue.contract import QueueError
 
 _BATCH = 200  # events in one write
 _FOLLOWERS = 64
+LOOK_EVERY = 1.0  # seconds between looks for events of other nodes, while somebody follows
+
+
+class Elsewhere(Protocol):
+    """Who knows of the events of other nodes."""
+
+    async def events_of_all(self, after: int) -> Sequence[Event] | None:
+        """Those after one, at whichever node; None where this engine is alone, and is told of all as they happen."""
+        ...
+
+    async def newest_event(self) -> int:
+        """The number of the newest."""
+        ...
 
 
 class EventStreams:
     """Serves followers of an event log.
 
     A blank line every `sign_of_life` seconds shows that the line is up; a follower that takes nothing for
-    `patience` seconds is cut off. `stop` ends all streams in good order.
+    `patience` seconds is cut off. `stop` ends all streams in good order. Where others may share the queue `elsewhere`
+    gives their events with ours.
     """
 
-    def __init__(self, events: EventLog, *, sign_of_life: float = 15.0, patience: float = 10.0) -> None:
+    def __init__(
+        self,
+        events: EventLog,
+        *,
+        elsewhere: Elsewhere | None = None,
+        sign_of_life: float = 15.0,
+        patience: float = 10.0,
+    ) -> None:
         self._events = events
+        self._elsewhere = elsewhere
         self._sign_of_life = sign_of_life
         self._patience = patience
         self._stopping = asyncio.Event()
@@ -62,24 +87,42 @@ class EventStreams:
     async def _stream(self, feed: asyncio.Queue[Event], response: web.StreamResponse) -> None:
         stopping = asyncio.ensure_future(self._stopping.wait())
         getting = asyncio.ensure_future(feed.get())
+        loop = asyncio.get_running_loop()
+        pause = self._sign_of_life if self._elsewhere is None else min(LOOK_EVERY, self._sign_of_life)
+        wrote = loop.time()
+        last = await self._elsewhere.newest_event() if self._elsewhere is not None else 0
         try:
             while not stopping.done():
-                await asyncio.wait({getting, stopping}, timeout=self._sign_of_life, return_when=asyncio.FIRST_COMPLETED)
-                lines = b"\n"
+                await asyncio.wait({getting, stopping}, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+                events: Sequence[Event] = ()
                 if getting.done():
-                    lines = _lines([getting.result(), *_more(feed)])
+                    events = [getting.result(), *_more(feed)]
                     getting = asyncio.ensure_future(feed.get())
-                async with asyncio.timeout(self._patience):
-                    await response.write(lines)
+                if self._elsewhere is not None:
+                    events = await _of_all(self._elsewhere, events, last)
+                    last = max((last, *(event.seq for event in events)))
+                if events or loop.time() - wrote >= self._sign_of_life - 0.1:
+                    async with asyncio.timeout(self._patience):
+                        await response.write(_lines(events) or b"\n")
+                    wrote = loop.time()
         finally:
             for task in (stopping, getting):
                 task.cancel()
             await asyncio.gather(stopping, getting, return_exceptions=True)
 
 
+async def _of_all(elsewhere: Elsewhere, told: Sequence[Event], last: int) -> Sequence[Event]:
+    """Each event after the last once, in their order: those of all nodes; where this one is alone those it was told."""
+    try:
+        found = await elsewhere.events_of_all(last)
+    except QueueError:
+        return ()  # what was missed is found at the next look
+    return [event for event in told if event.seq > last] if found is None else found
+
+
 def _more(feed: asyncio.Queue[Event]) -> list[Event]:
     return [feed.get_nowait() for _ in range(min(feed.qsize(), _BATCH))]
 
 
-def _lines(events: list[Event]) -> bytes:
+def _lines(events: Sequence[Event]) -> bytes:
     return b"".join(presentation.encoded(event) + b"\n" for event in events)

@@ -86,6 +86,9 @@ class Verbs:
     async def check(self, _: verbs.Check, by: str) -> Result:
         """Run check_state now; what it opens goes on by itself."""
         relay = self._relay
+        if relay.smarthost.is_drained:
+            ends = f"`smarthost undrain {relay.queue.nodes.name}` ends that"
+            raise Wrong(f"this node is drained: it opens no new connections; {ends}", status=409)
         if relay.smarthost.draining:
             raise Wrong("the relay is draining: it opens no new connections before it is started anew", status=409)
         before = {relayer.id for relayer in relay.smarthost.managed}
@@ -290,6 +293,8 @@ class Verbs:
     async def probe(self, ask: verbs.Probe, by: str) -> Probed:
         """Speak to a host without sending it mail, and tell what came back."""
         host, port = requests.host_and_port(ask.host)
+        if self._relay.colleagues.is_another(node := requests.node(ask.node)):
+            return await self._relay.colleagues.probe(node, ask, by)
         found = await self._relay.prober.probe(host, port)
         now = self._relay.clock.now()
         await self._relay.queue.arrivals.record(Event(at=now, kind="probed", by=by, host=host, text=found.summary))
@@ -329,6 +334,8 @@ class Verbs:
     async def close(self, ask: verbs.Close, by: str) -> Result:
         """End one connection; what it carried goes back to waiting, and its destination rests for a moment."""
         number = requests.counted(ask.relayer, "relayer") or 0
+        if self._relay.colleagues.is_another(node := requests.node(ask.node)):
+            return await self._relay.colleagues.close(node, ask, by)
         smarthost, now = self._relay.smarthost, self._relay.clock.now()
         closed = await smarthost.close(number, by)
         if closed is None:
@@ -346,6 +353,39 @@ class Verbs:
         )
         text += f", {after}; the rest waits again, and {closed.destination} rests for a moment"
         return Result(verb="close", text=text)
+
+    # -- nodes ----------------------------------------------------------------------------------------------------
+
+    async def drain(self, ask: verbs.Drain, by: str) -> Result:
+        """Have a node finish what it sends, and take and send nothing more."""
+        name = await self._node(ask.node)
+        if not await self._relay.queue.nodes.drain(name, by):
+            raise Wrong(f"node {name} is drained already", where="node", status=409)
+        self._relay.colleagues.forget()
+        others = [state.name for state in await self._relay.colleagues.states() if state.is_active]
+        sends = f"{' and '.join(others)} {agree(len(others), 'sends', 'send')} what waits"
+        if not others:
+            sends = "no other node is there to send what waits"
+        text = f"node {name} is drained: it finishes what it sends, and takes and sends nothing more; {sends}"
+        return Result(verb="drain", text=text)
+
+    async def undrain(self, ask: verbs.Undrain, by: str) -> Result:
+        """Have a node take and send mail again."""
+        name = await self._node(ask.node)
+        if not await self._relay.queue.nodes.undrain(name, by):
+            raise Missing(f"node {name} is not drained", where="node")
+        self._relay.colleagues.forget()
+        return Result(verb="undrain", text=f"node {name} takes and sends mail again")
+
+    async def _node(self, named: str) -> str:
+        """A node that there is."""
+        name, nodes = requests.node(named), self._relay.queue.nodes
+        if not nodes.name:
+            raise Missing("there are no nodes: the queue is this engine's alone", where="node")
+        known = [state.name for state in await nodes.all()]
+        if name not in known:
+            raise Missing(f"there is no node {name}", where="node", allowed=", ".join(known))
+        return name
 
     def _left(self, until: float) -> str:
         return format_duration(max(0.0, round(until - self._relay.clock.now())))

@@ -32,7 +32,9 @@ class HealthView(View, frozen=True, kw_only=True):
     Of a very long queue both are counted anew only every few seconds. `destinations` have mail; `destinations_known`
     are all that are listed. `lookups` look for their way, and have no connection. `bad_hosts` are marked bad. `notes`
     say what is no trouble, and should be known: a bound that is reached, a setting that may not be as it was meant.
-    `read_only`: who asks came by the door for looking.
+    `read_only`: who asks came by the door for looking. `node` is which of the `nodes` that share the queue this is
+    (`nodes_lost` of them are lost); what is not of the queue is this one's: rates, connections, look-ups. Both are
+    empty where it is alone.
     """
 
     hostname: str
@@ -64,6 +66,9 @@ class HealthView(View, frozen=True, kw_only=True):
     bad_mx_seconds: float = 3600.0
     bad_hosts: int = 0
     read_only: bool = False
+    node: str = ""
+    nodes: int = 0
+    nodes_lost: int = 0
 
 
 class DestinationsView(View, frozen=True, kw_only=True):
@@ -82,7 +87,8 @@ class RelayerView(View, frozen=True, kw_only=True):
     trusted", "clear text"; "" while there is none), `trusted` whether the certificate is. `stalling`: longer in its
     phase than is usual for it.
     `destination` is whose mail it carries now, `site` the best host of the site it serves ("" while not known),
-    `domains` those it has carried mail for (100 at the most).
+    `domains` those it has carried mail for (100 at the most). `node` is which of several that share the queue has it:
+    each counts its own.
     """
 
     id: int
@@ -103,6 +109,7 @@ class RelayerView(View, frozen=True, kw_only=True):
     result: str = ""
     site: str = ""
     domains: tuple[str, ...] = ()
+    node: str = ""
 
 
 class TranscriptView(View, frozen=True, kw_only=True):
@@ -139,11 +146,15 @@ class StandingView(View, frozen=True, kw_only=True):
 
 
 class ExplainView(View, frozen=True, kw_only=True):
-    """What was asked to be explained, and the explanation of each recipient that it is about."""
+    """What was asked to be explained, and the explanation of each recipient that it is about.
+
+    `node` is which of several that share the queue sees it so.
+    """
 
     subject: str
     now: float
     explanations: tuple[Explanation, ...]
+    node: str = ""
 
 
 class OverviewView(View, frozen=True, kw_only=True):

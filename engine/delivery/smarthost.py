@@ -47,7 +47,8 @@ _CLOSING = 12.0  # seconds; somewhat more than a relayer takes to leave nothing 
 class SmartHost:
     """Manages the relayers: who runs, to which site, with which messages.
 
-    `managed` maps each live relayer to the messages it answers for. What bounds connections, look-ups and the life of
+    `managed` maps each live relayer to the messages it answers for. `draining`: it stops; `is_drained`: other nodes
+    send until an operator has it take part again. What bounds connections, look-ups and the life of
     a connection is in the settings (see Delivery). A site gets its second connection only once its first is
     established, so a dead one costs one at a time.
     """
@@ -59,6 +60,7 @@ class SmartHost:
         self.ended: deque[ManagedRelayer] = deque(maxlen=ENDED_KEPT)
         self.next_check: float | None = None
         self.draining = False
+        self.is_drained = False
         self.trouble = ""
         self._queue = queue
         self._parts = parts
@@ -149,8 +151,10 @@ class SmartHost:
             live = {relayer.id for relayer in self._live}
             trouble = await self._housekeeping.tidy(live, expire=may_expire) or unstepped
             refused: set[str] = set()
-            while not self.draining and await self._serve(refused, opened, ends):
+            while not self.draining and not self.is_drained and await self._serve(refused, opened, ends):
                 pass
+            if self.is_drained:  # also what was opened while that was said
+                self._leave_to_others()
             await self._pressure.look(self._live)
         self.trouble = trouble
         return Check(opened, [self._live[relayer] for relayer in opened if relayer in self._live], ends)
@@ -211,6 +215,17 @@ class SmartHost:
         await asyncio.wait({task}, timeout=_CLOSING)
         return relayer
 
+    def stand_aside(self, is_drained: bool) -> None:
+        """Finish the messages that are being sent, and claim no more: other nodes do. Or take part again."""
+        self.is_drained = is_drained
+        if is_drained:
+            self._leave_to_others()
+        self.wake()
+
+    def _leave_to_others(self) -> None:
+        for relayer in self._live:
+            relayer.leave("this node is drained")
+
     async def drain(self, seconds: float) -> None:
         """Open nothing more, let each relayer end its message, and stop those that have not after `seconds`."""
         self.draining = True
@@ -236,7 +251,7 @@ class SmartHost:
         """More messages for a relayer's site, unless another site waits for its connection."""
         site = relayer.site
         room = site.messages_left(relayer)
-        if self.draining or relayer.is_leaving or room <= 0 or site.on_messages():
+        if self.draining or self.is_drained or relayer.is_leaving or room <= 0 or site.on_messages():
             return []
         if await self._do_others_wait(relayer):
             self._chooser.yielded(site.name)

@@ -53,5 +53,10 @@ def going_down(hostname: str) -> Reply:
     return goodbye("4.3.2", hostname, "Going down, come again")
 
 
+def drained(hostname: str) -> Reply:
+    """What everybody hears of an engine that operators have drained, where others share its queue."""
+    return goodbye("4.3.2", hostname, "This node is being drained; try another")
+
+
 def _line(text: str) -> bytes:
     return clean(text, MAX_REPLY).encode("ascii", "replace") + b"\r\n"  # in ASCII also where it was cut

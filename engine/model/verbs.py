@@ -16,8 +16,11 @@ from engine.model.event import Kind
 from engine.model.order import Ending
 
 # What a verb acts on: messages in the queue, mail that is still to come, a destination, a host or one that is marked
-# bad, a connection, a hold rule, an order that can be taken back, or the relay as a whole.
-Subject = Literal["mail", "mail to come", "destination", "host", "bad host", "relayer", "rule", "order", "relay"]
+# bad, a connection, a hold rule, an order that can be taken back, an engine that shares the queue, or the relay as a
+# whole.
+Subject = Literal[
+    "mail", "mail to come", "destination", "host", "bad host", "relayer", "rule", "order", "node", "relay"
+]
 Tone = Literal["", "good", "warn", "bad"]
 
 # -- what is asked --------------------------------------------------------------------------------------------------
@@ -35,6 +38,8 @@ _Operation = Annotated[int, Meta(title="OPERATION", description="The number that
 _Seconds = Annotated[float, Meta(title="1h", description="How long, such as 30m, 1h30m or 2d.")]
 _Note = Annotated[str, Meta(title="NOTE", description="What you note: kept and shown with it.")]
 FORMERLY = {"note": "reason"}  # what a field of an ask was called; known for one more version
+_Node = Annotated[str, Meta(title="NODE", description="Its name, as `nodes` lists it.")]
+_AtNode = Annotated[str, Meta(title="NODE", description="Of which node, where several share the queue.")]
 _Now = Annotated[bool, Meta(title="now", description="At once: it cannot be undone.")]
 
 
@@ -161,15 +166,32 @@ class EndOverride(DryAsk, frozen=True, kw_only=True):
 
 
 class Close(Ask, frozen=True, kw_only=True):
-    """End one connection."""
+    """End one connection, of the node that is asked, or of another one."""
 
     relayer: _Relayer
+    node: _AtNode = ""
 
 
 class Probe(Ask, frozen=True, kw_only=True):
-    """Speak to a host ("HOST" or "HOST:PORT") without sending it mail; what it answers is a Probed."""
+    """Speak to a host ("HOST" or "HOST:PORT") without sending it mail; what it answers is a Probed.
+
+    It is the node that is asked who speaks, or another one.
+    """
 
     host: _Probed
+    node: _AtNode = ""
+
+
+class Drain(Ask, frozen=True, kw_only=True):
+    """Have a node finish what it sends, claim no more mail and take none in, until `Undrain`."""
+
+    node: _Node
+
+
+class Undrain(Ask, frozen=True, kw_only=True):
+    """Have a node take and send mail again."""
+
+    node: _Node
 
 
 # -- what is answered -----------------------------------------------------------------------------------------------
@@ -287,6 +309,15 @@ VERBS: tuple[Verb, ...] = (
     Verb(word="probe", ask=Probe, on="host", label="Probe", event="probed",
          help="Speak to a host without sending it mail, and tell what came back",
          more="Connects to each of its addresses, says EHLO, STARTTLS and QUIT."),
+    Verb(word="drain", ask=Drain, on="node", label="Drain", event="drained", glyph="◐", tone="warn",
+         help="Have a node finish what it sends, and take no more", title="Drain node {}?",
+         more="Of several that share the queue; the others send what waits. It lasts until it is undrained, also when "
+         "its engine is started anew. Who comes by SMTP is told to try another (421); what is in its drop folder is "
+         "taken in all the same.",
+         follows="It finishes what it sends, and takes and sends nothing more until it is undrained; its drop folder "
+         "is left alone. Other nodes send what waits."),
+    Verb(word="undrain", ask=Undrain, on="node", label="Undrain", event="undrained", glyph="●", tone="good",
+         help="Have a node take and send mail again"),
 )  # fmt: skip
 
 _BY_WORD = {verb.word: verb for verb in VERBS}

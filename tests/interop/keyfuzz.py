@@ -154,9 +154,9 @@ class _Asking(Client):
         self._notes.write("asked", what=verb_of(ask).word, body=msgspec.to_builtins(ask))
         return await super()._post(kind, ask)
 
-    async def explain(self, subject: str) -> Any:
+    async def explain(self, subject: str, node: str = "") -> Any:
         self._notes.write("asked", what="explain", body={"subject": subject})
-        return await super().explain(subject)
+        return await super().explain(subject, node)
 
 
 def watched(socket: Path, log: Path) -> None:

@@ -13,6 +13,7 @@ from engine.model.destination import BadHost, Destination, Suspension
 from engine.model.event import Event, Kind
 from engine.model.explanation import Explanation, Fact
 from engine.model.message import Attempt, Entry, Message, Selection, Window
+from engine.model.node import NodeState, Said
 from engine.model.outcome import Outcome
 from engine.model.probe import Certificate, Probed, ProbedAddress
 from engine.model.reason import Reason
@@ -245,6 +246,29 @@ MARKED = tuple(
 )
 OVERVIEW = views.OverviewView(health=HEALTH, destinations=MARKED, relayers=RELAYERS, hosts=HOSTS, events=EVENTS)
 
+
+def _node(name: str, state: str = "relaying", **more: Any) -> NodeState:
+    said = Said(state=state, connections=14, max_connections=20, relaying=212, rate_in=131.0, rate_out=140.2)
+    fields: dict[str, Any] = {"epoch": 1, "version": "0.1.0", "since": NOW - 86_400 * 3, "beat": NOW - 4,
+                              "until": NOW + 26, "said": said}  # fmt: skip
+    return NodeState(name=name, **{**fields, **more})
+
+
+NODES = (
+    _node("a", is_this=True),
+    _node("b", drained_at=NOW - 640, drained_by="oncall",
+          said=Said(state="draining", connections=2, max_connections=20, relaying=3, rate_out=1.5)),
+    _node("c", is_silent=True),
+    _node("relay4", "lost", is_lost=True, beat=NOW - 512, until=NOW - 482),
+)  # fmt: skip
+OVERVIEW_OF_NODES = replace(
+    OVERVIEW,
+    health=replace(HEALTH, node="a", nodes=4, nodes_lost=1),
+    relayers=tuple(replace(row, node="ab"[number % 2]) for number, row in enumerate(RELAYERS)),
+    events=tuple(replace(row, node="ab"[row.seq % 3 == 0]) for row in EVENTS),
+)
+
+
 MESSAGE = Message(
     number=48_213, sender="news@shop.example", size=4_312, arrived=NOW - 1_247, expires=NOW + 430_753,
     origin="smtp 192.0.2.17 (app1.shop.example)", subject="Your order 48213 is on its way",
@@ -388,6 +412,8 @@ _SAID = {
     "override": "mail for {0.destination} goes to {0.to}",
     "end-override": "mail for {0.destination} goes its own way again",
     "close": "relayer {0.relayer} is closed",
+    "drain": "node {0.node} is drained: it finishes what it sends; a and c send what waits",
+    "undrain": "node {0.node} takes and sends mail again",
 }
 
 
@@ -407,6 +433,7 @@ class CannedClient(Client):
         self.view = MESSAGE
         self.transcript_view = TRANSCRIPT
         self.reason_views = REASONS
+        self.node_states: tuple[NodeState, ...] = ()
         self.followed: views.FollowUpView | None = None  # what becomes of what is done from now on
 
     def _reach(self, *asked: Any) -> None:
@@ -465,9 +492,13 @@ class CannedClient(Client):
         self._reach("relayers", ended)
         return self.seen.relayers
 
-    async def transcript(self, relayer: int) -> views.TranscriptView:
-        self._reach("transcript", relayer)
+    async def transcript(self, relayer: int, node: str = "") -> views.TranscriptView:
+        self._reach("transcript", relayer, *filter(None, (node,)))
         return self.transcript_view
+
+    async def nodes(self) -> tuple[NodeState, ...]:
+        self._reach("nodes")
+        return self.node_states
 
     async def hosts(self, match: str = "", sort: str = "back", offset: int = 0, limit: int = 100) -> views.HostsView:
         self._reach("hosts", match, sort, offset, limit)
@@ -534,12 +565,12 @@ class CannedClient(Client):
         self._reach("would", ask)
         return self.selection
 
-    async def explain(self, subject: str) -> views.ExplainView:
-        self._reach("explain", subject)
+    async def explain(self, subject: str, node: str = "") -> views.ExplainView:
+        self._reach("explain", subject, *filter(None, (node,)))
         return EXPLAINED
 
-    async def probe(self, host: str) -> Probed:
-        self._reach("probe", host)
+    async def probe(self, host: str, node: str = "") -> Probed:
+        self._reach("probe", host, *filter(None, (node,)))
         return PROBED
 
     async def overrides(self, offset: int = 0, limit: int = 1000) -> tuple[views.StandingView, ...]:

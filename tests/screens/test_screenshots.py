@@ -60,6 +60,12 @@ def _outlasting() -> CannedClient:
     return client
 
 
+def _nodes() -> CannedClient:
+    client = CannedClient(canned.OVERVIEW_OF_NODES)
+    client.node_states = canned.NODES
+    return client
+
+
 SCENES = (
     Scene("overview"),
     Scene("overview-empty", client=_empty),
@@ -78,6 +84,10 @@ SCENES = (
     Scene("destination-suspended", ("down", "down", "down", "enter")),
     Scene("relayers", ("3",)),
     Scene("relayer", ("3", "enter")),
+    Scene("overview-nodes", client=_nodes),
+    Scene("relayers-nodes", ("3",), client=_nodes),
+    Scene("nodes", ("8", "down"), client=_nodes),
+    Scene("nodes-drain", ("8", "d"), client=_nodes),
     Scene("hosts", ("4",)),
     Scene("host", ("4", "enter")),
     Scene("reasons", ("5",)),

@@ -46,13 +46,13 @@ class Slow(CannedClient):
         await self._answer("queue")
         return await super().queue(filter, sort, offset, limit)
 
-    async def probe(self, host: str) -> Probed:
+    async def probe(self, host: str, node: str = "") -> Probed:
         await self._answer("probe")
-        return await super().probe(host)
+        return await super().probe(host, node)
 
-    async def explain(self, subject: str) -> views.ExplainView:
+    async def explain(self, subject: str, node: str = "") -> views.ExplainView:
         await self._answer("explain")
-        return await super().explain(subject)
+        return await super().explain(subject, node)
 
 
 def send(hand: Hand, *keys: str) -> None:

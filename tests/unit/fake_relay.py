@@ -3,7 +3,7 @@
 import asyncio
 import tempfile
 from collections import deque
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,12 +22,13 @@ from engine.model.event import Event
 from engine.model.explanation import Explanation, Fact
 from engine.model.filter import Filter
 from engine.model.message import Attempt, Entry, Message, Selection, Window
+from engine.model.node import NodeState
 from engine.model.order import Changed, Ending, Fate, HoldRule, Operation, Touched, TouchedEntry
 from engine.model.outcome import Outcome
 from engine.model.probe import Probed, ProbedAddress
 from engine.model.reason import Reason
 from engine.model.transcript import Line
-from engine.queue.contract import NoSuchMessage, Queue, QueueError
+from engine.queue.contract import NodeSilent, NoSuchMessage, Queue, QueueError
 from engine.settings.settings import Console, Settings
 from engine.tls.secured import Secured
 from tests.clock import FakeClock
@@ -66,6 +67,7 @@ class FakeQueue:
     def __init__(self, clock: FakeClock) -> None:
         self.clock = clock
         self.arrivals = self.claims = self.standing = self.orders = self.listing = self.marks = self  # all roles
+        self.nodes = FakeNodes()
         self.calls: list[tuple[Any, ...]] = []
         self.entries = [entry(7), entry(7, 2), entry(8, state="held", ordered="hold", by="root", note="looking")]
         self.changed = Changed(messages=1, recipients=2, skipped=1)
@@ -306,6 +308,46 @@ class FakeQueue:
         return self.changed
 
 
+class FakeNodes:
+    """Those that share the queue: none, unless a test has some. What is asked of them is answered by `answers`."""
+
+    def __init__(self) -> None:
+        self.name = ""
+        self.lease = 0.0
+        self.is_drained = False
+        self.there: list[NodeState] = []
+        self.answers: Callable[[str, bytes], Awaitable[bytes]] | None = None
+        self.asked: list[tuple[str, bytes]] = []
+        self.calls: list[tuple[str, str, str]] = []
+        self.on_request: Callable[[bytes], Awaitable[bytes]] | None = None
+
+    async def all(self) -> tuple[NodeState, ...]:
+        return tuple(self.there)
+
+    async def drain(self, name: str, by: str) -> bool:
+        self.calls.append(("drain", name, by))
+        self.there = [replace(one, drained_at=NOW, drained_by=by) if one.name == name else one for one in self.there]
+        return True
+
+    async def undrain(self, name: str, by: str) -> bool:
+        self.calls.append(("undrain", name, by))
+        was = any(one.name == name and one.is_drained for one in self.there)
+        self.there = [replace(one, drained_at=None, drained_by="") if one.name == name else one for one in self.there]
+        return was
+
+    async def ask(self, name: str, request: bytes, seconds: float) -> bytes:
+        self.asked.append((name, request))
+        if self.answers is None:
+            raise NodeSilent(f"node {name} does not answer")
+        return await self.answers(name, request)
+
+
+def node(name: str, **changes: Any) -> NodeState:
+    """A node that lives."""
+    fields: dict[str, Any] = {"epoch": 1, "version": "0.1.0", "since": NOW - 60, "beat": NOW - 1, "until": NOW + 29}
+    return NodeState(name=name, **{**fields, **changes})
+
+
 @dataclass
 class FakeTranscript:
     """Two lines of a conversation."""
@@ -380,6 +422,7 @@ class FakeSmartHost:
         self.max_connections = 20
         self.next_check: float | None = NOW + 28
         self.draining = False
+        self.is_drained = False
         self.checks = 0
         self.told: list[str] = []  # what has changed, in the order it was told
 

@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from engine.model.event import Event
 from engine.queue.contract import QueueError
-from tests.unit.fake_relay import NOW, FakeEngine, short_folder
+from tests.unit.fake_relay import NOW, FakeEngine, node, short_folder
 
 
 @pytest.fixture
@@ -64,3 +64,15 @@ async def test_a_sick_engine_can_be_scraped(engine: FakeEngine) -> None:
     engine.queue.fails = QueueError("disk I/O error")
     figures = await scrape(engine)
     assert figures["smarthost_state sick"] == 1
+
+
+async def test_a_scrape_says_which_node_it_is_of_and_how_many_there_are(engine: FakeEngine) -> None:
+    assert not any("node" in name or "lease" in name for name in await scrape(engine))
+    nodes = engine.queue.nodes
+    nodes.name, nodes.lease = "a", 21.5
+    nodes.there = [node("a", is_this=True), node("b", drained_at=NOW), node("c", is_lost=True)]
+    engine.relay.colleagues.forget()
+    figures = await scrape(engine)
+    assert figures["smarthost_node_info a 0.1.0"] == 1
+    assert [figures[f"smarthost_nodes {state}"] for state in ("live", "lost", "drained")] == [2, 1, 1]
+    assert figures["smarthost_lease_seconds"] == 21.5

@@ -8,6 +8,7 @@ from typing import cast
 import dns.asyncresolver
 import pytest
 
+from engine.control.colleagues import Colleagues
 from engine.control.feed import EventLog
 from engine.control.judge import Judge
 from engine.control.relay import Relay
@@ -104,8 +105,9 @@ class World:
 
     def judge(self) -> Judge:
         parts = SimpleNamespace(
-            queue=self.queue, smarthost=self.smarthost, mx=self.mx, clock=self.clock, events=EventLog(self.clock)
-        )
+            queue=self.queue, smarthost=self.smarthost, mx=self.mx, clock=self.clock, events=EventLog(self.clock),
+            colleagues=Colleagues(self.queue),
+        )  # fmt: skip
         return Judge(cast("Relay", parts))
 
     async def tidy(self) -> None:

@@ -11,7 +11,7 @@ from console.widgets.rows import EVENTS
 from engine.control.verbs import Verbs
 from engine.model.verbs import VERBS, Verb, verb_of
 from tests.asks import ask_of
-from tests.unit.fake_relay import FakeEngine, short_folder
+from tests.unit.fake_relay import FakeEngine, node, short_folder
 
 WORDS = {verb.word for verb in VERBS}
 COMMANDS = set(get_command(app).commands)  # type: ignore[attr-defined]
@@ -35,7 +35,7 @@ def test_each_verb_can_be_carried_out_and_is_told_by_an_event_that_has_a_glyph(v
     assert callable(getattr(Verbs, verb.word.replace("-", "_")))
     assert verb.event in EVENTS
     assert verb.is_previewed or not verb.ending
-    assert bool(verb.follows) == (verb.word not in ("check", "undo", "probe"))
+    assert bool(verb.follows) == (verb.word not in ("check", "undo", "probe", "undrain"))
 
 
 @pytest.mark.parametrize("word", sorted(WORDS))
@@ -82,6 +82,8 @@ def test_what_may_mean_several_things_means_none(line: str) -> None:
 async def test_an_answer_says_its_verb_by_the_same_word() -> None:
     asks = [ask_of(verb) for verb in VERBS if verb.word != "probe"]
     with short_folder() as folder:
-        async with FakeEngine(Path(folder)).serving() as client:
+        engine = FakeEngine(Path(folder))
+        engine.queue.nodes.name, engine.queue.nodes.there = "a", [node("a", is_this=True), node("b")]
+        async with engine.serving() as client:
             said = [await client.ask(ask) for ask in asks]
     assert [result.verb for result in said] == [verb_of(ask).word for ask in asks]

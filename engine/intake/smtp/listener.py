@@ -173,6 +173,10 @@ class SmtpIntake:
         """Take mail again."""
         self._reception.paused = ""
 
+    def drain(self, is_drained: bool) -> None:
+        """Send whoever comes, or begins a message, to another node; or no more. Messages that have begun go on."""
+        self._reception.is_drained = is_drained
+
     @property
     def _farewell(self) -> Reply:
         return going_down(self._reception.hostname)

@@ -33,6 +33,8 @@ _ALLOWED = "intake.limits allows"  # as health says it
 class Reception:
     """The desk behind the door. `paused` is why no mail is taken, or ""; `closing` is set when intake stops.
 
+    `is_drained`: whoever comes, or begins a message, is sent to another node.
+
     `occupancy` is who is connected; `guesses` counts the logins that failed; `storeroom` is where messages lie while
     they come in. `least_rate` is in octets a second, see `Pace`.
     """
@@ -53,6 +55,7 @@ class Reception:
         self.refusals = Refusals(arrivals, clock)
         self.paused = ""
         self.closing = False
+        self.is_drained = False
         self.least_rate = settings.intake.limits.least_data_rate
         self.storeroom = Storeroom(
             folder,

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 from engine.intake.errors import Refused
-from engine.intake.reply import PAUSED, SICK, Reply, going_down, goodbye
+from engine.intake.reply import PAUSED, SICK, Reply, drained, going_down, goodbye
 from engine.intake.smtp.command import TOO_LONG, read_command
 from engine.intake.smtp.connection import Connection, Gone, LineTooLong
 from engine.intake.smtp.incoming import client_name
@@ -205,6 +205,8 @@ class Session:
 
     async def _greet(self) -> Reply:
         await self._in_turn("before the greeting")
+        if self._reception.is_drained:
+            return drained(self.hostname)
         return Reply(220, "", f"{self.hostname} ESMTP smarthost")
 
     async def helo(self, name: str | None) -> Reply:
@@ -226,6 +228,8 @@ class Session:
         self._need_greeting("HELO")
         if self._mail is not None:
             return Reply(503, "5.5.1", "A transaction is open already; RSET ends it")
+        if self._reception.is_drained:
+            return drained(self.hostname)
         if self._reception.paused:
             raise Refused(PAUSED, "not taking mail", self._reception.paused)
         mail = begun(

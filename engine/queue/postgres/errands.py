@@ -129,9 +129,9 @@ class Errands:
                     await heard.wait()
 
     async def _last_look(self, number: int, asker: int, asked_on: Any) -> tuple[bytes | None, bool]:
-        """Take a question away: its answer, if it has come after all, and whether it was begun."""
+        """Take a question away: its answer, if it has come after all, and whether it was begun, or may have been."""
         if not number:
-            return None, False
+            return None, True  # it may have been put, and nobody has said so
         with suppress(QueueBusy, TimeoutError):
             async with asyncio.timeout(LAST_LOOK):
                 found = await self._row(_TAKE_AWAY, number, asker, MAX_ANSWER, on=asked_on)
@@ -194,6 +194,8 @@ class Errands:
     async def _rows(self, query: str, *values: object, on: Any = None) -> list[Any]:
         """Ask the database; on the connection given, or not at all: a server that was started anew counts anew."""
         async with self._one_at_a_time:
+            if not self._is_open:
+                raise QueueBusy("the queue is closed")
             try:
                 if self._connection is None or self._connection.is_closed():
                     if on is not None:
