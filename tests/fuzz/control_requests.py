@@ -29,7 +29,7 @@ ASKS: dict[str, type[Ask]] = {verb.word: verb.ask for verb in VERBS}
 _SEEN = (
     "/metrics", "/v1/health", "/v1/overview", "/v1/queue", "/v1/messages/{}", "/v1/destinations", "/v1/destinations/{}",
     "/v1/relayers", "/v1/relayers/{}", "/v1/hosts", "/v1/reasons", "/v1/suspensions", "/v1/overrides", "/v1/explain/{}",
-    "/v1/operations/{}", "/v1/events", FOLLOW, "/", "/v2/health", "/v1/{}", "/v1/../metrics", "//", "*",
+    "/v1/operations/{}", "/v1/nodes", "/v1/events", FOLLOW, "/", "/v2/health", "/v1/{}", "/v1/../metrics", "//", "*",
 )  # fmt: skip
 _WORDS = (
     "", "1", "0", "-1", "9" * 18, "9" * 40, "1.1", "example.org", "*", "bob@example.org", "domain=example.org",
@@ -39,7 +39,7 @@ _WORDS = (
 )  # fmt: skip
 _FIELDS = (
     "filter", "sort", "offset", "limit", "match", "before", "after", "message", "destinations", "events", "ended",
-    "dry_run", "x",
+    "node", "dry_run", "x",
 )  # fmt: skip
 _METHODS = ("GET", "GET", "GET", "POST", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "BREW", "get")
 _HEADERS = (
