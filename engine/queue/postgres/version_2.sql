@@ -15,6 +15,24 @@ CREATE TABLE node (
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
 CREATE SEQUENCE epoch;
 
+CREATE TABLE drained (
+    name        TEXT    COLLATE "C" PRIMARY KEY,
+    since       FLOAT8  NOT NULL,
+    by          TEXT    COLLATE "C" NOT NULL
+);
+
+CREATE UNLOGGED TABLE errand (
+    id          BIGINT  GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    epoch       BIGINT  NOT NULL,
+    asker       BIGINT  NOT NULL,
+    request     BYTEA   NOT NULL,
+    until       FLOAT8  NOT NULL,
+    is_taken    BOOLEAN NOT NULL DEFAULT FALSE,
+    answer      BYTEA
+);
+
+CREATE INDEX errand_epoch ON errand (epoch, id) WHERE NOT is_taken;
+
 -- Triggers of version 1 write to `destination` itself.
 DROP TRIGGER entries_added ON entry;
 DROP TRIGGER entries_changed ON entry;
