@@ -21,6 +21,11 @@ from engine.queue.postgres.transaction import Snapshot, Transaction
 LEASED = 5 / 6
 LOST_KEPT = 86_400.0  # seconds for which it is known of a node that was lost
 
+_SHARING = (
+    "SELECT name FROM node WHERE NOT is_lost AND NOT EXISTS (SELECT 1 FROM drained d WHERE d.name = node.name "
+    "AND d.since < extract(epoch FROM clock_timestamp()) - $1::float8) ORDER BY name"
+)
+
 
 def boottime() -> float:
     """Seconds by a clock that nobody sets, and that goes on while this process, or the machine, sleeps."""
@@ -87,8 +92,8 @@ class Node:
     async def beat(self, s: Snapshot, said: str) -> float:
         """Renew the lease, and see who is there; give the time of the database. Raises Fenced where the epoch is over.
 
-        What is shared is shared with who has not been taken over from yet: it may still have its part of it. Who is
-        drained needs none.
+        What is shared is shared with who has not been taken over from yet: it may still have its part of it; so may who
+        is drained, for a while.
         """
         epoch, asked = self.epoch, self._clock()
         found = await s.row(
@@ -104,8 +109,7 @@ class Node:
         if found is None:
             self._leased_until = 0.0
             raise Fenced(f"others have taken over from node {self.name}")
-        query = "SELECT name FROM node WHERE NOT is_lost AND name NOT IN (SELECT name FROM drained) ORDER BY name"
-        names = [name for (name,) in await s.fetch(query)]
+        names = [name for (name,) in await s.fetch(_SHARING, self.takeover)]
         if self.name in names:
             self.share = Share(len(names), names.index(self.name))
         if epoch == self.epoch:

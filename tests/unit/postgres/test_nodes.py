@@ -264,3 +264,17 @@ async def test_what_is_told_is_told_once(node: Opening) -> None:
             claims += found
     assert len(claims) == 1
     assert await a.queue.claims.overdue(10) + await b.queue.claims.overdue(10) == []
+
+
+async def test_who_is_drained_has_no_part_of_what_is_shared_once_what_it_sent_has_ended(
+    server: Server, node: Opening
+) -> None:
+    a, b = await node("a", heartbeat=0.05), await node("b")
+    await until(lambda: a.queue.share.nodes == 2)
+    await a.queue.nodes.drain("b", "me")
+    await until(lambda: b.queue.nodes.is_drained)
+    assert a.queue.share.nodes == 2
+    await ask(server, "UPDATE drained SET since = since - 301")
+    await until(lambda: a.queue.share.nodes == 1)
+    await a.queue.nodes.undrain("b", "me")
+    await until(lambda: a.queue.share.nodes == 2)
