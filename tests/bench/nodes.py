@@ -7,8 +7,9 @@
     clock       the clock of a node is an hour ahead or back for a while
 
 drawn by the seed, under steady load, half of it from smtp-source where that is installed. A node is left alone while
-something befalls it, and for a moment after. In the end what was answered with 250, what arrived and what is on record
-are compared; where something is wrong the exit status is 1. With one node (`--nodes 1`) nobody takes over.
+something befalls it, and for a moment after; so is the last one, since somebody is to take over. In the end what was
+answered with 250, what arrived and what is on record are compared; where something is wrong the exit status is 1. With
+one node (`--nodes 1`) nobody takes over.
 
     uv run python -m tests.bench.nodes [--minutes M] [--nodes N] [--rate R] [--seed S]
 """
@@ -74,7 +75,7 @@ class Misfortune:
             if "" not in self._befallen:
                 seconds, at_once = draw.uniform(*DATABASE_DOWN), draw.random() < 0.5
                 self._let("", kind, seconds, partial(faults.database_restarted, at_once=at_once))
-        elif free:
+        elif len(free) > 1 or len(self._fleet.nodes) == 1 == len(free):  # one is left to take over
             node = draw.choice(free)
             if kind == "killed":
                 self._let(node.name, kind, draw.uniform(*DOWN), _of(node, faults.killed))
