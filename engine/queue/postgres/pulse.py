@@ -90,11 +90,17 @@ class Pulse:
                 await self._beat()
                 await self._take_over()
             except Fenced:
-                with suppress(QueueError):  # then at the next beat
-                    await self._begin_anew()
-                self._soon.set()
+                await self._try_anew()
             except Exception as error:  # noqa: BLE001  whatever it is, the next beat is due
                 log.warning("a heartbeat of node %s was not heard: %s", self._node.name, said(error))
+
+    async def _try_anew(self) -> None:
+        """Begin a new life; where that is refused (the queue is being moved, say) it is tried at the next beat."""
+        try:
+            await self._begin_anew()
+            self._soon.set()
+        except QueueError as error:
+            log.warning("node %s cannot begin anew: %s", self._node.name, error)
 
     async def _beat(self) -> None:
         try:
