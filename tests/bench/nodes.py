@@ -11,7 +11,7 @@ something befalls it, and for a moment after; so is the last one, since somebody
 answered with 250, what arrived and what is on record are compared; where something is wrong the exit status is 1. With
 one node (`--nodes 1`) nobody takes over.
 
-    uv run python -m tests.bench.nodes [--minutes M] [--nodes N] [--rate R] [--seed S]
+    uv run python -m tests.bench.nodes [--minutes M] [--nodes N] [--rate R] [--seed S] [--takeover T]
 """
 
 import argparse
@@ -39,7 +39,7 @@ DATABASE_DOWN = (0.5, 5.0)
 WRONG = (2.0, 20.0)  # seconds that a clock is wrong
 REST = 8.0  # seconds that a node is left alone after what befell it, to be itself again
 AFTER = 20.0  # seconds of load after the last fault
-HEARTBEAT, TAKEOVER = 3.0, 10.0  # seconds; shorter than usual, so that there is more of it in five minutes
+TAKEOVER = 10.0  # seconds; shorter than usual, so that there is more of it in five minutes
 
 
 class Misfortune:
@@ -112,11 +112,11 @@ def _of(
     return befall
 
 
-async def main(minutes: float, nodes: int, rate: float, seed: int) -> bool:
+async def main(minutes: float, nodes: int, rate: float, seed: int, takeover: float) -> bool:
     """Run it; whether nothing is wrong."""
     say(f"{minutes:g} minutes, {nodes} nodes, {rate:g} messages a second, seed {seed}")
     terms = Terms(
-        nodes=nodes, heartbeat=HEARTBEAT, takeover=TAKEOVER, has_clocks=True, on_disk=True,
+        nodes=nodes, heartbeat=takeover / 3, takeover=takeover, has_clocks=True, on_disk=True,
         database={"fsync": "on", "full_page_writes": "on", "autovacuum": "on"},
     )  # fmt: skip
     async with fleet(terms) as those:
@@ -146,9 +146,10 @@ if __name__ == "__main__":
     parser.add_argument("--nodes", type=int, default=3)
     parser.add_argument("--rate", type=float, default=40.0, help="messages a second, of all together")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--takeover", type=float, default=TAKEOVER, help="seconds; three heartbeats")
     given = parser.parse_args()
     if why := postgres.why_not() or ("" if faketime() else "not installed: libfaketime"):
         parser.error(why)
     if given.nodes > 1 and not HAS_NODES:
         parser.error("an engine shares its database with no other yet: --nodes 1")
-    sys.exit(0 if uvloop.run(main(given.minutes, given.nodes, given.rate, given.seed)) else 1)
+    sys.exit(0 if uvloop.run(main(given.minutes, given.nodes, given.rate, given.seed, given.takeover)) else 1)

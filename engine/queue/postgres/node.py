@@ -6,6 +6,7 @@ right; that nothing is *sent* by two is what the lease is for. It is renewed by 
 others take over, and is counted by a clock that goes on while this process is stopped.
 """
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -21,9 +22,10 @@ from engine.queue.postgres.transaction import Snapshot, Transaction
 LEASED = 5 / 6
 LOST_KEPT = 86_400.0  # seconds for which it is known of a node that was lost
 
-_SHARING = (
-    "SELECT name FROM node WHERE NOT is_lost AND NOT EXISTS (SELECT 1 FROM drained d WHERE d.name = node.name "
-    "AND d.since < extract(epoch FROM clock_timestamp()) - $1::float8) ORDER BY name"
+# Who has not been taken over from, when his lease ends, and whether what is shared is shared with him.
+_THERE = (
+    "SELECT name, until, NOT EXISTS (SELECT 1 FROM drained d WHERE d.name = node.name "
+    "AND d.since < extract(epoch FROM clock_timestamp()) - $1::float8) FROM node WHERE NOT is_lost ORDER BY name"
 )
 
 
@@ -51,6 +53,7 @@ class Node:
         self.version = version
         self.epoch = 0
         self.share = ALL_OF_IT
+        self.first_end = math.inf  # in how many seconds, from the last heartbeat on, a lease of another ends
         self.is_drained = False  # as of the last heartbeat
         self.is_asked = False  # something by another node that waits for an answer
         self._clock = clock
@@ -109,7 +112,9 @@ class Node:
         if found is None:
             self._leased_until = 0.0
             raise Fenced(f"others have taken over from node {self.name}")
-        names = [name for (name,) in await s.fetch(_SHARING, self.takeover)]
+        there = await s.fetch(_THERE, self.takeover)
+        self.first_end = min((until - found[0] for name, until, _ in there if name != self.name), default=math.inf)
+        names = [name for name, _, is_sharing in there if is_sharing]
         if self.name in names:
             self.share = Share(len(names), names.index(self.name))
         if epoch == self.epoch:

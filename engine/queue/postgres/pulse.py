@@ -17,6 +17,7 @@ from engine.queue.postgres.errands import Errands
 from engine.queue.postgres.node import Fenced, Node
 from engine.queue.postgres.transaction import Snapshot
 
+SOONEST = 0.1  # seconds from one heartbeat to the next, where a lease of another ends
 AGAIN = 1.0  # seconds between tries to be heard
 STOP_SECONDS = 2.0  # for the statement that is under way when the store is closed
 
@@ -83,7 +84,7 @@ class Pulse:
         # A beat that came too late, or was not heard, is made up for at once.
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._node.heartbeat if self._connection is not None else AGAIN):
+                async with asyncio.timeout(self._pause if self._connection is not None else AGAIN):
                     await self._soon.wait()
             self._soon.clear()
             try:
@@ -93,6 +94,11 @@ class Pulse:
                 await self._try_anew()
             except Exception as error:  # noqa: BLE001  whatever it is, the next beat is due
                 log.warning("a heartbeat of node %s was not heard: %s", self._node.name, said(error))
+
+    @property
+    def _pause(self) -> float:
+        """Seconds until the next beat, or until it is to be seen whether another one's lease has ended."""
+        return min(self._node.heartbeat, max(SOONEST, self._node.first_end))
 
     async def _try_anew(self) -> None:
         """Begin a new life; where that is refused (the queue is being moved, say) it is tried at the next beat."""
