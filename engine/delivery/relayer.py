@@ -19,7 +19,7 @@ from engine.delivery.mailbag import Mailbag
 from engine.delivery.opening import Opening
 from engine.delivery.parts import Parts
 from engine.delivery.routes import Way
-from engine.delivery.site import Site
+from engine.delivery.site import PAUSE, Site
 from engine.delivery.stall import Pace
 from engine.delivery.transaction import Sent, Transaction
 from engine.delivery.turns import Flow
@@ -41,14 +41,18 @@ _LAST_SECONDS = 10.0  # for writing down what a relayer leaves behind
 # From there it comes back to an earlier one where some of its mail needs another way.
 State = Literal["lookup", "connecting", "carrying", "idle", "ending", "ended"]
 
-STORE_PAUSE = 2.0  # seconds for which a site is left alone once the store could not be asked about its mail
+STORE_PAUSE = 2.0  # seconds for which a site rests once the store was busy: it may be asked again in a moment
 
 
 class _Fault(NamedTuple):
-    """What broke off a relayer's life, ours or the store's. `may_repeat`: met on the way there, it would come again."""
+    """What broke off a relayer's life, ours or the store's, and for how many seconds its site rests.
+
+    `may_repeat`: met on the way there, it would come again.
+    """
 
     outcome: Outcome
     may_repeat: bool = False
+    pause: float = PAUSE
 
 
 class Manager(Protocol):
@@ -220,15 +224,12 @@ class ManagedRelayer:
             raise
         except NotHeld as error:  # what is on its way is broken off, and goes back untried where it is still ours
             self.result = str(error)
-        except QueueBusy as error:  # as above; and what the site has comes back as soon as the store does
-            self._transaction = None
-            self.result = f"the store could not be asked: {error}"
-            self.site.leave_alone(self._parts.clock.now() + STORE_PAUSE, self.result, failed=False)
         except QueueError as error:
             # Nothing the peer has taken is concerned (see AttemptManager.report): it goes back untried.
             self._transaction = None
             why = f"fault here, not recorded: {error}"
-            fault = _Fault(Outcome.transient(why, enhanced="4.3.1", cause="ours"))
+            pause = STORE_PAUSE if isinstance(error, QueueBusy) else PAUSE
+            fault = _Fault(Outcome.transient(why, enhanced="4.3.1", cause="ours"), pause=pause)
         except asyncio.CancelledError:
             self.result = self._stopped
             raise
@@ -418,7 +419,7 @@ class ManagedRelayer:
                 if self._transaction is not None:
                     await self._transaction.break_off(self._stopped, fault.outcome if fault is not None else None)
                 if fault is not None:
-                    await self.site.faulted(self, fault.outcome)
+                    await self.site.faulted(self, fault.outcome, seconds=fault.pause)
                 await self.bag.put_back(self.result or "connection lost")
         except (QueueError, TimeoutError) as error:
             log.warning("relayer %d could not give back %d messages: %s", self.id, len(self.answers_for), error)

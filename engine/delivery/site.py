@@ -326,20 +326,20 @@ class Site:
         await self.block(until, outcome.line, [connection.destination], failed=failed, cause=outcome.cause)
         await self._tell_unreachable(connection.destination, outcome)
 
-    async def faulted(self, connection: Connection, outcome: Outcome) -> None:
+    async def faulted(self, connection: Connection, outcome: Outcome, *, seconds: float = PAUSE) -> None:
         """A fault of ours, or of the store, has ended a relayer: nothing of the site has failed. Raises QueueError.
 
         It rests for a moment, so that a fault that comes again and again does not turn in place.
         """
         log.error("relayer %d to %s: %s", connection.id, connection.destination, outcome.text)
         self._common.pause.tell(outcome.text)
-        await self.rest(connection, outcome.text)
+        await self.rest(connection, outcome.text, seconds=seconds)
 
-    async def rest(self, connection: Connection, why: str) -> None:
+    async def rest(self, connection: Connection, why: str, *, seconds: float = PAUSE) -> None:
         """Rest for a moment, or make do with the connections but this one: nothing has failed. Raises QueueError."""
-        until = self._common.clock.now() + PAUSE
+        until = self._common.clock.now() + seconds
         if others := self.others(connection):
-            self.shrink(len(others), why, by_half=False, seconds=PAUSE)
+            self.shrink(len(others), why, by_half=False, seconds=seconds)
         elif self.blocked_until < until:
             await self.block(until, why, _carried(connection), failed=False)
 

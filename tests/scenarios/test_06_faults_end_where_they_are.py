@@ -472,6 +472,6 @@ async def test_a_store_that_cannot_be_asked_for_a_moment_keeps_no_site_from_mail
         await until(lambda: bool(refused))
         await relay.settled()
         assert internet.messages == 0
-        assert (await relay.engine.queue.listing.destination("good.example")).blocked_until is None
+        assert (await relay.engine.queue.listing.destination("good.example")).blocked_until == clock.now() + STORE_PAUSE
         await relay.later(STORE_PAUSE + 0.1)
         assert internet.messages == 1

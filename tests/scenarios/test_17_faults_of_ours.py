@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.delivery.relayer import STORE_PAUSE
 from engine.delivery.site import PAUSE
 from engine.dns.lookups import LookupFailed
 from engine.model.outcome import Outcome
@@ -215,7 +216,7 @@ async def proved(internet: Internet, relay: Relay, *, then: Temper) -> Exchange:
     return exchange
 
 
-async def is_charged_with_nothing(relay: Relay) -> None:
+async def is_charged_with_nothing(relay: Relay, rests: float = PAUSE) -> None:
     """What the relay knows of that domain is as good as before, and it is left alone for a moment only."""
     known = await relay.engine.queue.listing.destination("proved.example")
     site = relay.engine.smarthost.site_at("proved.example", known.site)
@@ -223,7 +224,7 @@ async def is_charged_with_nothing(relay: Relay) -> None:
     assert not site.is_failing
     assert site.failures == 0
     assert known.unreached_at == 0
-    assert known.blocked_until == site.blocked_until == relay.clock.now() + PAUSE
+    assert known.blocked_until == site.blocked_until == relay.clock.now() + rests
     assert relay.engine.mx.marks == ()
     assert await relay.events("unreachable") == []
 
@@ -237,13 +238,13 @@ async def test_a_store_that_is_busy_when_a_result_comes_is_no_failure_of_the_hos
     await relay.settled()
     assert exchange.sessions == 2
     assert [entry.attempts for entry in await relay.entries()] == [0]
-    await is_charged_with_nothing(relay)
+    await is_charged_with_nothing(relay, STORE_PAUSE)
     assert any("another program holds the queue" in note for note in await relay.bounds())
     (explained,) = (await relay.client.explain("proved.example")).explanations
     assert explained.cause == "blocked"
     assert "fault here, not recorded: another program holds the queue" in explained.text
     monkeypatch.undo()
-    await relay.later(PAUSE)
+    await relay.later(STORE_PAUSE)
     assert exchange.sessions == 3
     (entry,) = await relay.entries()
     assert (entry.attempts, entry.last and entry.last.text) == (1, "later")
