@@ -8,6 +8,7 @@ from engine.model.outcome import Outcome
 from tests.bench.__main__ import listed
 from tests.bench.soak.ledger import GATHERED, Ledger, p95
 from tests.bench.soak.operators import FOLLOWED, OF_THE_MOMENT, VIEWS
+from tests.bench.soak.tables import FEW_DEAD, Measured, Table, dead_fault, growth_fault, worked
 from tests.bench.soak.vitals import Vitals, count_fault, line_through, memory_fault
 from tests.unit.fake_relay import FakeEngine
 
@@ -101,3 +102,46 @@ def test_healthy_mail_that_never_came_counts_with_its_age() -> None:
     assert books.times(160.0) == [0.5]
     assert p95([0.1] * 99 + [9.0]) < 1.0
     assert p95([0.1] * 90 + [9.0] * 10) == 9.0
+
+
+def tables(*sizes: float, dead: int = 0) -> list[Measured]:
+    """An entry table of these sizes, each a minute later, with a thousand rows that are not dead."""
+    return [
+        Measured(
+            60.0 * minute,
+            {"entry": Table(name="entry", live=1000, dead=dead, vacuums=minute, heap=size, indexes=0.0, apart=0.0)},
+        )
+        for minute, size in enumerate(sizes)
+    ]
+
+
+def test_a_table_that_grows_to_the_end_is_a_fault() -> None:
+    said, is_wrong = growth_fault(tables(*(float(10 * minute) for minute in range(30))))
+    assert is_wrong
+    assert "entry 220.0 MiB +140.0 (at most +55.0)" in said
+
+
+def test_a_table_that_grew_at_first_and_then_swings_is_none() -> None:
+    assert not growth_fault(tables(*(min(100.0, 20.0 * minute) + minute % 3 for minute in range(30))))[1]
+
+
+def test_rows_that_stay_dead_are_a_fault() -> None:
+    assert dead_fault(tables(1.0, 1.0, 1.0, dead=FEW_DEAD + 1))[1]
+    assert not dead_fault(tables(1.0, 1.0, 1.0, dead=FEW_DEAD))[1]
+
+
+def test_of_what_was_not_measured_nothing_is_well() -> None:
+    assert growth_fault([])[1]
+    assert dead_fault([])[1]
+
+
+def test_the_work_of_autovacuum_stands_in_the_log() -> None:
+    log = """LOG:  automatic vacuum of table "postgres.smarthost.entry": index scans: 1
+	pages: 0 removed, 12 remain, 12 scanned (100.00% of total)
+	system usage: CPU: user: 0.01 s, system: 0.00 s, elapsed: 1.25 s
+LOG:  automatic analyze of table "postgres.smarthost.entry"
+	system usage: CPU: user: 0.00 s, system: 0.00 s, elapsed: 0.50 s
+LOG:  automatic aggressive vacuum of table "postgres.pg_catalog.pg_class": index scans: 0
+	system usage: CPU: user: 0.00 s, system: 0.00 s, elapsed: 0.25 s
+"""
+    assert worked(log) == {"vacuum": 1.5, "analyze": 0.5}

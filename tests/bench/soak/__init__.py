@@ -18,7 +18,16 @@ It says each minute how things are. The end is judged; the exit status is 1 wher
                       are, or 24 MiB; of a run under five minutes it is not judged, for it is still warming up
     descriptors, threads   as many at the end of the second half as at its beginning, give or take a few
     views             each was answered in 10 s at the most, with 200
+    tables bounded, dead rows   where the queue is in PostgreSQL: through the second half a line through the size of
+                      each table rises by no more than a quarter of it, or 16 MiB, and no more of its rows are dead than
+                      live, or 20,000
+    no storm          autovacuum is at it for no more than a quarter of the time
     a good end        no fault in the engine's log, and it stops when it is told to
 
-    uv run python -m tests.bench soak MINUTES [--rate LETTERS_A_SECOND] [--seed N] [--without silent,tarpits,...]
+With `--store postgres` the queue is in a PostgreSQL of its own, which syncs, and whose autovacuum is set as usual; each
+minute it says how large the tables are that churn. `--waiting` keeps so many recipients waiting beside all others, at
+domains that cannot be reached or put everything off, until they are given up.
+
+    uv run python -m tests.bench soak MINUTES [--rate LETTERS_A_SECOND] [--waiting N] [--store sqlite|postgres]
+                                              [--seed N] [--without silent,tarpits,...]
 """

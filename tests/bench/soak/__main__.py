@@ -6,6 +6,7 @@ import random
 import sys
 import tempfile
 import time
+from contextlib import AsyncExitStack
 from pathlib import Path
 from subprocess import TimeoutExpired
 
@@ -13,14 +14,18 @@ import uvloop
 
 from engine.base.clock import SystemClock
 from engine.model.filter import Filter
+from engine.queue.contract import Queue
+from engine.queue.postgres.store import PostgresQueue
 from engine.queue.sqlite.store import SqliteQueue
+from tests import postgres
 from tests.bench import soak
 from tests.bench.relaying import say
-from tests.bench.soak import vitals
+from tests.bench.soak import tables, vitals
 from tests.bench.soak.ledger import Ledger, Verdict, p95, told
 from tests.bench.soak.operators import Consoles, Operator
 from tests.bench.soak.senders import Senders
 from tests.bench.soak.strangers import Strangers
+from tests.bench.soak.tables import Tables
 from tests.bench.soak.vitals import Vitals
 from tests.bench.soak.world import Relay, World, internet
 
@@ -35,12 +40,14 @@ class Soak:
     """One run: everybody, and what is noted of them."""
 
     def __init__(
-        self, relay: Relay, world: World, ledger: Ledger, *, rate: float, seed: int, without: set[str]
-    ) -> None:
+        self, relay: Relay, world: World, ledger: Ledger, database: Tables | None, *, rate: float, waiting: int,
+        seed: int, without: set[str],
+    ) -> None:  # fmt: skip
         draw = random.Random(seed)
         self.relay = relay
+        self.database = database
         self.ledger = ledger
-        self.senders = Senders(relay, world, ledger, draw, rate=rate, without=frozenset(without))
+        self.senders = Senders(relay, world, ledger, draw, rate=rate, waiting=waiting, without=frozenset(without))
         self.strangers = Strangers(relay, draw)
         self.consoles = Consoles(relay, ledger)
         self.operator = Operator(relay, draw)
@@ -79,6 +86,8 @@ class Soak:
                 raise SystemExit(f"the engine has ended: {self.relay.output.read_text()[-2000:]}")
             if now - told_at >= 60.0:
                 self._tell(now, told_at)
+                if self.database is not None:
+                    await self._tell_of_tables(self.database, now)
                 told_at = now
             due += 1.0
             await asyncio.sleep(max(0.0, due - time.monotonic()))
@@ -95,10 +104,13 @@ class Soak:
             f" {self.operator.done} | strangers {self.strangers.let_in}"
         )
 
+    async def _tell_of_tables(self, database: Tables, now: float) -> None:
+        found, taken = await database.measure(now), database.worked()
+        say(f"          {tables.told(found)} | autovacuum {taken['vacuum']:.1f} s, analyze {taken['analyze']:.1f} s")
 
-async def left_in(spool: Path, ledger: Ledger) -> list[str]:
+
+async def left_in(queue: Queue, ledger: Ledger) -> list[str]:
     """Every recipient that is still in the store, of an engine that has ended; its last events go into the ledger."""
-    queue = SqliteQueue(spool, SystemClock())
     await queue.open()
     try:
         while events := await queue.listing.events(after=ledger.seq, limit=1000):
@@ -153,12 +165,7 @@ def judged(run: Soak, books: Verdict, end: float, stopped: int | None, minutes: 
         f" {run.late:.2f} s at the most)",
         not times or p95(times) > PROMISED,
     )
-    said, is_wrong = vitals.memory_fault(run.history)
-    line(
-        "memory flat",
-        said + ("" if minutes >= JUDGED_FROM else "; not judged, too short"),
-        is_wrong and minutes >= JUDGED_FROM,
-    )
+    line("memory flat", *_unless_short(*vitals.memory_fault(run.history), minutes))
     line("descriptors", *vitals.count_fault([one.descriptors for one in run.history], vitals.MORE_DESCRIPTORS))
     line("threads", *vitals.count_fault([one.threads for one in run.history], vitals.MORE_THREADS))
     line(
@@ -167,6 +174,17 @@ def judged(run: Soak, books: Verdict, end: float, stopped: int | None, minutes: 
         f" ({run.consoles.longest[1]}); wrong {some(run.consoles.wrong)}",
         bool(run.consoles.wrong),
     )
+    if run.database is not None:
+        taken, whole = run.database.worked(), max(1.0, run.history[-1].at)
+        share = (taken["vacuum"] + taken["analyze"]) / whole
+        line("tables bounded", *_unless_short(*tables.growth_fault(run.database.history), minutes))
+        line("dead rows", *_unless_short(*tables.dead_fault(run.database.history), minutes))
+        line(
+            "no storm",
+            f"autovacuum was at it for {taken['vacuum']:.1f} s, to analyze for {taken['analyze']:.1f} s: {share:.1%} of"
+            f" the time (at most {tables.BUSY:.0%})",
+            share > tables.BUSY,
+        )
     line(
         "a good end",
         f"status {stopped}; faults in the log {some([one[:200] for one in faults])}",
@@ -182,27 +200,42 @@ def judged(run: Soak, books: Verdict, end: float, stopped: int | None, minutes: 
     return not failed
 
 
-async def main(minutes: float, rate: float, seed: int, without: set[str]) -> bool:
+def _unless_short(said: str, is_wrong: bool, minutes: float) -> tuple[str, bool]:
+    return (said, is_wrong) if minutes >= JUDGED_FROM else (f"{said}; not judged, too short", False)
+
+
+async def main(minutes: float, rate: float, waiting: int, seed: int, without: set[str], *, store: str) -> bool:
     """Run it; whether every criterion is met."""
     left_out = f", without {', '.join(sorted(without))}" if without else ""
-    say(f"{minutes:g} minutes, {rate:g} letters a second, seed {seed}{left_out}")
+    say(f"{store}, {minutes:g} minutes, {rate:g} letters a second, {waiting:,} waiting, seed {seed}{left_out}")
     ledger = Ledger()
-    async with internet() as net:
+    async with internet() as net, AsyncExitStack() as stack:
+        database: Tables | None = None
+        if store == "postgres":
+            database = await asyncio.to_thread(Tables)
+            stack.push_async_callback(database.end)
         world = World(net, ledger)
         await world.populate()
         with tempfile.TemporaryDirectory(prefix="sh-") as folder:
-            relay = Relay(Path(folder), net)
+            relay = Relay(Path(folder), net, database.dsn if database is not None else "")
             await relay.start()
             try:
-                run = Soak(relay, world, ledger, rate=rate, seed=seed, without=without)
+                run = Soak(
+                    relay, world, ledger, database, rate=rate, waiting=waiting, seed=seed, without=without
+                )  # fmt: skip
                 await run.run(minutes)
                 end = time.time()
                 stopped = await asyncio.to_thread(_status_of, relay)
             finally:
                 if relay.process is not None and relay.process.poll() is None:
                     relay.kill()
-            books = ledger.verdict(await left_in(relay.spool, ledger))
+            books = ledger.verdict(await left_in(_queue_of(relay, database), ledger))
             return judged(run, books, end, stopped, minutes)
+
+
+def _queue_of(relay: Relay, database: Tables | None) -> Queue:
+    clock = SystemClock()
+    return SqliteQueue(relay.spool, clock) if database is None else PostgresQueue(database.dsn, clock, node="books")
 
 
 def _status_of(relay: Relay) -> int | None:
@@ -221,10 +254,15 @@ if __name__ == "__main__":
     )
     parser.add_argument("minutes", type=float)
     parser.add_argument("--rate", type=float, default=20.0, help="letters a second, of all together")
+    parser.add_argument("--store", choices=("sqlite", "postgres"), default="sqlite", help="where its queue is kept")
+    parser.add_argument("--waiting", type=int, default=0, help="recipients that wait all the time, beside all others")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--without", default="", help=f"what to leave out, of {', '.join(PARTS)}")
     given = parser.parse_args()
     left_out = {part for part in given.without.split(",") if part}
     if not left_out <= set(PARTS):
         parser.error(f"--without: only {', '.join(PARTS)}")
-    sys.exit(0 if uvloop.run(main(given.minutes, given.rate, given.seed, left_out)) else 1)
+    if given.store == "postgres" and (why := postgres.why_not()):
+        parser.error(why)
+    is_well = uvloop.run(main(given.minutes, given.rate, given.waiting, given.seed, left_out, store=given.store))
+    sys.exit(0 if is_well else 1)

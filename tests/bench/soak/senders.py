@@ -9,6 +9,7 @@ from pathlib import Path
 import aiosmtplib
 from msgspec import Struct
 
+from engine.control.client import EngineUnreachable, Refused
 from tests.bench.soak import world
 from tests.bench.soak.ledger import Ledger
 from tests.bench.soak.world import Relay, World, marked
@@ -20,6 +21,8 @@ LARGE = 3 * 2**20  # bytes at the most
 BEHIND = 2.0  # seconds that may be caught up with
 PAUSE = 0.5  # seconds before a lost connection is opened anew
 SILENT_EVERY = 60.0  # seconds
+WAITING_AT_ONCE = 100  # recipients of one letter that is to wait
+WAITING_EVERY = 0.5  # seconds between two of them, as long as too little waits
 DROP_EVERY = 1.0
 LOGIN_EVERY = 5.0
 _TIMEOUT = 60.0
@@ -52,8 +55,9 @@ class Senders:
     """
 
     def __init__(
-        self, relay: Relay, made: World, ledger: Ledger, draw: random.Random, *, rate: float, without: frozenset[str]
-    ) -> None:
+        self, relay: Relay, made: World, ledger: Ledger, draw: random.Random, *, rate: float, waiting: int,
+        without: frozenset[str],
+    ) -> None:  # fmt: skip
         self.sent = self.refused = self.unknown = self.logins = self.shut_out = 0
         self.took: list[float] = []
         self.stopping = False
@@ -62,6 +66,7 @@ class Senders:
         self._ledger = ledger
         self._draw = draw
         self._rate = rate
+        self._waiting = waiting
         self._without = without
         self._number = 0
         self._noise = draw.randbytes(48 * 1024).hex().encode()  # 96 KiB without line ends
@@ -71,6 +76,8 @@ class Senders:
         runs = [self._connection() for _ in range(CONNECTIONS)] + [self._logged_in(), self._drop()]
         if "silent" not in self._without:
             runs.append(self._to_the_silent())
+        if self._waiting:
+            runs.append(self._to_who_takes_nothing())
         return [asyncio.create_task(run) for run in runs]
 
     # -- who sends --------------------------------------------------------------------------------------------------
@@ -115,6 +122,21 @@ class Senders:
             for _ in range(int(SILENT_EVERY)):
                 if not self.stopping:
                     await asyncio.sleep(1.0)
+
+    async def _to_who_takes_nothing(self) -> None:
+        """Mail that waits until it is given up, as much as is to wait."""
+        while not self.stopping:
+            await asyncio.sleep(WAITING_EVERY)
+            try:
+                async with self._relay.client() as console:
+                    if (await console.health()).waiting >= self._waiting:
+                        continue
+                domain = self._draw.choice(world.WAITING)
+                async with self._client() as client:
+                    recipients = tuple(self._address(domain) for _ in range(WAITING_AT_ONCE))
+                    await self._send(client, self._written(recipients, 2000))
+            except (EngineUnreachable, Refused, aiosmtplib.SMTPException, OSError):
+                await asyncio.sleep(PAUSE)
 
     async def _drop(self) -> None:
         """A program that moves files into the folder; one that has left it was taken."""

@@ -50,10 +50,10 @@ class Line(Struct, frozen=True):
     middle: float
 
 
-def line_through(points: Sequence[tuple[float, float]]) -> Line:
-    """The line of least squares through (time, value), smoothed by the middle of ten neighbours each."""
-    times = [statistics.fmean(at for at, _ in part) for part in _parts(points)]
-    values = [statistics.median(value for _, value in part) for part in _parts(points)]
+def line_through(points: Sequence[tuple[float, float]], smoothed: int = _SMOOTHED) -> Line:
+    """The line of least squares through (time, value), smoothed by the middle of so many neighbours each."""
+    times = [statistics.fmean(at for at, _ in part) for part in _parts(points, smoothed)]
+    values = [statistics.median(value for _, value in part) for part in _parts(points, smoothed)]
     if len(times) < 2:
         return Line(0.0, values[0] if values else 0.0)
     slope = statistics.linear_regression(times, values).slope
@@ -80,5 +80,5 @@ def count_fault(counts: Sequence[int], most: int) -> tuple[str, bool]:
     return f"{first:.0f} to {last:.0f}, at most {max(counts)}; may grow by {most}", last - first > most
 
 
-def _parts(points: Sequence[tuple[float, float]]) -> list[Sequence[tuple[float, float]]]:
-    return [points[start : start + _SMOOTHED] for start in range(0, len(points), _SMOOTHED)]
+def _parts(points: Sequence[tuple[float, float]], size: int) -> list[Sequence[tuple[float, float]]]:
+    return [points[start : start + size] for start in range(0, len(points), size)]

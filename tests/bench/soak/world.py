@@ -14,6 +14,7 @@ from engine.sandbox.tempers import (
     Healthy,
     RateLimiting,
     Refusing,
+    Script,
     Slow,
     Tarpit,
     TemporarilyFailing,
@@ -34,6 +35,8 @@ REFUSING = ("closed.example", "half-closed.example")
 FAILING = ("full.example", "rushed.example", "dead.example", "slow.example")
 FLAKY = tuple(f"hiccup{number}.example" for number in range(6))
 TARRED = tuple(f"tar{number}.example" for number in range(TARPITS))
+# Where mail waits that nobody takes: half of them cannot be reached, half put every recipient off.
+WAITING = tuple(f"wait{number}.example" for number in range(40))
 
 STRANGERS = "127.0.5"  # their addresses: loopback, but nobody we relay for
 KNOWN = "127.0.0.1/32"
@@ -96,6 +99,8 @@ class World:
             await self._add(domain, _Hiccup(delivers=number % 3 > 0))
         for domain in TARRED:
             await self._add(domain, Tarpit(10.0))
+        for number, domain in enumerate(WAITING):
+            await self._add(domain, Script({"RCPT": "450 4.2.1 come back later"}) if number % 2 else Dead())
 
     def silent_domains(self) -> list[str]:
         """Subdomains that nobody was asked for yet, of the domain whose name server does not answer."""
@@ -134,9 +139,12 @@ def _is_whole(content: bytes) -> bool:
 
 
 class Relay(Served):
-    """The engine's process, with three doors and people who have to wait less than a postmaster would like."""
+    """The engine's process, with three doors and people who have to wait less than a postmaster would like.
 
-    def __init__(self, folder: Path, internet: Internet) -> None:
+    `store` is the database its queue is in; "": the file in its spool.
+    """
+
+    def __init__(self, folder: Path, internet: Internet, store: str) -> None:
         self.keys = Keys(folder)
         self.keys.client.check_hostname = False  # it is for localhost, and asked for by an address
         self.submission, self.submission_tls = free_port(), free_port()
@@ -159,6 +167,7 @@ schedule = ["15s", "30s", "1m", "2m"]
 give_up_after = "8m"
 [dsn]
 delay_notice = "4m"
+{f'[queue]{chr(10)}store = "{store}"' if store else ""}
 """,
         )
         usual = self.settings.read_text().replace('check_interval = "1s"\n', "")
