@@ -5,7 +5,7 @@ from engine.queue.bounds import EXAMPLES
 from engine.queue.postgres.bearings import entries_of
 from engine.queue.postgres.rows import ENTRY_COLUMNS
 from engine.queue.postgres.transaction import Snapshot
-from engine.queue.postgres.where import Where, numbered
+from engine.queue.postgres.where import Where, for_its_values, numbered
 
 JOIN = " JOIN message m ON m.number = e.message"
 
@@ -57,6 +57,7 @@ async def _outlasting(s: Snapshot, selected: Where, until: float) -> int:
 
 async def candidates(s: Snapshot, selected: Where, after: tuple[int, int], limit: int) -> list[tuple[int, int]]:
     """The next `limit` entries of a selection behind the entry `after`, by id."""
+    await for_its_values(s)
     # A plan that begins with the messages must not read them from the first one for every page.
     join, behind = (JOIN, " AND m.number >= ?::bigint") if selected.joins else ("", "")
     rows = await s.fetch(

@@ -63,9 +63,23 @@ def where(filter: Filter, now: float, newest: int | None = None, *, untried: Unt
 
 
 async def looked_up(s: Snapshot, filter: Filter, now: float, newest: int | None = None) -> Where:
-    """Compile a filter of which some terms speak of how destinations are: as they are now, however long it is used."""
+    """Compile a filter of which some terms speak of how destinations are: as they are now, however long it is used.
+
+    What is asked with it in this snapshot is planned for its values.
+    """
+    if filter.terms:
+        await for_its_values(s)
     asks = any(term.field == "group" for term in filter.terms)
     return where(filter, now, newest, untried=await waiting(s, now) if asks else {})
+
+
+async def for_its_values(s: Snapshot) -> None:
+    """Have what is asked from here on planned for its values, each time anew, until the snapshot is let go.
+
+    Of a question that is asked often the server would else keep one plan for all values: it knows neither how many
+    entries a word or a list names then, nor does it look things up in a list but by comparing with one after another.
+    """
+    await s.value("SELECT set_config('plan_cache_mode', 'force_custom_plan', true)")
 
 
 def contains(column: str, text: str) -> tuple[str, str]:
