@@ -49,7 +49,7 @@ async def test_a_burst_of_small_domains_of_one_provider_shares_few_connections(
         await relay.settled()
         first = internet.exchange("mx1.farm.example")
         assert first.most_open <= 3
-        assert first.sessions < 60  # not one for each domain
+        assert first.sessions < 150  # not one for each domain: a session ends here as soon as it has no more mail
         assert await relay.entries() == ()
         assert {recipient for each in internet.delivered for recipient in each.recipients} == {
             f"x@{domain}" for domain in domains
