@@ -24,10 +24,11 @@ from engine.queue.postgres.where import like, numbered
 BIG = 50_000  # entries due of one destination; such a count is given again for RESTS times as long as it took
 
 _PAGE = 1000  # names looked at at once
-# How many entries are due of each destination of which any is.
+# How many entries are due of each destination of which any is: each is counted by itself, so that what waits for later
+# is never read, whatever the server believes of how much there is.
 _DUE = (
-    "(SELECT e.destination AS name, count(*) AS count FROM destination f JOIN entry e ON e.destination = f.name "
-    "WHERE f.edge <= {now} AND e.state = 'waiting' AND e.due <= {now} GROUP BY e.destination)"
+    "(SELECT f.name, e.count FROM destination f CROSS JOIN LATERAL (SELECT count(*) AS count FROM entry "
+    "WHERE destination = f.name AND state = 'waiting' AND due <= {now}) e WHERE f.edge <= {now})"
 )
 _OLDEST = "(SELECT arrived FROM message WHERE number = (SELECT min(message) FROM entry WHERE destination = d.name))"
 # Whether the first mail of a destination is of a message, or from a sender, that has its share. What can be said by
