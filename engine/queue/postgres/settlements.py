@@ -18,14 +18,15 @@ from engine.queue.postgres.transaction import Transaction
 
 # The entries that are being relayed by these very attempts. A claim to give up has no attempt on record, and only such
 # a claim has none. Nothing is locked: nobody else changes that but who takes over from this node, and then this
-# transaction comes to nothing.
-_RUNNING = (
+# transaction comes to nothing. OFFSET 0: each is looked up by its key. Where nothing was being relayed when the table
+# was last analyzed, the server would else go through all that is, for each.
+RUNNING = (
     "SELECT e.message, e.number, e.destination "
     "FROM unnest($1::bigint[], $2::int[], $3::bigint[], $4::bigint[]) AS k (message, number, attempt, epoch) "
-    "JOIN entry e ON e.message = k.message AND e.number = k.number AND e.state = 'relaying' "
-    "AND e.giving_up = (k.attempt = 0) AND (k.attempt <> 0 OR e.epoch = k.epoch) "
-    "WHERE k.attempt = 0 OR EXISTS (SELECT 1 FROM attempt a WHERE a.id = k.attempt AND a.message = k.message "
-    "AND a.entry = k.number AND a.ended IS NULL AND NOT a.interrupted)"
+    "CROSS JOIN LATERAL (SELECT * FROM entry WHERE message = k.message AND number = k.number OFFSET 0) e "
+    "WHERE e.state = 'relaying' AND e.giving_up = (k.attempt = 0) AND (k.attempt <> 0 OR e.epoch = k.epoch) "
+    "AND (k.attempt = 0 OR EXISTS (SELECT 1 FROM attempt a WHERE a.id = k.attempt AND a.message = k.message "
+    "AND a.entry = k.number AND a.ended IS NULL AND NOT a.interrupted))"
 )
 _LEAVE = (
     "DELETE FROM entry e USING unnest($1::bigint[], $2::int[]) AS k (message, number) "
@@ -99,7 +100,7 @@ async def _running(tx: Transaction, settlements: Sequence[Settlement]) -> dict[t
     """The destination of each entry that is being relayed by these attempts."""
     every = [(settlement, result) for settlement in settlements for result in settlement.results]
     rows = await tx.fetch(
-        _RUNNING,
+        RUNNING,
         [settlement.message for settlement, _ in every],
         [result.number for _, result in every],
         [result.attempt for _, result in every],

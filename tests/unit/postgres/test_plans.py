@@ -8,7 +8,8 @@ import pytest
 from engine.model.filter import Filter
 from engine.queue.postgres.database import READERS
 from engine.queue.postgres.selection import candidates
-from engine.queue.postgres.transaction import Snapshot
+from engine.queue.postgres.settlements import RUNNING
+from engine.queue.postgres.transaction import Snapshot, Transaction
 from engine.queue.postgres.where import where
 from tests import postgres
 from tests.unit.postgres.support import opened
@@ -44,3 +45,20 @@ async def test_a_filter_that_is_asked_often_is_planned_for_its_values(tmp_path: 
                 assert await database.ask(lambda s, it=selected: candidates(s, it, (0, 0), 10)) == [(1, 1)]
         found = [await database.ask(plans) for _ in range(READERS)]
         assert all(for_values >= OFTEN and for_all == 0 for for_values, for_all in found), found
+
+
+async def test_results_are_looked_up_by_their_keys_even_if_nothing_was_under_way_when_that_was_last_looked_at(
+    tmp_path: Path,
+) -> None:
+    async with opened(tmp_path) as spool:
+        await spool.add(*(f"u{number}@d{number % 50}.example" for number in range(1000)))
+        database = cast("Any", spool.queue)._database
+
+        async def plan(tx: Transaction) -> str:
+            await tx.execute("ANALYZE entry")
+            rows = await tx.fetch(f"EXPLAIN {RUNNING}", [1] * 100, list(range(1, 101)), [1] * 100, [1] * 100)
+            return "\n".join(line for (line,) in rows)
+
+        found = await database.do(plan)
+        assert "entry_pkey" in found
+        assert "entry_relaying" not in found
