@@ -11,7 +11,7 @@ ms, with few and with many, and how many times as long it takes with many. A lin
     WORSE   neither
     SLOW    what moves mail takes longer than 50 ms in PostgreSQL with many
 
-    uv run python -m tests.bench.million [--few N] [--many N] [--only WORDS] [--no-autovacuum]
+    uv run python -m tests.bench.million [--few N] [--many N] [--only WORDS] [--no-autovacuum] [--memory SIZE]
 """
 
 import argparse
@@ -478,8 +478,9 @@ if __name__ == "__main__":
     parser.add_argument("--many", type=int, default=1_000_000)
     parser.add_argument("--only", default="", help="ask only for what has this in its name")
     parser.add_argument("--no-autovacuum", action="store_true", help="nothing is ever vacuumed, or analyzed")
+    parser.add_argument("--memory", default="128MB", help="the shared_buffers of PostgreSQL")
     given = parser.parse_args()
     if why := postgres.why_not():
         sys.exit(why)
-    settings = {"autovacuum": "off" if given.no_autovacuum else "on"}
+    settings = {"autovacuum": "off" if given.no_autovacuum else "on", "shared_buffers": given.memory}
     sys.exit(0 if uvloop.run(main((given.few, given.many), given.only, settings)) else 1)
