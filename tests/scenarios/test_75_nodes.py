@@ -91,6 +91,7 @@ async def test_the_part_of_a_node_that_leaves_is_the_others(
     async with nodes(internet, clock, tmp_path) as (a, b):
         await b.engine.stop(drain=0.3)
         await until(lambda: a.engine.queue.share.nodes == 1)
+        assert a.engine.queue.share.of(7, "example.org") == 7
 
 
 async def test_a_site_that_one_node_cannot_reach_is_left_alone_by_the_others(

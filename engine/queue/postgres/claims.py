@@ -84,13 +84,17 @@ class Claims(Role, contract.Claims):
     async def claim(
         self, tx: Transaction, destination: str, limit: int, relayer: int, recipients: int = 50
     ) -> list[Claim]:
-        return await attempts.claim(tx, destination, limit, relayer, recipients)
+        return await attempts.claim(tx, destination, self._most(limit), relayer, recipients)
 
     @written
     async def claim_site(
         self, tx: Transaction, site: str, limit: int, relayer: int, recipients: int = 50
     ) -> list[Claim]:
-        return await attempts.claim_site(tx, site, limit, relayer, recipients)
+        return await attempts.claim_site(tx, site, self._most(limit), relayer, recipients)
+
+    def _most(self, limit: int) -> int:
+        """None once the lease has ended: nothing of it could be sent, and peers would be dialled for it in vain."""
+        return limit if self.database.node.left else 0
 
     @read
     async def content(self, snapshot: Snapshot, message: int) -> bytes:

@@ -161,6 +161,10 @@ async def test_a_node_that_the_database_does_not_hear_holds_nothing_after_its_le
         assert queue.trouble == ""
         now += 1.1  # others take over after 300
         assert not queue.claims.holds(claim)
+        await queue.claims.put_back([claim], "its lease has ended")
+        # Nor does it claim, although it could write that: it would dial the peer and leave it, again and again.
+        assert await queue.claims.claim("example.org", 1, 1) == []
+        assert await queue.claims.claim_site("@example.org", 1, 1) == []
         with pytest.raises(QueueBusy):
             await queue.arrivals.enqueue(new_message("x@example.org"))
         assert queue.trouble == "node a was not heard of by the database for too long: it sends nothing"
