@@ -42,7 +42,7 @@ T = TypeVar("T")
 TRIES = 5  # of a transaction that met others', before who asked is told
 PRUNE_EVERY = 1000  # events written between two looks at how many are kept
 PRUNE_AT_ONCE = 5000
-LOOKS = 100  # at what became of a commit whose answer was lost, LOOK_AGAIN seconds apart
+LOOK_SECONDS = 10.0  # for what became of a commit whose answer was lost; looked at every LOOK_AGAIN seconds
 LOOK_AGAIN = 0.1
 HALTED_SECONDS = 5.0  # in the middle of a transaction, and no longer than a third of `takeover`; then it is undone
 NAME_SECONDS = 3.0  # for a session of ours that was lost to end; then the name is another engine's
@@ -214,8 +214,7 @@ class Writer:
                         await self._undo(lost=is_lost(refused))
                     continue
                 lost = is_lost(met)
-                if lost and xid and await self._is_committed(xid):
-                    self._answer(group, results, events)
+                if lost and xid and await self._is_answered(xid, group, results, events):
                     return None
                 await self._undo(lost=lost)
                 if lost or is_to_be_repeated(met):
@@ -280,19 +279,42 @@ class Writer:
         await self._connection.execute("COMMIT")
         self._node.joined(epoch, asked)
 
-    async def _is_committed(self, xid: str) -> bool:
-        """What became of a commit whose answer was lost. Raises nothing: what cannot be known was not done, as told."""
+    async def _is_answered(self, xid: str, group: list[_Job], results: list[Any], events: list[Event]) -> bool:
+        """Find out what became of a commit whose answer was lost, and answer who asked; False: it was not done.
+
+        Where that cannot be known it is told as not done, and yet not done again.
+        """
+        await self._disconnect()
         try:
+            async with asyncio.timeout(LOOK_SECONDS):
+                is_committed = await self._is_committed(xid)
+                while is_committed is None:
+                    await asyncio.sleep(LOOK_AGAIN)
+                    is_committed = await self._is_committed(xid)
+        except TimeoutError:
+            self.trouble = "the database cannot be reached: what became of a commit is not known"
+            log.error("%s", self.trouble)
             await self._disconnect()
-            await self._connect()
-            for _ in range(LOOKS):
-                status = await self._connection.fetchval("SELECT pg_xact_status($1::text::xid8)", xid)
-                if status != "in progress":
-                    return bool(status == "committed")
-                await asyncio.sleep(LOOK_AGAIN)  # its session is not ended yet
-        except Exception as error:  # noqa: BLE001
-            log.error("what became of a commit cannot be known: %s", said(error))
-        return False
+            for job in group:
+                job.refuse(QueueBusy(self.trouble))
+            return True
+        if is_committed:
+            self._answer(group, results, events)
+        return is_committed
+
+    async def _is_committed(self, xid: str) -> bool | None:
+        """Whether the transaction of this number was committed; None: nobody can say so yet."""
+        try:
+            if self._connection is None:
+                await self._connect()
+            status = await self._connection.fetchval("SELECT pg_xact_status($1::text::xid8)", xid)
+        except asyncpg.InvalidParameterValueError:
+            return False  # no such number was given yet: a standby has taken over that had not got so far
+        except Exception as error:  # noqa: BLE001  it is asked again
+            log.warning("what became of a commit cannot be asked: %s", said(error))
+            await self._disconnect()
+            return None
+        return None if status == "in progress" else bool(status == "committed")  # its session is not ended yet
 
     def _answer(self, group: list[_Job], results: list[Any], events: list[Event]) -> None:
         """Hand the events on, then the answers. What a follower does wrong goes to the loop's handler."""

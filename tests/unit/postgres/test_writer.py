@@ -143,6 +143,79 @@ async def test_a_connection_lost_at_any_moment_has_all_done_once(
     assert writer.trouble == ""
 
 
+def tell(text: str) -> Any:
+    async def operation(tx: Transaction) -> str:
+        tx.record(Event(at=tx.now, kind="started", text=text))
+        return text
+
+    return operation
+
+
+async def told(server: Server) -> list[str]:
+    connection = await connect(server)
+    try:
+        return [row[0] for row in await connection.fetch("SELECT text FROM event ORDER BY seq")]
+    finally:
+        await connection.close()
+
+
+async def test_while_the_database_is_away_nothing_is_done_again_whose_answer_was_lost(
+    server: Server, writer: Writer, events: list[Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = _away_for(monkeypatch, times=2)
+    writer._connection = Losing(writer._connection, "COMMIT", after=True)
+    done = await asyncio.gather(*(writer.do(tell(text)) for text in "abc"))
+    assert not away
+    assert done == await told(server) == [event.text for event in events] == ["a", "b", "c"]
+
+
+async def test_what_is_not_known_to_be_done_is_refused_and_not_done_again(
+    server: Server, writer: Writer, events: list[Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.queue.postgres.writer.LOOK_SECONDS", 0.3)
+    away = _away_for(monkeypatch, times=1000)
+    writer._connection = Losing(writer._connection, "COMMIT", after=True)
+    done = await asyncio.gather(*(writer.do(tell(text)) for text in "abc"), return_exceptions=True)
+    assert [type(one) for one in done] == [QueueBusy] * 3
+    assert "what became of a commit is not known" in writer.trouble
+    away.clear()
+    assert await writer.do(tell("d")) == "d"
+    assert await told(server) == ["a", "b", "c", "d"]
+    assert [event.text for event in events] == ["d"]
+    assert writer.trouble == ""
+
+
+async def test_a_commit_of_which_the_database_never_heard_is_done_again(
+    server: Server, writer: Writer, events: list[Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a standby took over that had not got so far."""
+    losing = writer._connection = Losing(writer._connection, "COMMIT", after=False)
+    conclude = writer._conclude
+
+    async def far_ahead(events: list[Event], news: list[str]) -> tuple[str, list[Event]]:
+        _, numbered = await conclude(events, news)
+        return str(2**40), numbered
+
+    monkeypatch.setattr(writer, "_conclude", far_ahead)
+    assert await writer.do(tell("once")) == "once"
+    assert losing.lost == 1
+    assert await told(server) == [event.text for event in events] == ["once"]
+
+
+def _away_for(monkeypatch: pytest.MonkeyPatch, times: int) -> list[None]:
+    """The database cannot be reached so often; what is left of that."""
+    left: list[None] = [None] * times
+
+    async def reach(server: Server) -> Any:
+        if left:
+            left.pop()
+            raise QueueBusy("the database cannot be reached: connection refused")
+        return await connect(server)
+
+    monkeypatch.setattr("engine.queue.postgres.writer.connect", reach)
+    return left
+
+
 async def test_a_session_that_the_server_ends_is_made_anew(server: Server, writer: Writer) -> None:
     await writer.do(keep("a"))
     pid = writer._connection.get_server_pid()
