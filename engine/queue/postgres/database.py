@@ -104,8 +104,7 @@ class Database:
         try:
             if connection is None or connection.is_closed():
                 self._connected.discard(connection)
-                connection = await connect(self._server)
-                self._connected.add(connection)
+                connection = await self._connect_reader()
             async with connection.transaction(isolation="repeatable_read", readonly=True):
                 return await question(Snapshot(connection, now))
         except QueueError:
@@ -121,6 +120,17 @@ class Database:
             raise refused from error
         finally:
             readers.put_nowait(connection)
+
+    async def _connect_reader(self) -> Any:
+        """Who waited for this until the store was closed must not leave a session behind. Raises QueueError."""
+        if self._writer is None:
+            raise QueueError("the queue is not open")
+        connection = await connect(self._server)
+        if self._writer is None:
+            connection.terminate()
+            raise QueueError("the queue is not open")
+        self._connected.add(connection)
+        return connection
 
     async def to_its_end(self, work: Coroutine[Any, Any, T]) -> T:
         """Do what takes several transactions in a task of its own: who asked may go, the order is still carried out."""

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from engine.queue.contract import QueueBusy
+from engine.queue.contract import QueueBusy, QueueError
 from engine.queue.mail import Terms
 from engine.queue.postgres import connection
 from engine.queue.postgres.connection import Server
@@ -65,3 +65,23 @@ async def test_a_question_that_got_lost_on_its_way_keeps_no_other_at_the_state_o
         assert await asyncio.gather(*(database.ask(kept) for _ in range(READERS))) == [0] * READERS
         await database.do(keep)
         assert await asyncio.gather(*(database.ask(kept) for _ in range(READERS))) == [1] * READERS
+
+
+async def test_who_waits_to_ask_while_the_store_is_closed_is_refused_and_leaves_no_session_behind() -> None:
+    async with database_by_a_way() as (database, _):
+        asked, may_end = asyncio.Event(), asyncio.Event()
+
+        async def hang(_: Snapshot) -> None:
+            asked.set()
+            await may_end.wait()
+
+        hanging = [asyncio.ensure_future(database.ask(hang)) for _ in range(READERS)]
+        await asked.wait()
+        late = asyncio.ensure_future(database.ask(kept))
+        await asyncio.sleep(0.1)
+        await database.close()
+        may_end.set()
+        await asyncio.gather(*hanging, return_exceptions=True)
+        with pytest.raises(QueueError, match="the queue is not open"):
+            await late
+        assert not database._connected
