@@ -79,9 +79,7 @@ class Errands:
         self._is_open = False
         for task in (*self._at_work, *filter(None, (self._looking,))):
             task.cancel()
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.terminate()
+        self._disconnect()
 
     def told(self, kind: str, text: str) -> None:
         """There is a question for a node of the epoch named, or an answer for it."""
@@ -194,25 +192,36 @@ class Errands:
     async def _rows(self, query: str, *values: object, on: Any = None) -> list[Any]:
         """Ask the database; on the connection given, or not at all: a server that was started anew counts anew."""
         async with self._one_at_a_time:
-            if not self._is_open:
-                raise QueueBusy("the queue is closed")
             try:
-                if self._connection is None or self._connection.is_closed():
-                    if on is not None:
-                        raise QueueBusy("the database cannot be reached: the connection was lost")
-                    self._connection = await connect(self._server)
-                    await self._connection.execute("SET synchronous_commit = off")  # nothing here is to be kept
-                elif on is not None and on is not self._connection:
-                    raise QueueBusy("the database cannot be reached: the connection was lost")
-                return list(await self._connection.fetch(query, *values))
+                connection = await self._connected(on)
+                return list(await connection.fetch(query, *values))
             except QueueBusy:
                 raise
             except Exception as error:
-                connection, self._connection = self._connection, None
-                if connection is not None:
-                    connection.terminate()
+                self._disconnect()
                 refused = refusal(error)
                 raise refused if isinstance(refused, QueueBusy) else QueueBusy(said(error)) from error
+
+    async def _connected(self, on: Any) -> Any:
+        """The connection, made where there is none unless it is to be `on` another. Raises QueueBusy."""
+        if not self._is_open:
+            raise QueueBusy("the queue is closed")
+        if self._connection is not None and self._connection.is_closed():
+            self._connection = None
+        if on is not None and on is not self._connection:
+            raise QueueBusy("the database cannot be reached: the connection was lost")
+        if self._connection is None:
+            self._connection = await connect(self._server)
+            if not self._is_open:  # it was closed meanwhile: nobody else would end this session
+                self._disconnect()
+                raise QueueBusy("the queue is closed")
+            await self._connection.execute("SET synchronous_commit = off")  # nothing here is to be kept
+        return self._connection
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.terminate()
 
 
 def _not_asked(name: str, is_lost: bool | None) -> Exception:

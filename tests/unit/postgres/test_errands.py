@@ -205,3 +205,25 @@ async def test_who_asks_is_told_when_the_database_goes_away(server: Server, a: P
                "AND query LIKE '%errand%'")  # fmt: skip
     with pytest.raises(QueueBusy, match="the database cannot be reached"):
         await asking
+
+
+async def test_who_asks_while_the_queue_is_closed_leaves_no_session_behind(
+    a: PostgresQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Any] = []
+    is_asked, may_go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(server: Server) -> Any:
+        is_asked.set()
+        await may_go_on.wait()
+        made.append(await connect(server))
+        return made[0]
+
+    monkeypatch.setattr(errands, "connect", slow)
+    asking = asyncio.ensure_future(a.nodes.ask("b", b"is anybody there", 5.0))
+    await is_asked.wait()
+    await a.close()
+    may_go_on.set()
+    with pytest.raises(QueueBusy, match="the queue is closed"):
+        await asking
+    assert [connection.is_closed() for connection in made] == [True]
