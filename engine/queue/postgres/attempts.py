@@ -10,12 +10,12 @@ from typing import NamedTuple
 from engine.model.claim import Claim, ClaimedEntry, Relaying
 from engine.model.destination import RELAY
 from engine.model.event import ENGINE, Event
-from engine.model.message import NO_DSN_REQUEST, DsnRequest
 from engine.model.outcome import Outcome
 from engine.queue.bounds import SKIPPED_AT_MOST
 from engine.queue.columns import outcome_of
 from engine.queue.postgres.rows import pairs, storable
 from engine.queue.postgres.transaction import Row, Snapshot, Transaction
+from engine.queue.rows import dsn_of
 
 _MORE_TIMES = 4  # so many times as many entries are read at each further look
 
@@ -237,7 +237,7 @@ def claims_of(
                 expires=expires,
                 given_up=(given_up or {}).get((message, destination), {}).get(number, ""),
                 last=outcome_of(last) or (fared or {}).get(destination),
-                dsn=DsnRequest(notify=notify, orcpt=orcpt) if notify or orcpt else NO_DSN_REQUEST,
+                dsn=dsn_of(notify, orcpt),
             )
         )
     names = ("sender", "size", "arrived", "eight_bit", "smtputf8", "ret", "envid")

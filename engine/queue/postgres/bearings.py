@@ -8,8 +8,8 @@ from typing import Any
 
 from engine.model.destination import RELAY, Bearing, Override, Suspension
 from engine.model.message import Entry
-from engine.queue.postgres.rows import entry_of
 from engine.queue.postgres.transaction import Row, Snapshot
+from engine.queue.rows import BEARING_WIDTH, bearing_of, entry_of, struct_of
 
 # Of `destination AS d`: the message that is due first, for whom its turn is taken, and whose that is.
 _FIRST = (
@@ -27,7 +27,6 @@ COLUMNS = (
     "w.message, w.sender, s.since, s.until, s.by, s.note, o.host, o.port, o.since, o.until, o.by, o.note, "
     "ARRAY(SELECT x.host FROM exchange x WHERE x.destination = d.name ORDER BY x.preference)"
 )
-WIDTH = 21  # columns
 # Destinations, with the entry `w` that is due first. For few of them: each has its entry looked up.
 JOINED = (
     "destination d LEFT JOIN suspension s ON s.destination = d.name AND s.until > {now} "
@@ -51,10 +50,7 @@ async def suspensions(s: Snapshot, now: float) -> tuple[Suspension, ...]:
         now,
         RELAY,
     )
-    return tuple(
-        Suspension(destination=name, since=since, until=until, by=by, note=note)
-        for name, since, until, by, note in rows
-    )
+    return tuple(struct_of(Suspension, row) for row in rows)
 
 
 async def of_relay(s: Snapshot, now: float) -> Suspension | None:
@@ -82,7 +78,8 @@ async def entries_of(s: Snapshot, rows: Sequence[Row]) -> tuple[Entry, ...]:
 async def of_unknown(s: Snapshot, name: str, now: float) -> Bearing:
     """What bears on a destination of which nothing is known: operators may have steered it all the same."""
     row = await s.row(
-        "SELECT host, port, since, until, by, note FROM override WHERE destination = $1::text AND until > $2::float8",
+        "SELECT destination, host, port, since, until, by, note FROM override "
+        "WHERE destination = $1::text AND until > $2::float8",
         name,
         now,
     )
@@ -91,43 +88,20 @@ async def of_unknown(s: Snapshot, name: str, now: float) -> Bearing:
         relay=await of_relay(s, now),
         suspended=await _suspension_of(s, name, now),
         is_in_doubt=True,
-        override=_override(name, *row) if row else None,
+        override=struct_of(Override, row) if row else None,
     )
 
 
 def fields_of(row: Row, relay: Suspension | None, now: float) -> dict[str, Any]:
     """The fields of a Bearing from a row that begins with COLUMNS."""
-    name, edge, blocked_until, blocked_why, blocked_cause, site, took_at, unreached_at, *rest = row[:WIDTH]
-    (message, sender), suspended, overridden, exchanges = rest[:2], rest[2:6], rest[6:12], rest[12]
-    is_blocked = blocked_until > now
-    return {
-        "name": name,
-        "next_due": edge,
-        "relay": relay,
-        "suspended": _suspension(name, *suspended) if suspended[0] is not None else None,
-        "blocked_until": blocked_until if is_blocked else None,
-        "blocked_why": blocked_why if is_blocked else "",
-        "blocked_cause": blocked_cause if is_blocked else "",
-        "is_in_doubt": took_at == 0,
-        "unreached_at": unreached_at,
-        "first": message or 0,
-        "first_sender": sender or "",
-        "override": _override(name, *overridden) if overridden[0] is not None else None,
-        "exchanges": tuple(exchanges),
-        "site": site,
-    }
+    return bearing_of(row, row[BEARING_WIDTH - 1], relay, now)
 
 
 async def _suspension_of(s: Snapshot, name: str, now: float) -> Suspension | None:
     row = await s.row(
-        "SELECT since, until, by, note FROM suspension WHERE destination = $1::text AND until > $2::float8", name, now
+        "SELECT destination, since, until, by, note FROM suspension "
+        "WHERE destination = $1::text AND until > $2::float8",
+        name,
+        now,
     )
-    return _suspension(name, *row) if row else None
-
-
-def _suspension(name: str, since: float, until: float, by: str, note: str) -> Suspension:
-    return Suspension(destination=name, since=since, until=until, by=by, note=note)
-
-
-def _override(name: str, host: str, port: int, since: float, until: float, by: str, note: str) -> Override:
-    return Override(destination=name, host=host, port=port, since=since, until=until, by=by, note=note)
+    return struct_of(Suspension, row) if row else None

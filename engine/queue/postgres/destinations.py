@@ -12,7 +12,6 @@ from engine.base.registrable import registrable
 from engine.model.claim import NONE_TAKEN, Room
 from engine.model.destination import Destination, Suspension, Totals
 from engine.queue.bounds import NEIGHBOURS
-from engine.queue.columns import outcome_of
 from engine.queue.contract import DESTINATION_SORTS, QueueError
 from engine.queue.postgres import bearings
 from engine.queue.postgres.answers import RESTS, CostlyAnswers
@@ -20,6 +19,7 @@ from engine.queue.postgres.database import Database
 from engine.queue.postgres.rows import storable
 from engine.queue.postgres.transaction import Row, Snapshot
 from engine.queue.postgres.where import like, numbered
+from engine.queue.rows import BEARING_WIDTH, destination_of
 
 BIG = 50_000  # entries due of one destination; such a count is given again for RESTS times as long as it took
 
@@ -207,14 +207,4 @@ async def _details(s: Snapshot, names: Sequence[str], counts: DueCounts) -> tupl
 
 def _destination(row: Row, relay: Suspension | None, now: float) -> Destination:
     """A destination of a row of _DETAILS, without how much of it is due."""
-    waiting, held, relaying, oldest, last, last_at, reply = row[bearings.WIDTH :]
-    return Destination(
-        **bearings.fields_of(row, relay, now),
-        waiting=waiting,
-        held=held,
-        relaying=relaying,
-        oldest=oldest,
-        last=outcome_of(last),
-        last_at=last_at,
-        reply=outcome_of(reply),
-    )
+    return destination_of(bearings.fields_of(row, relay, now), row[BEARING_WIDTH:])

@@ -4,9 +4,10 @@ import json
 
 from engine.base.words import Word, stand_in, words_of
 from engine.model.event import Event
-from engine.queue.postgres.rows import EVENT_COLUMNS, event_of, storable
+from engine.queue.postgres.rows import EVENT_COLUMNS, storable
 from engine.queue.postgres.transaction import Row, Snapshot
 from engine.queue.postgres.where import folded, numbered
+from engine.queue.rows import event_of
 
 PAGE = 1000  # events that may have the words, looked at at once
 

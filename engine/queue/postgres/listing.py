@@ -6,11 +6,10 @@ from engine.model.claim import ROOM, Room
 from engine.model.destination import Destination, HeldBack, Totals
 from engine.model.event import Event
 from engine.model.filter import Filter
-from engine.model.message import Attempt, Entry, Message, Selection, Window
+from engine.model.message import Entry, Message, Selection, Window
 from engine.model.order import Ending
 from engine.model.reason import Reason
 from engine.queue import contract
-from engine.queue.columns import outcome_of
 from engine.queue.contract import SORTS, NoSuchMessage, QueueError
 from engine.queue.postgres import destinations, endings, happenings
 from engine.queue.postgres.answers import CostlyAnswers
@@ -18,10 +17,10 @@ from engine.queue.postgres.bearings import entries_of
 from engine.queue.postgres.database import Database, Role, read
 from engine.queue.postgres.held_back import held_back, held_back_counts
 from engine.queue.postgres.reasons import reasons
-from engine.queue.postgres.rows import ENTRY_COLUMNS
 from engine.queue.postgres.selection import JOIN, chosen, newest_message
-from engine.queue.postgres.transaction import Snapshot
+from engine.queue.postgres.transaction import Row, Snapshot
 from engine.queue.postgres.where import Where, looked_up, numbered
+from engine.queue.rows import ENTRY_COLUMNS, MESSAGE_COLUMNS, message_of
 
 _SORT_COLUMNS = {
     "id": "e.message",
@@ -76,29 +75,11 @@ class Listing(Role, contract.Listing):
 
     @read
     async def message(self, s: Snapshot, number: int) -> Message:
-        row = await s.row(
-            "SELECT sender, size, arrived, expires, origin, subject, message_id, eight_bit, smtputf8 "
-            "FROM message WHERE number = $1",
-            number,
-        )
+        row = await s.row(f"SELECT {MESSAGE_COLUMNS} FROM message WHERE number = $1", number)
         entries = await _entries(s, number)
         if row is None or not entries:
             raise NoSuchMessage(f"there is no message {number} in the queue")
-        sender, size, arrived, expires, origin, subject, message_id, eight_bit, smtputf8 = row
-        return Message(
-            number=number,
-            sender=sender,
-            size=size,
-            arrived=arrived,
-            expires=max(expires, *(entry.expires for entry in entries)),
-            origin=origin,
-            subject=subject,
-            message_id=message_id,
-            eight_bit=eight_bit,
-            smtputf8=smtputf8,
-            entries=entries,
-            attempts=await _attempts(s, number),
-        )
+        return message_of(number, row, entries, await _attempts(s, number))
 
     @read
     async def destinations(
@@ -161,20 +142,8 @@ async def _entries(s: Snapshot, number: int) -> tuple[Entry, ...]:
     return await entries_of(s, await s.fetch(query, number))
 
 
-async def _attempts(s: Snapshot, number: int) -> tuple[Attempt, ...]:
-    rows = await s.fetch(
+async def _attempts(s: Snapshot, number: int) -> list[Row]:
+    return await s.fetch(
         "SELECT entry, relayer, started, ended, outcome, interrupted, node FROM attempt WHERE message = $1 ORDER BY id",
         number,
-    )
-    return tuple(
-        Attempt(
-            entry=entry,
-            relayer=relayer,
-            started=started,
-            ended=ended,
-            outcome=outcome_of(outcome),
-            interrupted=interrupted,
-            node=node,
-        )
-        for entry, relayer, started, ended, outcome, interrupted, node in rows
     )

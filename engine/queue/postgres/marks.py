@@ -9,12 +9,13 @@ from engine.model.event import ENGINE, Event
 from engine.model.node import MARKS
 from engine.model.order import Touched
 from engine.queue import contract
-from engine.queue.columns import outcome_of
+from engine.queue.columns import outcome_json
 from engine.queue.postgres.bulk import Bulk
 from engine.queue.postgres.database import Role, read, written
 from engine.queue.postgres.exchanges import unblock_because_of
-from engine.queue.postgres.rows import outcome_json, storable
+from engine.queue.postgres.rows import storable
 from engine.queue.postgres.transaction import Snapshot, Transaction
+from engine.queue.rows import mark_of
 
 
 class Marks(Role, contract.Marks):
@@ -23,10 +24,7 @@ class Marks(Role, contract.Marks):
     @read
     async def all(self, snapshot: Snapshot) -> tuple[Mark, ...]:
         rows = await snapshot.fetch("SELECT host, since, until, by, note, last, times FROM mark ORDER BY host")
-        return tuple(
-            Mark(host=host, since=since, until=until, by=by, note=note, last=outcome_of(last), times=times)
-            for host, since, until, by, note, last, times in rows
-        )
+        return tuple(map(mark_of, rows))
 
     @written
     async def save(self, tx: Transaction, mark: Mark) -> None:

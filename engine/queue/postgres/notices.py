@@ -4,13 +4,14 @@ from collections.abc import Sequence
 
 from engine.model.claim import Late, LateEntry
 from engine.model.event import Event
-from engine.model.message import NO_DSN_REQUEST, DsnRequest, NewMessage
+from engine.model.message import NewMessage
 from engine.queue.bounds import LATE_AT_ONCE
 from engine.queue.columns import outcome_of
 from engine.queue.mail import Terms
 from engine.queue.postgres.attempts import how_they_fared
 from engine.queue.postgres.mail import enqueue
 from engine.queue.postgres.transaction import Row, Snapshot, Transaction
+from engine.queue.rows import dsn_of
 
 _LATE = (
     "SELECT e.message, m.sender, m.arrived, m.smtputf8, m.ret, m.envid, "
@@ -37,7 +38,7 @@ async def late(s: Snapshot, limit: int) -> list[Late]:
                 destination=destination,
                 expires=expires,
                 last=outcome_of(last) or fared[destination],
-                dsn=DsnRequest(notify=notify, orcpt=orcpt) if notify or orcpt else NO_DSN_REQUEST,
+                dsn=dsn_of(notify, orcpt),
             )
             for *_, number, recipient, destination, expires, last, notify, orcpt in rows
         ]

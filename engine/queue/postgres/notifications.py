@@ -11,10 +11,9 @@ from engine.model.claim import EntryResult, Untold, UntoldEntry
 from engine.model.message import NewMessage
 from engine.model.outcome import Outcome
 from engine.queue.bounds import LONGEST_GATHER, RECIPIENTS_TOLD
-from engine.queue.columns import outcome_of
+from engine.queue.columns import outcome_json, outcome_of
 from engine.queue.mail import Terms
 from engine.queue.postgres.mail import enqueue, remove_if_finished
-from engine.queue.postgres.rows import outcome_json
 from engine.queue.postgres.transaction import Row, Snapshot, Transaction
 
 

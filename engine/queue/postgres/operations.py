@@ -11,7 +11,8 @@ from typing import NamedTuple
 from engine.base.text import clean
 from engine.model.event import Event
 from engine.model.order import Operation
-from engine.queue.postgres.transaction import Row, Snapshot, Transaction
+from engine.queue.postgres.transaction import Snapshot, Transaction
+from engine.queue.rows import struct_of
 
 _COLUMNS = "id, verb, filter, by, at, messages, recipients, gone_messages, gone_recipients, released, due, finished"
 _TOLD = ", ".join(f"o.{column.strip()}" for column in _COLUMNS.split(","))
@@ -85,7 +86,8 @@ async def tell_of_whole_ones(tx: Transaction) -> None:
         f"AND NOT EXISTS (SELECT 1 FROM entry WHERE operation = o.id) RETURNING before.due, {_TOLD}, 0",
         tx.now,
     )
-    for operation in map(_operation, (row for _, *row in sorted(map(tuple, rows)))):
+    for _, *row in sorted(map(tuple, rows)):
+        operation = struct_of(Operation, row)
         text = f"{operation.verb}: {operation.result}; operation {operation.id}: {operation.filter}"
         tx.record(Event(at=tx.now, kind="carried out", by=operation.by, text=clean(text)))
 
@@ -97,8 +99,4 @@ async def operation(s: Snapshot, id: int) -> Operation | None:
         "WHERE id = $1 AND kind = 'ordered'",
         id,
     )
-    return None if row is None else _operation(row)
-
-
-def _operation(row: Row) -> Operation:
-    return Operation(**dict(zip(Operation.__struct_fields__, row, strict=True)))
+    return None if row is None else struct_of(Operation, row)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 from engine.base.duration import format_duration
 from engine.base.text import clean
@@ -10,7 +9,8 @@ from engine.model.destination import Override, unknown_site
 from engine.model.event import ENGINE, Event
 from engine.queue.postgres.exchanges import note_destination, unblock
 from engine.queue.postgres.rows import storable
-from engine.queue.postgres.transaction import Snapshot, Transaction
+from engine.queue.postgres.transaction import Row, Snapshot, Transaction
+from engine.queue.rows import struct_of
 
 _COLUMNS = "destination, host, port, since, until, by, note"
 
@@ -59,18 +59,20 @@ async def override(s: Snapshot, destination: str) -> Override | None:
     row = await s.row(
         f"SELECT {_COLUMNS} FROM override WHERE destination = $1 AND until > $2", storable(destination).lower(), s.now
     )
-    return _override(row) if row is not None else None
+    return struct_of(Override, row) if row is not None else None
 
 
 async def overrides(s: Snapshot) -> tuple[Override, ...]:
     """Those in force, by destination."""
     rows = await s.fetch(f"SELECT {_COLUMNS} FROM override WHERE until > $1 ORDER BY destination", s.now)
-    return tuple(map(_override, rows))
+    return tuple(struct_of(Override, row) for row in rows)
 
 
-async def _ended(tx: Transaction, rows: Sequence[Sequence[Any]], by: str, text: str) -> list[Override]:
+async def _ended(tx: Transaction, rows: Sequence[Row], by: str, text: str) -> list[Override]:
     """What follows of overrides that have just been removed."""
-    ended = sorted(map(_override, rows), key=lambda override: (override.until, override.destination))
+    ended = sorted(
+        (struct_of(Override, row) for row in rows), key=lambda override: (override.until, override.destination)
+    )
     if not ended:
         return []
     await _go_anew(tx, [override.destination for override in ended])
@@ -95,7 +97,3 @@ async def _forget_ways(tx: Transaction, destinations: Sequence[str], *hosts: str
         list(destinations),
         [unknown_site(name) for name in destinations],
     )
-
-
-def _override(row: Sequence[Any]) -> Override:
-    return Override(**dict(zip(Override.__struct_fields__, row, strict=True)))

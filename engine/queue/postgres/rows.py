@@ -1,23 +1,13 @@
-"""Rows and the data they stand for: what goes into the store's columns, and how it comes out."""
+"""What goes into the store's columns; how it comes out, engine.queue.rows says."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import msgspec
 
-from engine.model.destination import Bearing
 from engine.model.event import Event
-from engine.model.message import Entry
 from engine.queue import columns
-from engine.queue.columns import outcome_of
+from engine.queue.columns import outcome_json
 
-# Of `entry AS e JOIN message AS m`, in the order of the fields of Entry up to that with what bears on it.
-ENTRY_COLUMNS = (
-    "e.message, e.number, m.sender, e.recipient, e.destination, e.state, m.arrived, e.due, e.expires, e.attempts, "
-    "m.size, m.subject, e.last, e.last_at, e.ordered, (SELECT due FROM operation WHERE id = e.operation), "
-    "e.ordered_by, e.note, coalesce(e.reason_key, ''), e.rule, (SELECT until FROM hold_rule WHERE id = e.rule), "
-    "e.postponed_by"
-)
 EVENT_COLUMNS = "seq, at, kind, by, message, entry, sender, recipient, destination, host, outcome, text, node"
 # How a transaction ends: see functions.sql. The events are numbered in the order in which they are given.
 CONCLUDE = (
@@ -29,13 +19,11 @@ _TEXTS = ("by", "sender", "recipient", "destination", "host", "text")
 
 
 def storable(text: str) -> str:
-    """Give `text` as it can be stored: PostgreSQL keeps no NUL, and no encoder takes a surrogate."""
+    """Give `text` as it can be stored: PostgreSQL keeps no NUL, and no encoder takes a surrogate.
+
+    (JSON writes a NUL as \\u0000, which is text as any other.)
+    """
     return columns.storable(text).replace("\0", "\ufffd")
-
-
-def outcome_json(outcome: Any) -> str | None:
-    """Give an outcome as its column holds it. (JSON writes a NUL as \\u0000, which is text as any other.)"""
-    return columns.outcome_json(outcome)
 
 
 def storable_event(event: Event, node: str = "") -> Event:
@@ -62,20 +50,6 @@ def event_values(events: Sequence[Event]) -> tuple[list[object], ...]:
         [event.text for event in events],
         [event.node for event in events],
     )
-
-
-def entry_of(row: Sequence[Any], bearing: Bearing) -> Entry:
-    """The entry of a row of ENTRY_COLUMNS, with what bears on its destination."""
-    values = dict(zip(Entry.__struct_fields__, (*row, bearing), strict=False))
-    values["last"] = outcome_of(row[12])
-    return Entry(**values)
-
-
-def event_of(row: Sequence[Any]) -> Event:
-    """Give an event from a row of EVENT_COLUMNS."""
-    names = ("seq", "at", "kind", "by", "message", "entry", "sender", "recipient", "destination", "host")
-    values = dict(zip(names, row, strict=False))
-    return Event(**values, outcome=outcome_of(row[10]), text=row[11], node=row[12])
 
 
 def pairs(ids: Iterable[tuple[int, int]]) -> tuple[list[int], list[int]]:

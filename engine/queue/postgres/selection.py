@@ -3,9 +3,9 @@
 from engine.model.message import Selection
 from engine.queue.bounds import EXAMPLES
 from engine.queue.postgres.bearings import entries_of
-from engine.queue.postgres.rows import ENTRY_COLUMNS
 from engine.queue.postgres.transaction import Snapshot
 from engine.queue.postgres.where import Where, for_its_values, numbered
+from engine.queue.rows import ENTRY_COLUMNS
 
 JOIN = " JOIN message m ON m.number = e.message"
 

@@ -9,11 +9,12 @@ from typing import NamedTuple
 from engine.model.claim import EntryResult, Settlement
 from engine.model.reason import reason_of
 from engine.queue.bounds import TOOK_EVERY
+from engine.queue.columns import outcome_json
 from engine.queue.contract import NotRunning, QueueError
 from engine.queue.mail import Terms
 from engine.queue.postgres import notifications, operations
 from engine.queue.postgres.mail import remove_if_finished
-from engine.queue.postgres.rows import outcome_json, pairs, storable
+from engine.queue.postgres.rows import pairs, storable
 from engine.queue.postgres.transaction import Transaction
 
 # The entries that are being relayed by these very attempts. A claim to give up has no attempt on record, and only such

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from engine.model.claim import Claim, ClaimedEntry, Relaying
 from engine.model.destination import RELAY
 from engine.model.event import ENGINE, Event
-from engine.model.message import NO_DSN_REQUEST, DsnRequest
 from engine.model.outcome import Outcome
 from engine.queue.bounds import SKIPPED_AT_MOST
 from engine.queue.columns import outcome_of, storable
+from engine.queue.rows import dsn_of
 from engine.queue.sqlite.connection import is_damage
 from engine.queue.sqlite.writer import Transaction
 
@@ -296,7 +296,7 @@ def claimed(
                 expires=expires,
                 given_up=why,
                 last=outcome_of(last) or fared,
-                dsn=DsnRequest(notify=notify, orcpt=orcpt) if notify or orcpt else NO_DSN_REQUEST,
+                dsn=dsn_of(notify, orcpt),
             )
         )
     return Claim(

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from engine.model.destination import RELAY, Bearing, Override, Suspension
+from engine.queue.rows import BEARING_WIDTH, Row, bearing_of, struct_of
 
 # The message of a destination that is due first: for whom its turn is taken.
 FIRST = (
@@ -20,7 +21,6 @@ COLUMNS = (
     's.since, s.until, s."by", s.note, o.host, o.port, o.since, o.until, o."by", o.note, '
     "(SELECT json_group_object(preference, host) FROM exchange WHERE destination = d.name)"
 )
-WIDTH = 21  # columns
 # Its two parameters are both the time.
 JOINED = (
     "destination d LEFT JOIN suspension s ON s.destination = d.name AND s.until > ? "
@@ -51,18 +51,15 @@ def suspensions(connection: sqlite3.Connection, now: float) -> tuple[Suspension,
         "ORDER BY destination <> ?, destination",
         (now, RELAY),
     )
-    return tuple(
-        Suspension(destination=name, since=since, until=until, by=by, note=note)
-        for name, since, until, by, note in rows
-    )
+    return tuple(struct_of(Suspension, row) for row in rows)
 
 
 def of_relay(connection: sqlite3.Connection, now: float) -> Suspension | None:
     """The suspension of the whole relay, if there is one."""
     row = connection.execute(
-        'SELECT since, until, "by", note FROM suspension WHERE destination = ? AND until > ?', (RELAY, now)
+        'SELECT destination, since, until, "by", note FROM suspension WHERE destination = ? AND until > ?', (RELAY, now)
     ).fetchone()
-    return _suspension(RELAY, *row) if row else None
+    return struct_of(Suspension, row) if row else None
 
 
 def bearings(connection: sqlite3.Connection, names: Iterable[str], now: float) -> dict[str, Bearing]:
@@ -78,7 +75,8 @@ def bearings(connection: sqlite3.Connection, names: Iterable[str], now: float) -
 def of_unknown(connection: sqlite3.Connection, name: str, now: float) -> Bearing:
     """What bears on a destination of which nothing is known: operators may have steered it all the same."""
     row = connection.execute(
-        'SELECT host, port, since, until, "by", note FROM override WHERE destination = ? AND until > ?', (name, now)
+        'SELECT destination, host, port, since, until, "by", note FROM override WHERE destination = ? AND until > ?',
+        (name, now),
     ).fetchone()
     return Bearing(
         name=name,
@@ -87,36 +85,11 @@ def of_unknown(connection: sqlite3.Connection, name: str, now: float) -> Bearing
             (suspension for suspension in suspensions(connection, now) if suspension.destination == name), None
         ),
         is_in_doubt=True,
-        override=_override(name, *row) if row else None,
+        override=struct_of(Override, row) if row else None,
     )
 
 
-def fields_of(row: tuple[Any, ...], relay: Suspension | None, now: float) -> dict[str, Any]:
+def fields_of(row: Row, relay: Suspension | None, now: float) -> dict[str, Any]:
     """The fields of a Bearing from a row that begins with COLUMNS."""
-    name, edge, blocked_until, blocked_why, blocked_cause, site, took_at, unreached_at, *rest = row[:WIDTH]
-    (message, sender), suspended, overridden, exchanges = rest[:2], rest[2:6], rest[6:12], rest[12]
-    is_blocked = blocked_until > now
-    return {
-        "name": name,
-        "next_due": edge,
-        "relay": relay,
-        "suspended": _suspension(name, *suspended) if suspended[0] is not None else None,
-        "blocked_until": blocked_until if is_blocked else None,
-        "blocked_why": blocked_why if is_blocked else "",
-        "blocked_cause": blocked_cause if is_blocked else "",
-        "is_in_doubt": took_at == 0,
-        "unreached_at": unreached_at,
-        "first": message or 0,
-        "first_sender": sender or "",
-        "override": _override(name, *overridden) if overridden[0] is not None else None,
-        "exchanges": tuple(host for _, host in sorted(json.loads(exchanges).items(), key=lambda one: int(one[0]))),
-        "site": site,
-    }
-
-
-def _suspension(name: str, since: float, until: float, by: str, note: str) -> Suspension:
-    return Suspension(destination=name, since=since, until=until, by=by, note=note)
-
-
-def _override(name: str, host: str, port: int, since: float, until: float, by: str, note: str) -> Override:
-    return Override(destination=name, host=host, port=port, since=since, until=until, by=by, note=note)
+    exchanges = sorted(json.loads(row[BEARING_WIDTH - 1]).items(), key=lambda one: int(one[0]))
+    return bearing_of(row, (host for _, host in exchanges), relay, now)

@@ -13,8 +13,8 @@ from msgspec.structs import asdict, replace
 from engine.model.claim import NONE_TAKEN, Room, Shares
 from engine.model.destination import Destination, Suspension, Totals
 from engine.queue.bounds import NEIGHBOURS
-from engine.queue.columns import outcome_of
 from engine.queue.contract import DESTINATION_SORTS, QueueError
+from engine.queue.rows import BEARING_WIDTH, destination_of
 from engine.queue.sqlite import bearings
 
 # A count of so many rows is used again for a while: RESTS times as long as it took, so that however big the queue and
@@ -170,18 +170,6 @@ def destination(connection: sqlite3.Connection, name: str, counts: DueCounts, *,
 def _destination(
     connection: sqlite3.Connection, row: tuple[Any, ...], relay: Suspension | None, counts: DueCounts, now: float
 ) -> Destination:
-    waiting, held, relaying, oldest, last, last_at, reply = row[bearings.WIDTH :]
-    fields = bearings.fields_of(row, relay, now)
-    edge = fields["next_due"]
-    due = counts.of(connection, fields["name"], now) if edge is not None and edge <= now else 0
-    return Destination(
-        **fields,
-        waiting=waiting,
-        due=min(due, waiting),
-        held=held,
-        relaying=relaying,
-        oldest=oldest,
-        last=outcome_of(last),
-        last_at=last_at,
-        reply=outcome_of(reply),
-    )
+    found = destination_of(bearings.fields_of(row, relay, now), row[BEARING_WIDTH:])
+    is_some_due = found.next_due is not None and found.next_due <= now
+    return replace(found, due=min(counts.of(connection, found.name, now), found.waiting) if is_some_due else 0)

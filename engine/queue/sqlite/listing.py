@@ -1,23 +1,24 @@
 """What operators look at: windows of the queue, a message, destinations, why mail waits, events; and counts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from engine.base.words import words_of
 from engine.model.claim import ROOM, Room
 from engine.model.destination import Destination, HeldBack, Totals
 from engine.model.event import Event
 from engine.model.filter import Filter
-from engine.model.message import Attempt, Entry, Message, Selection, Window
+from engine.model.message import Entry, Message, Selection, Window
 from engine.model.order import Ending
 from engine.model.reason import Reason
 from engine.queue import contract
-from engine.queue.columns import outcome_of, storable
+from engine.queue.columns import storable
 from engine.queue.contract import SORTS, NoSuchMessage, QueueError
+from engine.queue.rows import ENTRY_COLUMNS, MESSAGE_COLUMNS, Row, event_of, message_of
 from engine.queue.sqlite import destinations, endings
 from engine.queue.sqlite.database import Database, Role, Snapshot, seen
 from engine.queue.sqlite.held_back import HeldBackAnswers
 from engine.queue.sqlite.reasons import ReasonAnswers
-from engine.queue.sqlite.rows import ENTRY_COLUMNS, EVENT_COLUMNS, entries_of, event_of
+from engine.queue.sqlite.rows import EVENT_COLUMNS, entries_of
 from engine.queue.sqlite.selection import JOIN, chosen, newest_message
 from engine.queue.sqlite.where import Where, contains, looked_up
 
@@ -85,28 +86,12 @@ class Listing(Role, contract.Listing):
     @seen
     def message(self, snapshot: Snapshot, number: int) -> Message:
         row = snapshot.connection.execute(
-            "SELECT sender, size, arrived, expires, origin, subject, message_id, eight_bit, smtputf8 "
-            "FROM message WHERE number = ?",
-            (number,),
+            f"SELECT {MESSAGE_COLUMNS} FROM message WHERE number = ?", (number,)
         ).fetchone()
         entries = _entries(snapshot, number)
         if row is None or not entries:
             raise NoSuchMessage(f"there is no message {number} in the queue")
-        sender, size, arrived, expires, origin, subject, message_id, eight_bit, smtputf8 = row
-        return Message(
-            number=number,
-            sender=sender,
-            size=size,
-            arrived=arrived,
-            expires=max(expires, *(entry.expires for entry in entries)),
-            origin=origin,
-            subject=subject,
-            message_id=message_id,
-            eight_bit=bool(eight_bit),
-            smtputf8=bool(smtputf8),
-            entries=entries,
-            attempts=_attempts(snapshot, number),
-        )
+        return message_of(number, row, entries, _attempts(snapshot, number))
 
     @seen
     def destinations(
@@ -199,19 +184,8 @@ def _entries(snapshot: Snapshot, number: int) -> tuple[Entry, ...]:
     return entries_of(snapshot.connection, rows, snapshot.now)
 
 
-def _attempts(snapshot: Snapshot, number: int) -> tuple[Attempt, ...]:
-    rows = snapshot.connection.execute(
+def _attempts(snapshot: Snapshot, number: int) -> Iterable[Row]:
+    return snapshot.connection.execute(
         "SELECT entry, relayer, started, ended, outcome, interrupted FROM attempt WHERE message = ? ORDER BY id",
         (number,),
-    )
-    return tuple(
-        Attempt(
-            entry=entry,
-            relayer=relayer,
-            started=started,
-            ended=ended,
-            outcome=outcome_of(outcome),
-            interrupted=bool(interrupted),
-        )
-        for entry, relayer, started, ended, outcome, interrupted in rows
     )

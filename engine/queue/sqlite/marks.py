@@ -7,7 +7,8 @@ from engine.model.destination import Mark
 from engine.model.event import ENGINE, Event
 from engine.model.order import Touched
 from engine.queue import contract
-from engine.queue.columns import outcome_json, outcome_of, storable
+from engine.queue.columns import outcome_json, storable
+from engine.queue.rows import mark_of
 from engine.queue.sqlite.bulk import Bulk
 from engine.queue.sqlite.database import Role, Snapshot, read, written
 from engine.queue.sqlite.writer import Transaction
@@ -19,10 +20,7 @@ class Marks(Role, contract.Marks):
     @read
     def all(self, snapshot: Snapshot) -> tuple[Mark, ...]:
         rows = snapshot.connection.execute('SELECT host, since, until, "by", note, last, times FROM mark ORDER BY host')
-        return tuple(
-            Mark(host=host, since=since, until=until, by=by, note=note, last=outcome_of(last), times=times)
-            for host, since, until, by, note, last, times in rows
-        )
+        return tuple(map(mark_of, rows))
 
     @written
     def save(self, tx: Transaction, mark: Mark) -> None:

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 
 from engine.model.claim import Late, LateEntry
 from engine.model.event import Event
-from engine.model.message import NO_DSN_REQUEST, DsnRequest, NewMessage
+from engine.model.message import NewMessage
 from engine.model.outcome import Outcome
 from engine.queue.bounds import LATE_AT_ONCE
 from engine.queue.columns import outcome_of
 from engine.queue.mail import Terms
+from engine.queue.rows import dsn_of
 from engine.queue.sqlite.attempts import how_it_fared
 from engine.queue.sqlite.mail import enqueue
 from engine.queue.sqlite.writer import Transaction
@@ -36,7 +37,7 @@ def late(connection: sqlite3.Connection, limit: int, *, now: float) -> list[Late
             destination=destination,
             expires=expires,
             last=outcome_of(last) or fared[destination],
-            dsn=DsnRequest(notify=notify, orcpt=orcpt) if notify or orcpt else NO_DSN_REQUEST,
+            dsn=dsn_of(notify, orcpt),
         )
         found.setdefault(message, []).append(one)
     return [_late(connection, message, entries) for message, entries in found.items()]

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from engine.base.text import clean
 from engine.model.event import Event
 from engine.model.order import Operation
+from engine.queue.rows import struct_of
 from engine.queue.sqlite.writer import Transaction
 
 _COLUMNS = 'id, verb, filter, "by", at, messages, recipients, gone_messages, gone_recipients, released, due, finished'
@@ -70,7 +71,7 @@ def tell_of_whole_ones(tx: Transaction) -> None:
         (tx.now,),
     ).fetchall()
     for row in rows:
-        operation = _operation(row)
+        operation = struct_of(Operation, row)
         text = f"{operation.verb}: {operation.result}; operation {operation.id}: {operation.filter}"
         tx.record(Event(at=tx.now, kind="carried out", by=operation.by, text=clean(text)))
         tx.execute("UPDATE operation SET due = NULL WHERE id = ?", (operation.id,))
@@ -83,8 +84,4 @@ def operation(connection: sqlite3.Connection, id: int) -> Operation | None:
         "WHERE id = ? AND kind = 'ordered'",
         (id,),
     ).fetchone()
-    return None if row is None else _operation(row)
-
-
-def _operation(row: tuple[object, ...]) -> Operation:
-    return Operation(**dict(zip(Operation.__struct_fields__, row, strict=True)))  # type: ignore[arg-type]
+    return None if row is None else struct_of(Operation, row)

@@ -7,6 +7,7 @@ from engine.base.text import clean
 from engine.model.destination import Override, unknown_site
 from engine.model.event import ENGINE, Event
 from engine.queue.columns import storable
+from engine.queue.rows import struct_of
 from engine.queue.sqlite.exchanges import note_destination, unblock
 from engine.queue.sqlite.writer import Transaction
 
@@ -38,7 +39,7 @@ def end_override(tx: Transaction, destination: str, by: str) -> Override | None:
 def end_overrides(tx: Transaction) -> tuple[str, ...]:
     """End the overrides whose time is over, and say so; give the destinations."""
     rows = tx.execute(f"SELECT {_COLUMNS} FROM override WHERE until <= ?", (tx.now,)).fetchall()
-    ended = [_override(row) for row in rows]
+    ended = [struct_of(Override, row) for row in rows]
     for override in ended:
         _end(tx, override, ENGINE, "its time was over")
     return tuple(override.destination for override in ended)
@@ -49,13 +50,13 @@ def override(connection: sqlite3.Connection, destination: str, now: float) -> Ov
     row = connection.execute(
         f"SELECT {_COLUMNS} FROM override WHERE destination = ? AND until > ?", (storable(destination).lower(), now)
     ).fetchone()
-    return _override(row) if row else None
+    return struct_of(Override, row) if row else None
 
 
 def overrides(connection: sqlite3.Connection, now: float) -> tuple[Override, ...]:
     """Those in force, by destination."""
     rows = connection.execute(f"SELECT {_COLUMNS} FROM override WHERE until > ? ORDER BY destination", (now,))
-    return tuple(map(_override, rows))
+    return tuple(struct_of(Override, row) for row in rows)
 
 
 def _end(tx: Transaction, override: Override, by: str, text: str) -> None:
@@ -69,7 +70,3 @@ def _goes_anew(tx: Transaction, destination: str, *hosts: str) -> None:
     unblock(tx, [destination])
     note_destination(tx, destination, hosts, None)
     tx.execute("UPDATE destination SET site = ? WHERE name = ?", (unknown_site(destination), destination))
-
-
-def _override(row: tuple[object, ...]) -> Override:
-    return Override(**dict(zip(Override.__struct_fields__, row, strict=True)))  # type: ignore[arg-type]

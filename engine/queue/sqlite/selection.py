@@ -4,7 +4,8 @@ import sqlite3
 
 from engine.model.message import Selection
 from engine.queue.bounds import EXAMPLES
-from engine.queue.sqlite.rows import ENTRY_COLUMNS, entries_of
+from engine.queue.rows import ENTRY_COLUMNS
+from engine.queue.sqlite.rows import entries_of
 from engine.queue.sqlite.where import Where
 
 JOIN = " JOIN message m ON m.number = e.message"
