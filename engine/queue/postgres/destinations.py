@@ -12,7 +12,6 @@ from engine.base.registrable import registrable
 from engine.model.claim import NONE_TAKEN, Room
 from engine.model.destination import Destination, Suspension, Totals
 from engine.queue.bounds import NEIGHBOURS
-from engine.queue.contract import DESTINATION_SORTS, QueueError
 from engine.queue.postgres import bearings
 from engine.queue.postgres.answers import RESTS, CostlyAnswers
 from engine.queue.postgres.database import Database
@@ -20,6 +19,7 @@ from engine.queue.postgres.rows import storable
 from engine.queue.postgres.transaction import Row, Snapshot
 from engine.queue.postgres.where import like, numbered
 from engine.queue.rows import BEARING_WIDTH, destination_of
+from engine.queue.windows import destination_sort
 
 BIG = 50_000  # entries due of one destination; such a count is given again for RESTS times as long as it took
 
@@ -150,10 +150,7 @@ async def destinations(
     s: Snapshot, match: str, sort: str, offset: int, limit: int, counts: DueCounts
 ) -> tuple[int, tuple[Destination, ...]]:
     """How many destinations have `match` in their name, and a window of them. Raises QueueError for a wrong sort."""
-    field, falling = sort.removeprefix("-"), sort.startswith("-")
-    if field not in DESTINATION_SORTS:
-        raise QueueError(f"destinations cannot be sorted by {field!r}, only by {', '.join(DESTINATION_SORTS)}")
-    direction = "DESC" if falling else "ASC"
+    field, direction = destination_sort(sort)
     condition, values = "TRUE", []
     if match:
         condition, values = "strpos(d.name, ?::text) > 0", [storable(match).lower()]

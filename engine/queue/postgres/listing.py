@@ -10,7 +10,7 @@ from engine.model.message import Entry, Message, Selection, Window
 from engine.model.order import Ending
 from engine.model.reason import Reason
 from engine.queue import contract
-from engine.queue.contract import SORTS, NoSuchMessage, QueueError
+from engine.queue.contract import NoSuchMessage
 from engine.queue.postgres import destinations, endings, happenings
 from engine.queue.postgres.answers import CostlyAnswers
 from engine.queue.postgres.bearings import entries_of
@@ -21,18 +21,7 @@ from engine.queue.postgres.selection import JOIN, chosen, newest_message
 from engine.queue.postgres.transaction import Row, Snapshot
 from engine.queue.postgres.where import Where, looked_up, numbered
 from engine.queue.rows import ENTRY_COLUMNS, MESSAGE_COLUMNS, message_of
-
-_SORT_COLUMNS = {
-    "id": "e.message",
-    "due": "e.due",
-    "arrived": "m.arrived",
-    "attempts": "e.attempts",
-    "size": "m.size",
-    "destination": "e.destination",
-    "recipient": "e.recipient",
-    "sender": "m.sender",
-    "state": "e.state",
-}
+from engine.queue.windows import part_of, sort_of
 
 
 class Listing(Role, contract.Listing):
@@ -49,27 +38,21 @@ class Listing(Role, contract.Listing):
 
     @read
     async def window(self, s: Snapshot, filter: Filter, sort: str, offset: int, limit: int) -> Window:
-        field, falling = sort.removeprefix("-"), sort.startswith("-")
-        if field not in _SORT_COLUMNS:
-            raise QueueError(f"the queue cannot be sorted by {field!r}, only by {', '.join(SORTS)}")
+        by = sort_of(sort)
         offset, limit = max(0, offset), max(0, limit)
         selected = await looked_up(s, filter, s.now)
         total = await _count(s, filter, selected)
-        # The far half is reached from the other end: skipping rows costs as much as reading them.
-        turned = offset + limit > total - offset
-        first = max(0, total - offset - limit) if turned else offset
-        wanted = min(limit, max(0, total - offset))
-        direction = "DESC" if falling != turned else "ASC"
-        column = _SORT_COLUMNS[field]
-        join = JOIN if selected.joins or column.startswith("m.") else ""
+        part = part_of(total, offset, limit)
+        order = by.order(turned=part.turned)
+        join = JOIN if selected.joins or by.joins else ""
         query = (
             f"SELECT {ENTRY_COLUMNS} FROM (SELECT e.message, e.number FROM entry e{join} WHERE {selected.sql} "
-            f"ORDER BY {_order(column, direction)} LIMIT ? OFFSET ?) page "
+            f"ORDER BY {order} LIMIT ? OFFSET ?) page "
             f"JOIN entry e ON e.message = page.message AND e.number = page.number{JOIN} "
-            f"ORDER BY {_order(column, direction)}"
+            f"ORDER BY {order}"
         )
-        rows = await s.fetch(numbered(query), *selected.values, wanted, first)
-        if turned:
+        rows = await s.fetch(numbered(query), *selected.values, part.wanted, part.passed_over)
+        if part.turned:
             rows.reverse()
         return Window(total=total, offset=offset, rows=await entries_of(s, rows))
 
@@ -123,11 +106,6 @@ class Listing(Role, contract.Listing):
         limit: int = 100,
     ) -> tuple[Event, ...]:
         return await happenings.events(s, before=before, after=after, message=message, match=match, limit=limit)
-
-
-def _order(column: str, direction: str) -> str:
-    by_id = f"e.message {direction}, e.number {direction}"
-    return by_id if column == "e.message" else f"{column} {direction}, {by_id}"
 
 
 async def _count(s: Snapshot, filter: Filter, selected: Where) -> int:

@@ -13,9 +13,9 @@ from msgspec.structs import asdict, replace
 from engine.model.claim import NONE_TAKEN, Room, Shares
 from engine.model.destination import Destination, Suspension, Totals
 from engine.queue.bounds import NEIGHBOURS
-from engine.queue.contract import DESTINATION_SORTS, QueueError
 from engine.queue.rows import BEARING_WIDTH, destination_of
 from engine.queue.sqlite import bearings
+from engine.queue.windows import destination_sort
 
 # A count of so many rows is used again for a while: RESTS times as long as it took, so that however big the queue and
 # however many look, counting takes no more than a twentieth of a core.
@@ -126,10 +126,7 @@ def destinations(
     connection: sqlite3.Connection, match: str, sort: str, offset: int, limit: int, counts: DueCounts, *, now: float
 ) -> tuple[int, tuple[Destination, ...]]:
     """How many destinations have `match` in their name, and a window of them. Raises QueueError for a wrong sort."""
-    field, falling = sort.removeprefix("-"), sort.startswith("-")
-    if field not in DESTINATION_SORTS:
-        raise QueueError(f"destinations cannot be sorted by {field!r}, only by {', '.join(DESTINATION_SORTS)}")
-    direction = "DESC" if falling else "ASC"
+    field, direction = destination_sort(sort)
     values: list[object] = [now, now]
     condition = "1"
     if match:

@@ -12,7 +12,7 @@ from engine.model.order import Ending
 from engine.model.reason import Reason
 from engine.queue import contract
 from engine.queue.columns import storable
-from engine.queue.contract import SORTS, NoSuchMessage, QueueError
+from engine.queue.contract import NoSuchMessage
 from engine.queue.rows import ENTRY_COLUMNS, MESSAGE_COLUMNS, Row, event_of, message_of
 from engine.queue.sqlite import destinations, endings
 from engine.queue.sqlite.database import Database, Role, Snapshot, seen
@@ -21,18 +21,7 @@ from engine.queue.sqlite.reasons import ReasonAnswers
 from engine.queue.sqlite.rows import EVENT_COLUMNS, entries_of
 from engine.queue.sqlite.selection import JOIN, chosen, newest_message
 from engine.queue.sqlite.where import Where, contains, looked_up
-
-_SORT_COLUMNS = {
-    "id": "e.message",
-    "due": "e.due",
-    "arrived": "m.arrived",
-    "attempts": "e.attempts",
-    "size": "m.size",
-    "destination": "e.destination",
-    "recipient": "e.recipient",
-    "sender": "m.sender",
-    "state": "e.state",
-}
+from engine.queue.windows import part_of, sort_of
 
 # All that is said of an event, each part apart from the next. What an outcome says of itself ("transient", the names
 # of its fields) is left out: nobody reads it there.
@@ -59,27 +48,21 @@ class Listing(Role, contract.Listing):
 
     @seen
     def window(self, snapshot: Snapshot, filter: Filter, sort: str, offset: int, limit: int) -> Window:
-        field, falling = sort.removeprefix("-"), sort.startswith("-")
-        if field not in _SORT_COLUMNS:
-            raise QueueError(f"the queue cannot be sorted by {field!r}, only by {', '.join(SORTS)}")
+        by = sort_of(sort)
         offset, limit = max(0, offset), max(0, limit)
         selected = looked_up(snapshot.connection, filter, snapshot.now)
         total = _count(snapshot, filter, selected)
-        # The far half is reached from the other end: skipping rows costs as much as reading them.
-        turned = offset + limit > total - offset
-        first = max(0, total - offset - limit) if turned else offset
-        wanted = min(limit, max(0, total - offset))
-        direction = "DESC" if falling != turned else "ASC"
-        column = _SORT_COLUMNS[field]
-        join = JOIN if selected.joins or column.startswith("m.") else ""
+        part = part_of(total, offset, limit)
+        order = by.order(turned=part.turned)
+        join = JOIN if selected.joins or by.joins else ""
         rows = snapshot.connection.execute(
             f"SELECT {ENTRY_COLUMNS} FROM "
             f"(SELECT e.message AS one, e.number AS two FROM entry e{join} WHERE {selected.sql} "
-            f"ORDER BY {_order(column, direction)} LIMIT ? OFFSET ?) "
-            f"CROSS JOIN entry e ON e.message = one AND e.number = two{JOIN} ORDER BY {_order(column, direction)}",
-            (*selected.values, wanted, first),
+            f"ORDER BY {order} LIMIT ? OFFSET ?) "
+            f"CROSS JOIN entry e ON e.message = one AND e.number = two{JOIN} ORDER BY {order}",
+            (*selected.values, part.wanted, part.passed_over),
         ).fetchall()
-        if turned:
+        if part.turned:
             rows.reverse()
         return Window(total=total, offset=offset, rows=entries_of(snapshot.connection, rows, snapshot.now))
 
@@ -161,11 +144,6 @@ class Listing(Role, contract.Listing):
         if after is None:
             rows.reverse()
         return tuple(map(event_of, rows))
-
-
-def _order(column: str, direction: str) -> str:
-    by_id = f"e.message {direction}, e.number {direction}"
-    return by_id if column == "e.message" else f"{column} {direction}, {by_id}"
 
 
 def _count(snapshot: Snapshot, filter: Filter, selected: Where) -> int:
