@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 from engine.model.claim import Claim, ClaimedEntry, Relaying
 from engine.model.destination import RELAY
-from engine.model.event import ENGINE, Event
+from engine.model.event import ENGINE
 from engine.model.outcome import Outcome
+from engine.queue.attempts import damaged, interrupted, why_not_tried
 from engine.queue.bounds import SKIPPED_AT_MOST
 from engine.queue.columns import outcome_of
 from engine.queue.postgres.rows import pairs, storable
@@ -131,18 +132,7 @@ async def set_aside(tx: Transaction, claim: Claim, why: str) -> None:
     await tx.execute("DELETE FROM attempt WHERE id = ANY($1::bigint[])", [attempt for _, _, attempt in rows])
     for entry in claim.entries:
         if entry.number in running:
-            tx.record(
-                Event(
-                    at=tx.now,
-                    kind="damaged",
-                    message=claim.message,
-                    entry=entry.number,
-                    sender=claim.sender,
-                    recipient=entry.recipient,
-                    destination=claim.destination,
-                    text=why,
-                )
-            )
+            tx.record(damaged(tx.now, claim, entry, why))
 
 
 async def recover(tx: Transaction) -> int:
@@ -198,18 +188,11 @@ async def put_back_orphans(tx: Transaction, orphans: Sequence[Relaying], why: st
 
 
 async def how_they_fared(s: Snapshot, destinations: Collection[str]) -> dict[str, Outcome | None]:
-    """Why mail to destinations could not be tried. What one took or refused for good was other mail: no reason."""
+    """Why mail to these destinations could not be tried."""
     fared: dict[str, Outcome | None] = dict.fromkeys(destinations)
-    for name, last, blocked_why in (
-        await s.fetch("SELECT name, last, blocked_why FROM destination WHERE name = ANY($1::text[])", list(fared))
-        if fared
-        else ()
-    ):
-        outcome = outcome_of(last)
-        if outcome is not None and outcome.kind == "transient":
-            fared[name] = outcome
-        elif blocked_why:
-            fared[name] = Outcome.transient(blocked_why)
+    if fared:
+        query = "SELECT name, last, blocked_why FROM destination WHERE name = ANY($1::text[])"
+        fared |= {name: why_not_tried(*row) for name, *row in await s.fetch(query, list(fared))}
     return fared
 
 
@@ -336,19 +319,7 @@ async def _interrupt(tx: Transaction, rows: Sequence[Row]) -> None:
         "WHERE e.message = k.message AND e.number = k.number AND e.state = 'relaying'",
         *pairs((row[0], row[1]) for row in rows),
     )
-    for message, number, sender, recipient, destination, text in rows:
-        tx.record(
-            Event(
-                at=tx.now,
-                kind="interrupted",
-                message=message,
-                entry=number,
-                sender=sender,
-                recipient=recipient,
-                destination=destination,
-                text=text,
-            )
-        )
+    tx.record(*(interrupted(tx.now, *row) for row in rows))
 
 
 def _keys(claims: Sequence[Claim]) -> tuple[list[int], ...]:

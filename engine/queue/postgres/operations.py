@@ -6,11 +6,9 @@ wherever the engine is killed, the next one counts on from there and tells it on
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple
 
-from engine.base.text import clean
-from engine.model.event import Event
 from engine.model.order import Operation
+from engine.queue.operations import Gone, counts_of, told
 from engine.queue.postgres.transaction import Snapshot, Transaction
 from engine.queue.rows import struct_of
 
@@ -18,21 +16,11 @@ _COLUMNS = "id, verb, filter, by, at, messages, recipients, gone_messages, gone_
 _TOLD = ", ".join(f"o.{column.strip()}" for column in _COLUMNS.split(","))
 
 
-class Gone(NamedTuple):
-    """An entry on which an order was carried out; `counted`: the order that has counted its message already."""
-
-    operation: int
-    message: int
-    counted: int | None
-
-
 async def count(tx: Transaction, gone: Sequence[Gone]) -> None:
     """Count entries that have been removed by order, and each of their messages once."""
     if not gone:
         return
-    recipients = Counter(entry.operation for entry in gone)
-    fresh = list(dict.fromkeys((entry.operation, entry.message) for entry in gone if entry.counted != entry.operation))
-    messages = Counter(operation for operation, _ in fresh)
+    recipients, messages, fresh = counts_of(gone)
     if fresh:
         await tx.execute(
             # + 0: they are found by their messages, and not among all that are under the order.
@@ -88,8 +76,7 @@ async def tell_of_whole_ones(tx: Transaction) -> None:
     )
     for _, *row in sorted(map(tuple, rows)):
         operation = struct_of(Operation, row)
-        text = f"{operation.verb}: {operation.result}; operation {operation.id}: {operation.filter}"
-        tx.record(Event(at=tx.now, kind="carried out", by=operation.by, text=clean(text)))
+        tx.record(told(tx.now, operation))
 
 
 async def operation(s: Snapshot, id: int) -> Operation | None:

@@ -1,9 +1,9 @@
 """What is overdue: bounces and drops whose time has come, and mail that has expired."""
 
 from engine.model.claim import Claim
-from engine.model.event import Event
 from engine.queue.bounds import DROPS_AT_ONCE
 from engine.queue.expiry import Place, Taken
+from engine.queue.operations import Gone, dropped
 from engine.queue.postgres import operations
 from engine.queue.postgres.attempts import CLAIMED, claims_of, how_they_fared
 from engine.queue.postgres.connection import OVERDUE
@@ -72,26 +72,13 @@ async def carry_out_drops(tx: Transaction) -> int:
     """
     if not await tx.conducts(OVERDUE):
         return 0
-    dropped = await tx.fetch(_DROP, tx.now, DROPS_AT_ONCE)
-    if dropped:
-        await remove_if_finished(tx, *{row[0] for row in dropped})
-        await operations.count(tx, [operations.Gone(row[7], row[0], row[8]) for row in dropped])
-    for message, number, sender, recipient, destination, by, note, _, _ in dropped:
-        tx.record(
-            Event(
-                at=tx.now,
-                kind="dropped",
-                by=by,
-                message=message,
-                entry=number,
-                sender=sender,
-                recipient=recipient,
-                destination=destination,
-                text=note,
-            )
-        )
+    gone = await tx.fetch(_DROP, tx.now, DROPS_AT_ONCE)
+    if gone:
+        await remove_if_finished(tx, *{row[0] for row in gone})
+        await operations.count(tx, [Gone(row[7], row[0], row[8]) for row in gone])
+    tx.record(*(dropped(tx.now, *row[:7]) for row in gone))
     await operations.tell_of_whole_ones(tx)
-    return len(dropped)
+    return len(gone)
 
 
 async def _bounced(tx: Transaction, limit: int) -> Taken:

@@ -12,6 +12,7 @@ from engine.queue.bounds import TOOK_EVERY
 from engine.queue.columns import outcome_json
 from engine.queue.contract import NotRunning, QueueError
 from engine.queue.mail import Terms
+from engine.queue.operations import Gone
 from engine.queue.postgres import notifications, operations
 from engine.queue.postgres.mail import remove_if_finished
 from engine.queue.postgres.rows import pairs, storable
@@ -125,11 +126,7 @@ async def _apply(tx: Transaction, results: Sequence[_Result], terms: Terms) -> N
         is_ordered = bool(ordered)
         await operations.count(
             tx,
-            [
-                operations.Gone(operation, each.message, counted)
-                for each, operation, counted in ordered
-                if not each.result.attempt
-            ],
+            [Gone(operation, each.message, counted) for each, operation, counted in ordered if not each.result.attempt],
         )
         gone = await remove_if_finished(tx, *{each.message for each in leaving})
     if waiting:

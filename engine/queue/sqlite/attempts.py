@@ -9,8 +9,9 @@ from collections.abc import Sequence
 
 from engine.model.claim import Claim, ClaimedEntry, Relaying
 from engine.model.destination import RELAY
-from engine.model.event import ENGINE, Event
+from engine.model.event import ENGINE
 from engine.model.outcome import Outcome
+from engine.queue.attempts import damaged, interrupted, why_not_tried
 from engine.queue.bounds import SKIPPED_AT_MOST
 from engine.queue.columns import outcome_of, storable
 from engine.queue.rows import dsn_of
@@ -89,18 +90,7 @@ def set_aside(tx: Transaction, claim: Claim, why: str) -> None:
         if not tx.damage.knows("attempt", entry.attempt):
             with tx.touching("attempt", entry.attempt):
                 tx.execute("DELETE FROM attempt WHERE id = ?", (entry.attempt,))
-        tx.record(
-            Event(
-                at=tx.now,
-                kind="damaged",
-                message=claim.message,
-                entry=entry.number,
-                sender=claim.sender,
-                recipient=entry.recipient,
-                destination=claim.destination,
-                text=why,
-            )
-        )
+        tx.record(damaged(tx.now, claim, entry, why))
 
 
 def recover(tx: Transaction) -> int:
@@ -201,18 +191,7 @@ def _interrupt(
     tx.execute(
         "UPDATE attempt SET interrupted = 1 WHERE message = ? AND entry = ? AND ended IS NULL", (message, number)
     )
-    tx.record(
-        Event(
-            at=tx.now,
-            kind="interrupted",
-            message=message,
-            entry=number,
-            sender=sender,
-            recipient=recipient,
-            destination=destination,
-            text=text,
-        )
-    )
+    tx.record(interrupted(tx.now, message, number, sender, recipient, destination, text))
 
 
 def _is_closed(tx: Transaction, destination: str) -> bool:
@@ -314,14 +293,9 @@ def claimed(
 
 
 def how_it_fared(connection: sqlite3.Connection, destination: str) -> Outcome | None:
-    """Why mail to a destination could not be tried. What it took or refused for good was other mail: no reason."""
-    last, blocked_why = connection.execute(
-        "SELECT last, blocked_why FROM destination WHERE name = ?", (destination,)
-    ).fetchone()
-    outcome = outcome_of(last)
-    if outcome is not None and outcome.kind == "transient":
-        return outcome
-    return Outcome.transient(blocked_why) if blocked_why else None
+    """Why mail to a destination could not be tried."""
+    row = connection.execute("SELECT last, blocked_why FROM destination WHERE name = ?", (destination,)).fetchone()
+    return why_not_tried(*row)
 
 
 def _is_running(tx: Transaction, message: int, entry: ClaimedEntry) -> bool:

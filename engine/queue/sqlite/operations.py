@@ -7,30 +7,18 @@ wherever the engine is killed, the next one counts on from there and tells it on
 import sqlite3
 from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple
 
-from engine.base.text import clean
-from engine.model.event import Event
 from engine.model.order import Operation
+from engine.queue.operations import Gone, counts_of, told
 from engine.queue.rows import struct_of
 from engine.queue.sqlite.writer import Transaction
 
 _COLUMNS = 'id, verb, filter, "by", at, messages, recipients, gone_messages, gone_recipients, released, due, finished'
 
 
-class Gone(NamedTuple):
-    """An entry on which an order was carried out; `counted`: the order that has counted its message already."""
-
-    operation: int
-    message: int
-    counted: int | None
-
-
 def count(tx: Transaction, gone: Sequence[Gone]) -> None:
     """Count entries that have been removed by order, and each of their messages once."""
-    recipients = Counter(entry.operation for entry in gone)
-    fresh = list(dict.fromkeys((entry.operation, entry.message) for entry in gone if entry.counted != entry.operation))
-    messages = Counter(operation for operation, _ in fresh)
+    recipients, messages, fresh = counts_of(gone)
     for operation, message in fresh:
         if not tx.damage.knows("ordered", message):  # of such a one each entry counts as a message
             with tx.touching("ordered", message):
@@ -72,8 +60,7 @@ def tell_of_whole_ones(tx: Transaction) -> None:
     ).fetchall()
     for row in rows:
         operation = struct_of(Operation, row)
-        text = f"{operation.verb}: {operation.result}; operation {operation.id}: {operation.filter}"
-        tx.record(Event(at=tx.now, kind="carried out", by=operation.by, text=clean(text)))
+        tx.record(told(tx.now, operation))
         tx.execute("UPDATE operation SET due = NULL WHERE id = ?", (operation.id,))
 
 

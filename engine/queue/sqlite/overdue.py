@@ -6,10 +6,10 @@ from itertools import islice
 from typing import Any
 
 from engine.model.claim import Claim
-from engine.model.event import Event
 from engine.model.outcome import Outcome
 from engine.queue.bounds import DROPS_AT_ONCE
 from engine.queue.expiry import Taken
+from engine.queue.operations import Gone, dropped
 from engine.queue.sqlite import operations
 from engine.queue.sqlite.attempts import claimed, how_it_fared
 from engine.queue.sqlite.connection import is_damage
@@ -76,21 +76,8 @@ def carry_out_drops(tx: Transaction) -> int:
             tx.execute("DELETE FROM entry WHERE message = ? AND number = ?", (message, number))
     for message in dict.fromkeys(row[0] for row in due):
         remove_if_finished(tx, message)
-    operations.count(tx, [operations.Gone(row[7], row[0], row[8]) for row in due])
-    for message, number, sender, recipient, destination, by, note, _, _ in due:
-        tx.record(
-            Event(
-                at=tx.now,
-                kind="dropped",
-                by=by,
-                message=message,
-                entry=number,
-                sender=sender,
-                recipient=recipient,
-                destination=destination,
-                text=note,
-            )
-        )
+    operations.count(tx, [Gone(row[7], row[0], row[8]) for row in due])
+    tx.record(*(dropped(tx.now, *row[:7]) for row in due))
     operations.tell_of_whole_ones(tx)
     return len(due)
 

@@ -7,6 +7,7 @@ from engine.queue.bounds import TOOK_EVERY
 from engine.queue.columns import outcome_json, storable
 from engine.queue.contract import NotRunning
 from engine.queue.mail import Terms
+from engine.queue.operations import Gone
 from engine.queue.sqlite import notifications, operations
 from engine.queue.sqlite.mail import remove_if_finished
 from engine.queue.sqlite.writer import Transaction
@@ -17,14 +18,14 @@ def settle(tx: Transaction, settlement: Settlement, terms: Terms) -> None:
     message = settlement.message
     answered: EntryResult | None = None
     destination = ""
-    bounced: list[operations.Gone] = []
+    bounced: list[Gone] = []
     is_ordered = False
     for result in settlement.results:
         destination, operation, counted = _end_attempt(tx, message, result)
         is_ordered = is_ordered or operation is not None
         if result.due is None:
             if operation is not None and not result.attempt:
-                bounced.append(operations.Gone(operation, message, counted))
+                bounced.append(Gone(operation, message, counted))
             if result.tell is not None:
                 notifications.keep(tx, message, result.number, result.outcome, result.tell, terms)
             _leave(tx, message, result)
