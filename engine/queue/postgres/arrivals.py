@@ -21,9 +21,8 @@ class Arrivals(Role, contract.Arrivals):
         self._enqueue = partial(mail.enqueue_all, terms=database.terms)
 
     async def enqueue(self, message: NewMessage) -> int:
-        if (
-            self.database.is_open and not self.database.node.left
-        ):  # else a sender would wait for as long as the database may take to answer
+        # Else a sender would wait for as long as the database may take to answer.
+        if self.database.is_open and not self.database.node.left:
             raise QueueBusy("the database cannot be reached")
         return await self.database.do_together(self._enqueue, message, weight=len(message.content))
 

@@ -1,6 +1,6 @@
 """What an operation and a question are given: a connection to ask, the time, and where events are recorded."""
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from engine.model.event import Event
@@ -54,11 +54,6 @@ class Transaction(Snapshot):
         done: str = await self._connection.execute(query, *values)
         count = done.rpartition(" ")[2]
         return int(count) if count.isdecimal() else 0
-
-    async def many(self, query: str, rows: Iterable[Sequence[object]]) -> None:
-        """The same with each of these parameters, in one exchange with the server."""
-        if rows := list(rows):
-            await self._connection.executemany(query, rows)
 
     def in_the_end(self, step: Callable[[], Awaitable[object]]) -> None:
         """Do this last, when no transaction of another node is about to end.

@@ -2,11 +2,10 @@
 
 from engine.queue.postgres import bearings
 from engine.queue.postgres.transaction import Snapshot
-from engine.queue.untried import POSTPONED_BY, why_waiting
+from engine.queue.untried import why_waiting
 
 # Its parameter is the time; where nothing keeps its destination, that is why it waits.
 POSTPONED = "e.postponed_by <> '' AND e.due > ?::float8"
-_POSTPONERS = "SELECT DISTINCT postponed_by FROM entry WHERE postponed_by <> ''"
 # The destinations of which something waits, in the order in which their mail would meet what keeps it.
 _WAITING = (
     "SELECT d.name, s.by, d.blocked_until > $1::float8, d.blocked_why, "
@@ -23,8 +22,3 @@ async def waiting(s: Snapshot, now: float) -> dict[str, list[str]]:
         why = why_waiting(relay, suspended_by, blocked_why, is_left_out=is_left_out, is_blocked=is_blocked)
         found.setdefault(why, []).append(name)
     return found
-
-
-async def postponed(s: Snapshot) -> list[str]:
-    """The words for what somebody has postponed, of each who has."""
-    return [f"{POSTPONED_BY}{by}" for (by,) in await s.fetch(_POSTPONERS)]
