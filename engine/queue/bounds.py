@@ -31,6 +31,14 @@ RECIPIENTS_TOLD = 1000
 # destinations' choosing costs the sender 7 notifications, and then one an hour.
 LONGEST_GATHER = 3600.0
 
+# -- what is counted for operators ----------------------------------------------------------------------------------
+# However big the queue and however many look, what is found for them takes no more than a twentieth of a core: what was
+# costly is given again for RESTS times as long as it took.
+COSTLY = 0.05  # seconds for an answer
+BIG = 50_000  # entries due of one destination, or in all: to count so many is costly
+RESTS = 20
+ANSWERS_KEPT = 8  # windows that consoles look at
+
 # -- what operators are shown ---------------------------------------------------------------------------------------
 EXAMPLES = 3  # of the mail that an order names
 BUSIEST = 3  # destinations named of one reason

@@ -10,10 +10,7 @@ from collections.abc import Awaitable, Callable, Hashable
 from typing import Any, TypeVar
 
 from engine.base.kept import Kept
-
-COSTLY = 0.05  # seconds; an answer that took as long is given again for RESTS times that
-RESTS = 20
-ANSWERS_KEPT = 8  # windows that consoles look at
+from engine.queue.bounds import ANSWERS_KEPT, COSTLY, RESTS
 
 T = TypeVar("T")
 

@@ -11,17 +11,15 @@ from msgspec.structs import asdict, replace
 from engine.base.registrable import registrable
 from engine.model.claim import NONE_TAKEN, Room
 from engine.model.destination import Destination, Suspension, Totals
-from engine.queue.bounds import NEIGHBOURS
+from engine.queue.bounds import BIG, NEIGHBOURS, RESTS
 from engine.queue.postgres import bearings
-from engine.queue.postgres.answers import RESTS, CostlyAnswers
+from engine.queue.postgres.answers import CostlyAnswers
 from engine.queue.postgres.database import Database
 from engine.queue.postgres.rows import storable
 from engine.queue.postgres.transaction import Row, Snapshot
 from engine.queue.postgres.where import like, numbered
 from engine.queue.rows import BEARING_WIDTH, destination_of
 from engine.queue.windows import destination_sort
-
-BIG = 50_000  # entries due of one destination; such a count is given again for RESTS times as long as it took
 
 _PAGE = 1000  # names looked at at once
 # How many entries are due of each destination of which any is: each is counted by itself, so that what waits for later

@@ -7,9 +7,8 @@ from typing import NamedTuple
 from engine.base.registrable import registrable
 from engine.model.claim import NONE_TAKEN, DueSite, Shares
 from engine.model.destination import RELAY
-from engine.queue.bounds import DOUBTFUL_AT_ONCE, DOUBTFUL_SEEN, FEW
+from engine.queue.bounds import DOUBTFUL_AT_ONCE, DOUBTFUL_SEEN, FEW, RESTS
 from engine.queue.postgres import bearings
-from engine.queue.postgres.answers import RESTS
 from engine.queue.postgres.destinations import TAKEN
 from engine.queue.postgres.rows import storable
 from engine.queue.postgres.transaction import Row, Snapshot

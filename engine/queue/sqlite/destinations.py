@@ -12,16 +12,10 @@ from msgspec.structs import asdict, replace
 
 from engine.model.claim import NONE_TAKEN, Room, Shares
 from engine.model.destination import Destination, Suspension, Totals
-from engine.queue.bounds import NEIGHBOURS
+from engine.queue.bounds import BIG, COSTLY, NEIGHBOURS, RESTS
 from engine.queue.rows import BEARING_WIDTH, destination_of
 from engine.queue.sqlite import bearings
 from engine.queue.windows import destination_sort
-
-# A count of so many rows is used again for a while: RESTS times as long as it took, so that however big the queue and
-# however many look, counting takes no more than a twentieth of a core.
-BIG = 50_000
-RESTS = 20
-COSTLY = 0.05  # seconds; an answer that took as long is given again for RESTS times that
 
 _DUE = "SELECT count(*) FROM entry WHERE destination = d.name AND state = 'waiting' AND due <= ?"
 _OLDEST = "(SELECT arrived FROM message WHERE number = (SELECT min(message) FROM entry WHERE destination = d.name))"

@@ -10,12 +10,9 @@ from msgspec.structs import replace
 
 from engine.base.kept import Kept
 from engine.model.destination import HeldBack
-from engine.queue.bounds import ALTERNATES_NAMED, NAMED, TRIED_FIRST
+from engine.queue.bounds import ALTERNATES_NAMED, ANSWERS_KEPT, COSTLY, NAMED, RESTS, TRIED_FIRST
 from engine.queue.columns import storable
 from engine.queue.sqlite.bearings import bearings
-from engine.queue.sqlite.destinations import COSTLY, RESTS
-
-ANSWERS_KEPT = 8  # of costly ones: windows that consoles look at
 
 T = TypeVar("T")
 

@@ -9,10 +9,9 @@ import time
 from engine.model.filter import Filter, Term
 from engine.model.outcome import Outcome
 from engine.model.reason import Reason
-from engine.queue.bounds import BUSIEST
+from engine.queue.bounds import BUSIEST, COSTLY, RESTS
 from engine.queue.columns import outcome_of
 from engine.queue.sqlite import untried
-from engine.queue.sqlite.destinations import COSTLY, RESTS
 from engine.queue.sqlite.where import Where, where
 from engine.queue.untried import HELD
 

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 from engine.base.registrable import registrable
 from engine.model.claim import NONE_TAKEN, DueSite, Shares
 from engine.model.destination import RELAY
-from engine.queue.bounds import DOUBTFUL_AT_ONCE, DOUBTFUL_SEEN, FEW
+from engine.queue.bounds import DOUBTFUL_AT_ONCE, DOUBTFUL_SEEN, FEW, RESTS
 from engine.queue.sqlite import bearings
 from engine.queue.sqlite.connection import of_each
-from engine.queue.sqlite.destinations import RESTS, TAKEN, values_of
+from engine.queue.sqlite.destinations import TAKEN, values_of
 
 COSTLY = 0.002  # seconds of the processor for that; what took as long is not looked for again for RESTS times that
 SINGLY_SEEN = 20_000  # destinations read one by one beside a damaged page: a third of a second's worth
