@@ -12,12 +12,13 @@ from engine.base.registrable import registrable
 from engine.model.claim import NONE_TAKEN, Room
 from engine.model.destination import Destination, Suspension, Totals
 from engine.queue.bounds import BIG, NEIGHBOURS, RESTS
+from engine.queue.filtering import like
 from engine.queue.postgres import bearings
 from engine.queue.postgres.answers import CostlyAnswers
 from engine.queue.postgres.database import Database
 from engine.queue.postgres.rows import storable
 from engine.queue.postgres.transaction import Row, Snapshot
-from engine.queue.postgres.where import like, numbered
+from engine.queue.postgres.where import numbered
 from engine.queue.rows import BEARING_WIDTH, destination_of
 from engine.queue.windows import destination_sort
 

@@ -15,12 +15,10 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from engine.model.filter import NULL_SENDER, Filter, Term
+from engine.queue.filtering import COLUMNS, FREE_TEXT, ids_of, like, only_destination
 from engine.queue.postgres.transaction import Snapshot
 from engine.queue.postgres.untried import POSTPONED, waiting
 from engine.queue.untried import HELD, NOT_TRIED, Untried, is_of_held, is_reply, postponed_by
-
-_COLUMNS = {"to": "e.recipient", "from": "m.sender", "subject": "m.subject", "reply": "e.last_line"}
-_FREE_TEXT = ("m.sender", "e.recipient", "m.subject", "e.last_line")
 
 
 class Where(NamedTuple):
@@ -53,8 +51,9 @@ def where(filter: Filter, now: float, newest: int | None = None, *, untried: Unt
         sql, bound = _group(term, now, untried) if term.field == "group" else _condition(term, now)
         conditions.append(f"NOT ({sql})" if term.inverted else f"({sql})")
         values += bound
-        if term.op == "=" and term.field == "to" and not term.inverted:
-            _narrow_to_domain(term.value, conditions, values)
+        if destination := only_destination(term):
+            conditions.append("e.destination = ?::text")
+            values.append(destination)
     if newest is not None:
         conditions.append("e.message <= ?::bigint")
         values.append(newest)
@@ -97,20 +96,6 @@ def folded(sql: str) -> str:
 _FOLDED = f"(SELECT {folded('?::text')})"  # a parameter, once and not for each row
 
 
-def like(value: str, *, contains: bool) -> str:
-    r"""The pattern of LIKE, with ESCAPE '\', that finds a text: anywhere, or whole and with `*` for any text."""
-    escaped = value.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    return f"%{escaped}%" if contains else escaped.replace("*", "%")
-
-
-def _narrow_to_domain(address: str, conditions: list[str], values: list[object]) -> None:
-    """Let the index on destinations find the recipients of one address."""
-    _, at, domain = address.rpartition("@")
-    if at and domain and "*" not in domain:
-        conditions.append("e.destination = ?::text")
-        values.append(domain.lower())
-
-
 def _condition(term: Term, now: float) -> tuple[str, list[object]]:
     match term.field:
         case "domain":
@@ -118,7 +103,7 @@ def _condition(term: Term, now: float) -> tuple[str, list[object]]:
         case "from" if term.op == "=" and term.value == NULL_SENDER:
             return "m.sender = ''", []
         case "text":
-            parts = [_matches(column, term) for column in _FREE_TEXT]
+            parts = [_matches(column, term) for column in FREE_TEXT]
             return " OR ".join(sql for sql, _ in parts), [value for _, bound in parts for value in bound]
         case "state" if term.value == "due":
             return "e.state = 'waiting' AND e.due <= ?::float8", [now]
@@ -134,7 +119,7 @@ def _condition(term: Term, now: float) -> tuple[str, list[object]]:
         case "size":
             return f"m.size {term.op} ?::float8", [term.amount]
         case field:
-            return _matches(_COLUMNS[field], term)
+            return _matches(COLUMNS[field], term)
 
 
 def _group(term: Term, now: float, untried: Untried) -> tuple[str, list[object]]:
@@ -184,8 +169,7 @@ def _matches(column: str, term: Term) -> tuple[str, list[object]]:
 
 def _ids(term: Term) -> tuple[str, list[object]]:
     """Any number of ids in a few parameters."""
-    whole = [message for message, entry in term.ids if not entry]
-    entries = [given for given in term.ids if given[1]]
+    whole, entries = ids_of(term)
     if not entries:
         return "e.message = ANY(?::bigint[])", [whole]
     messages, numbers = [message for message, _ in entries], [number for _, number in entries]

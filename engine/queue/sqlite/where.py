@@ -6,11 +6,9 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from engine.model.filter import NULL_SENDER, Filter, Term
+from engine.queue.filtering import COLUMNS, FREE_TEXT, ids_of, like, only_destination
 from engine.queue.sqlite.untried import POSTPONED, waiting
 from engine.queue.untried import HELD, NOT_TRIED, Untried, is_of_held, is_reply, postponed_by
-
-_COLUMNS = {"to": "e.recipient", "from": "m.sender", "subject": "m.subject", "reply": "e.last_line"}
-_FREE_TEXT = ("m.sender", "e.recipient", "m.subject", "e.last_line")
 
 
 class Where(NamedTuple):
@@ -32,8 +30,9 @@ def where(filter: Filter, now: float, newest: int | None = None, *, untried: Unt
         sql, bound = _group(term, now, untried) if term.field == "group" else _condition(term, now)
         conditions.append(f"NOT ({sql})" if term.inverted else f"({sql})")
         values += bound
-        if term.op == "=" and term.field == "to" and not term.inverted:
-            _narrow_to_domain(term.value, conditions, values)
+        if destination := only_destination(term):
+            conditions.append("e.destination = ?")
+            values.append(destination)
     if newest is not None:
         conditions.append("e.message <= ?")
         values.append(newest)
@@ -50,16 +49,8 @@ def looked_up(connection: sqlite3.Connection, filter: Filter, now: float, newest
 def contains(column: str, text: str) -> tuple[str, str]:
     """A condition that a column has this text somewhere, in any case, and its parameter."""
     if text.isascii():
-        return rf"{column} LIKE ? ESCAPE '\'", _like(text, contains=True)
+        return rf"{column} LIKE ? ESCAPE '\'", like(text, contains=True)
     return f"instr(folded({column}), ?)", text.casefold()  # SQLite's LIKE folds ASCII alone, but fast
-
-
-def _narrow_to_domain(address: str, conditions: list[str], values: list[object]) -> None:
-    """Let the index on destinations find the recipients of one address."""
-    _, at, domain = address.rpartition("@")
-    if at and domain and "*" not in domain:
-        conditions.append("e.destination = ?")
-        values.append(domain.lower())
 
 
 def _condition(term: Term, now: float) -> tuple[str, list[object]]:
@@ -69,7 +60,7 @@ def _condition(term: Term, now: float) -> tuple[str, list[object]]:
         case "from" if term.op == "=" and term.value == NULL_SENDER:
             return "m.sender = ''", []
         case "text":
-            parts = [_matches(column, term) for column in _FREE_TEXT]
+            parts = [_matches(column, term) for column in FREE_TEXT]
             return " OR ".join(sql for sql, _ in parts), [value for _, bound in parts for value in bound]
         case "state" if term.value == "due":
             return "e.state = 'waiting' AND e.due <= ?", [now]
@@ -85,7 +76,7 @@ def _condition(term: Term, now: float) -> tuple[str, list[object]]:
         case "size":
             return f"m.size {term.op} ?", [term.amount]
         case field:
-            return _matches(_COLUMNS[field], term)
+            return _matches(COLUMNS[field], term)
 
 
 def _group(term: Term, now: float, untried: Untried) -> tuple[str, list[object]]:
@@ -119,7 +110,7 @@ def _domain(term: Term) -> tuple[str, list[object]]:
     value = term.value.lower()
     if term.op == "=" and "*" not in value:
         return "e.destination = ?", [value]
-    return r"e.destination LIKE ? ESCAPE '\'", [_like(value, contains=term.op == "~")]
+    return r"e.destination LIKE ? ESCAPE '\'", [like(value, contains=term.op == "~")]
 
 
 def _matches(column: str, term: Term) -> tuple[str, list[object]]:
@@ -127,19 +118,13 @@ def _matches(column: str, term: Term) -> tuple[str, list[object]]:
         sql, value = contains(column, term.value)
         return sql, [value]
     if term.value.isascii():
-        return rf"{column} LIKE ? ESCAPE '\'", [_like(term.value, contains=False)]
+        return rf"{column} LIKE ? ESCAPE '\'", [like(term.value, contains=False)]
     return f"folded_like(?, {column})", [term.value]
-
-
-def _like(value: str, *, contains: bool) -> str:
-    escaped = value.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    return f"%{escaped}%" if contains else escaped.replace("*", "%")
 
 
 def _ids(term: Term) -> tuple[str, list[object]]:
     """Any number of ids in two parameters, as JSON."""
-    messages = [message for message, entry in term.ids if not entry]
-    entries = [given for given in term.ids if given[1]]
+    messages, entries = ids_of(term)
     whole = "e.message IN (SELECT value FROM json_each(?))"
     single = "(e.message, e.number) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?))"
     if not entries:
