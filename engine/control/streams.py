@@ -1,6 +1,7 @@
 """The live stream of events: one JSON object a line, for as long as the follower reads and the engine runs."""
 
 import asyncio
+from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -57,7 +58,7 @@ class EventStreams:
         self._stopping.set()
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
-        """Stream every event from now on. Raises Wrong when too many follow already."""
+        """Stream every event from now on. Raises Wrong when too many follow already, QueueError as `elsewhere` does."""
         if self._followers >= _FOLLOWERS:
             raise Wrong("too many follow the events already", allowed=f"{_FOLLOWERS} at a time", status=503)
         self._followers += 1
@@ -70,11 +71,12 @@ class EventStreams:
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson", "Cache-Control": "no-store"})
         response.enable_chunked_encoding()
         async with self._events.follow() as feed:
+            last = await self._elsewhere.newest_event() if self._elsewhere is not None else 0
             try:
                 async with asyncio.timeout(self._patience):
                     await response.prepare(request)
                     await response.write(b"\n")  # so that the follower knows at once that it follows
-                await self._stream(feed, response)
+                await self._stream(feed, response, last)
                 async with asyncio.timeout(self._patience):
                     await response.write_eof()
             except TimeoutError:
@@ -84,40 +86,45 @@ class EventStreams:
                 pass  # the follower has gone
         return response
 
-    async def _stream(self, feed: asyncio.Queue[Event], response: web.StreamResponse) -> None:
+    async def _stream(self, feed: asyncio.Queue[Event], response: web.StreamResponse, last: int) -> None:
+        """All events after the last one."""
+        told: deque[Event] = deque(maxlen=feed.maxsize)  # and not passed on yet
         stopping = asyncio.ensure_future(self._stopping.wait())
         getting = asyncio.ensure_future(feed.get())
         loop = asyncio.get_running_loop()
         pause = self._sign_of_life if self._elsewhere is None else min(LOOK_EVERY, self._sign_of_life)
         wrote = loop.time()
-        last = await self._elsewhere.newest_event() if self._elsewhere is not None else 0
         try:
             while not stopping.done():
                 await asyncio.wait({getting, stopping}, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
-                events: Sequence[Event] = ()
                 if getting.done():
-                    events = [getting.result(), *_more(feed)]
+                    told.extend((getting.result(), *_more(feed)))
                     getting = asyncio.ensure_future(feed.get())
-                if self._elsewhere is not None:
-                    events = await _of_all(self._elsewhere, events, last)
+                events = await self._of_all(told, last)
+                if events is not None:
+                    told.clear()
                     last = max((last, *(event.seq for event in events)))
                 if events or loop.time() - wrote >= self._sign_of_life - 0.1:
                     async with asyncio.timeout(self._patience):
-                        await response.write(_lines(events) or b"\n")
+                        await response.write(_lines(events or ()) or b"\n")
                     wrote = loop.time()
         finally:
             for task in (stopping, getting):
                 task.cancel()
             await asyncio.gather(stopping, getting, return_exceptions=True)
 
+    async def _of_all(self, told: Sequence[Event], last: int) -> Sequence[Event] | None:
+        """Each event after the last once, in their order: those of all nodes; where this one is alone what it was told.
 
-async def _of_all(elsewhere: Elsewhere, told: Sequence[Event], last: int) -> Sequence[Event]:
-    """Each event after the last once, in their order: those of all nodes; where this one is alone those it was told."""
-    try:
-        found = await elsewhere.events_of_all(last)
-    except QueueError:
-        return ()  # what was missed is found at the next look
-    return [event for event in told if event.seq > last] if found is None else found
+        None where that cannot be known now: what was told is to be kept until it is.
+        """
+        if self._elsewhere is None:
+            return list(told)
+        try:
+            found = await self._elsewhere.events_of_all(last)
+        except QueueError:
+            return None
+        return [event for event in told if event.seq > last] if found is None else found
 
 
 def _more(feed: asyncio.Queue[Event]) -> list[Event]:

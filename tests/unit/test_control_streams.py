@@ -6,10 +6,18 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
 
+from engine.control import streams
 from engine.control.client import Client, Refused
+from engine.control.feed import EventLog
+from engine.control.streams import EventStreams
 from engine.model.event import Event
+from engine.queue.contract import QueueBusy
+from tests.clock import FakeClock
 from tests.unit.fake_relay import DEFERRED, NOW, FakeEngine, short_folder
 
 
@@ -146,3 +154,52 @@ async def test_there_is_a_limit_to_followers(engine: FakeEngine, monkeypatch: py
     async with engine.serving() as client, following(engine, client):
         with pytest.raises(Refused, match="too many follow"):
             await anext(client.follow())
+
+
+class NobodyElse:
+    """A store that nodes share, in which this one is alone, and that cannot always be read."""
+
+    def __init__(self) -> None:
+        self.is_away = False
+
+    async def events_of_all(self, after: int) -> None:
+        if self.is_away:
+            raise QueueBusy("the database cannot be reached")
+
+    async def newest_event(self) -> int:
+        await self.events_of_all(0)
+        return 0
+
+
+@asynccontextmanager
+async def streaming(elsewhere: NobodyElse) -> AsyncIterator[tuple[EventLog, TestClient[web.Request, web.Application]]]:
+    log = EventLog(FakeClock())
+    serving = EventStreams(log, elsewhere=elsewhere)
+    app = web.Application()
+    app.router.add_get("/", serving.serve)
+    async with TestClient(TestServer(app)) as client:
+        yield log, client
+        serving.stop()
+
+
+async def test_what_happened_while_the_store_could_not_be_read_is_not_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "LOOK_EVERY", 0.01)
+    elsewhere = NobodyElse()
+    async with streaming(elsewhere) as (log, client), client.get("/") as response:
+        assert await response.content.readline() == b"\n"
+        elsewhere.is_away = True
+        log.publish([event(1), event(2)])
+        await asyncio.sleep(0.1)
+        elsewhere.is_away = False
+        log.publish([event(3)])
+        async with asyncio.timeout(10):
+            lines = [await response.content.readline() for _ in range(3)]
+        assert [msgspec.json.decode(line, type=Event).seq for line in lines] == [1, 2, 3]
+
+
+async def test_who_begins_to_follow_while_the_store_cannot_be_read_is_refused() -> None:
+    elsewhere = NobodyElse()
+    elsewhere.is_away = True
+    async with streaming(elsewhere) as (log, client), client.get("/") as response:
+        assert response.status == 500  # the server makes 503 of it, as of any question
+        assert not log._followers
