@@ -5,7 +5,7 @@ from zlib import crc32
 
 from msgspec import Struct
 
-NewsKind = Literal["queued", "marks", "suspensions", "resumed", "redirected", "nodes"]
+NewsKind = Literal["queued", "marks", "resumed", "redirected", "nodes"]
 
 
 class News(NamedTuple):
