@@ -13,6 +13,7 @@ from msgspec.structs import asdict, replace
 from engine.model.claim import NONE_TAKEN, Room, Shares
 from engine.model.destination import Destination, Suspension, Totals
 from engine.queue.bounds import BIG, COSTLY, NEIGHBOURS, RESTS
+from engine.queue.columns import storable
 from engine.queue.rows import BEARING_WIDTH, destination_of
 from engine.queue.sqlite import bearings
 from engine.queue.windows import destination_sort
@@ -125,7 +126,7 @@ def destinations(
     condition = "1"
     if match:
         condition = "instr(d.name, ?)"
-        values.append(match.encode("utf-8", "replace").decode().lower())
+        values.append(storable(match).lower())
     (total,) = connection.execute(f"SELECT count(*) FROM destination d WHERE {condition}", values[2:]).fetchone()
     order = f"d.{field} {direction}"
     if field == "due":
@@ -143,7 +144,7 @@ def destinations(
 
 def destination(connection: sqlite3.Connection, name: str, counts: DueCounts, *, now: float) -> Destination:
     """One destination; all zero when nothing is known of it."""
-    name = name.encode("utf-8", "replace").decode().lower()
+    name = storable(name).lower()
     relay = bearings.of_relay(connection, now)
     query = f"SELECT {_COLUMNS} FROM {bearings.JOINED} WHERE d.name = ?"
     row = connection.execute(query, (now, now, name)).fetchone()

@@ -164,3 +164,13 @@ async def test_a_message_shows_its_open_entries_and_every_attempt(tmp_path: Path
         assert [entry.number for entry in message.entries] == [2]
         assert [attempt.outcome for attempt in message.attempts] == [LATER, DELIVERED]
         assert [attempt.ended - attempt.started for attempt in message.attempts if attempt.ended] == [5, 5]
+
+
+async def test_a_destination_whose_name_cannot_be_stored_is_found_as_it_was_stored(
+    tmp_path: Path, opened: Opened
+) -> None:
+    odd = "b\udc80.example"
+    async with opened(tmp_path) as spool:
+        await spool.queue.standing.note_destination(odd, ["mx.example"], "mx.example")
+        assert (await spool.queue.listing.destination(odd)).site == "mx.example"
+        assert (await spool.queue.listing.destinations(odd, "name", 0, 10))[0] == 1
