@@ -54,6 +54,7 @@ class Pulse:
         self._errands = errands
         self._connection: Any = None
         self._task: asyncio.Task[None] | None = None
+        self._taking_over: asyncio.Future[None] | None = None
         self._soon = asyncio.Event()
 
     @property
@@ -74,10 +75,12 @@ class Pulse:
 
     async def stop(self) -> None:
         """Beat no more."""
-        task, self._task = self._task, None
-        if task is not None:
+        tasks = [task for task in (self._task, self._taking_over) if task is not None]
+        self._task = self._taking_over = None
+        for task in tasks:
             task.cancel()
-            await asyncio.wait([task], timeout=STOP_SECONDS)
+        if tasks:
+            await asyncio.wait(tasks, timeout=STOP_SECONDS)
         self._disconnect()
 
     async def _run(self) -> None:
@@ -89,7 +92,7 @@ class Pulse:
             self._soon.clear()
             try:
                 await self._beat()
-                await self._take_over()
+                await self._see_to_others()
             except Fenced:
                 await self._try_anew()
             except Exception as error:  # noqa: BLE001  whatever it is, the next beat is due
@@ -99,6 +102,15 @@ class Pulse:
     def _pause(self) -> float:
         """Seconds until the next beat, or until it is to be seen whether another one's lease has ended."""
         return min(self._node.heartbeat, max(SOONEST, self._node.first_end))
+
+    async def _see_to_others(self) -> None:
+        """Take over from who is lost. It may wait for the writer, or a reader; the next heartbeat waits for neither."""
+        if self._taking_over is None:
+            self._taking_over = asyncio.ensure_future(self._take_over())
+        done, _ = await asyncio.wait([self._taking_over], timeout=self._node.heartbeat / 2)
+        if done:
+            taken_over, self._taking_over = self._taking_over, None
+            await taken_over
 
     async def _try_anew(self) -> None:
         """Begin a new life; where that is refused (the queue is being moved, say) it is tried at the next beat."""

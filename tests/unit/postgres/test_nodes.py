@@ -14,7 +14,9 @@ from engine.model.filter import Filter
 from engine.model.node import MARKS, QUEUED, News
 from engine.queue.contract import NotRunning, QueueBusy, QueueError
 from engine.queue.postgres.connection import Server, connect
+from engine.queue.postgres.database import READERS
 from engine.queue.postgres.store import PostgresQueue
+from engine.queue.postgres.transaction import Snapshot
 from tests import postgres
 from tests.clock import FakeClock
 from tests.unit.queue.support import ALL, DELIVERED, LATER, Spool, new_message
@@ -282,3 +284,22 @@ async def test_who_is_drained_has_no_part_of_what_is_shared_once_what_it_sent_ha
     await until(lambda: a.queue.share.nodes == 1)
     await a.queue.nodes.undrain("b", "me")
     await until(lambda: a.queue.share.nodes == 2)
+
+
+async def test_a_heart_beats_on_while_questions_and_the_writer_hang(node: Opening) -> None:
+    a = await node("a", heartbeat=0.2, takeover=1.2)
+    assert isinstance(a.queue, PostgresQueue)
+    may_end = asyncio.Event()
+
+    async def hang(_: Snapshot) -> None:
+        await may_end.wait()
+
+    hanging = [asyncio.ensure_future(a.queue._database.ask(hang)) for _ in range(READERS)]
+    hanging.append(asyncio.ensure_future(a.queue._database.do(hang)))
+    left = []
+    for _ in range(30):
+        await asyncio.sleep(0.05)
+        left.append(a.queue.node.left)
+    may_end.set()
+    await asyncio.gather(*hanging, return_exceptions=True)
+    assert min(left) > 0
