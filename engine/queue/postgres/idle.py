@@ -12,10 +12,10 @@ async def forget_idle(tx: Transaction) -> bool:
     marks that ended a day ago (a host that answers before is news), and old operations. What took mail too long ago
     has to prove itself again.
     """
-    long_ago = tx.now - IDLE_SECONDS
-    proved = await _proved_since(tx)
     if not await tx.conducts(OVERDUE):
         return False
+    long_ago = tx.now - IDLE_SECONDS
+    proved = await _proved_since(tx)
     tx.in_the_end(lambda: _forget_proofs(tx))
     destinations = await tx.execute(
         "DELETE FROM destination WHERE name IN (SELECT name FROM destination WHERE waiting + held + relaying = 0 "
