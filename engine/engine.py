@@ -35,7 +35,8 @@ from engine.intake.floor import DiskFloor
 from engine.intake.smtp.listener import SmtpIntake
 from engine.model.event import Event
 from engine.model.node import News, Said
-from engine.queue.contract import Queue, QueueError
+from engine.queue.contract import Queue
+from engine.queue.errors import QueueError
 from engine.queue.spool import Spool, SpoolError, SpoolOwned
 from engine.queue.sqlite.filesystems import unsafe
 from engine.queue.sqlite.store import SqliteQueue

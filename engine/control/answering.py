@@ -12,7 +12,7 @@ from engine.control.queries import Queries
 from engine.control.requests import LIMIT, NUMBER, Missing, Wrong
 from engine.control.verbs import Verbs
 from engine.model.event import ENGINE
-from engine.queue.contract import NoSuchMessage, QueueError
+from engine.queue.errors import NoSuchMessage, QueueError
 
 BY = 80  # characters of an operator's name
 

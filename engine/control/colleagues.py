@@ -21,7 +21,8 @@ from engine.model.message import Message
 from engine.model.node import NodeState
 from engine.model.probe import Probed
 from engine.model.verbs import Ask, Result, verb_of
-from engine.queue.contract import NodeSilent, NoSuchNode, Queue, QueueError
+from engine.queue.contract import Queue
+from engine.queue.errors import NodeSilent, NoSuchNode, QueueError
 
 T = TypeVar("T")
 N = TypeVar("N", Event, views.RelayerView)

@@ -14,7 +14,7 @@ from engine.model.destination import RELAY
 from engine.model.explanation import Explanation
 from engine.model.filter import Filter, Op, Term
 from engine.model.message import Entry
-from engine.queue.contract import NoSuchMessage
+from engine.queue.errors import NoSuchMessage
 
 _ID = re.compile(r"(\d{1,18})(?:\.(\d{1,9}))?", re.ASCII)
 _ALLOWED = "a message (48213 or 48213.2), an address (bob@example.org) or a domain (example.org)"

@@ -18,7 +18,7 @@ from engine.model.filter import Filter
 from engine.model.message import Message, Window
 from engine.model.node import NodeState
 from engine.model.reason import Reason
-from engine.queue.contract import NoSuchMessage, QueueError
+from engine.queue.errors import NoSuchMessage, QueueError
 
 DESTINATION_SORTS = ("name", "waiting", "due", "held", "oldest")
 HOST_SORTS = ("back", "host", "waiting")

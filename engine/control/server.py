@@ -30,7 +30,8 @@ from engine.control.requests import Wrong
 from engine.control.streams import EventStreams
 from engine.control.verbs import Verbs
 from engine.model.verbs import VERBS, Verb, parameters
-from engine.queue.contract import SORTS, NoSuchMessage, QueueError
+from engine.queue.contract import SORTS
+from engine.queue.errors import NoSuchMessage, QueueError
 
 log = logging.getLogger(__name__)
 

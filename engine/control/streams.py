@@ -11,7 +11,7 @@ from engine.control import presentation
 from engine.control.feed import EventLog
 from engine.control.requests import Wrong
 from engine.model.event import Event
-from engine.queue.contract import QueueError
+from engine.queue.errors import QueueError
 
 _BATCH = 200  # events in one write
 _FOLLOWERS = 64

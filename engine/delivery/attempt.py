@@ -23,7 +23,8 @@ from engine.delivery.retry import RetryPlan
 from engine.model.claim import Action, Claim, ClaimedEntry, EntryResult, Settlement
 from engine.model.event import ENGINE, Event, Kind
 from engine.model.outcome import Outcome
-from engine.queue.contract import NotRunning, Queue, QueueBroken, QueueBusy, QueueError, QueueFull
+from engine.queue.contract import Queue
+from engine.queue.errors import NotRunning, QueueBroken, QueueBusy, QueueError, QueueFull
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,8 @@ from engine.base.clock import Clock
 from engine.delivery.attempt import AttemptManager
 from engine.model.claim import Claim, Relaying
 from engine.model.destination import Over
-from engine.queue.contract import Queue, QueueBroken, QueueError, QueueFull
+from engine.queue.contract import Queue
+from engine.queue.errors import QueueBroken, QueueError, QueueFull
 
 log = logging.getLogger(__name__)
 

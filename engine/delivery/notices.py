@@ -12,7 +12,8 @@ from engine.model.claim import Action, Claim, ClaimedEntry, Late, Untold
 from engine.model.event import Event
 from engine.model.message import NewMessage
 from engine.model.outcome import Outcome
-from engine.queue.contract import Queue, QueueBroken, QueueError
+from engine.queue.contract import Queue
+from engine.queue.errors import QueueBroken, QueueError
 
 log = logging.getLogger(__name__)
 

@@ -27,7 +27,7 @@ from engine.delivery.verdict import Rest, Verdict, rest
 from engine.delivery.ways import Ways
 from engine.model.claim import Claim
 from engine.model.outcome import Outcome
-from engine.queue.contract import NotHeld, QueueBroken, QueueBusy, QueueError
+from engine.queue.errors import NotHeld, QueueBroken, QueueBusy, QueueError
 from engine.smtpclient.session import Form, Session
 from engine.smtpclient.target import Target
 from engine.smtpclient.transcript import Transcript

@@ -33,7 +33,7 @@ from engine.delivery.sites import KEPT, Sites
 from engine.delivery.turns import flow_of
 from engine.model.claim import Claim, Room
 from engine.model.destination import RELAY, Over
-from engine.queue.contract import QueueBroken, QueueDamaged, QueueError
+from engine.queue.errors import QueueBroken, QueueDamaged, QueueError
 from engine.settings.settings import Limit
 from engine.smtpclient.session import Form
 

@@ -10,7 +10,7 @@ from engine.delivery.site import Connection, Site
 from engine.delivery.verdict import Verdict, verdict
 from engine.model.claim import Claim
 from engine.model.outcome import Outcome
-from engine.queue.contract import NotHeld, QueueBroken, QueueBusy, QueueError
+from engine.queue.errors import NotHeld, QueueBroken, QueueBusy, QueueError
 from engine.smtpclient.mail import Mail, mail_of
 from engine.smtpclient.session import Session
 from engine.smtpclient.transcript import Transcript

@@ -37,7 +37,8 @@ from engine.model.destination import Mark
 from engine.model.event import ENGINE
 from engine.model.order import Touched
 from engine.model.outcome import Outcome
-from engine.queue.contract import Marks, QueueError
+from engine.queue.contract import Marks
+from engine.queue.errors import QueueError
 from engine.settings.ourselves import Ourselves, is_number
 from engine.settings.settings import Delivery
 

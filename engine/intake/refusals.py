@@ -7,7 +7,8 @@ from collections import OrderedDict
 from engine.base.clock import Clock
 from engine.base.text import clean
 from engine.model.event import Event
-from engine.queue.contract import Arrivals, QueueError
+from engine.queue.contract import Arrivals
+from engine.queue.errors import QueueError
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
-from engine.queue.contract import NoSuchMessage, QueueError
+from engine.queue.errors import NoSuchMessage, QueueError
 
 
 def whole_of(number: int, row: Sequence[Any] | None) -> bytes:

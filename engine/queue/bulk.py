@@ -10,7 +10,7 @@ from engine.base.text import clean
 from engine.model.filter import Filter
 from engine.model.order import Changed, Touched, TouchedEntry
 from engine.queue import contract, orders
-from engine.queue.contract import QueueError
+from engine.queue.errors import QueueError
 from engine.queue.orders import Order
 
 CHUNK = 1000  # entries in one transaction

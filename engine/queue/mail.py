@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from engine.model.event import Event
 from engine.model.message import DsnRequest, NewMessage
-from engine.queue.contract import QueueError
+from engine.queue.errors import QueueError
 
 
 class Terms(NamedTuple):

@@ -2,7 +2,8 @@
 
 from typing import NamedTuple
 
-from engine.queue.contract import DESTINATION_SORTS, SORTS, QueueError
+from engine.queue.contract import DESTINATION_SORTS, SORTS
+from engine.queue.errors import QueueError
 
 # Of `entry AS e` and `message AS m`, by the names of SORTS.
 _COLUMNS = {

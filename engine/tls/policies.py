@@ -10,7 +10,8 @@ import msgspec
 from engine.base.clock import Clock
 from engine.base.kept import Kept
 from engine.dns.lookups import DomainNotFound, Lookups, MXError, name_of
-from engine.queue.contract import KeptPolicy, QueueBroken, QueueError, Standing
+from engine.queue.contract import KeptPolicy, Standing
+from engine.queue.errors import QueueBroken, QueueError
 from engine.tls.mta_sts import Policy, PolicyError, announced_id, parse_policy
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ import aiosmtplib
 import pytest
 
 from engine.base.clock import SystemClock
-from engine.queue.contract import QueueFull
+from engine.queue.errors import QueueFull
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Dead, Healthy
 from tests.interop.needs import program

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from engine.model.destination import Mark
 from engine.model.order import Touched
-from engine.queue.contract import Marks, QueueError
+from engine.queue.contract import Marks
+from engine.queue.errors import QueueError
 
 
 class MarksInMemory(Marks):

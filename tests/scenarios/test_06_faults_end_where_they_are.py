@@ -11,7 +11,7 @@ from engine.delivery.relayer import STORE_PAUSE
 from engine.model.claim import Claim
 from engine.model.verbs import MarkBad, MarkGood, Resume, Suspend
 from engine.queue.content import Content
-from engine.queue.contract import QueueBroken, QueueBusy, QueueError, QueueFull
+from engine.queue.errors import QueueBroken, QueueBusy, QueueError, QueueFull
 from engine.sandbox.exchanges import Session as Peer
 from engine.sandbox.exchanges import Temper
 from engine.sandbox.internet import Internet

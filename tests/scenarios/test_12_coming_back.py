@@ -7,7 +7,7 @@ import pytest
 
 from engine.model.message import NewMessage
 from engine.model.verbs import MarkBad, MarkGood, Resume, Retry, Suspend
-from engine.queue.contract import QueueFull
+from engine.queue.errors import QueueFull
 from engine.queue.sqlite.writer import Transaction
 from engine.sandbox.exchanges import Session as Peer
 from engine.sandbox.internet import Internet

@@ -14,7 +14,7 @@ from engine.delivery.site import PAUSE
 from engine.dns.lookups import LookupFailed
 from engine.model.outcome import Outcome
 from engine.model.verbs import Resume, Suspend
-from engine.queue.contract import QueueBusy
+from engine.queue.errors import QueueBusy
 from engine.sandbox.exchanges import Exchange, Temper
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Dead, Healthy, Script, Slow

@@ -11,7 +11,7 @@ import pytest
 
 from engine.control.client import Refused
 from engine.model.verbs import Bounce, Drop, Hold, HoldRule, Release, ReleaseRule, Suspend, Undo
-from engine.queue.contract import QueueError
+from engine.queue.errors import QueueError
 from engine.queue.sqlite.writer import Transaction
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Dead, Healthy

@@ -9,7 +9,7 @@ import pytest
 
 from engine.delivery.notices import Notices
 from engine.model.verbs import Hold, Release, Suspend
-from engine.queue.contract import QueueFull
+from engine.queue.errors import QueueFull
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Healthy, Script
 from engine.settings.settings import Dsn

@@ -11,7 +11,7 @@ from engine.model.claim import Untold
 from engine.model.message import NewMessage
 from engine.model.outcome import Outcome
 from engine.model.verbs import Bounce, Suspend
-from engine.queue.contract import NoSuchMessage
+from engine.queue.errors import NoSuchMessage
 from engine.sandbox.exchanges import Exchange
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Healthy, Refusing

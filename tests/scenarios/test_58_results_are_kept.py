@@ -13,7 +13,7 @@ import pytest
 from engine.delivery.chooser import Chosen
 from engine.delivery.relayer import ManagedRelayer
 from engine.model.verbs import MarkBad, MarkGood, Resume, Suspend
-from engine.queue.contract import QueueBusy, QueueError, QueueFull
+from engine.queue.errors import QueueBusy, QueueError, QueueFull
 from engine.queue.sqlite.arrivals import Arrivals
 from engine.queue.sqlite.claims import Claims
 from engine.queue.sqlite.database import Role

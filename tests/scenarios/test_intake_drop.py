@@ -15,7 +15,7 @@ from engine.intake.drop.dropped import Dropped
 from engine.intake.drop.folder import DropIntake
 from engine.intake.errors import IntakeError
 from engine.model.message import NewMessage
-from engine.queue.contract import QueueBroken, QueueBusy, QueueDamaged, QueueError, QueueFull
+from engine.queue.errors import QueueBroken, QueueBusy, QueueDamaged, QueueError, QueueFull
 from engine.settings.settings import Intake, Settings, Smtp
 from tests.clock import FakeClock
 from tests.unit.fake_arrivals import FakeArrivals

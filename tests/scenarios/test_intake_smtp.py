@@ -18,7 +18,7 @@ import pytest
 from engine.intake.smtp.connection import Connection
 from engine.intake.smtp.listener import IntakeError, SmtpIntake
 from engine.model.message import NewMessage
-from engine.queue.contract import QueueBroken, QueueError, QueueFull
+from engine.queue.errors import QueueBroken, QueueError, QueueFull
 from engine.settings.settings import Intake, Listen, Settings
 from engine.settings.settings import Smtp as SmtpSettings
 from tests.clock import FakeClock

@@ -9,7 +9,7 @@ from engine.dns.mx import AllMarkedBad, MXCalculator
 from engine.model.destination import Mark
 from engine.model.event import ENGINE
 from engine.model.outcome import Outcome
-from engine.queue.contract import QueueBusy
+from engine.queue.errors import QueueBusy
 from engine.sandbox.internet import Internet
 from tests.clock import FakeClock
 from tests.scenarios.marks import MarksInMemory

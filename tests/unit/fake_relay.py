@@ -28,7 +28,8 @@ from engine.model.outcome import Outcome
 from engine.model.probe import Probed, ProbedAddress
 from engine.model.reason import Reason
 from engine.model.transcript import Line
-from engine.queue.contract import NodeSilent, NoSuchMessage, Queue, QueueError
+from engine.queue.contract import Queue
+from engine.queue.errors import NodeSilent, NoSuchMessage, QueueError
 from engine.settings.settings import Console, Settings
 from engine.tls.secured import Secured
 from tests.clock import FakeClock

@@ -16,7 +16,7 @@ from console.cli import app
 from engine.model.claim import EntryResult, Settlement
 from engine.model.filter import Filter
 from engine.model.outcome import Outcome
-from engine.queue.contract import QueueError
+from engine.queue.errors import QueueError
 from engine.queue.spool import Spool as OwnedSpool
 from engine.queue.sqlite import checkspool
 from engine.queue.sqlite import salvage as salvaging

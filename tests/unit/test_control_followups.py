@@ -8,7 +8,8 @@ from engine.control import followups
 from engine.control.followups import FollowUps
 from engine.control.requests import Missing
 from engine.model.order import Fate, Touched, TouchedEntry
-from engine.queue.contract import Queue, QueueError
+from engine.queue.contract import Queue
+from engine.queue.errors import QueueError
 from tests.clock import FakeClock
 from tests.unit.fake_relay import FakeQueue
 

@@ -8,7 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from engine.model.event import Event
-from engine.queue.contract import QueueError
+from engine.queue.errors import QueueError
 from tests.unit.fake_relay import NOW, FakeEngine, node, short_folder
 
 

@@ -9,7 +9,7 @@ from msgspec import structs
 from engine.control.client import Refused
 from engine.model.destination import Suspension
 from engine.model.outcome import Outcome
-from engine.queue.contract import QueueError
+from engine.queue.errors import QueueError
 from tests.unit.fake_relay import DEFERRED, NOW, FakeEngine, entry, short_folder
 
 

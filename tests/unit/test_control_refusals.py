@@ -14,7 +14,7 @@ import pytest
 from engine.control import views
 from engine.control.client import Client, EngineUnreachable, Refused
 from engine.model.verbs import Suspend
-from engine.queue.contract import QueueError
+from engine.queue.errors import QueueError
 from tests.unit.fake_relay import FakeEngine, short_folder
 
 

@@ -16,7 +16,7 @@ from engine.control.client import Client, Refused
 from engine.control.feed import EventLog
 from engine.control.streams import EventStreams
 from engine.model.event import Event
-from engine.queue.contract import QueueBusy
+from engine.queue.errors import QueueBusy
 from tests.clock import FakeClock
 from tests.unit.fake_relay import DEFERRED, NOW, FakeEngine, short_folder
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from engine.model.message import NewMessage
 from engine.queue.content import BLOCK, Content
-from engine.queue.contract import NoSuchMessage, QueueError
+from engine.queue.errors import NoSuchMessage, QueueError
 from engine.queue.sqlite.bodies import Body
 from engine.queue.sqlite.store import FILE, SqliteQueue
 from engine.smtpclient.stuffing import Stuffing

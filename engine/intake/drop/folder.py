@@ -27,7 +27,8 @@ from engine.intake.errors import IntakeError, NotYet, Unfit
 from engine.intake.floor import DiskFloor
 from engine.intake.refusals import Refusals
 from engine.model.message import NewMessage
-from engine.queue.contract import Arrivals, QueueBroken, QueueBusy, QueueError, QueueFull
+from engine.queue.contract import Arrivals
+from engine.queue.errors import QueueBroken, QueueBusy, QueueError, QueueFull
 from engine.settings.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,8 @@ from engine.intake.smtp.limits import Rates, lies_in
 from engine.intake.smtp.occupancy import Occupancy
 from engine.intake.smtp.slots import Slots
 from engine.model.message import NewMessage
-from engine.queue.contract import Arrivals, QueueBroken, QueueError, QueueFull
+from engine.queue.contract import Arrivals
+from engine.queue.errors import QueueBroken, QueueError, QueueFull
 from engine.settings.settings import Settings
 
 log = logging.getLogger(__name__)

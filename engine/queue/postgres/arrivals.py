@@ -6,7 +6,8 @@ from engine.model.event import Event
 from engine.model.message import NewMessage
 from engine.queue import contract
 from engine.queue.bounds import LOGINS_KEPT
-from engine.queue.contract import KnownLogin, QueueBusy
+from engine.queue.contract import KnownLogin
+from engine.queue.errors import QueueBusy
 from engine.queue.postgres import mail
 from engine.queue.postgres.database import Database, Role, read, written
 from engine.queue.postgres.rows import storable

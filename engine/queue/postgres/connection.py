@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import asyncpg
 
 from engine.base.text import clean
-from engine.queue.contract import QueueBusy, QueueError, QueueFull
+from engine.queue.errors import QueueBusy, QueueError, QueueFull
 
 SCHEMA = "smarthost"  # which the tables are in
 CONNECT_SECONDS = 10.0

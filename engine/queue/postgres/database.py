@@ -10,7 +10,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from engine.base.clock import Clock
 from engine.model.event import Event
-from engine.queue.contract import QueueError
+from engine.queue.errors import QueueError
 from engine.queue.mail import Terms
 from engine.queue.postgres.connection import Server, connect, is_lost, refusal
 from engine.queue.postgres.migrations import prepare

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
-from engine.queue.contract import NodeSilent, NoSuchNode, QueueBusy
+from engine.queue.errors import NodeSilent, NoSuchNode, QueueBusy
 from engine.queue.postgres.connection import CHANNEL, Server, connect, refusal, said
 from engine.queue.postgres.node import Node
 

@@ -10,7 +10,7 @@ from engine.model.message import Entry, Message, Selection, Window
 from engine.model.order import Ending
 from engine.model.reason import Reason
 from engine.queue import contract
-from engine.queue.contract import NoSuchMessage
+from engine.queue.errors import NoSuchMessage
 from engine.queue.postgres import destinations, endings, happenings
 from engine.queue.postgres.answers import CostlyAnswers
 from engine.queue.postgres.bearings import entries_of

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from engine.model.message import NO_DSN_REQUEST, NewMessage
 from engine.model.node import QUEUED
-from engine.queue.contract import QueueError
+from engine.queue.errors import QueueError
 from engine.queue.mail import Terms, accepted, check_envelope, destination_of
 from engine.queue.postgres import rules
 from engine.queue.postgres.exchanges import know_destinations

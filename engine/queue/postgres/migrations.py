@@ -9,7 +9,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from engine.queue.contract import QueueError
+from engine.queue.errors import QueueError
 from engine.queue.postgres.connection import MAKING, NODE, SCHEMA
 
 VERSION = 2

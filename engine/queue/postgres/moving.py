@@ -7,7 +7,7 @@ from typing import Any, Self
 import asyncpg
 
 from engine.model.event import Event
-from engine.queue.contract import QueueError
+from engine.queue.errors import QueueError
 from engine.queue.moving import (
     EVERY,
     NUMBERED,

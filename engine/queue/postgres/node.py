@@ -13,7 +13,7 @@ from typing import Any
 
 from engine.model.event import Event
 from engine.model.node import ALL_OF_IT, NODES, Share
-from engine.queue.contract import QueueError
+from engine.queue.errors import QueueError
 from engine.queue.postgres.connection import CHANNEL
 from engine.queue.postgres.transaction import Snapshot, Transaction
 

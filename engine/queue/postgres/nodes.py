@@ -9,7 +9,7 @@ from engine.base.text import clean
 from engine.model.event import Event
 from engine.model.node import NODES, NodeState, Said
 from engine.queue import contract
-from engine.queue.contract import NoSuchNode
+from engine.queue.errors import NoSuchNode
 from engine.queue.postgres.database import Database, Role, read, written
 from engine.queue.postgres.errands import Errands
 from engine.queue.postgres.node import LOST_KEPT, Node

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any, get_args
 
 from engine.model.node import NODES, QUEUED, News, NewsKind
-from engine.queue.contract import QueueError
+from engine.queue.errors import QueueError
 from engine.queue.postgres.connection import CHANNEL, Server, connect, said
 from engine.queue.postgres.errands import Errands
 from engine.queue.postgres.node import Fenced, Node

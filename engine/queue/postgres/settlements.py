@@ -10,7 +10,7 @@ from engine.model.claim import EntryResult, Settlement
 from engine.model.reason import reason_of
 from engine.queue.bounds import TOOK_EVERY
 from engine.queue.columns import outcome_json
-from engine.queue.contract import NotRunning, QueueError
+from engine.queue.errors import NotRunning, QueueError
 from engine.queue.mail import Terms
 from engine.queue.operations import Gone
 from engine.queue.postgres import notifications, operations

@@ -16,7 +16,7 @@ import msgspec
 from engine.base.clock import Clock
 from engine.model.event import Event
 from engine.queue.bounds import MAX_GROUP, MAX_GROUP_WEIGHT
-from engine.queue.contract import QueueBusy, QueueError
+from engine.queue.errors import QueueBusy, QueueError
 from engine.queue.moving import Leaving
 from engine.queue.postgres.connection import (
     CHANGE,

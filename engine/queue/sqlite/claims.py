@@ -13,7 +13,7 @@ from engine.queue import contract
 from engine.queue.bounds import DROPS_AT_ONCE, TIDY_EVERY
 from engine.queue.columns import storable
 from engine.queue.content import BLOCK, Content
-from engine.queue.contract import QueueDamaged
+from engine.queue.errors import QueueDamaged
 from engine.queue.sqlite import (
     attempts,
     bodies,

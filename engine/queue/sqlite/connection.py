@@ -10,7 +10,7 @@ from typing import TypeVar
 from engine.base.files import sync
 from engine.base.registrable import registrable
 from engine.base.text import clean
-from engine.queue.contract import QueueError
+from engine.queue.errors import QueueError
 from engine.queue.sqlite.migrations import VERSION, bring_to_this_version, create
 
 __all__ = ["BUSY_SECONDS", "VERSION", "Unsure", "connect_reader", "connect_writer", "folded_like"]

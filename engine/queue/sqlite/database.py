@@ -13,7 +13,7 @@ from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from engine.base.clock import Clock
 from engine.model.event import Event
-from engine.queue.contract import QueueDamaged, QueueError
+from engine.queue.errors import QueueDamaged, QueueError
 from engine.queue.mail import Terms
 from engine.queue.sqlite.readers import Readers
 from engine.queue.sqlite.writer import Transaction, Writer

@@ -6,7 +6,7 @@ machine has written is not seen in this one's memory, and many a server says of 
 
 from pathlib import Path
 
-from engine.queue.contract import QueueError
+from engine.queue.errors import QueueError
 
 _MOUNTS = Path("/proc/self/mountinfo")
 _ELSEWHERE = frozenset({

@@ -12,7 +12,7 @@ from engine.model.order import Ending
 from engine.model.reason import Reason
 from engine.queue import contract
 from engine.queue.columns import storable
-from engine.queue.contract import NoSuchMessage
+from engine.queue.errors import NoSuchMessage
 from engine.queue.rows import ENTRY_COLUMNS, MESSAGE_COLUMNS, Row, event_of, message_of
 from engine.queue.sqlite import destinations, endings
 from engine.queue.sqlite.database import Database, Role, Snapshot, seen

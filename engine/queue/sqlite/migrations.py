@@ -10,7 +10,7 @@ from pathlib import Path
 
 from engine.base.files import sync
 from engine.base.text import clean
-from engine.queue.contract import QueueError
+from engine.queue.errors import QueueError
 
 VERSION = 7  # of the schema, kept in PRAGMA user_version
 

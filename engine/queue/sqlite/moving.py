@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from engine.base.text import clean
-from engine.queue.contract import QueueError
+from engine.queue.errors import QueueError
 from engine.queue.moving import (
     BODY,
     EVENT,

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 
 from engine.model.node import NodeState, Said
 from engine.queue import contract
-from engine.queue.contract import NoSuchNode
+from engine.queue.errors import NoSuchNode
 
 _ALONE = "the queue is in a file, which is this engine's alone: there are no nodes"
 

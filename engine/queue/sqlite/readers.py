@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from engine.base.text import clean
-from engine.queue.contract import QueueBusy, QueueDamaged, QueueError
+from engine.queue.errors import QueueBusy, QueueDamaged, QueueError
 from engine.queue.sqlite.connection import connect_reader, is_busy, is_damage
 
 T = TypeVar("T")

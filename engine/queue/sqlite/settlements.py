@@ -5,7 +5,7 @@ from engine.model.event import ENGINE
 from engine.model.reason import reason_of
 from engine.queue.bounds import TOOK_EVERY
 from engine.queue.columns import outcome_json, storable
-from engine.queue.contract import NotRunning
+from engine.queue.errors import NotRunning
 from engine.queue.mail import Terms
 from engine.queue.operations import Gone
 from engine.queue.sqlite import notifications, operations

@@ -7,7 +7,8 @@ from pathlib import Path
 from engine.base.clock import Clock
 from engine.model.event import Event
 from engine.model.node import ALL_OF_IT, News, Share
-from engine.queue.contract import Queue, QueueDamaged, QueueError
+from engine.queue.contract import Queue
+from engine.queue.errors import QueueDamaged, QueueError
 from engine.queue.mail import Terms
 from engine.queue.moving import Leaving
 from engine.queue.sqlite import bulk, filesystems, who_reads

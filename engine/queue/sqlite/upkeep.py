@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from engine.base.text import clean
-from engine.queue.contract import QueueError
+from engine.queue.errors import QueueError
 from engine.queue.sqlite.connection import BUSY_SECONDS, LOG_KEPT, sure
 
 PRUNE_EVERY = 1000  # events written between two prunings

@@ -20,7 +20,7 @@ from engine.base.clock import Clock
 from engine.base.text import clean
 from engine.model.event import Event
 from engine.queue.bounds import MAX_GROUP, MAX_GROUP_WEIGHT
-from engine.queue.contract import QueueBroken, QueueBusy, QueueDamaged, QueueError, QueueFull
+from engine.queue.errors import QueueBroken, QueueBusy, QueueDamaged, QueueError, QueueFull
 from engine.queue.sqlite.connection import Unsure, connect_writer, is_busy, is_damage, sure
 from engine.queue.sqlite.damage import Damage
 from engine.queue.sqlite.rows import insert_event

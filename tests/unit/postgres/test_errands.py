@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from engine.queue.contract import NodeSilent, NoSuchNode, QueueBusy
+from engine.queue.errors import NodeSilent, NoSuchNode, QueueBusy
 from engine.queue.postgres import errands
 from engine.queue.postgres.connection import Server, connect
 from engine.queue.postgres.store import PostgresQueue

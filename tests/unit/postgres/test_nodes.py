@@ -12,7 +12,7 @@ from engine.model.claim import Claim
 from engine.model.destination import Suspension
 from engine.model.filter import Filter
 from engine.model.node import MARKS, QUEUED, News
-from engine.queue.contract import NotRunning, QueueBusy, QueueError
+from engine.queue.errors import NotRunning, QueueBusy, QueueError
 from engine.queue.postgres.connection import Server, connect
 from engine.queue.postgres.database import READERS
 from engine.queue.postgres.store import PostgresQueue

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from engine.queue.contract import QueueBusy, QueueError
+from engine.queue.errors import QueueBusy, QueueError
 from engine.queue.mail import Terms
 from engine.queue.postgres import connection
 from engine.queue.postgres.connection import Server

@@ -7,7 +7,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from engine.queue.contract import QueueError
+from engine.queue.errors import QueueError
 from engine.queue.postgres.connection import NODE, SCHEMA, Server, connect
 from engine.queue.postgres.store import PostgresQueue
 from tests import postgres

@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from engine.model.event import Event
-from engine.queue.contract import QueueBusy, QueueError
+from engine.queue.errors import QueueBusy, QueueError
 from engine.queue.postgres.connection import Server, connect
 from engine.queue.postgres.node import Node
 from engine.queue.postgres.store import PostgresQueue

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.queue.contract import QueueError
+from engine.queue.errors import QueueError
 from tests.clock import FakeClock
 from tests.unit.queue.support import ALL, CONTENT, DELIVERED, Opened, new_message
 

@@ -9,7 +9,7 @@ from engine.model.claim import EntryResult, Settlement
 from engine.model.destination import Suspension
 from engine.model.event import Event
 from engine.model.outcome import Outcome
-from engine.queue.contract import QueueError
+from engine.queue.errors import QueueError
 from tests.unit.queue.support import ALL, DELIVERED, LATER, Opened, Spool
 
 

@@ -9,7 +9,8 @@ from engine.model.destination import Totals
 from engine.model.filter import Filter
 from engine.model.message import Entry
 from engine.model.outcome import Outcome
-from engine.queue.contract import DESTINATION_SORTS, SORTS, QueueError
+from engine.queue.contract import DESTINATION_SORTS, SORTS
+from engine.queue.errors import QueueError
 from tests.unit.queue.support import ALL, DELIVERED, LATER, Opened, Spool
 
 

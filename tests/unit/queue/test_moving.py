@@ -17,7 +17,8 @@ from engine.model.filter import Filter
 from engine.model.message import DsnRequest, Message
 from engine.model.outcome import Outcome
 from engine.queue import moving
-from engine.queue.contract import KeptPolicy, QueueError
+from engine.queue.contract import KeptPolicy
+from engine.queue.errors import QueueError
 from engine.queue.moving import EVERY, OF_MAIL, CannotMove, End, Leaving, Moved, Row, Table, abandon, move
 from engine.queue.postgres.connection import Server
 from engine.queue.postgres.moving import PostgresEnd

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from engine.model.node import NODES, News, Said
-from engine.queue.contract import NoSuchNode
+from engine.queue.errors import NoSuchNode
 from tests.unit.queue.support import Opened
 from tests.waiting import until
 

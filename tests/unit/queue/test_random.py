@@ -14,7 +14,7 @@ from engine.model.destination import Destination
 from engine.model.filter import Filter
 from engine.model.message import Entry
 from engine.model.outcome import Outcome
-from engine.queue.contract import NoSuchMessage
+from engine.queue.errors import NoSuchMessage
 from tests.clock import FakeClock
 from tests.unit.queue.support import ALL, CONTENT, DELIVERED, LATER, Opened, Spool
 

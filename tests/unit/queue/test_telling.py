@@ -12,7 +12,7 @@ from engine.delivery.retry import RetryPlan
 from engine.model.claim import Claim, EntryResult, Settlement
 from engine.model.filter import Filter
 from engine.model.outcome import Outcome
-from engine.queue.contract import NoSuchMessage
+from engine.queue.errors import NoSuchMessage
 from engine.settings.settings import Retry
 from tests.unit.queue.support import LATER, Opened, Spool, new_message
 

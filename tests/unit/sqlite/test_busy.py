@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.queue.contract import NotRunning, QueueBusy, QueueError
+from engine.queue.errors import NotRunning, QueueBusy, QueueError
 from tests.unit.queue.support import DELIVERED, LATER
 from tests.unit.sqlite.support import opened
 from tests.unit.sqlite.test_faults import fail_at

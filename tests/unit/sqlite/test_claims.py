@@ -9,7 +9,7 @@ from engine.model.claim import EntryResult, Settlement
 from engine.model.filter import Filter
 from engine.model.outcome import Outcome
 from engine.queue import expiry
-from engine.queue.contract import NoSuchMessage, QueueError
+from engine.queue.errors import NoSuchMessage, QueueError
 from engine.queue.expiry import PASS_EVERY
 from engine.queue.sqlite import idle
 from tests.clock import FakeClock

@@ -9,7 +9,7 @@ import pytest
 
 from engine.model.claim import Claim, Shares
 from engine.model.filter import Filter
-from engine.queue.contract import QueueDamaged, QueueError
+from engine.queue.errors import QueueDamaged, QueueError
 from engine.queue.sqlite.damage import Damage
 from tests.clock import FakeClock
 from tests.unit.queue.support import ALL, DELIVERED, LATER

@@ -13,7 +13,7 @@ from engine.model.destination import Suspension
 from engine.model.event import Event
 from engine.model.filter import Filter
 from engine.model.outcome import Outcome
-from engine.queue.contract import QueueBroken, QueueError, QueueFull
+from engine.queue.errors import QueueBroken, QueueError, QueueFull
 from engine.queue.sqlite import checkspool
 from engine.queue.sqlite.connection import VERSION
 from tests.clock import FakeClock

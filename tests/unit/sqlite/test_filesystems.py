@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from engine.engine import CannotStart, Engine
-from engine.queue.contract import QueueError
+from engine.queue.errors import QueueError
 from engine.queue.sqlite import filesystems
 from engine.settings.settings import Settings
 from tests.clock import FakeClock

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from engine.intake.floor import DiskFloor
-from engine.queue.contract import QueueFull
+from engine.queue.errors import QueueFull
 from engine.queue.sqlite import who_reads
 from engine.queue.sqlite.store import FILE
 from engine.queue.sqlite.upkeep import LAST_ROOM

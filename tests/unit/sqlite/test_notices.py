@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.queue.contract import QueueError
+from engine.queue.errors import QueueError
 from engine.queue.sqlite import notices
 from tests.unit.queue.test_notices import FOUR_HOURS, NOTICE, waiting
 from tests.unit.sqlite.support import opened

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.queue.contract import QueueError
+from engine.queue.errors import QueueError
 from engine.queue.sqlite import notifications
 from tests.clock import FakeClock
 from tests.unit.queue.test_telling import GATHER, NOTICE, fails

@@ -10,7 +10,7 @@ import pytest
 
 from engine.model.filter import Filter
 from engine.model.order import Changed
-from engine.queue.contract import QueueBusy
+from engine.queue.errors import QueueBusy
 from engine.queue.sqlite import bulk, overdue
 from engine.queue.sqlite.where import Where
 from engine.queue.sqlite.writer import Transaction

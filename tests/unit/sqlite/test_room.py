@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.queue.contract import QueueFull
+from engine.queue.errors import QueueFull
 from engine.queue.sqlite.store import FILE
 from engine.queue.sqlite.upkeep import LAST_ROOM
 from tests.unit.queue.support import ALL, DELIVERED

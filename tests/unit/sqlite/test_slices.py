@@ -11,7 +11,7 @@ from engine.delivery.attempt import AttemptManager
 from engine.delivery.housekeeping import Housekeeping
 from engine.delivery.retry import RetryPlan
 from engine.model.filter import Filter
-from engine.queue.contract import QueueError
+from engine.queue.errors import QueueError
 from engine.queue.sqlite import bulk, claims, overdue, rules
 from engine.queue.sqlite.writer import Writer
 from engine.settings.settings import Retry

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from engine.queue.contract import QueueBroken, QueueError
+from engine.queue.errors import QueueBroken, QueueError
 from engine.queue.sqlite import writer as writing
 from engine.queue.sqlite.upkeep import Upkeep
 from engine.queue.sqlite.writer import Transaction, Writer
