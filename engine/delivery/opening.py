@@ -16,7 +16,9 @@ from engine.delivery.stall import Pace
 from engine.dns.mx import Exchange
 from engine.model.outcome import Outcome
 from engine.smtpclient.blame import Blame
-from engine.smtpclient.session import Form, LoopsBack, Session, SessionError, TlsBroken
+from engine.smtpclient.failures import LoopsBack, SessionError, TlsBroken
+from engine.smtpclient.initiation import Form
+from engine.smtpclient.session import Session
 from engine.smtpclient.target import Target
 from engine.smtpclient.transcript import Transcript
 from engine.tls.demand import TlsDemand

@@ -28,7 +28,8 @@ from engine.delivery.ways import Ways
 from engine.model.claim import Claim
 from engine.model.outcome import Outcome
 from engine.queue.errors import NotHeld, QueueBroken, QueueBusy, QueueError
-from engine.smtpclient.session import Form, Session
+from engine.smtpclient.initiation import Form
+from engine.smtpclient.session import Session
 from engine.smtpclient.target import Target
 from engine.smtpclient.transcript import Transcript
 from engine.tls.secured import Secured

@@ -35,7 +35,7 @@ from engine.model.claim import Claim, Room
 from engine.model.destination import RELAY, Over
 from engine.queue.errors import QueueBroken, QueueDamaged, QueueError
 from engine.settings.settings import Limit
-from engine.smtpclient.session import Form
+from engine.smtpclient.initiation import Form
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 from engine.base.clock import Clock
 from engine.settings.settings import Timeouts
-from engine.smtpclient.session import Phase
+from engine.smtpclient.initiation import Phase
 
 _LONGEST = 20.0  # seconds in one phase; an exchange that is well answers in a few
 

@@ -14,7 +14,9 @@ from engine.model.outcome import Kind, Outcome
 from engine.model.transcript import Line
 from engine.settings.settings import Timeouts
 from engine.smtpclient.dialler import TcpDialler
-from engine.smtpclient.session import Mail, Session, SessionError
+from engine.smtpclient.failures import SessionError
+from engine.smtpclient.mail import Mail
+from engine.smtpclient.session import Session
 from engine.smtpclient.target import Target
 from engine.smtpclient.transcript import Transcript
 from tests.fuzz.fuzzing import Fault, Fuzzer

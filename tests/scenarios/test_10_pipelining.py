@@ -19,7 +19,8 @@ from engine.sandbox.exchanges import Session as SandboxSession
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Healthy
 from engine.settings.settings import Timeouts
-from engine.smtpclient.session import Mail, Session
+from engine.smtpclient.mail import Mail
+from engine.smtpclient.session import Session
 from engine.smtpclient.target import Target
 from engine.smtpclient.transcript import Transcript
 from tests.clock import FakeClock

@@ -22,7 +22,9 @@ from engine.sandbox.tempers import Authenticating, BlackHole, Encrypted, Healthy
 from engine.settings.settings import Timeouts
 from engine.settings.values import Tls
 from engine.smtpclient.dialler import TcpDialler
-from engine.smtpclient.session import Mail, Session, SessionError, TlsBroken
+from engine.smtpclient.failures import SessionError, TlsBroken
+from engine.smtpclient.mail import Mail
+from engine.smtpclient.session import Session
 from engine.smtpclient.target import Target
 from engine.smtpclient.transcript import Transcript
 from engine.smtpclient.wire import _Protocol

@@ -6,7 +6,7 @@ import pytest
 
 from engine.delivery.stall import patience, usual
 from engine.settings.settings import Timeouts
-from engine.smtpclient.session import Phase
+from engine.smtpclient.initiation import Phase
 
 
 @pytest.mark.parametrize("phase", get_args(Phase))

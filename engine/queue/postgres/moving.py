@@ -8,17 +8,7 @@ import asyncpg
 
 from engine.model.event import Event
 from engine.queue.errors import QueueError
-from engine.queue.moving import (
-    EVERY,
-    NUMBERED,
-    OF_MAIL,
-    CannotMove,
-    End,
-    Row,
-    Table,
-    Unreadable,
-    Waiting,
-)
+from engine.queue.moving import CannotMove, End, Unreadable, Waiting
 from engine.queue.postgres import bulk, rules
 from engine.queue.postgres.attempts import recover
 from engine.queue.postgres.connection import CHANGE, DURABLY, LOST, MOVING, SCHEMA, Server, connect, refusal, said
@@ -26,6 +16,7 @@ from engine.queue.postgres.exchanges import know_destinations
 from engine.queue.postgres.migrations import prepare
 from engine.queue.postgres.rows import CONCLUDE, event_values, storable
 from engine.queue.postgres.transaction import Transaction
+from engine.queue.tables import EVERY, NUMBERED, OF_MAIL, Row, Table
 
 CLEAR_SECONDS = 600.0  # for a table that is emptied once all is moved
 

@@ -9,18 +9,7 @@ from typing import Any, Self
 
 from engine.base.text import clean
 from engine.queue.errors import QueueError
-from engine.queue.moving import (
-    BODY,
-    EVENT,
-    EVERY,
-    NUMBERED,
-    CannotMove,
-    End,
-    Row,
-    Table,
-    Unreadable,
-    Waiting,
-)
+from engine.queue.moving import CannotMove, End, Unreadable, Waiting
 from engine.queue.spool import Spool, SpoolError, SpoolOwned
 from engine.queue.sqlite import bulk, filesystems, rules
 from engine.queue.sqlite.attempts import recover
@@ -29,6 +18,7 @@ from engine.queue.sqlite.exchanges import know_destination
 from engine.queue.sqlite.store import FILE
 from engine.queue.sqlite.upkeep import Upkeep
 from engine.queue.sqlite.writer import Transaction
+from engine.queue.tables import BODY, EVENT, EVERY, NUMBERED, Row, Table
 
 _ALL_EVENTS = 2**62  # are kept: how many an engine keeps is its own affair
 

@@ -16,14 +16,15 @@ from engine.model.destination import RELAY, Mark, Override, Suspension
 from engine.model.filter import Filter
 from engine.model.message import DsnRequest, Message
 from engine.model.outcome import Outcome
-from engine.queue import moving
+from engine.queue import moving, tables
 from engine.queue.contract import KeptPolicy
 from engine.queue.errors import QueueError
-from engine.queue.moving import EVERY, OF_MAIL, CannotMove, End, Leaving, Moved, Row, Table, abandon, move
+from engine.queue.moving import CannotMove, End, Leaving, Moved, abandon, move
 from engine.queue.postgres.connection import Server
 from engine.queue.postgres.moving import PostgresEnd
 from engine.queue.sqlite.moving import SqliteEnd
 from engine.queue.sqlite.upkeep import Upkeep
+from engine.queue.tables import EVERY, OF_MAIL, Row, Table
 from tests import postgres as server
 from tests.clock import FakeClock
 from tests.unit.postgres import support as postgres
@@ -412,7 +413,7 @@ async def empty(place: Place, clock: FakeClock) -> None:
     """Have it as one that was made anew, but for the numbers it gives."""
     async with await place.end(clock) as end, end.transaction():
         await end.clear()
-        for table in (moving.LEAVING, moving.COMING):
+        for table in (tables.LEAVING, tables.COMING):
             for row in await end.read(table, None, 10):
                 await end.forget(table, row[:1])
 
@@ -530,10 +531,10 @@ async def test_what_is_damaged_is_left_and_named_and_all_else_goes(way: Way) -> 
     clock = FakeClock()
     before = await few(way, clock)
     async with await way.source.end(clock, is_source=True) as end, end.transaction():
-        (body,) = await end.read_of(moving.BODY, 2, 2)
-        await end.forget(moving.BODY, (2,))
-        await end.add(moving.BODY, [(2, body[1], b"another content")])
-        await end.forget(moving.BODY, (4,))
+        (body,) = await end.read_of(tables.BODY, 2, 2)
+        await end.forget(tables.BODY, (2,))
+        await end.add(tables.BODY, [(2, body[1], b"another content")])
+        await end.forget(tables.BODY, (4,))
     result = await moved(way, clock)
     assert result == Moved(messages=2, left=((2, "its content is not what came"), (4, "its content is missing")))
     here, there = await rows(way.source, clock), await rows(way.target, clock)
@@ -544,8 +545,8 @@ async def test_what_is_damaged_is_left_and_named_and_all_else_goes(way: Way) -> 
     assert await marked(way, clock)
     assert await moved(way, clock) == Moved(messages=0, left=result.left)
     async with await way.source.end(clock, is_source=True) as end, end.transaction():
-        await end.forget(moving.BODY, (2,))
-        await end.add(moving.BODY, [row for row in before["body"] if row[0] in (2, 4)])
+        await end.forget(tables.BODY, (2,))
+        await end.add(tables.BODY, [row for row in before["body"] if row[0] in (2, 4)])
     assert await moved(way, clock) == Moved(messages=2)
     assert await rows(way.target, clock) == before
 
@@ -571,7 +572,7 @@ async def test_every_table_and_column_is_moved_or_left_on_purpose(way: Way) -> N
             there = {row for row in end._connection.execute(query) if not row[0].startswith("sqlite_")}
         else:
             there = set(end._types)
-    named: Sequence[Table] = (*EVERY, moving.LEAVING, moving.COMING)
+    named: Sequence[Table] = (*EVERY, tables.LEAVING, tables.COMING)
     assert {(table.name, column) for table in named for column in table.columns} == there - left
-    assert Leaving._fields == moving.LEAVING.columns
-    assert moving.Coming._fields == moving.COMING.columns
+    assert Leaving._fields == tables.LEAVING.columns
+    assert moving.Coming._fields == tables.COMING.columns
