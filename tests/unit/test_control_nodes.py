@@ -15,6 +15,7 @@ from engine.model.event import Event
 from engine.model.probe import Probed
 from engine.model.verbs import Close, Drain, Result, Undrain
 from tests.unit.fake_relay import NOW, FakeEngine, node, short_folder
+from tests.waiting import PATIENCE, until, until_told
 
 
 @pytest.fixture
@@ -64,13 +65,19 @@ ROW = views.RelayerView(
 # -- asking -----------------------------------------------------------------------------------------------------------
 
 
-async def test_relayers_of_another_node_bear_its_name_and_are_asked_for_once_a_second(engine: FakeEngine) -> None:
+async def test_relayers_of_another_node_bear_its_name_and_are_asked_for_once_a_second(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.control.colleagues.FRESH", 10 * PATIENCE)  # a second that lasts
     answering(engine, (ROW,))
     async with engine.serving() as client:
         rows = [await client.relayers() for _ in range(5)][-1]
         assert [(row.node, row.id) for row in rows] == [("a", 5), ("a", 6), ("b", 5)]
         await client.overview()
-    assert len(engine.queue.nodes.asked) == 1
+        assert len(engine.queue.nodes.asked) == 1
+        monkeypatch.setattr("engine.control.colleagues.FRESH", 0.0)  # and is over
+        await client.relayers()
+        assert len(engine.queue.nodes.asked) == 2
     (row,) = engine.relay.colleagues.relayers_seen
     assert row.node == "b"
 
@@ -79,7 +86,7 @@ async def test_who_was_silent_is_asked_again_and_not_waited_for(
     engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("engine.control.colleagues.FRESH", 0.0)
-    monkeypatch.setattr("engine.control.colleagues.RELAYERS_SECONDS", 5.0)
+    monkeypatch.setattr("engine.control.colleagues.RELAYERS_SECONDS", 10 * PATIENCE)
     async with engine.serving() as client:
         assert [state.is_silent for state in await client.nodes()] == [False, True]
         assert "node b does not answer: its connections are not listed" in (await client.health()).notes
@@ -90,11 +97,12 @@ async def test_who_was_silent_is_asked_again_and_not_waited_for(
             return msgspec.json.encode(errands.Answered(view=msgspec.Raw(presentation.encoded((ROW,)))))
 
         engine.queue.nodes.answers = late
-        async with asyncio.timeout(3):
+        asked = len(engine.queue.nodes.asked)
+        async with asyncio.timeout(PATIENCE):
             assert {row.node for row in await client.relayers()} == {"a"}
+        await until(lambda: len(engine.queue.nodes.asked) == asked + 1)
         may_answer.set()
-        while "b" not in {row.node for row in await client.relayers()}:
-            await asyncio.sleep(0.01)
+        await until_told(client.relayers, lambda rows: "b" in {row.node for row in rows})
         assert [state.is_silent for state in await client.nodes()] == [False, False]
 
 

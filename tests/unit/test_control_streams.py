@@ -1,8 +1,8 @@
 """The live stream of events: what a follower gets, and what a bad follower cannot do."""
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
+import socket
+from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from engine.model.event import Event
 from engine.queue.errors import QueueBusy
 from tests.clock import FakeClock
 from tests.unit.fake_relay import DEFERRED, NOW, FakeEngine, short_folder
+from tests.waiting import PATIENCE, until
 
 
 @pytest.fixture
@@ -33,11 +34,21 @@ def event(seq: int, text: str = "") -> Event:
     )
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait, for a bounded time, for what the other end does in its own time."""
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.005)
+class Written:
+    """What the server writes into its streams: the signs of life that have gone out, and the writes that wait."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.signs_of_life = self.waiting = 0
+        self._write = web.StreamResponse.write
+        monkeypatch.setattr(web.StreamResponse, "write", lambda response, data: self._noted(response, data))
+
+    async def _noted(self, response: web.StreamResponse, data: bytes) -> None:
+        self.waiting += 1
+        try:
+            await self._write(response, data)
+        finally:
+            self.waiting -= 1
+        self.signs_of_life += data == b"\n"
 
 
 @asynccontextmanager
@@ -66,7 +77,7 @@ def followers(engine: FakeEngine) -> int:
 
 
 async def _next(got: asyncio.Queue[Event | None]) -> Event | None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         return await got.get()
 
 
@@ -93,21 +104,29 @@ async def test_every_follower_gets_every_event(engine: FakeEngine) -> None:
         assert await _next(one) == await _next(other)
 
 
-async def test_signs_of_life_are_not_taken_for_events(engine: FakeEngine) -> None:
+def deaf(engine: FakeEngine) -> socket.socket:
+    """A follower that reads nothing: what the kernel keeps for it is soon full, and stays so."""
+    guest = socket.socket(socket.AF_UNIX)
+    guest.connect(str(engine.socket))
+    guest.sendall(b"GET /v1/events/follow HTTP/1.1\r\nHost: relay\r\n\r\n")
+    return guest
+
+
+async def test_signs_of_life_are_not_taken_for_events(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = Written(monkeypatch)
     async with engine.serving(sign_of_life=0.01) as client, following(engine, client) as got:
-        await asyncio.sleep(0.1)
+        await until(lambda: written.signs_of_life >= 5)
         engine.events.publish([event(1)])
-        assert (await _next(got)) is not None
+        assert await _next(got) == event(1)  # which came after them
         assert got.empty()
 
 
 async def test_the_stream_ends_with_the_server_and_quickly(engine: FakeEngine) -> None:
-    server = engine.server()
+    server = engine.server(sign_of_life=10 * PATIENCE)
     await server.start()
     async with Client(engine.socket) as client, following(engine, client) as one, following(engine, client) as other:
-        began = time.monotonic()
-        await server.stop()
-        assert time.monotonic() - began < 2
+        async with asyncio.timeout(PATIENCE):
+            await server.stop()
         assert await _next(one) is None
         assert await _next(other) is None
     assert followers(engine) == 0
@@ -122,31 +141,34 @@ async def test_a_follower_that_goes_is_forgotten(engine: FakeEngine) -> None:
 
 async def test_a_follower_that_does_not_read_is_cut_off(engine: FakeEngine) -> None:
     async with engine.serving(patience=0.2) as client:
-        reader, writer = await asyncio.open_unix_connection(str(engine.socket), limit=1024)
-        writer.write(b"GET /v1/events/follow HTTP/1.1\r\nHost: relay\r\n\r\n")
-        await until(lambda: followers(engine) == 1)
-        async with asyncio.timeout(20):
-            while followers(engine):
+        with deaf(engine):
+            await until(lambda: followers(engine) == 1)
+
+            def is_cut_off() -> bool:
                 engine.events.publish([event(seq, "x" * 900) for seq in range(500)])
-                await asyncio.sleep(0.005)
-        assert (await client.health()).state == "relaying"
-        writer.close()
-        del reader
+                return followers(engine) == 0
+
+            await until(is_cut_off)
+            assert (await client.health()).state == "relaying"
 
 
-async def test_the_server_stops_quickly_with_a_follower_that_does_not_read(engine: FakeEngine) -> None:
-    server = engine.server(patience=60)
+async def test_the_server_stops_quickly_with_a_follower_that_does_not_read(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = Written(monkeypatch)
+    server = engine.server(patience=10 * PATIENCE)
     await server.start()
-    _, writer = await asyncio.open_unix_connection(str(engine.socket), limit=1024)
-    writer.write(b"GET /v1/events/follow HTTP/1.1\r\nHost: relay\r\n\r\n")
-    await until(lambda: followers(engine) == 1)
-    for _ in range(50):
-        engine.events.publish([event(seq, "x" * 900) for seq in range(500)])
-        await asyncio.sleep(0.002)
-    began = time.monotonic()
-    await server.stop()
-    assert time.monotonic() - began < 2
-    writer.close()
+    with deaf(engine):
+        await until(lambda: followers(engine) == 1)
+
+        def is_written_to_in_vain() -> bool:
+            engine.events.publish([event(seq, "x" * 900) for seq in range(500)])
+            return written.waiting == 1
+
+        await until(is_written_to_in_vain)
+        async with asyncio.timeout(PATIENCE):
+            await server.stop()
+        assert followers(engine) == 0
 
 
 async def test_there_is_a_limit_to_followers(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:

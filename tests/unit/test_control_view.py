@@ -19,6 +19,7 @@ from engine.control.client import Barred, Client, Refused, answers, control_sock
 from engine.control.server import VIEWERS_AT_ONCE
 from engine.model.verbs import Check
 from tests.unit.fake_relay import FakeEngine, short_folder
+from tests.waiting import PATIENCE, until
 
 
 @pytest.fixture
@@ -95,14 +96,12 @@ async def test_viewers_keep_no_operator_waiting(engine: FakeEngine, monkeypatch:
         streams = [viewer.follow() for _ in range(2)]
         following = [asyncio.create_task(anext(stream)) for stream in streams]
         crowd = [asyncio.create_task(viewer.queue()) for _ in range(20)]
-        async with asyncio.timeout(20):
-            while under_way < VIEWERS_AT_ONCE or len(engine.events._followers) < 2:
-                await asyncio.sleep(0.005)
-            assert (await operator.health()).state == "relaying"
-            own = asyncio.create_task(anext(operator.follow()))
-            while len(engine.events._followers) < 3:
-                await asyncio.sleep(0.005)
-            gate.set()
+        await until(lambda: under_way >= VIEWERS_AT_ONCE and len(engine.events._followers) >= 2)
+        assert (await operator.health()).state == "relaying"
+        own = asyncio.create_task(anext(operator.follow()))
+        await until(lambda: len(engine.events._followers) == 3)
+        gate.set()
+        async with asyncio.timeout(PATIENCE):
             assert {window.total for window in await asyncio.gather(*crowd)} == {3}
         assert most == VIEWERS_AT_ONCE
         for task in (own, *following):

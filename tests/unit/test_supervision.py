@@ -5,18 +5,11 @@ import logging
 import queue
 import signal
 import threading
-import time
-from collections.abc import Callable
 
 import pytest
 
 from engine.base.supervision import LastResort, Supervision, told_to_end, within
-
-
-async def until(so: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not so():
-            await asyncio.sleep(0.001)
+from tests.waiting import PATIENCE, until
 
 
 class Worker:
@@ -105,9 +98,13 @@ async def test_the_pause_grows_with_each_death_in_a_row_and_is_bounded(caplog: p
 
 async def test_what_was_released_may_come_to_its_end() -> None:
     supervision, worker, told = await kept(first_pause=0.0)
+    kept_ = supervision._kept["the worker"]
+    assert kept_.task is not None
     supervision.release("the worker")
     worker.die()
-    await asyncio.sleep(0.05)
+    await asyncio.wait({kept_.task}, timeout=PATIENCE)  # whoever was told of its end before us has done what it does
+    assert kept_.task.done()
+    assert kept_.timer is None
     assert (worker.runs, told, supervision.trouble) == (1, [], "")
 
 
@@ -135,17 +132,18 @@ async def test_what_does_not_let_itself_be_cancelled_is_left_behind(
             except asyncio.CancelledError:
                 continue
 
-    supervision = Supervision()
+    supervision, before = Supervision(), asyncio.all_tasks()
     supervision.keep("the mule", stubborn)
     await asyncio.sleep(0)
-    began = time.monotonic()
-    await supervision.end("the mule")
-    await within(0.05, "the mule", stubborn)
-    assert time.monotonic() - began < 5
+    async with asyncio.timeout(PATIENCE):
+        await supervision.end("the mule")
+        await within(0.05, "the mule", stubborn)
+    left = asyncio.all_tasks() - before
+    assert {task.get_name() for task in left} == {"the mule", "stopping the mule"}
     assert "the mule does not end: it is left behind" in caplog.text
     assert "the mule did not stop within 0.05 s" in caplog.text
     let_go.set()
-    await asyncio.sleep(0.01)
+    await asyncio.gather(*left)
 
 
 async def test_a_step_of_a_stop_that_fails_keeps_no_other_from_being_done(caplog: pytest.LogCaptureFixture) -> None:
@@ -209,11 +207,12 @@ def test_a_signal_to_end_is_heard_while_the_main_thread_hangs() -> None:
     assert not [one for one in threading.enumerate() if one.name == "signals"]
 
 
-def test_nothing_is_ended_where_all_has_ended_by_itself() -> None:
-    ended: list[int] = []
-    last = LastResort(0.2, ended.append)
+@pytest.mark.parametrize("is_held", [False, True], ids=["all has ended", "a thread hangs"])
+def test_nothing_is_ended_where_all_has_ended_by_itself(monkeypatch: pytest.MonkeyPatch, *, is_held: bool) -> None:
+    threads = [threading.main_thread(), threading.Thread(daemon=True), *([threading.Thread()] if is_held else [])]
+    monkeypatch.setattr("engine.base.supervision.threading.enumerate", lambda: threads)
+    last = LastResort(10 * PATIENCE, lambda _: None)
     last.arm()
     last.disarm_unless_held()
-    held = [one for one in threading.enumerate() if not one.daemon and one is not threading.main_thread()]
-    last._timer.join(10)
-    assert ended == ([1] if held else [])
+    assert last._timer.finished.is_set() == (not is_held)
+    last._timer.cancel()

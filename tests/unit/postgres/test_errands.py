@@ -1,7 +1,6 @@
 """What one node asks another by way of the database: answered once, or it is said that nobody answers."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from engine.queue.postgres.connection import Server, connect
 from engine.queue.postgres.store import PostgresQueue
 from tests import postgres
 from tests.clock import FakeClock
-from tests.waiting import until
+from tests.waiting import until, until_told
 
 pytestmark = pytest.mark.skipif(bool(postgres.why_not()), reason=postgres.why_not() or "it is there")
 
@@ -179,14 +178,7 @@ async def test_a_crowd_of_questions_is_refused_and_what_nobody_waits_for_is_prun
         await a.nodes.ask("b", b"hello", LONG)
     b._errands.open()
     b._errands.look()
-
-    async def is_empty() -> bool:
-        return await rows(server, "SELECT * FROM errand") == []
-
-    until_then = time.monotonic() + 10
-    while not await is_empty() and time.monotonic() < until_then:
-        await asyncio.sleep(0.01)
-    assert await is_empty()
+    await until_told(lambda: rows(server, "SELECT * FROM errand"), lambda left: left == [])
     assert await a.nodes.ask("b", b"hello", LONG) == b"b says hello"
 
 
