@@ -15,7 +15,8 @@ class Way:
 
     `part` keeps all that is on its way where it is, in both directions, as a network that is torn: nobody is told, and
     what was written before comes late, once the way is whole again. `cut` ends connections at once and refuses others,
-    as a firewall does. `mend` ends either.
+    as a firewall does. `mend` ends either. `held` is how much is kept where it is: pieces of either direction, ends of
+    connections, and connections that were begun.
     """
 
     def __init__(self, to_port: int) -> None:
@@ -24,6 +25,7 @@ class Way:
         self._is_whole = asyncio.Event()
         self._is_whole.set()
         self._refuses = False
+        self.held = 0
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
         self._carrying: set[asyncio.Task[None]] = set()
@@ -70,7 +72,7 @@ class Way:
         self._open.add(writer)
         there: asyncio.StreamWriter | None = None
         try:
-            await self._is_whole.wait()
+            await self._until_whole()
             back, there = await asyncio.open_connection("127.0.0.1", self._to_port)
             self._open.add(there)
             async with asyncio.TaskGroup() as both:
@@ -88,10 +90,17 @@ class Way:
         """Carry one direction to its end, and say so at the other end."""
         with suppress(OSError):
             while data := await reader.read(_AT_ONCE):
-                await self._is_whole.wait()
+                await self._until_whole()
                 writer.write(data)
                 await writer.drain()
-        await self._is_whole.wait()
+        await self._until_whole()
         with suppress(OSError):
             writer.close()
             await writer.wait_closed()
+
+    async def _until_whole(self) -> None:
+        self.held += 1
+        try:
+            await self._is_whole.wait()
+        finally:
+            self.held -= 1

@@ -4,18 +4,17 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-import pytest
-
 from tests.nodes.way import Way
-
-A_WHILE = 0.2  # seconds in which something would have come
+from tests.waiting import PATIENCE, until
 
 
 @asynccontextmanager
-async def way_to_an_echo() -> AsyncIterator[Way]:
-    """A way to somebody who says everything again."""
+async def way_to_an_echo(far_ends: list[asyncio.StreamWriter] | None = None) -> AsyncIterator[Way]:
+    """A way to somebody who says everything again; the far ends of its connections are noted."""
 
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if far_ends is not None:
+            far_ends.append(writer)
         while data := await reader.read(1000):
             writer.write(data)
         writer.close()
@@ -32,9 +31,9 @@ class Caller:
         self.reader = reader
         self.writer = writer
 
-    async def hears(self, seconds: float = 10.0) -> bytes:
-        """What comes within so many seconds; b"": the end. Raises TimeoutError."""
-        async with asyncio.timeout(seconds):
+    async def hears(self) -> bytes:
+        """What comes; b"": the end. Raises TimeoutError."""
+        async with asyncio.timeout(PATIENCE):
             return await self.reader.read(1000)
 
 
@@ -58,17 +57,24 @@ async def test_what_is_said_comes_through_and_so_does_the_end() -> None:
 
 
 async def test_on_a_way_that_is_parted_nobody_hears_anything_until_it_is_mended_and_then_all() -> None:
-    async with way_to_an_echo() as way, caller(way) as ann:
-        way.part()
-        ann.writer.write(b"late")
+    far_ends: list[asyncio.StreamWriter] = []
+    async with way_to_an_echo(far_ends) as way, caller(way) as ann:
+        ann.writer.write(b"hello")
+        assert await ann.hears() == b"hello"
+        (for_ann,) = far_ends
         async with caller(way) as bob:
-            bob.writer.write(b"as well")
-            for one in (ann, bob):
-                with pytest.raises(TimeoutError):
-                    await one.hears(A_WHILE)
-            way.mend()
-            assert await ann.hears() == b"late"
-            assert await bob.hears() == b"as well"
+            bob.writer.write(b"hello")
+            assert await bob.hears() == b"hello"
+            way.part()
+            for_ann.write(b"news")
+            bob.writer.write(b"late")
+            async with caller(way) as newcomer:
+                newcomer.writer.write(b"as well")
+                hearing = [asyncio.ensure_future(one.hears()) for one in (ann, bob, newcomer)]
+                await until(lambda: way.held == 3)
+                assert not any(each.done() for each in hearing)
+                way.mend()
+                assert await asyncio.gather(*hearing) == [b"news", b"late", b"as well"]
 
 
 async def test_a_way_that_is_cut_ends_what_is_connected_and_whoever_comes_until_it_is_mended() -> None:

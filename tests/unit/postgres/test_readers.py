@@ -17,6 +17,7 @@ from tests import postgres
 from tests.clock import FakeClock
 from tests.nodes.way import Way
 from tests.serving import free_port
+from tests.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.skipif(bool(postgres.why_not()), reason=postgres.why_not() or "it is there")
 
@@ -49,18 +50,20 @@ async def keep(tx: Transaction) -> None:
 async def test_a_question_that_got_lost_on_its_way_keeps_no_other_at_the_state_of_then(
     monkeypatch: pytest.MonkeyPatch, *, is_left: bool
 ) -> None:
-    monkeypatch.setattr(connection, "COMMAND_SECONDS", 5.0 if is_left else 0.3)
     async with database_by_a_way() as (database, way):
+        if not is_left:
+            monkeypatch.setattr(connection, "COMMAND_SECONDS", 1.0)
         for _ in range(READERS):
             assert await database.ask(kept) == 0
         way.part()
         asked = [asyncio.ensure_future(database.ask(kept)) for _ in range(READERS)]
-        await asyncio.sleep(0.1)
+        await until(lambda: way.held >= READERS)  # the questions are on their way
         for task in asked if is_left else ():
             task.cancel()
-        await asyncio.sleep(0.5)  # so that what has to go wrong meanwhile has
-        way.mend()
-        ends = await asyncio.gather(*asked, return_exceptions=True)
+        async with asyncio.timeout(PATIENCE):
+            ends = await asyncio.gather(*asked, return_exceptions=True)
+        monkeypatch.undo()
+        way.mend()  # and what was on its way comes late
         assert {type(end) for end in ends} <= {asyncio.CancelledError, QueueBusy}
         assert await asyncio.gather(*(database.ask(kept) for _ in range(READERS))) == [0] * READERS
         await database.do(keep)

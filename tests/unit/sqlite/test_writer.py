@@ -1,6 +1,7 @@
 """The writer's thread: whatever goes wrong in it, who waits is answered, it is told, and the store can be closed."""
 
 import asyncio
+import sqlite3
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from engine.queue.sqlite.writer import Transaction, Writer
 from tests.clock import FakeClock
 from tests.unit.queue.support import ALL
 from tests.unit.sqlite.support import SqliteSpool, opened
-from tests.waiting import until
+from tests.waiting import until, until_told
 
 
 def raising(error: BaseException) -> Callable[..., NoReturn]:
@@ -26,10 +27,10 @@ def raising(error: BaseException) -> Callable[..., NoReturn]:
 
 
 async def until_trouble(spool: SqliteSpool) -> str:
-    async with asyncio.timeout(10):
-        while not (told := spool.queue.broken or spool.queue.trouble):
-            await asyncio.sleep(0.005)
-    return told
+    async def told() -> str:
+        return spool.queue.broken or spool.queue.trouble
+
+    return await until_told(told)
 
 
 @pytest.mark.parametrize("task", ["tend", "committed", "give_back"])
@@ -174,13 +175,16 @@ async def test_a_question_without_end_is_cut_short_when_the_store_is_closed(
 ) -> None:
     monkeypatch.setattr("engine.queue.sqlite.readers.END_SECONDS", 0.1)
     endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
-    spool = SqliteSpool(tmp_path, FakeClock())
+    spool, is_read = SqliteSpool(tmp_path, FakeClock()), threading.Event()
+
+    def ask(connection: sqlite3.Connection) -> object:
+        connection.set_progress_handler(is_read.set, 1000)  # while it is in the middle of it
+        return connection.execute(endless).fetchone()
+
     await spool.queue.open()
-    asked = asyncio.ensure_future(
-        spool.queue._database.readers.ask(lambda c: c.execute(endless).fetchone(), console=True)
-    )
+    asked = asyncio.ensure_future(spool.queue._database.readers.ask(ask, console=True))
     behind = asyncio.ensure_future(spool.queue.listing.window(ALL, "id", 0, 9))
-    await asyncio.sleep(0.05)
+    await until(is_read.is_set)
     async with asyncio.timeout(10):
         await spool.queue.close()
         for one in (asked, behind):
