@@ -2,11 +2,12 @@
 
 import asyncio
 import os
-import resource
 import shutil
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
+from selectors import DefaultSelector, SelectorKey
 
 import pytest
 
@@ -179,19 +180,48 @@ async def test_a_file_that_is_put_right_is_taken_at_once(tmp_path: Path, monkeyp
     assert [message.content.endswith(b"\r\n\r\nbody\r\n") for message in queue.messages] == [True]
 
 
-async def test_nobody_wakes_up_while_nothing_comes(tmp_path: Path) -> None:
-    queue = FakeArrivals()
-    async with watching(queue, tmp_path, SystemClock()):
-        # That nobody does for a while is seen by a while alone; in all threads, each half second. On a busy machine one
-        # may be woken, for a page or a lock.
-        woken = []
-        for _ in range(5):
-            before_ = resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw
-            await asyncio.sleep(0.5)
-            woken.append(resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw - before_)
-        assert min(woken) <= 3, woken  # it was over 20, in each
-        moved(tmp_path, "new.eml")
-        await eventually(lambda: len(queue.forgotten) == 1)
+class Sleepy(DefaultSelector):
+    """Tells a loop when it would sleep until something comes from without, or for `seconds`: it does not then."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.asleep: asyncio.Event | None = None
+        self._seconds = seconds
+
+    def select(self, timeout: float | None = None) -> list[tuple[SelectorKey, int]]:
+        if self.asleep is not None and (timeout is None or timeout >= self._seconds):
+            self.asleep.set()
+            timeout = 0
+        return super().select(timeout)
+
+
+def threads() -> set[int]:
+    """Those of this process, whoever has begun them: Python does not know of all."""
+    return {int(path.name) for path in Path("/proc/self/task").iterdir()}
+
+
+def test_nobody_wakes_up_while_nothing_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop is about to sleep until the next look, and no thread is at work that could wake by itself."""
+    monkeypatch.setattr(drop, "RESCAN", 10 * PATIENCE)
+    queue, others, selector, workers = FakeArrivals(), threads(), Sleepy(PATIENCE), ThreadPoolExecutor(4)
+
+    async def nothing_comes() -> None:
+        asyncio.get_running_loop().set_default_executor(workers)
+        async with watching(queue, tmp_path, SystemClock()) as intake:
+            await watched(tmp_path)
+            await Looks(intake).done()
+            selector.asleep = asyncio.Event()
+            async with asyncio.timeout(2 * PATIENCE):  # which is more than it is asked for
+                await selector.asleep.wait()
+            selector.asleep = None
+            at_work = threads() - others - {one.native_id for one in workers._threads}
+            assert at_work == set()
+            await eventually(lambda: workers._idle_semaphore._value == len(workers._threads))  # all wait for work
+            moved(tmp_path, "new.eml")
+            await eventually(lambda: len(queue.forgotten) == 1)
+
+    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selector)) as runner:
+        runner.run(nothing_comes())
     assert len(queue.messages) == 1
 
 
