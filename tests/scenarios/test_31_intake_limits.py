@@ -108,10 +108,8 @@ async def test_a_guesser_is_slowed_and_refused_and_others_log_in_meanwhile(keys:
                 assert (await guesser.log_in("bob", f"guess{number}")).startswith("535")
             fourth = asyncio.create_task(guesser.log_in("bob", "guess3"))
             async with secured(door, keys, source=GOOD) as good:
-                begin = monotonic()
                 assert (await good.log_in("ann", "secret")).startswith("235")
                 assert (await good.mail()).startswith("250")
-                assert monotonic() - begin < 2
             assert not fourth.done()  # it waits for the clock, which stands still
             await clock.advance(1)
             assert (await fourth).startswith("535")

@@ -1,6 +1,5 @@
 """Before the disk is full no more mail comes in, health says so, and once there is room again it does."""
 
-import asyncio
 from pathlib import Path
 
 from engine.intake.floor import DiskFloor
@@ -8,6 +7,7 @@ from engine.sandbox.internet import Internet
 from tests.clock import FakeClock
 from tests.scenarios.relaying import Relay
 from tests.scenarios.submitting import talk
+from tests.scenarios.test_intake_drop import in_time
 
 MIB = 2**20
 
@@ -70,10 +70,7 @@ async def test_intake_stops_before_the_disk_is_full_and_comes_back(
         disk.mebibytes = 1000
         assert (await relay.client.health()).trouble == ""
         assert (await client.mail()).startswith("250")
-        async with asyncio.timeout(10):
-            while dropped.exists():
-                await clock.advance(31)
-                await asyncio.sleep(0.01)
+        await in_time(clock, lambda: not dropped.exists(), by=31)
 
 
 async def test_a_message_announced_as_too_big_for_the_room_left_is_put_off(internet: Internet, relay: Relay) -> None:

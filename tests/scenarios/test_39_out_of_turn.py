@@ -10,6 +10,7 @@ from engine.intake.smtp.listener import SmtpIntake
 from engine.settings.settings import Listen
 from tests.scenarios.submitting import LETTER, Keys, Talk, made_keys, submission, talk
 from tests.unit.fake_arrivals import FakeArrivals
+from tests.waiting import until_told
 
 ENVELOPE = b"MAIL FROM:<ann@example.com>\r\nRCPT TO:<bob@example.net>\r\nRCPT TO:<eve@example.net>\r\nDATA\r\n"
 OUT_OF_TURN = "554 5.5.0 relay.example You spoke out of turn, {} (RFC 2920)"
@@ -73,8 +74,8 @@ async def test_who_has_spoken_before_the_greeting_gets_none(keys: Keys, monkeypa
     early = Connection.early
 
     async def later(self: Connection) -> int:
-        await asyncio.sleep(0.2)  # as on a loop that is busy: what was sent at once has come by then
-        return await early(self)
+        # As on a loop that is busy: what was sent at once has come by then.
+        return await until_told(lambda: early(self))
 
     monkeypatch.setattr(Connection, "early", later)
     async with submission(keys, FakeArrivals()) as server, talk(server.addresses[0]) as client:

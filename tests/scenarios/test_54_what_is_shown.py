@@ -2,7 +2,6 @@
 
 import asyncio
 import getpass
-import time
 
 import pytest
 
@@ -252,7 +251,5 @@ async def test_counting_what_is_ready_is_bounded_by_what_is_due(internet: Intern
     asked: list[str] = []
     readers = relay.sqlite._database.readers
     await asyncio.wrap_future(readers._console.submit(lambda: readers._connection().set_trace_callback(asked.append)))
-    begin = time.monotonic()
     assert len((await relay.client.queue(limit=200)).rows) == 200
     assert len([one for one in asked if one.startswith("SELECT")]) <= 6
-    assert time.monotonic() - begin < 5

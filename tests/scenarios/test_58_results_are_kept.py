@@ -239,10 +239,12 @@ async def test_a_fault_at_any_record_costs_no_copy_and_strands_nothing(
         return await right(*arguments, **named)
 
     monkeypatch.setattr(role, method, faulty)
+    smarthost = relay.engine.smarthost
     for _ in range(8):
         await relay.clock.advance(400)
-        relay.engine.smarthost.wake()
-        await asyncio.sleep(0.05)
+        smarthost.next_check = None
+        smarthost.wake()
+        await until(lambda: smarthost.next_check is not None and not smarthost.managed)  # it has looked, all have ended
     monkeypatch.undo()
     await at_rest(relay)
     entries = await relay.entries()

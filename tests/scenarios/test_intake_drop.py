@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -533,7 +532,6 @@ async def test_stopping_takes_no_longer_than_it_may(tmp_path: Path) -> None:
     intake = DropIntake(queue, tmp_path / "drop", SETTINGS, FakeClock())
     await intake.start()
     await queue.started.wait()
-    began = time.monotonic()
-    await intake.stop(0.2)
-    assert time.monotonic() - began < 2.0
+    async with asyncio.timeout(PATIENCE):  # for the commit one would wait for ever
+        await intake.stop(0.2)
     assert path.exists()
