@@ -13,6 +13,7 @@ from engine.sandbox.tempers import BlackHole, Busy, Dead, Healthy, Refusing, Scr
 from engine.settings.settings import Route
 from tests.clock import FakeClock
 from tests.scenarios.relaying import LETTER, QUICK, Relay, relaying
+from tests.waiting import PATIENCE
 
 FARM = [(10, "mx1.farm.example"), (20, "mx2.farm.example")]
 
@@ -301,7 +302,7 @@ async def test_a_relayer_past_half_of_its_phases_time_stalls(internet: Internet,
     async with relaying(internet, clock=clock, timeouts=replace(QUICK, mail=10)) as relay:
         await internet.add("slow.example", mx=[(10, "mx.slow.example", holding)])
         await relay.send("a@slow.example")
-        await asyncio.wait_for(holding.reached.wait(), 5)
+        await asyncio.wait_for(holding.reached.wait(), PATIENCE)
         await clock.advance(4)
         (one,) = await relay.client.relayers()
         assert (one.phase, one.stalling) == ("MAIL", False)
@@ -317,7 +318,7 @@ async def test_with_the_usual_time_outs_it_stalls_after_twenty_seconds(internet:
     async with relaying(internet, clock=clock, timeouts=replace(QUICK, mail=300, attempt=1800)) as relay:
         await internet.add("slow.example", mx=[(10, "mx.slow.example", holding)])
         await relay.send("a@slow.example")
-        await asyncio.wait_for(holding.reached.wait(), 5)
+        await asyncio.wait_for(holding.reached.wait(), PATIENCE)
         await clock.advance(21)
         (one,) = await relay.client.relayers()
         assert one.stalling

@@ -20,7 +20,7 @@ from engine.settings.settings import Settings
 from tests.clock import FakeClock
 from tests.scenarios.submitting import ANYWHERE, Keys, made_keys, plain, secured, submission, talk
 from tests.unit.fake_arrivals import FakeArrivals
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 NOBODY = (ip_network("192.0.2.0/24"),)
 
@@ -139,7 +139,7 @@ async def test_an_answer_to_auth_has_an_end_and_its_time(keys: Keys) -> None:
                 (session,) = server._sessions
                 session.connection.heard(until=asyncio.get_running_loop().time() + 0.05)
                 assert await client.reply() == "421 4.4.2 relay.example Too slow, closing the connection"
-                await asyncio.wait_for(session.ended, 5)
+                await asyncio.wait_for(session.ended, PATIENCE)
 
 
 @pytest.mark.parametrize("implicit", [False, True])
@@ -155,7 +155,7 @@ async def test_a_handshake_that_is_never_made_ends_in_time(
                 await client.reply()
                 await client.ehlo()
                 assert (await client.say("STARTTLS")).startswith("220")
-            assert await asyncio.wait_for(_end(client.reader), 5)
+            assert await asyncio.wait_for(_end(client.reader), PATIENCE)
             await until(lambda: not server.sessions)
 
 
@@ -185,7 +185,7 @@ async def test_who_is_sent_away_in_the_handshake_hears_nothing_in_the_clear(keys
         with suppress(ConnectionError):
             said = await client.reader.read()
         assert said == b""
-        await asyncio.wait_for(session.ended, 5)
+        await asyncio.wait_for(session.ended, PATIENCE)
         assert server.sessions == 0
 
 
@@ -202,7 +202,7 @@ async def test_a_handshake_that_fails_ends_its_session_and_no_other(keys: Keys) 
                     client.send(first)
                     await client.reply()
                 client.send(b"this is no handshake\r\n" * 20)
-                assert await asyncio.wait_for(_end(client.reader), 5) is True
+                assert await asyncio.wait_for(_end(client.reader), PATIENCE) is True
         async with secured(server.submission_addresses[0], keys) as client:
             assert (await client.log_in()).startswith("235")
             assert server.sessions == 1

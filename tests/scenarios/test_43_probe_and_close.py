@@ -21,7 +21,7 @@ from engine.smtpclient import probe as probing
 from engine.smtpclient.probe import read_certificate
 from tests.clock import FakeClock
 from tests.scenarios.relaying import Relay, relaying
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 
 def only(found: Probed) -> ProbedAddress:
@@ -276,7 +276,7 @@ async def test_closing_while_more_is_claimed_strands_nothing(
 
     monkeypatch.setattr(queue.claims, "claim_site", slowly)
     await relay.send("a@good.example")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await claiming.wait()
         (relayer,) = relay.engine.smarthost.managed
         closing = asyncio.create_task(relay.client.ask(Close(relayer=relayer.id)))
@@ -347,7 +347,7 @@ async def test_a_relayer_that_still_looks_for_its_way_does_not_take_the_place_of
     monkeypatch.setattr(admission, "admit", let_in)
     temper = Waiting("RCPT")
     await internet.add("slow.example", mx=[(10, "mx.slow.example", temper)])
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await relay.send("a@slow.example")
         await coming.wait()
         await relay.send("a@slow.example", times=2)

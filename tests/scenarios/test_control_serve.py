@@ -3,14 +3,15 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from tests.unit.fake_relay import short_folder
+from tests.waiting import hold_until
 
 _MAIN = [sys.executable, "-c", "from console.cli import main; main()"]
 
@@ -39,6 +40,12 @@ def run(file: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def answers(file: Path) -> bool:
+    """Whether somebody takes connections at the control socket."""
+    with socket.socket(socket.AF_UNIX) as asking:
+        return asking.connect_ex(str(file.parent / "spool" / "control.sock")) == 0
+
+
 @contextmanager
 def serving(file: Path) -> Iterator[subprocess.Popen[str]]:
     """An engine that answers; it is killed if it was not ended."""
@@ -46,10 +53,7 @@ def serving(file: Path) -> Iterator[subprocess.Popen[str]]:
         [*_MAIN, "serve", "--config", str(file)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True
     )
     try:
-        for _ in range(600):
-            if (file.parent / "spool" / "control.sock").exists() or process.poll() is not None:
-                break
-            time.sleep(0.05)
+        hold_until(lambda: answers(file) or process.poll() is not None)
         yield process
     finally:
         process.kill()
@@ -79,10 +83,7 @@ def test_the_log_says_no_more_than_its_level() -> None:
             engine = subprocess.Popen(
                 [*_MAIN, "serve", "--config", str(file)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
             )
-            for _ in range(600):
-                if (file.parent / "spool" / "control.sock").exists():
-                    break
-                time.sleep(0.05)
+            hold_until(lambda: answers(file))
             engine.send_signal(signal.SIGTERM)
             _, log = engine.communicate(timeout=30)
             assert engine.returncode == 0

@@ -18,7 +18,7 @@ from engine.sandbox.traffic import Traffic
 from engine.settings.settings import TlsRules
 from tests.clock import FakeClock
 from tests.scenarios.relaying import relaying
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 
 async def test_the_standard_world_has_a_few_dozen_domains_and_every_temper(internet: Internet) -> None:
@@ -29,7 +29,7 @@ async def test_the_standard_world_has_a_few_dozen_domains_and_every_temper(inter
         "Healthy", "HelloOnly", "Encrypted", "Slow", "Tarpit", "Greylisting", "Busy", "RateLimiting", "Refusing",
         "TemporarilyFailing", "Dead", "BlackHole", "Disconnecting", "Hostile",
     }  # fmt: skip
-    resolver = resolver_for([internet.nameserver], timeout=0.5, lifetime=1)
+    resolver = resolver_for([internet.nameserver], timeout=PATIENCE, lifetime=PATIENCE)
     for domain, _, mx in world.DOMAINS:
         if mx:
             answer = await resolver.resolve(domain, "MX")

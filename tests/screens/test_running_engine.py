@@ -1,6 +1,5 @@
 """The screens of a running engine in a sandbox internet: what the operator sees is what happened."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC
@@ -18,6 +17,7 @@ from tests.clock import FakeClock
 from tests.scenarios.relaying import Relay, relaying
 from tests.screens.conftest import SIZES
 from tests.screens.svg import export
+from tests.waiting import until
 
 # The picture's name says what it shows, not which test drew it.
 pytestmark = pytest.mark.filterwarnings(r"ignore:\s*Can not relate snapshot:UserWarning")
@@ -49,9 +49,7 @@ async def afternoon() -> AsyncIterator[Relay]:
             await clock.advance(7)
         await relay.client.ask(Hold(filter="to=eve@full.example", note="asked to wait"))
         relay.engine.smarthost.wake()
-        async with asyncio.timeout(5):
-            while relay.engine.smarthost.next_check != clock.now() + 30:
-                await asyncio.sleep(0.005)
+        await until(lambda: relay.engine.smarthost.next_check == clock.now() + 30)
         yield relay
 
 

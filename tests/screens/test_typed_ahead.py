@@ -373,7 +373,7 @@ async def test_keys_are_held_no_longer_than_is_said_and_then_not_taken_for_somet
         await hand.press("2")
         answer = client.hold("preview")
         send(hand, "B", "right", "enter")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while "not taken" not in hand.status:
                 await hand.pilot.pause()
         assert isinstance(hand.app.front, QueueScreen)
@@ -407,7 +407,7 @@ async def test_a_fault_in_what_is_ready_does_not_make_the_keyboard_deaf(
 
         monkeypatch.setattr(hand.app, "is_ready", fall)
         send(hand, "2")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while "not taken" not in hand.status:
                 await hand.pilot.pause()
         monkeypatch.undo()

@@ -3,7 +3,6 @@
 import json
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from threading import Timer
 from typing import IO
@@ -13,6 +12,7 @@ import pytest
 from engine.model.event import Event
 from tests.unit.fake_line import FakeLine, serving_line
 from tests.unit.fake_relay import NOW, entry
+from tests.waiting import hold_until
 
 
 @pytest.fixture
@@ -79,8 +79,4 @@ def test_a_reader_that_has_had_enough_is_no_failure(line: FakeLine) -> None:
 
 
 def wait_for_follower(line: FakeLine) -> None:
-    for _ in range(3000):
-        if line.engine.events._followers:
-            return
-        time.sleep(0.01)
-    raise AssertionError("nobody follows")
+    hold_until(lambda: bool(line.engine.events._followers))

@@ -6,6 +6,7 @@ from contextlib import suppress
 import pytest
 
 from engine.control.relay import afterwards
+from tests.waiting import PATIENCE
 
 
 @pytest.mark.parametrize(("gives", "told"), [(True, 1), (0, 1), ((), 1), (False, 0), (None, 0)])
@@ -43,5 +44,5 @@ async def test_it_follows_also_where_whoever_asked_has_gone() -> None:
     assert asked.cancelled()
     assert not calls.is_set()
     goes_on.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await calls.wait()

@@ -17,6 +17,7 @@ from engine.intake.smtp.session import MAX_UNKNOWN
 from engine.model.message import NewMessage
 from tests.unit.fake_arrivals import FakeArrivals
 from tests.unit.fake_transport import FakeTransport, Guest, lines, turns
+from tests.waiting import PATIENCE
 
 ENVELOPE = b"MAIL FROM:<ann@example.com>\r\nRCPT TO:<bob@example.net>\r\n"
 AFTER = b"NOOP\r\nRSET\r\n"
@@ -203,7 +204,7 @@ async def test_a_client_that_does_not_read_is_not_heard_and_then_cut_off() -> No
     assert len(guest.connection._come) <= octets.AHEAD + 6000
     assert len(guest.heard) <= 33
     time_is_up(guest)
-    await asyncio.wait_for(guest.session.ended, 5)
+    await asyncio.wait_for(guest.session.ended, PATIENCE)
     assert guest.transport.was_aborted
     assert not guest.sessions
 
@@ -223,7 +224,7 @@ async def test_who_does_not_read_the_last_reply_is_cut_off_as_well(monkeypatch: 
     guest = await Guest().come()
     guest.transport.unsent = 10
     assert await guest.say(b"QUIT\r\n") == ["221 Bye"]
-    await asyncio.wait_for(guest.session.ended, 5)
+    await asyncio.wait_for(guest.session.ended, PATIENCE)
     assert guest.transport.was_aborted
 
 
@@ -264,7 +265,7 @@ async def test_a_line_without_an_end_is_answered_by_nothing_but_the_time_out() -
         if number == 50:
             assert guest.heard == []
             time_is_up(guest)
-    await asyncio.wait_for(guest.session.ended, 5)
+    await asyncio.wait_for(guest.session.ended, PATIENCE)
     assert guest.heard == ["421 4.4.2 relay.example Too slow, closing the connection"]
 
 
@@ -298,7 +299,7 @@ async def test_in_every_state_a_client_has_its_time_and_no_more(state: str) -> N
     guest = await Guest().come(greet=False)
     await STATES[state](guest)
     time_is_up(guest)
-    await asyncio.wait_for(guest.session.ended, 5)
+    await asyncio.wait_for(guest.session.ended, PATIENCE)
     assert guest.heard[-1] == "421 4.4.2 relay.example Too slow, closing the connection"
     assert not guest.transport.was_aborted
     assert (guest.reception.storeroom.memory, len(guest.reception.occupancy), guest.sessions) == (0, 0, set())
@@ -320,7 +321,7 @@ async def test_a_commit_that_takes_too_long_ends_the_session_and_not_the_commit(
     guest = await Guest(queue=queue).come()
     await both(guest, ENVELOPE + b"DATA\r\n", b"x\r\n.\r\n")
     time_is_up(guest)
-    await asyncio.wait_for(guest.session.ended, 5)
+    await asyncio.wait_for(guest.session.ended, PATIENCE)
     assert guest.heard[-1].startswith("421 4.4.2")
     queue.open_gate.set()
     await guest.reception.finish(5)

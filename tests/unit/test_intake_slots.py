@@ -3,6 +3,7 @@
 import asyncio
 
 from engine.intake.smtp.slots import Slots
+from tests.waiting import PATIENCE
 
 
 async def test_clients_take_turns_however_many_messages_each_has() -> None:
@@ -32,6 +33,6 @@ async def test_a_desk_is_free_again_whenever_somebody_stops_waiting() -> None:
     await asyncio.wait({gone, given, last})
     assert (gone.cancelled(), given.cancelled(), last.cancelled()) == (True, True, False)
     slots.leave()
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(PATIENCE):
         await slots.take("c")
     assert not slots._waiting

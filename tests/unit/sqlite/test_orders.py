@@ -16,6 +16,7 @@ from engine.queue.sqlite.where import Where
 from engine.queue.sqlite.writer import Transaction
 from tests.unit.queue.support import ALL
 from tests.unit.sqlite.support import opened
+from tests.waiting import PATIENCE, until
 
 
 async def test_an_order_on_many_goes_in_chunks_and_is_told_once(
@@ -198,14 +199,14 @@ async def test_an_order_waits_for_nobody_who_looks(tmp_path: Path) -> None:
 
     def long(connection: sqlite3.Connection) -> None:
         looking.set()
-        is_seen.wait(30)
+        is_seen.wait(10 * PATIENCE)
 
     async with opened(tmp_path) as spool:
         number = await spool.add("a@example.org")
         seeing = asyncio.ensure_future(spool.queue._database.readers.ask(long, console=True))
         try:
-            await asyncio.to_thread(looking.wait, 10)
-            async with asyncio.timeout(5):
+            await until(looking.is_set)
+            async with asyncio.timeout(PATIENCE):
                 assert (await spool.queue.orders.hold(ALL, "night", "asleep")).recipients == 1
                 assert (await spool.queue.orders.release(Filter.of_ids([number]), "night")).recipients == 1
                 dropped = await spool.queue.orders.give_up("drop", ALL, "night", "", 60.0)

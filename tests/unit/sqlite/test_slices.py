@@ -17,6 +17,7 @@ from engine.queue.sqlite.writer import Writer
 from engine.settings.settings import Retry
 from tests.unit.queue.support import ALL, DELIVERED
 from tests.unit.sqlite.support import opened
+from tests.waiting import until
 
 
 @pytest.fixture(autouse=True)
@@ -130,9 +131,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
 
 async def begun(steps: list[object], count: int) -> None:
-    async with asyncio.timeout(20):
-        while len(steps) < count:
-            await asyncio.sleep(0.001)
+    await until(lambda: len(steps) >= count)
 
 
 @pytest.mark.parametrize("verb", ["hold", "release", "retry", "drop"])

@@ -159,11 +159,11 @@ async def test_a_statement_without_end_is_cut_short_when_the_store_is_closed(
     begun = threading.Event()
 
     def long(tx: Transaction) -> None:
-        begun.set()
+        tx.connection.set_progress_handler(begun.set, 1000)  # while it is in the middle of it
         tx.execute(endless).fetchone()
 
     writing_long = asyncio.ensure_future(spool.writer.do(long))
-    await asyncio.to_thread(begun.wait, 10)
+    await until(begun.is_set)
     async with asyncio.timeout(10):
         await spool.queue.close()
         with pytest.raises(QueueError):
