@@ -15,6 +15,7 @@ from tests.screens import canned
 from tests.screens.canned import CannedClient
 from tests.screens.conftest import SIZES, Console_, Hand
 from tests.screens.hostile import HOSTILE_REFUSAL, POISON, hostile_client
+from tests.waiting import until
 
 
 def _said(hand: Hand, where: str) -> str:
@@ -226,7 +227,7 @@ async def test_the_terminal_may_change_its_size(at_the_console: Console_) -> Non
         await hand.press("tab", "tab")
         for size in ((80, 24), (50, 10), (80, 24), (120, 40)):
             await hand.pilot.resize_terminal(*size)
-            await hand.pilot.pause(0.05)
+            await until(lambda size=size: hand.app.front is not None and hand.app.front.size == size)  # type: ignore[misc]
             await hand.rest()
             front: Any = hand.app.front
             if size[0] > 60:
