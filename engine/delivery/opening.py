@@ -17,7 +17,6 @@ from engine.dns.mx import Exchange
 from engine.model.outcome import Outcome
 from engine.smtpclient.blame import Blame
 from engine.smtpclient.failures import LoopsBack, SessionError, TlsBroken
-from engine.smtpclient.initiation import Form
 from engine.smtpclient.session import Session
 from engine.smtpclient.target import Target
 from engine.smtpclient.transcript import Transcript
@@ -40,7 +39,6 @@ class NoSession(Struct, frozen=True):
 class Dialling(Connection, Protocol):
     """What an opening needs to know of the relayer that it is for, and shows at it."""
 
-    form: Form
     hurry: Hurry
     pace: Pace
     transcript: Transcript
@@ -193,7 +191,6 @@ class Opening:
             timeouts=self._parts.delivery.timeouts,
             transcript=relayer.transcript,
             on_phase=relayer.pace.enter,
-            form=relayer.form,
             pipelining=self._parts.pipelining.may_pipeline(target.host),
             blame=self._parts.blame,
         )

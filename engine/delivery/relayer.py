@@ -28,7 +28,6 @@ from engine.delivery.ways import Ways
 from engine.model.claim import Claim
 from engine.model.outcome import Outcome
 from engine.queue.errors import NotHeld, QueueBroken, QueueBusy, QueueError
-from engine.smtpclient.initiation import Form
 from engine.smtpclient.session import Session
 from engine.smtpclient.target import Target
 from engine.smtpclient.transcript import Transcript
@@ -89,7 +88,6 @@ class ManagedRelayer:
         claims: list[Claim],
         parts: Parts,
         manager: Manager,
-        form: Form = "ESMTP",
         is_in_doubt: bool = False,
         flow: Flow | None = None,
     ) -> None:
@@ -114,7 +112,6 @@ class ManagedRelayer:
         self._parts = parts
         self._begun = parts.clock.monotonic()
         self._manager = manager
-        self.form = form
         self._leaving = ""  # why, once it is to
         self._closed_by = ""
         self._called = asyncio.Event()

@@ -193,7 +193,9 @@ class Router:
                     host=exchange.host,
                     address=address,
                     port=port,
+                    form="SMTP" if way.route.form == "smtp" else "ESMTP",
                     demand=demand,
+                    tls_at_once=way.route.tls == "implicit",
                     username=way.route.username,
                     password=self._passwords.get(way.route.domain, ""),
                 )

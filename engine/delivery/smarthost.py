@@ -35,7 +35,6 @@ from engine.model.claim import Claim, Room
 from engine.model.destination import RELAY, Over
 from engine.queue.errors import QueueBroken, QueueDamaged, QueueError
 from engine.settings.settings import Limit
-from engine.smtpclient.initiation import Form
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +52,7 @@ class SmartHost:
     established, so a dead one costs one at a time.
     """
 
-    def __init__(self, parts: Parts, retries: RetryPlan, *, limits: Sequence[Limit] = (), form: Form = "ESMTP") -> None:
+    def __init__(self, parts: Parts, retries: RetryPlan, *, limits: Sequence[Limit] = ()) -> None:
         queue, clock, delivery = parts.queue, parts.clock, parts.delivery
         self.max_connections = delivery.max_connections
         self.max_messages_per_connection = delivery.max_messages_per_connection
@@ -66,7 +65,6 @@ class SmartHost:
         self._parts = parts
         self._clock = clock
         self._check_interval = delivery.check_interval
-        self._form = form
         terms = Terms(
             initial=delivery.initial_connections,
             most=delivery.max_connections_per_destination,
@@ -396,7 +394,6 @@ class SmartHost:
             claims,
             self._parts,
             self,
-            self._form,
             is_in_doubt=due.is_in_doubt,
             flow=chosen.flow or flow_of(claims[0].message, claims[0].sender, due.destination),
         )

@@ -63,7 +63,8 @@ class Delivery(Struct, frozen=True, kw_only=True):
 class Temper:
     """How a server behaves; this one is healthy. Override `reply`, or set what is offered.
 
-    `certificate` None: no STARTTLS; "broken": STARTTLS is offered and ends in garbage. `logins` (user to password)
+    `certificate` None: no STARTTLS; "broken": STARTTLS is offered and ends in garbage. `tls_at_once`: TLS comes before
+    the greeting instead. `logins` (user to password)
     makes AUTH PLAIN and LOGIN offered and required. `listens` False: connections are refused.
     """
 
@@ -72,6 +73,7 @@ class Temper:
     extended: bool = True
     extensions: tuple[str, ...] = ("PIPELINING", f"SIZE {LONGEST_MESSAGE}", "8BITMIME", "SMTPUTF8")
     certificate: Offer | None = None
+    tls_at_once: bool = False
     logins: Mapping[str, str] = {}
 
     async def reply(self, session: "Session", verb: str, argument: str) -> str | bytes | Action | None:  # noqa: ARG002
@@ -252,6 +254,8 @@ class Session:
     async def run(self) -> None:
         """Hold the conversation to its end. Never raises, but when it is cancelled."""
         try:
+            if self.exchange.temper.tls_at_once:
+                await self._secure()
             await self._perform("connect", "")
             while self._going_on:
                 line = (await self._until(b"\r\n", _LONGEST_LINE)).decode("utf-8", "surrogateescape")

@@ -55,6 +55,16 @@ class Authenticating(Temper):
         self.certificate = certificate
 
 
+class EncryptedAtOnce(Temper):
+    """Wants TLS before anything is said, as at port 465; `certificate` as for Encrypted."""
+
+    word: ClassVar[str] = "encrypted at once"
+    tls_at_once = True
+
+    def __init__(self, certificate: Offer = "good") -> None:
+        self.certificate = certificate
+
+
 class Slow(Temper):
     """Thinks for `seconds` before each reply."""
 

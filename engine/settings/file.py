@@ -40,6 +40,7 @@ from engine.settings.settings import (
 )
 
 VARIABLE = "SMARTHOST_CONFIG"
+IMPLICIT_TLS = 465  # the port where TLS comes first (RFC 8314 3.3)
 MACHINE_WIDE = Path("/etc/smarthost/smarthost.toml")
 
 
@@ -169,7 +170,8 @@ _READERS: _Readers = {
         "domain": values.route_domain,
         "host": values.host_or_address,
         "port": values.port,
-        "tls": values.tls,
+        "tls": values.one_of(values.RouteTls),
+        "form": values.one_of(values.Form),
         "username": values.text,
         "password_file": values.readable_file,
         "ca_file": values.readable_file,
@@ -181,7 +183,11 @@ _READERS: _Readers = {
         "messages_per_minute": values.count,
         "connections_per_minute": values.count,
     },
-    DestinationTls: {"domain": values.domain_or_all, "level": values.tls, "ca_file": values.readable_file},
+    DestinationTls: {
+        "domain": values.domain_or_all,
+        "level": values.one_of(values.Tls),
+        "ca_file": values.readable_file,
+    },
     TlsRules: {"mta_sts": values.flag, "dane": values.flag, "ca_file": values.readable_file},
     QueueStore: {
         "store": values.database,
@@ -191,7 +197,7 @@ _READERS: _Readers = {
         "takeover": values.duration,
     },
     Events: {"kept": values.count},
-    Log: {"level": values.log_level},
+    Log: {"level": values.one_of(values.LogLevel)},
     Control: {"group": values.group, "view_group": values.group},
     Console: {"undo": values.duration, "confirm_typed_over": values.count},
 }
@@ -248,6 +254,8 @@ def _read(into: type[_Table], table: object, at: str, problems: list[str], reade
             problems.append(f"{dotted}: missing; it has no default")
     if len(problems) > before:
         return None
+    if into is Route and read.get("tls") == "implicit":
+        read.setdefault("port", IMPLICIT_TLS)
     settings = into(**read)
     if isinstance(settings, Route):
         problems.extend(f"{at}.{problem}" for problem in _unsafe(settings))
@@ -326,10 +334,17 @@ def _unsafe(route: Route) -> list[str]:
         problems.append("password_file: missing; a username needs the file that holds its password")
     if route.password_file is not None and not route.username:
         problems.append("username: missing; a password_file needs the user it belongs to")
-    if route.username and route.tls not in ("required", "verified"):
+    if route.username and route.tls not in ("required", "verified", "implicit"):
         problems.append(
-            f'tls: "{route.tls}" with a username; only "required" and "verified" are allowed: '
+            f'tls: "{route.tls}" with a username; only "required", "verified" and "implicit" are allowed: '
             "no password goes in the clear"
+        )
+    if route.form == "smtp" and route.username:
+        problems.append('form: "smtp" with a username; a login needs EHLO, so only "esmtp" is allowed')
+    if route.form == "smtp" and route.tls in ("required", "verified"):
+        problems.append(
+            f'form: "smtp" with tls = "{route.tls}"; STARTTLS needs EHLO, so allowed are "none", "opportunistic" and'
+            ' "implicit"'
         )
     return problems
 

@@ -11,7 +11,7 @@ from msgspec import Struct, field
 
 from engine.base.permission import open_to_all, others_may_write
 from engine.settings import values
-from engine.settings.values import Listen, LogLevel, Nameserver, Network, Tls
+from engine.settings.values import Form, Listen, LogLevel, Nameserver, Network, RouteTls, Tls
 
 __all__ = ["Limit", "Listen", "Nameserver", "Route", "Settings", "Timeouts"]
 
@@ -193,17 +193,24 @@ class Route(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[[route]]`: the host that takes a domain's mail instead of its mail exchanges.
 
     `domain` "*.example.org" means all domains below that one, "*" all other mail: the most particular counts.
-    A password is given only under TLS and to a host whose certificate is right; `ca_file` holds the authorities (PEM)
-    to trust instead of the system's.
+    `tls` "implicit" is TLS before anything is said, with a certificate that is right, at port 465 where none is named
+    (RFC 8314 3.3). `form` "smtp" is for a host that knows no EHLO. A password is given only under TLS and to a host
+    whose certificate is right; `ca_file` holds the authorities (PEM) to trust instead of the system's.
     """
 
     domain: str
     host: str
     port: int = 25
-    tls: Tls = "opportunistic"
+    tls: RouteTls = "opportunistic"
+    form: Form = "esmtp"
     username: str = ""
     password_file: Path | None = None
     ca_file: Path | None = None
+
+    @property
+    def level(self) -> Tls:
+        """What is demanded of TLS with it, whenever that comes."""
+        return "verified" if self.tls == "implicit" else self.tls
 
 
 class Limit(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -22,6 +22,8 @@ from engine.base.text import clean
 Reader = Callable[[object], Any]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Tls = Literal["none", "opportunistic", "required", "verified"]
+RouteTls = Literal["none", "opportunistic", "required", "verified", "implicit"]
+Form = Literal["esmtp", "smtp"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 _TEN_YEARS = 3_650 * 86_400
@@ -194,20 +196,16 @@ def duration_or_never(value: object) -> float:
         raise ValueError(f'{error}; or "never"') from error
 
 
-def tls(value: object) -> Tls:
-    """One of the ways to use TLS."""
-    for allowed in get_args(Tls):
-        if value == allowed:
-            return allowed  # type: ignore[no-any-return]
-    raise ValueError(f"{_shown(value)} is none of {', '.join(get_args(Tls))}")
+def one_of(choices: object) -> Reader:
+    """One of the words of a Literal."""
 
+    def read(value: object) -> str:
+        for allowed in get_args(choices):
+            if value == allowed:
+                return str(allowed)
+        raise ValueError(f"{_shown(value)} is none of {', '.join(get_args(choices))}")
 
-def log_level(value: object) -> LogLevel:
-    """How grave a thing must be to be logged."""
-    for allowed in get_args(LogLevel):
-        if value == allowed:
-            return allowed  # type: ignore[no-any-return]
-    raise ValueError(f"{_shown(value)} is none of {', '.join(get_args(LogLevel))}")
+    return read
 
 
 def listen(value: object) -> Listen:

@@ -6,7 +6,8 @@ what it is to be blamed for.
 
 import os
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Literal
 
 from aiosmtplib.auth import auth_login_encode, auth_plain_encode
@@ -28,8 +29,8 @@ Phase = Literal[
     "lookup", "connecting", "greeting", "hello", "TLS", "AUTH",
     "MAIL", "RCPT", "DATA", "body", "reply", "idle", "QUIT", "ended",
 ]  # fmt: skip
-Form = Literal["SMTP", "ESMTP"]
 
+_NO_TLS_AT_ONCE = ': the host speaks no TLS at this port before STARTTLS: write tls = "required" or "verified"'
 _REFUSED: dict[Phase, Cause] = {"greeting": "greeting", "hello": "greeting", "AUTH": "login"}  # what was refused
 
 
@@ -48,7 +49,6 @@ class Initiation:
         timeouts: Timeouts,
         transcript: Transcript,
         on_phase: Callable[[Phase], None],
-        form: Form = "ESMTP",
         blame: Callable[[OSError, str], Blame] = of_error,
     ) -> None:
         self._wire = wire
@@ -57,7 +57,6 @@ class Initiation:
         self._timeouts = timeouts
         self._transcript = transcript
         self._on_phase = on_phase
-        self._form = form
         self._blame = blame
         self._phase: Phase = "connecting"
         self._auth: list[str] = []
@@ -96,8 +95,14 @@ class Initiation:
             # What first: columns are narrow.
             why = f"{_reason(error)} {'by' if blamed == 'host' else 'here, for'} [{target.address}]:{target.port}"
             raise self._unusable(why, unreachable=True, blamed=blamed, cause="connect") from error
+        if target.tls_at_once:
+            self._say_what_is_demanded()
+            self._enter("TLS")
+            await self._shake_hands(partial(self._wire.open_tls, sock, timeout=timeouts.tls))
+        else:
+            await self._wire.open(sock, timeouts.connect)
         self._enter("greeting")
-        greeting = await self._wire.open(sock, timeouts.greeting)
+        greeting = await self._wire.greeting(timeouts.greeting)
         if greeting.code != 220:
             raise self._refused(greeting)
         self._meets_another(greeting)
@@ -106,7 +111,7 @@ class Initiation:
         """RFC 5321 3.2: EHLO, and HELO where that is not known."""
         self._enter("hello")
         self.extensions, self._auth = {}, []
-        if self._form == "ESMTP":
+        if self._target.form == "ESMTP":
             reply = await self._wire.command(b"EHLO", self._hostname, timeout=self._timeouts.hello)
             if reply.code == 250:
                 self._meets_another(reply)
@@ -131,9 +136,9 @@ class Initiation:
 
     async def _secure(self) -> None:
         demand = self._target.demand
-        for said in (demand.why and demand.line, demand.trial):
-            if said:
-                self._transcript.add("=", said)
+        if self._target.tls_at_once:
+            return
+        self._say_what_is_demanded()
         if demand.level == "none":
             return
         if "starttls" not in self.extensions:  # the host has none, or someone on the way has taken it out
@@ -146,38 +151,53 @@ class Initiation:
         if not await self._start_tls():
             self._transcript.add("=", "going on without TLS")
             return
-        self.secured = self._judged_secured()
-        self._transcript.add("=", f"secured: {self.secured.line}")
         await self._hello()  # RFC 3207 4.2: what was said before TLS counts for nothing
 
+    def _say_what_is_demanded(self) -> None:
+        demand = self._target.demand
+        for said in (demand.why and demand.line, demand.trial):
+            if said:
+                self._transcript.add("=", said)
+
     async def _start_tls(self) -> bool:
-        """Shake hands and look at the certificate as is demanded; False: the host declined, and may."""
+        """Ask for TLS; False: the host declined, and may."""
+        demand = self._target.demand
+        declined = await self._shake_hands(partial(self._wire.start_tls, timeout=self._timeouts.tls))
+        if declined is None:
+            return True
+        if declined.code == 421:
+            raise self._refused(declined)
+        if demand.is_must:
+            why = f"{demand.line}; the host answers STARTTLS with {declined.code} {declined.text}"
+            raise self._unusable(why, enhanced="4.7.4", cause="tls")
+        return False
+
+    async def _shake_hands(self, handshake: Callable[[ssl.SSLContext, str], Awaitable[Reply | None]]) -> Reply | None:
+        """Shake hands and look at the certificate as is demanded; gives the reply where the host declined."""
         target, demand = self._target, self._target.demand
         # RFC 7672 8.1: with DANE the host is asked for by its TLSA base domain.
         by_dane = demand.dane is not None and not demand.by_authorities
         name = demand.dane.names[0] if demand.dane is not None and by_dane else target.host
         try:
-            declined = await self._wire.start_tls(_context(target), name, self._timeouts.tls)
+            declined = await handshake(_context(target), name)
         except WireError as error:
             by_network = isinstance(error, HandshakeFailed) and error.by_network
-            raise self._tls_broken(str(error), by_network=by_network) from error
+            hint = _NO_TLS_AT_ONCE if target.tls_at_once and _is_in_the_clear(error.__cause__) else ""
+            raise self._tls_broken(f"{error}{hint}", by_network=by_network) from error
         except OSError as error:  # not the wire's
             why = f"the authorities to trust cannot be read: {_reason(error)}"
             raise self._unusable(why, enhanced="4.3.5", cause="ours") from error
         if declined is not None:
-            if declined.code == 421:
-                raise self._refused(declined)
-            if demand.is_must:
-                why = f"{demand.line}; the host answers STARTTLS with {declined.code} {declined.text}"
-                raise self._unusable(why, enhanced="4.7.4", cause="tls")
-            return False
+            return declined
         if demand.dane is not None and (fault := dane.fault(demand.dane, self._wire.chain)):
             self._wire.close()
             self._transcript.add("=", fault)
             raise self._tls_broken(fault)
         if demand.trial and (fault := self._on_trial()):
             self._transcript.add("=", f"{demand.trial}: {fault}")
-        return True
+        self.secured = self._judged_secured()
+        self._transcript.add("=", f"secured: {self.secured.line}")
+        return None
 
     def _on_trial(self) -> str:
         """Why the certificate would not do if the policy that is being tested were enforced, or ""."""
@@ -257,6 +277,11 @@ def _context(target: Target) -> ssl.SSLContext:
     if target.username or target.demand.by_authorities:
         return contexts.verifying(target.demand.ca_file)
     return contexts.opportunistic() if target.demand.level == "opportunistic" else contexts.unverified()
+
+
+def _is_in_the_clear(error: BaseException | None) -> bool:
+    """Whether a handshake failed on what is no TLS at all: OpenSSL takes a greeting for a version that it knows not."""
+    return isinstance(error, ssl.SSLError) and error.reason in ("WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG")
 
 
 def _reason(error: OSError) -> str:

@@ -132,7 +132,8 @@ class _Conversation:
             why = os.strerror(error.errno).lower() if error.errno else str(error)
             raise WireError(f"connect: {why}") from error
         self._phase = "greeting"
-        greeting = await self._wire.open(sock, STEP_SECONDS)
+        await self._wire.open(sock, STEP_SECONDS)
+        greeting = await self._wire.greeting(STEP_SECONDS)
         self._greeting = _line(greeting)
         if greeting.code != 220:
             self.trouble = f"it does not greet: {self._greeting}"

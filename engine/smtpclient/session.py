@@ -18,7 +18,7 @@ from engine.model.outcome import Outcome
 from engine.settings.settings import Timeouts
 from engine.smtpclient.blame import Blame, of_error
 from engine.smtpclient.dialler import Dialler
-from engine.smtpclient.initiation import Form, Initiation, Phase
+from engine.smtpclient.initiation import Initiation, Phase
 from engine.smtpclient.mail import Mail, mail_command, rcpt_command
 from engine.smtpclient.target import Target
 from engine.smtpclient.transcript import Transcript
@@ -46,7 +46,6 @@ class Session:
         timeouts: Timeouts,
         transcript: Transcript,
         on_phase: Callable[[Phase], None],
-        form: Form = "ESMTP",
         pipelining: bool = True,
         blame: Callable[[OSError, str], Blame] = of_error,
     ) -> None:
@@ -63,7 +62,6 @@ class Session:
             timeouts=timeouts,
             transcript=transcript,
             on_phase=self._enter,
-            form=form,
             blame=blame,
         )
         self.phase: Phase = "connecting"

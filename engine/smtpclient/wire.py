@@ -69,8 +69,8 @@ class Wire:
         self._parting: Reply | None = None
         self.in_hand: Reply | None = None  # what had come when whoever waited for it was called away
 
-    async def open(self, sock: socket.socket, timeout: float) -> Reply:
-        """Take over a connected socket and wait for the greeting."""
+    async def open(self, sock: socket.socket, timeout: float) -> None:
+        """Take over a connected socket."""
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(timeout):
@@ -79,6 +79,25 @@ class Wire:
             sock.close()
             raise WireError(f"connection lost: {error}") from error
         self._protocol = protocol
+
+    async def open_tls(self, sock: socket.socket, context: ssl.SSLContext, server_name: str, timeout: float) -> None:
+        """Take over a connected socket, and shake hands before anything is said (RFC 8314 3.3)."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(timeout):
+                _, protocol = await loop.create_connection(
+                    lambda: _Protocol(loop, self._transcript), sock=sock, ssl=context, server_hostname=server_name
+                )
+        except (OSError, TimeoutError) as error:  # ssl.SSLError among them
+            sock.close()
+            raise self._handshake_failed(error) from error
+        except BaseException:
+            sock.close()
+            raise
+        self._protocol = protocol
+
+    async def greeting(self, timeout: float) -> Reply:
+        """What the peer says first."""
         return await self._reply(timeout, "greeting")
 
     def send_ahead(self, lines: Sequence[bytes]) -> None:
@@ -201,9 +220,7 @@ class Wire:
                 raise self._fail(f"{error.message} in reply to STARTTLS") from error
             return Reply(code=error.code, text=error.message)
         except (SMTPTimeoutError, SMTPServerDisconnected, TimeoutError, OSError, ssl.SSLError) as error:
-            why = f"TLS handshake failed: {_reason(error)}"
-            self._fail(why)
-            raise HandshakeFailed(why, by_network=_is_networks(error)) from error
+            raise self._handshake_failed(error) from error
         except BaseException:
             self.close()
             raise
@@ -283,6 +300,11 @@ class Wire:
         if self._protocol is None or not self._protocol.is_connected:
             raise self._fail("connection lost")
         return self._protocol
+
+    def _handshake_failed(self, error: BaseException) -> HandshakeFailed:
+        why = f"TLS handshake failed: {_reason(error)}"
+        self._fail(why)
+        return HandshakeFailed(why, by_network=_is_networks(error))
 
     def _fail(self, why: str) -> WireError:
         self.close()

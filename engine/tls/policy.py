@@ -95,11 +95,11 @@ class TlsPolicy:
                 return TlsDemand(ca_file=self._ca_file)
             return TlsDemand(level=own.level, why=_setting_of(own.domain), ca_file=own.ca_file or self._ca_file)
         demand = TlsDemand(
-            level=route.tls,
-            why=f"the route of {route.domain}" if route.tls != "opportunistic" else "",
+            level=route.level,
+            why=f"the route of {route.domain}" if route.level != "opportunistic" else "",
             ca_file=route.ca_file or self._ca_file,
         )
-        if own is not None and LEVELS.index(own.level) > LEVELS.index(route.tls):
+        if own is not None and LEVELS.index(own.level) > LEVELS.index(route.level):
             return replace(demand, level=own.level, why=_setting_of(own.domain), ca_file=own.ca_file or demand.ca_file)
         return demand
 

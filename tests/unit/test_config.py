@@ -195,6 +195,17 @@ def test_the_defaults_are_those_of_an_empty_file(tmp_path: Path) -> None:
             "in the clear",
         ),
         (
+            "[[route]]\ndomain = '*'\nhost = 'b.example'\nform = 'smtp'\ntls = 'verified'",
+            'route[0].form: "smtp" with tls = "verified"',
+            "STARTTLS needs EHLO",
+        ),
+        (
+            ("[[route]]\ndomain = '*'\nhost = 'b.example'\nform = 'smtp'\ntls = 'implicit'\nusername = 'u'\n"
+            "password_file = '/etc/hostname'"),
+            'route[0].form: "smtp" with a username',
+            "a login needs EHLO",
+        ),
+        (
             "[[route]]\ndomain = '*'\nhost = 'b.example'\npassword_file = '/nowhere/at/all'",
             "route[0].password_file: /nowhere/at/all cannot be read",
             "No such file",
@@ -364,6 +375,12 @@ def test_a_route_may_be_for_all_domains_below_one(tmp_path: Path) -> None:
     assert route.domain == "*.example.org"
     (problem,) = problems(tmp_path, '[[route]]\ndomain = "a.*.org"\nhost = "up.example"\n')
     assert problem.startswith("route[0].domain: ")
+
+
+@pytest.mark.parametrize(("keys", "port"), [("", 465), ("port = 10465", 10465)])
+def test_tls_comes_first_at_its_own_port_unless_another_is_named(tmp_path: Path, keys: str, port: int) -> None:
+    (route,) = load(written(tmp_path, f'[[route]]\ndomain = "*"\nhost = "up.example"\ntls = "implicit"\n{keys}')).route
+    assert (route.port, route.level) == (port, "verified")
 
 
 def test_some_destinations_are_tried_in_another_way(tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ NO_BOUNDS = {
     "engine.tls.dane._FULL",
     "engine.tls.dane._SHA256",
     "engine.tls.dane._SHA512",
+    "engine.settings.file.IMPLICIT_TLS",
     "engine.tls.policy_files.HTTPS",
     "console.commands.listings.WIDE",
     "console.format.STEP",
