@@ -117,7 +117,7 @@ class Engine:
         self.mx = _mx(settings, resolver, self._clock, self.queue, draw)
         self.tls = tls_policy(settings, Lookups(resolver), self.queue.standing, self._clock, https_port=https_port)
         attempts = _attempts(settings, self.queue, retries, self._clock)
-        router = self._router = _router(settings, self.mx, self.tls, self.queue, self._listening)
+        router = self._router = _router(settings, self.mx, self.tls, self.queue, self._listening, draw)
         parts = Parts(
             queue=self.queue,
             mx=self.mx,
@@ -382,6 +382,7 @@ def _router(
     tls: TlsPolicy,
     queue: Queue,
     listening: Callable[[], tuple[Listen, ...]],
+    draw: random.Random | None,
 ) -> Router:
     delivery = settings.delivery
     ourselves = Ourselves(
@@ -396,6 +397,7 @@ def _router(
         standing=queue.standing,
         ourselves=ourselves,
         refused=delivery.refuse_networks,
+        draw=draw,
     )
 
 

@@ -394,7 +394,7 @@ def _route(way: Way | None) -> Fact | None:
         why = f" ({override.note})" if override.note else ""
         return Fact("route", f"overridden by {override.by}{why}: to {override.to} instead of its own hosts")
     if way.route is not None:
-        return Fact("route", f"to {way.route.host}:{way.route.port}, by the route for {way.route.domain}")
+        return Fact("route", f"to {', '.join(way.route.hosts)}:{way.route.port}, by the route for {way.route.domain}")
     return Fact("route", "to its mail exchanges")
 
 

@@ -5,6 +5,8 @@ The way of a message, 5 of 7: here its hosts are found. From engine.delivery.rel
 
 import hashlib
 import ipaddress
+import math
+import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -91,7 +93,7 @@ class Router:
 
     `passwords` holds the password of each route that has a user name, by the route's domain. `tls` says how
     connections are to be secured; `ourselves` which hosts are this relay. No address in `refused` networks is given,
-    but to an operator who names it.
+    but to an operator who names it. `draw` is where chance comes from.
     """
 
     def __init__(
@@ -105,6 +107,7 @@ class Router:
         passwords: dict[str, str] | None = None,
         standing: Standing | None = None,
         refused: Sequence[Network] = (),
+        draw: random.Random | None = None,
     ) -> None:
         self._ourselves = ourselves
         self._refused = tuple(refused)
@@ -114,6 +117,7 @@ class Router:
         self._routes = {route.domain: route for route in routes}
         self._passwords = passwords or {}
         self._standing = standing
+        self._draw = draw or random.SystemRandom()
 
     async def way(self, destination: str) -> Way:
         """Give the hosts for a destination. Raises MXError, whose outcome the mail has; QueueError."""
@@ -121,11 +125,22 @@ class Router:
         override = await self._standing.override(destination) if self._standing is not None else None
         if override is not None:
             site = _site(f"{override.host}:{override.port or self._port}", "by override")
-            return self._upstream(destination, override.host, site, route, override)
+            upstream = self._upstream((override.host,), site)
+            return Way(
+                destination=destination,
+                exchanges=upstream,
+                route=route,
+                override=override,
+                hosts=(override.host,),
+                site=site,
+            )
         if route is not None:
             # A login is the route's own: what goes over its connections goes under its name.
-            site = _site(f"{route.host}:{route.port}", f"by route as {route.username or 'anybody'}")
-            return self._upstream(destination, route.host, site, route, None)
+            site = _site(
+                *(f"{host}:{route.port}" for host in route.hosts), f"by route as {route.username or 'anybody'}"
+            )
+            upstream = self._upstream(self._in_order(route), site)
+            return Way(destination=destination, exchanges=upstream, route=route, hosts=route.hosts, site=site)
         candidates = await self._mx.candidates(destination)
         best = sorted(candidates, key=lambda exchange: (exchange.preference, exchange.host))[:MOST_EXCHANGES]
         hosts = tuple(exchange.host for exchange in best)
@@ -133,15 +148,28 @@ class Router:
         exchanges = self._mx.allowed(destination, candidates, site)
         return Way(destination=destination, exchanges=tuple(exchanges), hosts=hosts, site=site)
 
-    def _upstream(self, destination: str, host: str, site: str, route: Route | None, override: Override | None) -> Way:
-        mark = self._mx.mark(host)
-        if mark is not None and mark.by != ENGINE:
-            why = f"{host} is marked bad by {mark.by}" + (f" ({mark.note})" if mark.note else "")
-            raise AllMarkedBad(why, until=mark.until, hosts=(host,), site=site)
-        upstream = Exchange(host=host, preference=0, mark=mark)
-        return Way(
-            destination=destination, exchanges=(upstream,), route=route, override=override, hosts=(host,), site=site
-        )
+    def _in_order(self, route: Route) -> Sequence[str]:
+        """The hosts of a route in the order to try them: as they are named, or drawn by their weights, each once."""
+        if not route.weights:
+            return route.hosts
+        # Each host has a time that is the shorter, on average, the more it weighs (Efraimidis and Spirakis, 2006).
+        times = {
+            host: self._draw.expovariate(weight) if weight else math.inf
+            for host, weight in zip(route.hosts, route.weights, strict=True)
+        }
+        return sorted(route.hosts, key=times.__getitem__)
+
+    def _upstream(self, hosts: Sequence[str], site: str) -> tuple[Exchange, ...]:
+        """The hosts that an operator named, but for those that one has marked bad; what we have marked comes last."""
+        named = [Exchange(host=host, preference=place, mark=self._mx.mark(host)) for place, host in enumerate(hosts)]
+        marks = [exchange.mark for exchange in named if exchange.mark is not None and exchange.mark.by != ENGINE]
+        if len(marks) == len(named):
+            why = "; ".join(
+                f"{mark.host} is marked bad by {mark.by}" + (f" ({mark.note})" if mark.note else "") for mark in marks
+            )
+            raise AllMarkedBad(why, until=min(mark.until for mark in marks), hosts=tuple(hosts), site=site)
+        left = [exchange for exchange in named if exchange.mark not in marks]
+        return tuple(sorted(left, key=lambda exchange: exchange.mark is not None))
 
     async def apart(self, way: Way) -> Way:
         """The same way, its site named for what its mail demands besides: who demands more has connections of its own.
@@ -170,7 +198,7 @@ class Router:
         They are those of the route to it, at `port` where there are several; else those of all mail. `port` 0: the
         route's, or the usual one.
         """
-        to_it = [route for route in self._routes.values() if route.host == host]
+        to_it = [route for route in self._routes.values() if host in route.hosts]
         route = next((route for route in to_it if route.port == port), to_it[0] if to_it else None)
         if route is None:
             return port or self._port, self.tls.by_settings("", None).ca_file

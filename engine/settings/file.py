@@ -12,6 +12,7 @@ import platformdirs
 from msgspec import Struct
 
 from engine.base.permission import why_not
+from engine.base.plural import plural
 from engine.base.text import clean
 from engine.settings import values
 from engine.settings.ourselves import routes_here
@@ -40,6 +41,7 @@ from engine.settings.settings import (
 )
 
 VARIABLE = "SMARTHOST_CONFIG"
+MOST_HOSTS = 20  # of a route: as many as are tried of a domain's exchanges
 IMPLICIT_TLS = 465  # the port where TLS comes first (RFC 8314 3.3)
 MACHINE_WIDE = Path("/etc/smarthost/smarthost.toml")
 
@@ -168,7 +170,8 @@ _READERS: _Readers = {
     },
     Route: {
         "domain": values.route_domain,
-        "host": values.host_or_address,
+        "host": values.one_or_each(values.host_or_address),
+        "weights": values.each(values.weight),
         "port": values.port,
         "tls": values.one_of(values.RouteTls),
         "form": values.one_of(values.Form),
@@ -339,6 +342,15 @@ def _unsafe(route: Route) -> list[str]:
             f'tls: "{route.tls}" with a username; only "required", "verified" and "implicit" are allowed: '
             "no password goes in the clear"
         )
+    if route.weights and len(route.weights) != len(route.hosts):
+        hosts = plural(len(route.hosts), "host")
+        problems.append(f"weights: {len(route.weights)} for {hosts}; allowed is one for each")
+    if route.weights and not any(route.weights):
+        problems.append("weights: all are 0; one at least must be more")
+    if len(route.hosts) > MOST_HOSTS:
+        problems.append(f"host: {len(route.hosts)} are named; allowed are up to {MOST_HOSTS}")
+    if len(set(route.hosts)) < len(route.hosts):
+        problems.append("host: one is named twice; each is allowed once")
     if route.form == "smtp" and route.username:
         problems.append('form: "smtp" with a username; a login needs EHLO, so only "esmtp" is allowed')
     if route.form == "smtp" and route.tls in ("required", "verified"):

@@ -140,12 +140,10 @@ def listening_by(settings: Settings) -> tuple[Listen, ...]:
 def routes_here(settings: Settings) -> list[str]:
     """What is wrong with routes that lead to this relay itself: each problem names the key, what it is, what may be."""
     ours = Ourselves(listening=lambda: listening_by(settings))
-    problems = []
-    for position, route in enumerate(settings.route):
-        address = "127.0.0.1" if is_localhost(route.host) else route.host
-        if why := ours.why(address, route.port, by_dns=False):
-            problems.append(
-                f"route[{position}].host: mail would come back: {route.host} is an address, {why}; allowed is any host"
-                " and port but this relay's own"
-            )
-    return problems
+    return [
+        f"route[{position}].host: mail would come back: {host} is an address, {why}; allowed is any host and port but"
+        " this relay's own"
+        for position, route in enumerate(settings.route)
+        for host in route.hosts
+        if (why := ours.why("127.0.0.1" if is_localhost(host) else host, route.port, by_dns=False))
+    ]

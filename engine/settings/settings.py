@@ -190,22 +190,30 @@ class Dsn(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Route(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[[route]]`: the host that takes a domain's mail instead of its mail exchanges.
+    """`[[route]]`: the host that takes a domain's mail instead of its mail exchanges, or several.
 
     `domain` "*.example.org" means all domains below that one, "*" all other mail: the most particular counts.
-    `tls` "implicit" is TLS before anything is said, with a certificate that is right, at port 465 where none is named
-    (RFC 8314 3.3). `form` "smtp" is for a host that knows no EHLO. A password is given only under TLS and to a host
-    whose certificate is right; `ca_file` holds the authorities (PEM) to trust instead of the system's.
+    Of several hosts the first that can be had is used; with `weights`, one for each, each connection begins with one
+    drawn by them, and a host of weight 0 is for when there is no other. `tls` "implicit" is TLS before anything is
+    said, with a certificate that is right, at port 465 where none is named (RFC 8314 3.3). `form` "smtp" is for a host
+    that knows no EHLO. A password is given only under TLS and to a host whose certificate is right; `ca_file` holds the
+    authorities (PEM) to trust instead of the system's.
     """
 
     domain: str
-    host: str
+    host: str | tuple[str, ...]
+    weights: tuple[int, ...] = ()
     port: int = 25
     tls: RouteTls = "opportunistic"
     form: Form = "esmtp"
     username: str = ""
     password_file: Path | None = None
     ca_file: Path | None = None
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The hosts, in order."""
+        return (self.host,) if isinstance(self.host, str) else self.host
 
     @property
     def level(self) -> Tls:

@@ -144,6 +144,11 @@ def host(value: object) -> str:
     return domain
 
 
+def weight(value: object) -> int:
+    """A whole number from 0 to 1000."""
+    return _whole(value, 0, 1000)
+
+
 def host_or_address(value: object) -> str:
     """A host name or an IP address."""
     name = text(value)
@@ -344,6 +349,12 @@ def each(reader: Reader, at_least: int = 0) -> Callable[[object], tuple[Any, ...
         return tuple(members)
 
     return read
+
+
+def one_or_each(reader: Reader) -> Callable[[object], Any]:
+    """What `reader` reads, or a list of such with one member at least."""
+    read_list = each(reader, at_least=1)
+    return lambda value: read_list(value) if isinstance(value, list) else reader(value)
 
 
 def _octets(value: object) -> int:

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from engine.model.verbs import MarkBad, MarkGood
 from engine.sandbox.certificates import Certificate
 from engine.sandbox.internet import Internet
-from engine.sandbox.tempers import EncryptedAtOnce, Healthy, HelloOnly
+from engine.sandbox.tempers import Dead, EncryptedAtOnce, Healthy, HelloOnly
 from engine.settings.settings import Route
 from tests.clock import FakeClock
 from tests.scenarios.relaying import Relay, relaying
@@ -68,3 +69,64 @@ async def test_an_old_host_is_greeted_with_helo_at_once(internet: Internet, cloc
         await relay.send("bob@example.org")
         await relay.settled()
     assert [command.split()[0] for _, command in upstream.commands] == ["HELO", "MAIL", "RCPT", "DATA", "QUIT"]
+
+
+# -- several hosts -----------------------------------------------------------------------------------------------------
+
+
+async def test_of_several_hosts_the_first_that_can_be_had_takes_the_mail(internet: Internet, clock: FakeClock) -> None:
+    first, second = await internet.host("one.example", Dead()), await internet.host("two.example")
+    route = Route(domain="*", host=("one.example", "two.example"), port=internet.port)
+    async with relaying(internet, clock=clock, route=(route,)) as relay:
+        await relay.send("bob@example.org")
+        await relay.settled()
+        assert (first.messages, second.messages) == (0, 1)
+        assert [mark.host for mark in (await relay.client.hosts()).rows] == ["one.example"]
+        await first.become(Healthy())
+        await relay.later(3601)  # once its mark is over
+        await relay.send("bob@example.org")
+        await relay.settled()
+        assert (first.messages, second.messages) == (1, 1)
+
+
+async def test_hosts_have_their_shares_and_one_without_a_share_waits_for_the_others_to_fail(
+    internet: Internet, clock: FakeClock
+) -> None:
+    most, some, spare = [await internet.host(f"{name}.example") for name in ("most", "some", "spare")]
+    route = Route(
+        domain="*", host=("spare.example", "some.example", "most.example"), weights=(0, 1, 9), port=internet.port
+    )
+    async with relaying(internet, clock=clock, route=(route,)) as relay:
+        for _ in range(40):  # connections
+            await relay.send("bob@example.org")
+            await relay.settled()
+        assert most.messages + some.messages == 40
+        assert 1 <= some.messages <= 12
+        await most.become(Dead())
+        await some.become(Dead())
+        await relay.send("bob@example.org")
+        await relay.settled()
+        assert spare.messages == 1
+
+
+async def test_hosts_that_an_operator_marked_bad_have_nothing_and_explain_says_so(
+    internet: Internet, clock: FakeClock
+) -> None:
+    hosts = [await internet.host("one.example"), await internet.host("two.example")]
+    route = Route(domain="*", host=("one.example", "two.example"), port=internet.port)
+    async with relaying(internet, clock=clock, route=(route,)) as relay:
+        await relay.client.ask(MarkBad(host="one.example", seconds=3600, note="their request"))
+        await relay.send("bob@example.org")
+        await relay.settled()
+        assert [host.messages for host in hosts] == [0, 1]
+        await relay.client.ask(MarkBad(host="two.example", seconds=3600, note="too"))
+        await relay.send("bob@example.org")
+        await relay.settled()
+        (entry,) = await relay.entries()
+        assert entry.attempts == 0
+        explained = await relay.client.explain(str(entry.message))
+        assert "one.example" in str(explained.explanations)
+        assert "two.example" in str(explained.explanations)
+        await relay.client.ask(MarkGood(host="one.example"))
+        await relay.settled()
+        assert [host.messages for host in hosts] == [1, 1]

@@ -205,6 +205,15 @@ def test_the_defaults_are_those_of_an_empty_file(tmp_path: Path) -> None:
             'route[0].form: "smtp" with a username',
             "a login needs EHLO",
         ),
+        ("[[route]]\ndomain = '*'\nhost = []", "route[0].host: it is empty", "at least 1"),
+        ("[[route]]\ndomain = '*'\nhost = ['a.example', 'b c']", "route[0].host[1]: not a host name", "relay.example"),
+        ("[[route]]\ndomain = '*'\nhost = ['a.example', 'A.example']", "route[0].host: one is named twice", "once"),
+        (
+            "[[route]]\ndomain = '*'\nhost = ['a.example', 'b.example']\nweights = [1]",
+            "route[0].weights: 1 for 2 hosts",
+            "one for each",
+        ),
+        ("[[route]]\ndomain = '*'\nhost = 'a.example'\nweights = [0]", "route[0].weights: all are 0", "more"),
         (
             "[[route]]\ndomain = '*'\nhost = 'b.example'\npassword_file = '/nowhere/at/all'",
             "route[0].password_file: /nowhere/at/all cannot be read",
