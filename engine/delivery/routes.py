@@ -15,6 +15,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.base.address import pattern_for
+from engine.dns.hosts_file import HostsFile
 from engine.dns.mx import (
     MOST_EXCHANGES,
     AllMarkedBad,
@@ -93,7 +94,8 @@ class Router:
 
     `passwords` holds the password of each route that has a user name, by the route's domain. `tls` says how
     connections are to be secured; `ourselves` which hosts are this relay. No address in `refused` networks is given,
-    but to an operator who names it. `draw` is where chance comes from.
+    but to an operator who names it. `draw` is where chance comes from. What an operator names may
+    have its address in the `hosts_file` of this machine.
     """
 
     def __init__(
@@ -108,6 +110,7 @@ class Router:
         standing: Standing | None = None,
         refused: Sequence[Network] = (),
         draw: random.Random | None = None,
+        hosts_file: HostsFile | None = None,
     ) -> None:
         self._ourselves = ourselves
         self._refused = tuple(refused)
@@ -118,6 +121,7 @@ class Router:
         self._passwords = passwords or {}
         self._standing = standing
         self._draw = draw or random.SystemRandom()
+        self._hosts_file = hosts_file or HostsFile()
 
     async def way(self, destination: str) -> Way:
         """Give the hosts for a destination. Raises MXError, whose outcome the mail has; QueueError."""
@@ -271,7 +275,7 @@ class Router:
         """
         if is_number(host):
             return f"{host} is a number, which on every machine may mean itself"
-        for address in await self.addresses(host):
+        for address in await self.addresses(host, by_dns=False):
             if why := self._ourselves.why(address, port or self._port, by_dns=False):
                 return f"{host} has the address {address}, {why}" if address != host else f"{host} is an address, {why}"
         return ""
@@ -289,17 +293,23 @@ class Router:
 
     async def _addresses(self, way: Way, host: str) -> list[str]:
         try:
-            return await self.addresses(host)
+            return await self.addresses(host, by_dns=way.is_by_dns)
         except MXError as error:
             if way.is_by_dns or error.outcome.kind == "transient":
                 raise
             # A slip of ours must not return mail: that is for the domain's own DNS alone to say.
             raise LookupFailed(f"the mail is {_how(way)} to {host}: {error.outcome.text}") from error
 
-    async def addresses(self, host: str) -> list[str]:
-        """The addresses of a host, or itself where it is one. Raises MXError."""
+    async def addresses(self, host: str, *, by_dns: bool = True) -> list[str]:
+        """The addresses of a host, or itself where it is one. Raises MXError.
+
+        A host that an operator names, in a route or not `by_dns`, has those that this machine's hosts file gives it.
+        """
         with suppress(ValueError):
             return [str(ipaddress.ip_address(host))]
+        is_named = not by_dns or any(host in route.hosts for route in self._routes.values())
+        if is_named and (found := self._hosts_file.addresses(host)):
+            return found
         try:
             return await self._mx.addresses(host)
         except MXError:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.model.verbs import MarkBad, MarkGood
+from engine.dns.hosts_file import HostsFile
+from engine.model.verbs import MarkBad, MarkGood, Override
 from engine.sandbox.certificates import Certificate
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Dead, EncryptedAtOnce, Healthy, HelloOnly
@@ -69,6 +70,26 @@ async def test_an_old_host_is_greeted_with_helo_at_once(internet: Internet, cloc
         await relay.send("bob@example.org")
         await relay.settled()
     assert [command.split()[0] for _, command in upstream.commands] == ["HELO", "MAIL", "RCPT", "DATA", "QUIT"]
+
+
+async def test_a_host_that_an_operator_names_may_have_its_address_on_this_machine_alone(
+    internet: Internet, clock: FakeClock, tmp_path: Path
+) -> None:
+    upstream = await internet.host("known.example")
+    hosts = tmp_path / "hosts"
+    hosts.write_text(f"{upstream.address} inner inner.example mx.stranger.example\n")
+    await internet.add("stranger.example", mx=[(10, "mx.stranger.example", Healthy())])
+    route = Route(domain="corp.example", host="inner", port=upstream.port)
+    async with relaying(internet, clock=clock, route=(route,)) as relay:
+        relay.engine._router._hosts_file = HostsFile(hosts)
+        await relay.send("bob@corp.example", "eve@stranger.example")
+        await relay.settled()
+        assert [delivery.recipients for delivery in upstream.delivered] == [("bob@corp.example",)]
+        await relay.client.ask(Override(destination="stranger.example", to="inner.example", seconds=3600, note="test"))
+        await relay.send("eve@stranger.example")
+        await relay.settled()
+        assert upstream.messages == 2
+    assert internet.messages == 3  # what the DNS named had the first of them
 
 
 # -- several hosts -----------------------------------------------------------------------------------------------------
