@@ -33,6 +33,7 @@ from engine.intake.drop.folder import DropIntake
 from engine.intake.errors import IntakeError
 from engine.intake.floor import DiskFloor
 from engine.intake.smtp.listener import SmtpIntake
+from engine.login.logins import logins
 from engine.model.event import Event
 from engine.model.node import News, Said
 from engine.queue.contract import Queue
@@ -45,7 +46,7 @@ from engine.settings.ourselves import Ourselves, listening_by
 from engine.settings.settings import Listen, Settings
 from engine.smtpclient.dialler import Dialler, TcpDialler
 from engine.smtpclient.probe import Prober
-from engine.tls.policy import TlsPolicy, tls_policy
+from engine.tls.policy import tls_policy
 from engine.tls.policy_files import HTTPS
 
 __all__ = ["CannotStart", "Engine", "EngineFailed", "EngineThread", "SpoolOwned", "run_daemon"]
@@ -115,9 +116,20 @@ class Engine:
             validating=settings.dns.validating,
         )
         self.mx = _mx(settings, resolver, self._clock, self.queue, draw)
-        self.tls = tls_policy(settings, Lookups(resolver), self.queue.standing, self._clock, https_port=https_port)
+        lookups = Lookups(resolver)
+        self.tls = tls_policy(settings, lookups, self.queue.standing, self._clock, https_port=https_port)
         attempts = _attempts(settings, self.queue, retries, self._clock)
-        router = self._router = _router(settings, self.mx, self.tls, self.queue, self._listening, draw)
+        router = self._router = Router(
+            self.mx,
+            port=settings.delivery.port,
+            tls=self.tls,
+            routes=settings.route,
+            logins=logins(settings, lookups, self._clock, _password),
+            standing=self.queue.standing,
+            ourselves=_ourselves(settings, self._listening),
+            refused=settings.delivery.refuse_networks,
+            draw=draw,
+        )
         parts = Parts(
             queue=self.queue,
             mx=self.mx,
@@ -376,38 +388,10 @@ def _attempts(settings: Settings, queue: Queue, retries: RetryPlan, clock: Clock
     )
 
 
-def _router(
-    settings: Settings,
-    mx: MXCalculator,
-    tls: TlsPolicy,
-    queue: Queue,
-    listening: Callable[[], tuple[Listen, ...]],
-    draw: random.Random | None,
-) -> Router:
-    delivery = settings.delivery
-    ourselves = Ourselves(
-        names=(settings.hostname,), listening=listening, loopback_exchanges=delivery.loopback_exchanges
+def _ourselves(settings: Settings, listening: Callable[[], tuple[Listen, ...]]) -> Ourselves:
+    return Ourselves(
+        names=(settings.hostname,), listening=listening, loopback_exchanges=settings.delivery.loopback_exchanges
     )
-    return Router(
-        mx,
-        port=delivery.port,
-        tls=tls,
-        routes=settings.route,
-        passwords=_passwords(settings),
-        standing=queue.standing,
-        ourselves=ourselves,
-        refused=delivery.refuse_networks,
-        draw=draw,
-    )
-
-
-def _passwords(settings: Settings) -> dict[str, str]:
-    """The password of each route that has one."""
-    return {
-        route.domain: _password(f"the route of {route.domain}", route.password_file)
-        for route in settings.route
-        if route.password_file is not None
-    }
 
 
 def _password(of: str, file: Path) -> str:

@@ -7,7 +7,7 @@ import hashlib
 import ipaddress
 import math
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from engine.dns.mx import (
     NoExchange,
     OwnName,
 )
+from engine.login.login import Login
 from engine.model.destination import Override
 from engine.model.event import ENGINE
 from engine.queue.contract import Standing
@@ -92,7 +93,7 @@ class Way(Struct, frozen=True, kw_only=True):
 class Router:
     """Finds the way. An operator's override comes before all, then the most particular route for the domain, and MX.
 
-    `passwords` holds the password of each route that has a user name, by the route's domain. `tls` says how
+    `logins` holds the login of each route that has a user name, by the route's domain. `tls` says how
     connections are to be secured; `ourselves` which hosts are this relay. No address in `refused` networks is given,
     but to an operator who names it. `draw` is where chance comes from. What an operator names may
     have its address in the `hosts_file` of this machine.
@@ -106,7 +107,7 @@ class Router:
         tls: TlsPolicy,
         ourselves: Ourselves,
         routes: Sequence[Route] = (),
-        passwords: dict[str, str] | None = None,
+        logins: Mapping[str, Login] | None = None,
         standing: Standing | None = None,
         refused: Sequence[Network] = (),
         draw: random.Random | None = None,
@@ -118,7 +119,7 @@ class Router:
         self._mx = mx
         self._port = port
         self._routes = {route.domain: route for route in routes}
-        self._passwords = passwords or {}
+        self._logins = logins or {}
         self._standing = standing
         self._draw = draw or random.SystemRandom()
         self._hosts_file = hosts_file or HostsFile()
@@ -228,8 +229,7 @@ class Router:
                     form="SMTP" if way.route.form == "smtp" else "ESMTP",
                     demand=demand,
                     tls_at_once=way.route.tls == "implicit",
-                    username=way.route.username,
-                    password=self._passwords.get(way.route.domain, ""),
+                    login=self._logins.get(way.route.domain),
                 )
 
     def _port_of(self, way: Way) -> int:

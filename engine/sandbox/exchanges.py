@@ -27,6 +27,9 @@ _COMMANDS_KEPT = 1000
 _HANDSHAKE = 10.0  # seconds
 
 _PATH = re.compile(r"(?i)^(?:FROM|TO):\s*<([^>]*)>\s*(.*)$", re.DOTALL)
+_BEARER = re.compile("auth=Bearer ([^\x01]+)\x01")
+_NAMED = re.compile("(?:user=|n,a=)([^\x01,]+)")
+Tokens = Callable[[str, str], bool]  # whether a token is one of a user's, and good now
 Offer = Certificate | Literal["broken"]  # what STARTTLS comes to
 
 # By command: what a parameter needs to be offered.
@@ -64,8 +67,8 @@ class Temper:
     """How a server behaves; this one is healthy. Override `reply`, or set what is offered.
 
     `certificate` None: no STARTTLS; "broken": STARTTLS is offered and ends in garbage. `tls_at_once`: TLS comes before
-    the greeting instead. `logins` (user to password)
-    makes AUTH PLAIN and LOGIN offered and required. `listens` False: connections are refused.
+    the greeting instead. `logins` (user to password) makes AUTH PLAIN and LOGIN offered and required, `tokens` XOAUTH2
+    and OAUTHBEARER. `listens` False: connections are refused.
     """
 
     word: ClassVar[str] = "healthy"
@@ -75,6 +78,16 @@ class Temper:
     certificate: Offer | None = None
     tls_at_once: bool = False
     logins: Mapping[str, str] = {}
+    tokens: Tokens | None = None
+
+    @property
+    def mechanisms(self) -> tuple[str, ...]:
+        """The ways to log in, of which one must be taken; none: nobody need."""
+        return (*(("PLAIN", "LOGIN") if self.logins else ()), *(("XOAUTH2", "OAUTHBEARER") if self.tokens else ()))
+
+    def refusal(self, mechanism: str) -> str:  # noqa: ARG002
+        """The reply to a login that is wrong."""
+        return "535 5.7.8 wrong login"
 
     async def reply(self, session: "Session", verb: str, argument: str) -> str | bytes | Action | None:  # noqa: ARG002
         """The reply to a command; None: what a healthy server says.
@@ -330,7 +343,7 @@ class Session:
                 return "\n".join([f"250 {host} at your service", *(f"250 {line}" for line in self._offered())])
             case "STARTTLS" if "STARTTLS" in self._offered():
                 return "220 2.0.0 ready to start TLS"
-            case "AUTH" if temper.logins:
+            case "AUTH" if temper.mechanisms:
                 return await self._auth(argument)
             case "MAIL" | "RCPT":
                 return self._envelope(verb, argument)
@@ -354,8 +367,8 @@ class Session:
         offered = list(temper.extensions)
         if temper.certificate is not None and not self.tls:
             offered.append("STARTTLS")
-        if temper.logins and not self.login:
-            offered.append("AUTH PLAIN LOGIN")
+        if temper.mechanisms and not self.login:
+            offered.append(f"AUTH {' '.join(temper.mechanisms)}")
         return offered
 
     def _envelope(self, verb: str, argument: str) -> str:
@@ -363,7 +376,7 @@ class Session:
         path = _PATH.match(argument)
         if path is None or (verb == "RCPT" and not path[1]):
             return "501 5.5.4 write it as MAIL FROM:<address>, RCPT TO:<address>"
-        if self.exchange.temper.logins and not self.login:
+        if self.exchange.temper.mechanisms and not self.login:
             return "530 5.7.0 authentication required"
         if verb == "RCPT" and self.sender is None:
             return "503 5.5.1 MAIL first"
@@ -379,22 +392,40 @@ class Session:
         return "250 2.1.0 ok" if verb == "MAIL" else "250 2.1.5 ok"
 
     async def _auth(self, argument: str) -> str:
-        """AUTH PLAIN (RFC 4616) and LOGIN, with an initial response or without."""
+        """AUTH by one of the mechanisms that are offered, with an initial response or without."""
+        temper = self.exchange.temper
         mechanism, _, initial = argument.partition(" ")
+        mechanism = mechanism.upper()
+        if mechanism not in temper.mechanisms:
+            return f"504 5.5.4 {' or '.join(temper.mechanisms)}"
         try:
-            if mechanism.upper() == "PLAIN":
-                _, user, password = (_decoded(initial) if initial else await self._challenge("")).split("\0")
-            elif mechanism.upper() == "LOGIN":
+            if mechanism == "LOGIN":
                 user = _decoded(initial) if initial else await self._challenge("Username:")
-                password = await self._challenge("Password:")
+                is_right = temper.logins.get(user) == await self._challenge("Password:")
             else:
-                return "504 5.5.4 PLAIN or LOGIN"
+                said = _decoded(initial) if initial else await self._challenge("")
+                if mechanism == "PLAIN":
+                    _, user, password = said.split("\0")
+                    is_right = temper.logins.get(user) == password
+                else:
+                    user, is_right = await self._bearer(said)
         except (ValueError, binascii.Error):
             return "501 5.5.2 that cannot be decoded"
-        if not user or self.exchange.temper.logins.get(user) != password:
-            return "535 5.7.8 wrong login"
+        if not user or not is_right:
+            return temper.refusal(mechanism)
         self.login = user
         return "235 2.7.0 welcome"
+
+    async def _bearer(self, said: str) -> tuple[str, bool]:
+        """Who logs in with a token, and whether it is a good one; who has a wrong one is told so (RFC 7628 3.2.2)."""
+        named, token = _NAMED.search(said), _BEARER.search(said)
+        if named is None or token is None:
+            raise ValueError(said)
+        tokens = self.exchange.temper.tokens
+        is_right = tokens is not None and tokens(named[1], token[1])
+        if not is_right:
+            await self._challenge('{"status":"400","schemes":"Bearer","scope":"https://mail.example/"}')
+        return named[1], is_right
 
     async def _challenge(self, text: str) -> str:
         await self.send(b"334 " + base64.b64encode(text.encode()) + b"\r\n")

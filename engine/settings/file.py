@@ -5,7 +5,8 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, TypeVar, get_args
 
 import msgspec
 import platformdirs
@@ -29,6 +30,7 @@ from engine.settings.settings import (
     Limit,
     Limits,
     Log,
+    OAuth,
     QueueStore,
     Retry,
     RetryOf,
@@ -168,6 +170,14 @@ _READERS: _Readers = {
         "content_returned": values.returned,
         "postmaster": values.mailbox,
     },
+    OAuth: {
+        "token_endpoint": values.https_url,
+        "client_id": values.text,
+        "client_secret_file": values.readable_file,
+        "refresh_token_file": values.readable_file,
+        "scope": values.text,
+        "ca_file": values.readable_file,
+    },
     Route: {
         "domain": values.route_domain,
         "host": values.one_or_each(values.host_or_address),
@@ -177,6 +187,7 @@ _READERS: _Readers = {
         "form": values.one_of(values.Form),
         "username": values.text,
         "password_file": values.readable_file,
+        "token_command": values.program,
         "ca_file": values.readable_file,
     },
     Limit: {
@@ -295,14 +306,20 @@ def _value(into: type[Struct], known: Any, value: object, dotted: str, problems:
         return _each_domain(DestinationTls, value, dotted, problems, readers)
     if into is Retry and known.name == "destination":
         return _each_domain(RetryOf, value, dotted, problems, readers)
-    if isinstance(known.type, type) and issubclass(known.type, Struct):
-        return _read(known.type, value, dotted, problems, readers)
+    if (table := _table_of(known.type)) is not None:
+        return _read(table, value, dotted, problems, readers)
     try:
         return readers[into][known.name](value)
     except ValueError as error:
         problem = str(error)
         problems.append(f"{dotted}{problem}" if problem.startswith("[") else f"{dotted}: {problem}")
         return None
+
+
+def _table_of(kind: Any) -> type[Struct] | None:
+    """The structure of a key that is a table, which may be one that need not be there; None for any other key."""
+    kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+    return next((each for each in kinds if isinstance(each, type) and issubclass(each, Struct)), None)
 
 
 _PerDomain = TypeVar("_PerDomain", Route, Limit, DestinationTls, RetryOf)
@@ -333,10 +350,15 @@ def _each_domain(
 def _unsafe(route: Route) -> list[str]:
     """What is wrong with a route whose keys are right each by itself."""
     problems = []
-    if route.username and route.password_file is None:
-        problems.append("password_file: missing; a username needs the file that holds its password")
-    if route.password_file is not None and not route.username:
-        problems.append("username: missing; a password_file needs the user it belongs to")
+    given = [key for key in ("password_file", "token_command", "oauth") if getattr(route, key)]
+    if route.username and not given:
+        problems.append(
+            "password_file: missing; a username needs the file that holds its password, or token_command, or oauth"
+        )
+    if given and not route.username:
+        problems.append(f"username: missing; {given[0]} needs the user it belongs to")
+    if len(given) > 1:
+        problems.append(f"{given[1]}: there is {given[0]} already; one of them is allowed")
     if route.username and route.tls not in ("required", "verified", "implicit"):
         problems.append(
             f'tls: "{route.tls}" with a username; only "required", "verified" and "implicit" are allowed: '

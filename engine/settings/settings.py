@@ -189,6 +189,22 @@ class Dsn(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     postmaster: str = ""
 
 
+class OAuth(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[route.oauth]`: where the tokens come from that are logged in with (RFC 6749), instead of a password.
+
+    With `refresh_token_file` a token is asked for in the name of whoever gave that; without, in the client's own
+    (client_credentials). What the files hold is read each time. `ca_file` holds the authorities (PEM) to trust instead
+    of the system's.
+    """
+
+    token_endpoint: str
+    client_id: str
+    client_secret_file: Path | None = None
+    refresh_token_file: Path | None = None
+    scope: str = ""
+    ca_file: Path | None = None
+
+
 class Route(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[[route]]`: the host that takes a domain's mail instead of its mail exchanges, or several.
 
@@ -197,7 +213,8 @@ class Route(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     drawn by them, and a host of weight 0 is for when there is no other. `tls` "implicit" is TLS before anything is
     said, with a certificate that is right, at port 465 where none is named (RFC 8314 3.3). `form` "smtp" is for a host
     that knows no EHLO. A password is given only under TLS and to a host whose certificate is right; `ca_file` holds the
-    authorities (PEM) to trust instead of the system's.
+    authorities (PEM) to trust instead of the system's. In place of the password of `password_file` there may be tokens
+    (RFC 7628, XOAUTH2): what `token_command` prints, a program and its arguments, or those of `oauth`.
     """
 
     domain: str
@@ -208,6 +225,8 @@ class Route(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     form: Form = "esmtp"
     username: str = ""
     password_file: Path | None = None
+    token_command: tuple[str, ...] = ()
+    oauth: OAuth | None = None
     ca_file: Path | None = None
 
     @property
@@ -370,7 +389,12 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """Which files that should be secret everybody may read."""
         submission = self.intake.submission
         secrets = [("intake.submission.key", submission.key), ("intake.submission.users", submission.users)]
-        secrets += [(f"route[{n}].password_file", route.password_file) for n, route in enumerate(self.route)]
+        for position, route in enumerate(self.route):
+            secrets.append((f"route[{position}].password_file", route.password_file))
+            if route.oauth is not None:
+                at = f"route[{position}].oauth"
+                secrets.append((f"{at}.client_secret_file", route.oauth.client_secret_file))
+                secrets.append((f"{at}.refresh_token_file", route.oauth.refresh_token_file))
         secrets.append(("queue.password_file", self.queue.password_file))
         for name, file in secrets:
             if file is not None and (problem := open_to_all(file)):

@@ -144,6 +144,27 @@ def host(value: object) -> str:
     return domain
 
 
+def https_url(value: object) -> str:
+    """The address of something on the web, over HTTPS alone."""
+    written = text(value)
+    try:
+        parts = urlsplit(written)
+        is_one = parts.scheme == "https" and bool(parts.hostname) and not parts.username and parts.port != 0
+    except ValueError:
+        is_one = False
+    if not is_one:
+        raise ValueError(f"{_shown(value)} is no address of HTTPS; write it as https://login.example.com/token")
+    return written
+
+
+def program(value: object) -> tuple[str, ...]:
+    """A program by its absolute path, which may be run, and its arguments."""
+    words: tuple[str, ...] = each(text, at_least=1)(value)
+    if not Path(words[0]).is_absolute():
+        raise ValueError(f"[0]: {_shown(words[0])} is no absolute path; write where the program is: /usr/bin/token")
+    return words
+
+
 def weight(value: object) -> int:
     """A whole number from 0 to 1000."""
     return _whole(value, 0, 1000)

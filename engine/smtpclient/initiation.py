@@ -6,14 +6,18 @@ what it is to be blamed for.
 
 import os
 import ssl
+from base64 import b64decode, b64encode
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Literal
 
-from aiosmtplib.auth import auth_login_encode, auth_plain_encode
+from aiosmtplib.auth import auth_login_encode, auth_plain_encode, auth_xoauth2_encode
 from aiosmtplib.esmtp import parse_esmtp_extensions
 from msgspec.structs import replace
 
+from engine.base.text import clean
+from engine.login.login import NoLogin, Password, Tokens
 from engine.model.outcome import Cause, Outcome
 from engine.settings.settings import Timeouts
 from engine.smtpclient.blame import MACHINE, Blame, of_error
@@ -30,6 +34,7 @@ Phase = Literal[
     "MAIL", "RCPT", "DATA", "body", "reply", "idle", "QUIT", "ended",
 ]  # fmt: skip
 
+_LONGEST_COMMAND = 504  # octets of what follows "AUTH " and a blank, of the 512 of a line (RFC 5321 4.5.3.1.4)
 _NO_TLS_AT_ONCE = ': the host speaks no TLS at this port before STARTTLS: write tls = "required" or "verified"'
 _REFUSED: dict[Phase, Cause] = {"greeting": "greeting", "hello": "greeting", "AUTH": "login"}  # what was refused
 
@@ -60,12 +65,14 @@ class Initiation:
         self._blame = blame
         self._phase: Phase = "connecting"
         self._auth: list[str] = []
+        self._token = ""
         self.extensions: dict[str, str] = {}
         self.secured = Secured()
 
     async def run(self, dialler: Dialler) -> None:
         """Connect, greet, secure and log in. Raises SessionError, TlsBroken; the wire is closed then."""
         try:
+            await self._get_token()
             await self._connect(dialler)
             await self._hello()
             await self._secure()
@@ -80,6 +87,16 @@ class Initiation:
         except BaseException:
             self._wire.close()
             raise
+
+    async def _get_token(self) -> None:
+        """Have a token to log in with, where one is needed: without one nobody is dialled."""
+        if not isinstance(self._target.login, Tokens):
+            return
+        self._enter("AUTH")
+        try:
+            self._token = await self._target.login.token()
+        except NoLogin as error:
+            raise self._unusable(f"no token to log in with: {error}", enhanced="4.7.0", cause="login") from error
 
     async def _connect(self, dialler: Dialler) -> None:
         target, timeouts = self._target, self._timeouts
@@ -209,7 +226,7 @@ class Initiation:
     def _judged_secured(self) -> Secured:
         """Whether the certificate, which is good enough for what is demanded, is one to trust."""
         target = self._target
-        is_proved = target.demand.level == "verified" or bool(target.username)
+        is_proved = target.demand.level == "verified" or target.login is not None
         trusted = is_proved or is_trusted(self._wire.chain, target.host, target.demand.ca_file)
         return Secured(self._wire.tls, trusted)
 
@@ -220,27 +237,68 @@ class Initiation:
         return TlsBroken(outcome, by_network=by_network)
 
     async def _authenticate(self) -> None:
-        """RFC 4954. A refused password is our fault, not the message's: transient."""
-        target = self._target
-        if not target.username:
+        """RFC 4954. A login that is refused is our fault, not the message's: transient."""
+        login = self._target.login
+        if login is None:
             return
         self._enter("AUTH")
         if not self.secured.version:
-            raise self._unusable("the route has a password, and the host offers no TLS to send it under", cause="login")
-        timeout = self._timeouts.hello
-        if "plain" in self._auth:
-            words = (b"AUTH", b"PLAIN", auth_plain_encode(target.username, target.password))
-            reply = await self._wire.command(*words, timeout=timeout, shown="AUTH PLAIN ********")
-        elif "login" in self._auth:
-            name, password = auth_login_encode(target.username, target.password)
-            reply = await self._wire.command(b"AUTH", b"LOGIN", name, timeout=timeout, shown="AUTH LOGIN ********")
-            if reply.code == 334:
-                reply = await self._wire.command(password, timeout=timeout, shown="********")
-        else:
-            why = "the route has a password, and the host offers neither AUTH PLAIN nor LOGIN"
-            raise self._unusable(why, cause="login")
+            raise self._unusable("the route has a login, and the host offers no TLS to log in under", cause="login")
+        reply = await (self._give_password(login) if isinstance(login, Password) else self._give_tokens(login))
         if reply.code != 235:
             raise self._refused(reply)
+
+    async def _give_password(self, login: Password) -> Reply:
+        """RFC 4616, or the older LOGIN."""
+        timeout = self._timeouts.hello
+        if "plain" in self._auth:
+            words = (b"AUTH", b"PLAIN", auth_plain_encode(login.username, login.password))
+            return await self._wire.command(*words, timeout=timeout, shown="AUTH PLAIN ********")
+        if "login" not in self._auth:
+            why = "the route has a password, and the host offers neither AUTH PLAIN nor LOGIN"
+            raise self._unusable(why, cause="login")
+        name, password = auth_login_encode(login.username, login.password)
+        reply = await self._wire.command(b"AUTH", b"LOGIN", name, timeout=timeout, shown="AUTH LOGIN ********")
+        if reply.code == 334:
+            reply = await self._wire.command(password, timeout=timeout, shown="********")
+        return reply
+
+    async def _give_tokens(self, login: Tokens) -> Reply:
+        """Log in with the token at hand, and with another where the host would not have that: it may be over."""
+        reply = await self._give_token(login.username, self._token)
+        if 500 <= reply.code <= 599 and self._wire.is_open:
+            login.refused(self._token)
+            with suppress(NoLogin):  # what the host said is what counts then
+                token, before = await login.token(), self._token
+                if token != before:
+                    self._token = token
+                    self._transcript.add("=", "once more, with a new token")
+                    reply = await self._give_token(login.username, token)
+        if 500 <= reply.code <= 599:
+            login.refused(self._token)
+        return reply
+
+    async def _give_token(self, username: str, token: str) -> Reply:
+        """RFC 7628, or XOAUTH2, which came before it. A host that refuses one says why first, and wants an answer."""
+        timeout, target = self._timeouts.hello, self._target
+        if "oauthbearer" in self._auth:
+            name, blob, heard = b"OAUTHBEARER", oauthbearer(username, token, target.host, target.port), b"AQ=="
+        elif "xoauth2" in self._auth:
+            name, blob, heard = b"XOAUTH2", auth_xoauth2_encode(username, token), b""
+        else:
+            why = "the route has tokens, and the host offers neither AUTH OAUTHBEARER nor XOAUTH2"
+            raise self._unusable(why, cause="login")
+        shown = f"AUTH {name.decode()} ********"
+        if len(name) + len(blob) <= _LONGEST_COMMAND:
+            reply = await self._wire.command(b"AUTH", name, blob, timeout=timeout, shown=shown)
+        else:  # RFC 4954 4: what is longer than a command may be comes when it is asked for
+            reply = await self._wire.command(b"AUTH", name, timeout=timeout)
+            if reply.code == 334:
+                reply = await self._wire.command(blob, timeout=timeout, shown="********")
+        if reply.code == 334:
+            self._transcript.add("=", f"the host says of the token: {clean(_challenge(reply.text), 300)}")
+            reply = await self._wire.command(heard, timeout=timeout, shown=heard.decode())
+        return reply
 
     def _refused(self, reply: Reply) -> SessionError:
         """A host that will not talk to us is no verdict on the mail: whatever the code, transient."""
@@ -269,12 +327,25 @@ class Initiation:
         self._on_phase(phase)
 
 
+def oauthbearer(username: str, token: str, host: str, port: int) -> bytes:
+    """The answer of SASL OAUTHBEARER, in base64 (RFC 7628 3.1; RFC 5801 4 of the name)."""
+    name = username.replace("=", "=3D").replace(",", "=2C")
+    return b64encode(f"n,a={name},\x01host={host}\x01port={port}\x01auth=Bearer {token}\x01\x01".encode())
+
+
+def _challenge(text: str) -> str:
+    try:
+        return b64decode(text, validate=True).decode("utf-8", "replace")
+    except ValueError:
+        return text
+
+
 def _context(target: Target) -> ssl.SSLContext:
     """What is offered and checked in the handshake; raises OSError where the authorities cannot be read.
 
     A password is given to nobody but the host it is for, so for one the certificate must be right (RFC 8314 3).
     """
-    if target.username or target.demand.by_authorities:
+    if target.login is not None or target.demand.by_authorities:
         return contexts.verifying(target.demand.ca_file)
     return contexts.opportunistic() if target.demand.level == "opportunistic" else contexts.unverified()
 

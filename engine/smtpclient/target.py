@@ -4,6 +4,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from engine.login.login import Login
 from engine.tls.demand import TlsDemand
 
 Form = Literal["SMTP", "ESMTP"]
@@ -13,7 +14,7 @@ class Target(Struct, frozen=True, kw_only=True):
     """One place to try: an address of a host, and how to speak to it.
 
     `form`: "SMTP" for a host that knows no EHLO, and nothing that is offered there. `demand` is what its TLS must be
-    like, and `tls_at_once` that it comes before anything is said (RFC 8314 3.3), instead of by STARTTLS. A password is
+    like, and `tls_at_once` that it comes before anything is said (RFC 8314 3.3), instead of by STARTTLS. A login is
     sent under TLS only, to a host whose certificate is right by the system's authorities or those of the demand's
     `ca_file`.
     """
@@ -24,5 +25,4 @@ class Target(Struct, frozen=True, kw_only=True):
     form: Form = "ESMTP"
     demand: TlsDemand = TlsDemand()
     tls_at_once: bool = False
-    username: str = ""
-    password: str = ""
+    login: Login | None = None

@@ -1,18 +1,13 @@
 """Policy files over HTTPS (RFC 8461 3.3): checked certificate, no redirect, no cache, bounded in size and time."""
 
 import asyncio
-import socket
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
 
 import aiohttp
-import dns.rdatatype
-from aiohttp.abc import AbstractResolver, ResolveResult
-from dns.rdatatype import RdataType
 
-from engine.dns.lookups import Lookups, MXError, name_of
-from engine.settings.ourselves import is_within
+from engine.dns.http_resolver import HttpResolver
+from engine.dns.lookups import Lookups, MXError
 from engine.settings.values import Network
 from engine.tls.contexts import verifying
 from engine.tls.mta_sts import LARGEST, PolicyError
@@ -20,7 +15,6 @@ from engine.tls.mta_sts import LARGEST, PolicyError
 HTTPS = 443
 _SECONDS = 30.0  # for all of it; RFC 8461 3.3 suggests up to a minute
 _CONNECT_SECONDS = 10.0
-_MOST_ADDRESSES = 4
 
 
 class HttpsFetch:
@@ -58,7 +52,7 @@ class HttpsFetch:
 
     async def _get(self, url: str) -> bytes:
         connector = aiohttp.TCPConnector(
-            resolver=_OurResolver(self._lookups, self._refused),
+            resolver=HttpResolver(self._lookups, self._refused),
             ssl=verifying(self._ca_file),
             force_close=True,
             use_dns_cache=False,
@@ -84,42 +78,3 @@ class HttpsFetch:
                 if len(body) > LARGEST:
                     raise PolicyError(f"{url}: more than {LARGEST} bytes")
             return bytes(body)
-
-
-class _OurResolver(AbstractResolver):
-    """Names by our own lookups: the system's resolver would block threads, and may see another DNS."""
-
-    def __init__(self, lookups: Lookups, refused: Sequence[Network]) -> None:
-        self._lookups = lookups
-        self._refused = refused
-
-    async def resolve(
-        self,
-        host: str,
-        port: int = 0,
-        family: socket.AddressFamily = socket.AF_INET,  # noqa: ARG002
-    ) -> list[ResolveResult]:
-        """Addresses of both families, whichever was asked for."""
-        found: list[ResolveResult] = []
-        trouble: MXError | None = None
-        kinds = ((dns.rdatatype.AAAA, socket.AF_INET6), (dns.rdatatype.A, socket.AF_INET))
-        for rdtype, kind in kinds:
-            try:
-                addresses = await self._addresses(host, rdtype)
-            except MXError as error:
-                trouble = error
-                continue
-            found += [
-                ResolveResult(hostname=host, host=address, port=port, family=kind, proto=0, flags=socket.AI_NUMERICHOST)
-                for address in addresses[:_MOST_ADDRESSES]
-            ]
-        if not found:
-            raise socket.gaierror(socket.EAI_NONAME, str(trouble or f"{host} has no address"))
-        return found
-
-    async def close(self) -> None:
-        """Nothing is kept."""
-
-    async def _addresses(self, host: str, rdtype: RdataType) -> list[str]:
-        _, records = await self._lookups.follow(name_of(host), rdtype)
-        return [record for record in cast(tuple[str, ...], records) if not is_within(record, self._refused)]

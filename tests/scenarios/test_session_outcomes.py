@@ -14,6 +14,7 @@ import pytest
 from msgspec.structs import replace
 
 from engine.base.clock import SystemClock
+from engine.login.login import Password
 from engine.model.outcome import Outcome
 from engine.sandbox.certificates import Certificate, Certificates
 from engine.sandbox.exchanges import Action, Exchange, Temper
@@ -176,7 +177,7 @@ async def test_a_host_that_will_not_talk_is_no_verdict_on_the_mail(
     behind: dict[str, Temper] = {"HELO": HelloOnly(), "AUTH": Authenticating({"relay": "s3cret"}, certificate="good")}
     exchange = await serve(Script({verb: said}, on=behind.get(verb)))
     login: dict[str, Any] = (
-        {"username": "relay", "password": "s3cret", "ca_file": trusted(exchange)} if verb == "AUTH" else {}
+        {"login": Password("relay", "s3cret"), "ca_file": trusted(exchange)} if verb == "AUTH" else {}
     )
     session = session_with(
         exchange, timeouts=quick(verb if said is Action.SILENCE else ""), **(login if verb == "AUTH" else {})
@@ -368,7 +369,7 @@ async def test_a_password_is_given_under_tls_and_kept_out_of_the_transcript(
     serve: Serve, trusted: Callable[[Exchange], Path]
 ) -> None:
     exchange = await serve(Authenticating({"relay": "s3cret"}, certificate="good"))
-    session = session_with(exchange, tls="required", username="relay", password="s3cret", ca_file=trusted(exchange))
+    session = session_with(exchange, tls="required", login=Password("relay", "s3cret"), ca_file=trusted(exchange))
     await session.open(TcpDialler())
     assert (await session.deliver(MAIL))[0].kind == "delivered"
     await session.quit()
@@ -384,7 +385,7 @@ async def test_a_password_is_given_to_nobody_whose_certificate_is_wrong(
     serve: Serve, trusted: Callable[[Exchange], Path], certificate: Certificate
 ) -> None:
     exchange = await serve(Authenticating({"relay": "s3cret"}, certificate=certificate))
-    session = session_with(exchange, tls="required", username="relay", password="s3cret", ca_file=trusted(exchange))
+    session = session_with(exchange, tls="required", login=Password("relay", "s3cret"), ca_file=trusted(exchange))
     with pytest.raises(SessionError, match="certificate") as refused:
         await session.open(TcpDialler())
     assert refused.value.outcome.kind == "transient"
@@ -393,7 +394,7 @@ async def test_a_password_is_given_to_nobody_whose_certificate_is_wrong(
 
 async def test_a_wrong_password_keeps_the_mail(serve: Serve, trusted: Callable[[Exchange], Path]) -> None:
     exchange = await serve(Authenticating({"relay": "right"}, certificate="good"))
-    session = session_with(exchange, tls="required", username="relay", password="wrong", ca_file=trusted(exchange))
+    session = session_with(exchange, tls="required", login=Password("relay", "wrong"), ca_file=trusted(exchange))
     with pytest.raises(SessionError) as refused:
         await session.open(TcpDialler())
     assert (refused.value.outcome.kind, refused.value.outcome.code) == ("transient", 535)
@@ -401,7 +402,7 @@ async def test_a_wrong_password_keeps_the_mail(serve: Serve, trusted: Callable[[
 
 async def test_a_password_is_never_sent_in_the_clear(serve: Serve) -> None:
     exchange = await serve(Authenticating({"relay": "s3cret"}))
-    session = session_with(exchange, username="relay", password="s3cret")
+    session = session_with(exchange, login=Password("relay", "s3cret"))
     with pytest.raises(SessionError):
         await session.open(TcpDialler())
     assert not any("AUTH" in line for _, line in exchange.commands)

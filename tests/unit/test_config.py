@@ -205,6 +205,28 @@ def test_the_defaults_are_those_of_an_empty_file(tmp_path: Path) -> None:
             'route[0].form: "smtp" with a username',
             "a login needs EHLO",
         ),
+        (
+            ("[[route]]\ndomain = '*'\nhost = 'a.example'\ntls = 'required'\nusername = 'u'\n"
+            "password_file = '/etc/hostname'\ntoken_command = ['/bin/true']"),
+            "route[0].token_command: there is password_file already",
+            "one of them",
+        ),
+        (
+            "[[route]]\ndomain = '*'\nhost = 'a.example'\ntoken_command = ['/bin/true']",
+            "route[0].username: missing",
+            "token_command needs the user",
+        ),
+        (
+            "[[route]]\ndomain = '*'\nhost = 'a.example'\ntoken_command = ['true']",
+            "route[0].token_command[0]: 'true' is no absolute path",
+            "where the program is",
+        ),
+        (
+            ("[[route]]\ndomain = '*'\nhost = 'a.example'\nusername = 'u'\ntls = 'required'\n[route.oauth]\n"
+            "client_id = 'c'\ntoken_endpoint = 'http://login.example/token'"),
+            "route[0].oauth.token_endpoint: 'http://login.example/token' is no address of HTTPS",
+            "https://",
+        ),
         ("[[route]]\ndomain = '*'\nhost = []", "route[0].host: it is empty", "at least 1"),
         ("[[route]]\ndomain = '*'\nhost = ['a.example', 'b c']", "route[0].host[1]: not a host name", "relay.example"),
         ("[[route]]\ndomain = '*'\nhost = ['a.example', 'A.example']", "route[0].host: one is named twice", "once"),

@@ -49,6 +49,7 @@ NO_BOUNDS = {
     "engine.tls.dane._SHA512",
     "engine.settings.file.IMPLICIT_TLS",
     "engine.tls.policy_files.HTTPS",
+    "engine.smtpclient.initiation._LONGEST_COMMAND",
     "console.commands.listings.WIDE",
     "console.format.STEP",
     "console.format.TICKS_WITHIN",
