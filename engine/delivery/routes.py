@@ -220,12 +220,13 @@ class Router:
             port = self._port_of(way)
             if way.route is None or way.override is not None:
                 # No password goes to another host than the one it is for.
-                yield Target(host=exchange.host, address=address, port=port, demand=demand)
+                yield Target(host=exchange.host, address=address, port=port, is_named=not way.is_by_dns, demand=demand)
             else:
                 yield Target(
                     host=exchange.host,
                     address=address,
                     port=port,
+                    is_named=True,
                     form="SMTP" if way.route.form == "smtp" else "ESMTP",
                     demand=demand,
                     tls_at_once=way.route.tls == "implicit",

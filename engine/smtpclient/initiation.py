@@ -4,6 +4,7 @@ A host that will not have us is no verdict on the mail: whatever it answers here
 what it is to be blamed for.
 """
 
+import asyncio
 import os
 import ssl
 from base64 import b64decode, b64encode
@@ -34,6 +35,8 @@ Phase = Literal[
     "MAIL", "RCPT", "DATA", "body", "reply", "idle", "QUIT", "ended",
 ]  # fmt: skip
 
+_SILENT = 15.0  # seconds without a greeting, after which a host that an operator named is looked at
+_ASKING = 5.0  # seconds for each of the steps of that
 _LONGEST_COMMAND = 504  # octets of what follows "AUTH " and a blank, of the 512 of a line (RFC 5321 4.5.3.1.4)
 _NO_TLS_AT_ONCE = ': the host speaks no TLS at this port before STARTTLS: write tls = "required" or "verified"'
 _REFUSED: dict[Phase, Cause] = {"greeting": "greeting", "hello": "greeting", "AUTH": "login"}  # what was refused
@@ -119,10 +122,45 @@ class Initiation:
         else:
             await self._wire.open(sock, timeouts.connect)
         self._enter("greeting")
-        greeting = await self._wire.greeting(timeouts.greeting)
+        greeting = await self._greeting(dialler)
         if greeting.code != 220:
             raise self._refused(greeting)
         self._meets_another(greeting)
+
+    async def _greeting(self, dialler: Dialler) -> Reply:
+        """What the host says first. Of one that says nothing it is found out whether it wants TLS before anything else.
+
+        Only where an operator named it, who may have named a port of that kind (RFC 8314 3.3): a second connection to
+        somebody who is merely slow would be a burden, and his port is 25.
+        """
+        target = self._target
+        greeting = self._wire.greeting(self._timeouts.greeting)
+        if target.tls_at_once or not target.is_named:
+            return await greeting
+        waiting = asyncio.create_task(greeting, name="greeting")
+        try:
+            await asyncio.wait({waiting}, timeout=_SILENT)
+            is_silent = not waiting.done() or waiting.exception() is not None
+            if is_silent and await self._wants_tls_at_once(dialler):
+                why = f'no greeting: the host wants TLS at once at port {target.port}: write tls = "implicit"'
+                raise self._unusable(why, unreachable=True, cause="greeting")
+            return await waiting
+        finally:
+            waiting.cancel()
+
+    async def _wants_tls_at_once(self, dialler: Dialler) -> bool:
+        """Whether a handshake comes about where nothing was said before it."""
+        target = self._target
+        self._transcript.add("=", "nothing is said: asking whether it wants TLS at once")
+        wire = Wire(self._transcript)
+        try:
+            sock = await dialler.dial(target.address, target.port, _ASKING)
+            await wire.open_tls(sock, contexts.unverified(), target.host, _ASKING)
+        except (OSError, WireError):  # TimeoutError among the former
+            return False
+        finally:
+            wire.close()
+        return True
 
     async def _hello(self) -> None:
         """RFC 5321 3.2: EHLO, and HELO where that is not known."""

@@ -13,7 +13,8 @@ Form = Literal["SMTP", "ESMTP"]
 class Target(Struct, frozen=True, kw_only=True):
     """One place to try: an address of a host, and how to speak to it.
 
-    `form`: "SMTP" for a host that knows no EHLO, and nothing that is offered there. `demand` is what its TLS must be
+    `is_named`: by an operator, in a route or an override. `form`: "SMTP" for a host that knows no EHLO, and nothing
+    that is offered there. `demand` is what its TLS must be
     like, and `tls_at_once` that it comes before anything is said (RFC 8314 3.3), instead of by STARTTLS. A login is
     sent under TLS only, to a host whose certificate is right by the system's authorities or those of the demand's
     `ca_file`.
@@ -22,6 +23,7 @@ class Target(Struct, frozen=True, kw_only=True):
     host: str
     address: str
     port: int
+    is_named: bool = False
     form: Form = "ESMTP"
     demand: TlsDemand = TlsDemand()
     tls_at_once: bool = False

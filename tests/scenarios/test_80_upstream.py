@@ -63,6 +63,25 @@ async def test_a_host_that_greets_in_the_clear_is_told_from_one_that_has_tls_fir
         assert 'before STARTTLS: write tls = "required" or "verified"' in await said(relay)
 
 
+async def test_a_host_that_waits_for_tls_is_told_from_one_that_is_dead(internet: Internet, clock: FakeClock) -> None:
+    upstream = await internet.host("up.example", EncryptedAtOnce())
+    route = Route(domain="*", host="up.example", port=upstream.port)
+    async with relaying(internet, clock=clock, route=(route,)) as relay:
+        await relay.send("bob@example.org")
+        await relay.settled()
+        assert "wants TLS at once at port" in await said(relay)
+        assert 'write tls = "implicit"' in await said(relay)
+
+
+async def test_a_stranger_that_says_nothing_is_not_dialled_again_for_that(internet: Internet, clock: FakeClock) -> None:
+    (exchange,) = await internet.add("example.org", mx=[(10, "mx.example.org", EncryptedAtOnce())])
+    async with relaying(internet, clock=clock) as relay:
+        await relay.send("bob@example.org")
+        await relay.settled()
+        assert "no reply to greeting" in await said(relay)
+    assert exchange.sessions == 1
+
+
 async def test_an_old_host_is_greeted_with_helo_at_once(internet: Internet, clock: FakeClock) -> None:
     upstream = await internet.host("old.example", HelloOnly())
     route = Route(domain="*", host="old.example", port=upstream.port, form="smtp")
