@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
@@ -34,6 +34,7 @@ from engine.intake.errors import IntakeError
 from engine.intake.floor import DiskFloor
 from engine.intake.smtp.listener import SmtpIntake
 from engine.login.logins import logins
+from engine.maillog.logs import mail_log
 from engine.model.event import Event
 from engine.model.node import News, Said
 from engine.queue.contract import Queue
@@ -78,7 +79,8 @@ class EngineFailed(Exception):
 class Engine:
     """The whole relay on one event loop. `start` raises SpoolOwned and CannotStart; then nothing is left open.
 
-    Clock, dialler, the source of chance and the port of policy servers may be passed in by tests.
+    Clock, dialler, the source of chance and the port of policy servers may be passed in by tests. `is_screen`: nothing
+    may be written to standard error, which is a console's.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class Engine:
         dialler: Dialler | None = None,
         draw: random.Random | None = None,
         https_port: int = HTTPS,
+        is_screen: bool = True,
     ) -> None:
         self._settings = settings
         self._secrets = Lookout[tuple[str, ...]](lambda: settings.notes, (), "look at secrets")
@@ -106,7 +109,8 @@ class Engine:
         self.events = EventLog(self._clock)
         retries = RetryPlan(settings.retry, draw)
         self.queue = _queue(settings, spool.path, self._clock, retries)
-        self.queue.on_events = self.events.publish
+        self._mail_log = mail_log(settings, self._clock, is_screen=is_screen)
+        self.queue.on_events = self._tell
         self.queue.on_news = self._hear
         self.queue.nodes.report = self._said
         resolver = resolver_for(
@@ -145,8 +149,20 @@ class Engine:
         self.prober = Prober(router, parts.dialler, self._clock, hostname=settings.hostname)
         self.floor = DiskFloor(spool.path, settings.intake.min_free, lambda: self.queue.spare)
         arrivals, queued = self.queue.arrivals, self.smarthost.wake
-        self.smtp = SmtpIntake(arrivals, settings, self._clock, queued=queued, floor=self.floor, folder=spool.path)
-        self.drop = DropIntake(arrivals, spool.drop, settings, self._clock, self.floor, self.supervision, queued=queued)
+        on_refusal = self._mail_log.refused if self._mail_log is not None else lambda _: None
+        self.smtp = SmtpIntake(
+            arrivals, settings, self._clock, queued=queued, on_refusal=on_refusal, floor=self.floor, folder=spool.path
+        )
+        self.drop = DropIntake(
+            arrivals,
+            spool.drop,
+            settings,
+            self._clock,
+            self.floor,
+            self.supervision,
+            queued=queued,
+            on_refusal=on_refusal,
+        )
 
     @property
     def trouble(self) -> str:
@@ -160,7 +176,8 @@ class Engine:
         """What is no trouble, and should be known: of the settings, as of the last look, and of bounds reached."""
         control = self._control.notes if self._control is not None else ()
         sending = (*self.smarthost.notes, *self.smarthost.pause.notes, *self.mx.notes)
-        here = filter(None, (self._shortage, self._unseen, *self._secrets.seen))
+        unwritten = self._mail_log.trouble if self._mail_log is not None else ""
+        here = filter(None, (self._shortage, self._unseen, unwritten, *self._secrets.seen))
         return (*here, *self.smtp.notes, *self.drop.notes, *sending, *control)
 
     @property
@@ -192,6 +209,9 @@ class Engine:
         self._shortage = descriptors.note(descriptors.raise_to(needed), needed)
         async with AsyncExitStack() as opening:
             opening.enter_context(self._spool)
+            if self._mail_log is not None:
+                self._mail_log.start()
+                opening.callback(self._mail_log.close)
             interrupted = await self.queue.open()
             opening.push_async_callback(within, WRITE_SECONDS, "the queue", self.queue.close)
             opening.push_async_callback(within, STEP_SECONDS, "the TLS policies", self.tls.close)
@@ -254,6 +274,12 @@ class Engine:
         await self.supervision.end("the smart host")
         with suppress(QueueError):  # a full or broken store is no reason not to stop
             await self.queue.arrivals.record(Event(at=self._clock.now(), kind="stopped"))
+
+    def _tell(self, events: Sequence[Event]) -> None:
+        """What has been committed is told to those who follow, and written to the mail log."""
+        self.events.publish(events)
+        if self._mail_log is not None:
+            self._mail_log.publish(events)
 
     def _hear(self, news: News) -> None:
         """Another node has done what concerns us: do what whoever does it here does besides writing it."""
@@ -429,7 +455,7 @@ def run_daemon(settings: Settings, ready: Callable[[Engine], None] = lambda _: N
             leave.set_result(None)
 
     async def serve() -> None:
-        async with _running(settings) as engine:
+        async with _running(settings, is_screen=False) as engine:
             if not leave.done():  # else it was told while it started, and has only to stop
                 ready(engine)
             waits = (asyncio.wrap_future(leave), asyncio.ensure_future(engine.supervision.failed.wait()))
@@ -468,8 +494,8 @@ class EngineThread:
 
 
 @asynccontextmanager
-async def _running(settings: Settings, https_port: int = HTTPS) -> AsyncIterator[Engine]:
-    engine = Engine(settings, https_port=https_port)
+async def _running(settings: Settings, https_port: int = HTTPS, *, is_screen: bool = True) -> AsyncIterator[Engine]:
+    engine = Engine(settings, https_port=https_port, is_screen=is_screen)
     await engine.start()
     try:
         yield engine

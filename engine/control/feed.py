@@ -5,6 +5,8 @@ from collections import Counter, deque
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
+from msgspec.structs import replace
+
 from engine.base.clock import Clock
 from engine.base.kept import Kept
 from engine.model.event import Event, Kind
@@ -55,10 +57,11 @@ class EventLog:
         """Hand on events that have been committed, in their order. Called on the engine's loop."""
         for event in events:
             self._count(event)
+            told = replace(event, detail=None) if self._followers and event.detail is not None else event
             for follower in self._followers:
                 if follower.full():
                     follower.get_nowait()
-                follower.put_nowait(event)
+                follower.put_nowait(told)
 
     @asynccontextmanager
     async def follow(self) -> AsyncIterator[asyncio.Queue[Event]]:

@@ -21,7 +21,7 @@ from engine.delivery import dsn
 from engine.delivery.notices import NOT_WANTED, Notices, OfBounce
 from engine.delivery.retry import RetryPlan
 from engine.model.claim import Action, Claim, ClaimedEntry, EntryResult, Settlement
-from engine.model.event import ENGINE, Event, Kind
+from engine.model.event import ENGINE, Detail, Event, Kind
 from engine.model.outcome import Outcome
 from engine.queue.contract import Queue
 from engine.queue.errors import NotRunning, QueueBroken, QueueBusy, QueueError, QueueFull
@@ -252,6 +252,7 @@ class AttemptManager:
             host=outcome.host,
             outcome=outcome,
             text=text,
+            detail=Detail(arrived=claim.arrived),
         )
 
 

@@ -115,6 +115,7 @@ class ManagedRelayer:
         self._leaving = ""  # why, once it is to
         self._closed_by = ""
         self._called = asyncio.Event()
+        self._connecting = 0.0
         self._most: int | None = None  # how many messages the host takes in this session, where that is known
         self._unsaid: tuple[Claim, Sequence[Outcome]] | None = None  # what another host may still better
         self._session: Session | None = None
@@ -178,6 +179,11 @@ class ManagedRelayer:
     def tries(self, target: Target) -> None:
         """Be at another address from now on."""
         self.host, self.address, self.port = target.host, target.address, target.port
+
+    def connected_in(self) -> float:
+        """How many seconds it took to open the session, for the first message that goes over it; for others none."""
+        took, self._connecting = self._connecting, 0.0
+        return took
 
     def sends(self, claim: Claim) -> None:
         """Be at another message from now on."""
@@ -286,7 +292,9 @@ class ManagedRelayer:
         """The next session of an attempt; None: it has been reported that there is none."""
         self.state = "connecting"
         self.pace.attempt()
+        began = self._parts.clock.monotonic()
         found = await opening.session()
+        self._connecting = self._parts.clock.monotonic() - began
         if isinstance(found, Session):
             self._session, self.secured = found, found.secured
             self.is_established = True

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+from msgspec.structs import replace
+
 from engine.delivery.hurry import WHY, Hurried, Hurry
 from engine.delivery.mailbag import Mailbag
 from engine.delivery.parts import Parts
@@ -32,6 +34,8 @@ class Sent(NamedTuple):
 class Sending(Connection, Protocol):
     """What a transaction needs to know of the relayer that it is for, and shows at it."""
 
+    address: str
+    port: int
     hurry: Hurry
     transcript: Transcript
     has_delivered: bool
@@ -39,6 +43,7 @@ class Sending(Connection, Protocol):
     @property
     def site(self) -> Site: ...
     def sends(self, claim: Claim) -> None: ...
+    def connected_in(self) -> float: ...
 
 
 class Transaction:
@@ -104,15 +109,20 @@ class Transaction:
     async def _within_bounds(self, mail: Mail) -> list[Outcome]:
         """Every phase has its time-out; a peer that drips just within each of them has this one."""
         session, bound = self._session, self._parts.delivery.timeouts.attempt
+        connecting, began = self._relayer.connected_in(), self._parts.clock.monotonic()
         try:
             async with self._relayer.hurry.bound(bound):
-                return await session.deliver(mail)
+                outcomes = await session.deliver(mail)
         except TimeoutError as error:
             if session.in_hand is not None:
-                return session.in_hand
-            session.close()
-            text = WHY if isinstance(error, Hurried) else f"the message was not done within {bound:.0f} s"
-            return [self._cut_off(text)] * len(mail.recipients)
+                outcomes = session.in_hand
+            else:
+                session.close()
+                text = WHY if isinstance(error, Hurried) else f"the message was not done within {bound:.0f} s"
+                outcomes = [self._cut_off(text)] * len(mail.recipients)
+        address = f"{self._relayer.address}:{self._relayer.port}"
+        took = (round(connecting, 3), round(self._parts.clock.monotonic() - began, 3))
+        return [replace(outcome, address=address, took=took) for outcome in outcomes]
 
     def _cut_off(self, text: str) -> Outcome:
         self._relayer.transcript.add("=", text)

@@ -3,10 +3,12 @@
 import asyncio
 import logging
 from collections import OrderedDict
+from collections.abc import Callable
 
 from engine.base.clock import Clock
 from engine.base.text import clean
 from engine.model.event import Event
+from engine.model.refusal import Refusal
 from engine.queue.contract import Arrivals
 from engine.queue.errors import QueueError
 
@@ -19,19 +21,22 @@ MOST = 20  # refusals told in that time, of all peers together
 class Refusals:
     """Records `refused` events: each kind of refusal once a minute for each peer, twenty a minute in all.
 
-    What was left out is counted and told with the next one.
+    What was left out is counted and told with the next one; `on_each` is told of all.
     """
 
-    def __init__(self, arrivals: Arrivals, clock: Clock) -> None:
+    def __init__(self, arrivals: Arrivals, clock: Clock, on_each: Callable[[Refusal], None] = lambda _: None) -> None:
+        self._on_each = on_each
         self._arrivals = arrivals
         self._clock = clock
         self._told: OrderedDict[tuple[str, str], float] = OrderedDict()
         self._left_out = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def note(self, peer: str, why: str, *, sender: str = "", recipient: str = "", detail: str = "") -> None:
-        """Tell that mail of `peer` was refused. `why` names the kind of refusal, `detail` what varies in it."""
+    def note(self, refusal: Refusal) -> None:
+        """Tell that mail was refused."""
+        self._on_each(refusal)
         now = self._clock.now()
+        peer, why, detail = refusal.peer, refusal.why, refusal.detail
         while self._told and not now - EACH < next(iter(self._told.values())) <= now:  # later: the clock was set back
             self._told.popitem(last=False)
         # A store that is stuck must not make what waits for it pile up.
@@ -44,8 +49,8 @@ class Refusals:
         event = Event(
             at=now,
             kind="refused",
-            sender=clean(sender, 320),
-            recipient=clean(recipient, 320),
+            sender=clean(refusal.sender, 320),
+            recipient=clean(refusal.recipient, 320),
             text=clean(f"{peer}: {why}{': ' if detail else ''}{clean(detail, 300)}{more}"),
         )
         task = asyncio.get_running_loop().create_task(self._record(event))

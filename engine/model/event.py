@@ -23,11 +23,24 @@ else:
 ENGINE = "engine"  # who did it, where no operator did
 
 
+class Detail(Struct, frozen=True, kw_only=True):
+    """What is known of a message as something happens to it, and is not kept with that.
+
+    `arrived` is when it came in; of an arrival there are its `size` in bytes, its `message_id`, how many `recipients`.
+    """
+
+    arrived: float
+    size: int = 0
+    message_id: str = ""
+    recipients: int = 0
+
+
 class Event(Struct, frozen=True, kw_only=True):
     """One thing that happened. `seq` is given by the store and grows; `by` is "engine" or an operator.
 
     `message` and `entry` name what it happened to (0: none); `text` is cleaned and says what the fields do not. `node`
-    is where it happened, of several that share a queue.
+    is where it happened, of several that share a queue. `detail` is for those who hear of it at once (the mail log):
+    no event that is read later has any.
     """
 
     at: float
@@ -43,6 +56,7 @@ class Event(Struct, frozen=True, kw_only=True):
     text: str = ""
     node: str = ""
     seq: int = 0
+    detail: Detail | None = None
 
     @property
     def of(self) -> str:

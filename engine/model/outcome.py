@@ -25,6 +25,8 @@ class Outcome(Struct, frozen=True, kw_only=True):
     `cause` is what it is about, set where that is known, "" where nobody has said: a reply to the mail; a connection
     that could not be had, a banner that turned us away, TLS, a login; the DNS; a policy; a session that was lost; or
     "ours", what was wanting on this machine. `secured` tells how a session that delivered was (see tls.secured).
+    `address` is where the host was spoken to, with the port behind a colon, "" where nobody was; `took` how many
+    seconds it took to connect for this, and to send.
     """
 
     kind: Kind
@@ -37,6 +39,8 @@ class Outcome(Struct, frozen=True, kw_only=True):
     peer_notifies: bool = False
     cause: Cause = ""
     secured: str = ""
+    address: str = ""
+    took: tuple[float, float] | None = None
 
     @classmethod
     def of_reply(cls, code: int, text: str, *, host: str = "", phase: str = "", cause: Cause = "") -> Self:

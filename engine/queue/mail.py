@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from engine.model.event import Event
+from engine.model.event import Detail, Event
 from engine.model.message import DsnRequest, NewMessage
 from engine.queue.errors import QueueError
 
@@ -57,4 +57,10 @@ def accepted(message: NewMessage, number: int, now: float) -> Iterator[Event]:
             recipient=recipient,
             destination=destination_of(recipient),
             text=message.origin,
+            detail=Detail(
+                arrived=now,
+                size=len(message.content),
+                message_id=message.message_id,
+                recipients=len(message.recipients),
+            ),
         )

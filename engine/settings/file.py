@@ -211,7 +211,11 @@ _READERS: _Readers = {
         "takeover": values.duration,
     },
     Events: {"kept": values.count},
-    Log: {"level": values.one_of(values.LogLevel)},
+    Log: {
+        "level": values.one_of(values.LogLevel),
+        "mail": values.mail_log,
+        "format": values.one_of(values.LogFormat),
+    },
     Control: {"group": values.group, "view_group": values.group},
     Console: {"undo": values.duration, "confirm_typed_over": values.count},
 }

@@ -11,7 +11,7 @@ from msgspec import Struct, field
 
 from engine.base.permission import open_to_all, others_may_write
 from engine.settings import values
-from engine.settings.values import Form, Listen, LogLevel, Nameserver, Network, RouteTls, Tls
+from engine.settings.values import Form, Listen, LogFormat, LogLevel, Nameserver, Network, RouteTls, Tls
 
 __all__ = ["Limit", "Listen", "Nameserver", "Route", "Settings", "Timeouts"]
 
@@ -302,9 +302,15 @@ class Events(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Log(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[log]`: the least that is written to the log, of what the relay itself has to say."""
+    """`[log]`: the least that is written to the log, of what the relay itself has to say; and the mail log.
+
+    `mail` is where a line goes for each thing that happens to mail: "stderr" (in a console a file `mail.log` in the
+    spool), "journal", "syslog", "none", or the absolute path of a file; `format` how it is written.
+    """
 
     level: LogLevel = "info"
+    mail: str = "stderr"
+    format: LogFormat = "text"
 
 
 class Control(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -26,6 +26,9 @@ RouteTls = Literal["none", "opportunistic", "required", "verified", "implicit"]
 Form = Literal["esmtp", "smtp"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
+LogFormat = Literal["text", "json"]
+_MAIL_LOGS = ("stderr", "journal", "syslog", "none")
+
 _TEN_YEARS = 3_650 * 86_400
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 _UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
@@ -232,6 +235,16 @@ def one_of(choices: object) -> Reader:
         raise ValueError(f"{_shown(value)} is none of {', '.join(get_args(choices))}")
 
     return read
+
+
+def mail_log(value: object) -> str:
+    """Where the mail log goes: one of the words, or the absolute path of a file."""
+    written = text(value)
+    if written in _MAIL_LOGS:
+        return written
+    if not Path(written).is_absolute():
+        raise ValueError(f"{_shown(value)} is none of {', '.join(_MAIL_LOGS)}, nor the absolute path of a file")
+    return written
 
 
 def listen(value: object) -> Listen:

@@ -25,6 +25,7 @@ from engine.settings.settings import (
     Intake,
     Limit,
     Listen,
+    Log,
     Nameserver,
     QueueStore,
     Retry,
@@ -34,6 +35,7 @@ from engine.settings.settings import (
     Timeouts,
     TlsRules,
 )
+from engine.settings.values import Network
 from tests.clock import FakeClock
 from tests.smtp import smtp_client
 from tests.store import store_of
@@ -129,16 +131,21 @@ async def relaying(
     hostname: str = "relay.example.net",
     listen: tuple[Listen, ...] = (Listen("127.0.0.1", 0),),
     queue: QueueStore | None = None,
+    log: Log | None = None,
+    relay_networks: tuple[Network, ...] | None = None,
     **delivery: Any,
 ) -> AsyncIterator[Relay]:
     """Run an engine whose mail goes into `internet`. Further keywords are settings of [delivery]."""
     with tempfile.TemporaryDirectory(prefix="sh-") as folder:
         path = spool or Path(folder) / "spool"
         host, _, port = internet.nameserver.rpartition(":")
+        smtp = Smtp(listen=listen)
+        if relay_networks is not None:
+            smtp = replace(smtp, relay_networks=relay_networks)
         settings = Settings(
             hostname=hostname,
             spool=path,
-            intake=Intake(smtp=Smtp(listen=listen)),
+            intake=Intake(smtp=smtp),
             dns=Dns(nameservers=(Nameserver(host, int(port)),), validating=validating),
             # Idle connections wait by the clock, which stands still: a test that wants them says so.
             delivery=replace(
@@ -150,6 +157,7 @@ async def relaying(
             retry=retry or Retry(),
             dsn=dsn or Dsn(),
             queue=queue or await store_of(path),
+            log=log or Log(),
         )
         engine = Engine(settings, clock=clock, draw=random.Random(1), https_port=internet.policies.port)
         await engine.start()

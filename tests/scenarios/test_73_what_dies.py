@@ -179,13 +179,14 @@ from pathlib import Path
 import engine.engine as house
 import engine.queue.sqlite.writer as writer
 import engine.base.supervision as supervision
-from engine.settings.settings import Dns, Intake, Listen, Nameserver, Settings, Smtp
+from engine.settings.settings import Dns, Intake, Log, Listen, Nameserver, Settings, Smtp
 house.LOOK_SECONDS = 0.1
 house.STEP_SECONDS = house.WRITE_SECONDS = 0.5
 settings = Settings(
     hostname="relay.example.net", spool=Path(sys.argv[1]),
     intake=Intake(min_free=0, smtp=Smtp(listen=(Listen("127.0.0.1", 0),))),
     dns=Dns(nameservers=(Nameserver("127.0.0.1", 9),)),
+    log=Log(mail="none"),
 )
 async def never(*_):
     while True:

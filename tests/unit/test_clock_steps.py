@@ -16,6 +16,7 @@ from engine.intake.refusals import Refusals
 from engine.model.destination import Override, Suspension
 from engine.model.event import Event
 from engine.model.filter import Filter
+from engine.model.refusal import Refusal
 from engine.settings.settings import Limit, Retry
 from tests.clock import FakeClock
 from tests.sites import sites_of
@@ -207,11 +208,11 @@ async def test_what_is_remembered_for_a_while_is_not_remembered_for_the_time_of_
     clock, queue = FakeClock(), FakeArrivals()
     stumbles, refusals = Pipelining(clock), Refusals(queue, clock)
     stumbles.note("mx.example")
-    refusals.note("smtp 192.0.2.1", "relaying denied")
+    refusals.note(Refusal(peer="smtp 192.0.2.1", why="relaying denied"))
     assert not stumbles.may_pipeline("mx.example")
     await clock.set_by(-DAY)
     assert stumbles.may_pipeline("mx.example")
-    refusals.note("smtp 192.0.2.1", "relaying denied")
+    refusals.note(Refusal(peer="smtp 192.0.2.1", why="relaying denied"))
     await refusals.finish(5)
     assert len(queue.events_recorded) == 2
 

@@ -27,6 +27,7 @@ from engine.intake.errors import IntakeError, NotYet, Unfit
 from engine.intake.floor import DiskFloor
 from engine.intake.refusals import Refusals
 from engine.model.message import NewMessage
+from engine.model.refusal import Refusal
 from engine.queue.contract import Arrivals
 from engine.queue.errors import QueueBroken, QueueBusy, QueueError, QueueFull
 from engine.settings.settings import Settings
@@ -68,7 +69,7 @@ class _Left(NamedTuple):
 class DropIntake:
     """Watches a folder. Files that cannot be taken yet stay where they are until the next look.
 
-    `queued` is called for each that is in the queue.
+    `queued` is called for each that is in the queue, `on_refusal` for each that is set aside.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class DropIntake:
         supervision: Supervision | None = None,
         *,
         queued: Callable[[], None] = lambda: None,
+        on_refusal: Callable[[Refusal], None] = lambda _: None,
     ) -> None:
         self._arrivals = arrivals
         self._queued = queued
@@ -90,7 +92,7 @@ class DropIntake:
         self._rules = settings.intake.smtp
         self._clock = clock
         self._floor = floor
-        self._refusals = Refusals(arrivals, clock)
+        self._refusals = Refusals(arrivals, clock, on_refusal)
         self._stop = asyncio.Event()
         self._wake = asyncio.Event()
         self._settling: dict[str, tuple[Look, float]] = {}
@@ -383,7 +385,7 @@ class DropIntake:
             self._fault = f"files that cannot be taken cannot be set aside either: {clean(error.strerror or '', 200)}"
             return self._leave(name, logging.ERROR, f"cannot be taken ({clean(why)}) nor set aside: {error.strerror}")
         log.warning("%s was set aside as %s: %s", clean(name), clean(target.name), clean(why))
-        self._refusals.note(f"drop {clean(name, 255)}", "set aside", detail=why)
+        self._refusals.note(Refusal(peer=f"drop {clean(name, 255)}", why="set aside", detail=why))
         return _Result.SET_ASIDE
 
 

@@ -19,6 +19,7 @@ from engine.intake.smtp.session import IDLE, Session
 from engine.intake.smtp.submission import SubmissionSession
 from engine.intake.smtp.tls import HANDSHAKE, SHUTDOWN, server_context
 from engine.intake.smtp.users import Logins, Unavailable
+from engine.model.refusal import Refusal
 from engine.queue.contract import Arrivals
 from engine.settings.settings import Settings
 from engine.settings.values import Listen
@@ -32,6 +33,7 @@ __all__ = ["IntakeError", "SmtpIntake"]
 
 class SmtpIntake:
     """The SMTP server. It answers 250 to a message only once the queue has it on disk, and then calls `queued`.
+    `on_refusal` is told of each thing that is refused.
 
     Large messages lie in `folder`, on the queue's file system, while they come in (None: where the system keeps such).
     """
@@ -43,11 +45,12 @@ class SmtpIntake:
         clock: Clock,
         *,
         queued: Callable[[], None] = lambda: None,
+        on_refusal: Callable[[Refusal], None] = lambda _: None,
         floor: DiskFloor | None = None,
         idle: float = IDLE,
         folder: Path | None = None,
     ) -> None:
-        self._reception = Reception(arrivals, settings, clock, floor, folder, queued=queued)
+        self._reception = Reception(arrivals, settings, clock, floor, folder, queued=queued, on_refusal=on_refusal)
         self._intake = settings.intake
         self._idle = idle
         self._servers: list[asyncio.Server] = []
@@ -189,7 +192,8 @@ class SmtpIntake:
             return self._farewell
         known = way.known(peer)
         if refusal := self._reception.occupancy.make_room(peer, known=known, door=way.door):
-            self._reception.refusals.note(f"smtp {peer}", "too many sessions", detail=f"{self.sessions} are open")
+            detail = f"{self.sessions} are open"
+            self._reception.refusals.note(Refusal(peer=f"smtp {peer}", why="too many sessions", detail=detail))
             return refusal
         session = way.make()
         session.arrive(transport, peer, known=known)

@@ -20,6 +20,7 @@ from engine.intake.smtp.limits import Rates, lies_in
 from engine.intake.smtp.occupancy import Occupancy
 from engine.intake.smtp.slots import Slots
 from engine.model.message import NewMessage
+from engine.model.refusal import Refusal
 from engine.queue.contract import Arrivals
 from engine.queue.errors import QueueBroken, QueueError, QueueFull
 from engine.settings.settings import Settings
@@ -49,11 +50,12 @@ class Reception:
         folder: Path | None = None,
         *,
         queued: Callable[[], None] = lambda: None,
+        on_refusal: Callable[[Refusal], None] = lambda _: None,
     ) -> None:
         self.hostname = settings.hostname
         self.rules = settings.intake.smtp
         self.clock = clock
-        self.refusals = Refusals(arrivals, clock)
+        self.refusals = Refusals(arrivals, clock, on_refusal)
         self.paused = ""
         self.closing = False
         self.is_drained = False

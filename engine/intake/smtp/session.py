@@ -22,6 +22,7 @@ from engine.intake.smtp.reader import Reader
 from engine.intake.smtp.reception import Reception
 from engine.intake.smtp.submitted import Submitted
 from engine.intake.smtp.transaction import Transaction, begun
+from engine.model.refusal import Refusal
 
 log = logging.getLogger(__name__)
 
@@ -193,13 +194,16 @@ class Session:
 
     def _told(self, refused: Refused) -> Reply:
         if refused.why:
-            self._tell(refused.why, refused.detail)
+            self._tell(refused.why, refused.detail, reply=refused.reply)
         return refused.reply
 
-    def _tell(self, why: str, detail: str = "", *, recipient: str = "") -> None:
+    def _tell(self, why: str, detail: str = "", *, recipient: str = "", reply: Reply | None = None) -> None:
         """Tell in the events what was refused."""
         sender = str(self._mail.sender) if self._mail is not None else ""
-        self._reception.refusals.note(f"smtp {self._peer}", why, sender=sender, recipient=recipient, detail=detail)
+        said = f"{reply.code} {reply.enhanced}".strip() if reply is not None else ""
+        self._reception.refusals.note(
+            Refusal(peer=f"smtp {self._peer}", why=why, detail=detail, sender=sender, recipient=recipient, reply=said)
+        )
 
     # -- commands -------------------------------------------------------------------------------------------------
 
@@ -250,8 +254,9 @@ class Session:
         if self._mail is None:
             return Reply(503, "5.5.1", "MAIL comes before RCPT")
         if not self._trusted:
-            self._tell("relaying denied", recipient=(argument or "").removeprefix("TO:"))
-            return Reply(550, "5.7.1", "Relaying denied")
+            reply = Reply(550, "5.7.1", "Relaying denied")
+            self._tell("relaying denied", recipient=(argument or "").removeprefix("TO:"), reply=reply)
+            return reply
         known = self._mail.recipients
         recipient = self._mail.read_recipient(argument, hostname=self.hostname, is_extended=self._extended)
         if recipient.name not in known:

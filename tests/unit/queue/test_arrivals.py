@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from engine.queue.errors import QueueError
 from tests.clock import FakeClock
@@ -38,7 +39,8 @@ async def test_each_recipient_accepted_is_an_event(tmp_path: Path, opened: Opene
             ("accepted", number, 1, "bob@example.org", "example.org", "ann@example.net"),
             ("accepted", number, 2, "eve@example.com", "example.com", "ann@example.net"),
         ]
-        assert await spool.queue.listing.events() == tuple(spool.events)
+        # What is known as it happens is not kept with it.
+        assert await spool.queue.listing.events() == tuple(replace(event, detail=None) for event in spool.events)
 
 
 async def test_a_key_that_is_taken_gives_the_number_it_had(tmp_path: Path, opened: Opened) -> None:
