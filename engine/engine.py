@@ -125,13 +125,13 @@ class Engine:
         attempts = _attempts(settings, self.queue, retries, self._clock)
         router = self._router = Router(
             self.mx,
-            port=settings.delivery.port,
+            delivery=settings.delivery,
             tls=self.tls,
             routes=settings.route,
             logins=logins(settings, lookups, self._clock, _password),
             standing=self.queue.standing,
             ourselves=_ourselves(settings, self._listening),
-            refused=settings.delivery.refuse_networks,
+            clock=self._clock,
             draw=draw,
         )
         parts = Parts(
@@ -175,7 +175,8 @@ class Engine:
     def notes(self) -> tuple[str, ...]:
         """What is no trouble, and should be known: of the settings, as of the last look, and of bounds reached."""
         control = self._control.notes if self._control is not None else ()
-        sending = (*self.smarthost.notes, *self.smarthost.pause.notes, *self.mx.notes)
+        refused = self._router.ipv6_refusals.notes
+        sending = (*self.smarthost.notes, *self.smarthost.pause.notes, *self.mx.notes, *refused)
         unwritten = self._mail_log.trouble if self._mail_log is not None else ""
         here = filter(None, (self._shortage, self._unseen, unwritten, *self._secrets.seen))
         return (*here, *self.smtp.notes, *self.drop.notes, *sending, *control)

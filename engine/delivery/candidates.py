@@ -35,6 +35,7 @@ class Candidates:
         self._remark = remark
         self._hosts: list[Exchange] = sorted(way.exchanges, key=lambda exchange: put_off(exchange.host))
         self._left_hosts: set[str] = set()
+        self._only_ipv4 = False
         self._limit: int | None = None  # hosts of this preference, and of none as good, are not tried
         self._addresses = self._in_order()
         self.sessions = max_sessions
@@ -53,6 +54,17 @@ class Candidates:
     def leave(self, host: str) -> None:
         """Give no more addresses of this host."""
         self._left_hosts.add(host)
+
+    def go_over_ipv4(self) -> None:
+        """Give no more addresses of IPv6."""
+        self._only_ipv4 = True
+
+    def may_go_over_ipv4(self) -> bool:
+        """Whether after a session over IPv6 there may be one over IPv4, be it with the same host."""
+        if self.sessions <= 0 or self._only_ipv4:
+            return False
+        every = (self._found.get(exchange.host) for exchange in self._way.exchanges)
+        return any(":" not in target.address for found in every if isinstance(found, list) for target in found)
 
     def is_ourselves(self, exchange: Exchange, error: MXError) -> None:
         """A host is this relay: neither it nor what is no better is tried any more (RFC 5321 5.1)."""
@@ -73,7 +85,8 @@ class Candidates:
             if found is None:
                 return None
             is_cut = self._limit is not None and found[0].preference >= self._limit
-            if not is_cut and found[0].host not in self._left_hosts:
+            is_other = self._only_ipv4 and ":" in found[1].address
+            if not is_cut and not is_other and found[0].host not in self._left_hosts:
                 self._most -= 1
                 return found
         return None

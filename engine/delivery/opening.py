@@ -39,6 +39,7 @@ class NoSession(Struct, frozen=True):
 class Dialling(Connection, Protocol):
     """What an opening needs to know of the relayer that it is for, and shows at it."""
 
+    address: str
     hurry: Hurry
     pace: Pace
     transcript: Transcript
@@ -85,6 +86,14 @@ class Opening:
     def may_go_on(self) -> bool:
         """Whether another host than the one that was last tried may be."""
         return self._candidates.may_go_on(self._relayer.host)
+
+    def may_go_over_ipv4(self) -> bool:
+        """Whether what was last tried is of IPv6, and there is something of IPv4."""
+        return ":" in self._relayer.address and self._candidates.may_go_over_ipv4()
+
+    def go_over_ipv4(self) -> None:
+        """Try no more addresses of IPv6."""
+        self._candidates.go_over_ipv4()
 
     def go_on(self) -> None:
         """Try no more addresses of the host that was last tried."""

@@ -12,6 +12,8 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple, Protocol
 
+from msgspec.structs import replace
+
 from engine.base.text import clean
 from engine.delivery.addresses import Found
 from engine.delivery.hurry import Hurry
@@ -322,6 +324,9 @@ class ManagedRelayer:
                 if not self._leaving and await self._ways.may_carry(session, claim):
                     sent = await self._send(session, claim, opening, was_idle=was_idle)
                     was_idle = was_idle and bool(sent.why)  # nothing was said to the peer of what cannot be read
+                    if sent.verdict is Verdict.OTHER_FAMILY:
+                        await self._go_over_ipv4(session, opening)
+                        return True
                     if not session.usable:
                         return await self._hung_up(session, opening, sent)
                     self._parts.session_lengths.outlasted(self.host, session.taken)
@@ -363,6 +368,13 @@ class ManagedRelayer:
                     return claims, True
         return [], False
 
+    async def _go_over_ipv4(self, session: Session, opening: Opening) -> None:
+        """The host would not have us over IPv6, for want of a name: all that is for it goes over the other now."""
+        self.transcript.add("=", "our IPv6 address has no name that this host would have: over IPv4 from now on")
+        self._parts.router.ipv6_refusals.note(self.host)
+        opening.go_over_ipv4()
+        await session.quit()
+
     async def _hung_up(self, session: Session, opening: Opening, sent: Sent) -> bool:
         """The peer ended the session: see to those that were to go over it. True: another host is tried for them."""
         if self._unsaid is not None:
@@ -401,10 +413,15 @@ class ManagedRelayer:
     async def _send(self, session: Session, claim: Claim, opening: Opening, *, was_idle: bool) -> Sent:
         """Send one message and record what came of it, or leave it for another session."""
         self._transaction = Transaction(self, claim, session, self.bag, self._parts)
-        sent = await self._transaction.run(was_idle=was_idle, may_go_on=opening.may_go_on())
+        sent = await self._transaction.run(
+            was_idle=was_idle, may_go_on=opening.may_go_on(), may_go_over_ipv4=opening.may_go_over_ipv4()
+        )
         self._transaction = None
         if sent.verdict is Verdict.ELSEWHERE:
             self._unsaid = claim, sent.outcomes
+        elif sent.verdict is Verdict.OTHER_FAMILY:
+            # For good it was only over IPv6: where nobody is to be had over IPv4 now, it waits.
+            self._unsaid = claim, [replace(outcome, kind="transient") for outcome in sent.outcomes]
         elif sent.verdict is Verdict.STANDS and not sent.why:
             self._unsaid = None
         return sent

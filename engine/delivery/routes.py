@@ -15,6 +15,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.base.address import pattern_for
+from engine.base.clock import Clock
+from engine.delivery.egress import Egress, Ipv6Refusals
 from engine.dns.hosts_file import HostsFile
 from engine.dns.mx import (
     MOST_EXCHANGES,
@@ -31,8 +33,7 @@ from engine.model.destination import Override
 from engine.model.event import ENGINE
 from engine.queue.contract import Standing
 from engine.settings.ourselves import Ourselves, is_localhost, is_number, is_within, leads_nowhere
-from engine.settings.settings import Route
-from engine.settings.values import Network
+from engine.settings.settings import Delivery, Route
 from engine.smtpclient.target import Target
 from engine.tls.demand import TlsDemand
 from engine.tls.policy import TlsPolicy
@@ -61,6 +62,13 @@ class NetworkRefused(MXError):
 
     permanent = True
     enhanced = "5.7.1"
+    cause = "policy"
+
+
+class OtherFamily(MXError):
+    """A host has addresses, and none of those that the settings let mail go over; nobody's mail is returned for it."""
+
+    enhanced = "4.4.4"
     cause = "policy"
 
 
@@ -94,8 +102,8 @@ class Router:
     """Finds the way. An operator's override comes before all, then the most particular route for the domain, and MX.
 
     `logins` holds the login of each route that has a user name, by the route's domain. `tls` says how
-    connections are to be secured; `ourselves` which hosts are this relay. No address in `refused` networks is given,
-    but to an operator who names it. `draw` is where chance comes from. What an operator names may
+    connections are to be secured; `ourselves` which hosts are this relay. No address in the networks that `delivery`
+    refuses is given, but to an operator who names it. `draw` is where chance comes from. What an operator names may
     have its address in the `hosts_file` of this machine.
     """
 
@@ -103,21 +111,24 @@ class Router:
         self,
         mx: MXCalculator,
         *,
-        port: int,
+        delivery: Delivery,
         tls: TlsPolicy,
         ourselves: Ourselves,
         routes: Sequence[Route] = (),
         logins: Mapping[str, Login] | None = None,
         standing: Standing | None = None,
-        refused: Sequence[Network] = (),
+        clock: Clock,
         draw: random.Random | None = None,
         hosts_file: HostsFile | None = None,
     ) -> None:
         self._ourselves = ourselves
-        self._refused = tuple(refused)
+        self._refused = delivery.refuse_networks
+        self.ipv6_refusals = Ipv6Refusals(clock)
+        self._egress = Egress.of(delivery)
+        self._egresses = {route.domain: Egress.of(delivery, route) for route in routes}
         self.tls = tls
         self._mx = mx
-        self._port = port
+        self._port = delivery.port
         self._routes = {route.domain: route for route in routes}
         self._logins = logins or {}
         self._standing = standing
@@ -142,7 +153,9 @@ class Router:
         if route is not None:
             # A login is the route's own: what goes over its connections goes under its name.
             site = _site(
-                *(f"{host}:{route.port}" for host in route.hosts), f"by route as {route.username or 'anybody'}"
+                *(f"{host}:{route.port}" for host in route.hosts),
+                f"by route as {route.username or 'anybody'}",
+                *filter(None, (Egress.of(Delivery(), route).words,)),
             )
             upstream = self._upstream(self._in_order(route), site)
             return Way(destination=destination, exchanges=upstream, route=route, hosts=route.hosts, site=site)
@@ -216,22 +229,22 @@ class Router:
         5.1); another MXError when it has none or is not to be tried, and QueueError as TlsPolicy.demand does.
         """
         demand = await self.demand(way, exchange.host)
+        port, egress = self._port_of(way), self._egress_of(way)
+        # No login is given to another host than the one it is for.
+        route = way.route if way.override is None else None
         for address in self._allowed(way, exchange.host, await self._addresses(way, exchange.host)):
-            port = self._port_of(way)
-            if way.route is None or way.override is not None:
-                # No password goes to another host than the one it is for.
-                yield Target(host=exchange.host, address=address, port=port, is_named=not way.is_by_dns, demand=demand)
-            else:
-                yield Target(
-                    host=exchange.host,
-                    address=address,
-                    port=port,
-                    is_named=True,
-                    form="SMTP" if way.route.form == "smtp" else "ESMTP",
-                    demand=demand,
-                    tls_at_once=way.route.tls == "implicit",
-                    login=self._logins.get(way.route.domain),
-                )
+            yield Target(
+                host=exchange.host,
+                address=address,
+                port=port,
+                source=egress.source(address),
+                hello=egress.hello,
+                is_named=not way.is_by_dns,
+                form="SMTP" if route is not None and route.form == "smtp" else "ESMTP",
+                demand=demand,
+                tls_at_once=route is not None and route.tls == "implicit",
+                login=self._logins.get(route.domain) if route is not None else None,
+            )
 
     def _port_of(self, way: Way) -> int:
         if way.override is not None:
@@ -249,7 +262,15 @@ class Router:
             raise NoExchange(f"no address of the host {host} is one that mail can be sent to: {addresses[0]}")
         if way.is_by_dns and not (found := [address for address in found if not is_within(address, self._refused)]):
             raise NetworkRefused(f"this relay sends no mail to the network of {host} (delivery.refuse_networks)")
-        return found[:MAX_ADDRESSES]
+        egress = self._egress_of(way)
+        chosen = egress.in_order(found, without_ipv6=self.ipv6_refusals.is_refused(host))
+        if not chosen:
+            raise OtherFamily(f"{host} has no address of the family that mail goes over here ({egress.family})")
+        return chosen[:MAX_ADDRESSES]
+
+    def _egress_of(self, way: Way) -> Egress:
+        """Whence mail goes on this way: an override leads elsewhere, but not from elsewhere."""
+        return self._egress if way.route is None else self._egresses[way.route.domain]
 
     async def dead_end(self, way: Way) -> MXError | None:
         """Why nobody is dialled on a way, for good or until an operator acts; None where somebody may be.

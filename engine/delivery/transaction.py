@@ -58,12 +58,13 @@ class Transaction:
         self._is_under_way = False  # the peer may have something of it that is not recorded
         self._outcomes: list[Outcome] | None = None
 
-    async def run(self, *, was_idle: bool, may_go_on: bool) -> Sent:
+    async def run(self, *, was_idle: bool, may_go_on: bool, may_go_over_ipv4: bool) -> Sent:
         """Send the message and record what came of it, or leave it for another session. Raises QueueError.
 
         NotHeld: it may be another node's to send; the peer has no whole message.
 
-        `was_idle`: the session, just before; `may_go_on`: another host of the site may be tried.
+        `was_idle`: the session, just before; `may_go_on`: another host of the site may be tried;
+        `may_go_over_ipv4`: this host, or another, may be over that.
         """
         try:
             self._see_that_it_is_held()
@@ -78,7 +79,7 @@ class Transaction:
             self._is_under_way = False
             await self._bag.set_aside(self._claim, str(error))
             return Sent(Verdict.STANDS, [Outcome.transient(str(error))], str(error))
-        found = self._judged(outcomes, was_idle=was_idle, may_go_on=may_go_on)
+        found = self._judged(outcomes, was_idle=was_idle, may_go_on=may_go_on, may_go_over_ipv4=may_go_over_ipv4)
         if found is Verdict.STANDS:
             await self._conclude(outcomes)
         self._is_under_way = False
@@ -136,7 +137,9 @@ class Transaction:
             cause="lost",
         )
 
-    def _judged(self, outcomes: Sequence[Outcome], *, was_idle: bool, may_go_on: bool) -> Verdict:
+    def _judged(
+        self, outcomes: Sequence[Outcome], *, was_idle: bool, may_go_on: bool, may_go_over_ipv4: bool
+    ) -> Verdict:
         found = verdict(
             outcomes,
             is_over=not self._session.usable,
@@ -144,6 +147,7 @@ class Transaction:
             has_delivered=self._relayer.has_delivered,
             is_first=not self._bag.done,
             may_go_on=may_go_on,
+            may_go_over_ipv4=may_go_over_ipv4,
         )
         if self._session.pipelining_failed and found is not Verdict.SLEPT_IN:
             self._parts.pipelining.note(self._relayer.host)

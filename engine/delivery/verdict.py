@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from enum import Enum, auto
 
+from engine.delivery.egress import is_for_want_of_a_name
 from engine.model.outcome import Outcome
 
 
@@ -12,6 +13,7 @@ class Verdict(Enum):
     STANDS = auto()  # what was said of it is its result
     SLEPT_IN = auto()  # the peer had closed the idle connection: that is no attempt
     BETWEEN = auto()  # the session was ended between two messages: no attempt at the second, but for a few times
+    OTHER_FAMILY = auto()  # our IPv6 address has no name: over IPv4 the same host may take it
     ELSEWHERE = auto()  # it concerns the session alone, and another host may do better: its result only if none does
 
 
@@ -32,12 +34,16 @@ def verdict(
     has_delivered: bool,
     is_first: bool,
     may_go_on: bool,
+    may_go_over_ipv4: bool = False,
 ) -> Verdict:
     """Judge a transaction by what was said to each of its recipients, in their order.
 
     `is_over`: it ended the session, which `was_idle` before. `has_delivered`: the host has taken a message on this
-    attempt before; `is_first`: there was none before it; `may_go_on`: another host of the site may be tried.
+    attempt before; `is_first`: there was none before it; `may_go_on`: another host of the site may be tried;
+    `may_go_over_ipv4`: this was over IPv6, and there are addresses of the other family.
     """
+    if may_go_over_ipv4 and all(map(is_for_want_of_a_name, outcomes)):
+        return Verdict.OTHER_FAMILY
     if not is_over or not all(outcome.kind == "transient" and not outcome.may_duplicate for outcome in outcomes):
         return Verdict.STANDS
     if outcomes[-1].phase == "MAIL":  # which the peer never judged

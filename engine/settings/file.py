@@ -157,6 +157,10 @@ _READERS: _Readers = {
         "fallback_to_domain": values.flag,
         "refuse_networks": values.each(values.network),
         "loopback_exchanges": values.flag,
+        "family": values.one_of(values.Family),
+        "prefer": values.one_of(values.Prefer),
+        "source_address": values.sources,
+        "hello": values.host_or_none,
     },
     Retry: {"schedule": values.each(values.duration, at_least=1), "give_up_after": values.duration},
     RetryOf: {
@@ -189,6 +193,10 @@ _READERS: _Readers = {
         "password_file": values.readable_file,
         "token_command": values.program,
         "ca_file": values.readable_file,
+        "family": values.one_of(values.Family),
+        "prefer": values.one_of(values.Prefer),
+        "source_address": values.sources,
+        "hello": values.host_or_none,
     },
     Limit: {
         "destination": values.limited,

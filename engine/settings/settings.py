@@ -11,7 +11,7 @@ from msgspec import Struct, field
 
 from engine.base.permission import open_to_all, others_may_write
 from engine.settings import values
-from engine.settings.values import Form, Listen, LogFormat, LogLevel, Nameserver, Network, RouteTls, Tls
+from engine.settings.values import Family, Form, Listen, LogFormat, LogLevel, Nameserver, Network, Prefer, RouteTls, Tls
 
 __all__ = ["Limit", "Listen", "Nameserver", "Route", "Settings", "Timeouts"]
 
@@ -128,7 +128,9 @@ class Delivery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     attempt tries `max_addresses` and has `max_sessions`. Up to `max_lookups` look for the way of a destination, which
     takes no connection. Half of the connections and of the look-ups are for destinations that have not proved
     themselves, having taken no mail for a week. A mark lasts `bad_mx_timeout`, and twice as long each time it is
-    repeated, up to `bad_mx_timeout_max`. To addresses in `refuse_networks` no mail goes that the DNS or a recipient's
+    repeated, up to `bad_mx_timeout_max`. Connections go over the addresses of `family`, those that it `prefer`s first;
+    `source_address` are addresses of this machine to connect from, one for each family, and `hello` is what it is
+    called there ("": hostname). To addresses in `refuse_networks` no mail goes that the DNS or a recipient's
     address literal sends there. `loopback_exchanges`: exchanges on loopback are others than this relay, as in a
     sandbox; else they are taken for it.
     """
@@ -149,6 +151,10 @@ class Delivery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     fallback_to_domain: bool = True
     refuse_networks: tuple[Network, ...] = ()
     loopback_exchanges: bool = False
+    family: Family = "both"
+    prefer: Prefer = "ipv6"
+    source_address: tuple[str, ...] = ()
+    hello: str = ""
     timeouts: Timeouts = field(default_factory=Timeouts)
 
 
@@ -214,7 +220,8 @@ class Route(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     said, with a certificate that is right, at port 465 where none is named (RFC 8314 3.3). `form` "smtp" is for a host
     that knows no EHLO. A password is given only under TLS and to a host whose certificate is right; `ca_file` holds the
     authorities (PEM) to trust instead of the system's. In place of the password of `password_file` there may be tokens
-    (RFC 7628, XOAUTH2): what `token_command` prints, a program and its arguments, or those of `oauth`.
+    (RFC 7628, XOAUTH2; what is not said of `family`, `prefer`, `source_address` and `hello` is as in [delivery]): what
+    `token_command` prints, a program and its arguments, or those of `oauth`.
     """
 
     domain: str
@@ -228,6 +235,10 @@ class Route(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     token_command: tuple[str, ...] = ()
     oauth: OAuth | None = None
     ca_file: Path | None = None
+    family: Family | None = None
+    prefer: Prefer | None = None
+    source_address: tuple[str, ...] = ()
+    hello: str = ""
 
     @property
     def hosts(self) -> tuple[str, ...]:

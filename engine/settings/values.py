@@ -27,6 +27,8 @@ Form = Literal["esmtp", "smtp"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 LogFormat = Literal["text", "json"]
+Family = Literal["both", "ipv4", "ipv6"]
+Prefer = Literal["ipv6", "ipv4"]
 _MAIL_LOGS = ("stderr", "journal", "syslog", "none")
 
 _TEN_YEARS = 3_650 * 86_400
@@ -173,6 +175,11 @@ def weight(value: object) -> int:
     return _whole(value, 0, 1000)
 
 
+def host_or_none(value: object) -> str:
+    """A host name, or "" for none."""
+    return host(value) if value else ""
+
+
 def host_or_address(value: object) -> str:
     """A host name or an IP address."""
     name = text(value)
@@ -180,6 +187,23 @@ def host_or_address(value: object) -> str:
         return str(ipaddress.ip_address(name.removeprefix("[").removesuffix("]")))
     except ValueError:
         return host(value)
+
+
+def sources(value: object) -> tuple[str, ...]:
+    """Addresses of this machine, of either family one at the most."""
+    found: tuple[str, ...] = each(_address)(value)
+    families = [":" in address for address in found]
+    if len(set(families)) < len(families):
+        raise ValueError(f"two addresses of one family, {_shown(value)}; allowed is one of each")
+    return found
+
+
+def _address(value: object) -> str:
+    written = text(value)
+    try:
+        return str(ipaddress.ip_address(written))
+    except ValueError as error:
+        raise ValueError(f"{_shown(value)} is no IP address; write it as 192.0.2.25 or 2001:db8::25") from error
 
 
 def domain_or_all(value: object) -> str:

@@ -62,6 +62,7 @@ class Initiation:
         self._wire = wire
         self._target = target
         self._hostname = hostname
+        self._hello_name = target.hello.encode("ascii") or hostname
         self._timeouts = timeouts
         self._transcript = transcript
         self._on_phase = on_phase
@@ -106,7 +107,7 @@ class Initiation:
         self._enter("connecting")
         self._transcript.add("=", f"connecting to {target.host} [{target.address}]:{target.port}")
         try:
-            sock = await dialler.dial(target.address, target.port, timeouts.connect)
+            sock = await dialler.dial(target.address, target.port, timeouts.connect, target.source)
         except TimeoutError as error:
             why = f"no connection within {timeouts.connect:.0f} s to [{target.address}]:{target.port}"
             raise self._unusable(why, unreachable=True, cause="connect") from error
@@ -154,7 +155,7 @@ class Initiation:
         self._transcript.add("=", "nothing is said: asking whether it wants TLS at once")
         wire = Wire(self._transcript)
         try:
-            sock = await dialler.dial(target.address, target.port, _ASKING)
+            sock = await dialler.dial(target.address, target.port, _ASKING, target.source)
             await wire.open_tls(sock, contexts.unverified(), target.host, _ASKING)
         except (OSError, WireError):  # TimeoutError among the former
             return False
@@ -167,14 +168,14 @@ class Initiation:
         self._enter("hello")
         self.extensions, self._auth = {}, []
         if self._target.form == "ESMTP":
-            reply = await self._wire.command(b"EHLO", self._hostname, timeout=self._timeouts.hello)
+            reply = await self._wire.command(b"EHLO", self._hello_name, timeout=self._timeouts.hello)
             if reply.code == 250:
                 self._meets_another(reply)
                 self.extensions, self._auth = parse_esmtp_extensions(reply.text)
                 return
             if not 500 <= reply.code <= 599 or not self._wire.is_open:
                 raise self._refused(reply)
-        reply = await self._wire.command(b"HELO", self._hostname, timeout=self._timeouts.hello)
+        reply = await self._wire.command(b"HELO", self._hello_name, timeout=self._timeouts.hello)
         if reply.code != 250:
             raise self._refused(reply)
         self._meets_another(reply)
@@ -184,9 +185,10 @@ class Initiation:
 
         Not where ours is no full name: half the machines that nobody has named are "localhost".
         """
-        ours = self._hostname.decode("ascii").lower()
-        if "." in ours and reply.text.lower().split(None, 1)[:1] == [ours]:
-            what = f"{self._target.host} [{self._target.address}] greets with our own name, {ours}"
+        theirs = next(iter(reply.text.lower().split(None, 1)), "")
+        names = {name.decode("ascii").lower() for name in (self._hostname, self._hello_name)}
+        if "." in theirs and theirs in names:
+            what = f"{self._target.host} [{self._target.address}] greets with our own name, {theirs}"
             raise LoopsBack(self._unusable(what, enhanced="4.4.6", cause="dns").outcome)
 
     async def _secure(self) -> None:

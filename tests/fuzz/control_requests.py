@@ -251,10 +251,10 @@ def _loopback_alone() -> Iterator[None]:
     """Whatever the fuzzer asks for, nobody but this machine is connected to."""
     dial = TcpDialler.dial
 
-    async def dial_here(self: TcpDialler, address: str, port: int, timeout: float) -> socket.socket:
+    async def dial_here(self: TcpDialler, address: str, port: int, timeout: float, source: str = "") -> socket.socket:
         if not address.startswith("127.") and address != "::1":
             raise ConnectionRefusedError(111, "only this machine is connected to")
-        return await dial(self, address, port, timeout)
+        return await dial(self, address, port, timeout, source)
 
     TcpDialler.dial = dial_here  # type: ignore[method-assign]
     try:

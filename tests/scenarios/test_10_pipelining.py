@@ -70,7 +70,7 @@ class Peer:
             for end in (self._ours, self._theirs):
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffers)
 
-    async def dial(self, address: str, port: int, timeout: float) -> socket.socket:
+    async def dial(self, address: str, port: int, timeout: float, source: str = "") -> socket.socket:
         return self._theirs
 
     async def run(self) -> None:

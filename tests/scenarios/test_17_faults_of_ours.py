@@ -40,11 +40,11 @@ class Failing(TcpDialler):
         self.of: set[str] = set()
         self.dialled = 0
 
-    async def dial(self, address: str, port: int, timeout: float) -> socket.socket:
+    async def dial(self, address: str, port: int, timeout: float, source: str = "") -> socket.socket:
         self.dialled += 1
         if self.code and (not self.of or address in self.of):
             raise OSError(self.code, os.strerror(self.code))
-        return await super().dial(address, port, timeout)
+        return await super().dial(address, port, timeout, source)
 
 
 def failing(relay: Relay) -> Failing:

@@ -52,6 +52,7 @@ NO_BOUNDS = {
     "engine.maillog.lines._RESOLUTION",
     "engine.maillog.sinks._MAIL_INFO",
     "engine.maillog.sinks._INFO",
+    "engine.smtpclient.dialler._BIND_ADDRESS_NO_PORT",
     "engine.smtpclient.initiation._LONGEST_COMMAND",
     "console.commands.listings.WIDE",
     "console.format.STEP",

@@ -15,7 +15,10 @@ LEAVE_AT_RCPT = Outcome.of_reply(421, "4.7.0 enough for now", phase="RCPT", caus
 LOST_AT_MAIL = Outcome.transient("connection lost", phase="MAIL", cause="lost")
 LOST_AFTER_DOT = Outcome(kind="transient", text="connection lost", phase="body", may_duplicate=True, cause="lost")
 
-STANDS, SLEPT_IN, BETWEEN, ELSEWHERE = Verdict
+NAMELESS = Outcome.of_reply(550, "5.7.25 no PTR record", phase="MAIL", cause="reply")
+NAMELESS_NOW = Outcome.of_reply(421, "4.7.0 reverse DNS lookup failed", phase="RCPT", cause="reply")
+
+STANDS, SLEPT_IN, BETWEEN, OTHER_FAMILY, ELSEWHERE = Verdict
 
 
 @pytest.mark.parametrize(
@@ -57,6 +60,25 @@ def test_where_the_session_goes_on_every_result_stands(outcome: Outcome) -> None
     for was_idle, has_delivered, is_first, may_go_on in itertools.product((False, True), repeat=4):
         facts = {"was_idle": was_idle, "has_delivered": has_delivered, "is_first": is_first, "may_go_on": may_go_on}
         assert verdict([outcome], is_over=False, **facts) is STANDS
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "may_go_over_ipv4", "found"),
+    [
+        ([NAMELESS, NAMELESS], True, OTHER_FAMILY),
+        ([NAMELESS_NOW], True, OTHER_FAMILY),
+        ([NAMELESS, NAMELESS], False, STANDS),
+        ([NAMELESS, TAKEN], True, STANDS),  # to others it has been delivered: another session would deliver it again
+        ([NAMELESS, NO_USER], True, STANDS),
+        ([NO_USER], True, STANDS),
+    ],
+)
+def test_what_our_nameless_address_is_refused_for_may_go_over_the_other_family(
+    outcomes: list[Outcome], may_go_over_ipv4: bool, found: Verdict
+) -> None:
+    for facts in itertools.product((False, True), repeat=4):
+        given = dict(zip(("was_idle", "has_delivered", "is_first", "may_go_on"), facts, strict=True))
+        assert verdict(outcomes, is_over=False, may_go_over_ipv4=may_go_over_ipv4, **given) is found
 
 
 @pytest.mark.parametrize(
