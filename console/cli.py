@@ -306,6 +306,18 @@ def config_check(context: typer.Context) -> None:
         _refuse_each(str(error), Status.REFUSED)
 
 
+@config_app.command("reference")
+def config_reference() -> None:
+    """Print every setting, its default and what it may be.
+
+    As Markdown: it is what docs/settings.md says.
+    """
+    from engine.settings.reference import reference
+
+    for line in reference().rstrip().split("\n"):
+        say(line)
+
+
 @contextlib.contextmanager
 def _refusing() -> Iterator[None]:
     from engine.intake.smtp.users import UsersError

@@ -114,7 +114,7 @@ class SettingsUnreadable(SettingsError):
 
 # How each key is read, where its name alone does not say it.
 _Readers = Mapping[type[Struct], Mapping[str, values.Reader]]
-_READERS: _Readers = {
+READERS: _Readers = {
     Settings: {"hostname": values.host, "spool": values.folder, "spool_on_any_file_system": values.flag},
     Smtp: {
         "listen": values.each(values.listen),
@@ -234,10 +234,10 @@ _INSTEAD: Mapping[values.Reader, values.Reader] = {
     values.folder: values.folder_unseen,
 }
 _UNSEEN: _Readers = {
-    table: {key: _INSTEAD.get(reader, reader) for key, reader in readers.items()} for table, readers in _READERS.items()
+    table: {key: _INSTEAD.get(reader, reader) for key, reader in readers.items()} for table, readers in READERS.items()
 }
 
-_LIMITS = tuple(_READERS[Limit])[1:]
+_LIMITS = tuple(READERS[Limit])[1:]
 
 _Table = TypeVar("_Table", bound=Struct)
 
@@ -253,7 +253,7 @@ def _table_in(path: Path) -> dict[str, Any]:
         raise SettingsError(path, [f"is not TOML: {error}"]) from error
 
 
-def _settings(path: Path, table: dict[str, Any], readers: _Readers = _READERS) -> Settings:
+def _settings(path: Path, table: dict[str, Any], readers: _Readers = READERS) -> Settings:
     problems: list[str] = []
     settings = _read(Settings, table, "", problems, readers)
     if settings is not None:

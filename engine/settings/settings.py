@@ -254,7 +254,7 @@ class Route(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Limit(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[[limit]]`: what a destination ("gmail.com"), or all sites with such a host ("*.google.com"), get together.
 
-    None: not limited by this. `connections` stands in place of delivery.max_connections_per_destination. A
+    What is not given limits nothing. `connections` stands in place of delivery.max_connections_per_destination. A
     destination that is named has connections of its own; no minute sees more than what is set for one.
     """
 
@@ -280,8 +280,9 @@ class DestinationTls(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class TlsRules(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[tls]`: what raises the level of security above opportunistic.
 
-    `mta_sts` (RFC 8461) and `dane` (RFC 7672; None: where dns.validating) do so by themselves, except where the level
-    is "none". `ca_file` holds the authorities (PEM) to trust instead of the system's, for exchanges and policy servers.
+    `mta_sts` (RFC 8461) and `dane` (RFC 7672; where nothing is said: if dns.validating) do so by themselves, except
+    where the level is "none". `ca_file` holds the authorities (PEM) to trust instead of the system's, for exchanges and
+    policy servers.
     """
 
     mta_sts: bool = True

@@ -114,7 +114,7 @@ def size(value: object) -> int:
 
 
 def space(value: object) -> int:
-    """Bytes of a disk, from 0 to 1024 TiB, written as `size` is."""
+    """Bytes of a disk, from 0 to 1024 TiB, from a number or from text such as `100 MiB`."""
     octets = _octets(value)
     if not 0 <= octets <= 2**50:
         raise ValueError(f"{_shown(value)} is out of range; allowed is from 0 to 1024 TiB")
@@ -122,7 +122,7 @@ def space(value: object) -> int:
 
 
 def returned(value: object) -> int:
-    """Bytes of a message that goes back, from 0 to 1 MiB, written as `size` is."""
+    """Bytes of a message that goes back, from 0 to 1 MiB, from a number or from text such as `50 KiB`."""
     octets = _octets(value)
     if not 0 <= octets <= 2**20:
         raise ValueError(f"{_shown(value)} is out of range; allowed is from 0 to 1 MiB")
@@ -163,9 +163,9 @@ def https_url(value: object) -> str:
 
 
 def program(value: object) -> tuple[str, ...]:
-    """A program by its absolute path, which may be run, and its arguments."""
-    words: tuple[str, ...] = each(text, at_least=1)(value)
-    if not Path(words[0]).is_absolute():
+    """A program by its absolute path, which may be run, and its arguments; [] for none."""
+    words: tuple[str, ...] = each(text)(value)
+    if words and not Path(words[0]).is_absolute():
         raise ValueError(f"[0]: {_shown(words[0])} is no absolute path; write where the program is: /usr/bin/token")
     return words
 
@@ -242,7 +242,7 @@ def mailbox(value: object) -> str:
 
 
 def duration_or_never(value: object) -> float:
-    """Seconds as `duration` reads them; 0 for "never" and for no time at all."""
+    """A duration, or 0 and "never" for none."""
     try:
         return 0.0 if value == "never" else duration_or_none(value)
     except ValueError as error:
@@ -258,11 +258,12 @@ def one_of(choices: object) -> Reader:
                 return str(allowed)
         raise ValueError(f"{_shown(value)} is none of {', '.join(get_args(choices))}")
 
+    read.__doc__ = f"One of {', '.join(get_args(choices))}."
     return read
 
 
 def mail_log(value: object) -> str:
-    """Where the mail log goes: one of the words, or the absolute path of a file."""
+    """One of stderr, journal, syslog, none, or the absolute path of a file."""
     written = text(value)
     if written in _MAIL_LOGS:
         return written
@@ -406,13 +407,20 @@ def each(reader: Reader, at_least: int = 0) -> Callable[[object], tuple[Any, ...
                 raise ValueError(f"[{position}]: {error}") from error
         return tuple(members)
 
+    read.of = reader  # type: ignore[attr-defined]  # for who tells what it reads
+    read.__doc__ = f"A list. {reader.__doc__}" + (f" At least {at_least} is needed." if at_least else "")
     return read
 
 
 def one_or_each(reader: Reader) -> Callable[[object], Any]:
     """What `reader` reads, or a list of such with one member at least."""
     read_list = each(reader, at_least=1)
-    return lambda value: read_list(value) if isinstance(value, list) else reader(value)
+
+    def read(value: object) -> Any:
+        return read_list(value) if isinstance(value, list) else reader(value)
+
+    read.__doc__ = f"{reader.__doc__} Or a list of such."
+    return read
 
 
 def _octets(value: object) -> int:
