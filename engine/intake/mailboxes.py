@@ -5,6 +5,7 @@ The library's reader of such lists recurses with every comment and group, and ta
 
 import re
 from collections.abc import Iterator
+from typing import NamedTuple
 
 _TOKEN = re.compile(
     r"""(?P<quoted>"[^"\\]*(?:\\.[^"\\]*)*")"""
@@ -30,18 +31,32 @@ class ListProblem(ValueError):
     """This is no address list; the text says why."""
 
 
+class Placed(NamedTuple):
+    """A mailbox of a list, and where it stands there: from `start` up to `end`."""
+
+    text: str
+    start: int
+    end: int
+
+
 def mailboxes(text: str) -> Iterator[str]:
     """Give each mailbox of an unfolded list as it is written, without its angle brackets; "" for `<>`.
 
     Names, comments and groups are seen through. What stands where a mailbox should is given as it is: whether it is
     one, `parse_path` decides. The list is read in one pass, without recursion. Raises ListProblem.
     """
-    words: list[str] = []
-    angle: str | None = None
+    return (placed.text for placed in placed_mailboxes(text))
+
+
+def placed_mailboxes(text: str) -> Iterator[Placed]:
+    """The same with their places; the list may be folded. Raises ListProblem."""
+    words: list[Placed] = []
+    angle: Placed | None = None
     grouped = False
     position = 0
     while token := _TOKEN.match(text, position):
-        position, kind, part = token.end(), token.lastgroup, token.group()
+        start, kind, part = position, token.lastgroup, token.group()
+        position = token.end()
         if part in _ALONE:
             raise ListProblem(_ALONE[part])
         if part in {",", ";"}:
@@ -50,10 +65,10 @@ def mailboxes(text: str) -> Iterator[str]:
             yield from _written(words, angle)
             words, angle, grouped = [], None, grouped and part == ","
         elif kind == "blank":
-            words.append(" ")
+            words.append(Placed(" ", start, position))
         elif part == "(":
             position = _comment_end(text, position)
-            words.append(" ")
+            words.append(Placed(" ", start, position))
         elif angle is not None:
             raise ListProblem("a comma is missing between two mailboxes")
         elif part == ":":
@@ -61,9 +76,9 @@ def mailboxes(text: str) -> Iterator[str]:
                 raise ListProblem("a group inside a group")
             words, grouped = [], True
         elif kind == "angle":
-            angle = part[1:-1].strip()
+            angle = Placed(part[1:-1].strip(), start + 1, position - 1)
         else:
-            words.append(part)
+            words.append(Placed(part, start, position))
     yield from _written(words, angle)
 
 
@@ -77,19 +92,21 @@ def _comment_end(text: str, position: int) -> int:
     raise ListProblem("a comment has no end")
 
 
-def _written(words: list[str], angle: str | None) -> Iterator[str]:
+def _written(words: list[Placed], angle: Placed | None) -> Iterator[Placed]:
     """Give the mailbox in angle brackets, or else what stands there without the blanks around its dots and its @."""
     if angle is not None:
         yield angle
         return
-    kept: list[str] = []
+    kept: list[Placed] = []
     for word in words:
-        if word == " ":
-            if kept and kept[-1] not in {" ", ".", "@"}:
+        if word.text == " ":
+            if kept and kept[-1].text not in {" ", ".", "@"}:
                 kept.append(word)
             continue
-        if word in {".", "@"} and kept and kept[-1] == " ":
+        if word.text in {".", "@"} and kept and kept[-1].text == " ":
             kept.pop()
         kept.append(word)
-    if written := "".join(kept).strip():
-        yield written
+    if kept and kept[-1].text == " ":
+        kept.pop()
+    if kept:
+        yield Placed("".join(word.text for word in kept), kept[0].start, kept[-1].end)

@@ -34,6 +34,7 @@ from engine.settings.settings import (
     QueueStore,
     Retry,
     RetryOf,
+    Rewrite,
     Route,
     Settings,
     Smtp,
@@ -136,7 +137,7 @@ READERS: _Readers = {
         "guess_window": values.duration,
         "least_data_rate": values.space,
     },
-    Intake: {"min_free": values.space},
+    Intake: {"min_free": values.space, "complete": values.one_of(values.Complete)},
     Drop: {"enabled": values.flag},
     Dns: {"nameservers": values.each(values.nameserver), "validating": values.flag},
     Timeouts: dict.fromkeys(Timeouts.__struct_fields__, values.duration),
@@ -197,6 +198,12 @@ READERS: _Readers = {
         "prefer": values.one_of(values.Prefer),
         "source_address": values.sources,
         "hello": values.host_or_none,
+    },
+    Rewrite: {
+        "match": values.rewritten,
+        "to": values.rewrites_to,
+        "of": values.one_of(values.RewriteOf),
+        "keep_original": values.flag,
     },
     Limit: {
         "destination": values.limited,
@@ -314,6 +321,8 @@ def _value(into: type[Struct], known: Any, value: object, dotted: str, problems:
         return _each_domain(Route, value, dotted, problems, readers)
     if into is Settings and known.name == "limit":
         return _each_domain(Limit, value, dotted, problems, readers, key="destination")
+    if into is Settings and known.name == "rewrite":
+        return _each_domain(Rewrite, value, dotted, problems, readers, key="match")
     if into is TlsRules and known.name == "destination":
         return _each_domain(DestinationTls, value, dotted, problems, readers)
     if into is Retry and known.name == "destination":
@@ -334,7 +343,7 @@ def _table_of(kind: Any) -> type[Struct] | None:
     return next((each for each in kinds if isinstance(each, type) and issubclass(each, Struct)), None)
 
 
-_PerDomain = TypeVar("_PerDomain", Route, Limit, DestinationTls, RetryOf)
+_PerDomain = TypeVar("_PerDomain", Route, Limit, Rewrite, DestinationTls, RetryOf)
 
 
 def _each_domain(
@@ -352,7 +361,7 @@ def _each_domain(
         if one is None:
             continue
         name = getattr(one, key)
-        first = positions.setdefault(name, position)
+        first = positions.setdefault(f"{name} {one.of}" if isinstance(one, Rewrite) else name, position)
         if first != position:
             problems.append(f"{at}[{position}].{key}: {at}[{first}] has {name} already; one {what} for each")
         read.append(one)

@@ -11,7 +11,20 @@ from msgspec import Struct, field
 
 from engine.base.permission import open_to_all, others_may_write
 from engine.settings import values
-from engine.settings.values import Family, Form, Listen, LogFormat, LogLevel, Nameserver, Network, Prefer, RouteTls, Tls
+from engine.settings.values import (
+    Complete,
+    Family,
+    Form,
+    Listen,
+    LogFormat,
+    LogLevel,
+    Nameserver,
+    Network,
+    Prefer,
+    RewriteOf,
+    RouteTls,
+    Tls,
+)
 
 __all__ = ["Limit", "Listen", "Nameserver", "Route", "Settings", "Timeouts"]
 
@@ -80,9 +93,14 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Intake(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[intake]`: how mail comes in. With fewer than `min_free` bytes free in the spool's file system, none does."""
+    """`[intake]`: how mail comes in. With fewer than `min_free` bytes free in the spool's file system, none does.
+
+    `complete`: whose mail gets a Date, a Message-ID and a From where it has none: that of "logins" (RFC 6409 8), or
+    "all", that of relay networks and of the drop folder as well.
+    """
 
     min_free: int = 100 * 2**20
+    complete: Complete = "logins"
     smtp: Smtp = field(default_factory=Smtp)
     submission: Submission = field(default_factory=Submission)
     limits: Limits = field(default_factory=Limits)
@@ -251,6 +269,21 @@ class Route(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return "verified" if self.tls == "implicit" else self.tls
 
 
+class Rewrite(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[[rewrite]]`: an address that is put right as mail comes in; the most particular rule counts, and once.
+
+    `match` is an address, a local name at this host ("www-data"), "*@web1.local", "*@*.local" for all domains below
+    that one, or "*". `to` is an address; "*@example.com" keeps the local part. `of` "senders" is the sender of the
+    envelope and those in From, Sender and Reply-To; "recipients" those of the envelope alone. `keep_original`: what
+    From was stands in X-Original-From.
+    """
+
+    match: str
+    to: str
+    of: RewriteOf = "senders"
+    keep_original: bool = False
+
+
 class Limit(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[[limit]]`: what a destination ("gmail.com"), or all sites with such a host ("*.google.com"), get together.
 
@@ -371,6 +404,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     dsn: Dsn = field(default_factory=Dsn)
     route: tuple[Route, ...] = ()
     limit: tuple[Limit, ...] = ()
+    rewrite: tuple[Rewrite, ...] = ()
     tls: TlsRules = field(default_factory=TlsRules)
     queue: QueueStore = field(default_factory=QueueStore)
     events: Events = field(default_factory=Events)

@@ -27,6 +27,8 @@ Form = Literal["esmtp", "smtp"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 LogFormat = Literal["text", "json"]
+Complete = Literal["logins", "all"]
+RewriteOf = Literal["senders", "recipients"]
 Family = Literal["both", "ipv4", "ipv6"]
 Prefer = Literal["ipv6", "ipv4"]
 _MAIL_LOGS = ("stderr", "journal", "syslog", "none")
@@ -230,6 +232,37 @@ def destinations(value: object) -> str:
     """A domain, or "*." and a domain for all the domains below it."""
     name = text(value)
     return f"*.{host(name[2:])}" if name.startswith("*.") else host(name)
+
+
+def rewritten(value: object) -> str:
+    """An address, a local name at this host, "*@" and a domain, "*@*." and a domain for those below it, or "*"."""
+    written = text(value)
+    local, at, domain = written.rpartition("@")
+    try:
+        if written == "*":
+            return written
+        if local == "*":
+            return f"*@{destinations(domain)}"
+        if not at:
+            return parse_path(f"{written}@localhost").local.lower()
+        address = parse_path(written)
+    except ValueError as error:  # AddressError among them
+        raise ValueError(
+            f"{_shown(value)} matches no address: {error}; write it as ann@web1.local or *@web1.local"
+        ) from error
+    return f"{address.local.lower()}@{address.domain}"
+
+
+def rewrites_to(value: object) -> str:
+    """An address, or "*@" and a domain, which keeps the local part."""
+    written = text(value)
+    local, _, domain = written.rpartition("@")
+    try:
+        return f"*@{host(domain)}" if local == "*" else str(parse_path(written))
+    except ValueError as error:
+        raise ValueError(
+            f"{_shown(value)} is no address: {error}; write it as web@example.com or *@example.com"
+        ) from error
 
 
 def mailbox(value: object) -> str:

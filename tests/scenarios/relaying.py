@@ -29,13 +29,14 @@ from engine.settings.settings import (
     Nameserver,
     QueueStore,
     Retry,
+    Rewrite,
     Route,
     Settings,
     Smtp,
     Timeouts,
     TlsRules,
 )
-from engine.settings.values import Network
+from engine.settings.values import Complete, Network
 from tests.clock import FakeClock
 from tests.smtp import smtp_client
 from tests.store import store_of
@@ -132,6 +133,8 @@ async def relaying(
     listen: tuple[Listen, ...] = (Listen("127.0.0.1", 0),),
     queue: QueueStore | None = None,
     log: Log | None = None,
+    rewrite: tuple[Rewrite, ...] = (),
+    complete: Complete = "logins",
     relay_networks: tuple[Network, ...] | None = None,
     **delivery: Any,
 ) -> AsyncIterator[Relay]:
@@ -145,7 +148,8 @@ async def relaying(
         settings = Settings(
             hostname=hostname,
             spool=path,
-            intake=Intake(smtp=smtp),
+            intake=Intake(smtp=smtp, complete=complete),
+            rewrite=rewrite,
             dns=Dns(nameservers=(Nameserver(host, int(port)),), validating=validating),
             # Idle connections wait by the clock, which stands still: a test that wants them says so.
             delivery=replace(

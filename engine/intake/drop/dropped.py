@@ -18,6 +18,8 @@ from engine.intake.content import (
 )
 from engine.intake.errors import Unfit
 from engine.intake.mailboxes import ListProblem, mailboxes
+from engine.intake.missing import with_missing
+from engine.intake.rewriting import Rewriter
 from engine.model.message import NewMessage
 from engine.settings.settings import Smtp
 
@@ -34,11 +36,13 @@ class Dropped(Struct, frozen=True, kw_only=True):
     origin: str
     key: str
 
-    def message(self, *, hostname: str, rules: Smtp, at: float) -> NewMessage:
+    def message(
+        self, *, hostname: str, rules: Smtp, at: float, rewriter: Rewriter, completes_all: bool = False
+    ) -> NewMessage:
         """Give the message to queue, with its Received field on top and without what is not for its readers.
 
         That is X-Envelope-From, X-Envelope-To and what `outgoing` leaves out; all else stays as it is but for line
-        ends. Raises Unfit.
+        ends, for what is rewritten, and for what it lacks where it `completes_all`. Raises Unfit.
         """
         if b"\0" in self.content:
             raise Unfit("content: holds NUL; a message holds any octet but that (RFC 5322 2.3)")
@@ -51,12 +55,18 @@ class Dropped(Struct, frozen=True, kw_only=True):
             raise Unfit(f"header: {error}; no more is taken") from error
         if header.count(b"received") > rules.max_received:
             raise Unfit(f"Received: more than {rules.max_received} of them; this message goes round in a loop")
-        sender, recipients = _sender(header), _recipients(header)
+        given, addressed = _sender(header), _recipients(header)
+        sender, (recipients, dsn) = rewriter.sender(given), rewriter.recipients(addressed, ())
+        rewritten = rewriter.content(content, header)
+        if rewritten is not content:
+            header = read_header(rewritten)
         # Bcc, signed or not: it may be the envelope here, as with sendmail -t.
         content = outgoing(header, b"x-envelope-from", b"x-envelope-to", b"bcc", b"resent-bcc")
+        if completes_all:
+            content = with_missing(content, header, hostname, at, sender)
         # "local": handed over on this machine, by no protocol.
         trace = received(
-            sent_by="", by=hostname, protocol="local (drop)", at=at, recipients=tuple(str(to) for to in recipients)
+            sent_by="", by=hostname, protocol="local (drop)", at=at, recipients=tuple(str(to) for to in addressed)
         )
         return NewMessage(
             sender=str(sender),
@@ -67,6 +77,7 @@ class Dropped(Struct, frozen=True, kw_only=True):
             message_id=header.shown(b"message-id"),
             smtputf8=sender.smtputf8 or any(recipient.smtputf8 for recipient in recipients),
             key=self.key,
+            dsn=dsn,
         )
 
 

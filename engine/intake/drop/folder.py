@@ -26,6 +26,7 @@ from engine.intake.drop.watch import CannotWatch, NoWatch, watch
 from engine.intake.errors import IntakeError, NotYet, Unfit
 from engine.intake.floor import DiskFloor
 from engine.intake.refusals import Refusals
+from engine.intake.rewriting import Rewriter
 from engine.model.message import NewMessage
 from engine.model.refusal import Refusal
 from engine.queue.contract import Arrivals
@@ -90,6 +91,8 @@ class DropIntake:
         self._failed = folder / "failed"
         self._hostname = settings.hostname
         self._rules = settings.intake.smtp
+        self._rewriter = Rewriter(settings.rewrite, settings.hostname)
+        self._completes_all = settings.intake.complete == "all"
         self._clock = clock
         self._floor = floor
         self._refusals = Refusals(arrivals, clock, on_refusal)
@@ -351,7 +354,13 @@ class DropIntake:
             key=f"drop:{clean(name, 255)}:{look.inode}:{look.modified}:{look.size}",
         )
         try:
-            return dropped.message(hostname=self._hostname, rules=self._rules, at=self._clock.now())
+            return dropped.message(
+                hostname=self._hostname,
+                rules=self._rules,
+                at=self._clock.now(),
+                rewriter=self._rewriter,
+                completes_all=self._completes_all,
+            )
         except Unfit:
             raise
         except Exception as error:

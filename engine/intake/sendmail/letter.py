@@ -21,6 +21,7 @@ from engine.intake.drop.dropped import Dropped
 from engine.intake.errors import Unfit
 from engine.intake.mailboxes import ListProblem, mailboxes
 from engine.intake.missing import with_missing
+from engine.intake.rewriting import Rewriter
 from engine.settings.settings import Smtp
 from engine.settings.values import Listen
 
@@ -104,12 +105,14 @@ def compose(text: bytes, hand: Hand, *, hostname: str, rules: Smtp, at: float) -
         content = content[: header.end] + b"\r\n" + content[header.end :]
     if not header.count(b"from"):
         content = with_field(_from(str(sender) or caller, hand.full_name), content)
-    letter = Letter(sender, recipients, with_missing(content, header, hostname, at))
+        header = read_header(content)
+    letter = Letter(sender, recipients, with_missing(content, header, hostname, at, sender))
     dropped = letter.as_dropped()
     if len(dropped) > rules.max_message_size:
         raise Unfit(f"it has {len(dropped)} octets; intake.smtp.max_message_size allows {rules.max_message_size}")
     # What the drop folder would set aside later is told the caller now.
-    Dropped(content=dropped, origin="", key="").message(hostname=hostname, rules=rules, at=at)
+    as_given = Rewriter((), hostname)  # what it is rewritten to is the engine's to know
+    Dropped(content=dropped, origin="", key="").message(hostname=hostname, rules=rules, at=at, rewriter=as_given)
     return letter
 
 

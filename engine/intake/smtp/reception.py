@@ -13,6 +13,7 @@ from engine.intake.errors import Refused
 from engine.intake.floor import DiskFloor
 from engine.intake.refusals import Refusals
 from engine.intake.reply import FULL, PAUSED, SICK, Reply
+from engine.intake.rewriting import Rewriter
 from engine.intake.smtp.guesses import Guesses
 from engine.intake.smtp.incoming import Incoming, Storeroom, client_name
 from engine.intake.smtp.lately import Lately
@@ -55,6 +56,8 @@ class Reception:
         self.hostname = settings.hostname
         self.rules = settings.intake.smtp
         self.clock = clock
+        self.rewriter = Rewriter(settings.rewrite, settings.hostname)
+        self.completes_all = settings.intake.complete == "all"
         self.refusals = Refusals(arrivals, clock, on_refusal)
         self.paused = ""
         self.closing = False

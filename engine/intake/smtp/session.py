@@ -364,7 +364,14 @@ class Session:
             peer=self._peer,
             login=self._login,
         )
-        judge = partial(submitted.message, hostname=self.hostname, rules=rules, at=self._reception.clock.now())
+        judge = partial(
+            submitted.message,
+            hostname=self.hostname,
+            rules=rules,
+            at=self._reception.clock.now(),
+            rewriter=self._reception.rewriter,
+            completes_all=self._reception.completes_all,
+        )
         self.connection.flush()
         return await self._reception.take(incoming, judge)
 

@@ -19,6 +19,7 @@ from engine.intake.content import (
 from engine.intake.errors import Refused
 from engine.intake.missing import with_missing
 from engine.intake.reply import Reply
+from engine.intake.rewriting import Rewriter
 from engine.intake.smtp.dsn import OfMail
 from engine.intake.smtp.reception import trace_name
 from engine.model.message import DsnRequest, NewMessage
@@ -42,8 +43,13 @@ class Submitted(Struct, frozen=True, kw_only=True):
     dsn: tuple[DsnRequest, ...] = ()
     login: str = ""
 
-    def message(self, *, hostname: str, rules: Smtp, at: float) -> NewMessage:
-        """Give the message to queue, with its Received field on top. Safe to call in any thread. Raises Refused."""
+    def message(
+        self, *, hostname: str, rules: Smtp, at: float, rewriter: Rewriter, completes_all: bool = False
+    ) -> NewMessage:
+        """Give the message to queue, with its Received field on top. Safe to call in any thread. Raises Refused.
+
+        `completes_all`: what it lacks is added whoever sent it.
+        """
         content = unstuffed(self.chunks)[len(b"\r\n") : -len(b".\r\n")]
         if b"\0" in content:
             raise Refused(Reply(554, "5.6.0", "A message may not hold NUL (RFC 5321 4.1.1.4)"), "NUL in the message")
@@ -58,25 +64,31 @@ class Submitted(Struct, frozen=True, kw_only=True):
         if header.count(b"received") > rules.max_received:
             many = f"more than {rules.max_received} Received fields"
             raise Refused(Reply(554, "5.4.6", f"Mail loop: {many}"), "mail loop", many)
+        rewritten = rewriter.content(content, header)
+        if rewritten is not content:
+            header = read_header(rewritten)
         content = outgoing(header)
         needs_utf8 = self.protocol.startswith("UTF8SMTP") and header.eight_bit
-        recipients = tuple(str(recipient) for recipient in self.recipients)
+        sender = rewriter.sender(self.sender)
+        if self.login or completes_all:
+            content = with_missing(content, header, hostname, at, sender)
+        to, dsn = rewriter.recipients(self.recipients, self.dsn)
         trace = received(
             sent_by=trace_name(self.greeted, self.peer),
             by=hostname,
             protocol=self.protocol,
             at=at,
-            recipients=recipients,
+            recipients=tuple(map(str, self.recipients)),
         )
         return NewMessage(
-            sender=str(self.sender),
-            recipients=recipients,
-            content=with_field(trace, with_missing(content, header, hostname, at) if self.login else content),
+            sender=str(sender),
+            recipients=tuple(map(str, to)),
+            content=with_field(trace, content),
             origin=f"smtp {self.peer}{f' as {self.login}' if self.login else ''}",
             subject=header.shown(b"subject"),
             message_id=header.shown(b"message-id"),
-            smtputf8=needs_utf8 or self.sender.smtputf8 or any(to.smtputf8 for to in self.recipients),
+            smtputf8=needs_utf8 or sender.smtputf8 or any(recipient.smtputf8 for recipient in to),
             ret=self.mail_dsn.ret,
             envid=self.mail_dsn.envid,
-            dsn=self.dsn,
+            dsn=dsn,
         )
