@@ -27,6 +27,7 @@ from engine.delivery.parts import Parts
 from engine.delivery.retry import RetryPlan
 from engine.delivery.routes import Router
 from engine.delivery.smarthost import SmartHost
+from engine.delivery.way_out import Watched
 from engine.dns.lookups import Lookups, resolver_for
 from engine.dns.mx import MXCalculator
 from engine.intake.drop.folder import DropIntake
@@ -146,7 +147,8 @@ class Engine:
         )
         self.smarthost = SmartHost(parts, retries, limits=settings.limit)
         self.explainer = Explainer(self.queue, self.mx, router, self.smarthost, self._clock)
-        self.prober = Prober(router, parts.dialler, self._clock, hostname=settings.hostname)
+        probing = Watched(parts.dialler, parts.way_out, self._clock)
+        self.prober = Prober(router, probing, self._clock, hostname=settings.hostname)
         self.floor = DiskFloor(spool.path, settings.intake.min_free, lambda: self.queue.spare)
         arrivals, queued = self.queue.arrivals, self.smarthost.wake
         on_refusal = self._mail_log.refused if self._mail_log is not None else lambda _: None

@@ -13,9 +13,10 @@ from engine.delivery.parts import Parts
 from engine.delivery.routes import Way, loop
 from engine.delivery.site import Connection, Site
 from engine.delivery.stall import Pace
+from engine.delivery.way_out import Watched
 from engine.dns.mx import Exchange
 from engine.model.outcome import Outcome
-from engine.smtpclient.blame import Blame
+from engine.smtpclient.blame import Blame, family_of
 from engine.smtpclient.failures import LoopsBack, SessionError, TlsBroken
 from engine.smtpclient.session import Session
 from engine.smtpclient.target import Target
@@ -34,6 +35,17 @@ class NoSession(Struct, frozen=True):
     outcome: Outcome
     by_dns: bool = False
     blamed: Blame = "host"
+
+
+class _Failing(Struct, frozen=True):
+    """A host of which every address tried so far had the same to say: not to us. `last` is what was said last.
+
+    `silent` are the families at whose addresses nobody answered; none where that was not all that was wrong.
+    """
+
+    exchange: Exchange
+    last: Outcome
+    silent: frozenset[str]
 
 
 class Dialling(Connection, Protocol):
@@ -103,14 +115,15 @@ class Opening:
         """RFC 5321 5.1. A host is marked bad when every address tried of it had the same to say: not to us.
 
         Addresses that could not be tried, by a fault of ours, say nothing of it; where nothing can be, it is over.
+        Nor does silence where the way out seems to be closed (see engine.delivery.way_out).
         """
         last: Outcome | None = None
         ours: SessionError | None = None
-        failing: tuple[Exchange, Outcome] | None = None
+        failing: _Failing | None = None
         while not self._relayer.is_leaving and (found := self._candidates.next()) is not None:
             exchange, target = found
-            if failing is not None and failing[0] is not exchange:
-                await self._mark_bad(*failing)
+            if failing is not None and failing.exchange is not exchange:
+                await self._mark_bad(failing)
                 failing = None
             if not self._may_dial():
                 if last is None:
@@ -133,7 +146,9 @@ class Opening:
                 self._relayer.site.works()
                 last = error.outcome
                 self._candidates.sessions -= not error.unreachable
-                failing = (exchange, last) if error.is_the_hosts(target.demand) else None
+                failing = self._failing(failing, exchange, target, error)
+                if error.silent:
+                    await self._take_marks_back()
             else:
                 self._relayer.site.works()
                 self._candidates.sessions -= 1
@@ -145,7 +160,7 @@ class Opening:
                     raise
                 return session
         if failing is not None:
-            await self._mark_bad(*failing)
+            await self._mark_bad(failing)
         if self._relayer.is_leaving:
             return None
         if last is not None:
@@ -165,11 +180,37 @@ class Opening:
             self._relayer.site.dials()
         return True
 
-    async def _mark_bad(self, exchange: Exchange, outcome: Outcome) -> None:
+    def _failing(
+        self, before: _Failing | None, exchange: Exchange, target: Target, error: SessionError
+    ) -> _Failing | None:
+        if not error.is_the_hosts(target.demand):
+            return None
+        is_silent = error.silent and self._parts.way_out.concerns(target.address, target.port)
+        if not is_silent or (before is not None and not before.silent):
+            return _Failing(exchange, error.outcome, frozenset())
+        silent = before.silent if before is not None else frozenset[str]()
+        return _Failing(exchange, error.outcome, silent | {family_of(target.address)})
+
+    async def _mark_bad(self, failing: _Failing) -> None:
         """Remember that a host was of no use; not where it serves our other connections, and we are one too many."""
-        if not self._relayer.site.is_served_beside(self._relayer):
-            note = outcome.line if outcome.code else outcome.text
-            await self._parts.mx.mark_bad(exchange.host, note=note, last=outcome)
+        if self._relayer.site.is_served_beside(self._relayer):
+            return
+        way_out, host, outcome = self._parts.way_out, failing.exchange.host, failing.last
+        if way_out.is_closed(failing.silent):
+            self._relayer.transcript.add("=", f"{host} is not marked bad: the way out seems to be closed")
+            return
+        note = outcome.line if outcome.code else outcome.text
+        before = self._parts.mx.mark(host)
+        mark = await self._parts.mx.mark_bad(host, note=note, last=outcome)
+        if failing.silent:
+            way_out.marked(mark, before, failing.silent)
+            await self._take_marks_back()  # it may have been seen while the mark was written
+
+    async def _take_marks_back(self) -> None:
+        """Undo what was marked for silence alone before it was seen that the way out seems to be closed."""
+        if wrong := self._parts.way_out.wrong_marks:
+            await self._parts.mx.take_back(wrong, note="it was silent, as all are: the way out seems to be closed")
+            self._parts.way_out.taken_back(wrong)
 
     async def _open(self, target: Target) -> Session:
         """Open a session; where opportunistic TLS breaks, once more without it (RFC 7435 4).
@@ -178,16 +219,18 @@ class Opening:
         cut off, which tells nothing of the next one.
         """
         self._relayer.tries(target)
+        parts, site = self._parts, self._relayer.site.name
+        dialler = Watched(parts.dialler, parts.way_out, parts.clock, site=site, host=target.host)
         session = self._session_with(target)
         try:
-            await session.open(self._parts.dialler)
+            await session.open(dialler)
         except TlsBroken as broken:
             if target.demand.is_must:
                 raise
             self._relayer.transcript.add("=", "TLS broke: once more without it")
             self._relayer.site.dials()  # though no limit may allow it: without, it were for nothing
             session = self._session_with(replace(target, demand=TlsDemand(level="none")))
-            await session.open(self._parts.dialler)
+            await session.open(dialler)
             if not broken.by_network:
                 self._parts.router.tls.broke(target.host, broken.outcome.text)
         return session

@@ -8,6 +8,7 @@ from engine.delivery.free_tries import FreeTries
 from engine.delivery.pipelining import Pipelining
 from engine.delivery.routes import Router
 from engine.delivery.session_lengths import SessionLengths
+from engine.delivery.way_out import WayOut
 from engine.dns.mx import MXCalculator
 from engine.queue.contract import Queue
 from engine.settings.settings import Delivery
@@ -43,3 +44,9 @@ class Parts:
         self.pipelining = Pipelining(clock)
         self.session_lengths = SessionLengths(clock)
         self.free_tries = FreeTries()
+        # In a sandbox the internet is on loopback.
+        self.way_out = WayOut(clock, delivery.port, outside=_anywhere if delivery.loopback_exchanges else None)
+
+
+def _anywhere(_: str) -> bool:
+    return True

@@ -296,8 +296,8 @@ class SmartHost:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Which bounds are reached that others wait for, in sentences."""
-        return self._pressure.notes(self._live)
+        """Which bounds are reached that others wait for, and that the way out seems to be closed, in sentences."""
+        return (*self._pressure.notes(self._live), *self._parts.way_out.notes)
 
     def limits_on(
         self, destination: str, *, site: str = "", is_in_doubt: bool = False, message: int = 0, sender: str = ""

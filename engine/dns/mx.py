@@ -300,6 +300,27 @@ class MXCalculator:
                 self._good_at[host] = self._clock.now()
                 return await self._store.remove(host, by, touched)
 
+    async def take_back(self, marks: Collection[Mark], *, note: str) -> None:
+        """Undo marks of the engine's that say nothing of their hosts, as far as they stand as they were made.
+
+        It is as if they had not been; no mail becomes due by it. Raises QueueError, and leaves all as it was, when the
+        store cannot do it.
+        """
+        async with self._marking:
+            wrong = [mark for mark in marks if (now := self.mark(mark.host)) is not None and now.until == mark.until]
+            if not wrong:
+                return
+            with contextlib.ExitStack() as stack:
+                for mark in wrong:
+                    stack.enter_context(self._unless_refused(mark.host))
+                    del self._marks[mark.host]
+                await self._store.take_back(wrong, note)
+            for mark in wrong:
+                if mark.times > 1:
+                    self._repeated[mark.host] = (mark.times - 1, float("-inf"))
+                else:
+                    self._repeated.pop(mark.host, None)
+
     def delivered(self, host: str) -> None:
         """A host has taken mail: what it did before counts no more."""
         self._good_at[_host(host)] = self._clock.now()

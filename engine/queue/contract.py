@@ -509,6 +509,13 @@ class Marks(ABC):
     async def forget(self, hosts: Sequence[str]) -> None:
         """Let go of marks, which changes nothing else and is no event."""
 
+    @abstractmethod
+    async def take_back(self, marks: Sequence[Mark], note: str) -> None:
+        """Forget marks that were wrong, those that stand as they were made; each is an event, which has the note.
+
+        Nothing is unblocked for it.
+        """
+
 
 class Nodes(ABC):
     """The engines that share the queue: who they are, which of them are drained, and what one asks another.

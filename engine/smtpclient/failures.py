@@ -8,13 +8,17 @@ from engine.tls.demand import TlsDemand
 class SessionError(Exception):
     """No session could be had with this target; `outcome` is transient. `unreachable`: the host did not answer.
 
-    `blamed`: whose fault it is; anything but "host" is ours, and the outcome's cause says so.
+    `silent`: to what asked for a connection nobody said a word, neither yes nor no. `blamed`: whose fault it is;
+    anything but "host" is ours, and the outcome's cause says so.
     """
 
-    def __init__(self, outcome: Outcome, *, unreachable: bool = False, blamed: Blame = "host") -> None:
+    def __init__(
+        self, outcome: Outcome, *, unreachable: bool = False, silent: bool = False, blamed: Blame = "host"
+    ) -> None:
         super().__init__(outcome.line)
         self.outcome = outcome
         self.unreachable = unreachable
+        self.silent = silent
         self.blamed = blamed
 
     def is_the_hosts(self, demand: TlsDemand) -> bool:

@@ -110,7 +110,7 @@ class Initiation:
             sock = await dialler.dial(target.address, target.port, timeouts.connect, target.source)
         except TimeoutError as error:
             why = f"no connection within {timeouts.connect:.0f} s to [{target.address}]:{target.port}"
-            raise self._unusable(why, unreachable=True, cause="connect") from error
+            raise self._unusable(why, unreachable=True, silent=True, cause="connect") from error
         except OSError as error:
             blamed = self._blame(error, target.address)
             # What first: columns are narrow.
@@ -351,6 +351,7 @@ class Initiation:
         why: str,
         *,
         unreachable: bool = False,
+        silent: bool = False,
         enhanced: str = "4.4.1",
         blamed: Blame = "host",
         cause: Cause = "",
@@ -360,7 +361,7 @@ class Initiation:
         if blamed != "host":
             enhanced, cause = "4.3.2", "ours"  # RFC 3463 3.4: a system that does not take part now, and it is ours
         outcome = Outcome.transient(why, enhanced=enhanced, host=self._target.host, phase=self._phase, cause=cause)
-        return SessionError(outcome, unreachable=unreachable, blamed=blamed)
+        return SessionError(outcome, unreachable=unreachable, silent=silent, blamed=blamed)
 
     def _enter(self, phase: Phase) -> None:
         self._phase = phase

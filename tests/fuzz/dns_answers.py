@@ -177,6 +177,9 @@ class _NoMarks(Marks):
     async def forget(self, hosts: Sequence[str]) -> None:
         raise AssertionError(hosts)
 
+    async def take_back(self, marks: Sequence[Mark], note: str) -> None:
+        raise AssertionError(marks)
+
 
 async def _ask(server: _Server, question: Awaitable[Any]) -> Any:
     """What a look-up gives, or the error of the contract that it raises."""

@@ -37,3 +37,11 @@ class MarksInMemory(Marks):
         for host in hosts:
             self.kept.pop(host, None)
             self.writes.append(f"forget {host}")
+
+    async def take_back(self, marks: Sequence[Mark], note: str) -> None:
+        if self.fails is not None:
+            raise self.fails
+        for mark in marks:
+            if self.kept.get(mark.host) == mark:
+                del self.kept[mark.host]
+                self.writes.append(f"take back {mark.host}")

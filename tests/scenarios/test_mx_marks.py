@@ -254,3 +254,29 @@ async def test_a_mark_takes_its_place_at_once_although_the_answer_is_cached(
     await mx.mark_bad("one.example", note="refused")
     assert await hosts(mx) == ["two.example", "three.example", "one.example"]
     assert internet.dns.asked("example.org", "MX") == 1
+
+
+async def test_a_mark_that_was_wrong_is_as_if_it_had_not_been(
+    mx: MXCalculator, clock: FakeClock, store: MarksInMemory
+) -> None:
+    first = await mx.mark_bad("one.example", note="silent")
+    await clock.advance(ONE_HOUR)
+    second = await mx.mark_bad("one.example", note="silent")
+    wrong = await mx.mark_bad("two.example", note="silent")
+    by_hand = await mx.mark_bad("three.example", note="maintenance", by="oncall")
+    assert (first.times, second.times) == (1, 2)
+    await mx.take_back([first, wrong], note="all are silent")  # the first has ended, and another stands there
+    assert {mark.host for mark in mx.marks} == {"one.example", "three.example"}
+    await mx.take_back([second], note="all are silent")
+    assert (mx.marks, tuple(store.kept.values())) == ((by_hand,), (by_hand,))
+    assert not mx.is_returning("two.example")
+    assert mx.good_at("two.example") is None
+    assert [(await mx.mark_bad(host, note="refused")).times for host in ("one.example", "two.example")] == [2, 1]
+
+
+async def test_a_mark_stays_where_the_store_will_not_take_it_back(mx: MXCalculator, store: MarksInMemory) -> None:
+    wrong = await mx.mark_bad("one.example", note="silent")
+    store.fails = QueueBusy("busy")
+    with pytest.raises(QueueBusy):
+        await mx.take_back([wrong], note="all are silent")
+    assert mx.marks == (wrong,)

@@ -59,6 +59,14 @@ class Marks(Role, contract.Marks):
     async def forget(self, tx: Transaction, hosts: Sequence[str]) -> None:
         await tx.execute("DELETE FROM mark WHERE host = ANY($1::text[])", [storable(host).lower() for host in hosts])
 
+    @written
+    async def take_back(self, tx: Transaction, marks: Sequence[Mark], note: str) -> None:
+        for mark in marks:
+            host = storable(mark.host).lower()
+            if await tx.execute("DELETE FROM mark WHERE host = $1 AND until = $2", host, mark.until):
+                tx.record(Event(at=tx.now, kind="marked good", host=host, text=note))
+                tx.tell(MARKS)
+
     async def _let_go(self, host: str, by: str, touched: Touched) -> int:
         """Make due what waits for a host, then remove its mark: what goes first would else be counted by nobody."""
         if not await self._is_marked(host):

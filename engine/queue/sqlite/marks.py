@@ -46,6 +46,13 @@ class Marks(Role, contract.Marks):
     def forget(self, tx: Transaction, hosts: Sequence[str]) -> None:
         tx.connection.executemany("DELETE FROM mark WHERE host = ?", [(storable(host).lower(),) for host in hosts])
 
+    @written
+    def take_back(self, tx: Transaction, marks: Sequence[Mark], note: str) -> None:
+        for mark in marks:
+            host = storable(mark.host).lower()
+            if tx.execute("DELETE FROM mark WHERE host = ? AND until = ?", (host, mark.until)).rowcount:
+                tx.record(Event(at=tx.now, kind="marked good", host=host, text=note))
+
     async def _let_go(self, host: str, by: str, touched: Touched) -> int:
         """Make due what waits for a host, then remove its mark: what goes first would else be counted by nobody."""
         if not await self._is_marked(host):

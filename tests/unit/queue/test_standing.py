@@ -109,6 +109,21 @@ async def test_marks_are_kept_with_what_was_said_until_removed(tmp_path: Path, o
         assert [(event.kind, event.host) for event in spool.events] == [("marked good", "mx1.example")]
 
 
+async def test_a_mark_that_was_wrong_is_taken_back_as_it_was_made_and_nothing_goes_for_it(
+    tmp_path: Path, opened: Opened
+) -> None:
+    async with opened(tmp_path) as spool:
+        await stuck(spool)
+        wrong, other = mark(spool.clock, "mx1.example"), mark(spool.clock, "mx2.example", 10)
+        await spool.queue.marks.save(other)
+        spool.events.clear()
+        await spool.queue.marks.take_back([wrong, replace(other, until=other.until + 1)], "all are silent")
+        assert await spool.queue.marks.all() == (other,)
+        told = [(event.kind, event.by, event.host, event.text) for event in spool.events]
+        assert told == [("marked good", "engine", "mx1.example", "all are silent")]
+        assert (await spool.queue.listing.destination("a.example")).blocked_until is not None
+
+
 async def stuck(spool: Spool) -> None:
     """Two destinations with one bad host: a.example has no other, b.example has; both wait and are blocked."""
     for name, hosts in (("a.example", ["mx1.example"]), ("b.example", ["mx1.example", "mx2.example"])):
