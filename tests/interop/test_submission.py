@@ -164,7 +164,7 @@ async def test_we_log_in_to_postfix_under_verified_tls_and_it_relays(tmp_path: P
     password.write_text("secret\n")
     tmp_path.chmod(0o755)  # Postfix reads the logins, and is not root then
     logins.chmod(0o644)
-    address = "127.0.0.9"
+    address = "127.0.0.1"  # which /etc/hosts has for localhost, too
     port = free_port(address)
     settings = f"""
 mynetworks = 127.0.0.77
