@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from console import faults
-from console.commands import lists, questions, spool, user, verbs
+from console.commands import doctor, lists, questions, spool, user, verbs
 from console.commands.door import Door, Status, complain, refuse, say
 from console.commands.spool import How
 from engine.control.client import answers, control_socket, view_socket
@@ -25,6 +25,7 @@ from engine.control.client import answers, control_socket, view_socket
 if TYPE_CHECKING:
     from engine.engine import EngineThread
     from engine.intake.smtp.users import UsersFile
+    from engine.model.finding import Asked, Finding
     from engine.settings.settings import Settings
 
 _ANYWHERE = ("--config", "--spool")  # these may stand before or behind the command
@@ -181,6 +182,18 @@ class Setup(Door):
         except KeyboardInterrupt:
             refuse(f"stopped; `{command_of(source, target)}` goes on with it")
 
+    def examined(self, asked: "Asked") -> "tuple[Finding, ...]":
+        """What the doctor finds, by the settings."""
+        from engine.doctor.checkup import examine
+        from engine.queue.sqlite.filesystems import unsafe
+
+        async def time_there(store: str, password: str) -> float:
+            from engine.queue.postgres.there import time_there as asked_there  # its driver takes long to load
+
+            return await asked_there(store, password)
+
+        return examine(self.settings(), asked, unsafe=unsafe, time_there=time_there)
+
     def send(self, words: list[str]) -> int:
         """Do what sendmail does with these words."""
         from engine.intake.sendmail.command import main as sendmail
@@ -264,6 +277,7 @@ verbs.add_to(app)
 questions.add_to(app)
 app.add_typer(config_app, name="config")
 spool.add_to(app, lambda context: _setup(context))
+doctor.add_to(app, lambda context: _setup(context))
 app.add_typer(user.app_for(lambda context: _setup(context).users()), name="user")
 
 

@@ -19,6 +19,7 @@ import dns.rrset
 from dns.rdatatype import RdataType
 from dns.rdtypes.ANY.CNAME import CNAME
 from dns.rdtypes.ANY.MX import MX
+from dns.rdtypes.ANY.PTR import PTR
 from dns.rdtypes.ANY.TLSA import TLSA
 from dns.rdtypes.ANY.TXT import TXT
 from dns.rdtypes.IN.A import A
@@ -53,7 +54,7 @@ class TlsaData(Struct, frozen=True, gc=False):
     data: bytes
 
 
-# An address or a canonical name; the octets of a TXT record, its strings put together; MX; TLSA.
+# An address; a canonical name, or one pointed to; the octets of a TXT record, its strings put together; MX; TLSA.
 Record = str | bytes | Mx | TlsaData
 
 
@@ -199,8 +200,8 @@ def _plain(rdtype: RdataType, record: object) -> Record:
         case dns.rdatatype.TLSA:
             tlsa = cast(TLSA, record)
             return TlsaData(int(tlsa.usage), int(tlsa.selector), int(tlsa.mtype), bytes(tlsa.cert))
-        case dns.rdatatype.CNAME:
-            return text_of(cast(CNAME, record).target)
+        case dns.rdatatype.CNAME | dns.rdatatype.PTR:
+            return text_of(cast(CNAME | PTR, record).target)
         case _:
             return str(cast(A, record).address)
 

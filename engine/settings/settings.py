@@ -416,7 +416,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def notes(self) -> tuple[str, ...]:
         """What may not be as it was meant, or cannot be had with these settings, in sentences."""
         found = []
-        if not _is_full_name(self.hostname):
+        if not is_full_name(self.hostname):
             found.append(
                 f'hostname: "{self.hostname}" is not the full name of a host, and many hosts take no mail from such a'
                 " one; write the name that DNS has for this machine, such as relay.example.net"
@@ -453,6 +453,6 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
                 yield f"{name}: {problem}; chmod o-r it"
 
 
-def _is_full_name(hostname: str) -> bool:
+def is_full_name(hostname: str) -> bool:
     """Whether it may be one that others can look up (RFC 5321 2.3.5)."""
     return "." in hostname and not hostname.endswith((".localdomain", ".localhost", ".local"))

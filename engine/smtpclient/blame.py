@@ -65,6 +65,17 @@ def has_route(address: str) -> bool:
     return True
 
 
+def source(family: str) -> str:
+    """The address of this machine that connections over a family go out from, by its routes; "" where there is none."""
+    kind = socket.AF_INET6 if family == "IPv6" else socket.AF_INET
+    try:
+        with socket.socket(kind, socket.SOCK_DGRAM) as probe:
+            probe.connect((_ANYWHERE[family], _DISCARD))
+            return str(probe.getsockname()[0])
+    except OSError:
+        return ""
+
+
 def has_family(family: str) -> bool:
     """Whether this machine knows a way to addresses of a family at all."""
     return has_route(_ANYWHERE[family])

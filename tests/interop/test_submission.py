@@ -199,9 +199,12 @@ ca_file = "{keys.authority}"
                 except TimeoutError:
                     said = await asyncio.to_thread(relay.command, "queue")
                     raise AssertionError(f"{said.stdout}\n{log.read_text()}") from None
+                looked = await asyncio.to_thread(relay.command, "doctor", "--json")
             text = await sent(log, 20)
     assert text.count("status=sent (sink.example)") == 20, text
     assert f"sasl_method={mechanism}, sasl_username=ann" in text
+    (upstream,) = [line for line in looked.stdout.splitlines() if '"upstream"' in line]
+    assert "logged in as ann" in upstream
     assert "improper command pipelining" not in text
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from engine.delivery.pause import FIRST, LONGEST, QUIET, SAID, SITES, Pause
 from engine.settings import descriptors
+from engine.settings.ourselves import Interfaces, address_in
 from engine.settings.settings import Delivery, Intake, Settings, Smtp
 from engine.smtpclient import blame
 from engine.smtpclient.blame import Blame
@@ -145,6 +146,13 @@ async def test_after_a_step_back_faults_of_addresses_still_count_and_what_was_sa
     assert pause.notes == ()
 
 
+def test_connections_go_out_from_an_address_of_this_machine_where_there_is_a_way() -> None:
+    for family in ("IPv4", "IPv6"):
+        found = blame.source(family)
+        assert bool(found) == blame.has_family(family)
+        assert not found or address_in(found) in Interfaces()()
+
+
 @pytest.fixture
 def clock() -> FakeClock:
     return FakeClock()
@@ -157,6 +165,7 @@ def test_the_limit_of_open_files_is_raised_to_what_the_settings_need_as_far_as_i
     in_a_process_of_its_own = """
 import resource
 from engine.settings import descriptors
+from engine.settings.ourselves import Interfaces, address_in
 resource.setrlimit(resource.RLIMIT_NOFILE, (120, 400))
 assert descriptors.raise_to(200) == 200
 assert resource.getrlimit(resource.RLIMIT_NOFILE) == (200, 400)

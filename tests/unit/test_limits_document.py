@@ -20,6 +20,9 @@ SCALES = {"KiB": 2**10, "MiB": 2**20, "ms": 0.001, "s": 1, "min": 60, "h": 3600,
 # Numbers with a name that bound nothing: what things are called, where they are, how they look.
 NO_BOUNDS = {
     "engine.smtpclient.blame._DISCARD",
+    "engine.doctor.machine._MIB",
+    "engine.doctor.machine._TIMEX",
+    "engine.doctor.machine._TIME_ERROR",
     "engine.intake.smtp.listener._FIRST_FREE_PORT",
     "engine.intake.drop.watch._CAME",
     "engine.intake.drop.watch._ENDED",
@@ -54,6 +57,7 @@ NO_BOUNDS = {
     "engine.maillog.sinks._INFO",
     "engine.smtpclient.dialler._BIND_ADDRESS_NO_PORT",
     "engine.smtpclient.initiation._LONGEST_COMMAND",
+    "console.commands.doctor._LEAST",
     "console.commands.listings.WIDE",
     "console.format.STEP",
     "console.format.TICKS_WITHIN",
