@@ -1,6 +1,8 @@
 """86. Where outgoing port 25 is blocked no host is marked bad for it, and health says so; who is dead by himself is."""
 
-from collections.abc import Sequence
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
@@ -67,6 +69,35 @@ async def test_a_block_is_told_and_marks_no_host_and_marks_made_before_it_was_se
     await relay.later(1000)
     assert await marked(relay) == []
     assert await blocked(relay) == [note]
+
+
+@contextmanager
+def silent_hosts(addresses: Sequence[str], port: int) -> Iterator[None]:
+    """Have nobody answer at these addresses, to real sockets: what listens there has more waiting than it lets in."""
+    with ExitStack() as open_sockets:
+        for address in addresses:
+            listening = open_sockets.enter_context(socket.socket())
+            listening.bind((address, port))
+            listening.listen(0)
+            for _ in range(3):
+                waiting = open_sockets.enter_context(socket.socket())
+                waiting.setblocking(False)
+                waiting.connect_ex((address, port))
+        yield
+
+
+async def test_it_is_so_with_real_connections_that_nobody_answers(internet: Internet, relay: Relay) -> None:
+    addresses = [f"127.{number}.0.1" for number in range(1, UNRELATED + 1)]  # networks that no sandbox takes
+    with silent_hosts(addresses, internet.port):
+        for name in domains(internet, addresses):
+            await relay.send(f"a@{name}")
+        await relay.settled()
+    assert len(await blocked(relay)) == 1
+    assert await marked(relay) == []
+    await internet.add("good.example", mx=[(10, "mx.good.example", Healthy())])
+    await relay.send("a@good.example")
+    await relay.settled()
+    assert await blocked(relay) == []
 
 
 async def test_it_is_over_once_a_connection_succeeds_and_then_the_dead_are_marked_again(
