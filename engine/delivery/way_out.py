@@ -166,11 +166,11 @@ class Watched:
         self._site = site
         self._host = host
 
-    async def dial(self, address: str, port: int, timeout: float) -> socket.socket:
+    async def dial(self, address: str, port: int, timeout: float, source: str = "") -> socket.socket:
         """As the other does."""
         begun = self._clock.monotonic()
         try:
-            sock = await self._dialler.dial(address, port, timeout)
+            sock = await self._dialler.dial(address, port, timeout, source)
         except TimeoutError:
             self._was_silent(address, port, begun)
             raise

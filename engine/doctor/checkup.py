@@ -193,7 +193,8 @@ async def _upstream(route: Route, host: str, settings: Settings, around: Surroun
     )
     router = Router(
         mx,
-        port=delivery.port,
+        delivery=delivery,
+        clock=around.clock,
         tls=TlsPolicy(settings.tls, around.clock, tlsa=tlsa),
         ourselves=ourselves,
         routes=(route,),

@@ -11,7 +11,7 @@ class Firewalled(TcpDialler):
     def __init__(self, *beginnings: str) -> None:
         self.beginnings = beginnings
 
-    async def dial(self, address: str, port: int, timeout: float) -> socket.socket:
+    async def dial(self, address: str, port: int, timeout: float, source: str = "") -> socket.socket:
         if address.startswith(self.beginnings):
             raise TimeoutError
-        return await super().dial(address, port, timeout)
+        return await super().dial(address, port, timeout, source)

@@ -198,7 +198,7 @@ class Dialler:
     def __init__(self, met: BaseException | None = None) -> None:
         self.met = met
 
-    async def dial(self, address: str, port: int, timeout: float) -> socket.socket:
+    async def dial(self, address: str, port: int, timeout: float, source: str = "") -> socket.socket:
         if self.met is not None:
             raise self.met
         return socket.socket()
@@ -250,7 +250,7 @@ async def test_silence_that_nobody_waited_out_counts_where_it_was_long(
     clock: FakeClock, seconds: float, is_told: bool
 ) -> None:
     class Silent(Dialler):
-        async def dial(self, address: str, port: int, timeout: float) -> socket.socket:
+        async def dial(self, address: str, port: int, timeout: float, source: str = "") -> socket.socket:
             await clock.advance(seconds)
             await asyncio.Event().wait()
             raise AssertionError
