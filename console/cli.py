@@ -8,6 +8,7 @@ import io
 import os
 import shutil
 import sys
+import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -149,12 +150,14 @@ class Setup(Door):
         if path is None:
             return "no settings file, so the defaults", settings.notes
         submission = settings.intake.submission
+        notes = settings.notes
         if submission.listen or submission.listen_tls:
             try:
                 server_context(submission)
             except IntakeError as error:
                 raise SettingsError(path, [str(error)]) from error
-        return str(path), settings.notes
+            notes = (*_of_logins(submission.users), *notes)
+        return str(path), notes
 
     def checked(self, folder: Path | None, repair: bool) -> tuple[bool, tuple[str, ...]]:
         """Whether the queue in a spool is in order, after a repair where one is wanted; says so where it cannot be."""
@@ -204,32 +207,64 @@ class Setup(Door):
         """Who may submit mail; where the settings name no file for them, says so and leaves."""
         from engine.intake.smtp.users import UsersFile
 
-        path = self._settings_for_client().intake.submission.users
+        settings = self._settings_for_client()
+        path = settings.intake.submission.users
         if path is None:
             refuse("intake.submission.users: not set; it names the file in which those are who may submit mail")
-        return _Users(UsersFile(path))
+        return _Users(UsersFile(path), settings.hostname)
 
 
 class _Users:
-    """The file of users; what cannot be done with it is said, and the command left."""
+    """The file of users; what cannot be done with it is said, and the command left. `hostname` is the relay's."""
 
-    def __init__(self, file: "UsersFile") -> None:
+    def __init__(self, file: "UsersFile", hostname: str) -> None:
         self._file = file
+        self._hostname = hostname
 
-    def set(self, name: str, password: str) -> bool:
-        """Add a login, or give it a new password; False where it was there."""
+    def set(self, name: str, password: str, senders: list[str] | None) -> bool:
+        """Add a login, or give it a new password; False where it was there. None: its senders as they are."""
         with _refusing():
-            return self._file.set(name, password)
+            return self._file.set(name, password, senders)
+
+    def name_senders(self, name: str, senders: list[str]) -> None:
+        """Let a login send as these, or as its own address alone where there are none."""
+        with _refusing():
+            self._file.name_senders(name, senders)
 
     def remove(self, name: str) -> None:
         """Take a login away."""
         with _refusing():
             self._file.remove(name)
 
-    def names(self) -> list[str]:
-        """Every login, in order."""
+    def logins(self) -> list[user.Login]:
+        """Every login, in the order of names."""
+        from engine.intake.smtp.senders import senders_of
+
         with _refusing():
-            return sorted(self._file.hashes())
+            found = sorted(self._file.users().items())
+        return [
+            user.Login(name, senders_of(name, each.senders, self._hostname), is_old=each.senders is None)
+            for name, each in found
+        ]
+
+    def login(self, name: str) -> user.Login:
+        """The login of this name; where there is none, says so and leaves."""
+        normal = unicodedata.normalize("NFC", name)
+        found = next((login for login in self.logins() if login.name == normal), None)
+        if found is None:
+            refuse(f"{name}: no such login in {self._file.path}")
+        return found
+
+
+def _of_logins(file: Path | None) -> tuple[str, ...]:
+    """What should be known of who may submit mail, and what is wrong with the file."""
+    from engine.intake.smtp.users import UsersError, UsersFile, note_of
+
+    try:
+        note = note_of(UsersFile(file).users()) if file is not None else ""
+    except UsersError as error:
+        note = f"intake.submission.users: nobody can log in: {error}"
+    return (note,) if note else ()
 
 
 @app.command()

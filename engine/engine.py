@@ -95,7 +95,7 @@ class Engine:
         is_screen: bool = True,
     ) -> None:
         self._settings = settings
-        self._secrets = Lookout[tuple[str, ...]](lambda: settings.notes, (), "look at secrets")
+        self._secrets = Lookout[tuple[str, ...]](self._noted, (), "look at secrets")
         self._clock = clock or (FollowingClock() if settings.queue.store else SystemClock())
         self._exit = AsyncExitStack()
         self._control: ControlServer | None = None
@@ -182,6 +182,11 @@ class Engine:
         unwritten = self._mail_log.trouble if self._mail_log is not None else ""
         here = filter(None, (self._shortage, self._unseen, unwritten, *self._secrets.seen))
         return (*here, *self.smtp.notes, *self.drop.notes, *sending, *control)
+
+    def _noted(self) -> tuple[str, ...]:
+        """Look at what the settings name, in a thread of its own: give what should be known of it."""
+        self.smtp.look()
+        return self._settings.notes
 
     @property
     def _unseen(self) -> str:

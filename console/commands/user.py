@@ -1,8 +1,8 @@
-"""The commands that look after who may log in to submit mail: user add, user remove, user list."""
+"""The commands that look after who may log in to submit mail, and as whom: user add, senders, remove and list."""
 
 import sys
 from collections.abc import Callable
-from typing import Annotated, Protocol
+from typing import Annotated, NamedTuple, Protocol
 
 import typer
 
@@ -11,21 +11,53 @@ from console.commands.lists import Json
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The login.")]
 FromStdin = Annotated[bool, typer.Option("--password-stdin", help="Read the password from standard input.")]
+Senders = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--sender",
+        metavar="ADDRESS",
+        help='What it may send as, instead of its own address; also "*@example.org", or "*": anybody. May be repeated.',
+    ),
+]
+Addresses = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[ADDRESS]...", help='What it may send as; also "*@example.org", or "*" for anybody.'),
+]
+Own = Annotated[bool, typer.Option("--own", help="Its own address alone.")]
+
+
+class Login(NamedTuple):
+    """Who may log in, and as whom it may send: addresses, "*@" and a domain, or "*".
+
+    `is_old`: it is from before senders were kept, and so may send as anybody.
+    """
+
+    name: str
+    senders: tuple[str, ...]
+    is_old: bool = False
 
 
 class Users(Protocol):
     """The file of users, as these commands use it. What cannot be done is said, and the command left."""
 
-    def set(self, name: str, password: str) -> bool:
-        """Add a login, or give it a new password; False where it was there."""
+    def set(self, name: str, password: str, senders: list[str] | None) -> bool:
+        """Add a login, or give it a new password; False where it was there. None: its senders as they are."""
+        ...
+
+    def name_senders(self, name: str, senders: list[str]) -> None:
+        """Let a login send as these, or as its own address alone where there are none."""
         ...
 
     def remove(self, name: str) -> None:
         """Take a login away."""
         ...
 
-    def names(self) -> list[str]:
-        """Every login, in order."""
+    def logins(self) -> list[Login]:
+        """Every login, in the order of names."""
+        ...
+
+    def login(self, name: str) -> Login:
+        """The login of this name."""
         ...
 
 
@@ -38,14 +70,31 @@ def app_for(users_of: Callable[[typer.Context], Users]) -> typer.Typer:
         """Look after who may submit mail."""
 
     @app.command()
-    def add(context: typer.Context, name: Name, password_stdin: FromStdin = False) -> None:
+    def add(context: typer.Context, name: Name, password_stdin: FromStdin = False, sender: Senders = None) -> None:
         """Add a login, or give it a new password.
 
-        The password is asked for on the terminal.
+        The password is asked for on the terminal. It may send as its own address, which is its name, with @ and the
+        name of this relay where it has none; --sender names others in its place.
         """
         users = users_of(context)
-        new = users.set(name, _read() if password_stdin else _asked(name))
-        say(f"{name}: {'added' if new else 'has a new password'}")
+        new = users.set(name, _read() if password_stdin else _asked(name), sender or None)
+        login = users.login(name)
+        is_own = new and not sender and bool(login.senders)
+        hint = " (its name is no address; --sender names others)" if is_own and "@" not in name else ""
+        say(f"{name}: {'added' if new else 'has a new password'}; {_may(login)}{hint}")
+
+    @app.command()
+    def senders(context: typer.Context, name: Name, addresses: Addresses = None, own: Own = False) -> None:
+        """Say as whom a login may send, or change it.
+
+        A change counts from its next login on. Without addresses and --own nothing is changed.
+        """
+        if own and addresses:
+            refuse("--own leaves it its own address alone, so no other can be named with it", Status.USAGE)
+        users = users_of(context)
+        if own or addresses:
+            users.name_senders(name, addresses or [])
+        say(f"{name}: {_may(users.login(name))}")
 
     @app.command()
     def remove(context: typer.Context, name: Name) -> None:
@@ -55,14 +104,25 @@ def app_for(users_of: Callable[[typer.Context], Users]) -> typer.Typer:
 
     @app.command("list")
     def list_(context: typer.Context, json: Json = False) -> None:
-        """List the logins."""
-        for name in users_of(context).names():
+        """List the logins, and as whom each may send."""
+        for login in users_of(context).logins():
             if json:
-                say_json({"name": name})
+                say_json({"name": login.name, "senders": login.senders})
             else:
-                say(name)
+                say(f"{login.name}: {_may(login)}")
 
     return app
+
+
+def _may(login: Login) -> str:
+    """As whom a login may send."""
+    if login.is_old:
+        return "may send as anybody, being from before senders were kept"
+    if "*" in login.senders:
+        return "may send as anybody"
+    if not login.senders:
+        return "may send as nobody: its name makes no address, so name one with `smarthost user senders`"
+    return f"may send as {', '.join(login.senders)}"
 
 
 def _read() -> str:

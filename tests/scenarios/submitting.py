@@ -24,7 +24,10 @@ LETTER = b"From: ann@example.com\r\nSubject: hello\r\n\r\nbody\r\n"
 
 
 class Keys:
-    """A certificate for localhost, its key, who issued it, users (ann and bob), and a client's TLS that trusts it."""
+    """A certificate for localhost, its key, who issued it, users (ann and bob), and a client's TLS that trusts it.
+
+    Both may send as whoever is at example.com.
+    """
 
     def __init__(self, folder: Path) -> None:
         authority = trustme.CA()
@@ -35,8 +38,8 @@ class Keys:
         issued.cert_chain_pems[0].write_to_path(self.certificate)
         issued.private_key_pem.write_to_path(self.key)
         self.file = UsersFile(self.users)
-        self.file.set("ann", "secret")
-        self.file.set("bob", "other")
+        self.file.set("ann", "secret", ["*@example.com"])
+        self.file.set("bob", "other", ["*@example.com"])
         self.client = ssl.create_default_context()
         authority.configure_trust(self.client)
 

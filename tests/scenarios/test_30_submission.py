@@ -291,7 +291,7 @@ def test_the_file_of_users_is_for_its_owner_alone_and_no_name_can_break_it(tmp_p
             file.set("bob", password)
     with pytest.raises(UsersError, match="no such login"):
         file.remove("bob")
-    assert list(file.hashes()) == ["ann"]
+    assert list(file.users()) == ["ann"]
     assert [path.name for path in tmp_path.iterdir()] == ["users"]
 
 

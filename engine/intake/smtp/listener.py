@@ -75,14 +75,19 @@ class SmtpIntake:
             raise
         assert submission.users is not None
         logins = self._logins = await asyncio.to_thread(Logins, submission.users)
-        with suppress(Unavailable):  # then `trouble` says so until the file is right
-            await asyncio.to_thread(logins.look)
+        await asyncio.to_thread(self.look)
         await self._reception.recall()
         make = partial(SubmissionSession, self._reception, self._sessions, tls=context, logins=logins, idle=self._idle)
         await self._open(self._submission, submission.listen, _Way("submission", _nobody, make))
         # RFC 8314 3.3: TLS from the first octet.
         wrapped = _Way("submission", _nobody, partial(make, is_secure=True), context)
         await self._open(self._submission_tls, submission.listen_tls, wrapped)
+
+    def look(self) -> None:
+        """See whether the file of logins has changed; in any thread, for its file system may hang."""
+        if self._logins is not None:
+            with suppress(Unavailable):  # then `trouble` says so until the file is right
+                self._logins.look()
 
     async def _open(self, servers: list[asyncio.Server], addresses: tuple[Listen, ...], way: "_Way") -> None:
         loop = asyncio.get_running_loop()
@@ -155,8 +160,9 @@ class SmtpIntake:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Which bounds were reached in the last minutes, each in a sentence."""
-        return self._reception.notes
+        """Which bounds were reached in the last minutes, and what should be known of the logins, in sentences."""
+        note = self._logins.note if self._logins is not None else ""
+        return (*filter(None, (note,)), *self._reception.notes)
 
     @property
     def sessions(self) -> int:

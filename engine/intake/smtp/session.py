@@ -197,9 +197,11 @@ class Session:
             self._tell(refused.why, refused.detail, reply=refused.reply)
         return refused.reply
 
-    def _tell(self, why: str, detail: str = "", *, recipient: str = "", reply: Reply | None = None) -> None:
-        """Tell in the events what was refused."""
-        sender = str(self._mail.sender) if self._mail is not None else ""
+    def _tell(
+        self, why: str, detail: str = "", *, sender: str = "", recipient: str = "", reply: Reply | None = None
+    ) -> None:
+        """Tell in the events what was refused; `sender` where it is not that of the transaction."""
+        sender = sender or (str(self._mail.sender) if self._mail is not None else "")
         said = f"{reply.code} {reply.enhanced}".strip() if reply is not None else ""
         self._reception.refusals.note(
             Refusal(peer=f"smtp {self._peer}", why=why, detail=detail, sender=sender, recipient=recipient, reply=said)
@@ -243,6 +245,7 @@ class Session:
             is_extended=self._extended,
             has_login=bool(self._login),
         )
+        self._check_sender(mail)
         self._reception.begin(self._peer, self._login, mail.octets)
         self._mail, self._began = mail, self._loop.time()
         self._reception.occupancy.touch(self)
@@ -334,6 +337,9 @@ class Session:
     def _need_greeting(self, verb: str) -> None:
         if not self._greeted:
             raise Refused(Reply(503, "", f"Error: send {verb} first"))
+
+    def _check_sender(self, mail: Transaction) -> None:
+        """Whether this client may send as whom it says. Who is known by the address alone may as anybody."""
 
     # -- the message ----------------------------------------------------------------------------------------------
 

@@ -9,10 +9,12 @@ from contextlib import suppress
 from ssl import SSLContext
 from typing import ClassVar
 
+from engine.base.text import clean
 from engine.intake.errors import Refused
 from engine.intake.reply import Reply, goodbye
 from engine.intake.smtp.connection import LineTooLong
 from engine.intake.smtp.reception import Reception
+from engine.intake.smtp.senders import may_send, shown
 from engine.intake.smtp.session import IDLE, Method, Session
 from engine.intake.smtp.transaction import Transaction
 from engine.intake.smtp.users import Logins, Unavailable
@@ -46,6 +48,7 @@ class SubmissionSession(Session):
         super().__init__(reception, sessions, idle=idle, is_secure=is_secure)
         self._context = tls
         self._logins = logins
+        self._senders: tuple[str, ...] = ()
         self._failed = 0
 
     async def mail(self, argument: str | None) -> Reply:
@@ -55,6 +58,15 @@ class SubmissionSession(Session):
         if not self._login:
             return Reply(530, "5.7.0", "Authentication required")
         return await super().mail(argument)
+
+    def _check_sender(self, mail: Transaction) -> None:
+        """Whether the login may send as whom it says (RFC 6409 6.1). Raises Refused."""
+        if may_send(self._senders, mail.sender):
+            return
+        self._tell("no sender of the login", self._login, sender=str(mail.sender))
+        login, theirs = clean(self._login, 60), clean(shown(self._senders), 200)
+        why = f"{clean(str(mail.sender), 100)} is not a sender of the login {login}, which may send as {theirs}"
+        raise Refused(Reply(553, "5.7.1", why))
 
     def _offers(self) -> tuple[str, ...]:
         more = f"AUTH {' '.join(_MECHANISMS)}" if self.connection.is_secure else "STARTTLS"
@@ -170,6 +182,7 @@ class SubmissionSession(Session):
             self._tell("too many sessions", f"of the login {name}")
             return refusal
         self._login, self._trusted = name, True
+        self._senders = self._logins.senders(name, self.hostname)
         return Reply(235, "2.7.0", "Authentication successful")
 
 

@@ -1,10 +1,10 @@
-"""Who may log in to submit mail: a file of names and of what argon2 made of their passwords."""
+"""Who may log in to submit mail, and as whom: a file of names, what argon2 made of their passwords, and senders."""
 
 import asyncio
 import fcntl
 import os
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,16 +15,19 @@ from msgspec import Struct
 
 from engine.base.files import put
 from engine.base.permission import refusal, why_not
+from engine.base.plural import plural
 from engine.base.text import clean
+from engine.intake.smtp.senders import SenderError, read_sender, senders_of
 
 MAX_NAME = 255  # characters of a login
 MAX_PASSWORD = 1024  # octets of a password: hashing more would only be work
 AT_A_TIME = 2  # passwords tried at once: each takes a core, and 19 MiB
 MAX_WAITING = 64  # passwords that wait to be tried; more are put off
+MOST_NAMED = 5  # logins without senders that health names; the others are counted
 
 # OWASP's second choice of parameters: 19 MiB, two passes, one lane. Some ten milliseconds.
 _HASHER = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)
-_NOTE = "# Who may submit mail: name:argon2, kept by `smarthost user`.\n"
+_NOTE = "# Who may submit mail: name:argon2:senders, kept by `smarthost user`.\n"
 
 
 class UsersError(Exception):
@@ -35,14 +38,25 @@ class Unavailable(Exception):
     """Whether a password is right cannot be told at the moment; the text says why."""
 
 
+class User(Struct, frozen=True):
+    """A login: what argon2 made of its password, and as whom it may send (see senders.py).
+
+    `senders` is () where its own address is all it has, and None where its line has no senders: it is from before they
+    were kept, and may send as anybody, as it always could.
+    """
+
+    hashed: str
+    senders: tuple[str, ...] | None = ()
+
+
 class UsersFile:
     """The file as `smarthost user` keeps it: mode 0600, and changed as a whole or not at all."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def hashes(self) -> dict[str, str]:
-        """Each login and its hash; none where there is no file. Raises UsersError."""
+    def users(self) -> dict[str, User]:
+        """Each login by its name; none where there is no file. Raises UsersError."""
         try:
             text = self.path.read_text(encoding="utf-8")
         except FileNotFoundError:
@@ -51,35 +65,62 @@ class UsersFile:
             raise UsersError(why_not(error, self.path, "read")) from error
         except UnicodeDecodeError as error:
             raise UsersError(f"{self.path} cannot be read: {_why(error)}") from error
-        found: dict[str, str] = {}
+        found: dict[str, User] = {}
         for number, line in enumerate(text.splitlines(), 1):
             if not line.strip() or line.startswith("#"):
                 continue
-            name, colon, hashed = line.partition(":")
-            if not colon or not hashed.startswith("$argon2") or name in found:
-                raise UsersError(f"{self.path}: line {number} is not name:argon2, or its name stood there before")
-            found[name] = hashed
+            name, _, rest = line.partition(":")
+            hashed, colon, senders = rest.partition(":")
+            if not hashed.startswith("$argon2") or name in found:
+                raise UsersError(
+                    f"{self.path}: line {number} is not name:argon2:senders, or its name stood there before"
+                )
+            try:
+                found[name] = User(hashed, tuple(map(read_sender, senders.split())) if colon else None)
+            except SenderError as error:
+                raise UsersError(f"{self.path}: line {number}: {error}") from error
         return found
 
-    def set(self, name: str, password: str) -> bool:
-        """Add a login, or give it a new password; False where it was there. Raises UsersError."""
+    def set(self, name: str, password: str, senders: Sequence[str] | None = None) -> bool:
+        """Add a login, or give it a new password; False where it was there. Raises UsersError.
+
+        `senders` are those it has from now on, none for its own address alone; None: as they are, or for one that is
+        new its own address.
+        """
         name, secret = _checked_name(name), prepared(password)
+        named = None if senders is None else _checked_senders(senders)
         if not secret or len(secret) > MAX_PASSWORD or b"\0" in secret:
             raise UsersError(f"the password: allowed are 1 to {MAX_PASSWORD} octets, none of them NUL")
         hashed = _HASHER.hash(secret)
         with self._locked():
-            found = self.hashes()
-            new = name not in found
-            self._write({**found, name: hashed})
-        return new
+            found = self.users()
+            was = found.get(name)
+            if named is None:
+                named = () if was is None else was.senders
+            self._write({**found, name: User(hashed, named)})
+        return was is None
+
+    def name_senders(self, name: str, senders: Sequence[str]) -> None:
+        """Let a login send as these, or as its own address alone where there are none. Raises UsersError."""
+        named = _checked_senders(senders)
+        with self._locked():
+            found = self.users()
+            name = self._known(name, found)
+            self._write({**found, name: User(found[name].hashed, named)})
 
     def remove(self, name: str) -> None:
         """Take a login away. Raises UsersError, also where there is none of this name."""
         with self._locked():
-            found = self.hashes()
-            if found.pop(unicodedata.normalize("NFC", name), None) is None:
-                raise UsersError(f"{clean(name, MAX_NAME)}: no such login in {self.path}")
+            found = self.users()
+            del found[self._known(name, found)]
             self._write(found)
+
+    def _known(self, name: str, users: Mapping[str, User]) -> str:
+        """The name of a login as it stands in the file. Raises UsersError."""
+        normal = unicodedata.normalize("NFC", name)
+        if normal not in users:
+            raise UsersError(f"{clean(name, MAX_NAME)}: no such login in {self.path}")
+        return normal
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -98,14 +139,14 @@ class UsersFile:
         finally:
             os.close(folder)
 
-    def _write(self, hashes: dict[str, str]) -> None:
+    def _write(self, users: Mapping[str, User]) -> None:
         """Replace the file. It keeps its owner. Raises OSError."""
         owner = None
         with suppress(FileNotFoundError):
             was = self.path.stat()
             if (was.st_uid, was.st_gid) != (os.geteuid(), os.getegid()):
                 owner = was.st_uid, was.st_gid
-        text = _NOTE + "".join(f"{login}:{hashed}\n" for login, hashed in sorted(hashes.items()))
+        text = _NOTE + "".join(_line(name, user) for name, user in sorted(users.items()))
         put(self.path, text.encode(), owner=owner)
 
 
@@ -118,7 +159,7 @@ class _Seen(Struct, frozen=True):
 
 
 class Logins:
-    """Tells whether a password is right. What the file says is asked anew whenever it has changed.
+    """Tells whether a password is right, and as whom one may send. The file is read anew whenever it has changed.
 
     A login that does not exist takes as much work as one that does. `trouble` is why nobody can log in, or "".
     """
@@ -127,7 +168,7 @@ class Logins:
         self.trouble = ""
         self._file = UsersFile(path)
         self._seen: _Seen | None = None
-        self._hashes: dict[str, str] = {}
+        self._users: dict[str, User] = {}
         self._nobody = _HASHER.hash(os.urandom(16))
         self._threads = ThreadPoolExecutor(AT_A_TIME, thread_name_prefix="password")
         self._asked = 0
@@ -142,13 +183,23 @@ class Logins:
         tried.add_done_callback(self._done)
         return await asyncio.shield(tried)
 
+    def senders(self, name: str, hostname: str) -> tuple[str, ...]:
+        """As whom a login may send, as the file said when a password was asked for last; a login must be NFC."""
+        user = self._users.get(name)
+        return senders_of(name, user.senders, hostname) if user is not None else ()
+
+    @property
+    def note(self) -> str:
+        """Who may send as anybody without its being said, or ""."""
+        return note_of(self._users)
+
     def look(self) -> None:
         """Read the file if it has changed. Raises Unavailable."""
         try:
             found = self._file.path.stat()
             seen = _Seen(found.st_ino, found.st_size, found.st_mtime_ns)
             if seen != self._seen:
-                self._hashes, self._seen = self._file.hashes(), seen
+                self._users, self._seen = self._file.users(), seen
         except (OSError, UsersError) as error:
             why = str(error) if isinstance(error, UsersError) else f"{self._file.path} cannot be read: {_why(error)}"
             self.trouble = f"nobody can log in: {why}"
@@ -170,9 +221,10 @@ class Logins:
         secret = prepared(password) if len(password) <= 2 * MAX_PASSWORD else b""
         if len(secret) > MAX_PASSWORD:
             secret = b""
-        hashed = self._hashes.get(unicodedata.normalize("NFC", name))
+        user = self._users.get(unicodedata.normalize("NFC", name))
         try:
-            return _HASHER.verify(hashed or self._nobody, secret) and hashed is not None and secret != b""
+            hashed = self._nobody if user is None else user.hashed
+            return _HASHER.verify(hashed, secret) and user is not None and secret != b""
         except InvalidHashError as error:
             raise Unavailable(f"{self._file.path}: the hash of a login is none of argon2's") from error
         except Argon2Error:
@@ -182,6 +234,31 @@ class Logins:
 def prepared(password: str) -> bytes:
     """The octets of a password that are hashed: those of its composed form, however it was typed (RFC 8265 4.2.2)."""
     return unicodedata.normalize("NFC", password).encode("utf-8", "surrogateescape")
+
+
+def note_of(users: Mapping[str, User]) -> str:
+    """That logins from before senders were kept may send as anybody, and what to do about it; or ""."""
+    old = sorted(name for name, user in users.items() if user.senders is None)
+    if not old:
+        return ""
+    more = f" and {len(old) - MOST_NAMED} more" if len(old) > MOST_NAMED else ""
+    named = ", ".join(clean(name, 60) for name in old[:MOST_NAMED])
+    return (
+        f"intake.submission.users: {plural(len(old), 'login')} from before senders were kept may send as anybody"
+        f" ({named}{more}); `smarthost user senders NAME ADDRESS` names theirs, --own is their own address"
+    )
+
+
+def _line(name: str, user: User) -> str:
+    """A login as the file has it."""
+    return f"{name}:{user.hashed}{'' if user.senders is None else ':' + ' '.join(user.senders)}\n"
+
+
+def _checked_senders(senders: Sequence[str]) -> tuple[str, ...]:
+    try:
+        return tuple(dict.fromkeys(map(read_sender, senders)))
+    except SenderError as error:
+        raise UsersError(str(error)) from error
 
 
 def _checked_name(name: str) -> str:

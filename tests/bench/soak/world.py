@@ -146,6 +146,7 @@ class Relay(Served):
 
     def __init__(self, folder: Path, internet: Internet, store: str) -> None:
         self.keys = Keys(folder)
+        self.keys.file.name_senders(LOGIN, [f"*@{SENDERS}"])
         self.keys.client.check_hostname = False  # it is for localhost, and asked for by an address
         self.submission, self.submission_tls = free_port(), free_port()
         super().__init__(
