@@ -120,6 +120,7 @@ READERS: _Readers = {
     Smtp: {
         "listen": values.each(values.listen),
         "relay_networks": values.each(values.network),
+        "proxy_networks": values.each(values.proxy_network),
         "max_message_size": values.size,
         "max_sessions": values.count,
         "max_received": values.count,
@@ -127,6 +128,7 @@ READERS: _Readers = {
     Submission: {
         "listen": values.each(values.listen),
         "listen_tls": values.each(values.listen),
+        "proxy_networks": values.each(values.proxy_network),
         "certificate": values.file,
         "key": values.file,
         "users": values.file,

@@ -32,11 +32,13 @@ __all__ = ["Limit", "Listen", "Nameserver", "Route", "Settings", "Timeouts"]
 class Smtp(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[intake.smtp]`: who may hand us mail over SMTP. `max_message_size` is in bytes; no `listen`, no SMTP.
 
+    Who comes from `proxy_networks` is a proxy, and must say first whom it brings (the PROXY protocol of HAProxy).
     `max_received`: a message with more Received fields is in a loop (RFC 5321 6.3).
     """
 
     listen: tuple[Listen, ...] = (Listen("127.0.0.1", 2525),)
     relay_networks: tuple[Network, ...] = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
+    proxy_networks: tuple[Network, ...] = ()
     max_message_size: int = 25 * 1024 * 1024
     max_sessions: int = 200
     max_received: int = 50
@@ -51,13 +53,15 @@ class Drop(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Submission(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[intake.submission]`: where those who log in hand us mail (RFC 6409); by default nowhere.
 
-    On `listen` TLS comes with STARTTLS, on `listen_tls` it is there from the first octet (RFC 8314 3.3). `certificate`
-    (PEM, with its chain) and `key` are needed for either; `users` is the file that `smarthost user` keeps. Whether
-    these can be read is asked when the engine starts: a command that only looks at the queue need not read a key.
+    On `listen` TLS comes with STARTTLS, on `listen_tls` it is there from the first octet (RFC 8314 3.3). Who comes from
+    `proxy_networks` is a proxy, and must say before all else whom it brings. `certificate` (PEM, with its chain) and
+    `key` are needed for either; `users` is the file that `smarthost user` keeps. Whether these can be read is asked
+    when the engine starts: a command that only looks at the queue need not read a key.
     """
 
     listen: tuple[Listen, ...] = ()
     listen_tls: tuple[Listen, ...] = ()
+    proxy_networks: tuple[Network, ...] = ()
     certificate: Path | None = None
     key: Path | None = None
     users: Path | None = None

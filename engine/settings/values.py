@@ -340,6 +340,16 @@ def network(value: object) -> Network:
         raise ValueError(f"{_shown(value)} is no network{hint}; write it as 192.0.2.0/24 or 2001:db8::/32") from error
 
 
+def proxy_network(value: object) -> Network:
+    """An IP network, but not everybody: who comes from it can say to be anybody."""
+    found = network(value)
+    if not found.prefixlen:
+        raise ValueError(
+            f"{_shown(value)} is everybody, and whoever is in it can say to be anybody; name the proxies, as 192.0.2.7"
+        )
+    return found
+
+
 def database(value: object) -> str:
     """A PostgreSQL database by its URI, without a password; "" is none."""
     named = text(value)

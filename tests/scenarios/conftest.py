@@ -12,7 +12,7 @@ from engine.sandbox.internet import Internet
 from tests.clock import FakeClock
 from tests.scenarios.relaying import Relay, relaying
 
-BOTH_LOOPS = ("test_30_submission.py", "test_31_intake_limits.py")
+BOTH_LOOPS = ("test_30_submission.py", "test_31_intake_limits.py", "test_84_behind_a_proxy.py")
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:

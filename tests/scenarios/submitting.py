@@ -15,6 +15,7 @@ from engine.intake.floor import DiskFloor
 from engine.intake.smtp.listener import SmtpIntake
 from engine.intake.smtp.users import UsersFile
 from engine.settings.settings import Intake, Limits, Listen, Settings, Smtp, Submission
+from engine.settings.values import Network
 from tests.clock import FakeClock
 from tests.unit.fake_arrivals import FakeArrivals
 
@@ -63,13 +64,16 @@ async def submission(
     clock: FakeClock | None = None,
     floor: DiskFloor | None = None,
     limits: Limits | None = None,
+    proxies: tuple[Network, ...] = (),
     **rules: Any,
 ) -> AsyncIterator[SmtpIntake]:
     """An intake with all three doors."""
     settings = Settings(
         hostname="relay.example",
         intake=Intake(
-            smtp=Smtp(**{"listen": ANYWHERE, **rules}), submission=keys.submission(), limits=limits or Limits()
+            smtp=Smtp(**{"listen": ANYWHERE, "proxy_networks": proxies, **rules}),
+            submission=keys.submission(proxy_networks=proxies),
+            limits=limits or Limits(),
         ),
     )
     server = SmtpIntake(queue, settings, clock or FakeClock(), floor=floor)

@@ -146,6 +146,13 @@ def test_the_defaults_are_those_of_an_empty_file(tmp_path: Path) -> None:
             "intake.smtp.relay_networks[0]: '10.0.0.1/8' is no network",
             "10.0.0.0/8 is the network it lies in",
         ),
+        ("[intake.smtp]\nproxy_networks = ['10.0.0.1/8']", "intake.smtp.proxy_networks[0]: '10.0.0.1/8'", "10.0.0.0/8"),
+        ("[intake.smtp]\nproxy_networks = ['::/0']", "intake.smtp.proxy_networks[0]: '::/0' is everybody", "proxies"),
+        (
+            "[intake.submission]\nproxy_networks = ['10.0.0.7', '0.0.0.0/0']",
+            "intake.submission.proxy_networks[1]: '0.0.0.0/0' is everybody",
+            "name the proxies",
+        ),
         ("[intake.smtp]\nmax_message_size = 'big'", "intake.smtp.max_message_size: 'big' is not a size", "25 MiB"),
         ("[intake.smtp]\nmax_message_size = 5", "intake.smtp.max_message_size: 5 is out of range", "1 KiB"),
         ("[dns]\nnameservers = ['ns.example']", "dns.nameservers[0]: 'ns.example' is not host:port", "127.0.0.1:5300"),

@@ -13,7 +13,10 @@ from engine.base.clock import Clock
 from engine.intake.errors import IntakeError
 from engine.intake.floor import DiskFloor
 from engine.intake.reply import Reply, going_down
+from engine.intake.smtp.limits import lies_in
+from engine.intake.smtp.meeting import AT_ONCE, Meeting
 from engine.intake.smtp.occupancy import Door
+from engine.intake.smtp.proxy import Introduction
 from engine.intake.smtp.reception import Reception
 from engine.intake.smtp.session import IDLE, Session
 from engine.intake.smtp.submission import SubmissionSession
@@ -22,7 +25,7 @@ from engine.intake.smtp.users import Logins, Unavailable
 from engine.model.refusal import Refusal
 from engine.queue.contract import Arrivals
 from engine.settings.settings import Settings
-from engine.settings.values import Listen
+from engine.settings.values import Listen, Network
 
 _LAST_WORDS = 2.0  # seconds in which a farewell may go out
 _BACKLOG = 512
@@ -58,13 +61,15 @@ class SmtpIntake:
         self._submission_tls: list[asyncio.Server] = []
         self._logins: Logins | None = None
         self._sessions: set[Session] = set()
+        self._meetings: dict[Meeting, None] = {}  # of whom it is not known yet who they are; the longest first
 
     async def start(self) -> None:
         """Listen at every address of the settings. Raises IntakeError, and then listens at none."""
         await asyncio.to_thread(self._reception.storeroom.sweep)
         make_relay = partial(Session, self._reception, self._sessions, idle=self._idle)
-        relaying = _Way("relay", self._reception.relays_for, make_relay)
-        await self._open(self._servers, self._intake.smtp.listen, relaying)
+        smtp = self._intake.smtp
+        relaying = _Way("relay", self._reception.relays_for, make_relay, smtp.proxy_networks)
+        await self._open(self._servers, smtp.listen, relaying)
         submission = self._intake.submission
         if not submission.listen and not submission.listen_tls:
             return
@@ -78,9 +83,10 @@ class SmtpIntake:
         await asyncio.to_thread(self.look)
         await self._reception.recall()
         make = partial(SubmissionSession, self._reception, self._sessions, tls=context, logins=logins, idle=self._idle)
-        await self._open(self._submission, submission.listen, _Way("submission", _nobody, make))
+        proxies = submission.proxy_networks
+        await self._open(self._submission, submission.listen, _Way("submission", _nobody, make, proxies))
         # RFC 8314 3.3: TLS from the first octet.
-        wrapped = _Way("submission", _nobody, partial(make, is_secure=True), context)
+        wrapped = _Way("submission", _nobody, partial(make, is_secure=True), proxies, context)
         await self._open(self._submission_tls, submission.listen_tls, wrapped)
 
     def look(self) -> None:
@@ -91,7 +97,7 @@ class SmtpIntake:
 
     async def _open(self, servers: list[asyncio.Server], addresses: tuple[Listen, ...], way: "_Way") -> None:
         loop = asyncio.get_running_loop()
-        doorkeeper = partial(_Doorkeeper, way, partial(self._admit, way))
+        doorkeeper = partial(_Doorkeeper, partial(self._arrive, way))
         for address in addresses:
             try:
                 server = await loop.create_server(doorkeeper, address.host, address.port, backlog=_BACKLOG)
@@ -106,6 +112,8 @@ class SmtpIntake:
         servers = [*self._servers, *self._submission, *self._submission_tls]
         for server in servers:
             server.close()
+        for meeting in list(self._meetings):
+            meeting.give_up("")
         for session in self._sessions.copy():
             if not session.reading:
                 session.close(self._farewell)
@@ -190,13 +198,51 @@ class SmtpIntake:
     def _farewell(self) -> Reply:
         return going_down(self._reception.hostname)
 
-    def _admit(self, way: "_Way", transport: asyncio.Transport) -> Session | Reply:
-        """Let a client in that has just come, or give the reply with which it is turned away."""
+    def _arrive(self, way: "_Way", transport: asyncio.Transport) -> None:
+        """Somebody has come: the client, or a proxy that is to say first whom it brings."""
         name = transport.get_extra_info("peername")
         peer = str(name[0]) if isinstance(name, tuple) and name else ""
+        if not lies_in(peer, way.proxies):
+            self._meet(way, transport, peer, known=way.known(peer))
+            return
+
+        def met(transport: asyncio.Transport, client: str, ahead: bytes) -> None:
+            # Whom a proxy does not name it may have from anywhere: its own address stands for nothing but itself.
+            self._meet(way, transport, client or peer, known=bool(client) and way.known(client), ahead=ahead)
+
+        failed = partial(self._reception.refusals.note, f"smtp {peer}", "no PROXY header")
+        self._begin(transport, Introduction(self._meetings, met, lambda why: failed(detail=why)))
+
+    def _begin(self, transport: asyncio.Transport, meeting: Meeting) -> None:
+        """Find out who has come; of as many as this is done for at a time, who takes longest makes room."""
+        if len(self._meetings) >= AT_ONCE:
+            next(iter(self._meetings)).give_up(f"{AT_ONCE} others are waited for, and it took longest")
+        transport.set_protocol(meeting)
+        meeting.connection_made(transport)
+
+    def _meet(self, way: "_Way", transport: asyncio.Transport, peer: str, *, known: bool, ahead: bytes = b"") -> None:
+        """A client is there, of whom so much has come already: let it in, or say why not."""
+        session = self._admit(way, transport, peer, known=known)
+        if isinstance(session, Reply):
+            if way.tls is None:  # before TLS there is no way to say anything
+                transport.write(session.encoded())
+            transport.close()
+            return
+        if way.tls is None:
+            transport.set_protocol(session.connection)
+            session.connection.connection_made(transport)
+            if ahead:
+                session.connection.data_received(ahead)
+        else:
+            tls = _Tls(session, way.tls)
+            transport.set_protocol(tls)
+            tls.connection_made(transport)
+            tls.take(ahead)
+
+    def _admit(self, way: "_Way", transport: asyncio.Transport, peer: str, *, known: bool) -> Session | Reply:
+        """Let a client in that has just come, or give the reply with which it is turned away."""
         if self._reception.closing:
             return self._farewell
-        known = way.known(peer)
         if refusal := self._reception.occupancy.make_room(peer, known=known, door=way.door):
             detail = f"{self.sessions} are open"
             self._reception.refusals.note(Refusal(peer=f"smtp {peer}", why="too many sessions", detail=detail))
@@ -211,32 +257,26 @@ class SmtpIntake:
 
 
 class _Way(NamedTuple):
-    """A way in: for what, whom it knows by the address alone, the session it makes, and TLS where that comes first."""
+    """A way in: for what, whom it knows by the address alone, the session it makes, and TLS where that comes first.
+
+    Who comes from `proxies` says first whom he brings.
+    """
 
     door: Door
     known: Callable[[str], bool]
     make: Callable[[], Session]
+    proxies: tuple[Network, ...]
     tls: SSLContext | None = None
 
 
 class _Doorkeeper(asyncio.Protocol):
-    """Meets a client that has just come: a session is made only for those who are let in."""
+    """Meets whoever has just come: a session is made only for those who are let in."""
 
-    def __init__(self, way: _Way, admit: Callable[[asyncio.Transport], Session | Reply]) -> None:
-        self._way = way
-        self._admit = admit
+    def __init__(self, arrive: Callable[[asyncio.Transport], None]) -> None:
+        self._arrive = arrive
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport = cast("asyncio.Transport", transport)  # uvloop's are no instances of this class
-        session = self._admit(transport)
-        if isinstance(session, Reply):
-            if self._way.tls is None:  # before TLS there is no way to say anything
-                transport.write(session.encoded())
-            transport.close()
-            return
-        protocol = session.connection if self._way.tls is None else _Tls(session, self._way.tls)
-        transport.set_protocol(protocol)
-        protocol.connection_made(transport)
+        self._arrive(cast("asyncio.Transport", transport))  # uvloop's are no instances of this class
 
 
 class _Tls(SSLProtocol):
@@ -256,6 +296,15 @@ class _Tls(SSLProtocol):
             ssl_shutdown_timeout=SHUTDOWN,
         )
         self._session = session
+
+    def take(self, data: bytes) -> None:
+        """What has come before this was there to read it."""
+        while data:
+            room = self.get_buffer(len(data))
+            size = min(len(room), len(data))
+            room[:size] = data[:size]
+            self.buffer_updated(size)
+            data = data[size:]
 
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)
