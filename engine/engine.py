@@ -261,7 +261,7 @@ class Engine:
         """See that every door is there, make anew what can be, and look again at what the settings name."""
         await self._secrets.again(STEP_SECONDS)
         if self._control is not None:
-            self._doors = await _mended(self._control)
+            self._doors = await _mended(self._control, self.smtp)
         if lost := self.smtp.lost:
             self.supervision.fail(f"nobody listens on {', '.join(map(str, lost))} any more")
 
@@ -437,14 +437,15 @@ def _password(of: str, file: Path) -> str:
         raise CannotStart(f"{of}: password_file {file}: {why}") from error
 
 
-async def _mended(control: ControlServer) -> str:
-    """Make anew what was removed of the control server's sockets; why that cannot be, or ""."""
-    try:
-        for path in await control.mend():
-            log.warning("%s was removed or replaced: it is made anew", path)
-    except OSError as error:
-        log.error("a control socket is gone, and cannot be made anew: %s", error)
-        return f"a control socket is gone, and cannot be made anew: {clean(str(error), 200)}"
+async def _mended(control: ControlServer, smtp: SmtpIntake) -> str:
+    """Make anew what was removed of our Unix sockets; why that cannot be, or ""."""
+    for what, mend in (("a control socket", control.mend), ("a socket of intake.smtp.listen", smtp.mend)):
+        try:
+            for path in await mend():
+                log.warning("%s was removed or replaced: it is made anew", path)
+        except OSError as error:
+            log.error("%s is gone, and cannot be made anew: %s", what, error)
+            return f"{what} is gone, and cannot be made anew: {clean(str(error), 200)}"
     return ""
 
 

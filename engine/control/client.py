@@ -19,9 +19,10 @@ import msgspec
 from aiohttp.client_exceptions import UnixClientConnectorError
 from aiohttp.client_proto import ResponseHandler
 
+from engine.base.local_user import uid_behind
 from engine.base.permission import refusal
 from engine.control import views
-from engine.control.peer import name_of, uid_behind, view_socket
+from engine.control.peer import name_of, view_socket
 from engine.model import verbs
 from engine.model.destination import BadHost, Destination, Suspension
 from engine.model.event import Event

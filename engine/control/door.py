@@ -5,18 +5,14 @@ door itself is made anew, because somebody has removed its socket.
 """
 
 import asyncio
-import grp
 import logging
-import os
-import socket
-import stat
-from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from engine.base.socket_file import SocketFile
 from engine.base.text import clean
 
 MOST_GUESTS = 128  # connections of one door: the streams of events that may be followed, as many again, for asking
@@ -40,11 +36,10 @@ class Door:
 
     def __init__(self, path: Path, group: str, app: web.Application) -> None:
         self.path = path
-        self._group = group
+        self._file = SocketFile(path, group)
         self._app = app
         self._runner: web.AppRunner | None = None
         self._server: asyncio.Server | None = None
-        self._inode: tuple[int, int] | None = None
         # Guests who may be turned out: those who have asked nothing yet, and those who have, each the longest first.
         self._silent: dict[web.RequestHandler, asyncio.Transport] = {}
         self._idle: dict[web.RequestHandler, asyncio.Transport] = {}
@@ -73,10 +68,7 @@ class Door:
     async def close(self) -> None:
         """Take no more requests, let those that run end within a second, and take the socket away."""
         self._stop_listening()
-        with suppress(OSError):
-            if self._is_ours:
-                self.path.unlink()
-        self._inode = None
+        self._file.remove()
         if self._runner is not None:
             runner, self._runner = self._runner, None
             await runner.cleanup()
@@ -86,7 +78,7 @@ class Door:
     @property
     def is_there(self) -> bool:
         """Whether whoever goes to the path comes to us."""
-        return self._server is not None and self._server.is_serving() and self._is_ours
+        return self._server is not None and self._server.is_serving() and self._file.is_ours
 
     @property
     def note(self) -> str:
@@ -139,19 +131,8 @@ class Door:
         if timer is not None:
             timer.cancel()
 
-    @property
-    def _is_ours(self) -> bool:
-        """Whether what is at the path is the socket that we have made."""
-        try:
-            found = self.path.lstat()
-        except OSError:
-            return False
-        return (found.st_dev, found.st_ino) == self._inode
-
     async def _listen(self) -> None:
-        listening = _bound(self.path, self._group)
-        found = self.path.lstat()
-        self._inode = (found.st_dev, found.st_ino)
+        listening = self._file.bind()
         self._server = await asyncio.get_running_loop().create_unix_server(self._let_in, sock=listening)
 
     def _stop_listening(self) -> None:
@@ -218,27 +199,3 @@ def _http_log() -> logging.Logger:
     if not log.filters:
         log.addFilter(_NotHttp())
     return log
-
-
-def _bound(path: Path, group: str) -> socket.socket:
-    """Bind a socket that at no moment is open to others."""
-    with suppress(FileNotFoundError):
-        if not stat.S_ISSOCK(path.lstat().st_mode):
-            raise FileExistsError(f"{path} is there already and is no socket: move it away")
-        path.unlink()
-    try:
-        owner = grp.getgrnam(group).gr_gid if group else -1
-    except KeyError:
-        raise OSError(f"there is no group {group!r} on this machine, which is to use {path.name}") from None
-    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    try:
-        os.fchmod(listening.fileno(), 0o600)  # Linux gives the file the mode of the socket it is bound to
-        listening.bind(str(path))
-        path.chmod(0o600)
-        if group:
-            os.chown(path, -1, owner)
-            path.chmod(0o660)
-    except BaseException:
-        listening.close()
-        raise
-    return listening

@@ -1,21 +1,15 @@
 """Who is at the other end of a control socket: the local user, as the kernel knows it."""
 
 import asyncio
-import os
-import pwd
-import socket
-import struct
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.base.text import clean
+from engine.base.local_user import login_of, uid_behind
 from engine.model.event import ENGINE
 
 if TYPE_CHECKING:
     from aiohttp import web
-
-_CREDENTIALS = struct.Struct("iII")  # pid, uid, gid: SO_PEERCRED of unix(7)
 
 
 def view_socket(control: Path) -> Path:
@@ -37,22 +31,9 @@ def name_of(uid: int) -> str:
     return _name(uid)
 
 
-def uid_behind(descriptor: int) -> int | None:
-    """The user at the other end of a connected Unix socket: to a client, whoever listens on it."""
-    # The loop gives a stand-in for its socket, which may not be asked for options; a duplicate may be.
-    with socket.socket(fileno=os.dup(descriptor)) as peer:
-        try:
-            raw = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        except OSError:
-            return None
-    _, uid, _ = _CREDENTIALS.unpack(raw)
-    return int(uid)
-
-
 @lru_cache(maxsize=256)
 def _name(uid: int) -> str:
-    try:
-        name = clean(pwd.getpwuid(uid).pw_name, 40)
-    except KeyError:
+    name = login_of(uid)
+    if not name:
         return f"uid {uid}"
     return f"{name} (uid {uid})" if name == ENGINE else name  # what the engine does by itself bears its name

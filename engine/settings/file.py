@@ -118,7 +118,8 @@ _Readers = Mapping[type[Struct], Mapping[str, values.Reader]]
 READERS: _Readers = {
     Settings: {"hostname": values.host, "spool": values.folder, "spool_on_any_file_system": values.flag},
     Smtp: {
-        "listen": values.each(values.listen),
+        "listen": values.each(values.listen_anyhow),
+        "socket_group": values.group_or_everybody,
         "relay_networks": values.each(values.network),
         "proxy_networks": values.each(values.proxy_network),
         "max_message_size": values.size,

@@ -134,7 +134,7 @@ def listening_by(settings: Settings) -> tuple[Listen, ...]:
     """Where a relay with these settings takes mail, as far as they say: a port 0 is chosen later."""
     intake = settings.intake
     every = (*intake.smtp.listen, *intake.submission.listen, *intake.submission.listen_tls)
-    return tuple(listen for listen in every if listen.port)
+    return tuple(listen for listen in every if isinstance(listen, Listen) and listen.port)
 
 
 def routes_here(settings: Settings) -> list[str]:

@@ -24,19 +24,23 @@ from engine.settings.values import (
     RewriteOf,
     RouteTls,
     Tls,
+    UnixSocket,
 )
 
-__all__ = ["Limit", "Listen", "Nameserver", "Route", "Settings", "Timeouts"]
+__all__ = ["Limit", "Listen", "Nameserver", "Route", "Settings", "Timeouts", "UnixSocket"]
 
 
 class Smtp(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[intake.smtp]`: who may hand us mail over SMTP. `max_message_size` is in bytes; no `listen`, no SMTP.
 
-    Who comes from `proxy_networks` is a proxy, and must say first whom it brings (the PROXY protocol of HAProxy).
-    `max_received`: a message with more Received fields is in a loop (RFC 5321 6.3).
+    `listen` may name Unix sockets, which `socket_group` may use besides their owner, or everybody where it is "*"; who
+    comes over one is trusted as one from loopback is. Who comes from `proxy_networks` is a proxy, and must say first
+    whom it brings (the PROXY protocol of HAProxy). `max_received`: a message with more Received fields is in a loop
+    (RFC 5321 6.3).
     """
 
-    listen: tuple[Listen, ...] = (Listen("127.0.0.1", 2525),)
+    listen: tuple[Listen | UnixSocket, ...] = (Listen("127.0.0.1", 2525),)
+    socket_group: str = ""
     relay_networks: tuple[Network, ...] = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
     proxy_networks: tuple[Network, ...] = ()
     max_message_size: int = 25 * 1024 * 1024

@@ -6,6 +6,7 @@ A reader raises ValueError, whose text says what is wrong and what is allowed.
 import grp
 import ipaddress
 import math
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from msgspec import Struct
 from engine.base.address import AddressError, parse_domain, parse_path
 from engine.base.duration import parse_duration
 from engine.base.permission import refusal, why_not
+from engine.base.socket_file import EVERYBODY
 from engine.base.text import clean
 
 Reader = Callable[[object], Any]
@@ -38,6 +40,7 @@ _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 _UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 _SIZE = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)\s*((?:[kmgt]i?)?b|)", re.ASCII | re.IGNORECASE)
 _NODE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,62}[A-Za-z0-9])?", re.ASCII)
+_LONGEST_SOCKET = 107  # octets of a path, unix(7)
 _SMALLEST, _LARGEST = 1024, 512 * 2**20
 _HOST_AND_PORT = re.compile(r"(\[[^\]]+\]|[^:\[\]]+):(\d{1,5})", re.ASCII)
 
@@ -50,6 +53,15 @@ class Listen(Struct, frozen=True):
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class UnixSocket(Struct, frozen=True):
+    """Where to listen for programs of this machine alone: the path of a Unix socket."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}"
 
 
 class Nameserver(Listen, frozen=True):
@@ -313,6 +325,19 @@ def listen(value: object) -> Listen:
     return Listen(host_or_address(name), number)
 
 
+def listen_anyhow(value: object) -> Listen | UnixSocket:
+    """A host and a port, or `unix:` and the absolute path of a socket."""
+    written = text(value)
+    if not written.startswith("unix:"):
+        return listen(value)
+    path = Path(written.removeprefix("unix:"))
+    if not path.is_absolute():
+        raise ValueError(f"{_shown(value)} depends on where one stands; write unix:/run/smarthost/smtp.sock")
+    if len(os.fsencode(path)) > _LONGEST_SOCKET:
+        raise ValueError(f"{_shown(value)} is too long; the path of a socket has at most {_LONGEST_SOCKET} octets")
+    return UnixSocket(path)
+
+
 def nameserver(value: object) -> Nameserver:
     """An IP address, with a port or without: `192.0.2.53`, `127.0.0.1:5300`, `[::1]:5300`."""
     example = "192.0.2.53, 127.0.0.1:5300 or [2001:db8::53]:53"
@@ -432,6 +457,16 @@ def group(value: object) -> str:
         except KeyError:
             raise ValueError(f"this machine has no group {_shown(value)}; name one that it has, or none") from None
     return name
+
+
+def group_or_everybody(value: object) -> str:
+    """The name of a group of this machine, "*" for everybody on it, "" for no one besides the owner."""
+    if value == EVERYBODY:
+        return EVERYBODY
+    try:
+        return group(value)
+    except ValueError as error:
+        raise ValueError(f'{error}, or "*" for everybody on this machine') from error
 
 
 def each(reader: Reader, at_least: int = 0) -> Callable[[object], tuple[Any, ...]]:

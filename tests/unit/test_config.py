@@ -20,6 +20,7 @@ from engine.settings.settings import (
     Route,
     Settings,
     TlsRules,
+    UnixSocket,
 )
 
 COMPLETE = """
@@ -148,6 +149,14 @@ def test_the_defaults_are_those_of_an_empty_file(tmp_path: Path) -> None:
         ),
         ("[intake.smtp]\nproxy_networks = ['10.0.0.1/8']", "intake.smtp.proxy_networks[0]: '10.0.0.1/8'", "10.0.0.0/8"),
         ("[intake.smtp]\nproxy_networks = ['::/0']", "intake.smtp.proxy_networks[0]: '::/0' is everybody", "proxies"),
+        ("[intake.smtp]\nlisten = ['unix:smtp.sock']", "intake.smtp.listen[0]: 'unix:smtp.sock' depends", "unix:/run/"),
+        (f"[intake.smtp]\nlisten = ['unix:/{'x' * 107}']", "intake.smtp.listen[0]: 'unix:/xxx", "at most 107 octets"),
+        (
+            "[intake.submission]\nlisten = ['unix:/run/a.sock']",
+            "intake.submission.listen[0]: 'unix:/run/a.sock' is not host:port",
+            "127.0.0.1:2525",
+        ),
+        ("[intake.smtp]\nsocket_group = 'no such group'", "intake.smtp.socket_group: this machine has no", '"*" for'),
         (
             "[intake.submission]\nproxy_networks = ['10.0.0.7', '0.0.0.0/0']",
             "intake.submission.proxy_networks[1]: '0.0.0.0/0' is everybody",
@@ -292,6 +301,14 @@ def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "smarthost.toml").write_bytes(b"hostname = '\xff'")
     with pytest.raises(SettingsError, match="not UTF-8"):
         load(tmp_path / "smarthost.toml")
+
+
+def test_intake_may_listen_on_a_socket_for_everybody_on_the_machine(tmp_path: Path) -> None:
+    text = '[intake.smtp]\nlisten = ["unix:/run/smarthost/smtp.sock", "[::1]:25"]\nsocket_group = "*"'
+    smtp = load(written(tmp_path, text)).intake.smtp
+    assert smtp.listen == (UnixSocket(Path("/run/smarthost/smtp.sock")), Listen("::1", 25))
+    assert [str(place) for place in smtp.listen] == ["unix:/run/smarthost/smtp.sock", "[::1]:25"]
+    assert smtp.socket_group == "*"
 
 
 def test_the_settings_are_found_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ from engine.intake.errors import Unfit
 from engine.intake.floor import DiskFloor
 from engine.intake.sendmail import letter
 from engine.settings.file import SettingsError, SettingsUnreadable, find, load_for_sender
-from engine.settings.settings import Settings
+from engine.settings.settings import Listen, Settings
 
 # Options that take a value are followed by a colon. Most are known only so that whoever gives them is not refused.
 _OPTIONS = "A:B:C:F:GL:N:O:R:UV:X:b:e:f:h:imno:p:r:tvx"
@@ -155,7 +155,8 @@ def _hand_over(made: letter.Letter, settings: Settings) -> None:
                 raise _Stop(Exit.TEMPFAIL, short)
             letter.drop_off(made, folder)
             return
-        door = next((each for each in settings.intake.smtp.listen if each.port), None)
+        doors = (each for each in settings.intake.smtp.listen if isinstance(each, Listen) and each.port)
+        door = next(doors, None)
         if door is None:
             raise _no_way_in(folder, settings)
         letter.say(made, door, settings.hostname)
@@ -179,7 +180,7 @@ def _not_ours(folder: Path) -> str:
 
 def _no_way_in(folder: Path, settings: Settings) -> _Stop:
     """Why neither the folder nor SMTP takes it; what others may do, or we later, is not for good."""
-    no_door = "intake.smtp.listen names no door"
+    no_door = "intake.smtp.listen names no address"
     if not settings.intake.drop.enabled:
         return _Stop(Exit.CONFIG, f"no way in: intake.drop.enabled is false, and {no_door}")
     try:

@@ -6,6 +6,7 @@ from functools import lru_cache
 
 from engine.base.clock import Clock
 from engine.base.kept import Kept
+from engine.base.local_user import uid_in
 from engine.settings.settings import Limits
 from engine.settings.values import Network
 
@@ -106,11 +107,11 @@ class Rates:
 
 
 def address_key(address: str) -> str:
-    """What an address counts by: itself, or the /64 that a single host of IPv6 may have all of."""
+    """What an address counts by: itself, or the /64 that a single host of IPv6 may have all of; a local user's uid."""
     found = _parsed(address)
     if isinstance(found, ipaddress.IPv6Address):
         return str(ipaddress.ip_network((int(found) >> 64 << 64, 64)))
-    return str(found) if found is not None else address
+    return str(found) if found is not None else uid_in(address) or address
 
 
 def network_key(address: str) -> str:

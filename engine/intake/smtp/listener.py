@@ -2,7 +2,8 @@
 
 import asyncio
 from asyncio.sslproto import SSLProtocol
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -10,10 +11,13 @@ from ssl import SSLContext
 from typing import NamedTuple, cast
 
 from engine.base.clock import Clock
+from engine.base.permission import refusal
+from engine.base.socket_file import SocketFile, is_answered
 from engine.intake.errors import IntakeError
 from engine.intake.floor import DiskFloor
 from engine.intake.reply import Reply, going_down
 from engine.intake.smtp.limits import lies_in
+from engine.intake.smtp.local import LocalUser
 from engine.intake.smtp.meeting import AT_ONCE, Meeting
 from engine.intake.smtp.occupancy import Door
 from engine.intake.smtp.proxy import Introduction
@@ -25,11 +29,12 @@ from engine.intake.smtp.users import Logins, Unavailable
 from engine.model.refusal import Refusal
 from engine.queue.contract import Arrivals
 from engine.settings.settings import Settings
-from engine.settings.values import Listen, Network
+from engine.settings.values import Listen, Network, UnixSocket
 
 _LAST_WORDS = 2.0  # seconds in which a farewell may go out
 _BACKLOG = 512
 _FIRST_FREE_PORT = 1024  # below it a port is for who has a right of root
+_LOOPBACK = ("127.0.0.1", "::1")
 
 __all__ = ["IntakeError", "SmtpIntake"]
 
@@ -57,6 +62,8 @@ class SmtpIntake:
         self._intake = settings.intake
         self._idle = idle
         self._servers: list[asyncio.Server] = []
+        self._files: dict[UnixSocket, SocketFile] = {}
+        self._names = ThreadPoolExecutor(1, thread_name_prefix="names of users")
         self._submission: list[asyncio.Server] = []
         self._submission_tls: list[asyncio.Server] = []
         self._logins: Logins | None = None
@@ -68,8 +75,8 @@ class SmtpIntake:
         await asyncio.to_thread(self._reception.storeroom.sweep)
         make_relay = partial(Session, self._reception, self._sessions, idle=self._idle)
         smtp = self._intake.smtp
-        relaying = _Way("relay", self._reception.relays_for, make_relay, smtp.proxy_networks)
-        await self._open(self._servers, smtp.listen, relaying)
+        self._relaying = _Way("relay", self._reception.relays_for, make_relay, smtp.proxy_networks)
+        await self._open(self._servers, smtp.listen, self._relaying)
         submission = self._intake.submission
         if not submission.listen and not submission.listen_tls:
             return
@@ -95,16 +102,35 @@ class SmtpIntake:
             with suppress(Unavailable):  # then `trouble` says so until the file is right
                 self._logins.look()
 
-    async def _open(self, servers: list[asyncio.Server], addresses: tuple[Listen, ...], way: "_Way") -> None:
-        loop = asyncio.get_running_loop()
-        doorkeeper = partial(_Doorkeeper, partial(self._arrive, way))
-        for address in addresses:
+    async def _open(self, servers: list[asyncio.Server], places: Iterable[Listen | UnixSocket], way: "_Way") -> None:
+        for place in places:
             try:
-                server = await loop.create_server(doorkeeper, address.host, address.port, backlog=_BACKLOG)
+                servers.append(await self._listen(place, way))
             except OSError as error:
                 await self.stop(0)
-                raise IntakeError(f"cannot listen on {address}: {_why(error, address)}") from error
-            servers.append(server)
+                raise IntakeError(f"cannot listen on {place}: {_why(error, place)}") from error
+
+    async def _listen(self, place: Listen | UnixSocket, way: "_Way") -> asyncio.Server:
+        """Listen at a place. Raises OSError."""
+        loop = asyncio.get_running_loop()
+        if isinstance(place, Listen):
+            doorkeeper = partial(_Doorkeeper, partial(self._arrive, way))
+            return await loop.create_server(doorkeeper, place.host, place.port, backlog=_BACKLOG)
+        if is_answered(place.path):  # it may be another relay's, with another spool
+            raise FileExistsError("somebody listens there already")
+        file = self._files.setdefault(place, SocketFile(place.path, self._intake.smtp.socket_group))
+        doorkeeper = partial(_Doorkeeper, partial(self._arrive_here, way))
+        return await loop.create_unix_server(doorkeeper, sock=file.bind(), backlog=_BACKLOG)
+
+    async def mend(self) -> tuple[Path, ...]:
+        """Make anew the Unix sockets that were removed or replaced, and give them. Raises OSError."""
+        mended = []
+        for number, place in enumerate(self._intake.smtp.listen[: len(self._servers)]):
+            if isinstance(place, UnixSocket) and not self._files[place].is_ours and not self._reception.closing:
+                self._servers[number].close()
+                self._servers[number] = await self._listen(place, self._relaying)
+                mended.append(place.path)
+        return tuple(mended)
 
     async def stop(self, drain: float) -> None:
         """Take no more sessions, end the idle ones, and give those with a message up to `drain` seconds."""
@@ -112,6 +138,8 @@ class SmtpIntake:
         servers = [*self._servers, *self._submission, *self._submission_tls]
         for server in servers:
             server.close()
+        for file in self._files.values():
+            file.remove()
         for meeting in list(self._meetings):
             meeting.give_up("")
         for session in self._sessions.copy():
@@ -131,6 +159,7 @@ class SmtpIntake:
                     await server.wait_closed()
         for closed in (self._servers, self._submission, self._submission_tls):
             closed.clear()
+        self._names.shutdown(wait=False, cancel_futures=True)
         self._reception.close()
         if self._logins is not None:
             self._logins.close()
@@ -152,14 +181,15 @@ class SmtpIntake:
 
     @property
     def lost(self) -> tuple[Listen, ...]:
-        """Where it should listen and does not any more."""
+        """At which addresses it should listen and does not any more; of Unix sockets, see `mend`."""
         doors = (
             (self._servers, self._intake.smtp.listen),
             (self._submission, self._intake.submission.listen),
             (self._submission_tls, self._intake.submission.listen_tls),
         )
         pairs = [pair for servers, wanted in doors for pair in zip(servers, wanted, strict=False)]
-        return () if self._reception.closing else tuple(place for server, place in pairs if not server.is_serving())
+        gone = (place for server, place in pairs if isinstance(place, Listen) and not server.is_serving())
+        return () if self._reception.closing else tuple(gone)
 
     @property
     def trouble(self) -> str:
@@ -212,6 +242,15 @@ class SmtpIntake:
 
         failed = partial(self._reception.refusals.note, f"smtp {peer}", "no PROXY header")
         self._begin(transport, Introduction(self._meetings, met, lambda why: failed(detail=why)))
+
+    def _arrive_here(self, way: "_Way", transport: asyncio.Transport) -> None:
+        """A program of this machine has come, over a Unix socket: it is trusted as one that comes from loopback is."""
+
+        def met(transport: asyncio.Transport, user: str, ahead: bytes) -> None:
+            self._meet(way, transport, user, known=any(map(way.known, _LOOPBACK)), ahead=ahead)
+
+        failed = partial(self._reception.refusals.note, "smtp unix", "nobody knows who it is")
+        self._begin(transport, LocalUser(self._meetings, met, lambda why: failed(detail=why), self._names))
 
     def _begin(self, transport: asyncio.Transport, meeting: Meeting) -> None:
         """Find out who has come; of as many as this is done for at a time, who takes longest makes room."""
@@ -316,9 +355,11 @@ def _nobody(peer: str) -> bool:  # noqa: ARG001
     return False
 
 
-def _why(error: OSError, address: Listen) -> str:
+def _why(error: OSError, place: Listen | UnixSocket) -> str:
     why = error.strerror or str(error)
-    if not isinstance(error, PermissionError) or address.port >= _FIRST_FREE_PORT:
+    if isinstance(place, UnixSocket):
+        return refusal(place.path.parent, "written to") if isinstance(error, PermissionError) else why
+    if not isinstance(error, PermissionError) or place.port >= _FIRST_FREE_PORT:
         return why
     return (
         f"{why}: ports below {_FIRST_FREE_PORT} need the right CAP_NET_BIND_SERVICE; start it as root, give that right"
@@ -328,4 +369,4 @@ def _why(error: OSError, address: Listen) -> str:
 
 def _bound(servers: list[asyncio.Server]) -> tuple[Listen, ...]:
     bound = (socket.getsockname() for server in servers for socket in server.sockets)
-    return tuple(Listen(str(name[0]), int(name[1])) for name in bound)
+    return tuple(Listen(str(name[0]), int(name[1])) for name in bound if isinstance(name, tuple))  # a path is none

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from engine.base.clock import Clock
+from engine.base.local_user import uid_in
 from engine.base.text import clean
 from engine.intake.content import LARGE
 from engine.intake.errors import Refused
@@ -222,7 +223,12 @@ class Reception:
 
 
 def trace_name(greeted: str, peer: str) -> str:
-    """The from clause of the Received field: the name the client gave, and the address it has (RFC 5321 4.4)."""
+    """The from clause of the Received field: the name the client gave, and the address it has (RFC 5321 4.4).
+
+    Of who comes over a Unix socket there is none; that and whose it is stand in its place.
+    """
+    if uid := uid_in(peer):
+        return f"{greeted} ({uid})"
     peer = peer.partition("%")[0]
     literal = f"[IPv6:{peer}]" if ":" in peer else f"[{peer}]"
     return f"{greeted} ({literal})"
