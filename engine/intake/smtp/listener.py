@@ -240,8 +240,8 @@ class SmtpIntake:
             # Whom a proxy does not name it may have from anywhere: its own address stands for nothing but itself.
             self._meet(way, transport, client or peer, known=bool(client) and way.known(client), ahead=ahead)
 
-        failed = partial(self._reception.refusals.note, f"smtp {peer}", "no PROXY header")
-        self._begin(transport, Introduction(self._meetings, met, lambda why: failed(detail=why)))
+        failed = self._refused(f"smtp {peer}", "no PROXY header")
+        self._begin(transport, Introduction(self._meetings, met, failed))
 
     def _arrive_here(self, way: "_Way", transport: asyncio.Transport) -> None:
         """A program of this machine has come, over a Unix socket: it is trusted as one that comes from loopback is."""
@@ -249,8 +249,12 @@ class SmtpIntake:
         def met(transport: asyncio.Transport, user: str, ahead: bytes) -> None:
             self._meet(way, transport, user, known=any(map(way.known, _LOOPBACK)), ahead=ahead)
 
-        failed = partial(self._reception.refusals.note, "smtp unix", "nobody knows who it is")
-        self._begin(transport, LocalUser(self._meetings, met, lambda why: failed(detail=why), self._names))
+        failed = self._refused("smtp unix", "nobody knows who it is")
+        self._begin(transport, LocalUser(self._meetings, met, failed, self._names))
+
+    def _refused(self, peer: str, why: str) -> Callable[[str], None]:
+        """Tells of somebody who has come in vain, once it is said what was wrong."""
+        return lambda detail: self._reception.refusals.note(Refusal(peer=peer, why=why, detail=detail))
 
     def _begin(self, transport: asyncio.Transport, meeting: Meeting) -> None:
         """Find out who has come; of as many as this is done for at a time, who takes longest makes room."""
