@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import uvloop
 from dns.asyncresolver import Resolver
@@ -40,6 +41,8 @@ DNS_TIMEOUT = 3.0  # seconds for one question to one name server
 DNS_LIFETIME = 8.0  # seconds for an answer, whoever gives it
 MOST_SOURCES = 8  # addresses that connections go out from
 MOST_UPSTREAM = 20  # hosts of routes
+
+T = TypeVar("T")
 
 Check = Callable[[], Awaitable[Finding | list[Finding]]]
 Named = tuple[str, Check]
@@ -179,7 +182,7 @@ def _smarthost(settings: Settings) -> Route | None:
 async def _upstream(route: Route, host: str, settings: Settings, around: Surroundings, mx: MXCalculator) -> Finding:
     lookups, where = Lookups(around.resolver), f"{host}:{route.port}"
     try:
-        login = await asyncio.to_thread(_login, route, settings, around.clock, lookups)
+        login = await _aside(partial(_login, route, settings, around.clock, lookups))
     except _Unreadable as error:
         return Finding(name="upstream", result="bad", text=f"{where}: {error}", todo="let the relay's user read it")
     except _NotOurs as error:
@@ -232,7 +235,7 @@ async def _database(settings: Settings, around: Surroundings) -> Finding:
     store = settings.queue
     todo = "see queue.store and queue.password_file, and whether the database runs"
     try:
-        password = "" if store.password_file is None else await asyncio.to_thread(_password, "", store.password_file)
+        password = "" if store.password_file is None else await _aside(partial(_password, "", store.password_file))
         return await machine.database_clock(lambda: around.time_there(store.store, password), around.clock.now)
     except TimeoutError:
         raise
@@ -256,16 +259,21 @@ def _skipped(name: str, why: str) -> Named:
 
 
 def _in_a_thread(look: Callable[[], Finding | list[Finding]]) -> Check:
-    """A check that asks the file system, which may hang: it holds up neither the others nor the end."""
+    """A check that asks the file system."""
 
     async def check() -> Finding | list[Finding]:
-        lookout = Lookout[Finding | list[Finding] | None](look, None, "check")
-        await lookout.again(SECONDS)
-        if lookout.seen is None:
-            raise TimeoutError
-        return lookout.seen
+        return await _aside(look)
 
     return check
+
+
+async def _aside(look: Callable[[], T]) -> T:
+    """What `look` finds in the file system, which may hang: that holds up neither others nor the end of the process."""
+    lookout = Lookout[tuple[T, ...]](lambda: (look(),), (), "check")
+    await lookout.again(SECONDS)
+    if not lookout.seen:
+        raise TimeoutError
+    return lookout.seen[0]
 
 
 async def _bounded(name: str, check: Check) -> list[Finding]:

@@ -207,7 +207,8 @@ def route(patient: Patient, exchange: Exchange, password: str = "s3cret", **fiel
 
 async def test_an_upstream_login_is_tried_and_ends_before_any_mail(patient: Patient, provider: Exchange) -> None:
     patient.fields["route"] = (route(patient, provider),)
-    found = await patient.found()
+    patient.internet.dns.add("shop.example", "TXT", '"v=spf1 -all"')
+    found = await patient.found(domains=("shop.example",))
     (upstream,) = found["upstream"]
     assert upstream.result == "ok"
     assert upstream.text.startswith(f"{provider.host}:{provider.port}: TLS 1.")
@@ -217,6 +218,7 @@ async def test_an_upstream_login_is_tried_and_ends_before_any_mail(patient: Pati
     assert (verbs[0], verbs[-1]) == ("EHLO", "QUIT")
     assert "MAIL" not in verbs
     assert found["PTR"][0].result == "skipped"
+    assert found["SPF"][0].text == "shop.example has a record; from which address its mail leaves is not known here"
     assert not patient.spool.exists()
 
 
