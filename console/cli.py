@@ -18,7 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from console import faults
-from console.commands import doctor, lists, questions, spool, user, verbs
+from console.commands import dkim, doctor, lists, questions, spool, user, verbs
 from console.commands.door import Door, Status, complain, refuse, say
 from console.commands.spool import How
 from engine.control.client import answers, control_socket, view_socket
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from engine.engine import EngineThread
     from engine.intake.smtp.users import UsersFile
     from engine.model.finding import Asked, Finding
-    from engine.settings.settings import Settings
+    from engine.settings.settings import DkimKey, Settings
 
 _ANYWHERE = ("--config", "--spool")  # these may stand before or behind the command
 
@@ -149,6 +149,8 @@ class Setup(Door):
         settings = load(path)
         if path is None:
             return "no settings file, so the defaults", settings.notes
+        if problems := _unusable(settings.dkim):
+            raise SettingsError(path, problems)
         submission = settings.intake.submission
         notes = settings.notes
         if submission.listen or submission.listen_tls:
@@ -202,6 +204,12 @@ class Setup(Door):
         from engine.intake.sendmail.command import main as sendmail
 
         return sendmail(words, config=self._config, spool=self._spool)
+
+    def keys(self) -> "_Keys":
+        """The keys that sign mail."""
+        from engine.settings.file import find
+
+        return _Keys(self._settings_for_client(), find(self._config))
 
     def users(self) -> "_Users":
         """Who may submit mail; where the settings name no file for them, says so and leaves."""
@@ -267,6 +275,61 @@ def _of_logins(file: Path | None) -> tuple[str, ...]:
     return (note,) if note else ()
 
 
+class _Keys:
+    """The keys that sign mail, as the settings have them; what cannot be done is said, and the command left."""
+
+    def __init__(self, settings: "Settings", file: Path | None) -> None:
+        self._settings = settings
+        self._file = file
+
+    def add(self, domain: str, selector: str, kind: str, folder: Path | None) -> list[str]:
+        """Make keys; give what is to be told of it, in lines."""
+        from engine.dkim.keys import KeyProblem
+        from engine.dkim.making import make, told, wanted
+
+        if folder is None and self._file is not None:
+            folder = self._file.parent / "dkim"
+        if folder is None:
+            refuse("there is no settings file for keys to lie beside; name a place with --folder", Status.USAGE)
+        place, owner = folder.expanduser().absolute(), _owner(self._settings.spool)
+        try:
+            made = make(domain, wanted(kind, selector), place, owner)
+        except ValueError as error:
+            refuse(str(error), Status.USAGE)
+        except KeyProblem as error:
+            refuse(str(error))
+        return list(told(made))
+
+    def listed(self) -> list[dkim.Listed]:
+        """Every key of the settings."""
+        from engine.dkim.keys import KeyProblem, read_key
+
+        found = []
+        for one in self._settings.dkim:
+            algorithm = trouble = ""
+            try:
+                algorithm = read_key(one).algorithm
+            except KeyProblem as error:
+                trouble = str(error)
+            found.append(dkim.Listed(one.domain, one.selector, algorithm, str(one.key), trouble))
+        return found
+
+    def check(self, domain: str) -> list[tuple[bool, str]]:
+        """Whether the DNS has each key of a domain, or of all where that is "", and a line of it."""
+        import asyncio
+
+        from engine.dkim.records import check
+        from engine.dkim.signer import signing_for
+
+        try:
+            keys = signing_for(domain, self._settings.dkim) if domain else self._settings.dkim
+        except ValueError as error:
+            refuse(str(error), Status.USAGE)
+        if not keys:
+            refuse(f"the settings have no [[dkim]]{f' that signs for {domain}' if domain else ''}")
+        return asyncio.run(check(keys, self._settings.dns))
+
+
 @app.command()
 def demo() -> None:
     """Try it: relay, console and a sandbox internet.
@@ -314,6 +377,7 @@ app.add_typer(config_app, name="config")
 spool.add_to(app, lambda context: _setup(context))
 doctor.add_to(app, lambda context: _setup(context))
 app.add_typer(user.app_for(lambda context: _setup(context).users()), name="user")
+app.add_typer(dkim.app_for(lambda context: _setup(context).keys()), name="dkim")
 
 
 @app.command(
@@ -375,6 +439,30 @@ def _refusing() -> Iterator[None]:
         yield
     except UsersError as error:
         refuse(str(error))
+
+
+def _unusable(keys: "tuple[DkimKey, ...]") -> list[str]:
+    """Which keys cannot be used, and why."""
+    if not keys:
+        return []
+    from engine.dkim.keys import KeyProblem, read_key
+
+    problems = []
+    for place, one in enumerate(keys):
+        try:
+            read_key(one)
+        except KeyProblem as error:
+            problems.append(f"dkim[{place}].key: {error}")
+    return problems
+
+
+def _owner(spool: Path) -> tuple[int, int] | None:
+    """Who is to have what root makes for the engine: whoever has the spool."""
+    with contextlib.suppress(OSError):
+        found = spool.stat()
+        if os.geteuid() == 0 and found.st_uid != 0:
+            return found.st_uid, found.st_gid
+    return None
 
 
 # -- the console ----------------------------------------------------------------------------------------------------

@@ -28,11 +28,15 @@ from engine.delivery.retry import RetryPlan
 from engine.delivery.routes import Router
 from engine.delivery.smarthost import SmartHost
 from engine.delivery.way_out import Watched
+from engine.dkim.keys import KeyProblem
+from engine.dkim.signature import parts_of
+from engine.dkim.signer import Signer
 from engine.dns.lookups import Lookups, resolver_for
 from engine.dns.mx import MXCalculator
 from engine.intake.drop.folder import DropIntake
 from engine.intake.errors import IntakeError
 from engine.intake.floor import DiskFloor
+from engine.intake.signing import signed
 from engine.intake.smtp.listener import SmtpIntake
 from engine.login.logins import logins
 from engine.maillog.logs import mail_log
@@ -123,7 +127,9 @@ class Engine:
         self.mx = _mx(settings, resolver, self._clock, self.queue, draw)
         lookups = Lookups(resolver)
         self.tls = tls_policy(settings, lookups, self.queue.standing, self._clock, https_port=https_port)
-        attempts = _attempts(settings, self.queue, retries, self._clock)
+        self.signer = Signer(settings.dkim, settings.dkim_signing.unsigned, self._clock)
+        self._keys = Lookout[tuple[str, ...]](self.signer.look, (), "look at DKIM keys")
+        attempts = _attempts(settings, self.queue, retries, self._clock, self.signer)
         router = self._router = Router(
             self.mx,
             delivery=settings.delivery,
@@ -152,8 +158,16 @@ class Engine:
         self.floor = DiskFloor(spool.path, settings.intake.min_free, lambda: self.queue.spare)
         arrivals, queued = self.queue.arrivals, self.smarthost.wake
         on_refusal = self._mail_log.refused if self._mail_log is not None else lambda _: None
+        sign = partial(signed, signer=self.signer)
         self.smtp = SmtpIntake(
-            arrivals, settings, self._clock, queued=queued, on_refusal=on_refusal, floor=self.floor, folder=spool.path
+            arrivals,
+            settings,
+            self._clock,
+            queued=queued,
+            on_refusal=on_refusal,
+            floor=self.floor,
+            folder=spool.path,
+            sign=sign,
         )
         self.drop = DropIntake(
             arrivals,
@@ -164,12 +178,13 @@ class Engine:
             self.supervision,
             queued=queued,
             on_refusal=on_refusal,
+            sign=sign,
         )
 
     @property
     def trouble(self) -> str:
         """Why the engine is not well, or ""."""
-        intake = self.floor.why_not() or self.drop.trouble or self.smtp.trouble
+        intake = self.floor.why_not() or self.signer.trouble or self.drop.trouble or self.smtp.trouble
         ours = self.queue.broken or self.queue.trouble or self.supervision.trouble or self._doors
         return ours or self.smarthost.trouble or self.smarthost.pause.trouble or intake
 
@@ -191,7 +206,7 @@ class Engine:
     @property
     def _unseen(self) -> str:
         """That the look at what the settings name hangs, or ""."""
-        seconds = self._secrets.seconds
+        seconds = max(self._secrets.seconds, self._keys.seconds)
         if not seconds or seconds < UNSEEN:
             return ""
         what = "the keys, passwords and users that the settings name cannot be looked at"
@@ -203,7 +218,7 @@ class Engine:
             await self._start()
         except SpoolOwned:
             raise
-        except (SpoolError, QueueError, IntakeError, OSError) as error:
+        except (SpoolError, QueueError, IntakeError, KeyProblem, OSError) as error:
             raise CannotStart(str(error)) from error
         node = f", node {self.queue.nodes.name} of those that share its queue" if self.queue.nodes.name else ""
         log.info("relaying as %s from %s%s", self._settings.hostname, self._spool.path, node)
@@ -215,6 +230,8 @@ class Engine:
     async def _start(self) -> None:
         needed = descriptors.needed(self._settings)
         self._shortage = descriptors.note(descriptors.raise_to(needed), needed)
+        if problems := await asyncio.to_thread(self.signer.look):
+            raise KeyProblem("; ".join(problems))
         async with AsyncExitStack() as opening:
             opening.enter_context(self._spool)
             if self._mail_log is not None:
@@ -259,7 +276,7 @@ class Engine:
 
     async def _look(self) -> None:
         """See that every door is there, make anew what can be, and look again at what the settings name."""
-        await self._secrets.again(STEP_SECONDS)
+        await asyncio.gather(self._secrets.again(STEP_SECONDS), self._keys.again(STEP_SECONDS))
         if self._control is not None:
             self._doors = await _mended(self._control, self.smtp)
         if lost := self.smtp.lost:
@@ -411,7 +428,7 @@ def _mx(settings: Settings, resolver: Resolver, clock: Clock, queue: Queue, draw
     )
 
 
-def _attempts(settings: Settings, queue: Queue, retries: RetryPlan, clock: Clock) -> AttemptManager:
+def _attempts(settings: Settings, queue: Queue, retries: RetryPlan, clock: Clock, signer: Signer) -> AttemptManager:
     return AttemptManager(
         queue,
         retries,
@@ -419,6 +436,7 @@ def _attempts(settings: Settings, queue: Queue, retries: RetryPlan, clock: Clock
         hostname=settings.hostname,
         postmaster=settings.dsn.postmaster,
         content_returned=settings.dsn.content_returned,
+        sign=lambda content: signer.sign(parts_of(content), settings.hostname),
     )
 
 

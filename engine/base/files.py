@@ -15,11 +15,12 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def put(path: Path, content: bytes, *, owner: tuple[int, int] | None = None) -> None:
+def put(path: Path, content: bytes, *, owner: tuple[int, int] | None = None, is_new: bool = False) -> None:
     """Write a file of mode 0600 in the place of any there was; on disk when this returns. Raises OSError.
 
     It is written under a name that begins with a dot, and moved: a kill leaves the old one or the new one whole.
-    `owner` is whom it is given to, by user and group; None: it stays the writer's.
+    `owner` is whom it is given to, by user and group; None: it stays the writer's. `is_new`: one that is there stays
+    as it is, and this raises FileExistsError.
     """
     file, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     beside = Path(name)
@@ -30,7 +31,11 @@ def put(path: Path, content: bytes, *, owner: tuple[int, int] | None = None) -> 
             opened.write(content)
             opened.flush()
             os.fsync(opened.fileno())
-        beside.rename(path)
+        if is_new:
+            path.hardlink_to(beside)
+            beside.unlink()
+        else:
+            beside.rename(path)
     except BaseException:
         with suppress(OSError):
             beside.unlink()

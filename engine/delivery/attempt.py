@@ -20,6 +20,7 @@ from engine.base.text import clean
 from engine.delivery import dsn
 from engine.delivery.notices import NOT_WANTED, Notices, OfBounce
 from engine.delivery.retry import RetryPlan
+from engine.dkim.result import CannotSign, Sign, unsigned
 from engine.model.claim import Action, Claim, ClaimedEntry, EntryResult, Settlement
 from engine.model.event import ENGINE, Detail, Event, Kind
 from engine.model.outcome import Outcome
@@ -48,11 +49,14 @@ class AttemptManager:
         hostname: str,
         postmaster: str = "",
         content_returned: int = dsn.WHOLE_RETURNED,
+        sign: Sign = unsigned,
     ) -> None:
         self._queue = queue
         self._retries = retries
         self._clock = clock
-        self._notices = Notices(queue, hostname=hostname, postmaster=postmaster, content_returned=content_returned)
+        self._notices = Notices(
+            queue, hostname=hostname, postmaster=postmaster, content_returned=content_returned, sign=sign
+        )
         self.on_untold: Callable[[], None] = lambda: None  # there is something to be told of settled recipients
         self._unrecorded: list[tuple[Claim, tuple[Outcome, ...]]] = []
 
@@ -143,6 +147,9 @@ class AttemptManager:
                 full = str(error)  # which need not be so for the next
             except (QueueBusy, QueueBroken):
                 raise
+            except CannotSign as error:
+                log.warning("message %d: its notification waits to be signed: %s", one.message, clean(str(error)))
+                await self._queue.claims.tell_later(one.message, _TELL_LATER)
             except Exception:
                 log.exception("message %d: nobody can be told of its recipients", one.message)
                 await self._queue.claims.tell_later(one.message, _TELL_LATER)

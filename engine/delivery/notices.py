@@ -8,6 +8,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.delivery import dsn
+from engine.dkim.result import CannotSign, Sign, unsigned
 from engine.model.claim import Action, Claim, ClaimedEntry, Late, Untold
 from engine.model.event import Event
 from engine.model.message import NewMessage
@@ -31,16 +32,24 @@ class OfBounce(Struct, frozen=True):
 class Notices:
     """Builds the notifications that settlements and delays call for. `postmaster` "": nobody has the last word.
 
-    `content_returned`: bytes; a larger message goes back as its headers, whatever was asked for.
+    `content_returned`: bytes; a larger message goes back as its headers, whatever was asked for. `sign` gives the
+    signatures of what is written: it is mail of the relay's own name.
     """
 
     def __init__(
-        self, queue: Queue, *, hostname: str, postmaster: str = "", content_returned: int = dsn.WHOLE_RETURNED
+        self,
+        queue: Queue,
+        *,
+        hostname: str,
+        postmaster: str = "",
+        content_returned: int = dsn.WHOLE_RETURNED,
+        sign: Sign = unsigned,
     ) -> None:
         self._queue = queue
         self._hostname = hostname
         self._postmaster = postmaster
         self._content_returned = content_returned
+        self._sign = sign
 
     @staticmethod
     def action(entry: ClaimedEntry, outcome: Outcome) -> Action | None:
@@ -69,9 +78,10 @@ class Notices:
         return OfBounce({number: kept or why for number, kept in said.items()}, for_postmaster)
 
     async def of_settled(self, untold: Untold, now: float) -> bool:
-        """Tell a sender, or the postmaster, of settled recipients; False when they have been told. Raises QueueError.
+        """Tell a sender, or the postmaster, of settled recipients; False when they have been told.
 
-        The content goes back whole with one notification at the most, whatever fails after that.
+        The content goes back whole with one notification at the most, whatever fails after that. Raises QueueError,
+        CannotSign.
         """
         recipients = [
             dsn.Recipient(
@@ -101,7 +111,7 @@ class Notices:
             await asyncio.to_thread(write, original, recipients, now) if is_long else write(original, recipients, now)
         )
         failed = any(each.action == "failed" for each in recipients)
-        return await self._queue.claims.tell(untold, notice, gives_back=may_go_back and failed)
+        return await self._queue.claims.tell(untold, self._signed(notice), gives_back=may_go_back and failed)
 
     def _kept_from_postmaster(self, entry: ClaimedEntry) -> str:
         """Why the postmaster is not told of a bounce to this recipient, or ""."""
@@ -125,7 +135,10 @@ class Notices:
             return dsn.double_bounce(bare, plain, postmaster=to, hostname=self._hostname, now=now)
 
     async def of_delay(self, late: Late, now: float) -> bool:
-        """Tell a sender of a delay, once; False when there was nothing to tell any more. Raises QueueError."""
+        """Tell a sender of a delay, once; False when there was nothing to tell any more, or it waits to be signed.
+
+        Raises QueueError.
+        """
         recipients = [
             dsn.Recipient(
                 recipient=entry.recipient,
@@ -141,9 +154,12 @@ class Notices:
         )
         try:
             content = await self._content(late.message)
-            notice = self._to_sender(replace(original, content=content), recipients, now)
+            notice = self._signed(self._to_sender(replace(original, content=content), recipients, now))
         except QueueError:
             raise
+        except CannotSign as error:
+            log.warning("message %d: its notice of delay waits to be signed: %s", late.message, error)
+            return False
         except Exception:
             # Nothing is lost with a notice of delay; trying to write it again would fail again at every check.
             log.exception("message %d: its sender cannot be told of the delay", late.message)
@@ -174,6 +190,13 @@ class Notices:
             plain = [dsn.plainly(each) for each in recipients]
             bare = replace(original, envid="", content=b"")
             return dsn.notification(bare, plain, hostname=self._hostname, now=now)
+
+    def _signed(self, notice: NewMessage | None) -> NewMessage | None:
+        """What was written, with its signatures on top. Raises CannotSign."""
+        if notice is None:
+            return None
+        signature = self._sign(notice.content)
+        return replace(notice, content=signature.fields + notice.content, remark=signature.remark)
 
     async def _content(self, message: int) -> bytes:
         """What a message holds, or b"" where that cannot be read. Raises QueueBroken."""

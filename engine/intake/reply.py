@@ -35,6 +35,7 @@ class Reply(Struct, frozen=True):
 
 PAUSED = Reply(452, "4.3.1", "Not taking mail at the moment; try again later")
 FULL = Reply(452, "4.3.1", "No room for this message at the moment; try again later")
+UNSIGNED = Reply(451, "4.7.5", "This message cannot be signed at the moment; try again later")
 SICK = Reply(451, "4.3.0", "This system has a problem; try again later")
 
 

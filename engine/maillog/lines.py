@@ -61,7 +61,8 @@ def _accepted(event: Event) -> Iterator[Line]:
     detail = event.detail
     if detail is None or event.entry != 1:
         return
-    number, (way, _, rest) = event.message, event.text.partition(" ")
+    origin = event.text.partition("; ")[0]  # what is remarked of it stands behind
+    number, (way, _, rest) = event.message, origin.partition(" ")
     if way == "smtp":
         address, _, login = rest.partition(" as ")
         who = f", sasl_method=LOGIN, sasl_username={clean(login, 200)}" if login else ""

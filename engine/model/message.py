@@ -42,7 +42,7 @@ class NewMessage(Struct, frozen=True, kw_only=True):
     `sender` is "" for the null reverse-path. `origin` says where it came from ("smtp 127.0.0.1", "drop a.eml",
     "bounce of 12"). `key`: a message whose key was enqueued before and not yet forgotten is not taken twice.
     What the sender asked to be told: `ret` and `envid` (xtext) of the message, `dsn` of each recipient, or () where
-    nothing was said of any.
+    nothing was said of any. `remark` is what is not as it should be with it, told in the events of its arrival.
     """
 
     sender: str
@@ -56,6 +56,7 @@ class NewMessage(Struct, frozen=True, kw_only=True):
     ret: Ret = ""
     envid: str = ""
     dsn: tuple[DsnRequest, ...] = ()
+    remark: str = ""
 
 
 class Entry(Struct, frozen=True, kw_only=True):

@@ -56,7 +56,7 @@ def accepted(message: NewMessage, number: int, now: float) -> Iterator[Event]:
             sender=message.sender,
             recipient=recipient,
             destination=destination_of(recipient),
-            text=message.origin,
+            text=f"{message.origin}; {message.remark}" if message.remark else message.origin,
             detail=Detail(
                 arrived=now,
                 size=len(message.content),

@@ -22,6 +22,8 @@ from engine.settings.settings import (
     Control,
     Delivery,
     DestinationTls,
+    DkimKey,
+    DkimSigning,
     Dns,
     Drop,
     Dsn,
@@ -220,6 +222,8 @@ READERS: _Readers = {
         "level": values.one_of(values.Tls),
         "ca_file": values.readable_file,
     },
+    DkimKey: {"domain": values.signing_domain, "selector": values.selector, "key": values.key_file},
+    DkimSigning: {"unsigned": values.one_of(values.Unsigned)},
     TlsRules: {"mta_sts": values.flag, "dane": values.flag, "ca_file": values.readable_file},
     QueueStore: {
         "store": values.database,
@@ -241,6 +245,7 @@ READERS: _Readers = {
 # For whoever does not use the files and folders that are named: they are not looked at.
 _INSTEAD: Mapping[values.Reader, values.Reader] = {
     values.readable_file: values.file,
+    values.key_file: values.key_file_unseen,
     values.folder: values.folder_unseen,
 }
 _UNSEEN: _Readers = {
@@ -325,7 +330,9 @@ def _value(into: type[Struct], known: Any, value: object, dotted: str, problems:
     if into is Settings and known.name == "limit":
         return _each_domain(Limit, value, dotted, problems, readers, key="destination")
     if into is Settings and known.name == "rewrite":
-        return _each_domain(Rewrite, value, dotted, problems, readers, key="match")
+        return _each_domain(Rewrite, value, dotted, problems, readers, key="match", name="rule")
+    if into is Settings and known.name == "dkim":
+        return _each_domain(DkimKey, value, dotted, problems, readers, key="selector", name="record")
     if into is TlsRules and known.name == "destination":
         return _each_domain(DestinationTls, value, dotted, problems, readers)
     if into is Retry and known.name == "destination":
@@ -346,13 +353,23 @@ def _table_of(kind: Any) -> type[Struct] | None:
     return next((each for each in kinds if isinstance(each, type) and issubclass(each, Struct)), None)
 
 
-_PerDomain = TypeVar("_PerDomain", Route, Limit, Rewrite, DestinationTls, RetryOf)
+_PerDomain = TypeVar("_PerDomain", Route, Limit, Rewrite, DestinationTls, DkimKey, RetryOf)
 
 
 def _each_domain(
-    into: type[_PerDomain], value: object, at: str, problems: list[str], readers: _Readers, *, key: str = "domain"
+    into: type[_PerDomain],
+    value: object,
+    at: str,
+    problems: list[str],
+    readers: _Readers,
+    *,
+    key: str = "domain",
+    name: str = "",
 ) -> tuple[_PerDomain, ...]:
-    """Read a list of tables that each say something of a domain, their `key`; one domain has one of them."""
+    """Read a list of tables that each say something of a domain, their `key`; one domain has one of them.
+
+    `name`: what of a table there may be once, where that is more than its key.
+    """
     what = at.rpartition(".")[2]
     if not isinstance(value, list):
         problems.append(f"{at}: not a list of tables; write [[{at}]] before each {what}'s keys")
@@ -363,10 +380,10 @@ def _each_domain(
         one = _read(into, table, f"{at}[{position}]", problems, readers)
         if one is None:
             continue
-        name = getattr(one, key)
-        first = positions.setdefault(f"{name} {one.of}" if isinstance(one, Rewrite) else name, position)
+        named = getattr(one, name or key)
+        first = positions.setdefault(named, position)
         if first != position:
-            problems.append(f"{at}[{position}].{key}: {at}[{first}] has {name} already; one {what} for each")
+            problems.append(f"{at}[{position}].{key}: {at}[{first}] has {named} already; one {what} for each")
         read.append(one)
     return tuple(read)
 

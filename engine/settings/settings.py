@@ -25,6 +25,7 @@ from engine.settings.values import (
     RouteTls,
     Tls,
     UnixSocket,
+    Unsigned,
 )
 
 __all__ = ["Limit", "Listen", "Nameserver", "Route", "Settings", "Timeouts", "UnixSocket"]
@@ -291,6 +292,11 @@ class Rewrite(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     of: RewriteOf = "senders"
     keep_original: bool = False
 
+    @property
+    def rule(self) -> str:
+        """What it is told from others by: there may be one for senders and one for recipients."""
+        return f"{self.match} (of {self.of})"
+
 
 class Limit(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[[limit]]`: what a destination ("gmail.com"), or all sites with such a host ("*.google.com"), get together.
@@ -330,6 +336,34 @@ class TlsRules(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     dane: bool | None = None
     ca_file: Path | None = None
     destination: tuple[DestinationTls, ...] = ()
+
+
+class DkimKey(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[[dkim]]`: a key that signs mail whose author has an address in `domain`, or in one below it (RFC 6376).
+
+    The author's own domain signs where it has keys, else the nearest above it that has. All keys of a domain sign
+    together, each under a `selector` of its own. `key` is a private key in PEM, RSA or Ed25519 (RFC 8463); it is read
+    again where the file changes.
+    """
+
+    domain: str
+    selector: str
+    key: Path
+
+    @property
+    def record(self) -> str:
+        """Where the DNS has its public half (RFC 6376 3.6.2.1)."""
+        return f"{self.selector}._domainkey.{self.domain}"
+
+
+class DkimSigning(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[dkim_signing]`: what becomes of mail of a domain that has keys where it cannot be signed.
+
+    `unsigned` "refuse": it waits with whoever has it (451, in the drop folder) until the keys can be used again, and is
+    refused for good where the message itself is the cause. "send": it goes without, and its events say why.
+    """
+
+    unsigned: Unsigned = "refuse"
 
 
 class QueueStore(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -414,6 +448,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     limit: tuple[Limit, ...] = ()
     rewrite: tuple[Rewrite, ...] = ()
     tls: TlsRules = field(default_factory=TlsRules)
+    dkim: tuple[DkimKey, ...] = ()
+    dkim_signing: DkimSigning = field(default_factory=DkimSigning)
     queue: QueueStore = field(default_factory=QueueStore)
     events: Events = field(default_factory=Events)
     log: Log = field(default_factory=Log)
@@ -455,6 +491,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
                 at = f"route[{position}].oauth"
                 secrets.append((f"{at}.client_secret_file", route.oauth.client_secret_file))
                 secrets.append((f"{at}.refresh_token_file", route.oauth.refresh_token_file))
+        secrets += [(f"dkim[{position}].key", one.key) for position, one in enumerate(self.dkim)]
         secrets.append(("queue.password_file", self.queue.password_file))
         for name, file in secrets:
             if file is not None and (problem := open_to_all(file)):

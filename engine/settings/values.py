@@ -26,6 +26,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Tls = Literal["none", "opportunistic", "required", "verified"]
 RouteTls = Literal["none", "opportunistic", "required", "verified", "implicit"]
 Form = Literal["esmtp", "smtp"]
+Unsigned = Literal["refuse", "send"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 LogFormat = Literal["text", "json"]
@@ -41,7 +42,9 @@ _UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 _SIZE = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)\s*((?:[kmgt]i?)?b|)", re.ASCII | re.IGNORECASE)
 _NODE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,62}[A-Za-z0-9])?", re.ASCII)
 _LONGEST_SOCKET = 107  # octets of a path, unix(7)
+_SELECTOR = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?", re.ASCII)
 _SMALLEST, _LARGEST = 1024, 512 * 2**20
+_LONGEST_TAG = 64  # characters of what a signature names: what does not fit into a line of it would be broken
 _HOST_AND_PORT = re.compile(r"(\[[^\]]+\]|[^:\[\]]+):(\d{1,5})", re.ASCII)
 
 
@@ -277,6 +280,24 @@ def rewrites_to(value: object) -> str:
         ) from error
 
 
+def signing_domain(value: object) -> str:
+    """A domain whose name stands in signatures."""
+    name = text(value)
+    if "*" in name:
+        raise ValueError(f"{_shown(value)} is no domain; write one: it signs for all the domains below it as well")
+    return _tag(host(name))
+
+
+def selector(value: object) -> str:
+    """The selector of a key (RFC 6376 3.1): a label or several, in lower case."""
+    name = text(value).lower()
+    if not all(map(_SELECTOR.fullmatch, name.split("."))):
+        raise ValueError(
+            f"{_shown(value)} is no selector; allowed are letters, digits and inner hyphens, with dots between"
+        )
+    return _tag(name)
+
+
 def mailbox(value: object) -> str:
     """The address of somebody; "" for nobody."""
     written = text(value)
@@ -448,6 +469,16 @@ def readable_file(value: object) -> Path | None:
         raise ValueError(f"{why_not(error, path, 'read')}; it must be a file we may read") from error
 
 
+def key_file(value: object) -> Path:
+    """The absolute path of a file that can be read, which must be named."""
+    return _named(readable_file(value))
+
+
+def key_file_unseen(value: object) -> Path:
+    """The same for whoever need not look at it."""
+    return _named(file(value))
+
+
 def group(value: object) -> str:
     """The name of a group of this machine; "" for none."""
     name = text(value)
@@ -499,6 +530,18 @@ def one_or_each(reader: Reader) -> Callable[[object], Any]:
 
     read.__doc__ = f"{reader.__doc__} Or a list of such."
     return read
+
+
+def _named(path: Path | None) -> Path:
+    if path is None:
+        raise ValueError("it is empty; write the absolute path of a file")
+    return path
+
+
+def _tag(name: str) -> str:
+    if len(name) > _LONGEST_TAG:
+        raise ValueError(f"{_shown(name)} is too long; allowed are {_LONGEST_TAG} characters")
+    return name
 
 
 def _octets(value: object) -> int:

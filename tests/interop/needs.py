@@ -19,11 +19,16 @@ def needs(*names: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
 
 
-def _swaks_has_tls() -> bool:
-    ask = [program("perl"), "-MNet::SSLeay", "-e1"]
+def needs_perl_module(name: str, package: str) -> pytest.MarkDecorator:
+    """Skip without a module of Perl, which is in this package of Debian."""
+    return pytest.mark.skipif(not _perl_has(name), reason=f"not installed: {name} ({package})")
+
+
+def _perl_has(name: str) -> bool:
+    ask = [program("perl"), f"-M{name}", "-e1"]
     return bool(ask[0]) and subprocess.run(ask, capture_output=True, check=False).returncode == 0
 
 
 needs_swaks_with_tls = pytest.mark.skipif(
-    not _swaks_has_tls(), reason="not installed: Net::SSLeay (libnet-ssleay-perl), which gives swaks TLS"
+    not _perl_has("Net::SSLeay"), reason="not installed: Net::SSLeay (libnet-ssleay-perl), which gives swaks TLS"
 )

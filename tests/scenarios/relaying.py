@@ -20,6 +20,8 @@ from engine.queue.sqlite.store import SqliteQueue
 from engine.sandbox.internet import Internet
 from engine.settings.settings import (
     Delivery,
+    DkimKey,
+    DkimSigning,
     Dns,
     Dsn,
     Intake,
@@ -36,7 +38,7 @@ from engine.settings.settings import (
     Timeouts,
     TlsRules,
 )
-from engine.settings.values import Complete, Network
+from engine.settings.values import Complete, Network, Unsigned
 from tests.clock import FakeClock
 from tests.smtp import smtp_client
 from tests.store import store_of
@@ -128,6 +130,8 @@ async def relaying(
     spool: Path | None = None,
     timeouts: Timeouts = QUICK,
     tls: TlsRules | None = None,
+    dkim: tuple[DkimKey, ...] = (),
+    unsigned: Unsigned = "refuse",
     validating: bool = False,
     hostname: str = "relay.example.net",
     listen: tuple[Listen, ...] = (Listen("127.0.0.1", 0),),
@@ -158,6 +162,8 @@ async def relaying(
             route=route,
             limit=limit,
             tls=tls or TlsRules(),
+            dkim=dkim,
+            dkim_signing=DkimSigning(unsigned=unsigned),
             retry=retry or Retry(),
             dsn=dsn or Dsn(),
             queue=queue or await store_of(path),

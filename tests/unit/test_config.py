@@ -23,6 +23,7 @@ from engine.settings.settings import (
     UnixSocket,
 )
 
+DKIM = "[[dkim]]\ndomain = 'a.example'\nselector = 's'\n"
 COMPLETE = """
 hostname = "Relay.Example.net"
 spool = "/var/spool/smarthost"
@@ -266,6 +267,24 @@ def test_the_defaults_are_those_of_an_empty_file(tmp_path: Path) -> None:
             "route[0].password_file: /nowhere/at/all cannot be read",
             "No such file",
         ),
+        ("dkim = 3", "dkim: not a list of tables", "[[dkim]]"),
+        ("[[dkim]]\ndomain = 'a.example'\nselector = 's'", "dkim[0].key: missing", "no default"),
+        (f"{DKIM}key = ''", "dkim[0].key: it is empty", "absolute path"),
+        (f"{DKIM}key = 'key.pem'", "dkim[0].key: 'key.pem' depends", "absolute path"),
+        (f"{DKIM}key = '/nowhere/at/all'", "dkim[0].key: /nowhere/at/all cannot be read", "No such file"),
+        (
+            f"{DKIM}key = '/etc/hostname'\n{DKIM}key = '/etc/hostname'",
+            "dkim[1].selector: dkim[0] has s._domainkey.a.example already",
+            "one dkim for each",
+        ),
+        (
+            f"{DKIM}key = '/etc/hostname'".replace("a.ex", "*.ex"),
+            "dkim[0].domain: '*.example' is no domain",
+            "for all the domains below it",
+        ),
+        (f"{DKIM}key = '/etc/hostname'".replace("a.ex", "a" * 63 + ".ex"), "dkim[0].domain", "64 characters"),
+        (f"{DKIM}key = '/etc/hostname'".replace("'s'", "'-s'"), "dkim[0].selector: '-s' is no selector", "letters"),
+        ("[dkim_signing]\nunsigned = 'drop'", "dkim_signing.unsigned: 'drop' is none of", "refuse, send"),
         ("hostname = \"a\\u001bb\"", "hostname: it holds control characters", "seen"),
         ("hostname = ", "is not TOML", "Invalid value"),
     ],

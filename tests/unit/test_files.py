@@ -32,6 +32,16 @@ def test_what_fails_half_way_leaves_the_old_one_and_nothing_beside_it(
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_what_must_be_new_leaves_what_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    put(path, b"old", is_new=True)
+    assert path.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(FileExistsError):
+        put(path, b"new", is_new=True)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_until_it_is_there_it_has_a_name_that_is_not_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
     monkeypatch.setattr(os, "fsync", lambda _: seen.extend(path.name for path in tmp_path.iterdir()))

@@ -31,6 +31,8 @@ NO_BOUNDS = {
     "engine.intake.drop.watch._CAME",
     "engine.intake.drop.watch._ENDED",
     "engine.intake.drop.watch._LOST",
+    "engine.dkim.making.RSA_BITS",
+    "engine.dkim.records.STRING",
     "engine.dns.nameserver._COUNTS_AT",
     "engine.dns.nameserver._TRUNCATED",
     "engine.dns.nameserver._TRUNCATED_AT",

@@ -5,6 +5,7 @@ from itertools import chain
 from msgspec import Struct
 
 from engine.base.address import Address, AddressError, parse_path
+from engine.dkim.result import CannotSign, Sign, Signature, unsigned
 from engine.intake.content import (
     MAX_LINE,
     Header,
@@ -37,12 +38,20 @@ class Dropped(Struct, frozen=True, kw_only=True):
     key: str
 
     def message(
-        self, *, hostname: str, rules: Smtp, at: float, rewriter: Rewriter, completes_all: bool = False
+        self,
+        *,
+        hostname: str,
+        rules: Smtp,
+        at: float,
+        rewriter: Rewriter,
+        completes_all: bool = False,
+        sign: Sign = unsigned,
     ) -> NewMessage:
-        """Give the message to queue, with its Received field on top and without what is not for its readers.
+        """Give the message to queue, with signatures and Received field on top and without what is not for its readers.
 
         That is X-Envelope-From, X-Envelope-To and what `outgoing` leaves out; all else stays as it is but for line
-        ends, for what is rewritten, and for what it lacks where it `completes_all`. Raises Unfit.
+        ends, for what is rewritten, and for what it lacks where it `completes_all`. Raises Unfit, and CannotSign for
+        what can be signed later.
         """
         if b"\0" in self.content:
             raise Unfit("content: holds NUL; a message holds any octet but that (RFC 5322 2.3)")
@@ -68,17 +77,29 @@ class Dropped(Struct, frozen=True, kw_only=True):
         trace = received(
             sent_by="", by=hostname, protocol="local (drop)", at=at, recipients=tuple(str(to) for to in addressed)
         )
+        signature = _signature(content, sign)
         return NewMessage(
             sender=str(sender),
             recipients=tuple(str(recipient) for recipient in recipients),
-            content=with_field(trace, content),
+            content=with_field(signature.fields + trace, content),
             origin=self.origin,
             subject=header.shown(b"subject"),
             message_id=header.shown(b"message-id"),
             smtputf8=sender.smtputf8 or any(recipient.smtputf8 for recipient in recipients),
             key=self.key,
             dsn=dsn,
+            remark=signature.remark,
         )
+
+
+def _signature(content: bytes, sign: Sign) -> Signature:
+    """The signatures of what goes out. Raises Unfit where the message itself keeps it from being signed, CannotSign."""
+    try:
+        return sign(content)
+    except CannotSign as error:
+        if not error.is_permanent:
+            raise
+        raise Unfit(f"DKIM: cannot be signed: {error}") from error
 
 
 def _sender(header: Header) -> Address:

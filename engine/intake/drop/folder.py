@@ -19,6 +19,7 @@ from engine.base.clock import Clock
 from engine.base.files import sync
 from engine.base.supervision import Supervision
 from engine.base.text import clean
+from engine.dkim.result import CannotSign, Sign, unsigned
 from engine.intake.content import LARGE
 from engine.intake.drop.dropfile import SETTLE, Look, look_at, read, set_aside, take_away
 from engine.intake.drop.dropped import Dropped
@@ -70,7 +71,8 @@ class _Left(NamedTuple):
 class DropIntake:
     """Watches a folder. Files that cannot be taken yet stay where they are until the next look.
 
-    `queued` is called for each that is in the queue, `on_refusal` for each that is set aside.
+    `queued` is called for each that is in the queue, `on_refusal` for each that is set aside; `sign` gives the
+    signatures of one.
     """
 
     def __init__(
@@ -84,9 +86,11 @@ class DropIntake:
         *,
         queued: Callable[[], None] = lambda: None,
         on_refusal: Callable[[Refusal], None] = lambda _: None,
+        sign: Sign = unsigned,
     ) -> None:
         self._arrivals = arrivals
         self._queued = queued
+        self._sign = sign
         self._folder = folder
         self._failed = folder / "failed"
         self._hostname = settings.hostname
@@ -305,6 +309,11 @@ class DropIntake:
             return _Result.UNSETTLED
         except Unfit as error:
             return await self._set_aside(name, str(error))
+        except CannotSign as error:
+            why = clean(str(error), 200)
+            self._fault = f"a file in the drop folder waits to be signed: {why}"
+            self._refusals.note(Refusal(peer=f"drop {clean(name, 255)}", why="waits to be signed", detail=why))
+            return self._leave(name, logging.WARNING, f"waits to be signed: {why}")
         except OSError as error:
             return self._leave(name, logging.WARNING, f"cannot be read for now: {error.strerror}")
         except Exception as error:
@@ -326,7 +335,7 @@ class DropIntake:
         return look
 
     async def _send(self, name: str, look: Look) -> _Result:
-        """Queue a file and delete it. Raises Unfit, NotYet, OSError where the file cannot be read."""
+        """Queue a file and delete it. Raises Unfit, NotYet, CannotSign, OSError where the file cannot be read."""
         message = await asyncio.to_thread(self._message, name, look)
         try:
             await self._arrivals.enqueue(message)
@@ -347,7 +356,7 @@ class DropIntake:
         return _Result.TAKEN
 
     def _message(self, name: str, look: Look) -> NewMessage:
-        """Read a file and make a message of it. Raises Unfit, NotYet, OSError."""
+        """Read a file and make a message of it. Raises Unfit, NotYet, CannotSign, OSError."""
         dropped = Dropped(
             content=read(self._folder / name, look, self._rules.max_message_size),
             origin=f"drop {clean(name, 255)}",
@@ -360,8 +369,9 @@ class DropIntake:
                 at=self._clock.now(),
                 rewriter=self._rewriter,
                 completes_all=self._completes_all,
+                sign=self._sign,
             )
-        except Unfit:
+        except (Unfit, CannotSign):
             raise
         except Exception as error:
             # The fault may be ours, but it is this file that meets it, and would again at every look.

@@ -13,6 +13,7 @@ from typing import NamedTuple, cast
 from engine.base.clock import Clock
 from engine.base.permission import refusal
 from engine.base.socket_file import SocketFile, is_answered
+from engine.dkim.result import Sign, unsigned
 from engine.intake.errors import IntakeError
 from engine.intake.floor import DiskFloor
 from engine.intake.reply import Reply, going_down
@@ -44,6 +45,7 @@ class SmtpIntake:
     `on_refusal` is told of each thing that is refused.
 
     Large messages lie in `folder`, on the queue's file system, while they come in (None: where the system keeps such).
+    `sign` gives the signatures of a message, in any thread.
     """
 
     def __init__(
@@ -57,8 +59,11 @@ class SmtpIntake:
         floor: DiskFloor | None = None,
         idle: float = IDLE,
         folder: Path | None = None,
+        sign: Sign = unsigned,
     ) -> None:
-        self._reception = Reception(arrivals, settings, clock, floor, folder, queued=queued, on_refusal=on_refusal)
+        self._reception = Reception(
+            arrivals, settings, clock, floor, folder, queued=queued, on_refusal=on_refusal, sign=sign
+        )
         self._intake = settings.intake
         self._idle = idle
         self._servers: list[asyncio.Server] = []

@@ -9,6 +9,7 @@ from pathlib import Path
 from engine.base.clock import Clock
 from engine.base.local_user import uid_in
 from engine.base.text import clean
+from engine.dkim.result import Sign, unsigned
 from engine.intake.content import LARGE
 from engine.intake.errors import Refused
 from engine.intake.floor import DiskFloor
@@ -40,7 +41,7 @@ class Reception:
     `is_drained`: whoever comes, or begins a message, is sent to another node.
 
     `occupancy` is who is connected; `guesses` counts the logins that failed; `storeroom` is where messages lie while
-    they come in. `least_rate` is in octets a second, see `Pace`.
+    they come in; `sign` gives the signatures of one. `least_rate` is in octets a second, see `Pace`.
     """
 
     def __init__(
@@ -53,8 +54,10 @@ class Reception:
         *,
         queued: Callable[[], None] = lambda: None,
         on_refusal: Callable[[Refusal], None] = lambda _: None,
+        sign: Sign = unsigned,
     ) -> None:
         self.hostname = settings.hostname
+        self.sign = sign
         self.rules = settings.intake.smtp
         self.clock = clock
         self.rewriter = Rewriter(settings.rewrite, settings.hostname)

@@ -377,6 +377,7 @@ class Session:
             at=self._reception.clock.now(),
             rewriter=self._reception.rewriter,
             completes_all=self._reception.completes_all,
+            sign=self._reception.sign,
         )
         self.connection.flush()
         return await self._reception.take(incoming, judge)

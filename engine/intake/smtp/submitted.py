@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from msgspec import Struct
 
 from engine.base.address import Address
+from engine.dkim.result import CannotSign, Sign, Signature, unsigned
 from engine.intake.content import (
     MAX_LINE,
     HeaderTooBig,
@@ -18,7 +19,7 @@ from engine.intake.content import (
 )
 from engine.intake.errors import Refused
 from engine.intake.missing import with_missing
-from engine.intake.reply import Reply
+from engine.intake.reply import UNSIGNED, Reply
 from engine.intake.rewriting import Rewriter
 from engine.intake.smtp.dsn import OfMail
 from engine.intake.smtp.reception import trace_name
@@ -44,11 +45,18 @@ class Submitted(Struct, frozen=True, kw_only=True):
     login: str = ""
 
     def message(
-        self, *, hostname: str, rules: Smtp, at: float, rewriter: Rewriter, completes_all: bool = False
+        self,
+        *,
+        hostname: str,
+        rules: Smtp,
+        at: float,
+        rewriter: Rewriter,
+        completes_all: bool = False,
+        sign: Sign = unsigned,
     ) -> NewMessage:
-        """Give the message to queue, with its Received field on top. Safe to call in any thread. Raises Refused.
+        """Give the message to queue, with its signatures and its Received field on top.
 
-        `completes_all`: what it lacks is added whoever sent it.
+        Safe to call in any thread. `completes_all`: what it lacks is added whoever sent it. Raises Refused.
         """
         content = unstuffed(self.chunks)[len(b"\r\n") : -len(b".\r\n")]
         if b"\0" in content:
@@ -80,10 +88,11 @@ class Submitted(Struct, frozen=True, kw_only=True):
             at=at,
             recipients=tuple(map(str, self.recipients)),
         )
+        signature = _signature(content, sign)
         return NewMessage(
             sender=str(sender),
             recipients=tuple(map(str, to)),
-            content=with_field(trace, content),
+            content=with_field(signature.fields + trace, content),
             origin=f"smtp {self.peer}{f' as {self.login}' if self.login else ''}",
             subject=header.shown(b"subject"),
             message_id=header.shown(b"message-id"),
@@ -91,4 +100,15 @@ class Submitted(Struct, frozen=True, kw_only=True):
             ret=self.mail_dsn.ret,
             envid=self.mail_dsn.envid,
             dsn=dsn,
+            remark=signature.remark,
         )
+
+
+def _signature(content: bytes, sign: Sign) -> Signature:
+    """The signatures of what goes out. Raises Refused: for good only where the message itself is the cause."""
+    try:
+        return sign(content)
+    except CannotSign as error:
+        why = str(error)
+        reply = Reply(554, "5.6.0", f"Cannot be signed (DKIM): {why}") if error.is_permanent else UNSIGNED
+        raise Refused(reply, "cannot be signed", why) from error
