@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any, get_args
 
 from engine.model.node import NODES, QUEUED, News, NewsKind
-from engine.queue.errors import QueueError
+from engine.queue.errors import QueueBusy, QueueError
 from engine.queue.postgres.connection import CHANNEL, Server, connect, said
 from engine.queue.postgres.errands import Errands
 from engine.queue.postgres.node import Fenced, Node
@@ -66,7 +66,10 @@ class Pulse:
 
     async def start(self) -> None:
         """Connect and beat once. Raises QueueError."""
-        await self._beat()
+        try:
+            await self._beat()
+        except TimeoutError as error:
+            raise QueueBusy(f"the database did not answer within a heartbeat, {self._node.heartbeat:g} s") from error
         self._task = asyncio.create_task(self._run(), name="pulse")
 
     def soon(self) -> None:

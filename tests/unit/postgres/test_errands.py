@@ -73,7 +73,7 @@ async def test_notifications_that_are_lost_delay_an_answer_and_no_more(
 ) -> None:
     monkeypatch.setattr(errands, "CHANNEL", "nobody_listens")
     monkeypatch.setattr(errands, "LOOK_AGAIN", 0.01)
-    b = await opened(server, "b", heartbeat=0.05)
+    b = await opened(server, "b", heartbeat=0.3)
     try:
         b.nodes.on_request = echo
         assert await a.nodes.ask("b", b"hello", LONG) == b"b says hello"

@@ -134,7 +134,7 @@ async def test_what_a_lost_node_had_is_put_back_as_interrupted_and_its_results_a
 
 
 async def test_a_lost_node_holds_nothing_and_begins_a_new_life(server: Server, node: Opening) -> None:
-    a, b = await node("a"), await node("b", heartbeat=0.05)
+    a, b = await node("a"), await node("b", heartbeat=0.3)
     await a.add("x@example.org")
     (claim,) = await b.claim()
     assert b.queue.claims.holds(claim)
@@ -275,7 +275,7 @@ async def test_what_is_told_is_told_once(node: Opening) -> None:
 async def test_who_is_drained_has_no_part_of_what_is_shared_once_what_it_sent_has_ended(
     server: Server, node: Opening
 ) -> None:
-    a, b = await node("a", heartbeat=0.05), await node("b")
+    a, b = await node("a", heartbeat=0.3), await node("b")
     await until(lambda: a.queue.share.nodes == 2)
     await a.queue.nodes.drain("b", "me")
     await until(lambda: b.queue.nodes.is_drained)
