@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 MOST_WAITING = 50_000  # lines that are not written yet
 AT_ONCE = 1000  # lines in one write
+GATHER = 0.05  # seconds in which lines are gathered for one write: a thread that wakes for each takes time from mail
 LAST_SECONDS = 5.0  # for what is still to be written when the engine stops
 RETRY_SECONDS = 1.0  # between tries to write, where that cannot be
 
@@ -35,7 +36,7 @@ class MailLog:
         self._waiting: deque[Line] = deque()
         self._changed = threading.Condition()
         self._left_out = 0
-        self._is_over = False
+        self._over = threading.Event()
         self._trouble = ""
         self._thread = threading.Thread(target=self._run, name="mail log", daemon=True)
 
@@ -60,8 +61,8 @@ class MailLog:
 
     def close(self) -> None:
         """Write what is there, for LAST_SECONDS at the most, and end. May be called where it was never started."""
+        self._over.set()
         with self._changed:
-            self._is_over = True
             self._changed.notify()
         if self._thread.is_alive():
             self._thread.join(LAST_SECONDS)
@@ -81,16 +82,16 @@ class MailLog:
     def _run(self) -> None:
         while True:
             with self._changed:
-                while not self._waiting and not self._is_over:
+                while not self._waiting and not self._over.is_set():
                     self._changed.wait()
                 if not self._waiting:
                     return
+            self._over.wait(GATHER)
+            with self._changed:
                 taken = [self._waiting.popleft() for _ in range(min(AT_ONCE, len(self._waiting)))]
             while not self._write(taken):
-                with self._changed:
-                    if self._is_over:
-                        return
-                    self._changed.wait(RETRY_SECONDS)
+                if self._over.wait(RETRY_SECONDS):
+                    return
 
     def _write(self, taken: Sequence[Line]) -> bool:
         """Whether they are written, or never can be."""

@@ -3,6 +3,7 @@
 import os
 import socket
 import sys
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
@@ -14,6 +15,7 @@ from engine.maillog.lines import Line
 PROGRAM = "smarthost"
 SYSLOG = Path("/dev/log")
 JOURNAL = Path("/run/systemd/journal/socket")
+LOOK_SECONDS = 1.0  # between looks whether a file was turned over
 LARGEST = 10 * 2**20  # bytes of a file that nobody else turns over; one older one is kept
 
 _MAIL_INFO = 2 * 8 + 6  # facility and severity (RFC 5424 6.2.1)
@@ -64,6 +66,7 @@ class File(Sink):
         self._path = path
         self._hostname = hostname
         self._largest = largest
+        self._look_at = 0.0
         self._file: int | None = None
 
     def write(self, lines: Sequence[Line]) -> None:
@@ -89,6 +92,10 @@ class File(Sink):
         return str(self._path)
 
     def _opened(self) -> int:
+        """The file; whether another stands in its place is looked at once in LOOK_SECONDS."""
+        if self._file is not None and time.monotonic() < self._look_at:
+            return self._file
+        self._look_at = time.monotonic() + LOOK_SECONDS
         if self._file is not None:
             found = os.fstat(self._file)
             if self._largest is not None and found.st_size >= self._largest:

@@ -60,7 +60,7 @@ async def test_pflogsumm_counts_what_the_relay_has_counted(internet: Internet, t
     assert counts["accepted"] == 6  # recipients, of 5 messages: four that came in and one that is a bounce
     assert totals["received"] == 4  # a bounce is made here, and is received by nobody
     assert totals["delivered"] == counts["delivered"] == 3
-    assert totals["deferred"] == 2
+    assert totals["deferred"] == counts["deferred"] > 0
     assert totals["bounced"] == counts["returned"] == 1
     assert re.search(r"(?m)^ *1 .*no such user", told)
 

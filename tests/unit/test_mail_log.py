@@ -177,7 +177,7 @@ def test_nobody_waits_for_a_log_that_is_not_taken_and_what_is_left_out_is_counte
     log.start()
     held = event("held", by="root")
     log.publish([held])
-    hold_until(lambda: not log._waiting)  # the thread has it in hand
+    hold_until(lambda: not log._waiting)  # the thread has it in hand, and writes
     for _ in range(15):
         log.publish([held])
     sink.may.set()
@@ -215,7 +215,8 @@ def test_all_that_was_told_is_written_when_the_engine_stops(sink: Taking) -> Non
 LINES = (Line(AT, "smtp", "48213: to=<bob@example.org>"), Line(AT, "qmgr", "one"))
 
 
-def test_a_file_has_whole_lines_and_follows_who_turns_it_over(tmp_path: Path) -> None:
+def test_a_file_has_whole_lines_and_follows_who_turns_it_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.maillog.sinks.LOOK_SECONDS", 0.0)
     path = tmp_path / "mail.log"
     file = File(path, "relay")
     file.write(LINES)
@@ -229,7 +230,8 @@ def test_a_file_has_whole_lines_and_follows_who_turns_it_over(tmp_path: Path) ->
     assert len((tmp_path / "mail.log.1").read_text().splitlines()) == 2
 
 
-def test_a_file_of_ours_is_turned_over_when_it_is_large(tmp_path: Path) -> None:
+def test_a_file_of_ours_is_turned_over_when_it_is_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.maillog.sinks.LOOK_SECONDS", 0.0)
     path = tmp_path / "mail.log"
     file = File(path, "relay", largest=200)
     for _ in range(5):
