@@ -275,8 +275,11 @@ def test_a_file_that_changes_is_read_again_and_all_keys_of_a_domain_sign_or_none
 
 def test_a_file_that_stays_as_it_is_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     by = signer(ed25519(tmp_path))
-    monkeypatch.setattr("engine.dkim.signer.read_key", None)
-    by.look()
+    reads: list[DkimKey] = []
+    monkeypatch.setattr("engine.dkim.signer.read_key", reads.append)
+    assert by.look() == ()
+    assert reads == []
+    assert signatures_in(on_top(LETTER, by)) == 1
 
 
 def test_a_key_must_be_one_that_can_sign(tmp_path: Path) -> None:

@@ -1,13 +1,14 @@
 """Who has connected, while it is not known yet who that is: nothing is said, and nothing counts it but this."""
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import cast
 
 AT_ONCE = 64  # connections of whom it is not known yet who they are
 
 
-class Meeting(asyncio.Protocol):
+class Meeting(asyncio.Protocol, ABC):
     """A connection until it is known who the client is; while that is so it is among `waiting`.
 
     Then `met` has it, with the client's address and what it has said already. Where it does not come to that the
@@ -46,17 +47,17 @@ class Meeting(asyncio.Protocol):
         """Whoever it was has gone."""
         self._leave()
 
+    @abstractmethod
     def begin(self) -> None:
         """Find out who it is: from here on it may be met."""
-        raise NotImplementedError
 
+    @abstractmethod
     def heard(self) -> None:
         """Look at what has come."""
-        raise NotImplementedError
 
+    @abstractmethod
     def end(self) -> None:
         """It is over: let go of what ran for it."""
-        raise NotImplementedError
 
     def meet(self, client: str, *, behind: int = 0) -> None:
         """It is known who has come; what it said begins behind so many octets."""

@@ -81,7 +81,7 @@ async def test_who_waits_to_ask_while_the_store_is_closed_is_refused_and_leaves_
         hanging = [asyncio.ensure_future(database.ask(hang)) for _ in range(READERS)]
         await asked.wait()
         late = asyncio.ensure_future(database.ask(kept))
-        await asyncio.sleep(0.1)
+        await until(lambda: bool(database._readers._getters))  # type: ignore[attr-defined]  # who waits for a reader
         await database.close()
         may_end.set()
         await asyncio.gather(*hanging, return_exceptions=True)
