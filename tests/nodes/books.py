@@ -142,6 +142,7 @@ class Books:
         self.records: Counter[str] = Counter()
         self.ended: dict[str, str] = {}
         self.interrupted = 0
+        self._told: dict[str, list[str]] = {}
         self._silences: list[tuple[str, float, float]] = []
         self._ends: list[tuple[str, str, float]] = []
 
@@ -157,6 +158,9 @@ class Books:
     def happened(self, events: Iterable[Event]) -> None:
         """Take what the relays themselves say has happened."""
         for event in events:
+            if event.recipient:
+                told = f"{event.of} {event.kind} on {event.node} at {event.at:.3f}"
+                self._told.setdefault(event.recipient, []).append(told)
             self.interrupted += event.kind == "interrupted"
             if event.kind == "interrupted" or (event.outcome is not None and event.outcome.may_duplicate):
                 self.records[event.recipient] += 1
@@ -222,10 +226,11 @@ class Books:
             yield Comeback(node, fault, takes, sends)
 
     def _story(self, recipient: str) -> str:
-        """When each copy of a message came and by whom, after the first; and what is on record of it."""
+        """When each copy of a message came and by whom, and what is on record of it."""
         arrivals = self.arrivals[recipient]
         copies = ", ".join(f"by {one.node} at {one.at:.3f}" for one in arrivals)
-        return f"{copies}; on record {self.records[recipient]}"
+        record = ", ".join(self._told.get(recipient, []))
+        return f"{copies}; on record {self.records[recipient]}: {record or 'nothing at all'}"
 
 
 def told(times: Sequence[float]) -> str:

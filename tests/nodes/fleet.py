@@ -21,11 +21,10 @@ from tests.serving import free_port
 
 LOOKS = 0.25  # seconds between two looks at what is still claimed
 QUIET = 60.0  # seconds in which all that was answered for must have left, once nothing more befalls the nodes
-OTHERS_SETTLE = 1.5  # seconds after which what is claimed still is that of the node which can do nothing
 SLACK = 3.0  # seconds that a takeover may take beside `takeover`: the machine is busy
 
-_STILL_CLAIMED = "SELECT id FROM smarthost.attempt WHERE ended IS NULL AND NOT interrupted"
-_OF_THESE = f"SELECT count(*) FROM ({_STILL_CLAIMED}) a WHERE id = ANY($1::bigint[])"
+_CLAIMED = "SELECT id FROM smarthost.attempt WHERE ended IS NULL AND NOT interrupted AND node = $1"
+_STILL_CLAIMED = f"SELECT count(*) FROM ({_CLAIMED}) a WHERE id = ANY($2::bigint[])"
 
 
 class Terms(Struct, frozen=True, kw_only=True):
@@ -85,25 +84,22 @@ class Fleet:
             self.books.over(fault, node.name, time.time())
 
     async def watch(self, node: Node, fault: str, seconds: float) -> None:
-        """Note how long what is claimed now stays so, since one node can do nothing for so many seconds from now on.
+        """Note how long what a node has claimed now stays so, since it can do nothing for so many seconds from now on.
 
-        What others have claimed ends by itself, much sooner. Does nothing where nobody else is there, or where the
-        node is back before it is anybody's business.
+        Does nothing where nobody else is there, or where the node is back before it is anybody's business.
         """
         begin, troubles = time.monotonic(), self.troubles
         if len(self.nodes) == 1 or seconds <= self.terms.bound:
             return
         at = time.time()
-        claims = [row[0] for row in await self._ask(_STILL_CLAIMED) or ()]
-        its = 0  # what is claimed still when others have long settled theirs
-        took: float | None = None
+        claims = [row[0] for row in await self._ask(_CLAIMED, node.name) or ()]
+        last, took = 0, None  # how many they were at the last look that found any
         while took is None and (gone := time.monotonic() - begin) < seconds - LOOKS:
-            rows = await self._ask(_OF_THESE, claims)
+            rows = await self._ask(_STILL_CLAIMED, node.name, claims)
             if rows is not None and rows[0][0] == 0:
                 took = gone
-            elif rows is not None and gone > OTHERS_SETTLE:
-                its = max(its, rows[0][0])
-            if took is None:
+            else:
+                last = rows[0][0] if rows is not None else last
                 await asyncio.sleep(LOOKS)
         self.books.takeovers.append(
             Takeover(
@@ -112,7 +108,7 @@ class Fleet:
                 at=at,
                 took=math.inf if took is None else took,
                 bound=self.terms.bound,
-                claims=its,
+                claims=last,
                 is_judged=troubles == self.troubles,
             )
         )
