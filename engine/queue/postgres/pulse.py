@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 from engine.model.node import NODES, QUEUED, News, NewsKind
 from engine.queue.errors import QueueBusy, QueueError
-from engine.queue.postgres.connection import CHANNEL, Server, connect, said
+from engine.queue.postgres.connection import CHANNEL, DURABLY, Server, connect, said
 from engine.queue.postgres.errands import Errands
 from engine.queue.postgres.node import Fenced, Node
 from engine.queue.postgres.transaction import Snapshot
@@ -127,6 +127,7 @@ class Pulse:
         try:
             if self._connection is None or self._connection.is_closed():
                 self._connection = await connect(self._server)
+                await self._connection.execute(DURABLY)  # a crash must not shorten a lease that is counted on
                 await self._connection.add_listener(CHANNEL, self._told)
                 self._hear(NODES)  # what was told meanwhile was not heard
                 self._hear(QUEUED)

@@ -11,10 +11,16 @@ from engine.queue.columns import outcome_json
 EVENT_COLUMNS = "seq, at, kind, by, message, entry, sender, recipient, destination, host, outcome, text, node"
 # How a transaction ends: see functions.sql. The events are numbered in the order in which they are given.
 CONCLUDE = (
-    "SELECT seq, pg_current_xact_id()::text FROM conclude($1::bigint, $2::text[], $3::float8[], $4::text[], "
-    "$5::text[], $6::bigint[], $7::int[], $8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], "
-    "$14::text[]) AS seq"
+    "SELECT seq FROM conclude($1::bigint, $2::text[], $3::float8[], $4::text[], $5::text[], $6::bigint[], $7::int[], "
+    "$8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[]) AS seq"
 )
+# The same, of a node, and by a token it can be asked afterwards whether it was committed. By its number it cannot:
+# after a crash of the server numbers are given again of which nothing was on its disk.
+CONCLUDE_NODE = (
+    "WITH noted AS (INSERT INTO conclusion (node, token) VALUES ($15, $16) "
+    f"ON CONFLICT (node) DO UPDATE SET token = excluded.token) {CONCLUDE}"
+)
+CONCLUDED = "SELECT EXISTS (SELECT 1 FROM conclusion WHERE node = $1 AND token = $2)"
 _TEXTS = ("by", "sender", "recipient", "destination", "host", "text")
 
 
@@ -35,7 +41,7 @@ def storable_event(event: Event, node: str = "") -> Event:
 
 
 def event_values(events: Sequence[Event]) -> tuple[list[object], ...]:
-    """The columns of events, as CONCLUDE takes them."""
+    """The columns of events, as CONCLUDE takes them, behind the first two."""
     return (
         [event.at for event in events],
         [event.kind for event in events],

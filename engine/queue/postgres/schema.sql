@@ -1,4 +1,4 @@
--- The store's tables in PostgreSQL, version 2, in a schema of their own. One row of `entry` is one recipient of one
+-- The store's tables in PostgreSQL, version 3, in a schema of their own. One row of `entry` is one recipient of one
 -- message. Texts are compared by their octets (COLLATE "C"), as names of hosts and addresses are.
 -- What functions and triggers do stands in functions.sql.
 
@@ -6,7 +6,7 @@ CREATE TABLE version (
     number      INTEGER NOT NULL,
     usable_from INTEGER NOT NULL                    -- the oldest version whose engines can go on with these tables
 );
-INSERT INTO version VALUES (2, 2);
+INSERT INTO version VALUES (3, 2);
 
 CREATE TABLE node (                                 -- the engines that share this queue
     name        TEXT    COLLATE "C" PRIMARY KEY,
@@ -17,6 +17,11 @@ CREATE TABLE node (                                 -- the engines that share th
     until       FLOAT8  NOT NULL,                   -- its lease: after that it sends nothing, and others take over
     is_lost     BOOLEAN NOT NULL DEFAULT FALSE,     -- they have; it does nothing more under this epoch
     said        TEXT    COLLATE "C" NOT NULL DEFAULT ''  -- what it says of itself, as JSON
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
+
+CREATE TABLE conclusion (                           -- which transaction each node has committed last
+    node        TEXT    COLLATE "C" PRIMARY KEY REFERENCES node ON DELETE CASCADE,
+    token       BIGINT  NOT NULL                    -- drawn for it: the number of a transaction may be given again
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
 
 CREATE SEQUENCE epoch;                              -- never given twice

@@ -6,6 +6,7 @@ of its own: one that fails undoes nothing of the others.
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -34,7 +35,7 @@ from engine.queue.postgres.connection import (
     said,
 )
 from engine.queue.postgres.node import Node
-from engine.queue.postgres.rows import CONCLUDE, event_values
+from engine.queue.postgres.rows import CONCLUDE_NODE, CONCLUDED, event_values
 from engine.queue.postgres.transaction import Transaction
 
 T = TypeVar("T")
@@ -194,13 +195,13 @@ class Writer:
         """Do a group in one transaction, and answer who asked; give the error that undid it, of which none is told."""
         error: Exception = QueueBusy("the database cannot be reached")
         for _ in range(TRIES):
-            xid = ""
+            token = 0  # drawn once there is something to be committed
             try:
                 if self._connection is None or self._connection.is_closed():
                     await self._connect()
                 await self._connection.execute(_BEGIN)
                 results, events, news = await self._do(group)
-                xid, events = await self._conclude(events, news)
+                token, events = await self._conclude(events, news)
                 await self._connection.execute("COMMIT")
             except Exception as met:  # noqa: BLE001  it is for who asked, whatever it is
                 error = met
@@ -214,7 +215,7 @@ class Writer:
                         await self._undo(lost=is_lost(refused))
                     continue
                 lost = is_lost(met)
-                if lost and xid and await self._is_answered(xid, group, results, events):
+                if token and await self._is_answered(token, group, results, events):
                     return None
                 await self._undo(lost=lost)
                 if lost or is_to_be_repeated(met):
@@ -256,21 +257,17 @@ class Writer:
             sorted({" ".join(told) for transaction in transactions for told in transaction.news}),
         )
 
-    async def _conclude(self, events: list[Event], news: list[str]) -> tuple[str, list[Event]]:
-        """Write what all have in common; give the number by which it can be asked what became of this, and the events.
+    async def _conclude(self, events: list[Event], news: list[str]) -> tuple[int, list[Event]]:
+        """Write what all have in common; give the token by which it can be asked what became of this, and the events.
 
-        What changed nothing needs none of that.
+        What changed nothing needs none of that, and has no token: 0.
         """
-        xid = ""
-        if not events:
-            xid = await self._connection.fetchval("SELECT pg_current_xact_id_if_assigned()::text") or ""
-            if not xid:
-                return "", []
-        rows = await self._connection.fetch(CONCLUDE, self._node.epoch, news, *event_values(events))
-        if not rows:
-            return xid, []
-        numbered = [msgspec.structs.replace(event, seq=row[0]) for event, row in zip(events, rows, strict=True)]
-        return rows[0][1], numbered
+        if not events and await self._connection.fetchval("SELECT pg_current_xact_id_if_assigned()") is None:
+            return 0, []
+        token = secrets.randbits(62) + 1
+        values = (self._node.epoch, news, *event_values(events), self._node.name, token)
+        rows = await self._connection.fetch(CONCLUDE_NODE, *values)
+        return token, [msgspec.structs.replace(event, seq=row[0]) for event, row in zip(events, rows, strict=True)]
 
     async def _join(self) -> None:
         """Begin a life of the node. Raises whatever keeps it from that."""
@@ -279,7 +276,7 @@ class Writer:
         await self._connection.execute("COMMIT")
         self._node.joined(epoch, asked)
 
-    async def _is_answered(self, xid: str, group: list[_Job], results: list[Any], events: list[Event]) -> bool:
+    async def _is_answered(self, token: int, group: list[_Job], results: list[Any], events: list[Event]) -> bool:
         """Find out what became of a commit whose answer was lost, and answer who asked; False: it was not done.
 
         Where that cannot be known it is told as not done, and yet not done again.
@@ -287,10 +284,10 @@ class Writer:
         await self._disconnect()
         try:
             async with asyncio.timeout(LOOK_SECONDS):
-                is_committed = await self._is_committed(xid)
+                is_committed = await self._is_committed(token)
                 while is_committed is None:
                     await asyncio.sleep(LOOK_AGAIN)
-                    is_committed = await self._is_committed(xid)
+                    is_committed = await self._is_committed(token)
         except TimeoutError:
             self.trouble = "the database cannot be reached: what became of a commit is not known"
             log.error("%s", self.trouble)
@@ -302,19 +299,19 @@ class Writer:
             self._answer(group, results, events)
         return is_committed
 
-    async def _is_committed(self, xid: str) -> bool | None:
-        """Whether the transaction of this number was committed; None: nobody can say so yet."""
+    async def _is_committed(self, token: int) -> bool | None:
+        """Whether the transaction of this token was committed; None: nobody can say so yet.
+
+        Its session is over, since the name of the node was to be had; nothing was committed in that name after it.
+        """
         try:
             if self._connection is None:
                 await self._connect()
-            status = await self._connection.fetchval("SELECT pg_xact_status($1::text::xid8)", xid)
-        except asyncpg.InvalidParameterValueError:
-            return False  # no such number was given yet: a standby has taken over that had not got so far
+            return bool(await self._connection.fetchval(CONCLUDED, self._node.name, token))
         except Exception as error:  # noqa: BLE001  it is asked again
             log.warning("what became of a commit cannot be asked: %s", said(error))
             await self._disconnect()
             return None
-        return None if status == "in progress" else bool(status == "committed")  # its session is not ended yet
 
     def _answer(self, group: list[_Job], results: list[Any], events: list[Event]) -> None:
         """Hand the events on, then the answers. What a follower does wrong goes to the loop's handler."""

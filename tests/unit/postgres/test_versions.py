@@ -114,15 +114,15 @@ async def test_a_server_that_is_too_old_is_named(monkeypatch: pytest.MonkeyPatch
         await opened(await database())
 
 
-@pytest.mark.parametrize("usable_from", [2, 3])
+@pytest.mark.parametrize("usable_from", [3, 4])
 async def test_tables_of_a_newer_version_are_used_as_far_as_that_says(usable_from: int) -> None:
     server = await database()
     await (await opened(server)).queue.close()
-    await tell(server, f"UPDATE version SET number = 3, usable_from = {usable_from}")
-    if usable_from == 2:
+    await tell(server, f"UPDATE version SET number = 4, usable_from = {usable_from}")
+    if usable_from == 3:
         await (await opened(server)).queue.close()
     else:
         with pytest.raises(
-            QueueError, match="of version 3, to be used from 3 on; this smarthost knows 2: use the newer"
+            QueueError, match="of version 4, to be used from 4 on; this smarthost knows 3: use the newer"
         ):
             await opened(server)

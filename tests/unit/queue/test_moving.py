@@ -556,6 +556,7 @@ async def test_every_table_and_column_is_moved_or_left_on_purpose(way: Way) -> N
         *(("destination", name) for name in ("waiting", "held", "relaying", "edge", "ready")),  # follow the entries
         *(("version", name) for name in ("number", "usable_from")),
         *(("node", name) for name in ("name", "epoch", "version", "since", "beat", "until", "is_lost", "said")),
+        *(("conclusion", name) for name in ("node", "token")),
         *(("drained", name) for name in ("name", "since", "by")),  # machines, and no mail
         *(("errand", name) for name in ("id", "epoch", "asker", "request", "until", "is_taken", "answer")),
         *(("entry", "epoch"), ("operation", "epoch"), ("attempt", "node"), ("event", "node")),  # of lives that are over
