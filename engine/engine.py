@@ -36,6 +36,7 @@ from engine.dns.mx import MXCalculator
 from engine.intake.drop.folder import DropIntake
 from engine.intake.errors import IntakeError
 from engine.intake.floor import DiskFloor
+from engine.intake.preparation import Preparation
 from engine.intake.signing import signed
 from engine.intake.smtp.listener import SmtpIntake
 from engine.login.logins import logins
@@ -158,7 +159,7 @@ class Engine:
         self.floor = DiskFloor(spool.path, settings.intake.min_free, lambda: self.queue.spare)
         arrivals, queued = self.queue.arrivals, self.smarthost.wake
         on_refusal = self._mail_log.refused if self._mail_log is not None else lambda _: None
-        sign = partial(signed, signer=self.signer)
+        preparation = Preparation.by(settings, partial(signed, signer=self.signer))
         self.smtp = SmtpIntake(
             arrivals,
             settings,
@@ -167,7 +168,7 @@ class Engine:
             on_refusal=on_refusal,
             floor=self.floor,
             folder=spool.path,
-            sign=sign,
+            preparation=preparation,
         )
         self.drop = DropIntake(
             arrivals,
@@ -178,7 +179,7 @@ class Engine:
             self.supervision,
             queued=queued,
             on_refusal=on_refusal,
-            sign=sign,
+            preparation=preparation,
         )
 
     @property

@@ -50,8 +50,9 @@ class Rewriter:
         requests = tuple(found.values())
         return tuple(found), requests if any(request != NO_DSN_REQUEST for request in requests) else ()
 
-    def content(self, content: bytes, header: Header) -> bytes:
+    def content(self, header: Header) -> bytes:
         """The content with the senders in its header rewritten; what cannot be read stays as it is."""
+        content = header.content
         if not self._senders:
             return content
         pieces: list[bytes] = []

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from engine.intake.drop.dropped import Dropped
-from engine.intake.rewriting import Rewriter
+from engine.intake.preparation import Preparation
 from engine.intake.sendmail import command as sendmail
 from engine.model.destination import RELAY
 from engine.model.message import NewMessage
@@ -21,8 +21,6 @@ from engine.model.verbs import Suspend
 from engine.settings.settings import Smtp
 from tests.scenarios.relaying import Relay
 from tests.serving import free_port
-
-NOTHING = Rewriter((), "relay.example")
 
 LETTER = b"To: Bob <bob@example.org>, root\nCc: cy@example.net\nBcc: di@example.net\nSubject: hi\n\nHow are you?\n"
 
@@ -57,9 +55,7 @@ class Caller:
         assert not path.name.startswith(".")
         content = path.read_bytes()
         path.unlink()
-        return Dropped(content=content, origin="drop", key="").message(
-            hostname="relay.example", rules=Smtp(), at=0, rewriter=NOTHING
-        )
+        return Dropped(content=content, origin="drop", key="").message(Preparation("relay.example"), Smtp(), 0)
 
 
 def parsed(message: NewMessage) -> Message:

@@ -20,7 +20,7 @@ from engine.dkim.signer import Signer
 from engine.intake.content import canonical
 from engine.intake.drop.dropped import Dropped
 from engine.intake.errors import Refused, Unfit
-from engine.intake.rewriting import Rewriter
+from engine.intake.preparation import Preparation
 from engine.intake.signing import signed
 from engine.intake.smtp.submitted import Submitted
 from engine.model.message import NewMessage
@@ -183,7 +183,8 @@ def test_a_message_that_never_can_be_signed_is_refused_for_good_or_goes_without(
     assert why in signed(content, lax).remark
 
 
-NOTHING = Rewriter((), "relay.example")
+def preparation(by: Signer) -> Preparation:
+    return Preparation("relay.example", sign=lambda content: signed(content, by))
 
 
 def by_smtp(content: bytes, by: Signer, login: str = "") -> NewMessage:
@@ -196,16 +197,12 @@ def by_smtp(content: bytes, by: Signer, login: str = "") -> NewMessage:
         peer="192.0.2.1",
         login=login,
     )
-    return submitted.message(
-        hostname="relay.example", rules=Smtp(), at=0.0, rewriter=NOTHING, sign=lambda given: signed(given, by)
-    )
+    return submitted.message(preparation(by), Smtp(), 0.0)
 
 
 def by_drop(content: bytes, by: Signer) -> NewMessage:
     dropped = Dropped(content=content, origin="drop a.eml", key="k")
-    return dropped.message(
-        hostname="relay.example", rules=Smtp(), at=0.0, rewriter=NOTHING, sign=lambda given: signed(given, by)
-    )
+    return dropped.message(preparation(by), Smtp(), 0.0)
 
 
 @pytest.mark.parametrize("way", [by_smtp, by_drop])

@@ -9,19 +9,15 @@ from hypothesis import strategies as st
 from engine.base.text import clean
 from engine.intake.drop.dropped import Dropped
 from engine.intake.errors import Unfit
-from engine.intake.rewriting import Rewriter
+from engine.intake.preparation import Preparation
 from engine.model.message import NewMessage
 from engine.settings.settings import Smtp
-
-NOTHING = Rewriter((), "relay.example")
 
 RULES = Smtp(max_received=3)
 
 
 def message(content: bytes) -> NewMessage:
-    return Dropped(content=content, origin="drop a.eml", key="k").message(
-        hostname="relay.example", rules=RULES, at=0.0, rewriter=NOTHING
-    )
+    return Dropped(content=content, origin="drop a.eml", key="k").message(Preparation("relay.example"), RULES, 0.0)
 
 
 def below_trace(content: bytes) -> bytes:

@@ -5,12 +5,12 @@ import pytest
 from engine.base.address import parse_path
 from engine.intake.content import UNSENT, outgoing, read_header
 from engine.intake.drop.dropped import Dropped
-from engine.intake.rewriting import Rewriter
+from engine.intake.preparation import Preparation
 from engine.intake.sendmail.letter import Hand, compose
 from engine.intake.smtp.submitted import Submitted
 from engine.settings.settings import Smtp
 
-NOTHING = Rewriter((), "relay.example")
+AS_GIVEN = Preparation("relay.example")
 
 SECRET = (
     b"Return-Path: <r@x.example>\r\nBcc: one@x.example,\r\n two@x.example\r\nResent-Bcc: three@x.example\r\n"
@@ -29,7 +29,7 @@ def by_smtp(content: bytes, login: str = "") -> bytes:
         peer="192.0.2.1",
         login=login,
     )
-    return submitted.message(hostname="relay.example", rules=Smtp(), at=0.0, rewriter=NOTHING).content
+    return submitted.message(AS_GIVEN, Smtp(), 0.0).content
 
 
 def by_submission(content: bytes) -> bytes:
@@ -40,7 +40,7 @@ def by_submission(content: bytes) -> bytes:
 
 def by_drop(content: bytes) -> bytes:
     dropped = Dropped(content=content, origin="drop a.eml", key="k")
-    return dropped.message(hostname="relay.example", rules=Smtp(), at=0.0, rewriter=NOTHING).content
+    return dropped.message(AS_GIVEN, Smtp(), 0.0).content
 
 
 def by_sendmail(content: bytes) -> bytes:

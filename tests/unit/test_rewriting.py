@@ -83,11 +83,11 @@ def test_recipients_come_once_and_what_was_given_goes_along_for_notifications() 
 def test_of_a_message_the_senders_alone_are_touched(before: bytes, after: bytes | None) -> None:
     body = b"\r\n\r\nFrom: www-data@web1.local\r\n"
     content = before + body
-    assert REWRITER.content(content, read_header(content)) == (before if after is None else after) + body
+    assert REWRITER.content(read_header(content)) == (before if after is None else after) + body
 
 
 def test_the_original_is_kept_where_the_rule_says_so() -> None:
     content = b"Subject: x\r\nFrom: Ann <ann@web3.local>\r\n\r\nbody\r\n"
-    assert REWRITER.content(content, read_header(content)) == (
+    assert REWRITER.content(read_header(content)) == (
         b"X-Original-From: Ann <ann@web3.local>\r\nSubject: x\r\nFrom: Ann <machines@example.com>\r\n\r\nbody\r\n"
     )

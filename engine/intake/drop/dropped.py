@@ -5,28 +5,26 @@ from itertools import chain
 from msgspec import Struct
 
 from engine.base.address import Address, AddressError, parse_path
-from engine.dkim.result import CannotSign, Sign, Signature, unsigned
+from engine.dkim.result import CannotSign
 from engine.intake.content import (
     MAX_LINE,
     Header,
     HeaderTooBig,
     canonical,
     has_long_line,
-    outgoing,
     read_header,
-    received,
-    with_field,
 )
 from engine.intake.errors import Unfit
 from engine.intake.mailboxes import ListProblem, mailboxes
-from engine.intake.missing import with_missing
-from engine.intake.rewriting import Rewriter
+from engine.intake.preparation import Arrived, Preparation
 from engine.model.message import NewMessage
 from engine.settings.settings import Smtp
 
 MAX_RECIPIENTS = 10_000
 MAX_NAMED = 2 * MAX_RECIPIENTS  # addresses in the fields of one name: some may stand there more than once
 
+# Bcc, signed or not: it may be the envelope here, as with sendmail -t.
+_PRIVATE = (b"x-envelope-from", b"x-envelope-to", b"bcc", b"resent-bcc")
 _ALLOWED = "allowed are addresses such as ann@example.org, between commas"
 
 
@@ -37,20 +35,10 @@ class Dropped(Struct, frozen=True, kw_only=True):
     origin: str
     key: str
 
-    def message(
-        self,
-        *,
-        hostname: str,
-        rules: Smtp,
-        at: float,
-        rewriter: Rewriter,
-        completes_all: bool = False,
-        sign: Sign = unsigned,
-    ) -> NewMessage:
-        """Give the message to queue, with signatures and Received field on top and without what is not for its readers.
+    def message(self, preparation: Preparation, rules: Smtp, at: float) -> NewMessage:
+        """Give the message to queue, as it is prepared, and without what is not for its readers.
 
-        That is X-Envelope-From, X-Envelope-To and what `outgoing` leaves out; all else stays as it is but for line
-        ends, for what is rewritten, and for what it lacks where it `completes_all`. Raises Unfit, and CannotSign for
+        That is X-Envelope-From, X-Envelope-To, Bcc and what `outgoing` leaves out. Raises Unfit, and CannotSign for
         what can be signed later.
         """
         if b"\0" in self.content:
@@ -64,42 +52,22 @@ class Dropped(Struct, frozen=True, kw_only=True):
             raise Unfit(f"header: {error}; no more is taken") from error
         if header.count(b"received") > rules.max_received:
             raise Unfit(f"Received: more than {rules.max_received} of them; this message goes round in a loop")
-        given, addressed = _sender(header), _recipients(header)
-        sender, (recipients, dsn) = rewriter.sender(given), rewriter.recipients(addressed, ())
-        rewritten = rewriter.content(content, header)
-        if rewritten is not content:
-            header = read_header(rewritten)
-        # Bcc, signed or not: it may be the envelope here, as with sendmail -t.
-        content = outgoing(header, b"x-envelope-from", b"x-envelope-to", b"bcc", b"resent-bcc")
-        if completes_all:
-            content = with_missing(content, header, hostname, at, sender)
-        # "local": handed over on this machine, by no protocol.
-        trace = received(
-            sent_by="", by=hostname, protocol="local (drop)", at=at, recipients=tuple(str(to) for to in addressed)
-        )
-        signature = _signature(content, sign)
-        return NewMessage(
-            sender=str(sender),
-            recipients=tuple(str(recipient) for recipient in recipients),
-            content=with_field(signature.fields + trace, content),
+        arrived = Arrived(
+            header=header,
+            sender=_sender(header),
+            recipients=_recipients(header),
+            sent_by="",
+            protocol="local (drop)",  # handed over on this machine, by no protocol
             origin=self.origin,
-            subject=header.shown(b"subject"),
-            message_id=header.shown(b"message-id"),
-            smtputf8=sender.smtputf8 or any(recipient.smtputf8 for recipient in recipients),
+            private=_PRIVATE,
             key=self.key,
-            dsn=dsn,
-            remark=signature.remark,
         )
-
-
-def _signature(content: bytes, sign: Sign) -> Signature:
-    """The signatures of what goes out. Raises Unfit where the message itself keeps it from being signed, CannotSign."""
-    try:
-        return sign(content)
-    except CannotSign as error:
-        if not error.is_permanent:
-            raise
-        raise Unfit(f"DKIM: cannot be signed: {error}") from error
+        try:
+            return preparation.message(arrived, at)
+        except CannotSign as error:
+            if not error.is_permanent:
+                raise
+            raise Unfit(f"DKIM: cannot be signed: {error}") from error
 
 
 def _sender(header: Header) -> Address:

@@ -19,15 +19,15 @@ from engine.base.clock import Clock
 from engine.base.files import sync
 from engine.base.supervision import Supervision
 from engine.base.text import clean
-from engine.dkim.result import CannotSign, Sign, unsigned
+from engine.dkim.result import CannotSign
 from engine.intake.content import LARGE
 from engine.intake.drop.dropfile import SETTLE, Look, look_at, read, set_aside, take_away
 from engine.intake.drop.dropped import Dropped
 from engine.intake.drop.watch import CannotWatch, NoWatch, watch
 from engine.intake.errors import IntakeError, NotYet, Unfit
 from engine.intake.floor import DiskFloor
+from engine.intake.preparation import Preparation
 from engine.intake.refusals import Refusals
-from engine.intake.rewriting import Rewriter
 from engine.model.message import NewMessage
 from engine.model.refusal import Refusal
 from engine.queue.contract import Arrivals
@@ -71,8 +71,8 @@ class _Left(NamedTuple):
 class DropIntake:
     """Watches a folder. Files that cannot be taken yet stay where they are until the next look.
 
-    `queued` is called for each that is in the queue, `on_refusal` for each that is set aside; `sign` gives the
-    signatures of one.
+    `queued` is called for each that is in the queue, `on_refusal` for each that is set aside; `preparation` is what
+    is done to one that is taken.
     """
 
     def __init__(
@@ -86,17 +86,14 @@ class DropIntake:
         *,
         queued: Callable[[], None] = lambda: None,
         on_refusal: Callable[[Refusal], None] = lambda _: None,
-        sign: Sign = unsigned,
+        preparation: Preparation | None = None,
     ) -> None:
         self._arrivals = arrivals
         self._queued = queued
-        self._sign = sign
+        self._preparation = preparation or Preparation.by(settings)
         self._folder = folder
         self._failed = folder / "failed"
-        self._hostname = settings.hostname
         self._rules = settings.intake.smtp
-        self._rewriter = Rewriter(settings.rewrite, settings.hostname)
-        self._completes_all = settings.intake.complete == "all"
         self._clock = clock
         self._floor = floor
         self._refusals = Refusals(arrivals, clock, on_refusal)
@@ -363,14 +360,7 @@ class DropIntake:
             key=f"drop:{clean(name, 255)}:{look.inode}:{look.modified}:{look.size}",
         )
         try:
-            return dropped.message(
-                hostname=self._hostname,
-                rules=self._rules,
-                at=self._clock.now(),
-                rewriter=self._rewriter,
-                completes_all=self._completes_all,
-                sign=self._sign,
-            )
+            return dropped.message(self._preparation, self._rules, self._clock.now())
         except (Unfit, CannotSign):
             raise
         except Exception as error:

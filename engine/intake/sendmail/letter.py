@@ -21,7 +21,7 @@ from engine.intake.drop.dropped import Dropped
 from engine.intake.errors import Unfit
 from engine.intake.mailboxes import ListProblem, mailboxes
 from engine.intake.missing import with_missing
-from engine.intake.rewriting import Rewriter
+from engine.intake.preparation import Preparation
 from engine.settings.settings import Smtp
 from engine.settings.values import Listen
 
@@ -111,8 +111,8 @@ def compose(text: bytes, hand: Hand, *, hostname: str, rules: Smtp, at: float) -
     if len(dropped) > rules.max_message_size:
         raise Unfit(f"it has {len(dropped)} octets; intake.smtp.max_message_size allows {rules.max_message_size}")
     # What the drop folder would set aside later is told the caller now.
-    as_given = Rewriter((), hostname)  # what it is rewritten to is the engine's to know
-    Dropped(content=dropped, origin="", key="").message(hostname=hostname, rules=rules, at=at, rewriter=as_given)
+    as_given = Preparation(hostname)  # what it is rewritten to is the engine's to know
+    Dropped(content=dropped, origin="", key="").message(as_given, rules, at)
     return letter
 
 

@@ -13,9 +13,9 @@ from typing import NamedTuple, cast
 from engine.base.clock import Clock
 from engine.base.permission import refusal
 from engine.base.socket_file import SocketFile, is_answered
-from engine.dkim.result import Sign, unsigned
 from engine.intake.errors import IntakeError
 from engine.intake.floor import DiskFloor
+from engine.intake.preparation import Preparation
 from engine.intake.reply import Reply, going_down
 from engine.intake.smtp.limits import lies_in
 from engine.intake.smtp.local import LocalUser
@@ -45,7 +45,7 @@ class SmtpIntake:
     `on_refusal` is told of each thing that is refused.
 
     Large messages lie in `folder`, on the queue's file system, while they come in (None: where the system keeps such).
-    `sign` gives the signatures of a message, in any thread.
+    `preparation` is what is done to each.
     """
 
     def __init__(
@@ -59,10 +59,10 @@ class SmtpIntake:
         floor: DiskFloor | None = None,
         idle: float = IDLE,
         folder: Path | None = None,
-        sign: Sign = unsigned,
+        preparation: Preparation | None = None,
     ) -> None:
         self._reception = Reception(
-            arrivals, settings, clock, floor, folder, queued=queued, on_refusal=on_refusal, sign=sign
+            arrivals, settings, clock, floor, folder, queued=queued, on_refusal=on_refusal, preparation=preparation
         )
         self._intake = settings.intake
         self._idle = idle

@@ -9,13 +9,12 @@ from pathlib import Path
 from engine.base.clock import Clock
 from engine.base.local_user import uid_in
 from engine.base.text import clean
-from engine.dkim.result import Sign, unsigned
 from engine.intake.content import LARGE
 from engine.intake.errors import Refused
 from engine.intake.floor import DiskFloor
+from engine.intake.preparation import Preparation
 from engine.intake.refusals import Refusals
 from engine.intake.reply import FULL, PAUSED, SICK, Reply
-from engine.intake.rewriting import Rewriter
 from engine.intake.smtp.guesses import Guesses
 from engine.intake.smtp.incoming import Incoming, Storeroom, client_name
 from engine.intake.smtp.lately import Lately
@@ -41,7 +40,7 @@ class Reception:
     `is_drained`: whoever comes, or begins a message, is sent to another node.
 
     `occupancy` is who is connected; `guesses` counts the logins that failed; `storeroom` is where messages lie while
-    they come in; `sign` gives the signatures of one. `least_rate` is in octets a second, see `Pace`.
+    they come in; `preparation` is what is done to each. `least_rate` is in octets a second, see `Pace`.
     """
 
     def __init__(
@@ -54,14 +53,12 @@ class Reception:
         *,
         queued: Callable[[], None] = lambda: None,
         on_refusal: Callable[[Refusal], None] = lambda _: None,
-        sign: Sign = unsigned,
+        preparation: Preparation | None = None,
     ) -> None:
         self.hostname = settings.hostname
-        self.sign = sign
+        self.preparation = preparation or Preparation.by(settings)
         self.rules = settings.intake.smtp
         self.clock = clock
-        self.rewriter = Rewriter(settings.rewrite, settings.hostname)
-        self.completes_all = settings.intake.complete == "all"
         self.refusals = Refusals(arrivals, clock, on_refusal)
         self.paused = ""
         self.closing = False

@@ -370,15 +370,7 @@ class Session:
             peer=self._peer,
             login=self._login,
         )
-        judge = partial(
-            submitted.message,
-            hostname=self.hostname,
-            rules=rules,
-            at=self._reception.clock.now(),
-            rewriter=self._reception.rewriter,
-            completes_all=self._reception.completes_all,
-            sign=self._reception.sign,
-        )
+        judge = partial(submitted.message, self._reception.preparation, rules, self._reception.clock.now())
         self.connection.flush()
         return await self._reception.take(incoming, judge)
 
