@@ -11,16 +11,14 @@ from msgspec import Struct
 
 from engine.base.files import put
 from engine.base.text import clean
-from engine.dns.http_resolver import HttpResolver
 from engine.dns.lookups import Lookups
 from engine.login.login import Answer, NoLogin, Token
 from engine.settings.settings import OAuth
-from engine.tls.contexts import verifying
+from engine.tls import https
 
 log = logging.getLogger(__name__)
 
 SECONDS = 30.0  # for all of it
-CONNECT_SECONDS = 10.0
 LARGEST = 64 * 1024  # bytes of an answer
 
 
@@ -103,29 +101,13 @@ class TokenEndpoint:
             log.error("the new refresh token of %s cannot be kept: %s", self._oauth.token_endpoint, error)
 
     async def _post(self, form: dict[str, str]) -> tuple[int, bytes]:
-        connector = aiohttp.TCPConnector(
-            resolver=HttpResolver(self._lookups),
-            ssl=verifying(self._oauth.ca_file),
-            force_close=True,
-            use_dns_cache=False,
-        )
         async with (
-            aiohttp.ClientSession(
-                connector=connector,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,
-                trust_env=False,
-                timeout=aiohttp.ClientTimeout(total=SECONDS, sock_connect=CONNECT_SECONDS),
-                headers={"User-Agent": "smarthost", "Accept": "application/json", "Accept-Encoding": "identity"},
+            https.client(
+                self._lookups, accept="application/json", seconds=SECONDS, ca_file=self._oauth.ca_file
             ) as client,
             client.post(self._oauth.token_endpoint, data=form, allow_redirects=False) as answer,
         ):
-            body = bytearray()
-            async for piece in answer.content.iter_any():
-                body += piece
-                if len(body) > LARGEST:
-                    raise ValueError(f"its answer has more than {LARGEST} bytes")
-            return answer.status, bytes(body)
+            return answer.status, await https.body(answer, LARGEST)
 
 
 def _why(body: bytes) -> str:

@@ -6,15 +6,13 @@ from pathlib import Path
 
 import aiohttp
 
-from engine.dns.http_resolver import HttpResolver
 from engine.dns.lookups import Lookups, MXError
 from engine.settings.values import Network
-from engine.tls.contexts import verifying
+from engine.tls import https
 from engine.tls.mta_sts import LARGEST, PolicyError
 
 HTTPS = 443
 _SECONDS = 30.0  # for all of it; RFC 8461 3.3 suggests up to a minute
-_CONNECT_SECONDS = 10.0
 
 
 class HttpsFetch:
@@ -51,20 +49,9 @@ class HttpsFetch:
             raise PolicyError(f"{url}: {str(error) or type(error).__name__}") from error
 
     async def _get(self, url: str) -> bytes:
-        connector = aiohttp.TCPConnector(
-            resolver=HttpResolver(self._lookups, self._refused),
-            ssl=verifying(self._ca_file),
-            force_close=True,
-            use_dns_cache=False,
-        )
         async with (
-            aiohttp.ClientSession(
-                connector=connector,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,
-                trust_env=False,
-                timeout=aiohttp.ClientTimeout(total=self._seconds, sock_connect=_CONNECT_SECONDS),
-                headers={"User-Agent": "smarthost", "Accept": "text/plain", "Accept-Encoding": "identity"},
+            https.client(
+                self._lookups, accept="text/plain", seconds=self._seconds, ca_file=self._ca_file, refused=self._refused
             ) as client,
             client.get(url, allow_redirects=False) as answer,  # RFC 8461 3.3: redirects must not be followed
         ):
@@ -72,9 +59,4 @@ class HttpsFetch:
                 raise PolicyError(f"{url}: the server answers {answer.status}; only 200 gives a policy")
             if answer.content_type != "text/plain":  # RFC 8461 3.2: else anyone who may upload could set a policy
                 raise PolicyError(f"{url}: its type is {answer.content_type}, not text/plain")
-            body = bytearray()
-            async for piece in answer.content.iter_any():
-                body += piece
-                if len(body) > LARGEST:
-                    raise PolicyError(f"{url}: more than {LARGEST} bytes")
-            return bytes(body)
+            return await https.body(answer, LARGEST)
