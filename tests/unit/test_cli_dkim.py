@@ -113,7 +113,9 @@ def test_what_root_makes_is_given_to_whoever_has_the_spool(
     spool = tmp_path / "spool"
     spool.mkdir()
     settings.write_text(f'spool = "{spool}"\n')
-    monkeypatch.setattr("console.cli._owner", lambda folder: (os.getuid(), os.getgid()) if folder == spool else None)
+    monkeypatch.setattr(
+        "console.machine._owner", lambda folder: (os.getuid(), os.getgid()) if folder == spool else None
+    )
     monkeypatch.setattr(os, "chown", lambda _, *owner: given.append(owner))
     monkeypatch.setattr(os, "fchown", lambda _, *owner: given.append(owner))
     assert run(settings, "dkim", "add", "shop.example").exit_code == 0
