@@ -11,7 +11,7 @@ from engine.base.clock import SystemClock
 from engine.base.plural import agree, plural
 from engine.queue.moving import CannotMove, End, Moved, abandon, command_of, move
 from engine.queue.sqlite.moving import SqliteEnd
-from engine.settings.values import database
+from engine.settings.names import database
 
 __all__ = ["CannotMove", "command_of", "move_queue"]
 

@@ -9,8 +9,8 @@ from msgspec import Struct
 from engine.base.clock import Clock
 from engine.base.kept import Kept
 from engine.model.outcome import Outcome
+from engine.settings.kinds import Family, Prefer
 from engine.settings.settings import Delivery, Route
-from engine.settings.values import Family, Prefer
 
 REFUSED_SECONDS = 86_400.0  # for which a host that has refused our IPv6 is spoken to over IPv4
 _REFUSED_KEPT = 1000  # hosts

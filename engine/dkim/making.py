@@ -13,7 +13,7 @@ from engine.base.files import put
 from engine.base.permission import why_not
 from engine.dkim.keys import Algorithm, Key, KeyProblem, read_key
 from engine.dkim.records import zone_lines
-from engine.settings import values
+from engine.settings import names
 from engine.settings.settings import DkimKey
 
 RSA_BITS = 2048  # RFC 8301 3.2 wants so many; a record with more does not fit everywhere
@@ -30,7 +30,7 @@ def wanted(kind: str, selector: str = "") -> list[tuple[str, Algorithm]]:
     name = selector or f"{datetime.now(UTC):%Y%m%d}"
     is_full = bool(selector) and kind != "both"
     return [
-        (values.selector(name if is_full else f"{name}-{algorithm}"), algorithm)
+        (names.selector(name if is_full else f"{name}-{algorithm}"), algorithm)
         for algorithm in algorithms
         if kind == "both" or kind.startswith(algorithm)
     ]
@@ -44,7 +44,7 @@ def make(
     Nothing that is there is overwritten. `owner` is whom they are given to, by user and group; None: they stay the
     writer's. Raises ValueError for what is no domain, KeyProblem.
     """
-    domain = values.signing_domain(domain)
+    domain = names.signing_domain(domain)
     settings = [
         (DkimKey(domain=domain, selector=selector, key=folder / f"{domain}.{selector}.pem"), algorithm)
         for selector, algorithm in selectors

@@ -9,9 +9,9 @@ from engine.base.text import clean
 from engine.dkim.keys import Key, KeyProblem, read_key
 from engine.dkim.result import NOT_SIGNED, CannotSign, Signature
 from engine.dkim.signature import Parts, Unsignable, signatures
-from engine.settings import values
+from engine.settings import names
+from engine.settings.kinds import Unsigned
 from engine.settings.settings import DkimKey
-from engine.settings.values import Unsigned
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ class Signer:
 
 def signing_for(author: str, keys: Sequence[DkimKey]) -> tuple[DkimKey, ...]:
     """The keys that sign for a domain. Raises ValueError for what is none."""
-    domain = _nearest(values.host(author), {one.domain for one in keys})
+    domain = _nearest(names.host(author), {one.domain for one in keys})
     return tuple(one for one in keys if one.domain == domain)
 
 

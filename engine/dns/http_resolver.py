@@ -9,8 +9,8 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from dns.rdatatype import RdataType
 
 from engine.dns.lookups import Lookups, MXError, name_of
+from engine.settings.kinds import Network
 from engine.settings.ourselves import is_within
-from engine.settings.values import Network
 
 _MOST_ADDRESSES = 4
 

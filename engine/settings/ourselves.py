@@ -13,8 +13,8 @@ from collections.abc import Callable, Collection, Iterable
 
 import ifaddr
 
+from engine.settings.kinds import Listen, Network
 from engine.settings.settings import Settings
-from engine.settings.values import Listen, Network
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 

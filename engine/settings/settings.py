@@ -10,8 +10,8 @@ import platformdirs
 from msgspec import Struct, field
 
 from engine.base.permission import open_to_all, others_may_write
-from engine.settings import values
-from engine.settings.values import (
+from engine.settings import names
+from engine.settings.kinds import (
     Complete,
     Family,
     Form,
@@ -420,7 +420,7 @@ class Console(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 def default_hostname() -> str:
     """This machine's name as it knows it; no DNS is asked, which could take long."""
     try:
-        return values.host(socket.gethostname())
+        return names.host(socket.gethostname())
     except ValueError:
         return "localhost"
 

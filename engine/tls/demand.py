@@ -6,7 +6,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from engine.dns.lookups import MXError
-from engine.settings.values import Tls
+from engine.settings.kinds import Tls
 from engine.tls.dane import Dane
 
 LEVELS = ("none", "opportunistic", "required", "verified")  # each stricter than the one before

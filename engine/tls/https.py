@@ -8,7 +8,7 @@ import aiohttp
 
 from engine.dns.http_resolver import HttpResolver
 from engine.dns.lookups import Lookups
-from engine.settings.values import Network
+from engine.settings.kinds import Network
 from engine.tls.contexts import verifying
 
 CONNECT_SECONDS = 10.0

@@ -7,7 +7,7 @@ from pathlib import Path
 import aiohttp
 
 from engine.dns.lookups import Lookups, MXError
-from engine.settings.values import Network
+from engine.settings.kinds import Network
 from engine.tls import https
 from engine.tls.mta_sts import LARGEST, PolicyError
 

@@ -11,8 +11,9 @@ from msgspec import Struct
 
 from engine.base.clock import SystemClock
 from engine.intake.smtp.listener import SmtpIntake
+from engine.settings.kinds import Network
+from engine.settings.names import network
 from engine.settings.settings import Intake, Limits, Listen, Settings, Smtp
-from engine.settings.values import Network, network
 from tests.fuzz.fuzzing import Fault, Fuzzer
 from tests.scenarios.submitting import Keys
 from tests.unit.fake_arrivals import FakeArrivals

@@ -18,6 +18,7 @@ from engine.model.filter import Filter
 from engine.model.message import Entry, NewMessage
 from engine.queue.sqlite.store import SqliteQueue
 from engine.sandbox.internet import Internet
+from engine.settings.kinds import Complete, Network, Unsigned
 from engine.settings.settings import (
     Delivery,
     DkimKey,
@@ -38,7 +39,6 @@ from engine.settings.settings import (
     Timeouts,
     TlsRules,
 )
-from engine.settings.values import Complete, Network, Unsigned
 from tests.clock import FakeClock
 from tests.smtp import smtp_client
 from tests.store import store_of

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from engine.sandbox.internet import Internet
+from engine.settings.kinds import Tls
 from engine.settings.settings import DestinationTls, TlsRules
-from engine.settings.values import Tls
 from tests.scenarios.relaying import Relay
 
 

@@ -14,8 +14,8 @@ import trustme
 from engine.intake.floor import DiskFloor
 from engine.intake.smtp.listener import SmtpIntake
 from engine.intake.smtp.users import UsersFile
+from engine.settings.kinds import Network
 from engine.settings.settings import Intake, Limits, Listen, Settings, Smtp, Submission
-from engine.settings.values import Network
 from tests.clock import FakeClock
 from tests.unit.fake_arrivals import FakeArrivals
 

@@ -9,8 +9,8 @@ from engine.sandbox.certificates import Certificate
 from engine.sandbox.exchanges import Temper
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Encrypted, Healthy, Script
+from engine.settings.kinds import Tls
 from engine.settings.settings import Route, TlsRules
-from engine.settings.values import Tls
 from tests.clock import FakeClock
 from tests.scenarios.relaying import relaying
 from tests.scenarios.securing import level, rules, said, why_kept

@@ -14,8 +14,8 @@ from engine.sandbox.exchanges import Action, Temper
 from engine.sandbox.exchanges import Session as Peer
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Encrypted, Healthy
+from engine.settings.kinds import Tls
 from engine.settings.settings import TlsRules
-from engine.settings.values import Tls
 from engine.tls import contexts
 from engine.tls.secured import Secured
 from tests.clock import FakeClock

@@ -17,9 +17,9 @@ from engine.model.probe import Probed
 from engine.model.verbs import Override
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Dead, Healthy, Script
+from engine.settings.names import network
 from engine.settings.ourselves import Interfaces, Ourselves, address_in, is_localhost, is_number, leads_nowhere
 from engine.settings.settings import Listen, Route, TlsRules
-from engine.settings.values import network
 from tests.clock import FakeClock
 from tests.scenarios.relaying import Relay, relaying
 from tests.serving import free_port

@@ -17,8 +17,8 @@ from engine.intake.content import LARGE
 from engine.sandbox.exchanges import Exchange
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Healthy
+from engine.settings.kinds import Unsigned
 from engine.settings.settings import DkimKey, Dns, Nameserver, Retry, Rewrite
-from engine.settings.values import Unsigned
 from tests.clock import FakeClock
 from tests.scenarios.relaying import Relay, relaying
 from tests.unit.dkim_keys import ed25519, records, rsa2048, signatures_in, unsigned_part, verified

@@ -5,8 +5,8 @@ import pytest
 from engine.sandbox.exchanges import Exchange
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Healthy
+from engine.settings.kinds import Complete
 from engine.settings.settings import Rewrite
-from engine.settings.values import Complete
 from tests.clock import FakeClock
 from tests.scenarios.relaying import relaying
 

@@ -20,8 +20,8 @@ from engine.sandbox.certificates import Certificate, Certificates
 from engine.sandbox.exchanges import Action, Exchange, Temper
 from engine.sandbox.exchanges import Session as Peer
 from engine.sandbox.tempers import Authenticating, BlackHole, Encrypted, Healthy, HelloOnly, Script
+from engine.settings.kinds import Tls
 from engine.settings.settings import Timeouts
-from engine.settings.values import Tls
 from engine.smtpclient.dialler import TcpDialler
 from engine.smtpclient.failures import SessionError, TlsBroken
 from engine.smtpclient.mail import Mail

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from engine.settings.file import SettingsError, load
+from engine.settings.names import network
 from engine.settings.settings import Delivery
-from engine.settings.values import network
 
 
 def written(folder: Path, text: str) -> Path:

@@ -24,8 +24,8 @@ from engine.intake.preparation import Preparation
 from engine.intake.signing import signed
 from engine.intake.smtp.submitted import Submitted
 from engine.model.message import NewMessage
+from engine.settings.kinds import Unsigned
 from engine.settings.settings import DkimKey, Smtp
-from engine.settings.values import Unsigned
 from tests.clock import FakeClock
 from tests.unit.dkim_keys import ed25519, records, rsa2048, signatures_in, unsigned_part, verified
 

@@ -22,8 +22,8 @@ from engine.intake.errors import Unfit
 from engine.intake.mailboxes import ListProblem, mailboxes
 from engine.intake.missing import with_missing
 from engine.intake.preparation import Preparation
+from engine.settings.kinds import Listen
 from engine.settings.settings import Smtp
-from engine.settings.values import Listen
 
 PATIENCE = 60.0  # seconds our own door may take for a reply, the commit of the message among them
 

@@ -7,8 +7,8 @@ from functools import lru_cache
 from engine.base.clock import Clock
 from engine.base.kept import Kept
 from engine.base.local_user import uid_in
+from engine.settings.kinds import Network
 from engine.settings.settings import Limits
-from engine.settings.values import Network
 
 REMEMBERED = 10_000  # addresses and logins of each kind; those not heard of for longest are forgotten
 

@@ -29,8 +29,8 @@ from engine.intake.smtp.tls import HANDSHAKE, SHUTDOWN, server_context
 from engine.intake.smtp.users import Logins, Unavailable
 from engine.model.refusal import Refusal
 from engine.queue.contract import Arrivals
+from engine.settings.kinds import Listen, Network, UnixSocket
 from engine.settings.settings import Settings
-from engine.settings.values import Listen, Network, UnixSocket
 
 _LAST_WORDS = 2.0  # seconds in which a farewell may go out
 _BACKLOG = 512
