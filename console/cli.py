@@ -22,7 +22,7 @@ from console.machine import Setup, refuse_each
 from engine.control.client import answers, control_socket, view_socket
 
 if TYPE_CHECKING:
-    from engine.engine import EngineThread
+    from engine.running import EngineThread
     from engine.settings.settings import Settings
 
 _ANYWHERE = ("--config", "--spool")  # these may stand before or behind the command
@@ -104,7 +104,7 @@ def demo() -> None:
 
     Mail hosts of every temper on this machine alone; no mail leaves it, and nothing is kept.
     """
-    from engine.engine import EngineThread
+    from engine.running import EngineThread
     from engine.sandbox.demo import demo as sandbox
 
     _need_terminal()
@@ -119,7 +119,7 @@ def serve(context: typer.Context) -> None:
 
     For systemd and its like: until SIGTERM, SIGINT or SIGHUP.
     """
-    from engine.engine import run_daemon
+    from engine.running import run_daemon
 
     settings = _setup(context).settings()
     faults.to_stderr(settings.log.level)
@@ -204,7 +204,7 @@ def config_reference() -> None:
 
 def _operate(setup: Setup) -> None:
     """The console of the relay; of the one that runs already, for which nobody need be able to start another."""
-    from engine.engine import EngineThread
+    from engine.running import EngineThread
 
     _need_terminal()
     socket = control_socket(setup.spool())
@@ -295,7 +295,8 @@ def _need_terminal() -> None:
 @contextlib.contextmanager
 def _starting(but_for: type[Exception] | None = None) -> Iterator[None]:
     """Say why the engine does not start, and leave; errors of the kind `but_for` are passed on."""
-    from engine.engine import CannotStart, EngineFailed, SpoolOwned
+    from engine.engine import CannotStart, SpoolOwned
+    from engine.running import EngineFailed
 
     try:
         yield

@@ -1,23 +1,20 @@
-"""The engine: builds, starts, drains and stops the parts, as a daemon or in a thread beside the console."""
+"""The engine: builds, starts, drains and stops the parts."""
 
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import Future
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-import uvloop
 from dns.asyncresolver import Resolver
 
 from engine.base.clock import Clock, FollowingClock, SystemClock
 from engine.base.lookout import Lookout
-from engine.base.supervision import LastResort, Supervision, told_to_end, within
+from engine.base.supervision import Supervision, within
 from engine.base.text import clean
-from engine.base.threads import LoopThread
 from engine.control.feed import EventLog
 from engine.control.relay import Relay
 from engine.control.server import ControlServer
@@ -56,7 +53,7 @@ from engine.smtpclient.probe import Prober
 from engine.tls.policy import tls_policy
 from engine.tls.policy_files import HTTPS
 
-__all__ = ["CannotStart", "Engine", "EngineFailed", "EngineThread", "SpoolOwned", "run_daemon"]
+__all__ = ["CannotStart", "Engine", "SpoolOwned"]
 
 log = logging.getLogger(__name__)
 
@@ -76,10 +73,6 @@ DNS_LIFETIME = 10.0  # seconds for an answer, whoever gives it
 
 class CannotStart(Exception):
     """Something the engine needs is not to be had; the text names it and says why."""
-
-
-class EngineFailed(Exception):
-    """Something that the engine cannot do without has ended, and cannot be begun anew; the text says what."""
 
 
 class Engine:
@@ -466,66 +459,3 @@ async def _mended(control: ControlServer, smtp: SmtpIntake) -> str:
             log.error("%s is gone, and cannot be made anew: %s", what, error)
             return f"{what} is gone, and cannot be made anew: {clean(str(error), 200)}"
     return ""
-
-
-def run_daemon(settings: Settings, ready: Callable[[Engine], None] = lambda _: None) -> None:
-    """Run an engine until SIGTERM, SIGINT or SIGHUP, then drain it. `ready` is called once the doors are open.
-
-    Once it is told to stop, while it starts as well, the process ends in time, whatever hangs (see LastResort): a start
-    under way is not cut short by us, for it may be at work on the store. Raises EngineFailed.
-    """
-    last_resort = LastResort()
-    leave: Future[None] = Future()
-
-    def heed() -> None:
-        last_resort.arm()
-        if not leave.done():
-            leave.set_result(None)
-
-    async def serve() -> None:
-        async with _running(settings, is_screen=False) as engine:
-            if not leave.done():  # else it was told while it started, and has only to stop
-                ready(engine)
-            waits = (asyncio.wrap_future(leave), asyncio.ensure_future(engine.supervision.failed.wait()))
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            for wait in waits:
-                wait.cancel()
-            last_resort.arm()
-            log.info("draining")
-        if engine.supervision.failure:
-            raise EngineFailed(engine.supervision.failure)
-
-    try:
-        with told_to_end(heed):
-            uvloop.run(serve())
-    finally:
-        last_resort.disarm_unless_held()
-
-
-class EngineThread:
-    """An engine in a thread of its own: a terminal that stalls must never block mail.
-
-    `start` returns once the doors are open, or raises what Engine.start raised; `stop` drains, is bounded in time, may
-    be called from any thread, more than once, and returns False when the engine did not stop in time.
-    """
-
-    def __init__(self, settings: Settings, *, https_port: int = HTTPS) -> None:
-        self._thread = LoopThread(lambda: _running(settings, https_port), name="engine")
-
-    def start(self) -> None:
-        """Start the engine and wait until mail can come in."""
-        self._thread.start()
-
-    def stop(self) -> bool:
-        """Drain and stop."""
-        return self._thread.stop(2 * DRAIN_SECONDS + 5)
-
-
-@asynccontextmanager
-async def _running(settings: Settings, https_port: int = HTTPS, *, is_screen: bool = True) -> AsyncIterator[Engine]:
-    engine = Engine(settings, https_port=https_port, is_screen=is_screen)
-    await engine.start()
-    try:
-        yield engine
-    finally:
-        await engine.stop()

@@ -13,7 +13,8 @@ import textual.drivers.linux_driver  # noqa: F401
 import console.app
 import console.terminal  # noqa: F401
 import engine.engine
-import engine.intake.sendmail.command  # noqa: F401
+import engine.intake.sendmail.command
+import engine.running  # noqa: F401
 from console.cli import main
 
 

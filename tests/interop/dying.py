@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from engine.delivery.attempt import AttemptManager
-from engine.engine import run_daemon
 from engine.queue.sqlite import mail, notifications, settlements
 from engine.queue.sqlite.arrivals import Arrivals
 from engine.queue.sqlite.claims import Claims
+from engine.running import run_daemon
 from engine.settings.file import load
 
 GO_ON = "answered"  # a file in the folder of the settings: the sender has seen its 250

@@ -37,8 +37,8 @@ from console.widgets.field import Field
 from console.widgets.table import Table
 from console.widgets.trail import Trail
 from engine.control.client import Client, control_socket
-from engine.engine import EngineThread
 from engine.model.verbs import VERBS, Ask, verb_of
+from engine.running import EngineThread
 from engine.sandbox.demo import demo
 from tests.terminals import on_a_terminal
 

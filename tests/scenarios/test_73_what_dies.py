@@ -177,6 +177,7 @@ _SCRIPT = """
 import asyncio, sys, threading, time
 from pathlib import Path
 import engine.engine as house
+import engine.running as running
 import engine.queue.sqlite.writer as writer
 import engine.base.supervision as supervision
 from engine.settings.settings import Dns, Intake, Log, Listen, Nameserver, Settings, Smtp
@@ -222,10 +223,10 @@ match sys.argv[2]:
     case "a start that takes its time":
         writer.connect_writer = starting(writer.connect_writer, 1)
 
-house.LastResort = lambda: supervision.LastResort(4)
+running.LastResort = lambda: supervision.LastResort(4)
 try:
-    house.run_daemon(settings, ready)
-except house.EngineFailed as error:
+    running.run_daemon(settings, ready)
+except running.EngineFailed as error:
     print("failed:", error, flush=True)
     sys.exit(7)
 """

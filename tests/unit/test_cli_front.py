@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from console import cli, faults
 from console.cli import app
-from engine.engine import EngineFailed
+from engine.running import EngineFailed
 from engine.settings.settings import Settings
 from tests.logs import logging_as_before
 from tests.unit.fake_line import serving_line
@@ -203,7 +203,7 @@ def test_an_engine_that_has_failed_is_told_of_in_a_line(folder: Path, monkeypatc
     def failed(_: Settings) -> None:
         raise EngineFailed("nobody listens on 127.0.0.1:25 any more")
 
-    monkeypatch.setattr("engine.engine.run_daemon", failed)
+    monkeypatch.setattr("engine.running.run_daemon", failed)
     with logging_as_before():
         result = CliRunner().invoke(app, ["--spool", str(folder / "spool"), "serve"])
     assert result.exit_code == 1
