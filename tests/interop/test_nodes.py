@@ -68,3 +68,10 @@ async def test_what_befalls_three_nodes_and_their_database_loses_nothing() -> No
     assert found.objections == []
     assert len(found.takeovers) == 3
     assert any(takeover.claims for takeover in found.takeovers)  # else nothing was taken over
+
+
+async def test_a_database_that_crashes_again_and_again_loses_nothing() -> None:
+    """Each time what was being committed may be done, or may not: who asked must learn which."""
+    async with fleet(Terms(nodes=2)) as all_of:
+        found = await befall(all_of, *[partial(faults.database_restarted, all_of, 0.3, at_once=True)] * 8)
+    assert found.objections == []
