@@ -59,7 +59,9 @@ async def back(name: str, address: str, mx: MXCalculator, lookups: Lookups) -> F
     except MXError as error:
         return Finding(name="PTR", result="warn", text=f"{text}; whether that leads back: {error.outcome.text}")
     if not leads_back:
-        todo = f"have your DNS give {called} this address"
+        todo = f"have your DNS give {name} this address"
+        if called != name:  # it is most often the name that whoever has the network gave it, whose DNS is not ours
+            todo = f"have whoever gave it to you name it {name}, and your DNS give {name} this address"
         return Finding(name="PTR", result="bad", text=f"{text}, which does not lead back to it", todo=todo)
     if called != name:
         todo = f'set hostname = "{called}", or have whoever gave you the address name it {name}'

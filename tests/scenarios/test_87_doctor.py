@@ -109,6 +109,11 @@ async def test_what_is_wrong_with_names_is_told_with_what_to_do(internet: Intern
         "bad",
         f"{OURS} is dyn-5.isp.example, which does not lead back to it",
     )
+    assert found["PTR"][0].todo == f"have whoever gave it to you name it {US}, and your DNS give {US} this address"
+    patient.names(OURS, US)
+    found = await patient.found(addresses=(OURS,))
+    assert found["PTR"][0].todo == f"have your DNS give {US} this address"
+    patient.names(OURS, "dyn-5.isp.example")
     internet.dns.add("dyn-5.isp.example", "A", OURS)
     found = await patient.found(addresses=(OURS,))
     assert found["PTR"][0].result == "warn"
