@@ -97,7 +97,7 @@ def _checks(settings: Settings, asked: Asked, around: Surroundings) -> Iterator[
     lookups = Lookups(around.resolver)
     mx = MXCalculator(around.resolver, clock=around.clock, marks=_NoMarks(), own_names=(settings.hostname,))
     yield "hostname", _at_once(names.hostname(settings.hostname))
-    yield "address", partial(names.address, settings.hostname, mx)
+    yield _of_our_name(settings, asked, mx)
     yield from _of_sources(settings, asked, around, mx, lookups)
     yield from _of_name_servers(settings, around, lookups)
     yield from _of_ways_out(settings, asked, around, mx)
@@ -111,6 +111,14 @@ def _checks(settings: Settings, asked: Asked, around: Surroundings) -> Iterator[
     yield "space", _in_a_thread(partial(machine.space, settings.spool, settings.intake.min_free, around.free))
     yield "certificate", _in_a_thread(partial(machine.certificate, settings.intake.submission, around.clock.now))
     yield "settings", _in_a_thread(lambda: machine.files(settings.notes))
+
+
+def _of_our_name(settings: Settings, asked: Asked, mx: MXCalculator) -> Named:
+    """A check whether our name has an address, where it is for us to have one."""
+    smarthost = _smarthost(settings)
+    if smarthost is not None and not asked.addresses:
+        return _skipped("address", f"mail goes out through {smarthost.hosts[0]}, whose name counts, not ours")
+    return "address", partial(names.address, settings.hostname, mx)
 
 
 def _of_sources(

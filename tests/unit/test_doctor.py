@@ -229,11 +229,13 @@ async def test_with_a_route_for_all_mail_the_upstream_host_is_what_counts(tmp_pa
     found = await checkup.checkup(settings, Asked(), around(source=lambda _: "203.0.113.5"))
     results = by_name(found)
     assert "port 25" not in results
-    assert results["PTR"] == ["skipped"]
+    assert results["address"] == results["PTR"] == ["skipped"]
     assert results["upstream"] == ["bad"]
     (upstream,) = [one for one in found if one.name == "upstream"]
     assert upstream.text.startswith("127.0.0.1:9: ")
     assert '[[route]] "*"' in upstream.todo
+    named = await checkup.checkup(settings, Asked(addresses=("203.0.113.5",)), around())
+    assert by_name(named)["address"] == by_name(named)["PTR"] == ["warn"]  # whoever asks of one is told
 
 
 async def test_of_very_many_hosts_of_routes_some_are_tried(tmp_path: Path) -> None:
