@@ -248,7 +248,9 @@ class Keys:
         except ValueError as error:
             refuse(str(error), Status.USAGE)
         if not keys:
-            refuse(f"the settings have no [[dkim]]{f' that signs for {domain}' if domain else ''}")
+            which = f" that signs for {domain}" if domain else ""
+            hint = f"`smarthost dkim add {domain or 'DOMAIN'}` makes keys, and says what to write there"
+            refuse(f"the settings have no [[dkim]]{which}; {hint}")
         return asyncio.run(check(keys, self._settings.dns))
 
 

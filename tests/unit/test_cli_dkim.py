@@ -83,8 +83,12 @@ def test_no_key_is_written_over_another(settings: Path) -> None:
         (["add", "shop.example", "--algorithm", "dsa"], 2, "rsa2048"),
         (["add", "shop.example", "--folder", "/nowhere/at/all"], 1, "/nowhere/at cannot be written to"),
         (["add", "shop.example", "--folder", "/dev/null"], 1, "/dev/null is no folder"),
-        (["check"], 1, "the settings have no [[dkim]]"),
-        (["check", "shop.example"], 1, "the settings have no [[dkim]] that signs for shop.example"),
+        (["check"], 1, "the settings have no [[dkim]]; `smarthost dkim add DOMAIN` makes keys"),
+        (
+            ["check", "shop.example"],
+            1,
+            "the settings have no [[dkim]] that signs for shop.example; `smarthost dkim add shop.example` makes keys",
+        ),
         (["check", "*"], 2, "not a host name"),
     ],
 )
