@@ -11,7 +11,7 @@ from msgspec import Struct
 from engine.base.address import Address
 from engine.dkim.result import Sign, unsigned
 from engine.intake.content import Header, outgoing, read_header, received, with_field
-from engine.intake.missing import with_missing
+from engine.intake.missing import missing
 from engine.intake.rewriting import Rewriter
 from engine.model.message import DsnRequest, NewMessage, Ret
 from engine.settings.settings import Rewrite, Settings
@@ -67,8 +67,11 @@ class Preparation:
             header = read_header(rewritten)
         content = outgoing(header, *arrived.private)
         sender = self._rewriter.sender(arrived.sender)
+        message_id = header.shown(b"message-id")
         if arrived.is_submission or self._completes_all:
-            content = with_missing(content, header, self.hostname, at, sender)
+            lacking = missing(header, self.hostname, at, sender)
+            content = with_field(lacking.fields, content) if lacking.fields else content
+            message_id = lacking.message_id or message_id
         recipients, dsn = self._rewriter.recipients(arrived.recipients, arrived.dsn)
         trace = received(
             sent_by=arrived.sent_by,
@@ -84,7 +87,7 @@ class Preparation:
             content=with_field(signature.fields + trace, content),
             origin=arrived.origin,
             subject=header.shown(b"subject"),
-            message_id=header.shown(b"message-id"),
+            message_id=message_id,
             smtputf8=arrived.needs_utf8 or sender.smtputf8 or any(recipient.smtputf8 for recipient in recipients),
             key=arrived.key,
             ret=arrived.ret,

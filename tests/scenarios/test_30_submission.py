@@ -47,6 +47,7 @@ async def test_who_has_logged_in_may_send_to_anyone_and_the_trace_says_how(keys:
     assert "with ESMTPSA" in parsed["Received"]
     assert parsed["Date"]
     assert parsed["Message-ID"].endswith("@relay.example>")
+    assert message.message_id == parsed["Message-ID"]  # it is known by that, in lists and in the mail log
     assert message.origin == "smtp 127.0.0.1 as ann"
 
 
