@@ -85,8 +85,9 @@ def _attempt(event: Event) -> str:
         *_delays(event, outcome, event.detail),
         f"dsn={outcome.enhanced or _USUAL[outcome.kind]}",
         f"status={_STATUS[event.kind]} ({_said(outcome)})",
-        f"tls={_tls(outcome.secured)}",  # last: pflogsumm reads no line that has more before the status than it knows
     ]
+    if outcome.secured:  # last: pflogsumm reads no line that has more before the status than it knows
+        words.append(f"tls={_tls(outcome.secured)}")
     return ", ".join(words)
 
 

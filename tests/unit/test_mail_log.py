@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from engine.maillog import records
 from engine.maillog.lines import Line, lines, refused
@@ -68,8 +69,10 @@ def test_an_attempt_says_where_how_long_and_with_what_reply() -> None:
     (said,) = texts(event("returned", outcome=REFUSED, detail=detail))
     assert said.endswith(
         "dsn=5.1.1, status=bounced (host mx.example.org[198.51.100.9] said: 550 5.1.1 no such user "
-        "(in reply to RCPT TO command)), tls=none"
+        "(in reply to RCPT TO command))"
     )
+    (said,) = texts(event("delivered", outcome=replace(TAKEN, secured="clear text"), detail=detail))
+    assert said.endswith(", tls=none")
     nobody = Outcome.transient("connection refused by [198.51.100.9]:25", enhanced="4.4.1", host="mx.example.org")
     (said,) = texts(event("deferred", outcome=nobody, detail=detail))
     assert "relay=none, delay=12, delays=0/12/0/0, dsn=4.4.1, status=deferred (4.4.1 connection" in said
