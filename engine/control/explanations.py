@@ -106,7 +106,10 @@ class Explanations:
         last = next((event for event in reversed(events) if entry in (0, event.entry)), None)
         if last is None:
             raise Missing(f"there is no message {named}, and no event tells of it", where="subject")
-        said = f": {last.outcome.line}" if last.outcome is not None else ""
+        said = ""
+        if last.outcome is not None:
+            todo = self._relay.explainer.remedy(last.destination, last.outcome, last.sender)
+            said = f": {last.outcome.line}" + (f"; {todo}" if todo else "")
         raise Missing(f"{named} has left the queue: {last.kind} {last.recipient}{said}", where="subject")
 
     async def _waiting(self, address: Address) -> list[Entry]:

@@ -25,6 +25,7 @@ from engine.delivery.condition import (
     next_try,
 )
 from engine.delivery.relayer import ManagedRelayer
+from engine.delivery.remedy import remedy
 from engine.delivery.routes import Router, Way
 from engine.delivery.smarthost import SmartHost
 from engine.dns.lookups import LookupFailed, MXError
@@ -36,6 +37,7 @@ from engine.model.message import Entry
 from engine.model.order import HoldRule
 from engine.model.outcome import Outcome
 from engine.queue.contract import Queue
+from engine.settings.settings import Route
 
 MAX_ENTRIES = 10  # recipients of one message, or messages to one address, that are explained at once
 MAX_HOSTS = 5  # whose addresses and TLS are told
@@ -57,6 +59,11 @@ class Explainer:
         """Explain the open recipients of a message, or one of them. Raises NoSuchMessage; () when that one has left."""
         found = await self._queue.listing.message(number)
         return await self._entries([row for row in found.entries if entry in (0, row.number)])
+
+    def remedy(self, destination: str, outcome: Outcome, sender: str) -> str:
+        """What can be done about what was said of mail that has left the queue, in a sentence, or ""."""
+        route = self._router.route(destination)
+        return remedy(route, outcome, sender) if route is not None else ""
 
     async def address(self, recipient: str, destination: str, entries: Sequence[Entry]) -> tuple[Explanation, ...]:
         """Explain what waits for an address (`entries`), or where nothing does, what would happen to mail for it."""
@@ -371,9 +378,19 @@ def _of_subject(subject: _Subject, seen: _Seen) -> list[Fact]:
     if last is not None:
         host = f" ({last.host})" if last.host else ""
         facts.append(Fact("last reply", f"{last.line}{host}"))
+    route, said = _upstream(seen.way), last or _why_blocked(seen)
+    if route is not None and said is not None:
+        todo = remedy(route, said, entry.sender if entry is not None else "")
+        facts += [Fact("to do", todo)] if todo else []
     if entry is not None:
         facts.append(Fact("tries", f"{entry.attempts}; {_end_of(entry, subject, seen)}"))
     return facts
+
+
+def _why_blocked(seen: _Seen) -> Outcome | None:
+    """What was said last where no connection is opened for it; mail that was not tried has heard nothing itself."""
+    until = seen.destination.blocked_until
+    return seen.destination.last if until is not None and until > seen.now else None
 
 
 def _end_of(entry: Entry, subject: _Subject, seen: _Seen) -> str:
@@ -384,6 +401,11 @@ def _end_of(entry: Entry, subject: _Subject, seen: _Seen) -> str:
         return ONE_MORE_TRY + (" once it is released" if entry.state == "held" else "")
     when = "once it is released" if entry.state == "held" else "at the next check"
     return f"its time is over: it will be returned {when}"
+
+
+def _upstream(way: Way | None) -> Route | None:
+    """The route that mail takes, but for an override."""
+    return way.route if way is not None and way.override is None else None
 
 
 def _route(way: Way | None) -> Fact | None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from msgspec import Struct
 
 from engine.base.clock import Clock
+from engine.delivery.remedy import named, remedy
 from engine.delivery.routes import Router
 from engine.dns.lookups import MXError
 from engine.dns.mx import Exchange, MXCalculator
@@ -138,7 +139,7 @@ async def upstream(
         way = await router.way(route.domain)
         targets = [target async for target in router.targets(way, exchange)][:MOST_ADDRESSES]
     except MXError as error:
-        return Finding(name=name, result="bad", text=f"{where}: {error.outcome.text}", todo=f"see {_of(route)}.host")
+        return Finding(name=name, result="bad", text=f"{where}: {error.outcome.text}", todo=f"see {named(route)}.host")
     last: SessionError | None = None
     for target in targets:
         session = Session(
@@ -157,21 +158,5 @@ async def upstream(
         done = f"logged in as {route.username}" if route.username else "it takes us without a login"
         return Finding(name=name, result="ok", text=f"{where}: {secured}; {done}")
     assert last is not None, "a host has addresses, or the router says why not"
-    return Finding(name=name, result="bad", text=f"{where}: {last.outcome.line}", todo=_todo(route, last.outcome))
-
-
-def _todo(route: Route, outcome: Outcome) -> str:
-    of = _of(route)
-    match outcome.cause:
-        case "connect":
-            return f"see {of}.host and .port, and whether a firewall lets you out there"
-        case "login":
-            return f"see {of}.username and where its password or token comes from"
-        case "tls":
-            return f"see {of}.tls and .ca_file, and the host's certificate"
-        case _:
-            return f"see {of}, or ask whoever has the host"
-
-
-def _of(route: Route) -> str:
-    return f'[[route]] "{route.domain}"'
+    todo = remedy(route, last.outcome) or f"see {named(route)}, or ask whoever has the host"
+    return Finding(name=name, result="bad", text=f"{where}: {last.outcome.line}", todo=todo)

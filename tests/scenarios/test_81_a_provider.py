@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.control.client import Refused
 from engine.sandbox.exchanges import Exchange
 from engine.sandbox.internet import Internet
 from engine.sandbox.provider import Provider, TokenServer
@@ -67,6 +68,13 @@ async def said(relay: Relay) -> str:
     return entry.last.line
 
 
+async def to_do(relay: Relay) -> str:
+    """What is to be done about it, as Explain has it."""
+    (explained,) = (await relay.client.explain("example.org")).explanations
+    (todo,) = [fact.text for fact in explained.facts if fact.name == "to do"]
+    return todo
+
+
 async def test_a_token_is_got_once_and_used_until_shortly_before_its_end(
     internet: Internet, clock: FakeClock, upstream: Upstream
 ) -> None:
@@ -108,6 +116,7 @@ async def test_a_token_never_shows_and_the_hosts_reason_does(
         await relay.send("bob@example.org", sender=NAME)
         await relay.settled()
         assert await said(relay) == "535 5.7.3 Authentication unsuccessful"
+        assert '[[route]] "*".username' in await to_do(relay)
         (ended, *_) = relay.engine.smarthost.ended
         transcript = "\n".join(line.text for line in ended.transcript.lines())
         assert "AUTH OAUTHBEARER ********" in transcript or "AUTH XOAUTH2 ********" in transcript
@@ -198,6 +207,8 @@ async def test_a_sender_that_is_not_the_logins_goes_back_with_the_providers_word
         assert event.outcome is not None
         assert "SendAsDenied" in event.outcome.text
         assert event.outcome.enhanced == "5.2.252"
+        with pytest.raises(Refused, match=r"SendAsDenied.* let it send as someone@else\.example, or .*\[\[rewrite\]\]"):
+            await relay.client.explain("1")
 
 
 async def test_a_provider_that_has_enough_for_the_day_is_left_alone_and_tried_again(
@@ -209,6 +220,7 @@ async def test_a_provider_that_has_enough_for_the_day_is_left_alone_and_tried_ag
         await relay.settled()
         assert upstream.exchange.messages == 2
         assert len(await relay.entries()) == 2
+        assert "[[limit]]" in await to_do(relay)
         upstream.temper.a_day = 10
         await relay.later(3600)
         assert upstream.exchange.messages == 4

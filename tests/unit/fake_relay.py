@@ -518,6 +518,9 @@ class FakeExplainer:
     async def domain(self, destination: str) -> tuple[Explanation, ...]:
         return (replace(EXPLANATION, subject=destination, destination=destination),)
 
+    def remedy(self, destination: str, outcome: Outcome, sender: str) -> str:
+        return ""
+
 
 class FakeRouter:
     """Knows no host to be the relay itself."""
