@@ -190,6 +190,8 @@ class Explainer:
         try:
             async with asyncio.timeout(ADDRESSES_SECONDS):
                 parts.append(", ".join(await self._router.addresses(exchange.host)))
+                if self._router.ipv6_refusals.is_refused(exchange.host):
+                    parts.append("over IPv4 alone, since it took no mail over IPv6 for want of a PTR record")
                 demand = await self._router.demand_of(destination, exchange.host)
                 parts.append(f"TLS {demand.level} ({demand.why or 'the default'})")
         except MXError as error:

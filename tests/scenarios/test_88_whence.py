@@ -109,6 +109,9 @@ async def test_a_host_that_refuses_a_nameless_ipv6_has_the_mail_over_ipv4_before
         assert [event.recipient for event in await relay.events("returned", "deferred")] == []
         (note,) = await relay.bounds()
         assert note.startswith("mx.both.example took no mail over IPv6, for want of a PTR record")
+        (explained,) = (await relay.client.explain("both.example")).explanations
+        (host,) = [fact.text for fact in explained.facts if fact.name == "host mx.both.example"]
+        assert "; over IPv4 alone, since it took no mail over IPv6" in host
         await relay.send("bob@both.example")
         await relay.settled()
         assert both.messages == (0, 2)
