@@ -191,7 +191,10 @@ def _of_logins(file: Path | None) -> tuple[str, ...]:
     from engine.intake.smtp.users import UsersError, UsersFile, note_of
 
     try:
-        note = note_of(UsersFile(file).users()) if file is not None else ""
+        users = UsersFile(file).users() if file is not None else {}
+        note = note_of(users)
+        if file is not None and not users:
+            note = f"intake.submission.users: nobody is in {file} yet; `smarthost user add NAME` adds who may log in"
     except UsersError as error:
         note = f"intake.submission.users: nobody can log in: {error}"
     return (note,) if note else ()

@@ -91,6 +91,9 @@ def test_logins_from_before_senders_were_kept_are_told_of(settings: Path, tmp_pa
     assert told in CliRunner().invoke(app, ["--config", str(settings), "config", "check"]).stdout
     assert run(settings, "senders", "ann", "--own").stdout == "ann: may send as ann@relay.example\n"
     assert "senders were kept" not in CliRunner().invoke(app, ["--config", str(settings), "config", "check"]).stdout
+    assert run(settings, "remove", "ann").exit_code == 0
+    told = f"nobody is in {users} yet; `smarthost user add NAME` adds who may log in"
+    assert told in CliRunner().invoke(app, ["--config", str(settings), "config", "check"]).stdout
 
 
 def test_each_guess_at_a_password_is_dear(settings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
