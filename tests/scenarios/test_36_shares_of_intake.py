@@ -268,7 +268,7 @@ async def test_a_stop_waits_for_who_still_reads_a_large_message_whose_client_has
     """Or its file would stay open until the process ends, with nobody left to close it, or to hear the verdict."""
     reading, go_on, files = threading.Event(), threading.Event(), list[IO[bytes]]()
 
-    def held_up(submitted: Submitted, **_: object) -> NewMessage:
+    def held_up(submitted: Submitted, *_: object) -> NewMessage:
         reading.set()
         go_on.wait(PATIENCE)
         raise Refused(Reply(550, "5.7.1", "No"), "no")

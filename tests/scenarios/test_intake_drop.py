@@ -386,10 +386,10 @@ async def test_a_header_made_to_break_its_reader_stops_nobody(tmp_path: Path) ->
 async def test_whatever_goes_wrong_with_one_file_sets_that_file_aside(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
-    def judged(self: Dropped, **rest: object) -> object:
+    def judged(self: Dropped, *rest: object) -> object:
         if b"odd" in self.content:
             raise error
-        return message(self, **rest)
+        return message(self, *rest)
 
     message: Callable[..., object] = Dropped.message
     monkeypatch.setattr(Dropped, "message", judged)
