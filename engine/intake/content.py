@@ -11,6 +11,7 @@ from email.header import decode_header, make_header
 from email.utils import format_datetime
 from encodings.aliases import aliases
 from pkgutil import iter_modules
+from typing import NamedTuple
 
 from msgspec import Struct
 
@@ -139,15 +140,27 @@ def outgoing(header: Header, *never: bytes) -> bytes:
     return header.without(*never, *(name for name in UNSENT if name not in signed))
 
 
-def received(*, sent_by: str, by: str, protocol: str, at: float, recipients: tuple[str, ...] = ()) -> bytes:
-    """Give the Received field for mail that came in at time `at` (RFC 5321 4.4), folded, with its CRLF.
+class Trace(NamedTuple):
+    """A Received field, folded, with its CRLF, and the place in it where the queue's id goes."""
 
-    `sent_by` is the from clause, or "". A single recipient is named; of several none, so that none learns of another.
+    field: bytes
+    id_at: int
+
+
+def received(
+    *, sent_by: str, by: str, protocol: str, at: float, secured: str = "", recipients: tuple[str, ...] = ()
+) -> Trace:
+    """Give the Received field for mail that came in at time `at` (RFC 5321 4.4).
+
+    `sent_by` is the from clause, or ""; `secured` says by which TLS it came. A single recipient is named; of several
+    none, so that none learns of another.
     """
     start = f"from {sent_by}\r\n\t" if sent_by else ""
+    tls = f"\r\n\t({secured})" if secured else ""
+    with_what = f"Received: {start}by {by} (smarthost) with {protocol}{tls}".encode()
     named = f"\r\n\tfor <{recipients[0]}>" if len(recipients) == 1 else ""
     date = format_datetime(datetime.fromtimestamp(at, UTC))
-    return f"Received: {start}by {by} (smarthost) with {protocol}{named};\r\n\t{date}\r\n".encode()
+    return Trace(with_what + f"{named};\r\n\t{date}\r\n".encode(), len(with_what))
 
 
 def with_field(field: bytes, content: bytes) -> bytes:

@@ -20,8 +20,9 @@ from engine.settings.settings import Rewrite, Settings
 class Arrived(Struct, frozen=True, kw_only=True):
     """A message that may be taken, as it came: its header, which has its canonical content, and its envelope.
 
-    `sent_by` and `protocol` are for its Received field (RFC 5321 4.4). `private`: fields that are not for its readers,
-    beside those that no message keeps. A submission has what it lacks added (RFC 6409 8). The rest: see NewMessage.
+    `sent_by`, `protocol` and `secured` are for its Received field (RFC 5321 4.4). `private`: fields that are not for
+    its readers, beside those that no message keeps. A submission has what it lacks added (RFC 6409 8). The rest: see
+    NewMessage.
     """
 
     header: Header
@@ -29,6 +30,7 @@ class Arrived(Struct, frozen=True, kw_only=True):
     recipients: tuple[Address, ...]
     sent_by: str
     protocol: str
+    secured: str = ""
     origin: str
     private: tuple[bytes, ...] = ()
     is_submission: bool = False
@@ -78,13 +80,15 @@ class Preparation:
             by=self.hostname,
             protocol=arrived.protocol,
             at=at,
+            secured=arrived.secured,
             recipients=tuple(map(str, arrived.recipients)),
         )
         signature = self._sign(content)
         return NewMessage(
             sender=str(sender),
             recipients=tuple(map(str, recipients)),
-            content=with_field(signature.fields + trace, content),
+            content=with_field(signature.fields + trace.field, content),
+            id_at=len(signature.fields) + trace.id_at,
             origin=arrived.origin,
             subject=header.shown(b"subject"),
             message_id=message_id,

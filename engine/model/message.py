@@ -43,6 +43,7 @@ class NewMessage(Struct, frozen=True, kw_only=True):
     "bounce of 12"). `key`: a message whose key was enqueued before and not yet forgotten is not taken twice.
     What the sender asked to be told: `ret` and `envid` (xtext) of the message, `dsn` of each recipient, or () where
     nothing was said of any. `remark` is what is not as it should be with it, told in the events of its arrival.
+    `id_at` is where in its content, which begins with its trace, the id is said that the queue gives it; 0: nowhere.
     """
 
     sender: str
@@ -57,6 +58,13 @@ class NewMessage(Struct, frozen=True, kw_only=True):
     envid: str = ""
     dsn: tuple[DsnRequest, ...] = ()
     remark: str = ""
+    id_at: int = 0
+
+    def named(self, number: int) -> bytes:
+        """The content, with the id in its trace (RFC 5321 4.4: the ID clause)."""
+        if not self.id_at:
+            return self.content
+        return b"".join((self.content[: self.id_at], b"\r\n\tid %d" % number, self.content[self.id_at :]))
 
 
 class Entry(Struct, frozen=True, kw_only=True):

@@ -45,8 +45,8 @@ def check_envelope(message: NewMessage) -> None:
         raise QueueError("an address of this message is not valid Unicode") from error
 
 
-def accepted(message: NewMessage, number: int, now: float) -> Iterator[Event]:
-    """The events that tell of its arrival, one for each recipient."""
+def accepted(message: NewMessage, number: int, size: int, now: float) -> Iterator[Event]:
+    """The events that tell of its arrival, one for each recipient. `size` is that of its content, in bytes."""
     for place, recipient in enumerate(message.recipients, 1):
         yield Event(
             at=now,
@@ -59,7 +59,7 @@ def accepted(message: NewMessage, number: int, now: float) -> Iterator[Event]:
             text=f"{message.origin}; {message.remark}" if message.remark else message.origin,
             detail=Detail(
                 arrived=now,
-                size=len(message.content),
+                size=size,
                 message_id=message.message_id,
                 recipients=len(message.recipients),
             ),

@@ -23,6 +23,8 @@ async def test_a_message_arrives_as_it_was_sent(internet: Internet, relay: Relay
     await relay.settled()
     (delivery,) = internet.delivered
     assert without_received(delivery.content) == LETTER
+    (arrival, _) = await relay.events("accepted")
+    assert f"\r\n\tid {arrival.message};".encode() in delivery.content
     assert (delivery.sender, delivery.recipients) == ("ann@example.com", ("bob@example.org", "eve@example.org"))
     assert await relay.entries() == ()
     assert [event.kind for event in await relay.events("accepted", "delivered")] == ["accepted"] * 2 + ["delivered"] * 2

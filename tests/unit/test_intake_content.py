@@ -24,6 +24,7 @@ from engine.intake.content import (
     unstuffed,
     with_field,
 )
+from engine.model.message import NewMessage
 
 PIECES = [b"\r", b"\n", b"\r\n", b".", b"Subject: x", b" ", b"\t", b":", b"Bcc: a@b", b"\x1b[2J", b"=?utf-8?q?"]
 HOSTILE = st.binary(max_size=300) | st.lists(st.sampled_from(PIECES)).map(b"".join)
@@ -211,8 +212,24 @@ def test_what_is_put_on_top_stays_a_field_of_its_own(content: bytes) -> None:
 
 def test_the_trace_names_a_single_recipient_only() -> None:
     one = received(sent_by="c (x)", by="relay.example", protocol="ESMTP", at=0.0, recipients=("a@b",))
-    assert one == (
+    assert one.field == (
         b"Received: from c (x)\r\n\tby relay.example (smarthost) with ESMTP\r\n\tfor <a@b>;\r\n"
         b"\tThu, 01 Jan 1970 00:00:00 +0000\r\n"
     )
-    assert b"for" not in received(sent_by="", by="r", protocol="local (drop)", at=0.0, recipients=("a@b", "c@d"))
+    two = received(sent_by="", by="r", protocol="local (drop)", at=0.0, recipients=("a@b", "c@d"))
+    assert b"for" not in two.field
+
+
+def test_the_trace_has_a_place_for_the_id_of_the_queue_and_says_how_it_was_secured() -> None:
+    trace = received(sent_by="c", by="r", protocol="ESMTPSA", at=0.0, secured="TLSv1.3, TLS_AES", recipients=("a@b",))
+    message = NewMessage(
+        sender="",
+        recipients=("a@b",),
+        content=with_field(trace.field, b"From: x\r\n\r\n"),
+        origin="",
+        id_at=trace.id_at,
+    )
+    assert message.named(48213) == (
+        b"Received: from c\r\n\tby r (smarthost) with ESMTPSA\r\n\t(TLSv1.3, TLS_AES)\r\n\tid 48213\r\n\tfor <a@b>;\r\n"
+        b"\tThu, 01 Jan 1970 00:00:00 +0000\r\nFrom: x\r\n\r\n"
+    )

@@ -298,6 +298,15 @@ class Connection(asyncio.Protocol):
         self.is_secure = True
         self._keep_within()
 
+    @property
+    def secured(self) -> str:
+        """Version and cipher of TLS, as in "TLSv1.3, TLS_AES_256_GCM_SHA384"; "" in the clear."""
+        tls = self._transport.get_extra_info("ssl_object") if self._transport is not None else None
+        if tls is None:
+            return ""
+        cipher, *_ = tls.cipher() or ("",)
+        return ", ".join(filter(None, (tls.version(), cipher)))
+
     # -- waiting --------------------------------------------------------------------------------------------------
 
     async def _have_turn(self) -> None:

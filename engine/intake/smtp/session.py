@@ -368,6 +368,7 @@ class Session:
             protocol=self._protocol(mail),
             greeted=self._greeted,
             peer=self._peer,
+            secured=self.connection.secured,
             login=self._login,
         )
         judge = partial(submitted.message, self._reception.preparation, rules, self._reception.clock.now())

@@ -36,6 +36,7 @@ class Submitted(Struct, frozen=True, kw_only=True):
     protocol: str
     greeted: str
     peer: str
+    secured: str = ""
     mail_dsn: OfMail = OfMail()
     dsn: tuple[DsnRequest, ...] = ()
     login: str = ""
@@ -62,6 +63,7 @@ class Submitted(Struct, frozen=True, kw_only=True):
             recipients=self.recipients,
             sent_by=trace_name(self.greeted, self.peer),
             protocol=self.protocol,
+            secured=self.secured,
             origin=f"smtp {self.peer}{f' as {self.login}' if self.login else ''}",
             is_submission=bool(self.login),
             needs_utf8=self.protocol.startswith("UTF8SMTP") and header.eight_bit,

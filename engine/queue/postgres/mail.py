@@ -70,6 +70,7 @@ async def _insert(tx: Transaction, messages: Sequence[NewMessage], terms: Terms)
         for message, number in zip(messages, numbers, strict=True)
         for entry in _entries(tx, message, number, terms)
     ]
+    contents = [message.named(number) for message, number in zip(messages, numbers, strict=True)]
     expires = dict.fromkeys(numbers, 0.0)
     for entry in entries:
         expires[entry.message] = max(expires[entry.message], entry.expires)
@@ -83,17 +84,17 @@ async def _insert(tx: Transaction, messages: Sequence[NewMessage], terms: Terms)
         tx.now,
         numbers,
         [message.sender for message in messages],
-        [len(message.content) for message in messages],
+        [len(content) for content in contents],
         list(expires.values()),
         [storable(message.origin) for message in messages],
         [storable(message.subject) for message in messages],
         [storable(message.message_id) for message in messages],
-        [not message.content.isascii() for message in messages],
+        [not content.isascii() for content in contents],
         [message.smtputf8 for message in messages],
         [message.ret for message in messages],
         [storable(message.envid) for message in messages],
-        [hashlib.sha256(message.content).digest() for message in messages],
-        [message.content for message in messages],
+        [hashlib.sha256(content).digest() for content in contents],
+        contents,
     )
     await know_destinations(tx, {entry.destination for entry in entries})
     await tx.execute(
@@ -104,8 +105,8 @@ async def _insert(tx: Transaction, messages: Sequence[NewMessage], terms: Terms)
         tx.now,
         *map(list, zip(*entries, strict=True)),
     )
-    for message, number in zip(messages, numbers, strict=True):
-        tx.record(*accepted(message, number, tx.now))
+    for message, number, content in zip(messages, numbers, contents, strict=True):
+        tx.record(*accepted(message, number, len(content), tx.now))
     tx.tell(QUEUED)
     if rows[0][1]:
         await rules.apply(tx, numbers)

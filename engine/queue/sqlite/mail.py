@@ -23,7 +23,9 @@ def enqueue(tx: Transaction, message: NewMessage, terms: Terms) -> int:
     check_envelope(message)
     destinations = [destination_of(recipient) for recipient in message.recipients]
     expires = {name: tx.now + terms.give_up_after(name) for name in destinations}
-    number = _insert(tx, message, max(expires.values()))
+    number = _next_number(tx)
+    content = message.named(number)
+    _insert(tx, message, number, content, max(expires.values()))
     for destination in expires:
         know_destination(tx, destination)
     everyone = message.dsn or [NO_DSN_REQUEST] * len(destinations)
@@ -47,38 +49,44 @@ def enqueue(tx: Transaction, message: NewMessage, terms: Terms) -> int:
             )
         ],
     )
-    tx.record(*accepted(message, number, tx.now))
+    tx.record(*accepted(message, number, len(content), tx.now))
     rules.apply(tx, number)
     return number
 
 
-def _insert(tx: Transaction, message: NewMessage, expires: float) -> int:
-    cursor = tx.execute(
-        "INSERT INTO message (sender, size, arrived, expires, origin, subject, message_id, eight_bit, smtputf8, "
-        "ret, envid) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+def _next_number(tx: Transaction) -> int:
+    """The number of the next message: it is said in its content, and so must be known before that is written."""
+    given = "(SELECT seq FROM sqlite_sequence WHERE name = 'message')"  # the last one, also of what has left
+    there = "(SELECT max(number) FROM message)"
+    (last,) = tx.execute(f"SELECT max(coalesce({given}, 0), coalesce({there}, 0))").fetchone()
+    return int(last) + 1
+
+
+def _insert(tx: Transaction, message: NewMessage, number: int, content: bytes, expires: float) -> None:
+    tx.execute(
+        "INSERT INTO message (number, sender, size, arrived, expires, origin, subject, message_id, eight_bit, "
+        "smtputf8, ret, envid) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
+            number,
             message.sender,
-            len(message.content),
+            len(content),
             tx.now,
             expires,
             storable(message.origin),
             storable(message.subject),
             storable(message.message_id),
-            not message.content.isascii(),
+            not content.isascii(),
             message.smtputf8,
             message.ret,
             storable(message.envid),
         ),
     )
-    number = cursor.lastrowid
-    assert number is not None
     tx.execute(
         "INSERT INTO body (message, sha256, content) VALUES (?, ?, ?)",
-        (number, hashlib.sha256(message.content).digest(), message.content),
+        (number, hashlib.sha256(content).digest(), content),
     )
     if message.key is not None:
         tx.execute("INSERT INTO taken_key (key, message) VALUES (?, ?)", (storable(message.key), number))
-    return number
 
 
 def remove_if_finished(tx: Transaction, message: int) -> None:
