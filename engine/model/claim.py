@@ -106,7 +106,8 @@ class Relaying(NamedTuple):
 class EntryResult(Struct, frozen=True, kw_only=True):
     """What one attempt came to for one entry. `due` is when to try again, None when the entry is finished.
 
-    `tell` is what is to be told of one that is finished; None: nothing.
+    `tell` is what is to be told of one that is finished; None: nothing. `suppress` is for how many seconds no new mail
+    to its recipient is taken, since it would fail again; 0.0: it is taken again; None: that is not concerned.
     """
 
     number: int
@@ -114,6 +115,7 @@ class EntryResult(Struct, frozen=True, kw_only=True):
     outcome: Outcome
     due: float | None = None
     tell: Action | None = None
+    suppress: float | None = None
 
 
 class Settlement(Struct, frozen=True, kw_only=True):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         "marked bad", "marked good",
         "overridden", "ended", "probed", "closed", "drained", "undrained",
         "unreachable",
+        "suppressed", "unsuppressed",
     ]  # fmt: skip
 else:
     Kind = str  # who reads what another version tells meets kinds that it does not know

@@ -44,6 +44,8 @@ class NewMessage(Struct, frozen=True, kw_only=True):
     What the sender asked to be told: `ret` and `envid` (xtext) of the message, `dsn` of each recipient, or () where
     nothing was said of any. `remark` is what is not as it should be with it, told in the events of its arrival.
     `id_at` is where in its content, which begins with its trace, the id is said that the queue gives it; 0: nowhere.
+    `refused` are the outcomes of recipients that are not to be tried, and None for each of the others, or () where all
+    are: of those the sender is told as of any that failed.
     """
 
     sender: str
@@ -59,6 +61,7 @@ class NewMessage(Struct, frozen=True, kw_only=True):
     dsn: tuple[DsnRequest, ...] = ()
     remark: str = ""
     id_at: int = 0
+    refused: tuple[Outcome | None, ...] = ()
 
     def named(self, number: int) -> bytes:
         """The content, with the id in its trace (RFC 5321 4.4: the ID clause)."""

@@ -26,7 +26,8 @@ class Outcome(Struct, frozen=True, kw_only=True):
     that could not be had, a banner that turned us away, TLS, a login; the DNS; a policy; a session that was lost; or
     "ours", what was wanting on this machine. `secured` tells how a session that delivered was (see tls.secured).
     `address` is where the host was spoken to, with the port behind a colon, "" where nobody was; `took` how many
-    seconds it took to connect for this, and to send.
+    seconds it took to connect for this, and to send. `is_named`: by an operator, in a route or an override, and so no
+    exchange of the destination's own.
     """
 
     kind: Kind
@@ -41,6 +42,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     secured: str = ""
     address: str = ""
     took: tuple[float, float] | None = None
+    is_named: bool = False
 
     @classmethod
     def of_reply(cls, code: int, text: str, *, host: str = "", phase: str = "", cause: Cause = "") -> Self:

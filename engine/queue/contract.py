@@ -9,7 +9,7 @@ The way of a message, 2 of 7: here it waits. From engine.intake.smtp.session; on
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Literal
 
 from msgspec import Struct
@@ -23,6 +23,7 @@ from engine.model.node import News, NodeState, Said, Share
 from engine.model.order import Changed, Ending, Fate, HoldRule, Operation, Touched, TouchedEntry
 from engine.model.outcome import Cause
 from engine.model.reason import Reason
+from engine.model.suppression import Entered, Suppressed, Suppressions
 from engine.queue.content import Content
 
 
@@ -517,6 +518,43 @@ class Marks(ABC):
         """
 
 
+class Suppression(ABC):
+    """The suppression list: addresses to which no new mail is taken. Any address may be asked for, however written.
+
+    What comes and goes by itself does so with the settlements: see EntryResult.suppress. There it takes the place of
+    nothing that an operator entered.
+    """
+
+    @abstractmethod
+    async def of(self, addresses: Collection[str]) -> Mapping[str, Suppressed]:
+        """Those of some addresses that are on the list now, by their keys (see `engine.model.suppression.key_of`)."""
+
+    @abstractmethod
+    async def window(self, match: str, after: str, limit: int) -> Suppressions:
+        """Up to `limit` of those that have `match` in them, in their order, behind `after`, a key; and how many match.
+
+        What is over is not among them.
+        """
+
+    @abstractmethod
+    async def enter(self, entries: Sequence[Suppressed], by: str, source: str, most: int) -> Entered:
+        """Enter addresses, each once, in place of what the list had of them; `by` an operator, in one event.
+
+        None of them where operators would have entered more than `most` then.
+        """
+
+    @abstractmethod
+    async def remove(self, address: str, by: str) -> Suppressed | None:
+        """Take an address off the list; None where it is not on it."""
+
+    @abstractmethod
+    async def trim(self, most: int) -> int:
+        """Forget what is over, and of more than `most` the oldest that came by themselves; give how many.
+
+        It is no event: nobody has done anything.
+        """
+
+
 class Nodes(ABC):
     """The engines that share the queue: who they are, which of them are drained, and what one asks another.
 
@@ -582,6 +620,7 @@ class Queue(ABC):
     orders: Orders
     listing: Listing
     marks: Marks
+    suppression: Suppression
     nodes: Nodes
 
     @abstractmethod

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from engine.model.event import Detail, Event
-from engine.model.message import DsnRequest, NewMessage
+from engine.model.message import NO_DSN_REQUEST, DsnRequest, NewMessage
+from engine.model.outcome import Outcome
 from engine.queue.errors import QueueError
 
 
@@ -38,11 +39,53 @@ def check_envelope(message: NewMessage) -> None:
         raise QueueError("a message without recipients cannot be queued")
     if message.dsn and len(message.dsn) != len(message.recipients):
         raise QueueError("a message has as many DSN requests as recipients, or none")
+    if message.refused and len(message.refused) != len(message.recipients):
+        raise QueueError("a message has as many outcomes as recipients, or none")
     try:
         "".join((message.sender, *message.recipients)).encode()
     except UnicodeEncodeError as error:
         # To replace a character would make it another address.
         raise QueueError("an address of this message is not valid Unicode") from error
+
+
+class Refused(NamedTuple):
+    """A recipient that is not tried: its number, what it came to, and what was asked to be told of it."""
+
+    number: int
+    recipient: str
+    outcome: Outcome
+    dsn: DsnRequest
+    is_told: bool
+
+    def event(self, message: int, sender: str, now: float) -> Event:
+        """The event that tells of it."""
+        return Event(
+            at=now,
+            kind="returned" if self.is_told else "discarded",
+            message=message,
+            entry=self.number,
+            sender=sender,
+            recipient=self.recipient,
+            destination=destination_of(self.recipient),
+            outcome=self.outcome,
+            text="" if self.is_told else "the sender asked not to be told, or there is none",
+        )
+
+
+def refused(message: NewMessage) -> tuple[Refused, ...]:
+    """The recipients of a message that are not to be tried."""
+    everyone = message.dsn or [NO_DSN_REQUEST] * len(message.recipients)
+    return (
+        tuple(
+            Refused(number, recipient, outcome, dsn, is_told=message.sender != "" and dsn.include("FAILURE"))
+            for number, (recipient, outcome, dsn) in enumerate(
+                zip(message.recipients, message.refused, everyone, strict=True), 1
+            )
+            if outcome is not None
+        )
+        if message.refused
+        else ()
+    )
 
 
 def accepted(message: NewMessage, number: int, size: int, now: float) -> Iterator[Event]:

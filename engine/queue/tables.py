@@ -87,6 +87,7 @@ OVERRIDE = _table("override", "destination", "host port since until by note")
 MARK = _table("mark", "host", "since until by note last times")
 STS_POLICY = _table("sts_policy", "domain", "expires policy")
 KNOWN_LOGIN = _table("known_login", "login address", "at")
+SUPPRESSED = _table("suppressed", "address", "since until by reply note")
 TAKEN_KEY = _table("taken_key", "key", "message", numbers={"message": "message"})
 OPERATION = _table(
     "operation",
@@ -104,7 +105,7 @@ EVENT = _table(
 )._replace(which="AND message > 0")  # as its index has it
 
 OF_MAIL = (MESSAGE, BODY, ENTRY, UNTOLD, ATTEMPT, EVENT)  # each after what its rows refer to
-STANDING = (SUSPENSION, OVERRIDE, MARK, STS_POLICY, KNOWN_LOGIN, OPERATION, TAKEN_KEY)
+STANDING = (SUSPENSION, OVERRIDE, MARK, STS_POLICY, KNOWN_LOGIN, SUPPRESSED, OPERATION, TAKEN_KEY)
 EVERY = (DESTINATION, EXCHANGE, HOLD_RULE, *STANDING, *OF_MAIL)
 
 # The tables that tell of moves, which stay where they are, and those whose rows are numbered by the store.

@@ -41,6 +41,7 @@ from engine.settings.settings import (
     Settings,
     Smtp,
     Submission,
+    Suppression,
     Timeouts,
     TlsRules,
 )
@@ -231,6 +232,12 @@ READERS: _Readers = {
         "node": names.node,
         "heartbeat": values.duration,
         "takeover": values.duration,
+    },
+    Suppression: {
+        "enabled": values.flag,
+        "codes": values.each(values.address_code),
+        "keep": values.suppressed_for,
+        "most": values.most_suppressed,
     },
     Events: {"kept": values.count},
     Log: {

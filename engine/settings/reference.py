@@ -24,7 +24,13 @@ is allowed; an unknown key is refused. This page is what `smarthost config refer
 structure that the engine is set by.
 """
 
-_DURATIONS = (values.duration, values.duration_or_none, values.duration_or_never, values.gathering)
+_DURATIONS = (
+    values.duration,
+    values.duration_or_none,
+    values.duration_or_never,
+    values.gathering,
+    values.suppressed_for,
+)
 _SIZES = (values.size, values.space, values.returned)
 _UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 

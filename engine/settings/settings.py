@@ -382,6 +382,20 @@ class QueueStore(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     takeover: float = 30.0
 
 
+class Suppression(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[suppression]`: whether mail to addresses that have failed for good is refused at once, for a while.
+
+    What is on the list is refused with what was said when it failed. An address comes on it when an exchange of its own
+    domain refuses it with one of `codes` (RFC 3463), and stays for `keep`; with no codes the list has only what
+    operators enter. Of more than `most` the oldest that came by themselves go first.
+    """
+
+    enabled: bool = False
+    codes: tuple[str, ...] = ("5.1.1", "5.1.6", "5.1.10")
+    keep: float = 2_592_000.0
+    most: int = 100_000
+
+
 class Events(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[events]`: how many of what happened are kept in the spool."""
 
@@ -451,6 +465,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     dkim: tuple[DkimKey, ...] = ()
     dkim_signing: DkimSigning = field(default_factory=DkimSigning)
     queue: QueueStore = field(default_factory=QueueStore)
+    suppression: Suppression = field(default_factory=Suppression)
     events: Events = field(default_factory=Events)
     log: Log = field(default_factory=Log)
     control: Control = field(default_factory=Control)

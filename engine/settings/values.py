@@ -17,6 +17,9 @@ _TEN_YEARS = 3_650 * 86_400
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 _UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 _SIZE = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)\s*((?:[kmgt]i?)?b|)", re.ASCII | re.IGNORECASE)
+# RFC 3463 3.2 and 3.3, RFC 7505: what is said of the recipient. 5.1.7 and 5.1.8 are of the sender.
+_ADDRESS_CODES = ("5.1.1", "5.1.2", "5.1.3", "5.1.4", "5.1.6", "5.1.10", "5.2.1", "5.2.2")
+_NO_ADDRESS_CODES = {"5.7.": "of a policy, and not of the address", "5.4.": "of the way there, and not of the address"}
 _SMALLEST, _LARGEST = 1024, 512 * 2**20
 
 
@@ -101,6 +104,28 @@ def gathering(value: object) -> float:
     if seconds > 600:
         raise ValueError(f"{shown(value)} is out of range; allowed is from 0 to 10m")
     return seconds
+
+
+def suppressed_for(value: object) -> float:
+    """A duration from an hour to a year."""
+    seconds = duration(value)
+    if not 3600 <= seconds <= 366 * 86_400:
+        raise ValueError(f"{shown(value)} is out of range; allowed is from 1h to 366d")
+    return seconds
+
+
+def most_suppressed(value: object) -> int:
+    """A whole number from 1 to a million."""
+    return whole(value, 1, 10**6)
+
+
+def address_code(value: object) -> str:
+    """A code that says of a recipient's address or mailbox that it takes no mail, such as 5.1.1 or 5.2.1."""
+    code = text(value)
+    if code not in _ADDRESS_CODES:
+        what = _NO_ADDRESS_CODES.get(code[:4], "") or "no code that says of an address that it takes no mail"
+        raise ValueError(f"{shown(value)} is {what}; allowed are {', '.join(_ADDRESS_CODES)}")
+    return code
 
 
 def weight(value: object) -> int:

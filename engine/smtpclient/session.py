@@ -282,6 +282,8 @@ class Session:
     def _at_rcpt(self, reply: Reply) -> Outcome:
         """552 here means too many recipients: those that are left come in another transaction (RFC 5321 4.5.3.1.10)."""
         outcome = self._judge(reply)
+        if self._target.is_named:
+            outcome = replace(outcome, is_named=True)
         return replace(outcome, kind="transient") if reply.code == 552 else outcome
 
     def _not_delivered(self, reply: Reply) -> Outcome:

@@ -6,8 +6,10 @@ from typing import NamedTuple
 
 from engine.model.message import NO_DSN_REQUEST, NewMessage
 from engine.model.node import QUEUED
+from engine.queue.bounds import LONGEST_GATHER
+from engine.queue.columns import outcome_json
 from engine.queue.errors import QueueError
-from engine.queue.mail import Terms, accepted, check_envelope, destination_of
+from engine.queue.mail import Terms, accepted, check_envelope, destination_of, refused
 from engine.queue.postgres import rules
 from engine.queue.postgres.exchanges import know_destinations
 from engine.queue.postgres.rows import storable
@@ -25,7 +27,8 @@ async def enqueue(tx: Transaction, message: NewMessage, terms: Terms) -> int:
 async def enqueue_all(tx: Transaction, messages: Sequence[NewMessage], terms: Terms) -> list[int | QueueError]:
     """Write messages, due now and to be given up as the terms say; give the number of each, or why it cannot be kept.
 
-    What a hold rule names is held from the first moment on. A key that is taken gives the number it had.
+    What a hold rule names is held from the first moment on; who is refused already is told of, and not tried. A key
+    that is taken gives the number it had.
     """
     keys = [storable(message.key) if message.key is not None else None for message in messages]
     taken = await _taken(tx, [key for key in keys if key is not None])
@@ -71,9 +74,10 @@ async def _insert(tx: Transaction, messages: Sequence[NewMessage], terms: Terms)
         for entry in _entries(tx, message, number, terms)
     ]
     contents = [message.named(number) for message, number in zip(messages, numbers, strict=True)]
-    expires = dict.fromkeys(numbers, 0.0)
-    for entry in entries:
-        expires[entry.message] = max(expires[entry.message], entry.expires)
+    expires = {
+        number: max(tx.now + terms.give_up_after(destination_of(recipient)) for recipient in message.recipients)
+        for message, number in zip(messages, numbers, strict=True)
+    }
     await tx.execute(
         "WITH m AS (INSERT INTO message (number, arrived, sender, size, expires, origin, subject, message_id, "
         "eight_bit, smtputf8, ret, envid) OVERRIDING SYSTEM VALUE SELECT number, $1, sender, size, expires, origin, "
@@ -97,6 +101,20 @@ async def _insert(tx: Transaction, messages: Sequence[NewMessage], terms: Terms)
         contents,
     )
     await know_destinations(tx, {entry.destination for entry in entries})
+    if entries:
+        await _insert_entries(tx, entries)
+    for message, number, content in zip(messages, numbers, contents, strict=True):
+        tx.record(*accepted(message, number, len(content), tx.now))
+    tx.tell(QUEUED)
+    if rows[0][1]:
+        await rules.apply(tx, numbers)
+    for message, number in zip(messages, numbers, strict=True):
+        if message.refused:
+            await _refuse(tx, message, number, terms)
+    return numbers
+
+
+async def _insert_entries(tx: Transaction, entries: Sequence["_NewEntry"]) -> None:
     await tx.execute(
         "INSERT INTO entry (message, number, recipient, destination, state, due, expires, notify, orcpt, notice_at) "
         "SELECT message, number, recipient, destination, 'waiting', $1, expires, notify, orcpt, notice_at FROM "
@@ -105,12 +123,27 @@ async def _insert(tx: Transaction, messages: Sequence[NewMessage], terms: Terms)
         tx.now,
         *map(list, zip(*entries, strict=True)),
     )
-    for message, number, content in zip(messages, numbers, contents, strict=True):
-        tx.record(*accepted(message, number, len(content), tx.now))
-    tx.tell(QUEUED)
-    if rows[0][1]:
-        await rules.apply(tx, numbers)
-    return numbers
+
+
+async def _refuse(tx: Transaction, message: NewMessage, number: int, terms: Terms) -> None:
+    """Keep what is to be told of recipients that are not tried, as of any that failed."""
+    not_tried = refused(message)
+    if told := [one for one in not_tried if one.is_told]:
+        await tx.execute(
+            "WITH kept AS (INSERT INTO untold (message, number, recipient, orcpt, action, outcome, at) "
+            "SELECT $1, k.number, k.recipient, k.orcpt, 'failed', k.outcome, $6 "
+            "FROM unnest($2::int[], $3::text[], $4::text[], $5::text[]) AS k (number, recipient, orcpt, outcome)) "
+            "UPDATE message SET tell_at = $6 + $7::float8 WHERE number = $1",
+            number,
+            [one.number for one in told],
+            [one.recipient for one in told],
+            [storable(one.dsn.orcpt) for one in told],
+            [outcome_json(one.outcome) for one in told],
+            tx.now,
+            min(terms.gather, LONGEST_GATHER),
+        )
+    tx.record(*(one.event(number, message.sender, tx.now) for one in not_tried))
+    await remove_if_finished(tx, number)
 
 
 class _NewEntry(NamedTuple):
@@ -126,7 +159,10 @@ class _NewEntry(NamedTuple):
 
 def _entries(tx: Transaction, message: NewMessage, number: int, terms: Terms) -> Iterator[_NewEntry]:
     everyone = message.dsn or [NO_DSN_REQUEST] * len(message.recipients)
+    not_tried = {one.number for one in refused(message)}
     for place, (recipient, dsn) in enumerate(zip(message.recipients, everyone, strict=True), 1):
+        if place in not_tried:
+            continue
         name = destination_of(recipient)
         expires, notice_at = tx.now + terms.give_up_after(name), terms.notice_at(message, dsn, tx.now)
         yield _NewEntry(number, place, recipient, name, expires, dsn.notify, storable(dsn.orcpt), notice_at)

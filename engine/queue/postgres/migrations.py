@@ -12,7 +12,7 @@ from typing import Any
 from engine.queue.errors import QueueError
 from engine.queue.postgres.connection import MAKING, NODE, SCHEMA
 
-VERSION = 3
+VERSION = 4
 OLDEST = 15  # version of the server
 
 

@@ -1,4 +1,4 @@
--- The store's tables in PostgreSQL, version 3, in a schema of their own. One row of `entry` is one recipient of one
+-- The store's tables in PostgreSQL, version 4, in a schema of their own. One row of `entry` is one recipient of one
 -- message. Texts are compared by their octets (COLLATE "C"), as names of hosts and addresses are.
 -- What functions and triggers do stands in functions.sql.
 
@@ -6,7 +6,7 @@ CREATE TABLE version (
     number      INTEGER NOT NULL,
     usable_from INTEGER NOT NULL                    -- the oldest version whose engines can go on with these tables
 );
-INSERT INTO version VALUES (3, 2);
+INSERT INTO version VALUES (4, 2);
 
 CREATE TABLE node (                                 -- the engines that share this queue
     name        TEXT    COLLATE "C" PRIMARY KEY,
@@ -239,6 +239,18 @@ CREATE TABLE known_login (
 );
 
 CREATE INDEX known_login_at ON known_login (at);
+
+CREATE TABLE suppressed (                           -- addresses to which no new mail is taken
+    address     TEXT    COLLATE "C" PRIMARY KEY,    -- all in lower case
+    since       FLOAT8  NOT NULL,
+    until       FLOAT8,                             -- NULL: until an operator takes it off
+    by          TEXT    COLLATE "C" NOT NULL,
+    reply       TEXT    COLLATE "C" NOT NULL,       -- what was said when it failed
+    note        TEXT    COLLATE "C" NOT NULL
+);
+
+CREATE INDEX suppressed_since ON suppressed (since) WHERE by = 'engine';
+CREATE INDEX suppressed_until ON suppressed (until) WHERE until IS NOT NULL;
 
 CREATE TABLE operation (
     id          BIGINT  GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

@@ -13,7 +13,7 @@ from engine.queue.columns import outcome_json
 from engine.queue.errors import NotRunning, QueueError
 from engine.queue.mail import Terms
 from engine.queue.operations import Gone
-from engine.queue.postgres import notifications, operations
+from engine.queue.postgres import notifications, operations, suppression
 from engine.queue.postgres.mail import remove_if_finished
 from engine.queue.postgres.rows import pairs, storable
 from engine.queue.postgres.transaction import Transaction
@@ -32,7 +32,8 @@ RUNNING = (
 )
 _LEAVE = (
     "DELETE FROM entry e USING unnest($1::bigint[], $2::int[]) AS k (message, number) "
-    "WHERE e.message = k.message AND e.number = k.number RETURNING e.message, e.number, e.operation, e.counted"
+    "WHERE e.message = k.message AND e.number = k.number RETURNING "
+    "e.message, e.number, e.operation, e.counted, e.recipient"
 )
 # Back to waiting, or held where an order was given meanwhile. Words count only where there was an attempt.
 _WAIT_AGAIN = (
@@ -121,12 +122,21 @@ async def _apply(tx: Transaction, results: Sequence[_Result], terms: Terms) -> N
             told = [each.result for each in leaving if each.message == message]
             await notifications.keep(tx, message, told, terms)
         rows = await tx.fetch(_LEAVE, *pairs(each.key for each in leaving))
-        left = {(message, number): (operation, counted) for message, number, operation, counted in rows}
+        left = {(message, number): (operation, counted) for message, number, operation, counted, _ in rows}
         ordered = [(each, *left[each.key]) for each in leaving if each.key in left and left[each.key][0] is not None]
         is_ordered = bool(ordered)
         await operations.count(
             tx,
             [Gone(operation, each.message, counted) for each, operation, counted in ordered if not each.result.attempt],
+        )
+        recipients = {(message, number): recipient for message, number, _, _, recipient in rows}
+        suppression.note(
+            tx,
+            [
+                (recipients[each.key], each.result.outcome, each.result.suppress)
+                for each in leaving
+                if each.result.suppress is not None and each.key in recipients
+            ],
         )
         gone = await remove_if_finished(tx, *{each.message for each in leaving})
     if waiting:

@@ -22,6 +22,7 @@ from engine.queue.postgres.nodes import Nodes
 from engine.queue.postgres.orders import Orders
 from engine.queue.postgres.pulse import Pulse
 from engine.queue.postgres.standing import Standing
+from engine.queue.postgres.suppression import Suppression
 from engine.queue.postgres.transaction import Transaction
 from engine.settings.settings import Events, QueueStore, Retry
 
@@ -70,6 +71,7 @@ class PostgresQueue(Queue):
         self.orders = Orders(self._database)
         self.listing = Listing(self._database)
         self.marks = Marks(self._database)
+        self.suppression = Suppression(self._database)
         self.nodes = Nodes(self._database, self.node, self._errands, self._pulse.soon)
         self._pulse.say = self.nodes.said
 

@@ -14,7 +14,7 @@ from engine.queue.times import Step, Times
 
 CHUNK = 2000  # entries looked at in one transaction
 
-_SINCE = ("mark", "suspension", "hold_rule", "override")
+_SINCE = ("mark", "suspension", "hold_rule", "override", "suppressed")
 
 
 async def put_standing_right(tx: Transaction, longest_block: float) -> None:

@@ -27,7 +27,8 @@ class Damage:
 
     `said` is SQLite's word for it, "" where none was met that stands. What is unreadable is noted by names: "mail", a
     message and a destination; "row", a message and the number of an entry that cannot be removed, or put back; "rest",
-    a message that cannot; "attempt", one that cannot; "times", what a step of the clock concerns.
+    a message that cannot; "attempt", one that cannot; "times", what a step of the clock concerns;
+    "suppressed", that the suppression list cannot be written.
     "relaying" is noted where what is being relayed cannot be listed, "expired" where what has expired cannot, and
     "ordered" with a verb where what is to be bounced or dropped cannot; with a message, that it is on such a page.
     """

@@ -1,10 +1,12 @@
 """How a message comes into the store (envelope, content, one entry a recipient, the key it came with) and leaves it."""
 
 import hashlib
+from collections.abc import Sequence
 
 from engine.model.message import NO_DSN_REQUEST, NewMessage
-from engine.queue.columns import storable
-from engine.queue.mail import Terms, accepted, check_envelope, destination_of
+from engine.queue.bounds import LONGEST_GATHER
+from engine.queue.columns import outcome_json, storable
+from engine.queue.mail import Refused, Terms, accepted, check_envelope, destination_of, refused
 from engine.queue.sqlite import rules
 from engine.queue.sqlite.exchanges import know_destination
 from engine.queue.sqlite.writer import Transaction
@@ -13,8 +15,8 @@ from engine.queue.sqlite.writer import Transaction
 def enqueue(tx: Transaction, message: NewMessage, terms: Terms) -> int:
     """Write a message, due now and to be given up as the terms say; give its number.
 
-    What a hold rule names is held from the first moment on. A key that is taken gives the number it had. Raises
-    QueueError for an envelope that cannot be kept.
+    What a hold rule names is held from the first moment on; who is refused already is told of, and not tried. A key
+    that is taken gives the number it had. Raises QueueError for an envelope that cannot be kept.
     """
     if message.key is not None:
         taken = tx.execute("SELECT message FROM taken_key WHERE key = ?", (storable(message.key),)).fetchone()
@@ -26,7 +28,9 @@ def enqueue(tx: Transaction, message: NewMessage, terms: Terms) -> int:
     number = _next_number(tx)
     content = message.named(number)
     _insert(tx, message, number, content, max(expires.values()))
-    for destination in expires:
+    not_tried = refused(message)
+    numbers = {one.number for one in not_tried}
+    for destination in dict.fromkeys(name for place, name in enumerate(destinations, 1) if place not in numbers):
         know_destination(tx, destination)
     everyone = message.dsn or [NO_DSN_REQUEST] * len(destinations)
     tx.connection.executemany(
@@ -47,10 +51,13 @@ def enqueue(tx: Transaction, message: NewMessage, terms: Terms) -> int:
             for place, (recipient, destination, dsn) in enumerate(
                 zip(message.recipients, destinations, everyone, strict=True), 1
             )
+            if place not in numbers
         ],
     )
     tx.record(*accepted(message, number, len(content), tx.now))
     rules.apply(tx, number)
+    if not_tried:
+        _refuse(tx, message, number, not_tried, terms)
     return number
 
 
@@ -60,6 +67,24 @@ def _next_number(tx: Transaction) -> int:
     there = "(SELECT max(number) FROM message)"
     (last,) = tx.execute(f"SELECT max(coalesce({given}, 0), coalesce({there}, 0))").fetchone()
     return int(last) + 1
+
+
+def _refuse(tx: Transaction, message: NewMessage, number: int, not_tried: Sequence[Refused], terms: Terms) -> None:
+    """Keep what is to be told of recipients that are not tried, as of any that failed."""
+    tx.connection.executemany(
+        "INSERT INTO untold (message, number, recipient, orcpt, action, outcome, at) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        [
+            (number, one.number, one.recipient, one.dsn.orcpt, "failed", outcome_json(one.outcome), tx.now)
+            for one in not_tried
+            if one.is_told
+        ],
+    )
+    tx.execute(
+        "UPDATE message SET tell_at = ? WHERE number = ? AND EXISTS (SELECT 1 FROM untold WHERE message = ?)",
+        (tx.now + min(terms.gather, LONGEST_GATHER), number, number),
+    )
+    tx.record(*(one.event(number, message.sender, tx.now) for one in not_tried))
+    remove_if_finished(tx, number)
 
 
 def _insert(tx: Transaction, message: NewMessage, number: int, content: bytes, expires: float) -> None:

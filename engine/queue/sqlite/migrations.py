@@ -12,7 +12,7 @@ from engine.base.files import sync
 from engine.base.text import clean
 from engine.queue.errors import QueueError
 
-VERSION = 7  # of the schema, kept in PRAGMA user_version
+VERSION = 8  # of the schema, kept in PRAGMA user_version
 
 # In version 1 each entry had the time of its bounce or drop; now the order as a whole has it.
 _FROM_1 = """
@@ -107,6 +107,20 @@ CREATE TABLE coming (
 ) STRICT, WITHOUT ROWID;
 """
 
+# In version 7 no address was remembered for having failed.
+_FROM_7 = """
+CREATE TABLE suppressed (
+    address     TEXT    NOT NULL PRIMARY KEY,
+    since       REAL    NOT NULL,
+    until       REAL,
+    "by"        TEXT    NOT NULL,
+    reply       TEXT    NOT NULL,
+    note        TEXT    NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX suppressed_since ON suppressed (since) WHERE "by" = 'engine';
+CREATE INDEX suppressed_until ON suppressed (until) WHERE until IS NOT NULL;
+"""
+
 # What brings each version to the next, and the columns that come with it.
 _STEPS: Mapping[int, tuple[str, frozenset[tuple[str, str]]]] = {
     1: (_FROM_1, frozenset({("operation", "due")})),
@@ -149,6 +163,7 @@ _STEPS: Mapping[int, tuple[str, frozenset[tuple[str, str]]]] = {
             }
         ),
     ),
+    7: (_FROM_7, frozenset(("suppressed", name) for name in ("address", "since", "until", "by", "reply", "note"))),
 }
 
 log = logging.getLogger(__name__)

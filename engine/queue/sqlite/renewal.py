@@ -31,9 +31,10 @@ _SMALL = {
     "mark": "marks of bad hosts",
     "sts_policy": "MTA-STS policies",
     "known_login": "known logins",
+    "suppressed": "suppressed addresses",
 }
 _KEYS = {"hold_rule": "id", "suspension": "destination", "override": "destination", "mark": "host",
-         "sts_policy": "domain", "known_login": "login, address"}  # fmt: skip
+         "sts_policy": "domain", "known_login": "login, address", "suppressed": "address"}  # fmt: skip
 _LOOK_AFTER = "what operators had laid upon mail is to be looked after"
 _AND_THEN: Mapping[str, str] = {
     "hold_rule": f"; what these held stays held, and nothing more is held for them: {_LOOK_AFTER}",

@@ -28,7 +28,7 @@ NUMBERED = {"message": "number", "body": "message", "attempt": "id", "hold_rule"
             "event": "seq", "entry": "message, number", "untold": "message, number"}  # fmt: skip
 NAMED = {"destination": "name", "taken_key": "key", "exchange": "destination, preference",
          "suspension": "destination", "override": "destination", "mark": "host", "sts_policy": "domain",
-         "known_login": "login, address", "leaving": "move", "coming": "move"}  # fmt: skip
+         "known_login": "login, address", "suppressed": "address", "leaving": "move", "coming": "move"}  # fmt: skip
 LEFT: frozenset[str] = frozenset()  # tables of the schema that are not, on purpose
 _COUNTED = frozenset({"waiting", "held", "relaying", "edge"})  # of a destination: kept by triggers, as entries come
 # What a column has that an early version 1 had not, where the schema of today has no default for it.

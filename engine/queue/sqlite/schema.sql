@@ -1,4 +1,4 @@
--- The store's tables, version 7. One row of `entry` is one recipient of one message.
+-- The store's tables, version 8. One row of `entry` is one recipient of one message.
 
 CREATE TABLE message (
     number      INTEGER PRIMARY KEY AUTOINCREMENT,  -- never given twice, not even after the message has left
@@ -234,6 +234,18 @@ CREATE TABLE known_login (
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX known_login_at ON known_login (at);
+
+CREATE TABLE suppressed (                           -- addresses to which no new mail is taken
+    address     TEXT    NOT NULL PRIMARY KEY,       -- all in lower case
+    since       REAL    NOT NULL,
+    until       REAL,                               -- NULL: until an operator takes it off
+    "by"        TEXT    NOT NULL,
+    reply       TEXT    NOT NULL,                   -- what was said when it failed
+    note        TEXT    NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX suppressed_since ON suppressed (since) WHERE "by" = 'engine';
+CREATE INDEX suppressed_until ON suppressed (until) WHERE until IS NOT NULL;
 
 CREATE TABLE operation (
     id          INTEGER PRIMARY KEY AUTOINCREMENT,

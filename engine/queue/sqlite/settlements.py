@@ -8,7 +8,7 @@ from engine.queue.columns import outcome_json, storable
 from engine.queue.errors import NotRunning
 from engine.queue.mail import Terms
 from engine.queue.operations import Gone
-from engine.queue.sqlite import notifications, operations
+from engine.queue.sqlite import notifications, operations, suppression
 from engine.queue.sqlite.mail import remove_if_finished
 from engine.queue.sqlite.writer import Transaction
 
@@ -28,6 +28,8 @@ def settle(tx: Transaction, settlement: Settlement, terms: Terms) -> None:
                 bounced.append(Gone(operation, message, counted))
             if result.tell is not None:
                 notifications.keep(tx, message, result.number, result.outcome, result.tell, terms)
+            if result.suppress is not None:
+                _note_suppression(tx, message, result, result.suppress)
             _leave(tx, message, result)
         else:
             _wait_again(tx, message, result, result.due)
@@ -69,6 +71,12 @@ def _end_attempt(tx: Transaction, message: int, result: EntryResult) -> tuple[st
     if not running:
         raise NotRunning(f"attempt {result.attempt} at {message}.{result.number} is not running")
     return row[0], row[2], row[3]
+
+
+def _note_suppression(tx: Transaction, message: int, result: EntryResult, seconds: float) -> None:
+    query = "SELECT recipient FROM entry WHERE message = ? AND number = ?"
+    (recipient,) = tx.execute(query, (message, result.number)).fetchone()
+    suppression.note(tx, recipient, result.outcome, seconds)
 
 
 def _leave(tx: Transaction, message: int, result: EntryResult) -> None:

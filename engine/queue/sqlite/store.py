@@ -23,6 +23,7 @@ from engine.queue.sqlite.nodes import Nodes
 from engine.queue.sqlite.orders import Orders
 from engine.queue.sqlite.selection import newest_message
 from engine.queue.sqlite.standing import Standing
+from engine.queue.sqlite.suppression import Suppression
 from engine.queue.sqlite.writer import Transaction
 from engine.settings.settings import Events, Retry
 
@@ -64,6 +65,7 @@ class SqliteQueue(Queue):
         self.orders = Orders(self._database)
         self.listing = Listing(self._database)
         self.marks = Marks(self._database)
+        self.suppression = Suppression(self._database)
         self.nodes = Nodes()
 
     async def open(self) -> int:

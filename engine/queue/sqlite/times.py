@@ -17,7 +17,7 @@ from engine.queue.times import Step, Times
 
 CHUNK = 2000  # entries looked at in one transaction
 
-_SINCE = ("mark", "suspension", "hold_rule", "override")
+_SINCE = ("mark", "suspension", "hold_rule", "override", "suppressed")
 _DESTINATIONS = (
     "UPDATE destination SET blocked_until = min(blocked_until, ?), unreached_at = min(unreached_at, ?), "
     "last_at = min(last_at, ?), touched = min(touched, ?), took_at = min(took_at, ?) "

@@ -114,15 +114,15 @@ async def test_a_server_that_is_too_old_is_named(monkeypatch: pytest.MonkeyPatch
         await opened(await database())
 
 
-@pytest.mark.parametrize("usable_from", [3, 4])
+@pytest.mark.parametrize("usable_from", [4, 5])
 async def test_tables_of_a_newer_version_are_used_as_far_as_that_says(usable_from: int) -> None:
     server = await database()
     await (await opened(server)).queue.close()
-    await tell(server, f"UPDATE version SET number = 4, usable_from = {usable_from}")
-    if usable_from == 3:
+    await tell(server, f"UPDATE version SET number = 5, usable_from = {usable_from}")
+    if usable_from == 4:
         await (await opened(server)).queue.close()
     else:
         with pytest.raises(
-            QueueError, match="of version 4, to be used from 4 on; this smarthost knows 3: use the newer"
+            QueueError, match="of version 5, to be used from 5 on; this smarthost knows 4: use the newer"
         ):
             await opened(server)

@@ -16,6 +16,7 @@ from engine.model.destination import RELAY, Mark, Override, Suspension
 from engine.model.filter import Filter
 from engine.model.message import DsnRequest, Message
 from engine.model.outcome import Outcome
+from engine.model.suppression import Suppressed
 from engine.queue import moving, tables
 from engine.queue.contract import KeptPolicy
 from engine.queue.errors import QueueError
@@ -111,6 +112,11 @@ async def fill(spool: Spool) -> None:
     await queue.marks.save(Mark(host="mx1.bad", since=now, until=now + 600, by="engine", note="", last=LATER, times=3))
     await queue.standing.add_rule(Filter.parse("to=*@ruled.example"), now + 7200, "cy", "looping")
     await queue.arrivals.remember_login("ann", "192.0.2.7")
+    listed = [
+        Suppressed(address="bob@gone.example", since=now, until=now + 9e5, reply="550 5.1.1 no such user"),
+        Suppressed(address="ö@gone.example", since=now, by="ann", note="asked us not to"),
+    ]
+    await queue.suppression.enter(listed, "ann", "list.csv", 100)
     await spool.clock.advance(2)
     now = spool.clock.now()
     plain = await spool.add("a@site.example", "b@site.example", "c@late.example", key="drop 1")
@@ -170,6 +176,7 @@ async def seen(spool: Spool) -> dict[str, object]:
         "rules": await standing.rules(),
         "policy": await standing.sts_policy("sts.example"),
         "marks": await queue.marks.all(),
+        "suppressed": await queue.suppression.window("", "", 100),
         "logins": await queue.arrivals.known_logins(),
         "operations": [await queue.orders.operation(number) for number in range(20)],
         "events": [replace(event, node="") for event in await listing.events(limit=1000)],

@@ -11,6 +11,7 @@ import pytest
 
 from engine.model.destination import Mark, Over, Override, Suspension
 from engine.model.filter import Filter
+from engine.model.suppression import Suppressed
 from engine.queue.contract import KeptPolicy
 from engine.queue.sqlite import renewal
 from engine.queue.sqlite.connection import connect_writer
@@ -24,7 +25,7 @@ HOUR = 3600.0
 WHY = "a note that somebody gave at some length, " * 12
 
 ORDERS = {"hold_rule": "hold rules", "suspension": "suspensions", "override": "overrides"}
-SMALL = (*ORDERS, "mark", "sts_policy", "known_login")
+SMALL = (*ORDERS, "mark", "sts_policy", "known_login", "suppressed")
 
 
 async def filled_with_all(directory: Path) -> dict[str, set[tuple[Any, ...]]]:
@@ -48,6 +49,12 @@ async def _fill_with_all(directory: Path) -> dict[str, set[tuple[Any, ...]]]:
                 queue.marks.save(Mark(host=f"mx{n:03}.example", since=now, until=soon, by="engine", note=WHY)),
                 queue.standing.save_sts_policy(KeptPolicy(domain=name, expires=soon, policy=WHY)),
                 queue.arrivals.remember_login(f"ann{n:03}" + "n" * 200, "192.0.2.7"),
+                queue.suppression.enter(
+                    [Suppressed(address=f"bob@{name}", since=now, until=soon, by="oncall", note=WHY)],
+                    "oncall",
+                    "",
+                    ROWS,
+                ),
             )
         return rows(spool)
 
@@ -63,7 +70,7 @@ def all_of(table: str, connection: sqlite3.Connection) -> list[Any]:
 async def looked_through(spool: SqliteSpool) -> None:
     """Ask all that the engine asks when it starts and at its checks. Nothing of it may be refused."""
     await spool.queue.marks.all()
-    for table in ("sts_policy", "known_login"):  # of these the engine asks row by row
+    for table in ("sts_policy", "known_login", "suppressed"):  # of these the engine asks row by row
         await spool.queue._database.readers.ask(partial(all_of, table))
     await spool.queue.arrivals.known_logins()
     await spool.queue.standing.overrides()

@@ -225,8 +225,32 @@ async def test_a_queue_of_a_newer_version_is_refused(tmp_path: Path) -> None:
         await SqliteSpool(tmp_path, spool.clock).queue.open()
 
 
+# What version 8 has more than version 7.
+_BACK_TO_7 = (
+    "DROP TABLE suppressed",
+    "PRAGMA user_version = 7",
+)
+
+
+async def test_a_queue_of_the_seventh_version_is_brought_to_this_one_with_nobody_suppressed(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        number = await spool.add("a@example.org")
+        for statement in _BACK_TO_7:
+            spool.sql(statement)
+    async with opened(tmp_path) as spool:
+        assert spool.sql("PRAGMA user_version") == [(VERSION,)]
+        assert (await spool.entry(number)).recipient == "a@example.org"
+        assert (await spool.queue.suppression.window("", "", 9)).total == 0
+        fresh = SqliteSpool(tmp_path / "new", spool.clock)
+        await fresh.queue.open()
+        about = "SELECT type, name, tbl_name FROM sqlite_schema ORDER BY name"
+        assert spool.sql(about) == fresh.sql(about)
+        await fresh.queue.close()
+
+
 # What version 7 has more than version 6.
 _BACK_TO_6 = (
+    *_BACK_TO_7,
     "DROP TABLE leaving",
     "DROP TABLE coming",
     "PRAGMA user_version = 6",
