@@ -24,6 +24,7 @@ from engine.delivery.parts import Parts
 from engine.delivery.retry import RetryPlan
 from engine.delivery.routes import Router
 from engine.delivery.smarthost import SmartHost
+from engine.delivery.suppressing import suppressed_for
 from engine.delivery.way_out import Watched
 from engine.dkim.keys import KeyProblem
 from engine.dkim.signature import parts_of
@@ -36,6 +37,7 @@ from engine.intake.floor import DiskFloor
 from engine.intake.preparation import Preparation
 from engine.intake.signing import signed
 from engine.intake.smtp.listener import SmtpIntake
+from engine.intake.suppressed import Refusing
 from engine.login.logins import logins
 from engine.maillog.logs import mail_log
 from engine.model.event import Event
@@ -153,6 +155,7 @@ class Engine:
         arrivals, queued = self.queue.arrivals, self.smarthost.wake
         on_refusal = self._mail_log.refused if self._mail_log is not None else lambda _: None
         preparation = Preparation.by(settings, partial(signed, signer=self.signer))
+        refusing = Refusing(self.queue.suppression, settings, self._clock)
         self.smtp = SmtpIntake(
             arrivals,
             settings,
@@ -162,6 +165,7 @@ class Engine:
             floor=self.floor,
             folder=spool.path,
             preparation=preparation,
+            refusing=refusing,
         )
         self.drop = DropIntake(
             arrivals,
@@ -173,6 +177,7 @@ class Engine:
             queued=queued,
             on_refusal=on_refusal,
             preparation=preparation,
+            refusing=refusing,
         )
 
     @property
@@ -427,6 +432,8 @@ def _attempts(settings: Settings, queue: Queue, retries: RetryPlan, clock: Clock
         queue,
         retries,
         clock,
+        suppress=partial(suppressed_for, settings=settings),
+        most_suppressed=settings.suppression.most,
         hostname=settings.hostname,
         postmaster=settings.dsn.postmaster,
         content_returned=settings.dsn.content_returned,

@@ -32,6 +32,8 @@ EVENTS: dict[str, tuple[str, str]] = {
     "damaged": ("!", "bad"),
     "carried out": ("✎", ""),
     "unreachable": ("✗", "bad"),
+    "suppressed": ("✗", "warn"),
+    "unsuppressed": ("✓", "good"),
 }
 
 STATES: dict[str, tuple[str, str]] = {"waiting": ("◷", ""), "relaying": ("▶", "good"), "held": ("‖", "warn"),

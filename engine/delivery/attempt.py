@@ -38,6 +38,8 @@ class AttemptManager:
 
     The ancestor's notifySuccess and notifyFailure are `report` (recipients of one message may differ),
     notifyNoConnection is `no_connection`; notifyDone, the end of a relayer, is the smart host's own matter.
+
+    `suppress` says what an outcome means for the suppression list, which has `most_suppressed` addresses at the most.
     """
 
     def __init__(
@@ -50,6 +52,8 @@ class AttemptManager:
         postmaster: str = "",
         content_returned: int = dsn.WHOLE_RETURNED,
         sign: Sign = unsigned,
+        suppress: Callable[[Claim, ClaimedEntry, Outcome], float | None] = lambda *_: None,
+        most_suppressed: int = 0,
     ) -> None:
         self._queue = queue
         self._retries = retries
@@ -58,6 +62,9 @@ class AttemptManager:
             queue, hostname=hostname, postmaster=postmaster, content_returned=content_returned, sign=sign
         )
         self.on_untold: Callable[[], None] = lambda: None  # there is something to be told of settled recipients
+        self._suppress = suppress
+        self._most_suppressed = most_suppressed
+        self._may_be_too_many = most_suppressed > 0  # on the suppression list
         self._unrecorded: list[tuple[Claim, tuple[Outcome, ...]]] = []
 
     async def report(self, claim: Claim, outcomes: Sequence[Outcome]) -> None:
@@ -122,6 +129,17 @@ class AttemptManager:
         count = len(self._unrecorded)
         return f"{plural(count, 'result')} of attempts not recorded yet: {why}"
 
+    async def trim_suppressed(self) -> None:
+        """Keep the suppression list within its bound, once something was entered. Raises QueueError."""
+        if not self._may_be_too_many:
+            return
+        self._may_be_too_many = False
+        try:
+            await self._queue.suppression.trim(self._most_suppressed)
+        except BaseException:
+            self._may_be_too_many = True
+            raise
+
     async def no_connection(self, claims: Sequence[Claim], outcome: Outcome) -> None:
         """Record that no exchange could be reached for these claims: one outcome for all."""
         for claim in claims:
@@ -172,6 +190,7 @@ class AttemptManager:
         try:
             settlement = await self._decide(claim, outcomes)
             await self._queue.claims.settle(settlement)
+            self._may_be_too_many |= any(result.suppress for result in settlement.results)
             if any(result.tell is not None for result in settlement.results):
                 self.on_untold()
         except (NotRunning, QueueFull, QueueBusy, QueueBroken):
@@ -212,7 +231,15 @@ class AttemptManager:
                 tell = "failed" if entry.number in of_bounce.for_postmaster else None
             else:
                 tell = self._notices.action(entry, outcome)
-            results.append(EntryResult(number=entry.number, attempt=entry.attempt, outcome=outcome, due=due, tell=tell))
+            result = EntryResult(
+                number=entry.number,
+                attempt=entry.attempt,
+                outcome=outcome,
+                due=due,
+                tell=tell,
+                suppress=self._suppress(claim, entry, outcome) if due is None else None,
+            )
+            results.append(result)
             events.append(self._event(claim, entry, outcome, now, of_bounce.said.get(entry.number, "")))
         return Settlement(message=claim.message, results=tuple(results), events=tuple(events), epoch=claim.epoch)
 

@@ -59,6 +59,7 @@ class Housekeeping:
         for step in (
             self._give_back_stranded,
             self._end_what_is_over,
+            self._trim_suppressed,
             partial(self._sweep, live),
             partial(self._give_up_overdue, expire=expire),
             self._tell_settled,
@@ -106,6 +107,10 @@ class Housekeeping:
         over = await self._queue.standing.end_what_is_over()
         if over.suspended or over.overridden:
             self._is_over(over)
+        return ""
+
+    async def _trim_suppressed(self) -> str:
+        await self._attempts.trim_suppressed()
         return ""
 
     async def _sweep(self, live: Collection[int]) -> str:

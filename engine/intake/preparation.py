@@ -61,6 +61,10 @@ class Preparation:
         completes_all = settings.intake.complete == "all"
         return cls(settings.hostname, settings.rewrite, completes_all=completes_all, sign=sign)
 
+    def recipient(self, address: Address) -> Address:
+        """A recipient as its message will be queued for it."""
+        return self._rewriter.recipients((address,), ())[0][0]
+
     def message(self, arrived: Arrived, at: float) -> NewMessage:
         """The message to queue; `at`: when it came, in seconds since 1970. Safe in any thread. Raises CannotSign."""
         header = arrived.header

@@ -472,6 +472,11 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     console: Console = field(default_factory=Console)
 
     @property
+    def own_postmasters(self) -> frozenset[str]:
+        """Who is never refused for being on the suppression list, in lower case: who looks after this relay."""
+        return frozenset(filter(None, (f"postmaster@{self.hostname}".lower(), self.dsn.postmaster.lower())))
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What may not be as it was meant, or cannot be had with these settings, in sentences."""
         found = []

@@ -36,6 +36,7 @@ from engine.settings.settings import (
     Route,
     Settings,
     Smtp,
+    Suppression,
     Timeouts,
     TlsRules,
 )
@@ -140,6 +141,7 @@ async def relaying(
     rewrite: tuple[Rewrite, ...] = (),
     complete: Complete = "logins",
     relay_networks: tuple[Network, ...] | None = None,
+    suppression: Suppression | None = None,
     **delivery: Any,
 ) -> AsyncIterator[Relay]:
     """Run an engine whose mail goes into `internet`. Further keywords are settings of [delivery]."""
@@ -168,6 +170,7 @@ async def relaying(
             dsn=dsn or Dsn(),
             queue=queue or await store_of(path),
             log=log or Log(),
+            suppression=suppression or Suppression(),
         )
         engine = Engine(settings, clock=clock, draw=random.Random(1), https_port=internet.policies.port)
         await engine.start()

@@ -28,6 +28,7 @@ from engine.intake.errors import IntakeError, NotYet, Unfit
 from engine.intake.floor import DiskFloor
 from engine.intake.preparation import Preparation
 from engine.intake.refusals import Refusals
+from engine.intake.suppressed import Refusing
 from engine.model.message import NewMessage
 from engine.model.refusal import Refusal
 from engine.queue.contract import Arrivals
@@ -72,7 +73,7 @@ class DropIntake:
     """Watches a folder. Files that cannot be taken yet stay where they are until the next look.
 
     `queued` is called for each that is in the queue, `on_refusal` for each that is set aside; `preparation` is what
-    is done to one that is taken.
+    is done to one that is taken, and `refusing` says which of its recipients are not tried.
     """
 
     def __init__(
@@ -87,10 +88,12 @@ class DropIntake:
         queued: Callable[[], None] = lambda: None,
         on_refusal: Callable[[Refusal], None] = lambda _: None,
         preparation: Preparation | None = None,
+        refusing: Refusing | None = None,
     ) -> None:
         self._arrivals = arrivals
         self._queued = queued
         self._preparation = preparation or Preparation.by(settings)
+        self._refusing = refusing or Refusing(None, settings, clock)
         self._folder = folder
         self._failed = folder / "failed"
         self._rules = settings.intake.smtp
@@ -333,7 +336,7 @@ class DropIntake:
 
     async def _send(self, name: str, look: Look) -> _Result:
         """Queue a file and delete it. Raises Unfit, NotYet, CannotSign, OSError where the file cannot be read."""
-        message = await asyncio.to_thread(self._message, name, look)
+        message = await self._refusing.sift(await asyncio.to_thread(self._message, name, look))
         try:
             await self._arrivals.enqueue(message)
         except (QueueFull, QueueBusy, QueueBroken) as error:

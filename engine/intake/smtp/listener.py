@@ -27,6 +27,7 @@ from engine.intake.smtp.session import IDLE, Session
 from engine.intake.smtp.submission import SubmissionSession
 from engine.intake.smtp.tls import HANDSHAKE, SHUTDOWN, server_context
 from engine.intake.smtp.users import Logins, Unavailable
+from engine.intake.suppressed import Refusing
 from engine.model.refusal import Refusal
 from engine.queue.contract import Arrivals
 from engine.settings.kinds import Listen, Network, UnixSocket
@@ -45,7 +46,7 @@ class SmtpIntake:
     `on_refusal` is told of each thing that is refused.
 
     Large messages lie in `folder`, on the queue's file system, while they come in (None: where the system keeps such).
-    `preparation` is what is done to each.
+    `preparation` is what is done to each, and `refusing` says which recipients are refused.
     """
 
     def __init__(
@@ -60,9 +61,18 @@ class SmtpIntake:
         idle: float = IDLE,
         folder: Path | None = None,
         preparation: Preparation | None = None,
+        refusing: Refusing | None = None,
     ) -> None:
         self._reception = Reception(
-            arrivals, settings, clock, floor, folder, queued=queued, on_refusal=on_refusal, preparation=preparation
+            arrivals,
+            settings,
+            clock,
+            floor,
+            folder,
+            queued=queued,
+            on_refusal=on_refusal,
+            preparation=preparation,
+            refusing=refusing,
         )
         self._intake = settings.intake
         self._idle = idle

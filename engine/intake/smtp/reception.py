@@ -21,6 +21,7 @@ from engine.intake.smtp.lately import Lately
 from engine.intake.smtp.limits import Rates, lies_in
 from engine.intake.smtp.occupancy import Occupancy
 from engine.intake.smtp.slots import Slots
+from engine.intake.suppressed import Refusing
 from engine.model.message import NewMessage
 from engine.model.refusal import Refusal
 from engine.queue.contract import Arrivals
@@ -40,7 +41,8 @@ class Reception:
     `is_drained`: whoever comes, or begins a message, is sent to another node.
 
     `occupancy` is who is connected; `guesses` counts the logins that failed; `storeroom` is where messages lie while
-    they come in; `preparation` is what is done to each. `least_rate` is in octets a second, see `Pace`.
+    they come in; `preparation` is what is done to each, and `refusing` says which recipients are refused. `least_rate`
+    is in octets a second, see `Pace`.
     """
 
     def __init__(
@@ -54,9 +56,11 @@ class Reception:
         queued: Callable[[], None] = lambda: None,
         on_refusal: Callable[[Refusal], None] = lambda _: None,
         preparation: Preparation | None = None,
+        refusing: Refusing | None = None,
     ) -> None:
         self.hostname = settings.hostname
         self.preparation = preparation or Preparation.by(settings)
+        self.refusing = refusing or Refusing(None, settings, clock)
         self.rules = settings.intake.smtp
         self.clock = clock
         self.refusals = Refusals(arrivals, clock, on_refusal)

@@ -264,6 +264,9 @@ class Session:
         recipient = self._mail.read_recipient(argument, hostname=self.hostname, is_extended=self._extended)
         if recipient.name not in known:
             self._reception.recipient(self._peer, self._login, is_first=not known)
+            if self._reception.refusing.is_on:
+                queued = self._reception.preparation.recipient(recipient.address)
+                await self._reception.refusing.check(self._mail.sender, queued)
         known[recipient.name] = recipient
         return Reply(250, "2.1.5", "Ok")
 
