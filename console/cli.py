@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from console import faults
-from console.commands import dkim, doctor, lists, questions, spool, user, verbs
+from console.commands import dkim, doctor, lists, questions, spool, suppress, user, verbs
 from console.commands.door import Door, Status, complain, refuse, say
 from console.machine import Setup, refuse_each
 from engine.control.client import answers, control_socket, view_socket
@@ -144,6 +144,7 @@ questions.add_to(app)
 app.add_typer(config_app, name="config")
 spool.add_to(app, lambda context: _setup(context))
 doctor.add_to(app, lambda context: _setup(context))
+app.add_typer(suppress.app, name="suppress")
 app.add_typer(user.app_for(lambda context: _setup(context).users()), name="user")
 app.add_typer(dkim.app_for(lambda context: _setup(context).keys()), name="dkim")
 

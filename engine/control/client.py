@@ -30,6 +30,7 @@ from engine.model.message import Message, Selection, Window
 from engine.model.node import NodeState
 from engine.model.probe import Probed
 from engine.model.reason import Reason
+from engine.model.suppression import Entering, Suppress, Suppressions, Unsuppress
 
 __all__ = ["Barred", "Client", "EngineUnreachable", "Impostor", "Refused", "answers", "control_socket", "view_socket"]
 
@@ -152,6 +153,10 @@ class Client:
         """What stands until a time: suspensions, hold rules, host marks, overrides; the first to end first."""
         return await self._get(tuple[views.StandingView, ...], "overrides", offset=offset, limit=limit)
 
+    async def suppressed(self, match: str = "", after: str = "", limit: int = 1000) -> Suppressions:
+        """The addresses on the suppression list that have `match` in them, behind the address `after`."""
+        return await self._get(Suppressions, "suppressed", match=match, after=after, limit=limit)
+
     async def explain(self, subject: str, node: str = "") -> views.ExplainView:
         """Why a message (48213, 48213.2), or mail for an address or domain, is not moving, or what would happen.
 
@@ -210,6 +215,14 @@ class Client:
         """Have a verb carried out (see engine.model.verbs). Refused with `not_found` where nothing matches."""
         return await self._post(verbs.Result, ask)
 
+    async def suppress(self, ask: Suppress) -> Entering:
+        """Enter addresses in the suppression list, all of them or none."""
+        return await self._post_to("suppress", Entering, ask)
+
+    async def unsuppress(self, address: str) -> Entering:
+        """Take an address off the suppression list; refused with `not_found` where it is not on it."""
+        return await self._post_to("unsuppress", Entering, Unsuppress(address=address))
+
     async def would(self, ask: verbs.DryAsk) -> Selection:
         """What an ask would touch; it touches nothing. Refused with `not_found` where there is nothing to end."""
         return await self._post(Selection, verbs.dry(ask))
@@ -231,8 +244,11 @@ class Client:
         return await self._call(kind, "GET", path, params=params)
 
     async def _post(self, kind: type[T], ask: verbs.Ask) -> T:
+        return await self._post_to(verbs.verb_of(ask).word, kind, ask)
+
+    async def _post_to(self, path: str, kind: type[T], ask: verbs.Ask) -> T:
         headers = {"Content-Type": "application/json"}
-        return await self._call(kind, "POST", verbs.verb_of(ask).word, data=msgspec.json.encode(ask), headers=headers)
+        return await self._call(kind, "POST", path, data=msgspec.json.encode(ask), headers=headers)
 
     async def _call(self, kind: type[T], method: str, path: str, **request: Any) -> T:
         try:

@@ -11,9 +11,10 @@ from engine.control.relay import Relay
 from engine.control.requests import Missing, Wrong
 from engine.delivery.explain import MAX_ENTRIES
 from engine.model.destination import RELAY
-from engine.model.explanation import Explanation
+from engine.model.explanation import Explanation, Fact
 from engine.model.filter import Filter, Op, Term
 from engine.model.message import Entry
+from engine.model.suppression import Suppressed, key_of
 from engine.queue.errors import NoSuchMessage
 
 _ID = re.compile(r"(\d{1,18})(?:\.(\d{1,9}))?", re.ASCII)
@@ -88,11 +89,20 @@ class Explanations:
         if "@" in subject:
             address = _address(subject)
             waiting = await self._waiting(address)
-            return tuple(await explainer.address(str(address), address.domain.lower(), waiting))
+            found = await explainer.address(str(address), address.domain.lower(), waiting)
+            return await self._with_suppression(str(address), tuple(found))
         name = requests.destination(subject)
         if name == RELAY:
             raise Wrong("the whole relay is not explained; its health line says how it is", allowed=_ALLOWED)
         return tuple(await explainer.domain(name))
+
+    async def _with_suppression(self, address: str, found: tuple[Explanation, ...]) -> tuple[Explanation, ...]:
+        """The same with what new mail to an address meets, where that is refused: the cause, if none waits for it."""
+        settings, key = self._relay.settings, key_of(address)
+        if not settings.suppression.enabled or key in settings.own_postmasters:
+            return found
+        one = (await self._relay.queue.suppression.of([key])).get(key)
+        return found if one is None else tuple(_suppressed(each, one) for each in found)
 
     async def _message(self, number: int, entry: int) -> tuple[Explanation, ...]:
         try:
@@ -127,6 +137,24 @@ def _nobody_sends(explanation: Explanation) -> Explanation:
         return explanation
     text = f"every node is drained: none sends anything before `smarthost undrain`; else: {explanation.text}"
     return replace(explanation, cause="draining", text=text, until=None, earliest=None)
+
+
+def _suppressed(explanation: Explanation, one: Suppressed) -> Explanation:
+    """What is explained of an address on the suppression list. Mail that waits for it already is tried as ever."""
+    ends = "until an operator takes it off" if one.until is None else "until its time is over, or it is taken off"
+    note = f" ({one.note})" if one.note else ""
+    text = f"new mail to it is refused {ends}, by {one.by}{note}: {one.words}"
+    if explanation.entry:
+        return replace(explanation, facts=(Fact("suppressed", text), *explanation.facts))
+    also = () if explanation.cause == "nothing" else (Fact("also", explanation.text),)
+    return replace(
+        explanation,
+        cause="suppressed",
+        text=text,
+        until=one.until,
+        earliest=one.until,
+        facts=(*also, *explanation.facts),
+    )
 
 
 def _address(text: str) -> Address:

@@ -28,7 +28,9 @@ from engine.control.queries import DESTINATION_SORTS, HOST_SORTS, Queries
 from engine.control.relay import Relay
 from engine.control.requests import Wrong
 from engine.control.streams import EventStreams
+from engine.control.suppressing import SuppressionList
 from engine.control.verbs import Verbs
+from engine.model.suppression import Suppress, Unsuppress
 from engine.model.verbs import VERBS, Verb, parameters
 from engine.queue.contract import SORTS
 from engine.queue.errors import NoSuchMessage, QueueError
@@ -64,6 +66,7 @@ class ControlServer:
         self._followups = FollowUps(relay.queue, relay.clock)
         self._verbs = Verbs(relay, self._followups)
         self._explanations = Explanations(relay)
+        self._suppression = SuppressionList(relay)
         relay.queue.nodes.on_request = Answering(self._queries, self._explanations, self._verbs).answer
         elsewhere = self._queries if relay.queue.nodes.name else None
         # Each door has streams of its own, and only so many viewers are answered at a time. An operator's orders wait
@@ -105,7 +108,9 @@ class ControlServer:
     def _door(self, path: Path, group: str, *, read_only: bool = False) -> Door:
         app = web.Application(client_max_size=requests.BODY_LIMIT)
         app[_READ_ONLY] = read_only
-        app.add_routes(self._looking(self._viewers_streams) if read_only else [*self.looking, *self.acting])
+        app.add_routes(
+            self._looking(self._viewers_streams) if read_only else [*self.looking, *self.acting, *self.listing]
+        )
         door = Door(path, group, app)
         app.middlewares.append(web.middleware(partial(self._guard, door)))
         return door
@@ -136,6 +141,7 @@ class ControlServer:
             web.get("/v1/overrides", self._overrides),
             web.get("/v1/explain/{subject}", self._explain),
             web.get("/v1/operations/{number}", self._operation),
+            web.get("/v1/suppressed", self._suppressed),
             web.get("/v1/events", self._events),
             web.get(_FOLLOW, streams.serve, allow_head=False),
         ]
@@ -144,6 +150,11 @@ class ControlServer:
     def acting(self) -> list[web.RouteDef]:
         """What does something, or looks what it would do."""
         return [web.post(f"/v1/{verb.word}", self._verb(verb)) for verb in VERBS]
+
+    @property
+    def listing(self) -> list[web.RouteDef]:
+        """What changes the suppression list: many addresses at a time, and so no verb that one types."""
+        return [web.post("/v1/suppress", self._suppress), web.post("/v1/unsuppress", self._unsuppress)]
 
     async def _guard(self, door: Door, request: web.Request, handler: _Handler) -> web.StreamResponse:
         """Let a request be answered, and have it known who is being answered."""
@@ -257,6 +268,12 @@ class ControlServer:
         requests.only(request, "offset", "limit")
         return _answer(await self._queries.overrides(*_window(request)))
 
+    async def _suppressed(self, request: web.Request) -> web.Response:
+        requests.only(request, "match", "after", "limit")
+        limit = requests.number(request, "limit", 100, 1, requests.LIMIT)
+        after = request.query.get("after", "")
+        return _answer(await self._suppression.window(requests.match(request), after, limit))
+
     async def _explain(self, request: web.Request) -> web.Response:
         requests.only(request, "node")
         node = requests.node(request.query.get("node", ""))
@@ -279,6 +296,14 @@ class ControlServer:
         )
 
     # -- ask ------------------------------------------------------------------------------------------------------
+
+    async def _suppress(self, request: web.Request) -> web.Response:
+        ask = await requests.body(request, Suppress)
+        return _answer(await self._suppression.enter(ask, await actor(request)))
+
+    async def _unsuppress(self, request: web.Request) -> web.Response:
+        ask = await requests.body(request, Unsuppress)
+        return _answer(await self._suppression.remove(ask, await actor(request)))
 
     def _verb(self, verb: Verb) -> _Handler:
         takes_nothing = not parameters(verb.ask)

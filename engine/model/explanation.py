@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     ]  # fmt: skip
     Cause = Literal[
         "being relayed", "draining", "relay suspended", "held", "to be bounced", "to be dropped", "suspended",
-        "hosts bad", "DNS", "refused by DNS", "TLS", "blocked", "limit", "rate", "not due", "nothing",
+        "hosts bad", "DNS", "refused by DNS", "TLS", "blocked", "limit", "rate", "not due", "suppressed", "nothing",
     ]  # fmt: skip
 else:
     Condition = Cause = str  # who reads what another version tells meets words that it does not know

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from engine.base.text import clean
 from engine.control import views
+from engine.model.suppression import Suppress, Unsuppress
 from engine.model.verbs import VERBS, Ask
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Script
@@ -26,6 +27,7 @@ PATIENCE = 25.0  # seconds an answer may take: the server bounds each request by
 FOLLOW = "/v1/events/follow"
 
 ASKS: dict[str, type[Ask]] = {verb.word: verb.ask for verb in VERBS}
+ASKS |= {"suppress": Suppress, "unsuppress": Unsuppress}
 _SEEN = (
     "/metrics", "/v1/health", "/v1/overview", "/v1/queue", "/v1/messages/{}", "/v1/destinations", "/v1/destinations/{}",
     "/v1/relayers", "/v1/relayers/{}", "/v1/hosts", "/v1/reasons", "/v1/suspensions", "/v1/overrides", "/v1/explain/{}",

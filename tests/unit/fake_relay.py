@@ -27,6 +27,7 @@ from engine.model.order import Changed, Ending, Fate, HoldRule, Operation, Touch
 from engine.model.outcome import Outcome
 from engine.model.probe import Probed, ProbedAddress
 from engine.model.reason import Reason
+from engine.model.suppression import Entered, Suppressed, Suppressions, key_of
 from engine.model.transcript import Line
 from engine.queue.contract import Queue
 from engine.queue.errors import NodeSilent, NoSuchMessage, QueueError
@@ -69,6 +70,7 @@ class FakeQueue:
         self.clock = clock
         self.arrivals = self.claims = self.standing = self.orders = self.listing = self.marks = self  # all roles
         self.nodes = FakeNodes()
+        self.suppression = FakeSuppression()
         self.calls: list[tuple[Any, ...]] = []
         self.entries = [entry(7), entry(7, 2), entry(8, state="held", ordered="hold", by="root", note="looking")]
         self.changed = Changed(messages=1, recipients=2, skipped=1)
@@ -307,6 +309,37 @@ class FakeQueue:
         await self._read()
         self.calls.append(call)
         return self.changed
+
+
+class FakeSuppression:
+    """A suppression list in memory: by key, without an end to anything."""
+
+    def __init__(self) -> None:
+        self.listed: dict[str, Suppressed] = {}
+        self.calls: list[tuple[Any, ...]] = []
+
+    async def of(self, addresses: Collection[str]) -> dict[str, Suppressed]:
+        keys = map(key_of, addresses)
+        return {key: self.listed[key] for key in keys if key in self.listed}
+
+    async def window(self, match: str, after: str, limit: int) -> Suppressions:
+        found = [self.listed[key] for key in sorted(self.listed) if match in key]
+        return Suppressions(total=len(found), rows=tuple([one for one in found if one.address > after][:limit]))
+
+    async def enter(self, entries: Sequence[Suppressed], by: str, source: str, most: int) -> Entered:
+        self.calls.append(("enter", tuple(entries), by, source, most))
+        if len(entries) > most:
+            return Entered(has_room=False)
+        known = sum(entry.address in self.listed for entry in entries)
+        self.listed |= {entry.address: entry for entry in entries}
+        return Entered(new=len(entries) - known, changed=known)
+
+    async def remove(self, address: str, by: str) -> Suppressed | None:
+        self.calls.append(("remove", address, by))
+        return self.listed.pop(address, None)
+
+    async def trim(self, most: int) -> int:
+        return 0
 
 
 class FakeNodes:

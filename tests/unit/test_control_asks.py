@@ -14,7 +14,10 @@ from tests.asks import fields_of
 from tests.unit.fake_relay import FakeEngine, short_folder
 
 # A right body for each ask, by the word of its path.
-BODIES = {verb.word: fields_of(verb) for verb in VERBS}
+BODIES = {verb.word: fields_of(verb) for verb in VERBS} | {
+    "suppress": {"entries": [{"address": "bob@example.org"}]},
+    "unsuppress": {"address": "bob@example.org"},
+}
 MISSPELT = ("dry-run", "dryRun", "newst", "")
 
 
@@ -38,7 +41,14 @@ class Raw:
 
     def nothing_was_done(self) -> bool:
         queue = self._engine.queue
-        done = (queue.calls, self._engine.mx.calls, queue.suspended, queue.rules_kept, queue.overridden)
+        done = (
+            queue.calls,
+            queue.suppression.calls,
+            self._engine.mx.calls,
+            queue.suspended,
+            queue.rules_kept,
+            queue.overridden,
+        )
         return not any(done) and not self._engine.smarthost.checks
 
 
@@ -52,7 +62,8 @@ async def raw(engine: FakeEngine) -> AsyncIterator[Raw]:
 
 def paths() -> list[str]:
     with short_folder() as folder:
-        return [route.path for route in FakeEngine(Path(folder)).server().acting]
+        server = FakeEngine(Path(folder)).server()
+        return [route.path for route in (*server.acting, *server.listing)]
 
 
 def test_every_path_that_acts_has_its_body_here() -> None:

@@ -37,7 +37,8 @@ async def raw(path: Path) -> AsyncIterator[aiohttp.ClientSession]:
 
 
 def acting(engine: FakeEngine) -> list[str]:
-    return [route.path for route in engine.server().acting]
+    server = engine.server()
+    return [route.path for route in (*server.acting, *server.listing)]
 
 
 async def test_nothing_that_acts_can_be_asked_by_the_door_for_looking(engine: FakeEngine) -> None:
@@ -50,6 +51,7 @@ async def test_nothing_that_acts_can_be_asked_by_the_door_for_looking(engine: Fa
                 assert response.status == 403, (method, path)
                 assert refusal.what == "this is the way in for looking alone"
                 assert "control.sock" in refusal.allowed
+    assert engine.queue.suppression.calls == []
     assert (engine.queue.calls, engine.mx.calls, engine.queue.suspended) == ([], [], [])
 
 

@@ -21,12 +21,13 @@ def http() -> set[str]:
     with short_folder() as folder:
         server = FakeEngine(Path(folder)).server()
     assert {route.method for route in server.looking} == {"GET"}
+    assert {route.path for route in server.listing} == {"/v1/suppress", "/v1/unsuppress"}, "whose command is suppress"
     return {route.path.removeprefix("/v1/") for route in server.acting}
 
 
 def test_console_commands_and_http_have_the_words_of_the_table() -> None:
     assert http() == {action.word for action in ACTIONS if action.verb} == WORDS
-    assert WORDS <= COMMANDS
+    assert WORDS | {"suppress"} <= COMMANDS
     assert len(WORDS) == len(VERBS) == len({verb.ask for verb in VERBS})
 
 

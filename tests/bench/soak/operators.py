@@ -41,7 +41,7 @@ VIEWS = (
     "/v1/destinations", "/v1/destinations?match=silent&sort=-oldest&limit=1000", "/v1/destinations/good0.example",
     "/v1/destinations/tar0.example", "/v1/relayers?ended=100", "/v1/hosts", "/v1/reasons", "/v1/suspensions",
     "/v1/overrides", "/v1/explain/tar1.example", "/v1/explain/x@good1.example", "/v1/events?limit=1000",
-    "/v1/events?match=returned&limit=100", "/v1/nodes",
+    "/v1/events?match=returned&limit=100", "/v1/nodes", "/v1/suppressed?match=example&limit=1000",
 )  # fmt: skip
 OF_THE_MOMENT = (
     "/v1/messages/{}",
