@@ -1,4 +1,7 @@
-"""The SMTP server: whatever clients say, in whatever pieces, is answered well, and is at most one message a DATA."""
+"""The SMTP server: whatever clients say, in whatever pieces, is answered well.
+
+It is at most one message for each DATA, and for each BDAT LAST.
+"""
 
 import asyncio
 import contextlib
@@ -26,6 +29,7 @@ LONGEST_REPLY = 512  # octets of a line (RFC 5321 4.5.3.1.5)
 
 _REPLY = re.compile(rb"[2-5][0-9][0-9][ -][\x20-\x7e]*\Z")
 _END = re.compile(rb"(?=\r\n\.\r\n)")
+_LAST = re.compile(rb"(?i)bdat +[0-9]+ +last")
 
 _COMMANDS = (
     b"EHLO client.example\r\n", b"HELO client.example\r\n", b"EHLO [127.0.0.1]\r\n", b"EHLO \r\n", b"EHLO \xff\r\n",
@@ -36,11 +40,13 @@ _COMMANDS = (
     b"RCPT TO:<@a.example:b@c.example>\r\n", b"RCPT TO:<b%c.example@d.example>\r\n", b"RCPT TO:<Postmaster>\r\n",
     b"DATA\r\n", b"data\r\n", b"DATA x\r\n", b"RSET\r\n", b"NOOP\r\n", b"NOOP x\r\n", b"VRFY a\r\n", b"HELP\r\n",
     b"QUIT\r\n", b"STARTTLS\r\n", b"AUTH PLAIN AGFubgBzZWNyZXQ=\r\n", b"AUTH LOGIN\r\n", b"AUTH PLAIN\r\n", b"*\r\n",
-    b"BDAT 5 LAST\r\n", b"EXPN x\r\n", b"XCLIENT ADDR=1.2.3.4\r\n", b"GET / HTTP/1.1\r\n", b"Host: x\r\n", b"\r\n",
+    b"BDAT 5 LAST\r\n", b"BDAT 5\r\n", b"BDAT 0\r\n", b"bdat 0 last\r\n", b"BDAT 99999 LAST\r\n", b"BDAT x\r\n",
+    b"EXPN x\r\n", b"XCLIENT ADDR=1.2.3.4\r\n", b"GET / HTTP/1.1\r\n", b"Host: x\r\n", b"\r\n",
     b"\n", b"\r", b".\r\n",
 )  # fmt: skip
 _HELLO = b"EHLO c.example\r\n"
 _TRANSACTION = b"MAIL FROM:<a@b.example>\r\nRCPT TO:<bob@example.org>\r\nDATA\r\n"
+_ENVELOPE = _TRANSACTION.removesuffix(b"DATA\r\n")
 _BODIES = (
     b"Subject: x\r\n\r\nbody\r\n.\r\n", b".\r\n", b"\r\n.\r\n", b"a\n.\nMAIL FROM:<x@y.example>\n", b"a\r.\rb",
     b"a\n.\r\n", b"a\r\n.\n", b"\r\n..\r\n", b"a\x00b\r\n", b"Received: x\r\n" * 60, b"a" * 70_000,
@@ -59,7 +65,13 @@ _piece = st.one_of(
 )  # fmt: skip
 _one = _piece.map(lambda piece: (piece,))
 _whole = st.sampled_from(_BODIES).map(lambda body: (_HELLO, _TRANSACTION, body + b"\r\n.\r\n"))
-_move = st.one_of(_one, _whole)
+_chunks = st.lists(st.sampled_from(_BODIES), min_size=1, max_size=4).map(
+    lambda bodies: (
+        _HELLO,
+        _ENVELOPE + b"".join(b"BDAT %d\r\n%b" % (len(body), body) for body in bodies) + b"BDAT 0 LAST\r\n",
+    )
+)
+_move = st.one_of(_one, _whole, _chunks)
 
 
 class Talk(Struct, frozen=True):
@@ -90,6 +102,8 @@ class SmtpServer(Fuzzer[Talk]):
             (b"EHLO c.example\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<b@c.example>\r\nDATA\r\nx\r\n.\r\n",),
             is_known=False,
         ),
+        Talk((_HELLO, _ENVELOPE + b"BDAT 4\r\nx\r\n.BDAT 2 LAST\r\n\r\n"), waits=True),
+        Talk((_HELLO, b"BDAT 12 LAST\r\n" + b"MAIL FROM:<>"), waits=True, is_known=False),
         Talk((b"x" * 998 + b"\r\n",), waits=True),
         Talk((_HELLO, b"AUTH LOGIN\r\n", b"EHLO \xff\r\n"), waits=True, door=2),
     )
@@ -144,13 +158,15 @@ class SmtpServer(Fuzzer[Talk]):
         said, _ = await asyncio.gather(self._talk(case), self._good.served())
         was_cut = case.resets or case.door == 2  # TLS has no end of one direction alone
         replies = _replies(said, was_cut=was_cut)
-        begun = sum(reply[-1].startswith(b"354") for reply in replies)
+        lasts = len(_LAST.findall(b"".join(case.pieces)))
+        begun = sum(reply[-1].startswith(b"354") for reply in replies) + lasts
         queued = [message for message in self._queue.messages if message.sender != _Good.SENDER]
         if len(queued) > begun and not was_cut:
             raise Fault(f"{len(queued)} messages came of {begun} that were asked for")
         ends = len(_END.findall(b"".join(case.pieces)))
-        if len(queued) > ends:
-            raise Fault(f"{len(queued)} messages came, and <CRLF>.<CRLF> came {ends} times (RFC 5321 4.1.1.4)")
+        if len(queued) > ends + lasts:
+            how_often = f"<CRLF>.<CRLF> came {ends} times (RFC 5321 4.1.1.4), and BDAT LAST {lasts} times"
+            raise Fault(f"{len(queued)} messages came, and {how_often}")
         logged_in = case.door == 2 and any(reply[-1].startswith(b"235") for reply in replies)
         if queued and not logged_in and (not case.is_known or case.door):
             raise Fault("mail was taken of somebody who may not send")

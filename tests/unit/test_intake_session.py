@@ -54,7 +54,7 @@ def cut(data: bytes, places: Sequence[int]) -> list[bytes]:
 async def test_a_conversation_is_what_it_is() -> None:
     replies, messages = await held([[group] for group in GROUPS])
     assert [reply[:3] for reply in replies] == (
-        ["220"] + ["250"] * 7  # EHLO, with its offers
+        ["220"] + ["250"] * 8  # EHLO, with its offers
         + ["250", "250", "250", "501", "354"]
         + ["250", "250", "500", "250", "250", "354"]
         + ["250", "252", "500", "500", "250", "250", "501", "354"]
@@ -280,6 +280,9 @@ STATES: dict[str, Doing] = {
     "in a message": lambda guest: both(guest, b"EHLO c\r\n", ENVELOPE + b"DATA\r\n", b"Subject: x\r\n"),
     "at the final dot": lambda guest: both(guest, b"EHLO c\r\n", ENVELOPE + b"DATA\r\n", b"x\r\n."),
     "after a message": lambda guest: both(guest, b"EHLO c\r\n", ENVELOPE + b"DATA\r\n", b"x\r\n.\r\n"),
+    "in a chunk": lambda guest: both(guest, b"EHLO c\r\n", ENVELOPE + b"BDAT 10\r\nSubject"),
+    "between chunks": lambda guest: both(guest, b"EHLO c\r\n", ENVELOPE + b"BDAT 5\r\nx\r\ny\r"),
+    "in a chunk of nothing": lambda guest: both(guest, b"EHLO c\r\n", b"BDAT 10\r\nx"),
     "in a line too long": lambda guest: guest.say(b"x" * 100_000),
 }
 

@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 AHEAD = 128 * 1024  # octets of a client that wait here to be read; what is more waits in its own socket
 LINGER = 60.0  # seconds a client may take to read the last that we say
+_BEGUN = 16  # octets of a line that is too long, in which its verb is
 _YIELD_EVERY = 32  # replies; a pipelined burst must not keep the loop from everyone else
 
 
@@ -28,7 +29,11 @@ class Gone(Exception):
 
 
 class LineTooLong(Exception):
-    """More than MAX_LINE octets have come, and no end of the line."""
+    """More than MAX_LINE octets have come, and no end of the line. `begun` is what it begins with."""
+
+    def __init__(self, begun: bytes) -> None:
+        super().__init__()
+        self.begun = begun
 
 
 class Conversation(Protocol):
@@ -174,7 +179,7 @@ class Connection(asyncio.Protocol):
         while (end := self._come.find(b"\n", self._looked)) < 0:
             self._looked = len(self._come)
             if self._looked > MAX_LINE:
-                raise LineTooLong
+                raise LineTooLong(bytes(self._come[:_BEGUN]))
             await self._more()
         return self._take(end + 1)
 
@@ -197,6 +202,16 @@ class Connection(asyncio.Protocol):
             if size:
                 return self._take(size)
             await self._more()
+
+    async def at_most(self, octets: int) -> bytes:
+        """What has come, and no more than so many octets, of which there is one at least. Raises Gone.
+
+        It is never empty. Waits for the client, while its time lasts.
+        """
+        await self._have_turn()
+        while not self._come:
+            await self._more()
+        return self._take(min(octets, len(self._come)))
 
     def put_back(self, data: bytes) -> None:
         """What was read is to be read once more."""

@@ -7,6 +7,7 @@ The way of a message, 1 of 7: it comes in here. On to engine.queue.contract.
 
 import asyncio
 import logging
+import math
 import re
 from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
@@ -14,9 +15,10 @@ from typing import Any, ClassVar
 
 from engine.intake.errors import Refused
 from engine.intake.reply import PAUSED, SICK, Reply, drained, going_down, goodbye
+from engine.intake.smtp.chunk import MALFORMED, begins_one, read_chunk
 from engine.intake.smtp.command import TOO_LONG, read_command
 from engine.intake.smtp.connection import Connection, Gone, LineTooLong
-from engine.intake.smtp.incoming import client_name
+from engine.intake.smtp.incoming import Incoming, client_name
 from engine.intake.smtp.occupancy import Door
 from engine.intake.smtp.reader import Reader
 from engine.intake.smtp.reception import Reception
@@ -133,7 +135,10 @@ class Session:
             while True:
                 try:
                     line = await self.connection.line()
-                except LineTooLong:
+                except LineTooLong as error:
+                    if begins_one(error.begun):
+                        self._say(MALFORMED)
+                        break
                     await self.connection.skip_line()
                     self._say(TOO_LONG)
                 else:
@@ -143,6 +148,7 @@ class Session:
         except Gone:
             pass
         finally:
+            self._forget()
             self.connection.finish()
 
     async def _answer(self, command: Coroutine[Any, Any, Reply | None]) -> None:
@@ -168,11 +174,19 @@ class Session:
 
     async def _obey(self, line: bytes) -> Reply | None:
         """Do what a line asks for."""
-        command = read_command(line)
+        try:
+            command = read_command(line)
+        except Refused:
+            if begins_one(line):
+                return MALFORMED
+            raise
         method = self.commands.get(command.verb)
         if method is not None:
-            self.connection.heard()
+            # Between the chunks of a message its time goes on.
+            self.connection.heard(until=self._reader.until if self._reader is not None else math.inf)
             return await method(self, command.argument)
+        if begins_one(line):  # octets follow, and nobody knows how many
+            return MALFORMED
         if command.is_strange:  # HTTP, or a header field: who sends that means another server, or was tricked into this
             self._tell("no SMTP", "a request of HTTP or a line of a header came in place of a command")
             return goodbye("4.7.0", self.hostname, "This is SMTP, and that was not; goodbye")
@@ -260,6 +274,8 @@ class Session:
             reply = Reply(550, "5.7.1", "Relaying denied")
             self._tell("relaying denied", recipient=(argument or "").removeprefix("TO:"), reply=reply)
             return reply
+        if self._reader is not None:
+            return Reply(503, "5.5.1", "RCPT comes before BDAT")
         known = self._mail.recipients
         recipient = self._mail.read_recipient(argument, hostname=self.hostname, is_extended=self._extended)
         if recipient.name not in known:
@@ -278,25 +294,53 @@ class Session:
         self._need_greeting("HELO")
         if self._mail is None or not self._mail.recipients:
             return Reply(503, "5.5.1", "RCPT comes before DATA")
+        if self._reader is not None:  # RFC 3030 2: one or the other
+            return Reply(503, "5.5.1", "The message has begun to come with BDAT")
         self.reading = True
         try:
             self._say(Reply(354, "", "End the message with <CR><LF>.<CR><LF>"))
-            return await self._message(self._mail)
+            self._reader = self._new_reader()
+            await self._reader.read()
+            return await self._queued(self._mail, self._reader.incoming, by_octets=False)
         except Refused as refused:
             return self._told(refused)  # while it is known whose message it is
         finally:
             self.reading = False
-            if self._reader is not None:
-                self._reader.incoming.close()
-                self._reader = None
-            self._mail = None
+            self._forget()
+            self._reception.occupancy.touch(self)
+
+    async def bdat(self, argument: str | None) -> Reply:
+        """BDAT: read a chunk of the message, and with the last queue it (RFC 3030 2). Commands may follow at once.
+
+        A chunk that is refused ends the transaction: what follows it in the same flight is read, and is of none.
+        """
+        chunk = read_chunk(argument)
+        is_in_turn = self._extended and self._mail is not None and bool(self._mail.recipients)
+        goes_on = False
+        self.reading = is_in_turn
+        try:
+            if self._reader is None:
+                self._reader = self._new_reader()
+            if not is_in_turn:
+                self._reader.refuse(Refused(Reply(503, "5.5.1", "EHLO, MAIL and RCPT come before BDAT")))
+            await self._reader.read_chunk(chunk)
+            if self._mail is not None and chunk.is_last:
+                return await self._queued(self._mail, self._reader.incoming, by_octets=True)
+            goes_on = True
+            return Reply(250, "2.0.0", f"{chunk.octets} octets taken")
+        except Refused as refused:
+            return self._told(refused)
+        finally:
+            self.reading = False
+            if not goes_on:
+                self._forget()
             self._reception.occupancy.touch(self)
 
     async def rset(self, argument: str | None) -> Reply:
         """RSET: forget the transaction (RFC 5321 4.1.1.5)."""
         if argument:
             return Reply(501, "", "Syntax: RSET")
-        self._mail = None
+        self._forget()
         return Reply(250, "", "OK")
 
     async def noop(self, argument: str | None) -> Reply:  # noqa: ARG002
@@ -315,27 +359,35 @@ class Session:
 
     async def help_(self, argument: str | None) -> Reply:  # noqa: ARG002
         """HELP: what one can say here."""
-        return Reply(214, "2.0.0", "EHLO HELO MAIL RCPT DATA RSET NOOP VRFY HELP QUIT")
+        return Reply(214, "2.0.0", "EHLO HELO MAIL RCPT DATA BDAT RSET NOOP VRFY HELP QUIT")
 
     async def quit_(self, argument: str | None) -> Reply:
         """QUIT: the end (RFC 5321 4.1.1.10)."""
         return Reply(501, "", "Syntax: QUIT") if argument else Reply(221, "", "Bye", closes=True)
 
     commands: ClassVar[Mapping[str, Method]] = {
-        "HELO": helo, "EHLO": ehlo, "MAIL": mail, "RCPT": rcpt, "DATA": data, "RSET": rset, "NOOP": noop,
-        "VRFY": vrfy, "EXPN": expn, "HELP": help_, "QUIT": quit_,
+        "HELO": helo, "EHLO": ehlo, "MAIL": mail, "RCPT": rcpt, "DATA": data, "BDAT": bdat, "RSET": rset,
+        "NOOP": noop, "VRFY": vrfy, "EXPN": expn, "HELP": help_, "QUIT": quit_,
     }  # fmt: skip
 
     def _offers(self) -> tuple[str, ...]:
         """The extensions that EHLO is answered with."""
-        return ("PIPELINING", f"SIZE {self._reception.rules.max_message_size}", "8BITMIME", "SMTPUTF8", "DSN")
+        size = f"SIZE {self._reception.rules.max_message_size}"
+        return ("PIPELINING", size, "8BITMIME", "SMTPUTF8", "DSN", "CHUNKING")
 
     def _greeted_by(self, verb: str, name: str | None) -> None:
         """This is the client's name; what it had begun is forgotten (RFC 5321 4.1.4). Raises Refused."""
         if not name or not _GREETED.fullmatch(name):
             raise Refused(Reply(501, "5.5.4", f"{verb} and then the name or the address literal of your host"))
         self._greeted = name
+        self._forget()
+
+    def _forget(self) -> None:
+        """There is no transaction any more, and nothing of its message."""
         self._mail = None
+        if self._reader is not None:
+            self._reader.incoming.close()
+            self._reader = None
 
     def _need_greeting(self, verb: str) -> None:
         if not self._greeted:
@@ -346,22 +398,23 @@ class Session:
 
     # -- the message ----------------------------------------------------------------------------------------------
 
-    async def _message(self, mail: Transaction) -> Reply:
-        """Read the message, judge it, queue it. Raises Refused, Gone.
+    def _new_reader(self) -> Reader:
+        """Who reads a message that begins to come."""
+        return Reader(
+            self.connection,
+            self._reception.storeroom.begin(client_name(self._peer, self._login)),
+            hostname=self.hostname,
+            limit=self._reception.rules.max_message_size,
+            least_rate=self._reception.least_rate,
+        )
+
+    async def _queued(self, mail: Transaction, incoming: Incoming, *, by_octets: bool) -> Reply:
+        """Judge a message that has come whole, and queue it. Raises Refused, Gone.
 
         Whatever it waits for, be it the client, the disk, a slot or the store, it waits no longer than the client's
         time lasts: then `late` closes the connection, and that ends this. A commit that has begun goes on to its end.
         """
         rules = self._reception.rules
-        incoming = self._reception.storeroom.begin(client_name(self._peer, self._login))
-        self._reader = Reader(
-            self.connection,
-            incoming,
-            hostname=self.hostname,
-            limit=rules.max_message_size,
-            least_rate=self._reception.least_rate,
-        )
-        await self._reader.read()
         submitted = Submitted(
             chunks=incoming.pieces(),
             sender=mail.sender,
@@ -372,6 +425,7 @@ class Session:
             greeted=self._greeted,
             peer=self._peer,
             secured=self.connection.secured,
+            by_octets=by_octets,
             login=self._login,
         )
         judge = partial(submitted.message, self._reception.preparation, rules, self._reception.clock.now())

@@ -93,7 +93,8 @@ class SubmissionSession(Session):
             self._tell("clear text after STARTTLS", f"{ahead} octets thrown away")
         await self.connection.start_tls(self._context, Reply(220, "2.0.0", "Ready to start TLS"))
         # RFC 3207 4.2: the server forgets what it learned from the client, such as its name.
-        self._greeted, self._extended, self._mail = "", False, None
+        self._greeted, self._extended = "", False
+        self._forget()
         return None
 
     # -- who it is ------------------------------------------------------------------------------------------------

@@ -24,9 +24,10 @@ from engine.settings.settings import Smtp
 
 
 class Submitted(Struct, frozen=True, kw_only=True):
-    """What came with DATA, and the transaction it belongs to.
+    """What came with DATA or BDAT, and the transaction it belongs to.
 
-    `chunks` are as they were read: they begin with the CRLF before the message and end with the final dot and its CRLF.
+    `chunks` are as they were read: after DATA they begin with the CRLF before the message and end with the final dot
+    and its CRLF; where it came `by_octets`, with BDAT, they are the message (RFC 3030 2). The rest is the same of both.
     A message from somebody who has logged in is a submission: what it lacks is added (RFC 6409 8).
     """
 
@@ -39,11 +40,12 @@ class Submitted(Struct, frozen=True, kw_only=True):
     secured: str = ""
     mail_dsn: OfMail = OfMail()
     dsn: tuple[DsnRequest, ...] = ()
+    by_octets: bool = False
     login: str = ""
 
     def message(self, preparation: Preparation, rules: Smtp, at: float) -> NewMessage:
         """Give the message to queue, as it is prepared. Safe to call in any thread. Raises Refused."""
-        content = unstuffed(self.chunks)[len(b"\r\n") : -len(b".\r\n")]
+        content = b"".join(self.chunks) if self.by_octets else unstuffed(self.chunks)[len(b"\r\n") : -len(b".\r\n")]
         if b"\0" in content:
             raise Refused(Reply(554, "5.6.0", "A message may not hold NUL (RFC 5321 4.1.1.4)"), "NUL in the message")
         content = canonical(content)
