@@ -243,6 +243,7 @@ class Opening:
             timeouts=self._parts.delivery.timeouts,
             transcript=relayer.transcript,
             on_phase=relayer.pace.enter,
-            pipelining=self._parts.pipelining.may_pipeline(target.host),
+            pipelining=self._parts.pipelining.has_none(target.host),
+            chunking=target.chunking and self._parts.chunking.has_none(target.host),
             blame=self._parts.blame,
         )

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from engine.base.clock import Clock
 from engine.delivery.attempt import AttemptManager
 from engine.delivery.free_tries import FreeTries
-from engine.delivery.pipelining import Pipelining
 from engine.delivery.routes import Router
 from engine.delivery.session_lengths import SessionLengths
+from engine.delivery.stumbles import Stumbles
 from engine.delivery.way_out import WayOut
 from engine.dns.mx import MXCalculator
 from engine.queue.contract import Queue
@@ -41,7 +41,8 @@ class Parts:
         self.hostname = hostname
         self.delivery = delivery
         self.blame = blame
-        self.pipelining = Pipelining(clock)
+        self.pipelining = Stumbles(clock)
+        self.chunking = Stumbles(clock)
         self.session_lengths = SessionLengths(clock)
         self.free_tries = FreeTries()
         # In a sandbox the internet is on loopback.

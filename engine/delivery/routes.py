@@ -129,6 +129,7 @@ class Router:
         self.tls = tls
         self._mx = mx
         self._port = delivery.port
+        self._chunking = delivery.chunking
         self._routes = {route.domain: route for route in routes}
         self._logins = logins or {}
         self._standing = standing
@@ -241,6 +242,7 @@ class Router:
                 hello=egress.hello,
                 is_named=not way.is_by_dns,
                 form="SMTP" if route is not None and route.form == "smtp" else "ESMTP",
+                chunking=((route.chunking if route is not None else None) or self._chunking) == "offered",
                 demand=demand,
                 tls_at_once=route is not None and route.tls == "implicit",
                 login=self._logins.get(route.domain) if route is not None else None,

@@ -95,7 +95,7 @@ class Transaction:
             return
         outcomes = self._outcomes or self._session.in_hand
         if outcomes is None and self._session.dotted:
-            outcomes = [self._cut_off(f"{why} while waiting for the reply to the final dot")]
+            outcomes = [self._cut_off(f"{why} while waiting for the reply to {self._session.ending}")]
         elif outcomes is None and fault is not None:
             outcomes = [fault]
         if outcomes is None:
@@ -151,6 +151,8 @@ class Transaction:
         )
         if self._session.pipelining_failed and found is not Verdict.SLEPT_IN:
             self._parts.pipelining.note(self._relayer.host)
+        if self._session.chunking_failed:
+            self._parts.chunking.note(self._relayer.host)
         if found is Verdict.BETWEEN and not self._parts.free_tries.is_free(
             self._claim.message, self._claim.destination
         ):

@@ -27,6 +27,7 @@ _COMMANDS_KEPT = 1000
 _HANDSHAKE = 10.0  # seconds
 
 _PATH = re.compile(r"(?i)^(?:FROM|TO):\s*<([^>]*)>\s*(.*)$", re.DOTALL)
+_CHUNK = re.compile(r"(?i)([0-9]{1,20})( LAST)?")
 _BEARER = re.compile("auth=Bearer ([^\x01]+)\x01")
 _NAMED = re.compile("(?:user=|n,a=)([^\x01,]+)")
 Tokens = Callable[[str, str], bool]  # whether a token is one of a user's, and good now
@@ -92,9 +93,9 @@ class Temper:
     async def reply(self, session: "Session", verb: str, argument: str) -> str | bytes | Action | None:  # noqa: ARG002
         """The reply to a command; None: what a healthy server says.
 
-        `verb` is the command in upper case, or "connect" for the greeting and "content" after the final dot. A text
-        is one reply ("\\n" between its lines), bytes go out as they are. A positive reply has the command's effect.
-        A server that says 421 or 221 hangs up.
+        `verb` is the command in upper case, or "connect" for the greeting and "content" after the final dot or the last
+        chunk. A text is one reply ("\\n" between its lines), bytes go out as they are. A positive reply has the
+        command's effect. A server that says 421 or 221 hangs up.
         """
         return None
 
@@ -258,6 +259,7 @@ class Session:
         self.recipients: list[str] = []
         self.recipient_parameters: list[str] = []
         self.content = b""
+        self.chunks: list[bytes] = []
         self.taken = 0
         self._reader = reader
         self._writer = writer
@@ -349,6 +351,8 @@ class Session:
                 return self._envelope(verb, argument)
             case "DATA":
                 return "354 end with a dot on a line by itself" if self.recipients else "503 5.5.1 RCPT first"
+            case "BDAT" if "CHUNKING" in self._offered():
+                return await self._chunk(argument)
             case "content" if not self.recipients:
                 return "554 5.5.1 no valid recipients"
             case "content":
@@ -453,7 +457,7 @@ class Session:
 
     def _forget(self) -> None:
         self.sender, self.parameters, self.content = None, "", b""
-        self.recipients, self.recipient_parameters = [], []
+        self.recipients, self.recipient_parameters, self.chunks = [], [], []
 
     async def _transfer(self) -> None:
         """Take the content up to the final dot, and reply to it."""
@@ -462,6 +466,27 @@ class Session:
         self.content = (stuffed + b"\r\n").replace(b"\r\n..", b"\r\n.")[2:]
         await self._perform("content", "")
         self._forget()
+
+    async def _chunk(self, argument: str) -> str:
+        """Take a chunk, and reply to it, or to the message where it is the last (RFC 3030 2)."""
+        said = _CHUNK.fullmatch(argument)
+        if said is None or int(said[1]) > LONGEST_MESSAGE:
+            return "421 5.5.4 write it as BDAT octets, or BDAT octets LAST"
+        octets = int(said[1])
+        while len(self._buffer) < octets:
+            if not await self._more():
+                raise EOFError
+        self.chunks.append(bytes(self._buffer[:octets]))
+        del self._buffer[:octets]
+        if not self.recipients:
+            self._forget()
+            return "503 5.5.1 RCPT first"
+        if said[2] is None:
+            return f"250 2.0.0 {octets} octets taken"
+        self.content = b"".join(self.chunks)
+        await self._perform("content", "")
+        self._forget()
+        return ""
 
     async def _secure(self) -> None:
         certificate = self.exchange.temper.certificate

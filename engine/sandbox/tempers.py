@@ -25,6 +25,13 @@ class Notifying(Temper):
     extensions = (*Temper.extensions, "DSN")
 
 
+class Chunking(Temper):
+    """Offers CHUNKING: takes messages with BDAT, too (RFC 3030)."""
+
+    word: ClassVar[str] = "offers CHUNKING"
+    extensions = (*Temper.extensions, "CHUNKING")
+
+
 class HelloOnly(Temper):
     """Knows HELO and nothing newer."""
 

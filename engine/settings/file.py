@@ -168,6 +168,7 @@ READERS: _Readers = {
         "prefer": values.one_of(kinds.Prefer),
         "source_address": names.sources,
         "hello": names.host_or_none,
+        "chunking": values.one_of(kinds.Chunking),
     },
     Retry: {"schedule": values.each(values.duration, at_least=1), "give_up_after": values.duration},
     RetryOf: {
@@ -204,6 +205,7 @@ READERS: _Readers = {
         "prefer": values.one_of(kinds.Prefer),
         "source_address": names.sources,
         "hello": names.host_or_none,
+        "chunking": values.one_of(kinds.Chunking),
     },
     Rewrite: {
         "match": names.rewritten,
@@ -423,6 +425,10 @@ def _unsafe(route: Route) -> list[str]:
         problems.append("host: one is named twice; each is allowed once")
     if route.form == "smtp" and route.username:
         problems.append('form: "smtp" with a username; a login needs EHLO, so only "esmtp" is allowed')
+    if route.form == "smtp" and route.chunking == "offered":
+        problems.append(
+            'form: "smtp" with chunking = "offered"; nothing is offered without EHLO, so allowed is "never"'
+        )
     if route.form == "smtp" and route.tls in ("required", "verified"):
         problems.append(
             f'form: "smtp" with tls = "{route.tls}"; STARTTLS needs EHLO, so allowed are "none", "opportunistic" and'

@@ -10,6 +10,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Tls = Literal["none", "opportunistic", "required", "verified"]
 RouteTls = Literal["none", "opportunistic", "required", "verified", "implicit"]
 Form = Literal["esmtp", "smtp"]
+Chunking = Literal["never", "offered"]
 Unsigned = Literal["refuse", "send"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["text", "json"]

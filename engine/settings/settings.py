@@ -12,6 +12,7 @@ from msgspec import Struct, field
 from engine.base.permission import open_to_all, others_may_write
 from engine.settings import names
 from engine.settings.kinds import (
+    Chunking,
     Complete,
     Family,
     Form,
@@ -157,7 +158,8 @@ class Delivery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     themselves, having taken no mail for a week. A mark lasts `bad_mx_timeout`, and twice as long each time it is
     repeated, up to `bad_mx_timeout_max`. Connections go over the addresses of `family`, those that it `prefer`s first;
     `source_address` are addresses of this machine to connect from, one for each family, and `hello` is what it is
-    called there ("": hostname). To addresses in `refuse_networks` no mail goes that the DNS or a recipient's
+    called there ("": hostname). `chunking` "offered": a message goes with BDAT where the host offers that (RFC 3030);
+    "never": with DATA. To addresses in `refuse_networks` no mail goes that the DNS or a recipient's
     address literal sends there. `loopback_exchanges`: exchanges on loopback are others than this relay, as in a
     sandbox; else they are taken for it.
     """
@@ -182,6 +184,7 @@ class Delivery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     prefer: Prefer = "ipv6"
     source_address: tuple[str, ...] = ()
     hello: str = ""
+    chunking: Chunking = "never"
     timeouts: Timeouts = field(default_factory=Timeouts)
 
 
@@ -247,8 +250,8 @@ class Route(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     said, with a certificate that is right, at port 465 where none is named (RFC 8314 3.3). `form` "smtp" is for a host
     that knows no EHLO. A password is given only under TLS and to a host whose certificate is right; `ca_file` holds the
     authorities (PEM) to trust instead of the system's. In place of the password of `password_file` there may be tokens
-    (RFC 7628, XOAUTH2; what is not said of `family`, `prefer`, `source_address` and `hello` is as in [delivery]): what
-    `token_command` prints, a program and its arguments, or those of `oauth`.
+    (RFC 7628, XOAUTH2; what is not said of `family`, `prefer`, `source_address`, `hello` and `chunking` is as in
+    [delivery]): what `token_command` prints, a program and its arguments, or those of `oauth`.
     """
 
     domain: str
@@ -266,6 +269,7 @@ class Route(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     prefer: Prefer | None = None
     source_address: tuple[str, ...] = ()
     hello: str = ""
+    chunking: Chunking | None = None
 
     @property
     def hosts(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ The way of a message, 6 of 7: here it is sent. From engine.delivery.routes; on t
 """
 
 import asyncio
+import contextlib
 import re
 from collections.abc import Callable
 from typing import Literal
@@ -26,6 +27,7 @@ from engine.smtpclient.wire import OutOfStep, Reply, Wire, WireError
 from engine.tls.demand import TlsDemand
 from engine.tls.secured import Secured
 
+_NOT_UNDERSTOOD = range(500, 505)  # RFC 5321 4.2.2: of the command, and not of what it brings
 _DIGITS = re.compile(r"[0-9]{1,20}")
 
 
@@ -33,9 +35,11 @@ class Session:
     """A conversation with one target. `phase` can be read at any time; `on_phase` is told of each change.
 
     `pipelining`: MAIL, RCPT and DATA go in one flight where the peer offers that (RFC 2920); `pipelining_failed` tells
-    that one went wrong on the wire, so that the peer had better be asked one thing at a time. `taken` counts the
-    messages that the peer has taken. Whoever is cancelled in `deliver` finds in `in_hand` what the reply to the final
-    dot comes to, where it had come by then. `blame` judges what dialling an address meets.
+    that one went wrong on the wire, so that the peer had better be asked one thing at a time. `chunking`: the message
+    goes with BDAT where the peer offers that (RFC 3030); `chunking_failed` tells that it did not understand it, or that
+    nothing came of it, so that it had better have DATA. `taken` counts the messages that the peer has taken. Whoever is
+    cancelled in `deliver` finds in `in_hand` what the reply to the final dot comes to, where it had come by then.
+    `blame` judges what dialling an address meets.
     """
 
     def __init__(
@@ -47,6 +51,7 @@ class Session:
         transcript: Transcript,
         on_phase: Callable[[Phase], None],
         pipelining: bool = True,
+        chunking: bool = False,
         blame: Callable[[OSError, str], Blame] = of_error,
     ) -> None:
         self._target = target
@@ -54,6 +59,7 @@ class Session:
         self._transcript = transcript
         self._on_phase = on_phase
         self._may_pipeline = pipelining
+        self._may_chunk = chunking
         self._wire = Wire(transcript)
         self._initiation = Initiation(
             self._wire,
@@ -65,8 +71,9 @@ class Session:
             blame=blame,
         )
         self.phase: Phase = "connecting"
-        self.dotted = False  # the final dot of the current transaction is on its way
+        self.dotted = False  # the final dot of the current transaction, or the end of its chunk, is on its way
         self.pipelining_failed = False
+        self.chunking_failed = False
         self.taken = 0
         self.in_hand: list[Outcome] | None = None
         self._has_flown = False  # the current transaction's commands have been sent in one flight
@@ -110,7 +117,7 @@ class Session:
         What reading the content raises, or `before_its_end`, goes on; the session is over then, and the peer has no
         whole message.
         """
-        self.dotted = self._has_flown = False
+        self.dotted = self._has_flown = self.chunking_failed = False
         self.in_hand = None
         impossible = self._impossible(mail)
         if impossible is not None:
@@ -128,7 +135,7 @@ class Session:
             rest = self._lost(str(error))
         except asyncio.CancelledError:
             if self.dotted and (reply := self._wire.in_hand) is not None:
-                said = self._judge(reply)
+                said = self._at_the_end(reply)
                 self.in_hand = [outcome or said for outcome in outcomes]
             raise
         else:
@@ -148,11 +155,20 @@ class Session:
         return None
 
     @property
+    def ending(self) -> str:
+        """What makes the message whole that is being sent: the final dot, or the end of its chunk."""
+        return self._wire.ending
+
+    @property
+    def _chunks(self) -> bool:
+        return self._may_chunk and "chunking" in self._extensions
+
+    @property
     def _pipelines(self) -> bool:
         return self._may_pipeline and "pipelining" in self._extensions
 
     async def _transact(self, mail: Mail, outcomes: list[Outcome | None]) -> Outcome:
-        """MAIL, RCPT for each, DATA. Fills the outcomes of refused recipients, gives that of all others.
+        """MAIL, RCPT for each, DATA or BDAT. Fills the outcomes of refused recipients, gives that of all others.
 
         Every status is checked, in one flight as one by one (RFC 2920 3.1), and means the same.
         """
@@ -160,9 +176,11 @@ class Session:
         opening = mail_command(mail, self._extensions)
         dsn = mail.dsn or (NO_DSN_REQUEST,) * len(mail.recipients)
         paths = [rcpt_command(*each, self._extensions) for each in zip(mail.recipients, dsn, strict=True)]
+        # BDAT does not go along: of a session that was lost one could never say that the peer has no message.
+        last = () if self._chunks else (b"DATA",)  # DATA comes last in a flight: RFC 2920 3.1
         self._enter("MAIL")
         if self._pipelines:
-            self._wire.send_ahead([opening, *paths, b"DATA"])  # DATA comes last in a flight: RFC 2920 3.1
+            self._wire.send_ahead([opening, *paths, *last])
             self._has_flown = True
         reply = await self._ask(opening, timeouts.mail)
         if not 200 <= reply.code <= 299:
@@ -176,14 +194,19 @@ class Session:
                 outcomes[number] = self._at_rcpt(reply)
         if all(outcome is not None for outcome in outcomes):
             return await self._abandon(reply)  # each has an outcome of its own already
-        self._enter("DATA")
-        reply = await self._ask(b"DATA", timeouts.data)
-        if reply.code != 354:
-            return await self._abandon(reply)
-        self._enter("body")
-        early = await self._wire.send_body(mail.content, timeouts.block)
+        if self._chunks:
+            early = await self._send_chunk(mail)
+        else:
+            self._enter("DATA")
+            reply = await self._ask(b"DATA", timeouts.data)
+            if reply.code != 354:
+                return await self._abandon(reply)
+            self._enter("body")
+            early = await self._wire.send_body(mail.content, timeouts.block)
         if early is not None:
-            return self._not_delivered(early)
+            said = self._not_understood(early) or self._not_delivered(early)
+            self.chunking_failed = self.chunking_failed and not _is_answer(early)
+            return said
         try:
             mail.before_its_end()
         except BaseException:
@@ -193,9 +216,29 @@ class Session:
         self.dotted = True
         reply = await self._wire.send_end(timeouts.reply)
         self.dotted = False
-        if reply.code == 421:
+        said = self._at_the_end(reply)
+        if reply.code == 421 or self.chunking_failed:
             self.close()
-        return self._judge(reply)
+        elif self._chunks and said.kind != "delivered":
+            self.in_hand = [outcome or said for outcome in outcomes]
+            await self._clear()
+        return said
+
+    async def _send_chunk(self, mail: Mail) -> Reply | None:
+        """Send the message with BDAT, all but its end; give what the peer said to it too early."""
+        self._enter("body")
+        self.chunking_failed = True  # until it is answered for
+        if self._wire.has_surplus:
+            # After DATA only 354 is right; here one reply too many would be taken for the word on the message.
+            raise self._wire.out_of_step()
+        return await self._wire.send_chunk(mail.content, self._timeouts.block)
+
+    async def _clear(self) -> None:
+        """RSET after a chunk that was refused: a host may keep the transaction open, and refuse the next for it."""
+        with contextlib.suppress(WireError):
+            reset = await self._wire.command(b"RSET", timeout=self._timeouts.mail)
+            if reset.code != 250 or self._wire.has_surplus:
+                self.close()
 
     async def _ask(self, line: bytes, timeout: float) -> Reply:
         """Send a command, or have the reply to one that was sent ahead."""
@@ -279,6 +322,19 @@ class Session:
             return outcome
         return replace(outcome, peer_notifies="dsn" in self._extensions, secured=self.secured.line)
 
+    def _at_the_end(self, reply: Reply) -> Outcome:
+        """What the reply to the whole message comes to."""
+        said = self._not_understood(reply) or self._judge(reply)
+        self.chunking_failed = self.chunking_failed and said.kind != "delivered" and not _is_answer(reply)
+        return said
+
+    def _not_understood(self, reply: Reply) -> Outcome | None:
+        """What it comes to where a host offers BDAT and does not know it: that judges no mail."""
+        if not self.chunking_failed or reply.code not in _NOT_UNDERSTOOD:
+            return None
+        said = self._judge(reply)
+        return replace(said, kind="transient", enhanced="", text=f"CHUNKING is offered, but BDAT refused: {said.text}")
+
     def _at_rcpt(self, reply: Reply) -> Outcome:
         """552 here means too many recipients: those that are left come in another transaction (RFC 5321 4.5.3.1.10)."""
         outcome = self._judge(reply)
@@ -311,3 +367,8 @@ class Session:
     def _enter(self, phase: Phase) -> None:
         self.phase = phase
         self._on_phase(phase)
+
+
+def _is_answer(reply: Reply) -> bool:
+    """Whether a host that does not take a message has understood how it was brought."""
+    return reply.code >= 400 and reply.code not in _NOT_UNDERSTOOD

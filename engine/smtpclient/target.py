@@ -15,9 +15,9 @@ class Target(Struct, frozen=True, kw_only=True):
 
     `source` is the address of ours to connect from ("": any), `hello` the name we give ("": the relay's). `is_named`:
     by an operator, in a route or an override. `form`: "SMTP" for a host that knows no EHLO, and nothing that is offered
-    there. `demand` is what its TLS must be like, and `tls_at_once` that it comes before anything is said (RFC 8314
-    3.3), instead of by STARTTLS. A login is sent under TLS only, to a host whose certificate is right by the system's
-    authorities or those of the demand's `ca_file`.
+    there. `chunking`: a message goes to it with BDAT, where that is offered. `demand` is what its TLS must be like, and
+    `tls_at_once` that it comes before anything is said (RFC 8314 3.3), instead of by STARTTLS. A login is sent under
+    TLS only, to a host whose certificate is right by the system's authorities or those of the demand's `ca_file`.
     """
 
     host: str
@@ -27,6 +27,7 @@ class Target(Struct, frozen=True, kw_only=True):
     hello: str = ""
     is_named: bool = False
     form: Form = "ESMTP"
+    chunking: bool = False
     demand: TlsDemand = TlsDemand()
     tls_at_once: bool = False
     login: Login | None = None

@@ -10,7 +10,7 @@ import re
 import socket
 import ssl
 from collections import deque
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from aiosmtplib.errors import (
     SMTPReadTimeoutError,
@@ -23,6 +23,7 @@ from aiosmtplib.response import SMTPResponse
 from msgspec import Struct
 
 from engine.queue.content import Content
+from engine.smtpclient.chunk import Chunk, WrongLength
 from engine.smtpclient.stuffing import Stuffing
 from engine.smtpclient.transcript import Transcript
 
@@ -30,6 +31,7 @@ _REPLY_LINE = re.compile(rb"([2-5][0-9]{2})(?:([ -])(.*))?\Z", re.DOTALL)  # RFC
 _MAX_LINE = 8192  # bytes; RFC 5321 4.5.3.1.5 asks for 512, peers send more
 _MAX_LINES = 128  # of one reply; an EHLO has some twenty
 _CHUNK = 64 * 1024
+_WRONG_LENGTH = "the message does not have the length that was announced"
 
 
 class Reply(Struct, frozen=True, kw_only=True):
@@ -67,6 +69,7 @@ class Wire:
         self._protocol: _Protocol | None = None
         self._ahead: deque[bytes] = deque()  # commands that have been sent, and whose replies have not been read
         self._parting: Reply | None = None
+        self._chunk: Chunk | None = None  # what the message goes in that is being sent; None: it goes after DATA
         self.in_hand: Reply | None = None  # what had come when whoever waited for it was called away
 
     async def open(self, sock: socket.socket, timeout: float) -> None:
@@ -168,22 +171,38 @@ class Wire:
         if (farewell := self._farewell()) is not None:
             self.close()
             return farewell
+        self._chunk = None
+        self._transcript.add(">", f"({_size(content):,} bytes of message)")
+        return await self._send_all(content, Stuffing(), block_timeout)
+
+    async def send_chunk(self, content: bytes | Content, block_timeout: float) -> Reply | None:
+        """Send a message with BDAT LAST (RFC 3030 2), all but its last octet; as `send_body` otherwise."""
+        if (farewell := self._farewell()) is not None:
+            self.close()
+            return farewell
+        self._chunk = chunk = Chunk(_size(content))
+        self._transcript.add(">", chunk.command)
+        self._transcript.add(">", f"({_size(content):,} bytes of message)")
+        return await self._send_all(content, chunk, block_timeout)
+
+    async def _send_all(
+        self, content: bytes | Content, framed: Callable[[bytes], bytes], block_timeout: float
+    ) -> Reply | None:
         protocol = self._live()
-        size = len(content) if isinstance(content, bytes) else content.size
-        self._transcript.add(">", f"({size:,} bytes of message)")
-        stuffed = Stuffing()
         try:
             if isinstance(content, bytes):
-                await _send_block(protocol, stuffed, content, block_timeout)
+                await _send_block(protocol, framed, content, block_timeout)
             else:
                 async for block in content.blocks():
-                    if not await _send_block(protocol, stuffed, block, block_timeout):
+                    if not await _send_block(protocol, framed, block, block_timeout):
                         break
         except TimeoutError as error:
             raise self._fail(f"the peer did not read the message for {block_timeout:.0f} s") from error
         except (SMTPServerDisconnected, OSError) as error:
             if protocol.early_reply() is None:
                 raise self._fail("connection lost in the middle of the message") from error
+        except WrongLength as error:
+            raise self._fail(_WRONG_LENGTH) from error
         except BaseException:
             self.close()
             raise
@@ -194,14 +213,26 @@ class Wire:
         return Reply(code=early.code, text=early.message)
 
     async def send_end(self, timeout: float) -> Reply:
-        """Send the final dot and wait for the reply. From here on the peer may have the message (RFC 1047)."""
-        protocol = self._live()
-        self._transcript.add(">", ".")
+        """Send the final dot and wait for the reply. From here on the peer may have the message (RFC 1047).
+
+        After `send_chunk` it is the last octet of that.
+        """
+        protocol, chunk = self._live(), self._chunk
         try:
-            protocol.send(b".\r\n")
+            end, shown = (b".\r\n", ".") if chunk is None else (chunk.end, "(the last byte of the chunk)")
+        except WrongLength as error:
+            raise self._fail(_WRONG_LENGTH) from error
+        self._transcript.add(">", shown)
+        try:
+            protocol.send(end)
         except SMTPServerDisconnected as error:
-            raise self._fail("connection lost at the final dot") from error
-        return await self._reply(timeout, "the final dot")
+            raise self._fail(f"connection lost at {self.ending}") from error
+        return await self._reply(timeout, self.ending)
+
+    @property
+    def ending(self) -> str:
+        """What makes the message whole that is being sent."""
+        return "the final dot" if self._chunk is None else "the end of the chunk"
 
     async def start_tls(self, context: ssl.SSLContext, server_name: str, timeout: float) -> Reply | None:
         """Ask for TLS and shake hands; gives the reply where the peer declined, None once the line is secured.
@@ -312,10 +343,14 @@ class Wire:
         return WireError(why)
 
 
-async def _send_block(protocol: "_Protocol", stuffed: Stuffing, block: bytes, timeout: float) -> bool:
+def _size(content: bytes | Content) -> int:
+    return len(content) if isinstance(content, bytes) else content.size
+
+
+async def _send_block(protocol: "_Protocol", framed: Callable[[bytes], bytes], block: bytes, timeout: float) -> bool:
     """Send a block in pieces of 64 KiB, each within its time; False: the peer has answered in the middle."""
     for start in range(0, len(block), _CHUNK):
-        protocol.send(stuffed(block[start : start + _CHUNK]))
+        protocol.send(framed(block[start : start + _CHUNK]))
         async with asyncio.timeout(timeout):
             await protocol.drained()
         if protocol.early_reply() is not None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import time
 from typing import Literal, get_args
 
@@ -31,9 +32,11 @@ MAILS = (
     Mail(sender="jürgen@example.com", recipients=("ü@example.org",), content=CONTENT, smtputf8=True, eight_bit=True),
 )
 
-Doing = Literal["say", "read", "read dot", "wait", "close", "reset"]
+_CHUNK = re.compile(rb"BDAT ([0-9]+)")
+Doing = Literal["say", "read", "read dot", "read chunk", "wait", "close", "reset"]
 _SAID = (
     b"220 mx.example.org\r\n", b"250 ok\r\n", b"250-mx\r\n250-PIPELINING\r\n250-SIZE 100000\r\n250 SMTPUTF8\r\n",
+    b"250-mx\r\n250-CHUNKING\r\n250 PIPELINING\r\n", b"250-mx\r\n250 CHUNKING\r\n",
     b"250-mx\r\n250-STARTTLS\r\n250-DSN\r\n250 8BITMIME\r\n", b"250-mx\r\n250 SIZE 1\r\n", b"354 go on\r\n",
     b"354-a\r\n354 b\r\n", b"421 4.3.2 closing\r\n", b"450 4.2.1 later\r\n", b"550 5.1.1 no\r\n",
     b"552 5.5.3 too many\r\n", b"250-half", b"25", b"2", b"250\r\n", b"250 \xff\x00\x1b]0;x\x07\r\n", b"2_2 x\r\n",
@@ -45,7 +48,7 @@ _SAID = (
 
 
 class Step(Struct, frozen=True):
-    """One thing the host does: say bytes, read a line, read up to the final dot, wait a moment, or go."""
+    """One thing the host does: say bytes, read a line, read up to the final dot, read a chunk, wait a moment, or go."""
 
     do: Doing
     data: bytes = b""
@@ -57,20 +60,30 @@ class Play(Struct, frozen=True):
     steps: tuple[Step, ...]
     mail: int = 0
     pipelining: bool = True
+    chunking: bool = False
 
 
 _step = st.one_of(
     st.sampled_from(_SAID).map(lambda data: Step("say", data)),
     st.builds(Step, st.just("say"), st.binary(max_size=12)),
     st.just(Step("read")),
-    st.sampled_from((Step("read"), Step("read dot"), Step("wait"), Step("close"), Step("reset"))),
+    st.sampled_from((Step("read"), Step("read dot"), Step("read chunk"), Step("wait"), Step("close"), Step("reset"))),
 )
 _answer = st.sampled_from(_SAID).map(lambda data: (Step("read"), Step("say", data)))
 _OK = (Step("read"), Step("say", b"250 ok\r\n"))
 
 
-def _usual(mail: int) -> list[tuple[Step, ...]]:
-    """What a host that is well does, turn by turn."""
+def _usual(mail: int, *, chunking: bool = False) -> list[tuple[Step, ...]]:
+    """What a host that is well does, turn by turn; `chunking`: it is sent BDAT."""
+    if chunking:
+        return [
+            (Step("say", b"220 mx\r\n"),),
+            (Step("read"), Step("say", b"250-mx\r\n250-PIPELINING\r\n250-SMTPUTF8\r\n250 CHUNKING\r\n")),
+            _OK,
+            *[_OK] * len(MAILS[mail].recipients),
+            (Step("read chunk"), Step("say", b"250 2.0.0 taken\r\n")),
+            (Step("read"), Step("say", b"221 bye\r\n")),
+        ]
     return [
         (Step("say", b"220 mx\r\n"),),
         (Step("read"), Step("say", b"250-mx\r\n250-PIPELINING\r\n250-SMTPUTF8\r\n250 DSN\r\n")),
@@ -82,9 +95,9 @@ def _usual(mail: int) -> list[tuple[Step, ...]]:
     ]
 
 
-def _changed(changes: list[tuple[int, tuple[Step, ...]]], mail: int = 0) -> tuple[Step, ...]:
+def _changed(changes: list[tuple[int, tuple[Step, ...]]], mail: int = 0, *, chunking: bool = False) -> tuple[Step, ...]:
     """A host that is well, but for some things it does."""
-    turns = _usual(mail)
+    turns = _usual(mail, chunking=chunking)
     for at, steps in changes:
         turns[at % len(turns)] = steps
     return tuple(step for turn in turns for step in turn)
@@ -98,6 +111,9 @@ class SmtpClient(Fuzzer[Play]):
         Play(_changed([(5, (Step("say", b"250 taken\r\n"), Step("read dot"), Step("close")))])),  # before the dot
         Play(_changed([(4, (Step("read"), Step("say", b"354 go\r\n250 taken\r\n"), Step("read dot"), Step("reset")))])),
         Play(_changed([(2, (Step("say", b"250 x\r\n250 y\r\n354 z\r\n250 taken\r\n"),))]), mail=1),
+        Play(_changed([], chunking=True), chunking=True),
+        Play(_changed([(4, (Step("read"), Step("say", b"502 what\r\n")))], chunking=True), chunking=True),
+        Play(_changed([(3, (Step("read"), Step("say", b"250 x\r\n250 y\r\n")))], chunking=True), chunking=True),
     )
     SHORT = 90
 
@@ -105,12 +121,13 @@ class SmtpClient(Fuzzer[Play]):
     def cases(self) -> st.SearchStrategy[Play]:
         change = st.tuples(st.integers(0, 8), st.one_of(_answer, st.lists(_step, max_size=4).map(tuple)))
 
-        def plays(mail: int) -> st.SearchStrategy[Play]:
-            well = st.lists(change, min_size=1, max_size=2).map(lambda changes: _changed(changes, mail))
+        def plays(mail: int, chunking: bool) -> st.SearchStrategy[Play]:
+            some = st.lists(change, min_size=1, max_size=2)
+            well = some.map(lambda changes: _changed(changes, mail, chunking=chunking))
             played = st.one_of(well, well, well, st.lists(_step, max_size=14).map(tuple))
-            return st.builds(Play, played, mail=st.just(mail), pipelining=st.booleans())
+            return st.builds(Play, played, mail=st.just(mail), pipelining=st.booleans(), chunking=st.just(chunking))
 
-        return st.integers(0, len(MAILS) - 1).flatmap(plays)
+        return st.tuples(st.integers(0, len(MAILS) - 1), st.booleans()).flatmap(lambda drawn: plays(*drawn))
 
     async def open(self) -> None:
         self._play: tuple[Step, ...] = ()
@@ -136,6 +153,7 @@ class SmtpClient(Fuzzer[Play]):
             transcript=transcript,
             on_phase=lambda phase: None,
             pipelining=case.pipelining,
+            chunking=case.chunking,
         )  # fmt: skip
         begin = time.monotonic()
         try:
@@ -183,6 +201,9 @@ async def _perform(play: tuple[Step, ...], reader: asyncio.StreamReader, writer:
                         await reader.readline()
                     case "read dot":
                         await reader.readuntil(b"\r\n.\r\n")
+                    case "read chunk":
+                        octets = _CHUNK.match(await reader.readline())
+                        await reader.readexactly(int(octets[1]) if octets else 0)
                     case "wait":
                         await asyncio.sleep(STEP / 4)
                     case "close":
@@ -208,8 +229,9 @@ def _is_of_the_contract(outcome: Outcome, lines: list[Line], *, was_open: bool) 
         raise Fault(f"returned without a reason: {outcome}")
     if outcome.kind == "delivered":
         said = [(line.side, line.text) for line in lines]
-        dot = max((at for at, one in enumerate(said) if one == (">", ".")), default=-1)
+        chunk = max((at for at, one in enumerate(said) if one == (">", "(the last byte of the chunk)")), default=-1)
+        dot = max((at for at, one in enumerate(said) if one == (">", ".")), default=chunk)
         if dot < 0 or not any(side == "<" and text.startswith("2") for side, text in said[dot:]):
             raise Fault(f"delivered without a word after the dot: {outcome}")
-        if not any(side == "<" and text.startswith("354") for side, text in said[:dot]):
+        if chunk < 0 and not any(side == "<" and text.startswith("354") for side, text in said[:dot]):
             raise Fault(f"delivered though nobody asked for the message: {outcome}")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from engine.base.clock import SystemClock
-from engine.delivery.pipelining import Pipelining
+from engine.delivery.stumbles import Stumbles
 from engine.model.outcome import Outcome
 from engine.sandbox.exchanges import Action, Temper
 from engine.sandbox.exchanges import Session as SandboxSession
@@ -460,16 +460,16 @@ async def test_a_host_that_cannot_pipeline_gets_its_mail_one_command_at_a_time(
 
 
 async def test_a_host_that_could_not_may_pipeline_again_after_an_hour(clock: FakeClock) -> None:
-    pipelining = Pipelining(clock)
+    pipelining = Stumbles(clock)
     pipelining.note("mx.example.org")
-    assert not pipelining.may_pipeline("mx.example.org")
-    assert pipelining.may_pipeline("mx.example.net")
+    assert not pipelining.has_none("mx.example.org")
+    assert pipelining.has_none("mx.example.net")
     await clock.advance(3600)
-    assert pipelining.may_pipeline("mx.example.org")
+    assert pipelining.has_none("mx.example.org")
     for number in range(2000):
         pipelining.note(f"mx{number}.example.org")
     assert len(pipelining._until) == 1000
-    assert not pipelining.may_pipeline("mx1999.example.org")
+    assert not pipelining.has_none("mx1999.example.org")
 
 
 async def test_one_message_to_fifty_of_a_domain_is_one_transaction(internet: Internet, relay: Relay) -> None:

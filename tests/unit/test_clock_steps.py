@@ -8,9 +8,9 @@ import pytest
 
 from engine.delivery.clock_steps import TOLERANCE, ClockSteps, ClockWatch
 from engine.delivery.limits import Limits
-from engine.delivery.pipelining import Pipelining
 from engine.delivery.retry import RetryPlan
 from engine.delivery.sites import Sites
+from engine.delivery.stumbles import Stumbles
 from engine.dns.mx import MXCalculator
 from engine.intake.refusals import Refusals
 from engine.model.destination import Override, Suspension
@@ -206,12 +206,12 @@ async def test_a_machine_that_knows_the_time_only_after_its_start_costs_no_mail_
 
 async def test_what_is_remembered_for_a_while_is_not_remembered_for_the_time_of_the_step() -> None:
     clock, queue = FakeClock(), FakeArrivals()
-    stumbles, refusals = Pipelining(clock), Refusals(queue, clock)
+    stumbles, refusals = Stumbles(clock), Refusals(queue, clock)
     stumbles.note("mx.example")
     refusals.note(Refusal(peer="smtp 192.0.2.1", why="relaying denied"))
-    assert not stumbles.may_pipeline("mx.example")
+    assert not stumbles.has_none("mx.example")
     await clock.set_by(-DAY)
-    assert stumbles.may_pipeline("mx.example")
+    assert stumbles.has_none("mx.example")
     refusals.note(Refusal(peer="smtp 192.0.2.1", why="relaying denied"))
     await refusals.finish(5)
     assert len(queue.events_recorded) == 2

@@ -207,6 +207,17 @@ def test_the_defaults_are_those_of_an_empty_file(tmp_path: Path) -> None:
             "two addresses of one family",
         ),
         ("[delivery]\nhello = 'a b'", "delivery.hello: not a host name", "relay.example.net"),
+        ("[delivery]\nchunking = 'always'", "delivery.chunking: 'always' is none of never, offered", "offered"),
+        (
+            "[[route]]\ndomain = '*'\nhost = 'b.example'\nchunking = true",
+            "route[0].chunking: true is none of never, offered",
+            "offered",
+        ),
+        (
+            "[[route]]\ndomain = '*'\nhost = 'b.example'\nform = 'smtp'\nchunking = 'offered'",
+            'route[0].form: "smtp" with chunking = "offered"',
+            'allowed is "never"',
+        ),
         ("[log]\nmail = 'mail.log'", "log.mail: 'mail.log' is none of stderr, journal, syslog, none", "a file"),
         ("[dsn]\ndelay_notice = 'soon'", "dsn.delay_notice: 'soon'", 'or "never"'),
         ("[control]\ngroup = 'no such group here'", "control.group: this machine has no group", "name one"),
