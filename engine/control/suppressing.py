@@ -43,7 +43,8 @@ class SuppressionList:
         if not found.has_room:
             what = f"the list has room for {rules.most:,} addresses, and operators have entered as many"
             raise Wrong(what, where="entries", allowed="take some off first, or set suppression.most", status=409)
-        await self._relay.queue.suppression.trim(rules.most)  # what came by itself gives way
+        if any(entered.is_automatic for entered in entries.values()):  # what came by itself gives way
+            await self._relay.queue.suppression.trim(rules.most)
         if len(entries) == 1:
             (only,) = entries.values()
             text = f"{only.address} is {'on' if found.new else 'changed on'} the list: no new mail to it is taken"

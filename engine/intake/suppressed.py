@@ -13,7 +13,6 @@ from msgspec.structs import replace
 from engine.base.address import Address
 from engine.base.clock import Clock
 from engine.base.text import clean
-from engine.intake.errors import Refused
 from engine.intake.reply import Reply
 from engine.model.message import NewMessage
 from engine.model.suppression import Suppressed, key_of
@@ -45,12 +44,12 @@ class Refusing:
         """Whether anybody is."""
         return self._store is not None
 
-    async def check(self, sender: Address, recipient: Address) -> None:
-        """Let a recipient pass, as it is queued, or raise Refused."""
+    async def reply(self, sender: Address, recipient: Address) -> Reply | None:
+        """What is answered to a recipient, as it is queued, that is refused; None: it is taken."""
         if not sender.domain:
-            return
-        for one in (await self._of((str(recipient),))).values():
-            raise Refused(Reply(550, "5.1.1", one.words), "suppressed recipient", one.words)
+            return None
+        found = await self._of((str(recipient),))
+        return next((Reply(550, "5.1.1", one.words) for one in found.values()), None)
 
     async def sift(self, message: NewMessage) -> NewMessage:
         """The message, with what became already of those of its recipients that are on the list."""

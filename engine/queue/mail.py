@@ -69,6 +69,7 @@ class Refused(NamedTuple):
             destination=destination_of(self.recipient),
             outcome=self.outcome,
             text="" if self.is_told else "the sender asked not to be told, or there is none",
+            detail=Detail(arrived=now),
         )
 
 

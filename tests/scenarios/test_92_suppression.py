@@ -65,6 +65,10 @@ async def test_the_next_message_is_refused_at_once_with_the_old_reply_and_after_
         said = await refused(relay, "bob@Gone.Example")
         assert said.startswith("550 5.1.1 Suppressed: it failed on ")
         assert said.endswith(" with: 550 5.1.1 No such user here")
+        await relay.engine.smtp._reception.refusals.finish(5)
+        (told,) = await relay.events("refused")
+        assert (told.recipient, told.sender) == ("bob@gone.example", "ann@example.com")
+        assert told.text.startswith("smtp 127.0.0.1: suppressed recipient: Suppressed: it failed on ")
         assert await refused(relay, "eve@gone.example") == ""
         assert await relay.entries() == ()
         await relay.later(30 * DAY - 60)

@@ -282,7 +282,9 @@ class Session:
             self._reception.recipient(self._peer, self._login, is_first=not known)
             if self._reception.refusing.is_on:
                 queued = self._reception.preparation.recipient(recipient.address)
-                await self._reception.refusing.check(self._mail.sender, queued)
+                if no := await self._reception.refusing.reply(self._mail.sender, queued):
+                    self._tell("suppressed recipient", no.text, recipient=recipient.name, reply=no)
+                    return no
         known[recipient.name] = recipient
         return Reply(250, "2.1.5", "Ok")
 
