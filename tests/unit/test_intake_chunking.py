@@ -279,6 +279,15 @@ async def test_between_chunks_the_time_of_the_message_goes_on(monkeypatch: pytes
     assert nothing_is_held(guest)
 
 
+async def test_a_chunk_that_is_thrown_away_has_its_time_too_and_is_no_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "GRACE", 0.05)
+    guest = await Guest(idle=PATIENCE, known=False).come()
+    await guest.say(ENVELOPE + b"BDAT 100\r\nx")
+    await asyncio.wait_for(guest.session.ended, PATIENCE / 2)
+    assert guest.heard[-1] == "421 4.4.2 relay.example Too slow, closing the connection"
+    assert not guest.reception._lately.texts
+
+
 async def test_after_a_message_in_chunks_its_time_is_over() -> None:
     guest = await Guest().come()
     await guest.say(ENVELOPE + bdat(b"x\r\n", last=True))

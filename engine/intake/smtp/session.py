@@ -112,7 +112,8 @@ class Session:
     def late(self) -> None:
         """The client has taken too long for a command, or for its message."""
         said = "Too slow, closing the connection"
-        if self._reader is not None and (why := self._reader.too_slow()):
+        is_message = self._mail is not None and bool(self._mail.recipients)  # and no chunk that is thrown away
+        if self._reader is not None and is_message and (why := self._reader.too_slow()):
             self._tell("too slow", why)
             self._reception.slow(self._peer, self._login)
             said = f"Too slow: {why}; closing the connection"
