@@ -21,7 +21,7 @@ from engine.control.client import control_socket
 if TYPE_CHECKING:
     from engine.intake.smtp.users import UsersFile
     from engine.model.finding import Asked, Finding
-    from engine.settings.settings import DkimKey, Settings
+    from engine.settings.settings import DkimKey, Http, Settings
 
 
 class Setup(Door):
@@ -73,8 +73,10 @@ class Setup(Door):
             return "no settings file, so the defaults", settings.notes
         if problems := _unusable(settings.dkim):
             raise SettingsError(path, problems)
-        submission = settings.intake.submission
+        submission, http = settings.intake.submission, settings.intake.http
         notes = settings.notes
+        if http.listen and (problems := _unusable_for_http(http, settings.hostname)):
+            raise SettingsError(path, problems)
         if submission.listen or submission.listen_tls:
             try:
                 server_context(submission)
@@ -279,6 +281,26 @@ def _unusable(keys: "tuple[DkimKey, ...]") -> list[str]:
             read_key(one)
         except KeyProblem as error:
             problems.append(f"dkim[{place}].key: {error}")
+    return problems
+
+
+def _unusable_for_http(http: "Http", hostname: str) -> list[str]:
+    """What of the settings for posting cannot be used, and why."""
+    from engine.intake.errors import IntakeError
+    from engine.intake.http.tokens import Tokens
+    from engine.intake.smtp.tls import context_of
+
+    problems = []
+    try:
+        if http.certificate is not None:
+            context_of(http.certificate, http.key, "intake.http")
+    except IntakeError as error:
+        problems.append(str(error))
+    try:
+        if http.tokens is not None:
+            Tokens(http.tokens, hostname).look()
+    except IntakeError as error:
+        problems.append(str(error))
     return problems
 
 

@@ -34,6 +34,8 @@ from engine.dns.mx import MXCalculator
 from engine.intake.drop.folder import DropIntake
 from engine.intake.errors import IntakeError
 from engine.intake.floor import DiskFloor
+from engine.intake.http.counter import Counter
+from engine.intake.http.server import HttpIntake
 from engine.intake.preparation import Preparation
 from engine.intake.signing import signed
 from engine.intake.smtp.listener import SmtpIntake
@@ -167,6 +169,8 @@ class Engine:
             preparation=preparation,
             refusing=refusing,
         )
+        self.counter = Counter(arrivals, self.smtp.reception)
+        self.http = HttpIntake(self.counter, settings)
         self.drop = DropIntake(
             arrivals,
             spool.drop,
@@ -183,7 +187,9 @@ class Engine:
     @property
     def trouble(self) -> str:
         """Why the engine is not well, or ""."""
-        intake = self.floor.why_not() or self.signer.trouble or self.drop.trouble or self.smtp.trouble
+        intake = (
+            self.floor.why_not() or self.signer.trouble or self.drop.trouble or self.smtp.trouble or self.http.trouble
+        )
         ours = self.queue.broken or self.queue.trouble or self.supervision.trouble or self._doors
         return ours or self.smarthost.trouble or self.smarthost.pause.trouble or intake
 
@@ -200,6 +206,7 @@ class Engine:
     def _noted(self) -> tuple[str, ...]:
         """Look at what the settings name, in a thread of its own: give what should be known of it."""
         self.smtp.look()
+        self.http.look()
         return self._settings.notes
 
     @property
@@ -258,6 +265,8 @@ class Engine:
                 opening.push_async_callback(within, WRITE_SECONDS, "the drop folder", self.drop.stop)
             await self.smtp.start()
             opening.push_async_callback(within, WRITE_SECONDS, "SMTP", partial(self.smtp.stop, INTAKE_SECONDS))
+            await self.http.start()
+            opening.push_async_callback(within, WRITE_SECONDS, "HTTP", partial(self.http.stop, INTAKE_SECONDS))
             await self._look()
             self.supervision.keep("the look at the doors", self._keep_looking)
             opening.push_async_callback(self.supervision.end, "the look at the doors")
@@ -278,7 +287,7 @@ class Engine:
         await asyncio.gather(self._secrets.again(STEP_SECONDS), self._keys.again(STEP_SECONDS))
         if self._control is not None:
             self._doors = await _mended(self._control, self.smtp)
-        if lost := self.smtp.lost:
+        if lost := (*self.smtp.lost, *self.http.lost):
             self.supervision.fail(f"nobody listens on {', '.join(map(str, lost))} any more")
 
     def _died(self, why: str) -> None:
@@ -377,6 +386,7 @@ class Engine:
             version=version("smarthost"),
             trouble=lambda: self.trouble,
             notes=lambda: self.notes,
+            counter=self.counter,
         )
 
 

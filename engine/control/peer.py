@@ -5,7 +5,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.base.local_user import login_of, uid_behind
+from engine.base.local_user import as_peer, login_of, uid_behind
 from engine.model.event import ENGINE
 
 if TYPE_CHECKING:
@@ -24,6 +24,14 @@ async def actor(request: "web.Request") -> str:
     uid = None if peer is None else uid_behind(peer.fileno())
     # Names may come from a directory on the network: asking for one must not stop the engine.
     return "unknown" if uid is None else await asyncio.to_thread(_name, uid)
+
+
+async def local_user(request: "web.Request") -> str:
+    """Who sent this request, as intake has local users: `unix uid 1000 (ann)`."""
+    transport = request.transport
+    peer = transport.get_extra_info("socket") if transport is not None else None
+    uid = None if peer is None else uid_behind(peer.fileno())
+    return "unix" if uid is None else as_peer(uid, await asyncio.to_thread(login_of, uid))
 
 
 def name_of(uid: int) -> str:

@@ -13,6 +13,7 @@ from engine.delivery.explain import Explainer
 from engine.delivery.routes import Router
 from engine.delivery.smarthost import SmartHost
 from engine.dns.mx import MXCalculator
+from engine.intake.http.counter import Counter
 from engine.queue.contract import Queue
 from engine.settings.settings import Settings
 from engine.smtpclient.probe import Prober
@@ -24,7 +25,7 @@ T = TypeVar("T")
 class Relay:
     """A running engine's parts. `started` is in seconds since 1970; `trouble` says why the engine is sick, or "".
 
-    `notes` say what is no trouble, and should be known.
+    `notes` say what is no trouble, and should be known. What is posted here is taken at the `counter`.
     """
 
     queue: Queue
@@ -40,6 +41,7 @@ class Relay:
     version: str
     trouble: Callable[[], str]
     notes: Callable[[], Sequence[str]] = tuple
+    counter: Counter | None = None
 
     @cached_property
     def colleagues(self) -> Colleagues:

@@ -23,13 +23,15 @@ from engine.control.answering import Answering
 from engine.control.door import Door
 from engine.control.explanations import Explanations
 from engine.control.followups import FollowUps
-from engine.control.peer import actor, view_socket
+from engine.control.peer import actor, local_user, view_socket
 from engine.control.queries import DESTINATION_SORTS, HOST_SORTS, Queries
 from engine.control.relay import Relay
 from engine.control.requests import Wrong
 from engine.control.streams import EventStreams
 from engine.control.suppressing import SuppressionList
 from engine.control.verbs import Verbs
+from engine.intake.http.problem import Problem
+from engine.intake.http.server import accepted
 from engine.model.suppression import Suppress, Unsuppress
 from engine.model.verbs import VERBS, Verb, parameters
 from engine.queue.contract import SORTS
@@ -62,6 +64,7 @@ class ControlServer:
         patience: float = 10.0,
     ) -> None:
         self._answer_within = answer_within
+        self._counter = relay.counter
         self._queries = Queries(relay)
         self._followups = FollowUps(relay.queue, relay.clock)
         self._verbs = Verbs(relay, self._followups)
@@ -108,9 +111,8 @@ class ControlServer:
     def _door(self, path: Path, group: str, *, read_only: bool = False) -> Door:
         app = web.Application(client_max_size=requests.BODY_LIMIT)
         app[_READ_ONLY] = read_only
-        app.add_routes(
-            self._looking(self._viewers_streams) if read_only else [*self.looking, *self.acting, *self.listing]
-        )
+        everything = [*self.looking, *self.acting, *self.listing, *self.posting]
+        app.add_routes(self._looking(self._viewers_streams) if read_only else everything)
         door = Door(path, group, app)
         app.middlewares.append(web.middleware(partial(self._guard, door)))
         return door
@@ -156,6 +158,11 @@ class ControlServer:
         """What changes the suppression list: many addresses at a time, and so no verb that one types."""
         return [web.post("/v1/suppress", self._suppress), web.post("/v1/unsuppress", self._unsuppress)]
 
+    @property
+    def posting(self) -> list[web.RouteDef]:
+        """What brings mail."""
+        return [web.post("/v1/messages", self._post)]
+
     async def _guard(self, door: Door, request: web.Request, handler: _Handler) -> web.StreamResponse:
         """Let a request be answered, and have it known who is being answered."""
         door.asks(request)
@@ -177,6 +184,8 @@ class ControlServer:
                     return await handler(request)
         except Wrong as error:
             return _answer(error.refusal, error.status)
+        except Problem as error:
+            return _of_problem(error)
         except NoSuchMessage as error:
             return _refusal(404, str(error), not_found=True)
         except QueueError as error:
@@ -314,6 +323,12 @@ class ControlServer:
 
         return asked
 
+    async def _post(self, request: web.Request) -> web.Response:
+        """A message of whoever may act here: he may send as anybody, as he may from the drop folder."""
+        if self._counter is None:
+            raise Problem(503, "no mail is taken here")
+        return accepted(await self._counter.take(request, await local_user(request)))
+
 
 def _window(request: web.Request) -> tuple[int, int]:
     return requests.number(request, "offset", 0), requests.number(request, "limit", 100, 1, requests.LIMIT)
@@ -333,6 +348,14 @@ def _refusal(status: int, what: str, *, where: str = "", allowed: str = "", not_
         what=clean(what, 400), where=clean(where, 200), allowed=clean(allowed, 400), not_found=not_found
     )
     return _answer(refusal, status)
+
+
+def _of_problem(problem: Problem) -> web.Response:
+    """Why a message is not taken."""
+    answer = _refusal(problem.status, problem.what, where=problem.where, allowed=problem.allowed)
+    if problem.retry:
+        answer.headers["Retry-After"] = str(problem.retry)
+    return answer
 
 
 def _http_refusal(request: web.Request, error: web.HTTPException) -> web.Response:

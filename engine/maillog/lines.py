@@ -63,9 +63,10 @@ def _accepted(event: Event) -> Iterator[Line]:
         return
     origin = event.text.partition("; ")[0]  # what is remarked of it stands behind
     number, (way, _, rest) = event.message, origin.partition(" ")
-    if way == "smtp":
+    if way in ("smtp", "http"):
         address, _, login = rest.partition(" as ")
-        who = f", sasl_method=LOGIN, sasl_username={clean(login, 200)}" if login else ""
+        method = "LOGIN" if way == "smtp" else "BEARER"
+        who = f", sasl_method={method}, sasl_username={clean(login, 200)}" if login else ""
         yield Line(event.at, "smtpd", f"{number}: client=unknown[{clean(address, 100)}]{who}")
     elif way == "bounce":
         yield Line(event.at, "bounce", f"{rest.removeprefix('of ')}: sender non-delivery notification: {number}")

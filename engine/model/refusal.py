@@ -20,4 +20,4 @@ class Refusal(Struct, frozen=True, kw_only=True):
     def address(self) -> str:
         """The client's address, or ""."""
         way, _, address = self.peer.partition(" ")
-        return address if way == "smtp" else ""
+        return address.partition(" as ")[0] if way in ("smtp", "http") else ""

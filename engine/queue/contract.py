@@ -58,6 +58,10 @@ class Arrivals(ABC):
         """The source of this key is gone: it need not be remembered any more."""
 
     @abstractmethod
+    async def forget_keys(self, beginning: str, below: int) -> None:
+        """Of the keys that begin so, those of messages with numbers below this need not be remembered any more."""
+
+    @abstractmethod
     async def record(self, *events: Event) -> None:
         """Keep events that come with no change of the queue."""
 

@@ -1,9 +1,11 @@
 """The settings' file: found, read from TOML, every error naming its key and what is allowed."""
 
 import difflib
+import ipaddress
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, get_args
@@ -28,6 +30,7 @@ from engine.settings.settings import (
     Drop,
     Dsn,
     Events,
+    Http,
     Intake,
     Limit,
     Limits,
@@ -136,6 +139,13 @@ READERS: _Readers = {
         "certificate": paths.file,
         "key": paths.file,
         "users": paths.file,
+    },
+    Http: {
+        "listen": values.each(names.listen),
+        "networks": values.each(names.network),
+        "certificate": paths.file,
+        "key": paths.file,
+        "tokens": paths.file,
     },
     Limits: {
         **dict.fromkeys(Limits.__struct_fields__, values.count),
@@ -330,7 +340,30 @@ def _read(into: type[_Table], table: object, at: str, problems: list[str], reade
             for name, given in needed.items()
             if given is None
         )
+    if isinstance(settings, Http):
+        problems.extend(f"{at}.{problem}" for problem in _open_to_listeners(settings))
     return settings
+
+
+def _open_to_listeners(http: Http) -> Iterator[str]:
+    """What is missing where tokens would else go over the network for everybody to read, or nobody would have one."""
+    if http.listen and http.tokens is None:
+        yield "tokens: missing; whoever posts over the network needs a token, and the relay the file of them"
+    if (http.certificate is None) != (http.key is None):
+        yield f"{'key' if http.key is None else 'certificate'}: missing; a certificate and its key belong together"
+    if http.certificate is None:
+        for position, place in enumerate(http.listen):
+            if not _is_loopback(place.host):
+                yield (
+                    f"listen[{position}]: {place} without TLS; set certificate and key, or listen at 127.0.0.1 or [::1]"
+                )
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether this is an address of this machine alone."""
+    with suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
 
 
 def _value(into: type[Struct], known: Any, value: object, dotted: str, problems: list[str], readers: _Readers) -> Any:

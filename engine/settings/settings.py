@@ -73,6 +73,20 @@ class Submission(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     users: Path | None = None
 
 
+class Http(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[intake.http]`: where programs post mail over HTTP; by default nowhere but at the control socket.
+
+    Who posts is in `networks`, and has a token of the file `tokens`, which nobody but the relay may read. With
+    `certificate` (PEM, with its chain) and `key` it is HTTPS; without them `listen` names addresses of loopback alone.
+    """
+
+    listen: tuple[Listen, ...] = ()
+    networks: tuple[Network, ...] = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
+    certificate: Path | None = None
+    key: Path | None = None
+    tokens: Path | None = None
+
+
 class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[intake.limits]`: how much one address, and one login, may ask of us.
 
@@ -113,6 +127,7 @@ class Intake(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     complete: Complete = "logins"
     smtp: Smtp = field(default_factory=Smtp)
     submission: Submission = field(default_factory=Submission)
+    http: Http = field(default_factory=Http)
     limits: Limits = field(default_factory=Limits)
     drop: Drop = field(default_factory=Drop)
 
@@ -509,6 +524,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """Which files that should be secret everybody may read."""
         submission = self.intake.submission
         secrets = [("intake.submission.key", submission.key), ("intake.submission.users", submission.users)]
+        secrets.append(("intake.http.key", self.intake.http.key))
         for position, route in enumerate(self.route):
             secrets.append((f"route[{position}].password_file", route.password_file))
             if route.oauth is not None:

@@ -38,6 +38,9 @@ class FakeArrivals(Arrivals):
         self.keys.pop(key, None)
         self.forgotten.append(key)
 
+    async def forget_keys(self, beginning: str, below: int) -> None:
+        self.keys = {key: at for key, at in self.keys.items() if not key.startswith(beginning) or at >= below}
+
     async def record(self, *events: Event) -> None:
         self.events_recorded.extend(events)
 

@@ -50,6 +50,9 @@ def test_an_arrival_says_whence_it_came_and_what_it_is() -> None:
         "qmgr: 48213: from=<ann@shop.example>, size=4127, nrcpt=2 (queue active)",
     ]
     assert texts(event("accepted", entry=2, text="smtp 192.0.2.7", detail=CAME)) == []
+    assert texts(event("accepted", text="http 192.0.2.7 as shop", detail=CAME))[0] == (
+        "smtpd: 48213: client=unknown[192.0.2.7], sasl_method=BEARER, sasl_username=shop"
+    )
     assert texts(event("accepted", text="drop a.eml", detail=CAME))[0] == (
         "pickup: 48213: uid=0 from=<ann@shop.example> source=drop a.eml"
     )
@@ -97,6 +100,10 @@ def test_what_was_refused_has_the_client_and_the_reply() -> None:
         "smtpd",
         "NOQUEUE: reject: RCPT from unknown[192.0.2.66]: 550 5.7.1 <bob@example.org>: Relay access denied; "
         "from=<eve@x.example> to=<bob@example.org> proto=ESMTP",
+    )
+    posted = Refusal(peer="http 192.0.2.66 as shop", why="no sender of the login", detail="shop")
+    assert refused(posted, AT).text.startswith(
+        "NOQUEUE: reject: CONNECT from unknown[192.0.2.66]: no sender of the login"
     )
     guess = Refusal(peer="smtp 192.0.2.66", why="login failed", detail="ann")
     assert refused(guess, AT).text == (

@@ -29,11 +29,17 @@ _ALLOWED = "allowed are addresses such as ann@example.org, between commas"
 
 
 class Dropped(Struct, frozen=True, kw_only=True):
-    """What a file in the drop folder says: its octets, where they came from, and its key (see NewMessage)."""
+    """What a file in the drop folder says: its octets, where they came from, and its key (see NewMessage).
+
+    Also what was posted over HTTP, which has the same form; `sent_by`, `protocol` and `is_submission`: see Arrived.
+    """
 
     content: bytes
     origin: str
-    key: str
+    key: str | None
+    sent_by: str = ""
+    protocol: str = "local (drop)"  # handed over on this machine, by no protocol
+    is_submission: bool = False
 
     def message(self, preparation: Preparation, rules: Smtp, at: float) -> NewMessage:
         """Give the message to queue, as it is prepared, and without what is not for its readers.
@@ -41,6 +47,16 @@ class Dropped(Struct, frozen=True, kw_only=True):
         That is X-Envelope-From, X-Envelope-To, Bcc and what `outgoing` leaves out. Raises Unfit, and CannotSign for
         what can be signed later.
         """
+        arrived = self.arrived(rules)
+        try:
+            return preparation.message(arrived, at)
+        except CannotSign as error:
+            if not error.is_permanent:
+                raise
+            raise Unfit(f"DKIM: cannot be signed: {error}") from error
+
+    def arrived(self, rules: Smtp) -> Arrived:
+        """Read it. Raises Unfit."""
         if b"\0" in self.content:
             raise Unfit("content: holds NUL; a message holds any octet but that (RFC 5322 2.3)")
         content = canonical(self.content)
@@ -52,22 +68,17 @@ class Dropped(Struct, frozen=True, kw_only=True):
             raise Unfit(f"header: {error}; no more is taken") from error
         if header.count(b"received") > rules.max_received:
             raise Unfit(f"Received: more than {rules.max_received} of them; this message goes round in a loop")
-        arrived = Arrived(
+        return Arrived(
             header=header,
             sender=_sender(header),
             recipients=_recipients(header),
-            sent_by="",
-            protocol="local (drop)",  # handed over on this machine, by no protocol
+            sent_by=self.sent_by,
+            protocol=self.protocol,
             origin=self.origin,
             private=_PRIVATE,
+            is_submission=self.is_submission,
             key=self.key,
         )
-        try:
-            return preparation.message(arrived, at)
-        except CannotSign as error:
-            if not error.is_permanent:
-                raise
-            raise Unfit(f"DKIM: cannot be signed: {error}") from error
 
 
 def _sender(header: Header) -> Address:

@@ -180,6 +180,11 @@ class SmtpIntake:
             self._logins.close()
 
     @property
+    def reception(self) -> Reception:
+        """What all ways in from the network share: the rules, what is counted, and whether mail is taken."""
+        return self._reception
+
+    @property
     def addresses(self) -> tuple[Listen, ...]:
         """Where it listens for those in relay_networks, with the ports the system chose."""
         return _bound(self._servers)

@@ -2,9 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from engine.base.clock import Clock
 from engine.base.local_user import uid_in
@@ -32,7 +35,15 @@ log = logging.getLogger(__name__)
 
 AT_A_TIME = 2  # large messages judged and queued at once: each is in memory, and several times while it is judged
 
+T = TypeVar("T")
+
 _ALLOWED = "intake.limits allows"  # as health says it
+
+
+class Judge(Protocol):
+    """Does a piece of work: at once, or in a thread."""
+
+    def __call__(self, work: Callable[[], T], /) -> Awaitable[T]: ...
 
 
 class Reception:
@@ -164,6 +175,28 @@ class Reception:
         del message, judged, work  # it may take its time: the message is in memory once meanwhile
         return await self._committed_reply(commit)
 
+    @asynccontextmanager
+    async def turn(self, client: str, size: int) -> AsyncIterator[Judge]:
+        """Have a turn with a message of this size, until it is committed; give how work on it is done.
+
+        As in `take`, for whoever needs to see to something between two pieces of work. It must not be cancelled.
+        """
+        if size <= LARGE:
+            yield _at_once
+            return
+        await self._slots.take(client)
+        try:
+            yield partial(asyncio.get_running_loop().run_in_executor, self._judges)
+        finally:
+            self._slots.leave()
+
+    async def queue(self, message: NewMessage) -> int:
+        """Queue a message and give its number; it goes on to its end where whoever waits is cancelled.
+
+        Raises QueueError.
+        """
+        return await asyncio.shield(self._commit(message))
+
     def _commit(self, message: NewMessage) -> asyncio.Task[int]:
         commit = asyncio.get_running_loop().create_task(self._arrivals.enqueue(message))
         self._commits.add(commit)
@@ -224,6 +257,10 @@ class Reception:
             self.paused = self.paused or clean(str(error)) or "the queue takes nothing more"
         if isinstance(error, QueueError):
             log.warning("a message could not be queued: %s", clean(str(error)))
+
+
+async def _at_once(work: Callable[[], T]) -> T:
+    return work()
 
 
 def trace_name(greeted: str, peer: str) -> str:

@@ -32,6 +32,13 @@ class Arrivals(Role, contract.Arrivals):
         await tx.execute("DELETE FROM taken_key WHERE key = $1 AND node IN ($2, '')", storable(key), tx.node)
 
     @written
+    async def forget_keys(self, tx: Transaction, beginning: str, below: int) -> None:
+        await tx.execute(
+            "DELETE FROM taken_key WHERE starts_with(key, $1) AND message < $2 AND node IN ($3, '')",
+            beginning, below, tx.node,
+        )  # fmt: skip
+
+    @written
     async def record(self, tx: Transaction, *events: Event) -> None:
         tx.record(*events)
 

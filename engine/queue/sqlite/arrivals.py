@@ -23,6 +23,12 @@ class Arrivals(Role, contract.Arrivals):
         tx.execute("DELETE FROM taken_key WHERE key = ?", (storable(key),))
 
     @written
+    def forget_keys(self, tx: Transaction, beginning: str, below: int) -> None:
+        tx.execute(
+            "DELETE FROM taken_key WHERE substr(key, 1, ?) = ? AND message < ?", (len(beginning), beginning, below)
+        )
+
+    @written
     def record(self, tx: Transaction, *events: Event) -> None:
         tx.record(*events)
 

@@ -53,6 +53,14 @@ async def test_a_key_that_is_taken_gives_the_number_it_had(tmp_path: Path, opene
         assert await spool.add(key="drop/a.eml") > first
 
 
+async def test_keys_of_a_kind_are_forgotten_up_to_a_message(tmp_path: Path, opened: Opened) -> None:
+    async with opened(tmp_path) as spool:
+        kept, old, new = [await spool.add(key=key) for key in ("drop:a", "http:a", "http:b")]
+        await spool.queue.arrivals.forget_keys("http:", new)
+        assert [await spool.add(key=key) for key in ("drop:a", "http:b")] == [kept, new]
+        assert await spool.add(key="http:a") > new > old
+
+
 async def test_a_number_is_never_given_twice(tmp_path: Path, opened: Opened) -> None:
     async with opened(tmp_path) as spool:
         first = await spool.add()

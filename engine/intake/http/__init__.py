@@ -1,0 +1,1 @@
+"""How mail comes in over HTTP: who may post, what a body says, and the counter at which it is taken."""
