@@ -23,7 +23,7 @@ MAX_EXTRA = 64  # fields that a body may bring besides those it is asked for
 MAX_RECIPIENTS = 1000  # of one message, as over SMTP
 
 _NAMED = re.compile(r"(?P<name>[^<>]*)<(?P<address>[^<>]+)>\s*")
-_CONTROLS = re.compile(r"[\x00-\x1f\x7f\u2028\u2029]")
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _FIELD = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,69}")
 _SPECIAL = re.compile(r"[^A-Za-z0-9 !#$%&'*+/=?^_`{|}~-]")
 _OURS = {"from", "to", "cc", "bcc", "subject", "mime-version", "received", "return-path", "dkim-signature"}
