@@ -16,10 +16,22 @@ from msgspec.structs import replace
 from engine.base.clock import SystemClock
 from engine.engine import CannotStart, Engine
 from engine.intake.http import counter
+from engine.model.suppression import Suppressed
 from engine.sandbox.exchanges import Exchange
 from engine.sandbox.internet import Internet
 from engine.sandbox.tempers import Healthy
-from engine.settings.settings import Delivery, Dns, Http, Intake, Limits, Listen, Nameserver, Settings, Smtp
+from engine.settings.settings import (
+    Delivery,
+    Dns,
+    Http,
+    Intake,
+    Limits,
+    Listen,
+    Nameserver,
+    Settings,
+    Smtp,
+    Suppression,
+)
 from tests.clock import FakeClock
 from tests.scenarios.submitting import made_keys
 from tests.serving import serving
@@ -71,7 +83,14 @@ def tokens(tmp_path: Path) -> Path:
 
 @asynccontextmanager
 async def posting(
-    internet: Internet, clock: FakeClock, folder: Path, http: Http, *, context: Any = None, **intake: Any
+    internet: Internet,
+    clock: FakeClock,
+    folder: Path,
+    http: Http,
+    *,
+    context: Any = None,
+    suppression: Suppression | None = None,
+    **intake: Any,
 ) -> AsyncIterator[Posting]:
     host, _, port = internet.nameserver.rpartition(":")
     settings = Settings(
@@ -80,6 +99,7 @@ async def posting(
         intake=Intake(http=http, **{"smtp": Smtp(listen=()), "min_free": 0, **intake}),
         dns=Dns(nameservers=(Nameserver(host, int(port)),)),
         delivery=replace(Delivery(port=internet.port, idle=0.0), loopback_exchanges=True),
+        suppression=suppression or Suppression(),
     )
     engine = Engine(settings, clock=clock)
     await engine.start()
@@ -282,6 +302,20 @@ async def test_other_paths_and_methods_are_refused(posted: Posting) -> None:
         assert (answer.status, (await answer.json())["allowed"]) == (405, "POST")
     async with posted.session.post(f"{posted.url}/1") as answer:
         assert answer.status == 404
+
+
+async def test_of_a_recipient_on_the_suppression_list_the_sender_is_told_and_the_others_have_it(
+    internet: Internet, clock: FakeClock, tmp_path: Path, here: Http, exchange: Exchange
+) -> None:
+    (sender,) = await internet.add("shop.example", mx=[(10, "mx.shop.example", Healthy())])
+    async with posting(internet, clock, tmp_path, here, suppression=Suppression(enabled=True)) as posted:
+        gone = Suppressed(address="gone@example.org", since=clock.now(), by="ann")
+        await posted.engine.queue.suppression.enter([gone], "ann", "", 10)
+        assert await posted.post(PARTS | {"to": ["bob@example.org", "gone@example.org"]}) == (202, {"message": 1})
+        await exchange.wait_for(1)
+        assert exchange.delivered[0].recipients == ("bob@example.org",)
+        await sender.wait_for(1)
+        assert b"gone@example.org" in sender.delivered[0].content
 
 
 async def test_over_https_too(
