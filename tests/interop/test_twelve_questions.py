@@ -306,6 +306,10 @@ async def test_8_what_is_that_server_saying_line_by_line(operator: Operator, nig
     async def agreed() -> bool:
         number = re.search(r"mx\.tarpit\.example #(\d+)", operator.screen)
         if number is None:
+            if "nothing matches" in operator.screen:  # it has ended meanwhile, before it was opened
+                await operator.until(is_open, "another connection to mx.tarpit.example")
+                await operator.press("enter")
+                operator.keys -= 1  # whoever is quicker needs it not
             return False
         spoken = await operator.engine.transcript(int(number[1]))
         return bool(spoken.lines) and all(line.text in operator.screen for line in spoken.lines)
