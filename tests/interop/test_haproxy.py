@@ -26,7 +26,7 @@ WAYS = ("v1", "v2", "tlvs")
 CONFIGURATION = """
 global
     maxconn 200
-    stats socket {folder}/haproxy.sock mode 600
+    stats socket {folder}/haproxy.sock mode 600 level admin
 defaults
     mode tcp
     timeout connect 10s
@@ -86,15 +86,24 @@ class Proxied:
 
     async def checks(self) -> dict[str, tuple[str, str, str]]:
         """By way, whether HAProxy thinks us well, what its last check came to, and how many have failed."""
-        reader, writer = await asyncio.open_unix_connection(self._socket)
-        writer.write(b"show stat\n")
-        table = (await reader.read()).decode().lstrip("# ")
-        writer.close()
+        table = (await self._told("show stat")).lstrip("# ")
         return {
             row["pxname"]: (row["status"], row["check_status"].removeprefix("* "), row["chkfail"])
             for row in csv.DictReader(table.splitlines())
             if row["svname"] == "relay"
         }
+
+    async def doubt(self, *ways: str) -> None:
+        """Have HAProxy think the relay down, until two checks of these ways in a row have found it well."""
+        for way in ways:
+            assert await self._told(f"set server {way}/relay health down") == "\n"
+
+    async def _told(self, order: str) -> str:
+        reader, writer = await asyncio.open_unix_connection(self._socket)
+        writer.write(f"{order}\n".encode())
+        answer = (await reader.read()).decode()
+        writer.close()
+        return answer
 
 
 @contextmanager
@@ -175,11 +184,12 @@ async def test_its_checks_find_the_relay_well_and_are_no_refusals() -> None:
     async with proxied() as here:
         spoken, reached = ("UP", "L7OK", "0"), ("UP", "L4OK", "0")
         wanted = {"v1": spoken, "v2": spoken, "tlvs": reached, "tls-v1": reached}
-        async with asyncio.timeout(PATIENCE):
-            while not wanted.items() <= (await here.checks()).items():
-                await asyncio.sleep(0.1)
-        await asyncio.sleep(1)  # some more of them
-        assert wanted.items() <= (await here.checks()).items()
+        for again in (False, True):  # and two more of each, at the least
+            if again:
+                await here.doubt(*wanted)
+            async with asyncio.timeout(PATIENCE):
+                while not wanted.items() <= (await here.checks()).items():
+                    await asyncio.sleep(0.1)
         events = await asyncio.to_thread(here.relay.command, "events", "--limit", "500")
         assert "no PROXY header" not in events.stdout
 
